@@ -1,0 +1,134 @@
+/*!
+The paper's biased-prior example, then every rule on one set of samples.
+
+`cargo run --release -p stackelberg-shaping --example biased_prior [FOLDER]` prints the numbers and draws
+`utility-by-bound.svg` and `utility-by-kl.svg` into FOLDER (default: the current one).
+*/
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+
+use plotters::prelude::*;
+use stackelberg_shaping::{Follower, Rule, Samples, Shaping, Threshold};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    biased_prior()?;
+
+    // Ten responses to one prompt. The base policy prefers mediocre ones; the best two are rare.
+    let rewards = [0.15, 0.25, -0.1, 0.05, 0.95, -0.55, 0.2, 1.2, -0.3, 0.4];
+    let prior = [0.22, 0.16, 0.14, 0.12, 0.02, 0.08, 0.12, 0.01, 0.08, 0.05];
+    let samples = Samples::weighted(&rewards, &prior)?;
+    let folder = std::env::args().nth(1).map_or(PathBuf::from("."), PathBuf::from);
+    std::fs::create_dir_all(&folder)?;
+    by_bound(&samples, &folder.join("utility-by-bound.svg"))?;
+    by_kl(&samples, &folder.join("utility-by-kl.svg"))?;
+    println!("\ndrawn: {0}/utility-by-bound.svg and {0}/utility-by-kl.svg", folder.display());
+    Ok(())
+}
+
+/// Nine answers in ten have reward 1, one has reward 2. What does a follower with beta = 1 answer?
+fn biased_prior() -> Result<(), Box<dyn Error>> {
+    let rewards = [1.0, 2.0];
+    let samples = Samples::weighted(&rewards, &[0.9, 0.1])?;
+    let raw = Follower::respond(&samples, &rewards, 1.0)?;
+    println!("base policy: reward 1 with probability 0.9, reward 2 with probability 0.1; beta = 1\n");
+    println!("shown                   P(better)  utility      m*   KL (nats)");
+    let row = |name: &str, follower: &Follower, m: &str| {
+        let (better, utility, kl) = (follower.policy[1], follower.utility, follower.kl);
+        println!("{name:<22} {better:>10.5} {utility:>8.5} {m:>8} {kl:>10.5}");
+    };
+    row("the reward itself", &raw, "");
+    for bound in [1.0, 2.0, 5.0, 10.0] {
+        let shaping = Shaping { rule: Rule::Hard, strength: 1.0, bound, ..Shaping::default() };
+        let led = Follower::respond(&samples, &shaping.apply(&samples)?.values, 1.0)?;
+        let m = Threshold::new(&samples, bound)?.value;
+        row(&format!("a threshold, B = {bound}"), &led, &format!("{m:.5}"));
+    }
+    Ok(())
+}
+
+/// Ten colours that can be told apart.
+const COLOURS: [RGBColor; 10] = [
+    RGBColor(0x1f, 0x1f, 0x1f),
+    RGBColor(0xe1, 0x57, 0x59),
+    RGBColor(0x4e, 0x79, 0xa7),
+    RGBColor(0x76, 0xb7, 0xb2),
+    RGBColor(0x59, 0xa1, 0x4f),
+    RGBColor(0xb0, 0x7a, 0xa1),
+    RGBColor(0xf2, 0x8e, 0x2b),
+    RGBColor(0x9c, 0x75, 0x5f),
+    RGBColor(0xed, 0xc9, 0x48),
+    RGBColor(0xff, 0x9d, 0xa7),
+];
+
+/// One curve per rule: its name and the points.
+type Curve = (&'static str, Vec<(f64, f64)>);
+
+/// Utility of the follower against what the shaped rewards really span, in nats: `hard` is on top.
+fn by_bound(samples: &Samples<'_>, path: &Path) -> Result<(), Box<dyn Error>> {
+    let curves = sweep(samples, |values, follower, strength| {
+        let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+        ((most - least) * strength, follower.utility)
+    })?;
+    draw(path, "At a given bound, nothing beats hard (Theorem 1)", "bound B/β, nats", 10.0, curves)
+}
+
+/// Utility of the follower against its KL from the base policy: `raw` is on top.
+fn by_kl(samples: &Samples<'_>, path: &Path) -> Result<(), Box<dyn Error>> {
+    let curves = sweep(samples, |_, follower, _| (follower.kl, follower.utility))?;
+    draw(path, "At a given KL, nothing beats raw (Gibbs)", "KL from the base policy, nats", 4.6, curves)
+}
+
+/// Every rule over a range of strengths. `B` is 1 here: for the bounded rules, `B` and strength only
+/// matter as their product.
+fn sweep(
+    samples: &Samples<'_>,
+    point: impl Fn(&[f64], &Follower, f64) -> (f64, f64),
+) -> Result<Vec<Curve>, Box<dyn Error>> {
+    let mut curves = Vec::new();
+    for rule in Rule::ALL {
+        let mut points = Vec::new();
+        for step in 0..=400 {
+            let strength = 1e-2 * 1.03f64.powi(step);
+            let shaping = Shaping { rule, strength, bound: 1.0, alpha: 1.5, ..Shaping::default() };
+            let values = shaping.apply(samples)?.values;
+            points.push(point(&values, &Follower::respond(samples, &values, strength)?, strength));
+        }
+        curves.push((rule.name(), points));
+    }
+    Ok(curves)
+}
+
+fn draw(path: &Path, title: &str, x: &str, most: f64, curves: Vec<Curve>) -> Result<(), Box<dyn Error>> {
+    let root = SVGBackend::new(path, (860, 520)).into_drawing_area();
+    root.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(&root)
+        .caption(title, ("sans-serif", 20))
+        .margin(12)
+        .x_label_area_size(44)
+        .y_label_area_size(56)
+        .build_cartesian_2d(0.0..most, 0.05..1.25)?;
+    chart
+        .configure_mesh()
+        .x_desc(x)
+        .y_desc("utility of the follower, E[r]")
+        .light_line_style(WHITE)
+        .draw()?;
+    for (i, (name, points)) in curves.into_iter().enumerate() {
+        let style = COLOURS[i].stroke_width(if matches!(name, "raw" | "hard") { 4 } else { 2 });
+        let inside = points.into_iter().filter(|p| p.0 <= most);
+        chart
+            .draw_series(LineSeries::new(inside, style))?
+            .label(name)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::LowerRight)
+        .background_style(WHITE.mix(0.8))
+        .border_style(BLACK.mix(0.3))
+        .draw()?;
+    root.present()?;
+    Ok(())
+}

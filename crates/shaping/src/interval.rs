@@ -1,0 +1,231 @@
+//! How sure is m*? A confidence interval from a prompt's samples.
+
+use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
+
+use crate::error::{Error, require};
+use crate::samples::{Ranked, Samples};
+use crate::threshold::Threshold;
+
+/// A confidence interval for the threshold that unlimited samples would give.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Interval {
+    /// The share of such intervals that hold the true threshold, as simulated: below the level asked.
+    /// See [`Confidence`].
+    pub level: f64,
+    /// Low end, in reward units.
+    pub low: f64,
+    /// High end, in reward units; `None` where the samples cannot tell, because fewer than two of them
+    /// would lie above it. The interval is then a one-sided bound.
+    pub high: Option<f64>,
+}
+
+/// Makes intervals for `m*` at one level of confidence.
+///
+/// # How
+///
+/// `F(m)` is estimated by the mean of `g_i(m) = w_i(m) (r_i - m)`, independent terms. A threshold `m`
+/// stays in the interval while `|mean g(m)| <= t se(m)`, walking outwards from the estimate; between
+/// neighbouring rewards that is a quadratic inequality, solved exactly. `t` is Student's, but not with
+/// `M - 1` degrees of freedom: with a large exponent only the few samples above `m` count, so the
+/// degrees are `(sum w²)² / sum w⁴ - 1` (Satterthwaite's rule for a variance of terms of weight `w`),
+/// weights taken at the threshold under test. And the high end is
+/// given only if two samples lie above it. Without these two corrections the interval fails where it
+/// matters: at nominal 90 percent, `M = 10` normal rewards and `c = 5`, plain inversion covers 28
+/// percent, since no sample lies where `m*` does.
+///
+/// # How good, by simulation
+///
+/// Share of intervals that hold the true `m*`, asked for 90 percent (one without a high end holds all
+/// above its low end), 2,000 intervals each; normal / exponential rewards:
+///
+/// | c | M = 5 | M = 10 | M = 30 | M = 100 |
+/// |---|---|---|---|---|
+/// | 0.5 | 0.98 / 1.00 | 0.90 / 0.85 | 0.90 / 0.87 | 0.90 / 0.90 |
+/// | 1 | 0.99 / 1.00 | 0.92 / 0.88 | 0.90 / 0.87 | 0.90 / 0.89 |
+/// | 2 | 1.00 / 1.00 | 0.99 / 1.00 | 0.91 / 0.86 | 0.90 / 0.88 |
+/// | 5 | 1.00 / 1.00 | 1.00 / 1.00 | 0.98 / 0.98 | 0.90 / 0.89 |
+/// | 12 | 1.00 / 1.00 | 1.00 / 1.00 | 1.00 / 1.00 | 1.00 / 1.00 |
+///
+/// The worst of normal, uniform, exponential, negated exponential and bimodal rewards over `c` from
+/// 0.25 to 12 and `M` from 5 to 300 is what [`Interval::level`] calls the level:
+///
+/// | asked | 0.50 | 0.80 | 0.90 | 0.95 | 0.99 |
+/// |---|---|---|---|---|---|
+/// | level | 0.47 | 0.76 | 0.835 | 0.875 | 0.935 |
+///
+/// Rewards with a heavier tail on the right do worse: log-normal ones are covered 77 percent of the
+/// time at worst, asked for 90. The numbers come from `tests/interval.rs`, which keeps them true.
+#[derive(Debug, Clone)]
+pub struct Confidence {
+    level: f64,
+    /// Student's t quantiles for 1 to `t.len()` degrees of freedom.
+    t: Vec<f64>,
+    /// The same for infinitely many.
+    z: f64,
+}
+
+/// Share of intervals that miss `m*`: as asked, and as seen in the worst simulated case, rounded up.
+const MISSES: [(f64, f64); 5] =
+    [(0.01, 0.065), (0.05, 0.125), (0.10, 0.165), (0.20, 0.24), (0.50, 0.53)];
+
+/// Beyond this many degrees of freedom, Student's quantile is linear in their inverse.
+const TABLE: usize = 100;
+
+impl Confidence {
+    /// Intervals asked to hold `m*` with probability `level`.
+    ///
+    /// # Errors
+    /// A level below 0.5 or above 0.99: coverage was not simulated there.
+    pub fn new(level: f64) -> Result<Self, Error> {
+        let (fewest, most) = (1.0 - MISSES[MISSES.len() - 1].0, 1.0 - MISSES[0].0);
+        require("level", level, (fewest..=most).contains(&level), "between 0.5 and 0.99")?;
+        let at = 0.5 + level / 2.0;
+        let t = (1..=TABLE)
+            .map(|dof| StudentsT::new(0.0, 1.0, dof as f64).map_or(f64::INFINITY, |t| t.inverse_cdf(at)))
+            .collect();
+        Ok(Self { level: simulated(level), t, z: Normal::standard().inverse_cdf(at) })
+    }
+
+    /// What such intervals hold `m*` with, by simulation; [`Interval::level`] of each.
+    pub fn level(&self) -> f64 {
+        self.level
+    }
+
+    /// The interval for a threshold of these samples. `None` where none can be given: the responses
+    /// are an enumeration or weighted rather than drawn, there is one only, or all rewards are equal.
+    pub fn interval(&self, samples: &Samples<'_>, threshold: &Threshold) -> Option<Interval> {
+        let (top, bottom) = samples.support();
+        if !samples.drawn() || top == bottom {
+            return None;
+        }
+        let span = top - bottom;
+        let (low, high) = Inversion::new(samples.ranked(), top, span, threshold).walk(threshold, self);
+        Some(Interval { level: self.level, low: top + span * low, high: high.map(|h| top + span * h) })
+    }
+
+    /// Student's quantile for any number of degrees of freedom; infinite below one.
+    fn quantile(&self, dof: f64) -> f64 {
+        if dof < 1.0 {
+            return f64::INFINITY;
+        }
+        let below = dof.floor() as usize;
+        let (from, to, share) = if below >= TABLE {
+            (self.t[TABLE - 1], self.z, 1.0 - TABLE as f64 / dof)
+        } else {
+            let next = self.t.get(below).copied().unwrap_or(self.z);
+            (self.t[below - 1], next, dof - dof.floor())
+        };
+        from + (to - from) * share
+    }
+}
+
+/// The level to call it by: misses as simulated, linear between the levels simulated.
+fn simulated(level: f64) -> f64 {
+    let asked = 1.0 - level;
+    let next = MISSES.iter().position(|&(a, _)| asked <= a).unwrap_or(MISSES.len() - 1).max(1);
+    let ((a0, s0), (a1, s1)) = (MISSES[next - 1], MISSES[next]);
+    1.0 - (s0 + (s1 - s0) * (asked - a0) / (a1 - a0))
+}
+
+/// Rewards in units of their span, 0 the best, with what each segment between two of them needs.
+struct Inversion {
+    u: Vec<f64>,
+    estimate: f64,
+    e: f64,
+}
+
+/// `z - 2 y m + x m² <= 0` accepts `m`.
+struct Quadratic {
+    x: f64,
+    y: f64,
+    z: f64,
+}
+
+impl Inversion {
+    fn new(ranked: &[Ranked], top: f64, span: f64, threshold: &Threshold) -> Self {
+        Self {
+            u: ranked.iter().map(|x| (x.reward - top) / span).collect(),
+            estimate: (threshold.value - top) / span,
+            e: (-threshold.exponent).exp(),
+        }
+    }
+
+    /// From the estimate down and up until a threshold is refused.
+    fn walk(&self, threshold: &Threshold, confidence: &Confidence) -> (f64, Option<f64>) {
+        let n = self.u.len();
+        // Segment j holds the thresholds below which exactly the best j lie: from u[j] to u[j - 1].
+        let tests = self.quadratics(confidence);
+        let low = (threshold.above..=n).find_map(|j| {
+            let to = self.estimate.min(self.u[j - 1]);
+            let from = self.u.get(j).copied().unwrap_or(f64::NEG_INFINITY);
+            tests[j].last_refused(from, to)
+        });
+        let high = (2..=threshold.above).rev().find_map(|j| {
+            let from = self.u.get(j).copied().unwrap_or(f64::NEG_INFINITY).max(self.estimate);
+            tests[j].first_refused(from, self.u[j - 1])
+        });
+        // A mean of finite terms refuses every threshold far enough below them.
+        (low.unwrap_or(self.u[n - 1]), high)
+    }
+
+    /// The test of each segment: `(sum g)² (n - 1 + t²) <= n t² sum g²` with `sum g = a - b m`.
+    fn quadratics(&self, confidence: &Confidence) -> Vec<Quadratic> {
+        let n = self.u.len() as f64;
+        let (e, e2) = (self.e, self.e * self.e);
+        let all: f64 = self.u.iter().sum();
+        let all_squares: f64 = self.u.iter().map(|u| u * u).sum();
+        let (mut sum, mut squares) = (0.0, 0.0);
+        let test = |j: usize, sum: f64, squares: f64| {
+            let j = j as f64;
+            let b = j + e * (n - j);
+            let weight_squares = j + e2 * (n - j);
+            let t = confidence.quantile(weight_squares * weight_squares / (j + e2 * e2 * (n - j)) - 1.0);
+            let k = (1.0 + (n - 1.0) / (t * t)) / n;
+            let a = sum + e * (all - sum);
+            let cross = sum + e2 * (all - sum);
+            Quadratic {
+                x: k * b * b - weight_squares,
+                y: k * a * b - cross,
+                z: k * a * a - (squares + e2 * (all_squares - squares)),
+            }
+        };
+        let mut tests = vec![test(0, 0.0, 0.0)];
+        for (j, u) in self.u.iter().enumerate() {
+            sum += u;
+            squares += u * u;
+            tests.push(test(j + 1, sum, squares));
+        }
+        tests
+    }
+}
+
+impl Quadratic {
+    fn accepts(&self, m: f64) -> bool {
+        (self.x * m - 2.0 * self.y) * m + self.z <= 0.0
+    }
+
+    fn roots(&self) -> impl Iterator<Item = f64> {
+        // Not a number where no threshold is refused, or none accepted: then there is no turn.
+        let root = (self.y * self.y - self.x * self.z).sqrt();
+        let w = self.y + root.copysign(self.y);
+        [w / self.x, self.z / w].into_iter().filter(|m| m.is_finite())
+    }
+
+    /// Going up from `from` to `to`: the first threshold that is not accepted.
+    fn first_refused(&self, from: f64, to: f64) -> Option<f64> {
+        if !self.accepts(from) {
+            return Some(from);
+        }
+        let leaves = self.roots().filter(|&m| m > from && m < to).reduce(f64::min);
+        leaves.or_else(|| (!self.accepts(to)).then_some(to))
+    }
+
+    /// Going down from `to` to `from`: the first threshold that is not accepted.
+    fn last_refused(&self, from: f64, to: f64) -> Option<f64> {
+        if !self.accepts(to) {
+            return Some(to);
+        }
+        let leaves = self.roots().filter(|&m| m < to && m > from).reduce(f64::max);
+        leaves.or_else(|| (from.is_finite() && !self.accepts(from)).then_some(from))
+    }
+}

@@ -1,0 +1,189 @@
+//! Rewards of one prompt's responses together with the base policy's mass on each.
+
+use crate::error::{Error, require_finite};
+
+/// The responses the leader knows of: rewards `r_i` and the base policy's mass `p_i` on each.
+///
+/// Offline these are `M` samples of one prompt, each of mass `1/M` ([`Samples::new`]). In token-level
+/// search they are the `k` candidates of one step, of mass softmax of their logits
+/// ([`Samples::from_logits`]). Everything in this crate starts from here, so input is checked once and
+/// sorted once.
+#[derive(Debug, Clone)]
+pub struct Samples<'a> {
+    rewards: &'a [f64],
+    prior: Vec<f64>,
+    ranked: Vec<Ranked>,
+    low: f64,
+    high: f64,
+    drawn: bool,
+}
+
+/// One response of positive mass.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ranked {
+    /// Its reward.
+    pub(crate) reward: f64,
+    /// Its prior mass.
+    pub(crate) mass: f64,
+}
+
+impl<'a> Samples<'a> {
+    /// `M` responses drawn from the base policy: mass `1/M` each.
+    ///
+    /// # Errors
+    /// Empty, NaN or infinite rewards; a span beyond f64.
+    pub fn new(rewards: &'a [f64]) -> Result<Self, Error> {
+        let mass = 1.0 / rewards.len() as f64;
+        Self::build(rewards, vec![mass; rewards.len()], true)
+    }
+
+    /// Responses with weights of any positive scale; they are normalised to sum 1. A weight of zero
+    /// means that the base policy never gives this response: it is shaped but decides nothing.
+    ///
+    /// # Errors
+    /// As [`Samples::new`]; and a weight that is negative, NaN or infinite, all weights zero, or as
+    /// many weights as there are not rewards.
+    pub fn weighted(rewards: &'a [f64], weights: &[f64]) -> Result<Self, Error> {
+        same_length("weights", weights.len(), rewards.len())?;
+        require_finite("weights", weights)?;
+        if let Some(index) = weights.iter().position(|&w| w < 0.0) {
+            return Err(Error::NegativeWeight { index, value: weights[index] });
+        }
+        // Scaled by the largest, weights near the ends of f64's range neither overflow nor vanish.
+        let most = weights.iter().copied().fold(0.0, f64::max);
+        if most == 0.0 && !weights.is_empty() {
+            return Err(Error::NoMass { what: "weights" });
+        }
+        let prior = normalised(weights.iter().map(|w| w / most).collect());
+        Self::build(rewards, prior, false)
+    }
+
+    /// The `k` candidates of one decoding step: mass softmax(logits) over the `k`. A logit of minus
+    /// infinity (a masked token) is a mass of zero.
+    ///
+    /// # Errors
+    /// As [`Samples::new`]; and a logit that is NaN or plus infinity, all logits minus infinity, or
+    /// as many logits as there are not rewards.
+    pub fn from_logits(rewards: &'a [f64], logits: &[f64]) -> Result<Self, Error> {
+        same_length("logits", logits.len(), rewards.len())?;
+        let bad = |l: &f64| l.is_nan() || *l == f64::INFINITY;
+        if let Some(index) = logits.iter().position(bad) {
+            return Err(Error::NotFinite { what: "logits", index, value: logits[index] });
+        }
+        let most = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        if most == f64::NEG_INFINITY && !logits.is_empty() {
+            return Err(Error::NoMass { what: "logits" });
+        }
+        let prior = normalised(logits.iter().map(|l| (l - most).exp()).collect());
+        Self::build(rewards, prior, false)
+    }
+
+    fn build(rewards: &'a [f64], prior: Vec<f64>, drawn: bool) -> Result<Self, Error> {
+        if rewards.is_empty() {
+            return Err(Error::Empty);
+        }
+        require_finite("rewards", rewards)?;
+        let low = rewards.iter().copied().fold(f64::INFINITY, f64::min);
+        let high = rewards.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        if !(high - low).is_finite() {
+            return Err(Error::Span { low, high });
+        }
+        let mut ranked: Vec<Ranked> = rewards
+            .iter()
+            .zip(&prior)
+            .filter(|&(_, &mass)| mass > 0.0)
+            .map(|(&reward, &mass)| Ranked { reward, mass })
+            .collect();
+        // Best first. Ties by mass, so that sums are the same to the bit in any input order.
+        ranked.sort_unstable_by(|a, b| {
+            b.reward.total_cmp(&a.reward).then_with(|| b.mass.total_cmp(&a.mass))
+        });
+        Ok(Self { rewards, prior, ranked, low, high, drawn })
+    }
+
+    /// The rewards, as given.
+    pub fn rewards(&self) -> &'a [f64] {
+        self.rewards
+    }
+
+    /// The base policy's mass on each response, in the order of the rewards; sums to 1.
+    pub fn prior(&self) -> &[f64] {
+        &self.prior
+    }
+
+    /// Whether these are independent draws from the base policy (made by [`Samples::new`]), rather than
+    /// an enumeration or a weighted set. Only then does an interval for `m*` mean anything.
+    pub fn drawn(&self) -> bool {
+        self.drawn
+    }
+
+    /// Smallest reward, over all responses.
+    pub fn min(&self) -> f64 {
+        self.low
+    }
+
+    /// Largest reward, over all responses.
+    pub fn max(&self) -> f64 {
+        self.high
+    }
+
+    /// Largest minus smallest reward, over all responses.
+    pub fn range(&self) -> f64 {
+        self.high - self.low
+    }
+
+    /// Plain mean of the rewards, prior or no prior: what `mean-soft` and `meanstd` centre on.
+    pub fn mean(&self) -> f64 {
+        let n = self.rewards.len() as f64;
+        let below = self.rewards.iter().map(|r| (r - self.high) / n).sum::<f64>();
+        (self.high + below).clamp(self.low, self.high)
+    }
+
+    /// Population standard deviation of the rewards, prior or no prior.
+    pub fn std(&self) -> f64 {
+        let (mean, range, n) = (self.mean(), self.range(), self.rewards.len() as f64);
+        if range == 0.0 {
+            return 0.0;
+        }
+        // In units of the range: squares of 1e300 would overflow.
+        let squares = self.rewards.iter().map(|r| ((r - mean) / range).powi(2)).sum::<f64>();
+        (squares / n).sqrt() * range
+    }
+
+    /// The `q` quantile of the rewards, prior or no prior, linear between neighbours (NumPy's default).
+    /// `q` in [0, 1].
+    pub fn quantile(&self, q: f64) -> f64 {
+        let mut sorted = self.rewards.to_vec();
+        sorted.sort_unstable_by(f64::total_cmp);
+        let at = q.clamp(0.0, 1.0) * (sorted.len() - 1) as f64;
+        let (below, above) = (sorted[at.floor() as usize], sorted[at.ceil() as usize]);
+        below + (above - below) * at.fract()
+    }
+
+    /// Responses of positive mass, best first. Never empty.
+    pub(crate) fn ranked(&self) -> &[Ranked] {
+        &self.ranked
+    }
+
+    /// Best and worst reward among responses of positive mass.
+    pub(crate) fn support(&self) -> (f64, f64) {
+        (self.ranked[0].reward, self.ranked[self.ranked.len() - 1].reward)
+    }
+}
+
+fn same_length(what: &'static str, found: usize, expected: usize) -> Result<(), Error> {
+    if found == expected { Ok(()) } else { Err(Error::Length { what, found, expected }) }
+}
+
+/// Scales masses to sum 1. What falls below f64's normal range counts as zero: its odds against the
+/// rest are no longer a number.
+fn normalised(mut masses: Vec<f64>) -> Vec<f64> {
+    let total: f64 = masses.iter().sum();
+    for mass in &mut masses {
+        *mass /= total;
+        if *mass < f64::MIN_POSITIVE {
+            *mass = 0.0;
+        }
+    }
+    masses
+}

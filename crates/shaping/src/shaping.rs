@@ -1,0 +1,170 @@
+//! From rewards to shaped rewards under one rule and its settings.
+
+use crate::error::{Error, require};
+use crate::follower::{STRENGTH, valid_strength};
+use crate::rule::{Budget, Rule};
+use crate::samples::Samples;
+use crate::threshold::Threshold;
+
+/// Below this, a range or a standard deviation counts as this, in reward units (the reference's guard
+/// against dividing by zero).
+const TINY: f64 = 1e-6;
+
+/// A rule with all settings. Settings that a rule does not use are ignored by it but must still be
+/// valid. The default is the paper's: `srs`, strength 0.5, bound 12, alpha 1.5.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Shaping {
+    /// How rewards are shaped.
+    pub rule: Rule,
+    /// `lambda = 1/beta`, in 1/reward units: how hard the follower listens. 0 is no guidance.
+    pub strength: f64,
+    /// `B`, the most that a shaped reward can be. 0 is no guidance.
+    pub bound: f64,
+    /// Steepness of the soft rules, in 1/reward units ([`Rule::SrsStd`]: no unit).
+    pub alpha: f64,
+    /// Ceiling of [`Rule::Cap`], in reward units.
+    pub cap: f64,
+    /// [`Rule::Minmax`] never stretches rewards by more than this factor.
+    pub stretch: f64,
+    /// Which quantile of the rewards is `ref` for [`Rule::Par`] and [`Rule::LogSigmoid`].
+    pub ref_quantile: f64,
+    /// Which bound and exponent take effect.
+    pub budget: Budget,
+    /// Cap of the exponent `c` in [`Budget::ReferenceOffline`], in nats.
+    pub exponent_cap: f64,
+}
+
+impl Default for Shaping {
+    fn default() -> Self {
+        Self {
+            rule: Rule::Srs,
+            strength: 0.5,
+            bound: 12.0,
+            alpha: 1.5,
+            cap: 1.0,
+            stretch: 1.01,
+            ref_quantile: 0.5,
+            budget: Budget::Paper,
+            exponent_cap: 2.0,
+        }
+    }
+}
+
+/// Shaped rewards and what they were made with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shaped {
+    /// One shaped reward per response, in the order of the rewards.
+    pub values: Vec<f64>,
+    /// The bound that took effect; `None` for rules without one.
+    pub bound: Option<f64>,
+    /// The threshold; `None` for rules without one.
+    pub threshold: Option<Threshold>,
+}
+
+impl Shaping {
+    /// Shapes the rewards.
+    ///
+    /// # Errors
+    /// A setting outside its range.
+    pub fn apply(&self, samples: &Samples<'_>) -> Result<Shaped, Error> {
+        self.check()?;
+        let bound = self.effective_bound(samples);
+        let threshold = match self.rule.has_threshold() {
+            true => Some(Threshold::new(samples, self.exponent(bound))?),
+            false => None,
+        };
+        let m = threshold.map_or(0.0, |t| t.value);
+        let each = |shape: &dyn Fn(f64) -> f64| samples.rewards().iter().map(|&r| shape(r)).collect();
+        let values: Vec<f64> = match self.rule {
+            Rule::Raw => samples.rewards().to_vec(),
+            Rule::Hard => each(&|r| if threshold.is_some_and(|t| t.pays(r)) { bound } else { 0.0 }),
+            Rule::Srs => each(&|r| bound * sigmoid(self.alpha * (r - m))),
+            Rule::SrsStd => {
+                let std = samples.std().max(TINY);
+                each(&|r| bound * sigmoid(self.alpha * ((r - m) / std)))
+            }
+            Rule::MeanSoft => {
+                let mean = samples.mean();
+                each(&|r| bound * sigmoid(self.alpha * (r - mean)))
+            }
+            Rule::Minmax => {
+                let (min, range) = (samples.min(), samples.range().max(TINY));
+                each(&|r| (bound * ((r - min) / range)).min(bound))
+            }
+            Rule::Meanstd => {
+                let (mean, std) = (samples.mean(), samples.std().max(TINY));
+                each(&|r| (r - mean) / std)
+            }
+            Rule::Cap => each(&|r| (r - samples.min()).clamp(0.0, self.cap)),
+            Rule::LogSigmoid => {
+                let at = samples.quantile(self.ref_quantile);
+                each(&|r| log_sigmoid(r - at))
+            }
+            Rule::Par => {
+                let at = samples.quantile(self.ref_quantile);
+                each(&|r| sigmoid(r - at))
+            }
+        };
+        Ok(Shaped { values, bound: self.rule.has_bound().then_some(bound), threshold })
+    }
+
+    /// The most by which two shaped rewards of `k` responses can differ under this rule, whatever the
+    /// rewards: `None` where there is no such limit. In greedy decoding a candidate that trails by more
+    /// than `strength` times this cannot win.
+    pub fn span(&self, k: usize) -> Option<f64> {
+        match self.rule {
+            Rule::Hard | Rule::Srs | Rule::SrsStd | Rule::MeanSoft | Rule::Minmax => Some(self.bound),
+            Rule::Cap => Some(self.cap),
+            Rule::Par => Some(1.0),
+            // Two of k values of variance 1 lie at most this far apart, the other k - 2 in the middle.
+            Rule::Meanstd => Some((2.0 * k as f64).sqrt()),
+            Rule::Raw | Rule::LogSigmoid => None,
+        }
+    }
+
+    /// Checks every setting.
+    ///
+    /// # Errors
+    /// The first setting outside its range.
+    pub fn check(&self) -> Result<(), Error> {
+        let positive = |v: f64| v > 0.0 && v.is_finite();
+        let from_zero = |v: f64| v >= 0.0 && v.is_finite();
+        require("strength", self.strength, valid_strength(self.strength), STRENGTH)?;
+        require("bound", self.bound, from_zero(self.bound), "zero or more, and finite")?;
+        require("alpha", self.alpha, positive(self.alpha), "above zero, and finite")?;
+        require("cap", self.cap, from_zero(self.cap), "zero or more, and finite")?;
+        require("stretch", self.stretch, positive(self.stretch), "above zero, and finite")?;
+        let quantile = (0.0..=1.0).contains(&self.ref_quantile);
+        require("ref-quantile", self.ref_quantile, quantile, "between 0 and 1")?;
+        require("exponent-cap", self.exponent_cap, self.exponent_cap >= 0.0, "zero or more")
+    }
+
+    /// The bound that takes effect on these rewards.
+    pub(crate) fn effective_bound(&self, samples: &Samples<'_>) -> f64 {
+        self.bound.min(self.bound_cap(samples))
+    }
+
+    /// The largest bound that can take effect on these rewards; infinite where nothing limits it.
+    pub(crate) fn bound_cap(&self, samples: &Samples<'_>) -> f64 {
+        match self.rule {
+            Rule::Minmax => self.stretch * samples.range(),
+            _ => self.budget.bound_cap(samples.range()),
+        }
+    }
+
+    /// The exponent `c` that the threshold is found with, in nats.
+    pub(crate) fn exponent(&self, effective_bound: f64) -> f64 {
+        (effective_bound * self.strength).min(self.budget.exponent_cap(self.exponent_cap))
+    }
+}
+
+/// `1 / (1 + exp(-x))` without overflow.
+fn sigmoid(x: f64) -> f64 {
+    let e = (-x.abs()).exp();
+    if x >= 0.0 { 1.0 / (1.0 + e) } else { e / (1.0 + e) }
+}
+
+/// `ln sigmoid(x)` without overflow.
+fn log_sigmoid(x: f64) -> f64 {
+    x.min(0.0) - (-x.abs()).exp().ln_1p()
+}
