@@ -158,25 +158,29 @@ impl Inversion {
         let low = (threshold.above..=n).find_map(|j| {
             let to = self.estimate.min(self.u[j - 1]);
             let from = self.u.get(j).copied().unwrap_or(f64::NEG_INFINITY);
-            tests[j].last_refused(from, to)
+            tests[j - 1].last_refused(from, to)
         });
         let high = (2..=threshold.above).rev().find_map(|j| {
             let from = self.u.get(j).copied().unwrap_or(f64::NEG_INFINITY).max(self.estimate);
-            tests[j].first_refused(from, self.u[j - 1])
+            tests[j - 1].first_refused(from, self.u[j - 1])
         });
         // A mean of finite terms refuses every threshold far enough below them.
         (low.unwrap_or(self.u[n - 1]), high)
     }
 
-    /// The test of each segment: `(sum g)² (n - 1 + t²) <= n t² sum g²` with `sum g = a - b m`.
+    /// The test where the best 1, 2, ... are paid: `(sum g)² (n - 1 + t²) <= n t² sum g²` with
+    /// `sum g = a - b m`.
     fn quadratics(&self, confidence: &Confidence) -> Vec<Quadratic> {
         let n = self.u.len() as f64;
         let (e, e2) = (self.e, self.e * self.e);
         let all: f64 = self.u.iter().sum();
         let all_squares: f64 = self.u.iter().map(|u| u * u).sum();
         let (mut sum, mut squares) = (0.0, 0.0);
-        let test = |j: usize, sum: f64, squares: f64| {
-            let j = j as f64;
+        let paid = self.u.iter().enumerate();
+        paid.map(|(before, u)| {
+            sum += u;
+            squares += u * u;
+            let j = (before + 1) as f64;
             let b = j + e * (n - j);
             let weight_squares = j + e2 * (n - j);
             let t = confidence.quantile(weight_squares * weight_squares / (j + e2 * e2 * (n - j)) - 1.0);
@@ -188,14 +192,8 @@ impl Inversion {
                 y: k * a * b - cross,
                 z: k * a * a - (squares + e2 * (all_squares - squares)),
             }
-        };
-        let mut tests = vec![test(0, 0.0, 0.0)];
-        for (j, u) in self.u.iter().enumerate() {
-            sum += u;
-            squares += u * u;
-            tests.push(test(j + 1, sum, squares));
-        }
-        tests
+        })
+        .collect()
     }
 }
 

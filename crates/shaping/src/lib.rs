@@ -67,6 +67,8 @@ Rewards, `m*`, utilities and interval ends are in reward units; KL, `B * strengt
 | interval | `{m : abs(mean g(m)) <= t se(m)}` | [`Confidence`] |
 */
 
+#![warn(clippy::unwrap_used)]
+
 mod error;
 mod follower;
 mod interval;

@@ -34,8 +34,8 @@ pub struct Report {
 pub enum Warning {
     /// Nothing to shape: the rewards do not differ.
     AllEqual,
-    /// Fewer than two responses reach the threshold.
-    FewAbove(usize),
+    /// Only one response reaches the threshold.
+    OneAbove,
     /// The interval has no high end.
     NoHighEnd,
     /// The KL budget is more than the rule can spend on these rewards.
@@ -49,9 +49,9 @@ impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Warning::AllEqual => write!(f, "all rewards are equal: nothing to shape"),
-            Warning::FewAbove(n) => write!(
+            Warning::OneAbove => write!(
                 f,
-                "{n} of the responses reach the threshold, fewer than 2: \
+                "only one response reaches the threshold: \
                  the base policy hardly ever produces a preferred response here"
             ),
             Warning::NoHighEnd => {
@@ -90,8 +90,8 @@ impl Report {
         let mut warnings = Vec::new();
         if samples.range() == 0.0 {
             warnings.push(Warning::AllEqual);
-        } else if let Some(threshold) = shaped.threshold.filter(|t| t.above < 2) {
-            warnings.push(Warning::FewAbove(threshold.above));
+        } else if shaped.threshold.is_some_and(|t| t.above == 1) {
+            warnings.push(Warning::OneAbove);
         }
         if interval.is_some_and(|i| i.high.is_none()) {
             warnings.push(Warning::NoHighEnd);

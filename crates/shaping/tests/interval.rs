@@ -1,6 +1,9 @@
 //! Intervals for `m*`, judged by simulation: the source of the tables in `Confidence`'s documentation.
 //! `cargo test -p stackelberg-shaping --test interval -- --nocapture` prints them.
 
+mod common;
+
+use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use stackelberg_shaping::{Confidence, Samples, Threshold};
@@ -169,4 +172,19 @@ fn no_interval_without_draws() {
     assert_eq!(interval(Samples::weighted(&rewards, &[1.0; 3]).unwrap()), None);
     assert_eq!(interval(Samples::new(&[1.0]).unwrap()), None);
     assert_eq!(interval(Samples::new(&[1.0, 1.0]).unwrap()), None);
+}
+
+proptest! {
+    #![proptest_config(common::config(2000))]
+
+    #[test]
+    fn an_interval_holds_its_own_estimate(case in common::case(), c in common::exponent()) {
+        let samples = Samples::new(&case.rewards).unwrap();
+        let threshold = Threshold::new(&samples, c).unwrap();
+        let confidence = Confidence::new(0.9).unwrap();
+        if let Some(interval) = confidence.interval(&samples, &threshold) {
+            prop_assert!(interval.low <= threshold.value && interval.low.is_finite());
+            prop_assert!(interval.high.is_none_or(|high| high >= threshold.value && high.is_finite()));
+        }
+    }
 }
