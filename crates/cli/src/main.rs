@@ -2,19 +2,27 @@
 
 #![warn(clippy::unwrap_used)]
 
+mod generate;
+mod model;
+mod models;
 mod output;
+mod prompts;
+mod record;
 mod rows;
+mod score;
 mod shape;
+mod shaping;
 mod summary;
+mod train;
 
 use std::io::ErrorKind;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Make any causal language model follow a reward, with provably optimal reward shaping.
 #[derive(Parser)]
-#[command(version, arg_required_else_help = true)]
+#[command(name = "stackelberg", version, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -22,12 +30,30 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Generate(Box<generate::Generate>),
+    Score(score::Score),
+    Train(train::Train),
     Shape(shape::Shape),
+    /// List models, prompts, data and rewards that are known by name.
+    Models,
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Generate(generate) => generate.run(),
+        Command::Score(score) => score.run(),
+        Command::Train(train) => train.run(),
         Command::Shape(shape) => shape.run(),
+        Command::Models => models::run(),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "stackelberg", &mut std::io::stdout());
+            Ok(())
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

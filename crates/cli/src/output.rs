@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tempfile::NamedTempFile;
 
 /// The unfinished file, for Ctrl-C to remove.
@@ -23,23 +23,43 @@ pub(crate) enum Output {
 }
 
 impl Output {
-    /// Opens `path`, or standard output for `None`. An existing file stays as it is until
-    /// [`Output::finish`]. Call once in a process.
+    /// Opens `path`, or standard output for `None`, and lets Ctrl-C remove what is unfinished. Call once
+    /// in a process.
     pub(crate) fn open(path: Option<&Path>) -> Result<Self> {
-        let Some(path) = path else {
-            return Ok(Self::Stdout(BufWriter::new(io::stdout().lock())));
-        };
-        let cannot = || format!("cannot write {}", path.display());
-        // A link stays a link: what it points to is replaced.
-        let path =
-            if path.exists() { path.canonicalize().with_context(cannot)? } else { path.to_owned() };
-        if path.is_dir() {
-            anyhow::bail!("{}: it is a folder; name a file", cannot());
+        let output = Self::create(path.unwrap_or(Path::new("-")))?;
+        if let Self::File { unfinished, .. } = &output {
+            remember(Some(unfinished.get_ref().path().to_owned()));
+            ctrlc::set_handler(|| {
+                if let Some(path) = UNFINISHED.lock().ok().and_then(|mut path| path.take()) {
+                    let _ = std::fs::remove_file(path);
+                }
+                std::process::exit(130);
+            })
+            .context("cannot watch for Ctrl-C")?;
         }
-        if path.exists() && !path.is_file() {
-            let stream = OpenOptions::new().write(true).open(&path).with_context(cannot)?;
+        Ok(output)
+    }
+
+    /// Opens `path`; `-` is standard output. An existing file stays as it is until [`Output::finish`].
+    pub(crate) fn create(path: &Path) -> Result<Self> {
+        if ["-", "/dev/stdout"].map(Path::new).contains(&path) {
+            return Ok(Self::Stdout(BufWriter::new(io::stdout().lock())));
+        }
+        let cannot = || format!("cannot write {}", path.display());
+        let existing = std::fs::metadata(path).ok();
+        if existing.as_ref().is_some_and(|there| there.is_dir()) {
+            bail!("{}: it is a folder; name a file", cannot());
+        }
+        if existing.as_ref().is_some_and(|there| !there.is_file()) {
+            let stream = OpenOptions::new().write(true).open(path).with_context(cannot)?;
             return Ok(Self::Stream(BufWriter::new(stream)));
         }
+        if existing.is_none() && path.is_symlink() {
+            bail!("{}: it is a link to nothing", cannot());
+        }
+        // A link stays a link: what it points to is replaced.
+        let path =
+            if existing.is_some() { path.canonicalize().with_context(cannot)? } else { path.to_owned() };
         let folder = match path.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
@@ -47,16 +67,11 @@ impl Output {
         let mut builder = tempfile::Builder::new();
         builder.prefix(".stackelberg-").suffix(".partial");
         #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        builder.permissions(existing.map_or_else(
+            || std::os::unix::fs::PermissionsExt::from_mode(0o666),
+            |there| there.permissions(),
+        ));
         let unfinished = builder.tempfile_in(folder).with_context(cannot)?;
-        remember(Some(unfinished.path().to_owned()));
-        ctrlc::set_handler(|| {
-            if let Some(path) = UNFINISHED.lock().ok().and_then(|mut path| path.take()) {
-                let _ = std::fs::remove_file(path);
-            }
-            std::process::exit(130);
-        })
-        .context("cannot watch for Ctrl-C")?;
         Ok(Self::File { unfinished: BufWriter::with_capacity(1 << 16, unfinished), path })
     }
 

@@ -52,6 +52,9 @@ impl Rows {
                 let at = e.valid_up_to() + 1;
                 self.wrong(&format!("not UTF-8 from byte {at} of the line on: save the file as UTF-8"))
             })?;
+            if !text.trim_start().starts_with('{') {
+                return Err(self.wrong(&"not a JSON object: write one {...} per line"));
+            }
             return match serde_json::from_str(text) {
                 Ok(row) => Ok(Some(row)),
                 Err(_) => Err(self.wrong(&diagnosis::<T>(text))),

@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::{Deserialize, Serialize};
-use stackelberg_shaping::{Budget, Confidence, Error, Report, Rule, Samples, Shaping, argmax, fuse};
+use serde_json::value::RawValue;
+use stackelberg_shaping::{Confidence, Report, Samples, Shaping, argmax, fuse};
 
 use crate::output::Output;
 use crate::rows::{Rows, stdin};
+use crate::shaping::ShapingArgs;
 use crate::summary::Summary;
 
 /// Shape rewards made elsewhere: one line of rewards in, one line of shaped rewards out.
@@ -21,7 +23,7 @@ use crate::summary::Summary;
 /// "weights" may give the base policy's weight on each response, or "logits" the scores of a decoding
 /// step's candidates; without either the responses count as samples of the base policy. Other fields are
 /// ignored. The output line has the threshold m* with its certificate and interval, the shaped rewards,
-/// and what the follower makes of them.
+/// and what the follower makes of them. Defaults: rule srs, strength 0.5, bound 12, alpha 1.5 (the paper's).
 #[derive(Args)]
 pub(crate) struct Shape {
     /// JSON lines; - is standard input.
@@ -41,88 +43,14 @@ pub(crate) struct Shape {
     summary: bool,
 
     #[command(flatten)]
-    settings: Settings,
-}
-
-/// The shaping rule and its settings. Settings that a rule does not use are ignored.
-#[derive(Args)]
-#[command(next_help_heading = "Shaping")]
-struct Settings {
-    /// The rule: raw, hard, srs, mean-soft, minmax, meanstd, srs-std, cap, log-sigmoid or par.
-    #[arg(long, default_value_t = Rule::Srs, value_name = "RULE")]
-    shaping: Rule,
-
-    /// lambda = 1/beta, how hard the model follows the reward; 0 is not at all. [default: 0.5]
-    #[arg(long, value_name = "LAMBDA", allow_negative_numbers = true, conflicts_with = "beta")]
-    strength: Option<f64>,
-
-    /// The KL coefficient beta instead of the strength.
-    #[arg(long, allow_negative_numbers = true)]
-    beta: Option<f64>,
-
-    /// B, the most a shaped reward can be. [default: 12]
-    #[arg(long, value_name = "B", allow_negative_numbers = true, conflicts_with = "kl_budget")]
-    bound: Option<f64>,
-
-    /// Instead of a bound: the most KL from the base policy, in nats. Rules without a bound get their
-    /// strength solved for.
-    #[arg(long, value_name = "NATS", allow_negative_numbers = true)]
-    kl_budget: Option<f64>,
-
-    /// Steepness of srs, mean-soft (1/reward units) and srs-std (no unit).
-    #[arg(long, default_value_t = Shaping::default().alpha, allow_negative_numbers = true)]
-    alpha: f64,
-
-    /// Ceiling of the rule cap, in reward units.
-    #[arg(long, default_value_t = Shaping::default().cap, allow_negative_numbers = true)]
-    cap: f64,
-
-    /// The rule minmax stretches rewards by at most this factor.
-    #[arg(long, default_value_t = Shaping::default().stretch, allow_negative_numbers = true)]
-    stretch: f64,
-
-    /// Cap of the exponent B/beta in the budget reference-offline, in nats.
-    #[arg(long, value_name = "NATS", default_value_t = Shaping::default().exponent_cap,
-          allow_negative_numbers = true)]
-    exponent_cap: f64,
-
-    /// The quantile of the rewards that par and log-sigmoid refer to.
-    #[arg(long, value_name = "Q", default_value_t = Shaping::default().ref_quantile,
-          allow_negative_numbers = true)]
-    ref_quantile: f64,
-
-    /// Which bound takes effect: paper (as given), reference-step or reference-offline (capped as the
-    /// paper's public code does).
-    #[arg(long, default_value_t = Budget::Paper)]
-    budget: Budget,
-}
-
-impl Settings {
-    fn shaping(&self) -> Result<Shaping, Error> {
-        if let Some(beta) = self.beta.filter(|beta| !(*beta > 0.0 && beta.is_finite())) {
-            return Err(Error::Setting { name: "beta", value: beta, must: "above zero, and finite" });
-        }
-        let default = Shaping::default();
-        let shaping = Shaping {
-            rule: self.shaping,
-            strength: self.beta.map_or(self.strength.unwrap_or(default.strength), f64::recip),
-            bound: self.bound.unwrap_or(default.bound),
-            alpha: self.alpha,
-            cap: self.cap,
-            stretch: self.stretch,
-            ref_quantile: self.ref_quantile,
-            budget: self.budget,
-            exponent_cap: self.exponent_cap,
-        };
-        shaping.check().map(|()| shaping)
-    }
+    settings: ShapingArgs,
 }
 
 /// One prompt's rewards.
 #[derive(Deserialize)]
 struct Row {
-    #[serde(default)]
-    id: serde_json::Value,
+    /// Given back as it was written: a number may be longer than any number type.
+    id: Option<Box<RawValue>>,
     rewards: Vec<f64>,
     weights: Option<Vec<f64>>,
     logits: Option<Vec<f64>>,
@@ -130,7 +58,7 @@ struct Row {
 
 impl Row {
     fn samples(&self) -> Result<Samples<'_>> {
-        if self.id.is_array() || self.id.is_object() {
+        if self.id.as_ref().is_some_and(|id| id.get().starts_with(['[', '{', 't', 'f'])) {
             bail!("id: must be a string or a number");
         }
         Ok(match (&self.weights, &self.logits) {
@@ -145,7 +73,7 @@ impl Row {
 /// One line of output.
 #[derive(Serialize)]
 struct Line<'a> {
-    id: &'a serde_json::Value,
+    id: Option<&'a RawValue>,
     threshold: Option<f64>,
     residual: Option<f64>,
     lowest_rewarded: Option<f64>,
@@ -191,7 +119,7 @@ impl<'a> Line<'a> {
         let values = &report.shaped.values;
         let fused = row.logits.as_ref().map(|logits| fuse(logits, values, report.shaping.strength));
         Self {
-            id: &row.id,
+            id: row.id.as_deref(),
             threshold: threshold.map(|t| t.value),
             residual: threshold.map(|t| t.residual),
             lowest_rewarded: threshold.map(|t| t.lowest_rewarded),
@@ -217,7 +145,7 @@ impl<'a> Line<'a> {
 
 impl Shape {
     pub(crate) fn run(&self) -> Result<()> {
-        let shaping = self.settings.shaping()?;
+        let shaping = self.settings.shaping(Shaping::default())?;
         let confidence = Confidence::new(self.level)?;
         let mut rows = Rows::open(&self.file)?;
         let mut out = Output::open(self.out.as_deref())?;

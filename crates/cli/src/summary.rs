@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use stackelberg_shaping::{Error, Report, Rule, Samples, Shaping};
+use stackelberg_shaping::{Error, Report, Rule, Samples, Shaping, Warning};
 
 /// What the table compares.
 const RULES: [Rule; 3] = [Rule::Raw, Rule::Hard, Rule::Srs];
@@ -29,6 +29,7 @@ struct Column {
     utility: Vec<f64>,
     kl: Vec<f64>,
     ess: Vec<f64>,
+    saturated: usize,
 }
 
 impl Summary {
@@ -61,6 +62,8 @@ impl Summary {
             column.gain.push(report.follower.utility - report.base_utility);
             column.kl.push(report.follower.kl);
             column.ess.push(report.follower.ess);
+            let saturated = |warning: &Warning| matches!(warning, Warning::Saturated { .. });
+            column.saturated += usize::from(report.warnings.iter().any(saturated));
             if *rule == Rule::Hard {
                 self.base.push(report.base_utility);
             }
@@ -70,7 +73,7 @@ impl Summary {
             }
         }
         self.sizes.push(samples.rewards().len());
-        self.all_equal += usize::from(samples.range() == 0.0);
+        self.all_equal += usize::from(samples.all_equal());
         Ok(())
     }
 }
@@ -86,7 +89,7 @@ impl fmt::Display for Summary {
         match self.kl_budget {
             Some(nats) => writeln!(
                 f,
-                "strength {strength}, KL budget {nats} nats, alpha {alpha}, budget {budget}"
+                "KL budget {nats} nats (bound solved for at strength {strength}; raw: strength), alpha {alpha}, budget {budget}"
             )?,
             None => writeln!(f, "strength {strength}, bound {bound}, alpha {alpha}, budget {budget}")?,
         }
@@ -125,7 +128,10 @@ impl fmt::Display for Summary {
             "", "utility", "gain over base", "KL (nats)", "ESS"
         )?;
         let kept = self.sizes.iter().sum::<usize>() as f64 / n as f64;
-        let with_error = |x: &[f64]| format!("{:.4} ± {:.4}", mean(x), standard_error(x));
+        let with_error = |x: &[f64]| match x.len() {
+            1 => format!("{:.4}", mean(x)),
+            _ => format!("{:.4} ± {:.4}", mean(x), standard_error(x)),
+        };
         writeln!(
             f,
             "{:<12}{:>20}{:>20}{:>12}{:>8.2}",
@@ -140,11 +146,19 @@ impl fmt::Display for Summary {
             let (kl, ess) = (mean(&column.kl), mean(&column.ess));
             writeln!(f, "{rule:<12}{utility:>20}{gain:>20}{kl:>12.4}{ess:>8.2}")?;
         }
+        if self.kl_budget.is_some() {
+            let short = self.rules.iter().filter(|(_, column)| column.saturated > 0);
+            for (rule, column) in short {
+                let share = share(column.saturated);
+                writeln!(f, "{rule} could not spend the budget on {share:.1}% of prompts")?;
+            }
+            return Ok(());
+        }
         writeln!(
             f,
             "\nAt equal strength the rule that moves furthest from the base looks best: compare KL too,"
         )?;
-        writeln!(f, "or give every rule the same one with --kl-budget.")
+        writeln!(f, "or give every rule up to the same one with --kl-budget.")
     }
 }
 
@@ -173,5 +187,5 @@ fn mean(x: &[f64]) -> f64 {
 fn standard_error(x: &[f64]) -> f64 {
     let (n, mean) = (x.len() as f64, mean(x));
     let squares: f64 = x.iter().map(|v| (v - mean).powi(2)).sum();
-    (squares / (n - 1.0).max(1.0) / n).sqrt()
+    (squares / (n - 1.0) / n).sqrt()
 }

@@ -21,7 +21,7 @@ fn lines(args: &[&str], input: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Exit code 2, nothing on standard output, one line on standard error: this one.
+/// Exit code 2 and one line on standard error: this one. Standard output ends before the bad line.
 #[track_caller]
 fn refused(args: &[&str], input: impl Into<Vec<u8>>) -> String {
     let output = shape(args, input);
@@ -77,6 +77,12 @@ fn one_line_in_one_line_out() {
     close(&found["threshold"], &json!(m), 1e-15);
     close(&found["utility"]["shaped"], &json!(m), 1e-15);
     close(&found["utility"]["base"], &json!(0.7), 1e-15);
+    // The follower that is shown r itself at strength 1/2.
+    let rewards = numbers(&found_rewards(input));
+    let z: f64 = rewards.iter().map(|r| (r / 2.0).exp()).sum();
+    let raw: f64 = rewards.iter().map(|r| r * (r / 2.0).exp()).sum::<f64>() / z;
+    close(&found["utility"]["raw"], &json!(raw), 1e-14);
+    close(&found["kl"]["raw"], &json!(raw / 2.0 - (z / 10.0).ln()), 1e-14);
     assert_eq!(found["shaped"], json!([1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]));
     assert_eq!(found["lowest_rewarded"], 1.0);
     assert_eq!(found["highest_unrewarded"], 0.75);
@@ -90,6 +96,37 @@ fn one_line_in_one_line_out() {
         found["interval"]["low"].as_f64().unwrap() < m
             && found["interval"]["high"].as_f64().unwrap() > m
     );
+}
+
+fn found_rewards(input: &str) -> Value {
+    serde_json::from_str::<Value>(input).unwrap()["rewards"].clone()
+}
+
+#[test]
+fn warnings_are_given_where_they_hold() {
+    let warnings = |args: &[&str], input: &str| lines(args, input)[0]["warnings"].to_string();
+    let one = "only one response reaches the threshold";
+    assert!(warnings(&["--bound", "12"], r#"{"rewards":[0,1,5]}"#).contains(one));
+    assert!(!warnings(&["--bound", "0.1"], r#"{"rewards":[0,4,5]}"#).contains(one));
+    // Nearly all mass is on the one that reaches it.
+    assert!(!warnings(&["--bound", "12"], r#"{"rewards":[3,1,0],"logits":[10,0,0]}"#).contains(one));
+    let equal = "all rewards are equal";
+    assert!(warnings(&[], r#"{"rewards":[5,1,1],"weights":[0,1,1]}"#).contains(equal));
+    assert!(!warnings(&[], r#"{"rewards":[1,1.0000001]}"#).contains(equal));
+    // The level asked for is the level of the interval.
+    let level = |asked: &str| {
+        lines(&["--level", asked], r#"{"rewards":[1,2,3]}"#)[0]["interval"]["level"].clone()
+    };
+    assert_eq!((level("0.8"), level("0.5")), (json!(0.76), json!(0.47)));
+}
+
+#[test]
+fn ids_come_back_as_they_were() {
+    for id in ["12345678901234567890123", "1.50", "\"caf\\u00e9\"", "null"] {
+        let output = shape(&[], format!("{{\"id\":{id},\"rewards\":[1]}}"));
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.starts_with(&format!("{{\"id\":{id},")), "{text}");
+    }
 }
 
 #[test]
@@ -197,9 +234,19 @@ fn golden_args_steps() {
             assert_eq!(found["chosen"], case["f64"][method]["argmax"], "{method}");
             let scale =
                 numbers(&case["rewards"]).into_iter().fold(1.0, |most: f64, r| most.max(r.abs()));
-            let expected = case["f64"][method]["fused"].as_array().unwrap();
-            for (found, expected) in found["fused"].as_array().unwrap().iter().zip(expected) {
-                close(found, expected, 1e-6 * scale);
+            let golden = &case["f64"][method];
+            let scaled = if rule == "minmax" { strength.parse::<f64>().unwrap() } else { 1.0 };
+            for (key, factor) in [("fused", 1.0), ("shaped", scaled)] {
+                let expected = golden[key].as_array().into_iter().flatten();
+                for (found, expected) in found[key].as_array().unwrap().iter().zip(expected) {
+                    close(&json!(found.as_f64().unwrap() * factor), expected, 1e-6 * scale);
+                }
+            }
+            if rule == "srs" {
+                close(&found["threshold"], &golden["m"], 2e-7 * scale);
+            }
+            if golden["B_eff"].is_f64() {
+                close(&found["bound"], &golden["B_eff"], 1e-12 * scale);
             }
         }
     }
@@ -235,6 +282,40 @@ fn a_file_appears_whole() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn what_was_there_is_respected() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("private.jsonl");
+    fs::write(&out, "old").unwrap();
+    fs::set_permissions(&out, fs::Permissions::from_mode(0o600)).unwrap();
+    lines(&["--out", out.to_str().unwrap()], "{\"rewards\":[1]}");
+    assert_eq!(fs::metadata(&out).unwrap().permissions().mode() & 0o777, 0o600);
+    for dash in ["-", "/dev/stdout"] {
+        assert_eq!(lines(&["--out", dash], "{\"rewards\":[1]}").len(), 1);
+    }
+    assert!(!Path::new("-").exists());
+    let nowhere = folder.path().join("nowhere");
+    std::os::unix::fs::symlink("gone", &nowhere).unwrap();
+    assert!(refused(&["--out", nowhere.to_str().unwrap()], "").ends_with("it is a link to nothing"));
+
+    // Ctrl-C in the middle of the input: nothing is left behind.
+    let binary = assert_cmd::cargo::cargo_bin("stackelberg");
+    let late = folder.path().join("late.jsonl");
+    let mut command = std::process::Command::new(binary);
+    let stdin = std::process::Stdio::piped();
+    let mut child = command.args(["shape", "--out"]).arg(&late).stdin(stdin).spawn().unwrap();
+    let partial = || fs::read_dir(folder.path()).unwrap().count() > 2;
+    while !partial() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    std::thread::sleep(std::time::Duration::from_millis(100)); // the handler is set right after
+    std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(!partial() && !late.exists());
+}
+
 #[test]
 fn bad_lines_are_named() {
     let good = "{\"rewards\":[1,2]}\n";
@@ -256,6 +337,8 @@ fn bad_lines_are_named() {
             r#"{"rewards":[1],"weights":[1],"logits":[1]}"#,
             "weights and logits exclude each other: give one",
         ),
+        (r#"[null,[1,2],null,null]"#, "not a JSON object: write one {...} per line"),
+        (r#"{"id":true,"rewards":[1]}"#, "id: must be a string or a number"),
         (r#"{"id":[1],"rewards":[1]}"#, "id: must be a string or a number"),
         (
             r#"{"rewards":[1]} {"rewards":[1]}"#,
@@ -281,7 +364,7 @@ fn bad_settings_are_named() {
         (["--alpha", "-0.5"], "alpha is -0.5: it must be above zero, and finite"),
         (["--ref-quantile", "2"], "ref-quantile is 2: it must be between 0 and 1"),
         (["--level", "1"], "level is 1: it must be between 0.5 and 0.99"),
-        (["--kl-budget", "-1"], "<stdin>:1: kl-budget is -1: it must be zero or more nats, and finite"),
+        (["--kl-budget", "-1"], "kl-budget is -1: it must be zero or more nats, and finite"),
     ] {
         assert_eq!(refused(&args, input), format!("error: {expected}"));
     }

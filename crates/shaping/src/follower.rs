@@ -68,14 +68,19 @@ pub(crate) fn kl_hard(mass: f64, c: f64) -> f64 {
 }
 
 /// Fused scores of a decoding step, `f_j = l_j + strength * s_j`: the follower's policy over the
-/// candidates is softmax of these.
+/// candidates is softmax of these. As many as the shorter of the two has.
 pub fn fuse(logits: &[f64], shaped: &[f64], strength: f64) -> Vec<f64> {
     logits.iter().zip(shaped).map(|(l, s)| l + strength * s).collect()
 }
 
-/// Index of the largest score; of equals the first. `None` for no scores.
+/// Index of the largest score; of equals the first. `None` for no scores. What is not a number is never
+/// the largest while there is a number.
 pub fn argmax(scores: &[f64]) -> Option<usize> {
-    (0..scores.len()).reduce(|best, i| if scores[i] > scores[best] { i } else { best })
+    (0..scores.len()).reduce(
+        |best, i| {
+            if scores[i] > scores[best] || scores[best].is_nan() { i } else { best }
+        },
+    )
 }
 
 pub(crate) const STRENGTH: &str = "zero or more, and finite";

@@ -27,6 +27,18 @@ const UNLIMITED: f64 = 40.0;
 const GRID: f64 = 8.0;
 
 impl KlBudget {
+    /// Checks the budget against the settings, rewards or no rewards.
+    ///
+    /// # Errors
+    /// A negative or infinite budget; strength 0 for a rule that is solved for its bound, since no bound
+    /// moves a follower that does not listen.
+    pub fn check(shaping: &Shaping, nats: f64) -> Result<(), Error> {
+        let valid = (0.0..f64::INFINITY).contains(&nats);
+        require("kl-budget", nats, valid, "zero or more nats, and finite")?;
+        let listens = shaping.strength > 0.0 || !shaping.rule.has_bound();
+        require("strength", shaping.strength, listens, "above zero to spend a KL budget")
+    }
+
     /// The largest bound, at the given strength, whose follower stays within `nats` of the base policy;
     /// for rules without a bound, the largest strength.
     ///
@@ -37,22 +49,14 @@ impl KlBudget {
     /// solved by bisection alone.
     ///
     /// # Errors
-    /// A negative or infinite budget; strength 0 for a rule that is solved for its bound, since no
-    /// bound moves a follower that does not listen; a solution beyond f64.
+    /// As [`KlBudget::check`] and [`Shaping::apply`].
     pub fn solve(shaping: &Shaping, samples: &Samples<'_>, nats: f64) -> Result<Self, Error> {
         shaping.check()?;
-        require(
-            "kl-budget",
-            nats,
-            (0.0..f64::INFINITY).contains(&nats),
-            "zero or more nats, and finite",
-        )?;
+        Self::check(shaping, nats)?;
         if !shaping.rule.has_bound() {
             return solve_strength(shaping, samples, nats);
         }
-        let listens = shaping.strength > 0.0;
-        require("strength", shaping.strength, listens, "above zero to spend a KL budget")?;
-        if samples.range() == 0.0 {
+        if samples.all_equal() {
             return Ok(Self { shaping: *shaping, kl: 0.0, saturated: true });
         }
         let (exponent, saturated) = match (shaping.rule, shaping.budget) {

@@ -34,7 +34,8 @@ pub struct Report {
 pub enum Warning {
     /// Nothing to shape: the rewards do not differ.
     AllEqual,
-    /// Only one response reaches the threshold.
+    /// Only one of the samples reaches the threshold. (Of weighted or enumerated responses one may well
+    /// carry all the mass.)
     OneAbove,
     /// The interval has no high end.
     NoHighEnd,
@@ -88,9 +89,9 @@ impl Report {
         };
 
         let mut warnings = Vec::new();
-        if samples.range() == 0.0 {
+        if samples.all_equal() {
             warnings.push(Warning::AllEqual);
-        } else if shaped.threshold.is_some_and(|t| t.above == 1) {
+        } else if samples.drawn() && shaped.threshold.is_some_and(|t| t.above == 1) {
             warnings.push(Warning::OneAbove);
         }
         if interval.is_some_and(|i| i.high.is_none()) {

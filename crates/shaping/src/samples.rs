@@ -132,6 +132,12 @@ impl<'a> Samples<'a> {
         self.high - self.low
     }
 
+    /// Whether all responses of positive mass have the same reward: there is nothing to shape.
+    pub fn all_equal(&self) -> bool {
+        let (top, bottom) = self.support();
+        top == bottom
+    }
+
     /// Plain mean of the rewards, prior or no prior: what `mean-soft` and `meanstd` centre on.
     pub fn mean(&self) -> f64 {
         let n = self.rewards.len() as f64;

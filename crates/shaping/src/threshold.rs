@@ -24,9 +24,11 @@ use crate::samples::Samples;
 /// `r_j` lies above `m_{j-1}` and falls ever after, so one pass over sorted rewards finds it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Threshold {
-    /// `m*`, in reward units: threshold and predicted utility of the follower at once.
+    /// `m*`, in reward units: threshold and predicted utility at once, of the follower that feels the
+    /// exponent below. (In the reference's budgets the follower feels more than that, and its utility is
+    /// not `m*`.)
     pub value: f64,
-    /// `F(m*) / E[w]`: the follower's utility minus `m*`, in reward units. Zero up to rounding.
+    /// `F(m*) / E[w]`: that follower's utility minus `m*`, in reward units. Zero up to rounding.
     pub residual: f64,
     /// The smallest reward that is paid, among responses of positive mass.
     pub lowest_rewarded: f64,

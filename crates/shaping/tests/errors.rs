@@ -57,6 +57,8 @@ fn weights_at_the_ends_of_f64() {
         let samples = Samples::weighted(&[1.0, 2.0, 3.0], &[scale, 2.0 * scale, scale]).unwrap();
         assert_eq!(samples.prior(), [0.25, 0.5, 0.25]);
     }
+    let samples = Samples::weighted(&[1.0, 2.0], &[f64::MAX, f64::MAX]).unwrap();
+    assert_eq!(samples.prior(), [0.5, 0.5]);
 }
 
 #[test]

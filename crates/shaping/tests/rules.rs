@@ -90,6 +90,15 @@ fn the_reference_budgets_cap_bound_and_exponent() {
 }
 
 #[test]
+fn the_standard_deviation_has_no_limits_of_its_own() {
+    for scale in [1e-300, 1.0, 1e300] {
+        let rewards = [scale, -scale, 3.0 * scale];
+        let std = Samples::new(&rewards).unwrap().std() / scale;
+        assert!((std - (8.0f64 / 3.0).sqrt()).abs() < 1e-15, "{scale}: {std}");
+    }
+}
+
+#[test]
 fn a_strength_of_zero_is_the_base_policy() {
     let rewards = [1.0, -3.0, 2.0];
     let samples = Samples::weighted(&rewards, &[1.0, 2.0, 5.0]).unwrap();

@@ -1,0 +1,448 @@
+//! `stackelberg generate`: answers that follow a reward.
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use stackelberg_decoding::{Generation, Method, Sampling, Settings, Step, Watch, generate};
+use stackelberg_engine::reward::TextFormat;
+use stackelberg_engine::{Checkpoint, Message, Prompt, Reward};
+use stackelberg_shaping::{Rule, Shaping};
+
+use crate::model::{ModelArgs, fetch};
+use crate::prompts::{self, PromptText};
+use crate::record::{Journal, Recorded, Trace};
+use crate::shaping::ShapingArgs;
+
+/// Answer prompts, guided by a reward.
+///
+/// Without options: the default model answers under ARGS with Stackelberg reward shaping, guided by the
+/// built-in reward `harmless`. --compare shows the unguided answer first.
+#[derive(Args)]
+pub(crate) struct Generate {
+    /// What to answer.
+    #[arg(required_unless_present = "prompts", conflicts_with = "prompts")]
+    prompt: Option<String>,
+
+    /// Answer many: a JSON array or JSON lines with prompt, instruction or messages; - is standard
+    /// input; mt-bench and realtoxicity are known sets.
+    #[arg(long, value_name = "FILE")]
+    prompts: Option<String>,
+
+    /// What guides: a built-in name (see `stackelberg models`), a head (.safetensors) or the folder of a
+    /// causal reward model.
+    #[arg(long, default_value = "harmless", value_name = "NAME")]
+    reward: String,
+
+    /// base, args, best-of-n or soft-best-of-n.
+    #[arg(long, default_value_t = Method::Args)]
+    method: Method,
+
+    /// Show the unguided answer, then the guided one with the tokens marked that guidance changed.
+    #[arg(long, conflicts_with_all = ["out", "trace"])]
+    compare: bool,
+
+    /// Write answers as JSON lines, each as soon as it is finished.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+
+    /// Go on with an --out file: prompts answered there under the same settings are not answered again.
+    #[arg(long, requires = "out")]
+    resume: bool,
+
+    /// Write every step as a JSON line: candidates, rewards, threshold, shaped, fused, chosen.
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+
+    /// A system message.
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+
+    /// How prompts are laid out: chat (the model's template) or raw. [default: what the reward was
+    /// trained on]
+    #[arg(long, value_name = "FORMAT")]
+    prompt_format: Option<TextFormat>,
+
+    #[command(flatten)]
+    sampling: SamplingArgs,
+
+    #[command(flatten)]
+    shaping: ShapingArgs,
+
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Decoding")]
+struct SamplingArgs {
+    /// Candidates per guided step, k.
+    #[arg(long, default_value_t = 10, value_name = "K")]
+    candidates: usize,
+
+    /// Answers that best-of-n chooses from.
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    samples: usize,
+
+    /// Most new tokens.
+    #[arg(long, default_value_t = 128, value_name = "N")]
+    max_new_tokens: usize,
+
+    /// 0 is greedy. [default: 0; best-of-n: 1]
+    #[arg(long, allow_negative_numbers = true)]
+    temperature: Option<f64>,
+
+    /// Draw from the so many likeliest tokens only; 0 is all (base and best-of-n).
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    top_k: usize,
+
+    /// Draw from the likeliest tokens that hold this mass only (base and best-of-n).
+    #[arg(long, default_value_t = 1.0, value_name = "P", allow_negative_numbers = true)]
+    top_p: f64,
+
+    /// Draw from tokens at least this likely only, relative to the likeliest (base and best-of-n).
+    #[arg(long, default_value_t = 0.0, value_name = "P", allow_negative_numbers = true)]
+    min_p: f64,
+
+    /// Divide the logits of tokens already written by this.
+    #[arg(long, default_value_t = 1.0, value_name = "F", allow_negative_numbers = true)]
+    repetition_penalty: f64,
+
+    /// Everything random follows from this.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+
+    /// End the answer at this text; may be given several times.
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+
+    /// Write on after the model ends its answer, as the paper's public code does.
+    #[arg(long)]
+    no_eos: bool,
+
+    /// Ask for rewards also where they provably cannot change the choice.
+    #[arg(long)]
+    no_skip: bool,
+}
+
+/// Defaults of guided decoding, chosen on prompts of the eval split (see README).
+fn defaults() -> Shaping {
+    Shaping { rule: Rule::SrsStd, strength: 1.0, bound: 4.0, alpha: 2.0, ..Shaping::default() }
+}
+
+/// Set by Ctrl-C: the answer under way is dropped, what is written stays.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+impl Generate {
+    pub(crate) fn run(&self) -> Result<()> {
+        let settings = self.settings()?;
+        if self.compare && settings.method == Method::Base {
+            bail!("--compare with --method base would show the same answer twice");
+        }
+        let prompts = self.read_prompts()?;
+        let policy = self.model.load()?;
+        settings.check(policy.model.config().vocabulary)?;
+        let reward = self.model.reward(&self.reward, &policy)?;
+        let format = self.format(&policy, &reward);
+        ctrlc::set_handler(|| {
+            if INTERRUPTED.swap(true, Ordering::Relaxed) {
+                std::process::exit(130);
+            }
+        })
+        .context("cannot watch for Ctrl-C")?;
+        let session = Session { policy: &policy, reward: &reward, settings, format, generate: self };
+        if prompts.len() == 1 && self.out.is_none() && self.trace.is_none() {
+            return session.answer_one(&prompts[0]);
+        }
+        session.answer_all(&prompts)
+    }
+
+    pub(crate) fn model_name(&self) -> &str {
+        &self.model.model
+    }
+
+    pub(crate) fn dtype_name(&self) -> &'static str {
+        self.model.dtype.name()
+    }
+
+    pub(crate) fn reward_name(&self) -> &str {
+        &self.reward
+    }
+
+    pub(crate) fn system_text(&self) -> Option<&str> {
+        self.system.as_deref()
+    }
+
+    fn settings(&self) -> Result<Settings> {
+        let sampling = &self.sampling;
+        let best = matches!(self.method, Method::BestOfN | Method::SoftBestOfN);
+        Ok(Settings {
+            method: self.method,
+            shaping: self.shaping.shaping(defaults())?,
+            kl_budget: self.shaping.kl_budget,
+            candidates: sampling.candidates,
+            samples: sampling.samples,
+            max_new_tokens: sampling.max_new_tokens,
+            sampling: Sampling {
+                temperature: sampling.temperature.unwrap_or(if best { 1.0 } else { 0.0 }),
+                top_k: sampling.top_k,
+                top_p: sampling.top_p,
+                min_p: sampling.min_p,
+                repetition_penalty: sampling.repetition_penalty,
+            },
+            seed: sampling.seed,
+            stop: sampling.stop.clone(),
+            no_eos: sampling.no_eos,
+            skip: !sampling.no_skip,
+        })
+    }
+
+    fn read_prompts(&self) -> Result<Vec<(String, Prompt)>> {
+        if let Some(text) = &self.prompt {
+            if text.trim().is_empty() {
+                bail!("the prompt is empty");
+            }
+            return Ok(vec![("0".to_owned(), Prompt::Text(text.clone()))]);
+        }
+        let name = self.prompts.as_deref().unwrap_or("-");
+        let path = match ["mt-bench", "realtoxicity"].contains(&name) {
+            true => fetch(name)?,
+            false => PathBuf::from(name),
+        };
+        let prompts = prompts::read(&path)?;
+        let turn = |(role, content): (String, String)| Message { role, content };
+        let prompt = |text| match text {
+            PromptText::Text(text) => Prompt::Text(text),
+            PromptText::Messages(turns) => Prompt::Messages(turns.into_iter().map(turn).collect()),
+        };
+        Ok(prompts.into_iter().map(|p| (p.id, prompt(p.text))).collect())
+    }
+
+    /// How prompts are laid out, with a word of warning where the reward was trained on something else.
+    fn format(&self, policy: &Checkpoint, reward: &Reward) -> TextFormat {
+        let natural = match reward {
+            Reward::Head(head) => head.text_format,
+            Reward::Model(_) if policy.template.is_some() => TextFormat::Chat,
+            Reward::Model(_) => TextFormat::Raw,
+        };
+        let format = self.prompt_format.unwrap_or(natural);
+        if let Reward::Head(head) = reward {
+            if head.text_format != format {
+                let trained = head.text_format;
+                eprintln!(
+                    "warning: the reward was trained on {trained} text and guides {format} text: it means less there"
+                );
+            }
+            if head.base.is_none() {
+                eprintln!("warning: the reward does not say which model it was trained on");
+            }
+        }
+        format
+    }
+}
+
+/// All that answers have in common.
+struct Session<'a> {
+    policy: &'a Checkpoint,
+    reward: &'a Reward,
+    settings: Settings,
+    format: TextFormat,
+    generate: &'a Generate,
+}
+
+impl Session<'_> {
+    fn tokens(&self, prompt: &Prompt) -> Result<Vec<u32>> {
+        let text = self.policy.lay_out(prompt, self.generate.system.as_deref(), self.format)?;
+        Ok(self.policy.tokens(&text, self.format)?)
+    }
+
+    fn answer(
+        &self,
+        id: &str,
+        tokens: &[u32],
+        settings: &Settings,
+        watch: &mut dyn Watch,
+    ) -> Result<Generation> {
+        Ok(generate(self.policy, Some(self.reward), tokens, id, settings, watch)?)
+    }
+
+    /// To the terminal.
+    fn answer_one(&self, (id, prompt): &(String, Prompt)) -> Result<()> {
+        let tokens = self.tokens(prompt)?;
+        let style = Style::of_stdout();
+        if self.generate.compare {
+            let base = Settings { method: Method::Base, ..self.settings.clone() };
+            println!("{}", style.title("base"));
+            self.show(id, &tokens, &base, style)?;
+            println!();
+            let Shaping { rule, .. } = self.settings.shaping;
+            println!(
+                "{}",
+                style.title(&format!(
+                    "{} {rule}, guided by {}",
+                    self.settings.method, self.generate.reward
+                ))
+            );
+        }
+        self.show(id, &tokens, &self.settings, style)
+    }
+
+    fn show(&self, id: &str, tokens: &[u32], settings: &Settings, style: Style) -> Result<()> {
+        let mut stdout = std::io::stdout().lock();
+        // With stop texts, what looks certain may still be taken back.
+        let live = style.terminal && settings.stop.is_empty();
+        let mut printer = Printer { live, style, pieces: Vec::new(), failed: None };
+        let answer = self.answer(id, tokens, settings, &mut printer)?;
+        if let Some(error) = printer.failed {
+            return Err(error).context("cannot write to standard output");
+        }
+        if !live {
+            write!(stdout, "{}", answer.text)?;
+        }
+        writeln!(stdout)?;
+        stdout.flush()?;
+        let rate = answer.tokens.len() as f64 / answer.elapsed.as_secs_f64();
+        let reward = answer.reward.map_or_else(String::new, |r| format!("reward {r:+.3} | "));
+        let count = answer.tokens.len();
+        let mut said = format!("[{reward}{count} tokens | {rate:.1} tokens/s");
+        if settings.method == Method::Args {
+            let (steered, skipped) = (answer.steered, answer.skipped);
+            said.push_str(&format!(" | {steered} steered | {skipped} steps needed no reward"));
+        }
+        said.push_str(&format!(" | mean log-probability {:.2}]", answer.mean_log_prob));
+        if self.generate.compare {
+            println!("{}", style.faint(&said))
+        } else {
+            eprintln!("{said}")
+        }
+        interrupted(0, 1, None)
+    }
+
+    /// To files.
+    fn answer_all(&self, prompts: &[(String, Prompt)]) -> Result<()> {
+        let recorded = Recorded::new(self.generate, &self.settings, self.format, self.policy);
+        let mut journal = Journal::open(self.generate.out.as_deref(), self.generate.resume, &recorded)?;
+        let mut trace = self.generate.trace.as_deref().map(Trace::create).transpose()?;
+        let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {msg} {eta} left")?;
+        let bar = ProgressBar::new(prompts.len() as u64).with_style(style);
+        if self.generate.out.is_none() && std::io::stdout().is_terminal() {
+            bar.set_draw_target(indicatif::ProgressDrawTarget::hidden());
+        }
+        let (mut written, began) = (0, std::time::Instant::now());
+        for (done, (id, prompt)) in prompts.iter().enumerate() {
+            bar.set_position(done as u64);
+            if journal.has(id, prompt) {
+                continue;
+            }
+            let tokens = self.tokens(prompt).with_context(|| format!("prompt {id}"))?;
+            let mut collector = Collector::default();
+            let answer = self.answer(id, &tokens, &self.settings, &mut collector);
+            let answer = answer.with_context(|| format!("prompt {id}"))?;
+            interrupted(done, prompts.len(), self.generate.out.as_deref())?;
+            if let Some(trace) = &mut trace {
+                trace.write(id, &collector.0, &self.policy.tokenizer)?;
+            }
+            written += answer.tokens.len();
+            bar.set_message(format!("{:.1} tokens/s", written as f64 / began.elapsed().as_secs_f64()));
+            journal.write(id, prompt, &answer, &recorded)?;
+        }
+        bar.finish_and_clear();
+        if let Some(trace) = trace {
+            trace.finish()?;
+        }
+        journal.finish()
+    }
+}
+
+/// Ends the run after Ctrl-C: exit code 130.
+fn interrupted(done: usize, all: usize, out: Option<&Path>) -> Result<()> {
+    if INTERRUPTED.load(Ordering::Relaxed) {
+        if let Some(out) = out {
+            eprintln!(
+                "\ninterrupted after {done} of {all} prompts; go on with --resume --out {}",
+                out.display()
+            );
+        }
+        std::process::exit(130);
+    }
+    Ok(())
+}
+
+/// Collects steps for the trace.
+#[derive(Default)]
+struct Collector(Vec<Step>);
+
+impl Watch for Collector {
+    fn step(&mut self, _: usize, step: &Step, _: &str) {
+        self.0.push(step.clone());
+    }
+
+    fn stop(&self) -> bool {
+        INTERRUPTED.load(Ordering::Relaxed)
+    }
+}
+
+/// Prints tokens as they are chosen.
+struct Printer {
+    live: bool,
+    style: Style,
+    pieces: Vec<String>,
+    failed: Option<std::io::Error>,
+}
+
+impl Watch for Printer {
+    fn step(&mut self, _: usize, step: &Step, text: &str) {
+        if !self.live {
+            return;
+        }
+        let text =
+            if step.chosen == step.base_choice { text.to_owned() } else { self.style.changed(text) };
+        let mut stdout = std::io::stdout();
+        if let Err(error) = write!(stdout, "{text}").and_then(|()| stdout.flush()) {
+            self.failed = Some(error);
+        }
+        self.pieces.push(text);
+    }
+
+    fn stop(&self) -> bool {
+        INTERRUPTED.load(Ordering::Relaxed) || self.failed.is_some()
+    }
+}
+
+/// Colours, where the terminal has them and nobody objects (NO_COLOR).
+#[derive(Clone, Copy)]
+struct Style {
+    terminal: bool,
+    colour: bool,
+}
+
+impl Style {
+    fn of_stdout() -> Self {
+        let terminal = std::io::stdout().is_terminal();
+        let objected = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Self { terminal, colour: terminal && !objected }
+    }
+
+    fn paint(self, code: &str, text: &str) -> String {
+        if self.colour && !text.is_empty() {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+
+    fn title(self, text: &str) -> String {
+        self.paint("1", &format!("── {text}"))
+    }
+
+    fn changed(self, text: &str) -> String {
+        self.paint("32", text)
+    }
+
+    fn faint(self, text: &str) -> String {
+        self.paint("2", text)
+    }
+}

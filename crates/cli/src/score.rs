@@ -1,0 +1,110 @@
+//! `stackelberg score`: rewards of texts.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use stackelberg_engine::{Checkpoint, Prompt, Reward};
+
+use crate::model::ModelArgs;
+use crate::output::Output;
+use crate::rows::{Rows, stdin};
+
+/// Score texts with a reward.
+///
+/// Each input line is {"text": ...}, scored as it is, or {"prompt": ..., "response": ...}, laid out as the
+/// reward was trained. One line out for each, in order: its reward, and its id if it had one.
+#[derive(Args)]
+pub(crate) struct Score {
+    /// JSON lines; - is standard input.
+    #[arg(default_value_os_t = stdin())]
+    file: PathBuf,
+
+    /// A built-in name (see `stackelberg models`), a head (.safetensors) or the folder of a causal reward
+    /// model.
+    #[arg(long, value_name = "NAME")]
+    reward: String,
+
+    /// Write here instead of to standard output; the file appears when all is written.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+#[derive(Deserialize)]
+struct Row {
+    id: Option<Box<RawValue>>,
+    text: Option<String>,
+    prompt: Option<String>,
+    response: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a RawValue>,
+    reward: f64,
+}
+
+/// Texts read before they are scored together.
+const BATCH: usize = 64;
+
+impl Score {
+    pub(crate) fn run(&self) -> Result<()> {
+        let mut rows = Rows::open(&self.file)?;
+        let policy = self.model.load()?;
+        let reward = self.model.reward(&self.reward, &policy)?;
+        let mut out = Output::open(self.out.as_deref())?;
+        let style = ProgressStyle::with_template("{spinner} {pos} texts, {per_sec}")?;
+        let bar = ProgressBar::new_spinner().with_style(style);
+        loop {
+            let mut batch = Vec::with_capacity(BATCH);
+            while batch.len() < BATCH {
+                let Some(row) = rows.next::<Row>()? else { break };
+                let tokens =
+                    tokens(&row, &policy, &reward).map_err(|e| rows.wrong(&format!("{e:#}")))?;
+                batch.push((row.id, tokens));
+            }
+            if batch.is_empty() {
+                break;
+            }
+            let rewards = batch.par_iter().map(|(_, tokens)| reward.of_tokens(&policy.model, tokens));
+            let rewards: Vec<f64> = rewards.collect::<Result<_, _>>()?;
+            for ((id, _), reward) in batch.iter().zip(rewards) {
+                let line = Line { id: id.as_deref(), reward };
+                serde_json::to_writer(&mut out, &line).map_err(std::io::Error::from)?;
+                out.write_all(b"\n").context("cannot write the output")?;
+            }
+            bar.inc(batch.len() as u64);
+        }
+        bar.finish_and_clear();
+        out.finish()
+    }
+}
+
+fn tokens(row: &Row, policy: &Checkpoint, reward: &Reward) -> Result<Vec<u32>> {
+    let format = reward.text_format();
+    let text = match (&row.text, &row.prompt, &row.response) {
+        (Some(text), None, None) => text.clone(),
+        (None, Some(prompt), Some(response)) => {
+            policy.lay_out(&Prompt::Text(prompt.clone()), None, format)? + response
+        }
+        _ => bail!("give text, or prompt and response"),
+    };
+    let tokens = policy.tokens(&text, format)?;
+    if tokens.is_empty() {
+        bail!("an empty text has no reward");
+    }
+    let context = policy.model.context();
+    if tokens.len() > context {
+        bail!("{} tokens do not fit the model's context of {context}", tokens.len());
+    }
+    Ok(tokens)
+}

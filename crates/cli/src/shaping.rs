@@ -1,0 +1,80 @@
+//! The shaping rule and its settings on the command line.
+
+use clap::Args;
+use stackelberg_shaping::{Budget, Error, KlBudget, Rule, Shaping};
+
+/// The shaping rule and its settings. Settings that a rule does not use are ignored.
+#[derive(Args)]
+#[command(next_help_heading = "Shaping")]
+pub(crate) struct ShapingArgs {
+    /// The rule: raw, hard, srs, mean-soft, minmax, meanstd, srs-std, cap, log-sigmoid or par.
+    #[arg(long, value_name = "RULE")]
+    shaping: Option<Rule>,
+
+    /// lambda = 1/beta, how hard the model follows the reward; 0 is not at all.
+    #[arg(long, value_name = "LAMBDA", allow_negative_numbers = true, conflicts_with = "beta")]
+    strength: Option<f64>,
+
+    /// The KL coefficient beta instead of the strength.
+    #[arg(long, allow_negative_numbers = true)]
+    beta: Option<f64>,
+
+    /// B, the most a shaped reward can be.
+    #[arg(long, value_name = "B", allow_negative_numbers = true, conflicts_with = "kl_budget")]
+    bound: Option<f64>,
+
+    /// Instead of a bound: the most KL from the base policy, in nats. Rules without a bound get their
+    /// strength solved for.
+    #[arg(long, value_name = "NATS", allow_negative_numbers = true)]
+    pub(crate) kl_budget: Option<f64>,
+
+    /// Steepness of srs, mean-soft (1/reward units) and srs-std (no unit).
+    #[arg(long, allow_negative_numbers = true)]
+    alpha: Option<f64>,
+
+    /// Ceiling of the rule cap, in reward units. [default: 1]
+    #[arg(long, allow_negative_numbers = true)]
+    cap: Option<f64>,
+
+    /// The rule minmax stretches rewards by at most this factor. [default: 1.01]
+    #[arg(long, allow_negative_numbers = true)]
+    stretch: Option<f64>,
+
+    /// Cap of the exponent B/beta in the budget reference-offline, in nats. [default: 2]
+    #[arg(long, value_name = "NATS", allow_negative_numbers = true)]
+    exponent_cap: Option<f64>,
+
+    /// The quantile of the rewards that par and log-sigmoid refer to. [default: 0.5]
+    #[arg(long, value_name = "Q", allow_negative_numbers = true)]
+    ref_quantile: Option<f64>,
+
+    /// Which bound takes effect: paper (as given), reference-step or reference-offline (capped as the
+    /// paper's public code does). [default: paper]
+    #[arg(long)]
+    budget: Option<Budget>,
+}
+
+impl ShapingArgs {
+    /// The settings given, with the command's own defaults for the rest.
+    pub(crate) fn shaping(&self, default: Shaping) -> Result<Shaping, Error> {
+        if let Some(beta) = self.beta.filter(|beta| !(*beta > 0.0 && beta.is_finite())) {
+            return Err(Error::Setting { name: "beta", value: beta, must: "above zero, and finite" });
+        }
+        let shaping = Shaping {
+            rule: self.shaping.unwrap_or(default.rule),
+            strength: self.beta.map(f64::recip).or(self.strength).unwrap_or(default.strength),
+            bound: self.bound.unwrap_or(default.bound),
+            alpha: self.alpha.unwrap_or(default.alpha),
+            cap: self.cap.unwrap_or(default.cap),
+            stretch: self.stretch.unwrap_or(default.stretch),
+            ref_quantile: self.ref_quantile.unwrap_or(default.ref_quantile),
+            budget: self.budget.unwrap_or(default.budget),
+            exponent_cap: self.exponent_cap.unwrap_or(default.exponent_cap),
+        };
+        shaping.check()?;
+        if let Some(nats) = self.kl_budget {
+            KlBudget::check(&shaping, nats)?;
+        }
+        Ok(shaping)
+    }
+}

@@ -1,0 +1,50 @@
+//! What can go wrong while decoding.
+
+/// Why a text could not be generated.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The model, the reward or the tokenizer failed.
+    #[error(transparent)]
+    Engine(#[from] stackelberg_engine::Error),
+
+    /// The rewards of a step could not be shaped.
+    #[error("step {step}: {source}")]
+    Shaping {
+        /// The step, from 0.
+        step: usize,
+        /// What the mathematics said.
+        source: stackelberg_shaping::Error,
+    },
+
+    /// A candidate's reward is NaN or infinite.
+    #[error(
+        "step {step}: the reward of candidate {token} is {reward}: the reward model is broken for this text"
+    )]
+    Reward {
+        /// The step, from 0.
+        step: usize,
+        /// The candidate.
+        token: u32,
+        /// Its reward.
+        reward: f64,
+    },
+
+    /// A setting outside its range.
+    #[error("{name} is {value}: it must be {must}")]
+    Setting {
+        /// The setting's name, as on the command line.
+        name: &'static str,
+        /// The value given.
+        value: f64,
+        /// The values allowed.
+        must: &'static str,
+    },
+
+    /// A method that needs a reward, without one.
+    #[error("the method {0} needs a reward")]
+    NoReward(&'static str),
+}
+
+/// Results of this crate.
+pub type Result<T> = std::result::Result<T, Error>;

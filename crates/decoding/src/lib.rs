@@ -1,0 +1,37 @@
+/*!
+Guided decoding: the base policy proposes candidates, a reward scores them, the shaped reward decides.
+
+# Overview
+
+[`generate`] writes one answer under [`Settings`]: a [`Method`], a shaping rule with its settings, how to
+sample and when to stop. [`Step`] is what happened in one step; a [`Watch`] sees each as it is decided.
+
+```no_run
+use stackelberg_decoding::{Method, Settings, generate};
+use stackelberg_engine::{Checkpoint, DType, Reward};
+use stackelberg_shaping::{Rule, Shaping};
+
+let policy = Checkpoint::load("SmolLM2-135M-Instruct".as_ref(), DType::BF16)?;
+let reward = Reward::load("harmless.safetensors".as_ref(), &policy, DType::BF16)?;
+let prompt = policy.tokenizer.encode("\n\nHuman: Hello!\n\nAssistant:", true)?;
+let shaping = Shaping { rule: Rule::SrsStd, strength: 1.0, bound: 4.0, alpha: 2.0, ..Shaping::default() };
+let settings = Settings { method: Method::Args, shaping, ..Settings::default() };
+let answer = generate(&policy, Some(&reward), &prompt, "hello", &settings, &mut ())?;
+println!("{} ({:?})", answer.text, answer.reward);
+# Ok::<(), Box<dyn std::error::Error>>(())
+```
+*/
+
+#![warn(clippy::unwrap_used)]
+
+mod error;
+mod generate;
+mod sample;
+mod settings;
+mod step;
+
+pub use error::{Error, Result};
+pub use generate::{Finish, Generation, Watch, generate};
+pub use sample::Randomness;
+pub use settings::{Method, Sampling, Settings};
+pub use step::Step;

@@ -1,0 +1,95 @@
+//! Drawing tokens: logits to candidates, and one out of many by its mass.
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha12Rng;
+
+use crate::settings::Sampling;
+
+/// Randomness of one answer: a stream of its own per seed, prompt and sample, so that no answer depends
+/// on which others were written, in what order or where a run was resumed.
+#[derive(Debug, Clone)]
+pub struct Randomness(ChaCha12Rng);
+
+impl Randomness {
+    /// The stream of answer `sample` to the prompt called `prompt`.
+    pub fn new(seed: u64, prompt: &str, sample: u64) -> Self {
+        let mut rng = ChaCha12Rng::seed_from_u64(seed);
+        // FNV-1a: streams need to differ, not to be secret.
+        let hash = prompt.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+        rng.set_stream(hash.wrapping_add(sample.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+        Self(rng)
+    }
+
+    /// An index drawn by weight; weights need not sum to 1.
+    pub(crate) fn draw(&mut self, weights: &[f64]) -> usize {
+        let mut left = self.0.random::<f64>() * weights.iter().sum::<f64>();
+        for (i, weight) in weights.iter().enumerate() {
+            left -= weight;
+            if left < 0.0 {
+                return i;
+            }
+        }
+        // Rounding: the last one that can be drawn.
+        weights.iter().rposition(|&w| w > 0.0).unwrap_or(0)
+    }
+}
+
+/// The `k` tokens with the largest logits, largest first; of equals the lower number first.
+pub(crate) fn largest(logits: &[f32], k: usize) -> Vec<u32> {
+    let mut order: Vec<u32> = (0..logits.len() as u32).collect();
+    let by_logit = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
+    if k < order.len() {
+        order.select_nth_unstable_by(k, by_logit);
+        order.truncate(k);
+    }
+    order.sort_unstable_by(by_logit);
+    order
+}
+
+/// Makes tokens already written less likely.
+pub(crate) fn penalise(logits: &mut [f32], written: &[u32], penalty: f64) {
+    if penalty == 1.0 {
+        return;
+    }
+    let mut written = written.to_vec();
+    written.sort_unstable();
+    written.dedup();
+    for token in written {
+        if let Some(logit) = logits.get_mut(token as usize) {
+            let penalty = penalty as f32;
+            *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+        }
+    }
+}
+
+/// The next token by the base policy alone.
+pub(crate) fn next(logits: &[f32], sampling: &Sampling, randomness: &mut Randomness) -> u32 {
+    if sampling.temperature == 0.0 {
+        return largest(logits, 1)[0];
+    }
+    let keep = if sampling.top_k == 0 { logits.len() } else { sampling.top_k.min(logits.len()) };
+    let order = largest(logits, keep);
+    let most = f64::from(logits[order[0] as usize]);
+    let mut masses: Vec<f64> = order
+        .iter()
+        .map(|&t| ((f64::from(logits[t as usize]) - most) / sampling.temperature).exp())
+        .collect();
+    let total: f64 = masses.iter().sum();
+    let mut before = 0.0;
+    let kept = masses.iter().take_while(|&&mass| {
+        let within = before < sampling.top_p * total && mass >= sampling.min_p;
+        before += mass;
+        within
+    });
+    let kept = kept.count().max(1);
+    masses.truncate(kept);
+    order[randomness.draw(&masses)]
+}
+
+/// `softmax(scores / temperature)`, up to a factor.
+pub(crate) fn masses(scores: &[f64], temperature: f64) -> Vec<f64> {
+    let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    scores.iter().map(|s| ((s - most) / temperature).exp()).collect()
+}

@@ -1,0 +1,153 @@
+//! How to decode: method, sampling, shaping, where to stop.
+
+use std::fmt;
+use std::str::FromStr;
+
+use stackelberg_shaping::{KlBudget, Shaping};
+
+use crate::error::{Error, Result};
+
+/// Where the next token comes from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Method {
+    /// The base policy, unguided.
+    Base,
+    /// Token-level search: the reward scores the candidates of every step.
+    #[default]
+    Args,
+    /// The best of `samples` answers of the base policy.
+    BestOfN,
+    /// One of `samples` answers, drawn by softmax of strength times reward.
+    SoftBestOfN,
+}
+
+impl Method {
+    /// All methods.
+    pub const ALL: [Method; 4] = [Method::Base, Method::Args, Method::BestOfN, Method::SoftBestOfN];
+
+    /// The method's name, as on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::Base => "base",
+            Method::Args => "args",
+            Method::BestOfN => "best-of-n",
+            Method::SoftBestOfN => "soft-best-of-n",
+        }
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Method {
+    type Err = String;
+
+    fn from_str(name: &str) -> std::result::Result<Self, String> {
+        Self::ALL.into_iter().find(|m| m.name() == name).ok_or_else(|| {
+            format!("unknown method '{name}': known are {}", Self::ALL.map(Self::name).join(", "))
+        })
+    }
+}
+
+/// How a token is drawn from the base policy's logits.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sampling {
+    /// 0 is greedy.
+    pub temperature: f64,
+    /// Only the so many most likely tokens; 0 is all.
+    pub top_k: usize,
+    /// Only the most likely tokens that hold this much mass; 1 is all.
+    pub top_p: f64,
+    /// Only tokens at least this likely, relative to the likeliest; 0 is all.
+    pub min_p: f64,
+    /// Logits of tokens already written are divided by this (multiplied where negative); 1 is nothing.
+    pub repetition_penalty: f64,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0 }
+    }
+}
+
+/// All settings of a generation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// Where the next token comes from.
+    pub method: Method,
+    /// How candidates' rewards are shaped, and how much they count.
+    pub shaping: Shaping,
+    /// A KL budget per step, in nats, in place of the bound (or strength).
+    pub kl_budget: Option<f64>,
+    /// Candidates per step, `k`.
+    pub candidates: usize,
+    /// Answers that best-of-n chooses from.
+    pub samples: usize,
+    /// Most new tokens.
+    pub max_new_tokens: usize,
+    /// How tokens are drawn. Guided steps use its temperature and repetition penalty alone.
+    pub sampling: Sampling,
+    /// Everything random follows from this.
+    pub seed: u64,
+    /// Texts that end the answer; they are not part of it.
+    pub stop: Vec<String>,
+    /// Whether to write on after a token that ends the text, as the reference does.
+    pub no_eos: bool,
+    /// Whether to leave out the reward where it provably cannot change the choice.
+    pub skip: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            method: Method::Args,
+            shaping: Shaping::default(),
+            kl_budget: None,
+            candidates: 10,
+            samples: 10,
+            max_new_tokens: 128,
+            sampling: Sampling::default(),
+            seed: 0,
+            stop: Vec::new(),
+            no_eos: false,
+            skip: true,
+        }
+    }
+}
+
+impl Settings {
+    /// Checks every setting against its range.
+    ///
+    /// # Errors
+    /// The first one outside.
+    pub fn check(&self, vocabulary: usize) -> Result<()> {
+        let require = |name, value, holds: bool, must| {
+            if holds { Ok(()) } else { Err(Error::Setting { name, value, must }) }
+        };
+        let shaping = |source| Error::Shaping { step: 0, source };
+        self.shaping.check().map_err(shaping)?;
+        if let Some(nats) = self.kl_budget {
+            KlBudget::check(&self.shaping, nats).map_err(shaping)?;
+        }
+        let Sampling { temperature, top_p, min_p, repetition_penalty, .. } = self.sampling;
+        let k = self.candidates;
+        require(
+            "candidates",
+            k as f64,
+            (1..=vocabulary).contains(&k),
+            "between 1 and the vocabulary's size",
+        )?;
+        require("samples", self.samples as f64, self.samples > 0, "at least 1")?;
+        require("max-new-tokens", self.max_new_tokens as f64, self.max_new_tokens > 0, "at least 1")?;
+        let finite = (0.0..f64::INFINITY).contains(&temperature);
+        require("temperature", temperature, finite, "zero or more, and finite")?;
+        require("top-p", top_p, top_p > 0.0 && top_p <= 1.0, "above 0 and at most 1")?;
+        require("min-p", min_p, (0.0..1.0).contains(&min_p), "at least 0 and below 1")?;
+        let penalty = repetition_penalty > 0.0 && repetition_penalty.is_finite();
+        require("repetition-penalty", repetition_penalty, penalty, "above zero, and finite")
+    }
+}

@@ -1,0 +1,121 @@
+//! What can go wrong with models, tokenizers and rewards.
+
+use std::path::{Path, PathBuf};
+
+/// Why a model could not be loaded or run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file could not be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+
+    /// A file's content is not what it should be.
+    #[error("{}: {what}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        what: String,
+    },
+
+    /// An architecture that this engine does not have.
+    #[error("{}: architecture '{found}' is not supported; supported are {supported}", path.display())]
+    Architecture {
+        /// The file that names it.
+        path: PathBuf,
+        /// The architecture named.
+        found: String,
+        /// Those that there are.
+        supported: &'static str,
+    },
+
+    /// A tensor that the architecture needs is not in the weights.
+    #[error("{}: the tensor '{name}' is missing: the download is incomplete or the model is of another architecture", path.display())]
+    MissingTensor {
+        /// The file or folder with the weights.
+        path: PathBuf,
+        /// The tensor's name there.
+        name: String,
+    },
+
+    /// A tensor of another shape than the configuration says.
+    #[error("{}: the tensor '{name}' has shape {found:?} where the configuration says {expected:?}", path.display())]
+    TensorShape {
+        /// The file or folder with the weights.
+        path: PathBuf,
+        /// The tensor's name there.
+        name: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape that fits the configuration.
+        expected: Vec<usize>,
+    },
+
+    /// More tokens than the model's context holds.
+    #[error(
+        "{tokens} tokens do not fit the model's context of {context}: shorten the prompt or the answer"
+    )]
+    Context {
+        /// Tokens asked for.
+        tokens: usize,
+        /// Tokens that fit.
+        context: usize,
+    },
+
+    /// No token to run the model on.
+    #[error("no tokens: a prompt must hold at least one")]
+    NoTokens,
+
+    /// A token that the vocabulary does not have.
+    #[error("token {token} is outside the vocabulary of {vocabulary}")]
+    Token {
+        /// The token's number.
+        token: u32,
+        /// Size of the vocabulary.
+        vocabulary: usize,
+    },
+
+    /// The tokenizer failed.
+    #[error("tokenizer: {0}")]
+    Tokenizer(String),
+
+    /// The chat template failed.
+    #[error("chat template: {0}")]
+    Template(String),
+
+    /// A reward that does not fit the policy.
+    #[error("{}: {what}", path.display())]
+    Reward {
+        /// The reward's file or folder.
+        path: PathBuf,
+        /// What does not fit and what to do.
+        what: String,
+    },
+
+    /// The tensor library failed.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
+
+impl Error {
+    pub(crate) fn invalid(path: &Path, what: impl std::fmt::Display) -> Self {
+        Self::Invalid { path: path.to_owned(), what: what.to_string() }
+    }
+
+    pub(crate) fn reward(path: &Path, what: impl std::fmt::Display) -> Self {
+        Self::Reward { path: path.to_owned(), what: what.to_string() }
+    }
+
+    pub(crate) fn read(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+        move |source| Self::Read { path: path.to_owned(), source }
+    }
+}
+
+/// Results of this crate.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,54 @@
+//! A causal reward model: a decoder with a scalar head, of the policy's tokenizer.
+
+use std::path::Path;
+
+use candle_core::{DType, Tensor};
+
+use crate::checkpoint::Checkpoint;
+use crate::error::{Error, Result};
+use crate::model::Model;
+
+/// `LlamaForSequenceClassification` with one label. Its rewards are raw logits, never a sigmoid.
+pub struct RewardModel {
+    checkpoint: Checkpoint,
+    /// `[1, d]`, f32 whatever the dtype of the rest.
+    score: Tensor,
+}
+
+impl RewardModel {
+    /// Loads an HF folder.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::load`]; no classifier, more than one label, another tokenizer than the policy's.
+    pub fn load(path: &Path, policy: &Checkpoint, dtype: DType) -> Result<Self> {
+        let checkpoint = Checkpoint::load(path, dtype)?;
+        let Some(score) = checkpoint.model.score().cloned() else {
+            let what =
+                "a language model, not a reward model: LlamaForSequenceClassification is expected";
+            return Err(Error::reward(path, what));
+        };
+        let labels = score.dim(0)?;
+        if labels != 1 {
+            return Err(Error::reward(path, format!("has {labels} labels; a reward model has one")));
+        }
+        if let Some(token) = policy.tokenizer.difference(&checkpoint.tokenizer) {
+            let what = format!("its tokenizer is not the policy's (they differ at the token '{token}')");
+            return Err(Error::reward(path, what));
+        }
+        Ok(Self { checkpoint, score })
+    }
+
+    /// The model under the head.
+    pub fn model(&self) -> &Model {
+        &self.checkpoint.model
+    }
+
+    /// Rewards of hidden states `[n, d]`.
+    ///
+    /// # Errors
+    /// Another width.
+    pub fn score(&self, hidden: &Tensor) -> Result<Vec<f64>> {
+        let scores = hidden.matmul(&self.score.t()?)?.flatten_all()?.to_vec1::<f32>()?;
+        Ok(scores.into_iter().map(f64::from).collect())
+    }
+}

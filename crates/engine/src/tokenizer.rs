@@ -1,0 +1,129 @@
+//! Text to tokens and back.
+
+use std::path::Path;
+
+use candle_core::quantized::gguf_file::Content;
+use candle_core::quantized::tokenizer::TokenizerFromGguf;
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::digits::Digits;
+use tokenizers::pre_tokenizers::sequence::Sequence;
+
+use crate::error::{Error, Result};
+
+/// A model's tokenizer.
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+}
+
+impl Tokenizer {
+    /// Reads `tokenizer.json`.
+    ///
+    /// # Errors
+    /// The file is missing or malformed.
+    pub fn from_file(path: &Path) -> Result<Self> {
+        let text = std::fs::read(path).map_err(Error::read(path))?;
+        let inner = tokenizers::Tokenizer::from_bytes(text).map_err(|e| Error::invalid(path, e))?;
+        Ok(Self { inner })
+    }
+
+    /// Reads the tokenizer inside a GGUF file.
+    pub(crate) fn from_gguf(path: &Path, content: &Content) -> Result<Self> {
+        let mut inner = tokenizers::Tokenizer::from_gguf(content).map_err(|e| {
+            let said = e.to_string();
+            let said = said.lines().next().unwrap_or_default();
+            Error::invalid(path, format!("{said}: put the model's tokenizer.json beside the file"))
+        })?;
+        let text =
+            |key: &str| content.metadata.get(key).and_then(|v| v.to_string().ok()).map(String::as_str);
+        // What candle does not know yet: no space is put before the text, and digits stand alone in
+        // the tokenizers that say so.
+        let byte_level = ByteLevel::new(false, true, true);
+        match text("tokenizer.ggml.pre").unwrap_or("gpt-2") {
+            "smollm" | "starcoder" | "refact" | "command-r" => {
+                let parts: Vec<PreTokenizerWrapper> = vec![Digits::new(true).into(), byte_level.into()];
+                inner.with_pre_tokenizer(Some(Sequence::new(parts)));
+            }
+            "gpt-2" | "gpt2" | "default" => {
+                inner.with_pre_tokenizer(Some(byte_level));
+            }
+            _ => {}
+        }
+        Ok(Self { inner })
+    }
+
+    /// Tokens of a text. With `special`, those that the tokenizer puts around every text (a BOS for
+    /// some, nothing for SmolLM2); names of special tokens in the text are read as such either way.
+    ///
+    /// # Errors
+    /// The tokenizer fails.
+    pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>> {
+        let encoding =
+            self.inner.encode_fast(text, special).map_err(|e| Error::Tokenizer(e.to_string()))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Text of tokens; special tokens are left out unless asked for.
+    ///
+    /// # Errors
+    /// The tokenizer fails.
+    pub fn decode(&self, tokens: &[u32], special: bool) -> Result<String> {
+        self.inner.decode(tokens, !special).map_err(|e| Error::Tokenizer(e.to_string()))
+    }
+
+    /// Size of the vocabulary, added tokens included.
+    pub fn vocabulary(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    /// The number of a token by its text.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// A token's text as the vocabulary has it.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// The first token that two tokenizers number differently; `None` if they are the same.
+    pub fn difference(&self, other: &Self) -> Option<String> {
+        let (ours, theirs) = (self.inner.get_vocab(true), other.inner.get_vocab(true));
+        let differs =
+            |(token, id): (&String, &u32)| (theirs.get(token) != Some(id)).then(|| token.clone());
+        let missing = |token: &&String| !ours.contains_key(*token);
+        ours.iter().filter_map(differs).min().or_else(|| theirs.keys().filter(missing).min().cloned())
+    }
+}
+
+/// Text that grows token by token: gives out what is certain, keeps back halves of characters.
+pub struct TextStream<'a> {
+    tokenizer: &'a Tokenizer,
+    tokens: Vec<u32>,
+    /// Tokens before this one have been given out; some are kept as context for the next.
+    context: usize,
+    done: usize,
+}
+
+impl<'a> TextStream<'a> {
+    /// A stream without text.
+    pub fn new(tokenizer: &'a Tokenizer) -> Self {
+        Self { tokenizer, tokens: Vec::new(), context: 0, done: 0 }
+    }
+
+    /// Adds a token and gives the text that it completes, maybe none.
+    ///
+    /// # Errors
+    /// The tokenizer fails.
+    pub fn push(&mut self, token: u32) -> Result<String> {
+        self.tokens.push(token);
+        let before = self.tokenizer.decode(&self.tokens[self.context..self.done], false)?;
+        let text = self.tokenizer.decode(&self.tokens[self.context..], false)?;
+        if text.ends_with('\u{fffd}') || text.len() <= before.len() {
+            return Ok(String::new());
+        }
+        let new = text[before.len()..].to_owned();
+        (self.context, self.done) = (self.done, self.tokens.len());
+        Ok(new)
+    }
+}

@@ -1,0 +1,122 @@
+//! SmolLM2-135M against the numbers of Hugging Face transformers (see `tests/data/README.md`).
+
+use std::sync::OnceLock;
+
+use serde::Deserialize;
+use stackelberg_engine::{Checkpoint, DType, Tensor, source};
+
+fn policy() -> &'static Checkpoint {
+    static POLICY: OnceLock<Checkpoint> = OnceLock::new();
+    POLICY.get_or_init(|| {
+        let path = source::resolve("smollm2-135m", &|_| ()).unwrap();
+        Checkpoint::load(&path, DType::F32).unwrap()
+    })
+}
+
+fn data<T: for<'a> Deserialize<'a>>(name: &str) -> T {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+fn last(hidden: &Tensor) -> Tensor {
+    hidden.narrow(0, hidden.dim(0).unwrap() - 1, 1).unwrap()
+}
+
+fn flat(tensor: &Tensor) -> Vec<f32> {
+    tensor.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+#[track_caller]
+fn close(found: &[f32], expected: &[f32], tolerance: f32) {
+    assert_eq!(found.len(), expected.len());
+    for (i, (a, b)) in found.iter().zip(expected).enumerate() {
+        assert!((a - b).abs() <= tolerance, "[{i}]: {a} is not {b} within {tolerance}");
+    }
+}
+
+#[derive(Deserialize)]
+struct Text {
+    text: String,
+    ids: Vec<u32>,
+    #[serde(default)]
+    decoded: String,
+    #[serde(default)]
+    score: f32,
+}
+
+#[test]
+fn tokenizer() {
+    let cases: Vec<Text> = data("tokenizer.json");
+    assert_eq!(cases.len(), 9);
+    for case in cases {
+        let tokenizer = &policy().tokenizer;
+        assert_eq!(tokenizer.encode(&case.text, true).unwrap(), case.ids, "{:?}", case.text);
+        assert_eq!(tokenizer.decode(&case.ids, false).unwrap(), case.decoded);
+    }
+}
+
+#[derive(Deserialize)]
+struct Logits {
+    ids: Vec<u32>,
+    top50_ids: Vec<u32>,
+    top50_logits: Vec<f32>,
+    logsumexp: f32,
+    logit_mean: f32,
+    hidden_last_post_norm: Vec<f32>,
+}
+
+#[test]
+fn logits_and_hidden_states() {
+    let cases: Vec<Logits> = data("lm_logits.json");
+    assert_eq!(cases.len(), 3);
+    for case in cases {
+        let model = &policy().model;
+        let hidden = last(&model.prefill(&case.ids).unwrap().1);
+        close(&flat(&hidden), &case.hidden_last_post_norm, 1e-3);
+        let logits = flat(&model.logits(&hidden).unwrap());
+        let top: Vec<f32> = case.top50_ids.iter().map(|&id| logits[id as usize]).collect();
+        close(&top, &case.top50_logits, 1e-3);
+        let sum: f64 = logits.iter().map(|&l| f64::from(l).exp()).sum();
+        let mean: f64 = logits.iter().map(|&l| f64::from(l)).sum::<f64>() / logits.len() as f64;
+        close(&[sum.ln() as f32, mean as f32], &[case.logsumexp, case.logit_mean], 1e-3);
+    }
+}
+
+#[test]
+fn scores() {
+    let weight: Vec<f32> = data("rm_score_weight.json");
+    let cases: Vec<Text> = data("rm_scores.json");
+    assert_eq!(cases.len(), 5);
+    for case in cases {
+        assert_eq!(policy().tokenizer.encode(&case.text, true).unwrap(), case.ids);
+        let hidden = flat(&last(&policy().model.prefill(&case.ids).unwrap().1));
+        let score = hidden.iter().zip(&weight).map(|(h, w)| h * w).sum();
+        close(&[score], &[case.score], 1e-3);
+    }
+}
+
+/// The look ahead over k candidates is k sequential continuations, and a committed branch is as good as
+/// a token that was read.
+#[test]
+fn branch_is_sequential_decoding() {
+    let Checkpoint { model, tokenizer, .. } = policy();
+    let prompt = tokenizer.encode("\n\nHuman: Tell me about the moon.\n\nAssistant:", true).unwrap();
+    let (mut prefix, _) = model.prefill(&prompt).unwrap();
+    let mut read = prompt.clone();
+    for step in 0..3 {
+        let candidates: Vec<u32> = (0..10).map(|i| 300 + 1000 * i + step).collect();
+        let branches = model.branch(&prefix, &candidates).unwrap();
+        for (i, &candidate) in candidates.iter().enumerate() {
+            let text = [&read[..], &[candidate]].concat();
+            let sequential = last(&model.prefill(&text).unwrap().1);
+            close(&flat(&branches.hidden.narrow(0, i, 1).unwrap()), &flat(&sequential), 1e-4);
+            if i == 0 {
+                let alone = model.branch(&prefix, &[candidate]).unwrap().hidden;
+                close(&flat(&branches.hidden.narrow(0, 0, 1).unwrap()), &flat(&alone), 1e-4);
+            }
+        }
+        prefix.commit(&branches, 7).unwrap();
+        read.push(candidates[7]);
+        assert_eq!(prefix.tokens(), read);
+    }
+}

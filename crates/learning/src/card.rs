@@ -1,0 +1,129 @@
+//! The card beside a head: what it was trained on and what it is worth, in Markdown. No date, so that
+//! the same training gives the same bytes.
+
+use std::fmt::Write;
+
+use crate::fit::{Fit, Kind};
+use crate::head::Head;
+use crate::measure::Metric;
+
+/// Data a head was trained or measured on.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Source {
+    /// File or set.
+    pub name: String,
+    /// Pairs or texts in it.
+    pub rows: usize,
+    /// Distinct conversations (groups) among them.
+    pub groups: usize,
+    /// `training` or `held out`.
+    pub part: String,
+    /// Its metrics if held out.
+    pub metrics: Option<[Metric; 2]>,
+}
+
+/// What only the caller knows about a head.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Card {
+    /// The head's name.
+    pub title: String,
+    /// What a high reward means, in a sentence or two. May be empty.
+    pub about: String,
+    /// Training and held-out data.
+    pub data: Vec<Source>,
+    /// The command line that trains the head again.
+    pub command: String,
+    /// Licences, citations, limits: one paragraph each.
+    pub notes: Vec<String>,
+}
+
+impl Card {
+    /// The card of a head and its fit, as Markdown.
+    pub fn render(&self, head: &Head, fit: &Fit) -> String {
+        let mut out = format!("# {}\n\n", self.title);
+        if !self.about.is_empty() {
+            out += &format!("{}\n\n", self.about);
+        }
+        let from = match fit.kind {
+            Kind::Pairs => "preference pairs, Bradley-Terry",
+            Kind::Ratings => "ratings, ridge regression",
+        };
+        let edge = if fit.at_edge() { " (at the edge of those tried)" } else { "" };
+        table(&mut out, &["reward head", ""]);
+        row(&mut out, &["learned from", from]);
+        row(&mut out, &["base model", &base(head)]);
+        row(&mut out, &["text format", &head.text_format.to_string()]);
+        row(&mut out, &["width", &head.weight.len().to_string()]);
+        let scale = format!("mean {:.6}, standard deviation {:.6}", head.reward_mean, head.reward_std);
+        row(&mut out, &["raw score over the training responses", &scale]);
+        row(&mut out, &["regularisation", &format!("{:.3e}{edge}", fit.regularisation)]);
+        for (key, value) in &head.extra {
+            row(&mut out, &[key, value]);
+        }
+        self.quality(&mut out, fit);
+        cross_validation(&mut out, fit);
+        if !self.command.is_empty() {
+            out += &format!("\n## Command\n\n    {}\n", self.command.replace('\n', "\n    "));
+        }
+        if !self.notes.is_empty() {
+            out += &format!("\n## Notes\n\n{}\n", self.notes.join("\n\n"));
+        }
+        out
+    }
+
+    fn quality(&self, out: &mut String, fit: &Fit) {
+        *out += "\n## Data and quality\n\n";
+        let [first, second] = fit.held_out;
+        table(out, &["data", "part", "rows", "groups", first.name, second.name]);
+        for source in &self.data {
+            let (rows, groups) = (source.rows.to_string(), source.groups.to_string());
+            let [a, b] = source.metrics.map_or([String::new(), String::new()], |m| m.map(shown));
+            row(out, &[&source.name, &source.part, &rows, &groups, &a, &b]);
+        }
+        let (rows, groups) = (fit.rows.to_string(), fit.groups.to_string());
+        let [a, b] = [shown(first), shown(second)];
+        row(out, &["all training data", "cross-validation", &rows, &groups, &a, &b]);
+        *out += "\nPlus or minus one standard error over groups. The regularisation was chosen by the \
+                 cross-validation, so that row flatters a little.\n";
+    }
+}
+
+fn base(head: &Head) -> String {
+    match (&head.base_name, &head.base) {
+        (Some(name), Some(hash)) => format!("{name} ({hash})"),
+        (Some(one), None) | (None, Some(one)) => one.clone(),
+        (None, None) => "not recorded".to_owned(),
+    }
+}
+
+fn cross_validation(out: &mut String, fit: &Fit) {
+    // Writing to a String cannot fail.
+    let _ = write!(
+        out,
+        "\n## Cross-validation\n\n{} folds, seed {}, no group in two folds.\n\n",
+        fit.folds, fit.seed
+    );
+    let [first, second] = fit.held_out;
+    table(out, &["regularisation", first.name, second.name, ""]);
+    for trial in &fit.cross_validation {
+        let chosen = if trial.regularisation == fit.regularisation { "chosen" } else { "" };
+        let [a, b] = trial.metrics.map(shown);
+        row(out, &[&format!("{:.3e}", trial.regularisation), &a, &b, chosen]);
+    }
+}
+
+fn shown(metric: Metric) -> String {
+    format!("{:.4} ± {:.4}", metric.value, metric.standard_error)
+}
+
+fn table(out: &mut String, head: &[&str]) {
+    row(out, head);
+    *out += &format!("|{}\n", "---|".repeat(head.len()));
+}
+
+fn row(out: &mut String, cells: &[&str]) {
+    for cell in cells {
+        *out += &format!("| {} ", cell.replace('|', "\\|").replace('\n', " "));
+    }
+    *out += "|\n";
+}

@@ -1,0 +1,154 @@
+//! A text that was judged, in both forms a model may be fed: raw, and as messages for a chat template.
+
+use std::collections::HashMap;
+
+/// Who speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The human.
+    User,
+    /// The model.
+    Assistant,
+}
+
+impl Role {
+    /// `user` or `assistant`, as chat templates know it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Assistant => "assistant",
+        }
+    }
+
+    fn marker(self) -> &'static str {
+        match self {
+            Self::User => "Human:",
+            Self::Assistant => "Assistant:",
+        }
+    }
+}
+
+/// One turn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Who speaks.
+    pub role: Role,
+    /// What, without white space at either end. May be empty: people's data has empty answers.
+    pub content: String,
+}
+
+/// A text that was judged. The last message is the assistant's: the response.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conversation {
+    /// The whole text as a model reads it without a chat template.
+    pub raw: String,
+    /// The same as turns; neighbours of one role are joined, since chat templates want them to alternate.
+    pub messages: Vec<Message>,
+}
+
+impl Conversation {
+    /// The last turn.
+    pub fn response(&self) -> &str {
+        self.messages.last().map_or("", |m| &m.content)
+    }
+
+    /// The first human turn, or the response where there is none.
+    pub fn opening(&self) -> &str {
+        let human = self.messages.iter().find(|m| m.role == Role::User);
+        human.map_or_else(|| self.response(), |m| &m.content)
+    }
+
+    /// A text in the form of HH-RLHF: `\n\nHuman: ...\n\nAssistant: ...`, any number of turns, raw form
+    /// as it is.
+    pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
+        let Some(messages) = turns(text) else {
+            return Err("does not open with \"\\n\\nHuman: \": write conversations as \
+                        \"\\n\\nHuman: ...\\n\\nAssistant: ...\", or give the prompt in a field of its own");
+        };
+        if messages.last().is_none_or(|m| m.role != Role::Assistant) {
+            return Err(
+                "ends with a Human turn: the last turn must be the Assistant's, it is what is judged",
+            );
+        }
+        Ok(Self { raw: text.to_owned(), messages })
+    }
+
+    /// A prompt and a response. A prompt in the form of HH-RLHF is continued in that form; after any
+    /// other the response follows, with a space between them unless one brings white space.
+    pub(crate) fn of(prompt: &str, response: &str) -> Self {
+        let mut raw = prompt.to_owned();
+        let mut messages = match turns(prompt) {
+            Some(mut messages) => {
+                if messages.last().is_some_and(|m| m.role == Role::User || !m.content.is_empty()) {
+                    raw = format!("{}\n\n{}", prompt.trim_end(), Role::Assistant.marker());
+                } else {
+                    messages.pop();
+                }
+                messages
+            }
+            None => vec![Message { role: Role::User, content: prompt.trim().to_owned() }],
+        };
+        if !raw.ends_with(char::is_whitespace) && !response.starts_with(char::is_whitespace) {
+            raw.push(' ');
+        }
+        raw.push_str(response);
+        push(&mut messages, Role::Assistant, response);
+        Self { raw, messages }
+    }
+
+    /// A text on its own: a conversation if it is in the form of one, otherwise a response to nothing.
+    pub(crate) fn alone(text: &str) -> Self {
+        Self::parse(text).unwrap_or_else(|_| {
+            let mut messages = Vec::new();
+            push(&mut messages, Role::Assistant, text);
+            Self { raw: text.to_owned(), messages }
+        })
+    }
+}
+
+/// Whether a text is in the form of HH-RLHF.
+pub(crate) fn is_conversation(text: &str) -> bool {
+    text.trim_start().starts_with(Role::User.marker())
+}
+
+fn turns(text: &str) -> Option<Vec<Message>> {
+    let mut rest = text.trim_start().strip_prefix(Role::User.marker())?;
+    let mut role = Role::User;
+    let mut messages = Vec::new();
+    loop {
+        let next = [Role::User, Role::Assistant]
+            .into_iter()
+            .filter_map(|role| Some((rest.find(&format!("\n\n{}", role.marker()))?, role)))
+            .min_by_key(|(at, _)| *at);
+        let Some((at, following)) = next else {
+            push(&mut messages, role, rest);
+            return Some(messages);
+        };
+        push(&mut messages, role, &rest[..at]);
+        rest = &rest[at + 2 + following.marker().len()..];
+        role = following;
+    }
+}
+
+fn push(messages: &mut Vec<Message>, role: Role, content: &str) {
+    let content = content.trim();
+    match messages.last_mut() {
+        Some(last) if last.role == role => {
+            last.content = format!("{}\n\n{content}", last.content).trim().to_owned();
+        }
+        _ => messages.push(Message { role, content: content.to_owned() }),
+    }
+}
+
+/// Numbers for group names, in order of first appearance: what [`Settings::groups`] takes. Feed the
+/// groups of all rows, of several files too, through one call.
+///
+/// [`Settings::groups`]: crate::Settings::groups
+pub fn group_ids<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<u64> {
+    let mut known = HashMap::new();
+    let number = |name| {
+        let next = known.len() as u64;
+        *known.entry(name).or_insert(next)
+    };
+    names.into_iter().map(number).collect()
+}

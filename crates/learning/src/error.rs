@@ -1,0 +1,178 @@
+//! What can be wrong with training data, features, settings and files, said once and precisely.
+
+use std::io;
+
+/// Why a head could not be trained or written. Every variant names the thing at fault.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The policy failed on a text.
+    #[error(transparent)]
+    Engine(#[from] stackelberg_engine::Error),
+
+    /// A file that cannot be opened, read or unpacked.
+    #[error("cannot read {file}: {source}")]
+    Read {
+        /// The path given, `<stdin>` for `-`.
+        file: String,
+        /// What the system said.
+        source: io::Error,
+    },
+
+    /// A file without a single row.
+    #[error("{file} holds no {what}: is it the right file?")]
+    NoRows {
+        /// The path given.
+        file: String,
+        /// `pairs` or `rated texts`.
+        what: &'static str,
+    },
+
+    /// A line that is not what it should be.
+    #[error("{file}:{line}: {problem}")]
+    Line {
+        /// The path given.
+        file: String,
+        /// From 1.
+        line: usize,
+        /// The field, what is wrong with it and what to do.
+        problem: String,
+    },
+
+    /// A file that cannot be written. Nothing is left half-written.
+    #[error("cannot write {file}: {source}")]
+    Write {
+        /// The path given.
+        file: String,
+        /// What the system said.
+        source: io::Error,
+    },
+
+    /// A head whose name would not be recognised.
+    #[error("cannot write {file}: a reward head's name ends in .safetensors")]
+    Extension {
+        /// The path given.
+        file: String,
+    },
+
+    /// Metadata that would overwrite the head's own.
+    #[error("metadata key '{key}' is the head's own: choose another name")]
+    ReservedKey {
+        /// The key.
+        key: String,
+    },
+
+    /// A head's number that is NaN or infinite.
+    #[error("{what} is {value}: a head holds finite numbers only")]
+    HeadNumber {
+        /// `score.weight[3]`, `score.bias`, `reward_mean` or `reward_std`.
+        what: String,
+        /// The value found there.
+        value: f64,
+    },
+
+    /// A feature, target, score or setting that is NaN or infinite.
+    #[error("{what}[{index}] is {value}: it must be a finite number")]
+    NotFinite {
+        /// `targets`, `predictions`, `scores of chosen`, ...
+        what: &'static str,
+        /// Position, from 0.
+        index: usize,
+        /// The value found there.
+        value: f64,
+    },
+
+    /// A feature that is NaN or infinite.
+    #[error("feature {column} of row {row} is {value}: features must be finite numbers")]
+    Feature {
+        /// Row, from 0.
+        row: usize,
+        /// Column, from 0.
+        column: usize,
+        /// The value found there.
+        value: f32,
+    },
+
+    /// A flat matrix whose length is no multiple of its width, or of width 0.
+    #[error("{values} features do not make rows of {width}")]
+    Shape {
+        /// The number of values.
+        values: usize,
+        /// The width claimed.
+        width: usize,
+    },
+
+    /// Two things that describe the same rows differ in length or width.
+    #[error("{what} has {found} {unit} but {beside} has {expected}")]
+    Length {
+        /// What is wrong.
+        what: &'static str,
+        /// Its length.
+        found: usize,
+        /// `rows` or `columns`.
+        unit: &'static str,
+        /// What it belongs to.
+        beside: &'static str,
+        /// The length of that.
+        expected: usize,
+    },
+
+    /// Metrics of no rows at all.
+    #[error("there are no rows to measure")]
+    NothingToMeasure,
+
+    /// Fewer groups than folds.
+    #[error("{groups} groups of rows cannot be split into {folds} folds: give more data or fewer folds")]
+    TooFew {
+        /// Distinct groups (rows, where no groups are given).
+        groups: usize,
+        /// Folds asked for.
+        folds: usize,
+    },
+
+    /// Something that must vary does not, so there is nothing to learn from or measure.
+    #[error("{what} are all the same: there is nothing to learn from them")]
+    Constant {
+        /// `targets`, `predictions`, `features`, `features of chosen and rejected`.
+        what: &'static str,
+    },
+
+    /// A setting outside its range.
+    #[error("{name} is {value}: it must be {must}")]
+    Setting {
+        /// The setting's name.
+        name: &'static str,
+        /// The value given.
+        value: f64,
+        /// The values allowed.
+        must: &'static str,
+    },
+
+    /// The solver gave up, which takes features of wildly different sizes or hardly any regularisation.
+    #[error("no solution found at regularisation {regularisation}: try larger values only")]
+    NotConverged {
+        /// The value of `lambda`.
+        regularisation: f64,
+    },
+}
+
+/// The first value that is NaN or infinite, as an error.
+pub(crate) fn require_finite(what: &'static str, values: &[f64]) -> Result<(), Error> {
+    match values.iter().position(|v| !v.is_finite()) {
+        None => Ok(()),
+        Some(index) => Err(Error::NotFinite { what, index, value: values[index] }),
+    }
+}
+
+/// Checks that `what` has as many rows as `beside`.
+pub(crate) fn require_rows(
+    what: &'static str,
+    found: usize,
+    beside: &'static str,
+    expected: usize,
+) -> Result<(), Error> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::Length { what, found, unit: "rows", beside, expected })
+}

@@ -1,0 +1,84 @@
+//! Features of texts: hidden states of a frozen policy at their last tokens.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rayon::prelude::*;
+use stackelberg_engine::reward::TextFormat;
+use stackelberg_engine::{Checkpoint, Message, Prompt, Tensor};
+
+use crate::conversation::Conversation;
+use crate::error::Error;
+
+/// Longest text that features are taken of, in tokens. Of a longer raw text the last ones count; of a
+/// longer chat the oldest turns are left out.
+pub const MOST_TOKENS: usize = 256;
+
+/// Tokens of a judged text, laid out as the policy reads it in guidance.
+///
+/// # Errors
+/// The template or the tokenizer fails.
+pub fn tokens(policy: &Checkpoint, text: &Conversation, format: TextFormat) -> Result<Vec<u32>, Error> {
+    if format == TextFormat::Raw {
+        let tokens = policy.tokens(&text.raw, format)?;
+        return Ok(tokens[tokens.len().saturating_sub(MOST_TOKENS)..].to_vec());
+    }
+    let Some((response, before)) = text.messages.split_last() else { return Ok(Vec::new()) };
+    let turns: Vec<Message> = before.iter().map(|m| Message::new(m.role.name(), &m.content)).collect();
+    // Turns come in pairs: a question and its answer go together.
+    let mut from = 0;
+    loop {
+        let prompt = Prompt::Messages(turns[from..].to_vec());
+        let laid_out = policy.lay_out(&prompt, None, format)? + &response.content;
+        let tokens = policy.tokens(&laid_out, format)?;
+        if tokens.len() <= MOST_TOKENS || from + 2 >= turns.len() {
+            return Ok(tokens);
+        }
+        from += 2;
+    }
+}
+
+/// Hidden states after the final norm at the last token of each text, `[texts, d]`, row by row. Texts of
+/// one set share what they have in common at the beginning: it is read once.
+///
+/// # Errors
+/// A text without tokens, or longer than the policy's context.
+pub fn features(
+    policy: &Checkpoint,
+    sets: &[Vec<Vec<u32>>],
+    progress: &(dyn Fn(usize, usize) + Sync),
+) -> Result<Vec<f32>, Error> {
+    let done = AtomicUsize::new(0);
+    let rows = sets.par_iter().map(|set| {
+        let rows = of_set(policy, set);
+        progress(done.fetch_add(1, Ordering::Relaxed) + 1, sets.len());
+        rows
+    });
+    let rows: Vec<Vec<f32>> = rows.collect::<Result<_, Error>>()?;
+    Ok(rows.concat())
+}
+
+fn of_set(policy: &Checkpoint, set: &[Vec<u32>]) -> Result<Vec<f32>, Error> {
+    let shortest = set.iter().map(Vec::len).min().unwrap_or(0);
+    let first = set.first().map_or(&[][..], Vec::as_slice);
+    let same = |i: &usize| set.iter().all(|text| text[*i] == first[*i]);
+    // At least one token of each text is left to be read by itself.
+    let common = (0..shortest.saturating_sub(1)).take_while(same).count();
+    let mut rows = Vec::new();
+    if set.len() == 1 || common == 0 {
+        for text in set {
+            rows.extend(last(&policy.model.prefill(text)?.1)?);
+        }
+        return Ok(rows);
+    }
+    let (prefix, _) = policy.model.prefill(&first[..common])?;
+    for text in set {
+        let mut prefix = prefix.fork()?;
+        rows.extend(last(&policy.model.extend(&mut prefix, &text[common..])?)?);
+    }
+    Ok(rows)
+}
+
+fn last(hidden: &Tensor) -> Result<Vec<f32>, stackelberg_engine::Error> {
+    let (rows, width) = hidden.dims2()?;
+    Ok(hidden.narrow(0, rows - 1, 1)?.reshape(width)?.to_vec1()?)
+}
