@@ -1,6 +1,6 @@
 //! `stackelberg train`: rewards from judgements.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
@@ -12,7 +12,7 @@ use stackelberg_learning::{
     group_ids, measure, read_pairs, read_rated,
 };
 
-use crate::model::ModelArgs;
+use crate::model::{ModelArgs, fetch};
 
 /// Learn rewards.
 #[derive(Args)]
@@ -34,16 +34,22 @@ enum What {
 #[derive(Args)]
 struct TrainReward {
     /// Preference pairs to learn from (.jsonl or .jsonl.gz).
-    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "rated", required_unless_present = "rated")]
-    pairs: Vec<PathBuf>,
+    #[arg(
+        long,
+        value_name = "FILE",
+        num_args = 1..,
+        conflicts_with = "rated",
+        required_unless_present = "rated"
+    )]
+    pairs: Vec<String>,
 
-    /// Rated texts to learn from.
+    /// Rated texts to learn from; a file, or a reference to one as in `stackelberg models`.
     #[arg(long, value_name = "FILE", num_args = 1..)]
-    rated: Vec<PathBuf>,
+    rated: Vec<String>,
 
     /// More of the same kind that is not learned from: the head's quality on it goes into the card.
     #[arg(long, value_name = "FILE", num_args = 1..)]
-    held_out: Vec<PathBuf>,
+    held_out: Vec<String>,
 
     /// The head to write (.safetensors).
     #[arg(long, value_name = "FILE")]
@@ -87,8 +93,14 @@ impl TrainReward {
         // Bad lines are found before the slow part begins.
         let paired = !self.pairs.is_empty();
         let learned = if paired { &self.pairs } else { &self.rated };
-        let files: Vec<(&PathBuf, bool)> =
-            learned.iter().map(|f| (f, true)).chain(self.held_out.iter().map(|f| (f, false))).collect();
+        let local =
+            |name: &String| if Path::new(name).exists() { Ok(PathBuf::from(name)) } else { fetch(name) };
+        let mut files: Vec<(PathBuf, bool)> = Vec::new();
+        for (names, learn) in [(learned, true), (&self.held_out, false)] {
+            for name in names {
+                files.push((local(name)?, learn));
+            }
+        }
         for (file, _) in &files {
             if paired { read_pairs(file).map(drop)? } else { read_rated(file).map(drop)? }
         }
@@ -96,13 +108,13 @@ impl TrainReward {
         let width = policy.model.config().hidden;
         let mut training = Vec::new();
         let mut held_out = Vec::new();
-        for (file, learn) in files {
+        for (file, learn) in &files {
             let data = if paired {
                 self.pairs_of(&policy, &read_pairs(file)?, &name(file))?
             } else {
                 self.rated_of(&policy, &read_rated(file)?, &name(file))?
             };
-            if learn { training.push((name(file), data)) } else { held_out.push((name(file), data)) }
+            if *learn { training.push((name(file), data)) } else { held_out.push((name(file), data)) }
         }
 
         let bar = bar("fitting")?;
@@ -248,7 +260,7 @@ fn fit_all(training: &[(String, Data)], width: usize, settings: &Settings<'_>) -
     })
 }
 
-fn name(file: &std::path::Path) -> String {
+fn name(file: &Path) -> String {
     file.file_name().unwrap_or(file.as_os_str()).to_string_lossy().into_owned()
 }
 

@@ -147,24 +147,22 @@ fn skipping_changes_nothing_but_the_work() {
     let mut skipped = 0;
     for prompt in PROMPTS {
         for rule in Rule::ALL {
-            for (strength, bound) in [(0.5, 1.0), (1.0, 2.0), (2.0, 4.0)] {
-                let mut with = guided(rule, Budget::Paper);
-                with.shaping = Shaping { strength, bound, ..with.shaping };
-                with.max_new_tokens = 12;
-                with.skip = true;
-                let without = Settings { skip: false, ..with.clone() };
-                let (a, steps) = run(prompt, &with);
-                let (b, _) = run(prompt, &without);
-                assert_eq!(a.tokens, b.tokens, "{rule} {strength} {bound}");
-                assert_eq!(a.skipped + a.reward_calls, steps.len());
-                assert_eq!((b.skipped, b.reward_calls), (0, steps.len()));
-                assert_eq!(a.skipped, steps.iter().filter(|s| s.skipped && s.rewards.is_none()).count());
-                assert!(a.skipped == 0 || !matches!(rule, Rule::Raw | Rule::LogSigmoid));
-                skipped += a.skipped;
-            }
+            let mut with = guided(rule, Budget::Paper);
+            with.shaping = Shaping { strength: 1.0, bound: 2.0, ..with.shaping };
+            with.max_new_tokens = 12;
+            with.skip = true;
+            let without = Settings { skip: false, ..with.clone() };
+            let (a, steps) = run(prompt, &with);
+            let (b, _) = run(prompt, &without);
+            assert_eq!(a.tokens, b.tokens, "{rule}");
+            assert_eq!(a.skipped + a.reward_calls, steps.len());
+            assert_eq!((b.skipped, b.reward_calls), (0, steps.len()));
+            assert_eq!(a.skipped, steps.iter().filter(|s| s.skipped && s.rewards.is_none()).count());
+            assert!(a.skipped == 0 || !matches!(rule, Rule::Raw | Rule::LogSigmoid));
+            skipped += a.skipped;
         }
     }
-    assert!(skipped > 50, "only {skipped} steps were skipped: this test shows nothing");
+    assert!(skipped > 20, "only {skipped} steps were skipped: this test shows nothing");
 }
 
 #[test]

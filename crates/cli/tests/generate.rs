@@ -1,0 +1,192 @@
+//! `stackelberg generate`, `score`, `models` on the real default model, as a user runs them.
+
+use std::fs;
+use std::path::Path;
+use std::process::Output;
+
+use assert_cmd::Command;
+use serde_json::{Value, json};
+
+fn run(args: &[&str], input: &str) -> Output {
+    let mut command = Command::cargo_bin("stackelberg").unwrap();
+    command.args(args).write_stdin(input).output().unwrap()
+}
+
+#[track_caller]
+fn succeed(args: &[&str], input: &str) -> String {
+    let output = run(args, input);
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[track_caller]
+fn refused(args: &[&str], input: &str) -> String {
+    let output = run(args, input);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert!(output.stdout.is_empty());
+    error.lines().last().unwrap_or_default().to_owned()
+}
+
+fn lines(path: &Path) -> Vec<Value> {
+    fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+const SHORT: [&str; 2] = ["--max-new-tokens", "6"];
+
+#[test]
+fn compare_shows_both_answers_with_their_rewards() {
+    let out = succeed(&[&["generate", "What is the moon?", "--compare"], &SHORT[..]].concat(), "");
+    let titles: Vec<&str> = out.lines().filter(|l| l.starts_with("──")).collect();
+    assert_eq!(titles, ["── base", "── args srs-std, guided by harmless"]);
+    assert_eq!(out.matches("[reward ").count(), 2);
+    assert_eq!(out.matches("| 6 tokens |").count(), 2);
+    assert!(!out.contains('\x1b'), "no colours where there is no terminal");
+}
+
+#[test]
+fn answers_and_steps_are_recorded_and_resumed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (prompts, out, trace) =
+        (folder.path().join("p.jsonl"), folder.path().join("o.jsonl"), folder.path().join("t.jsonl"));
+    let conversation = json!([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"},
+        {"role": "user", "content": "Tell me a joke."}]);
+    let input = json!([{"id": "a", "prompt": "Name a colour."}, {"instruction": "Name a number."},
+        {"id": "c", "messages": conversation}]);
+    fs::write(&prompts, input.to_string()).unwrap();
+    let (prompts, out_name) = (prompts.to_str().unwrap(), out.to_str().unwrap());
+    let base = ["generate", "--prompts", prompts, "--max-new-tokens", "6", "--out", out_name];
+    succeed(&[&base[..], &["--trace", trace.to_str().unwrap()]].concat(), "");
+
+    let answers = lines(&out);
+    assert_eq!(answers.len(), 3);
+    let ids: Vec<&str> = answers.iter().map(|a| a["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, ["a", "1", "c"]);
+    assert_eq!(answers[2]["prompt"], conversation);
+    for answer in &answers {
+        for key in ["response", "method", "finish_reason"] {
+            assert!(answer[key].is_string(), "{key}");
+        }
+        for key in ["tokens", "reward", "elapsed", "seed", "steered", "reward_calls", "skipped"] {
+            assert!(answer[key].is_number(), "{key}");
+        }
+        assert_eq!(answer["settings"]["shaping"], "srs-std");
+    }
+    let steps = lines(&trace);
+    let first: Vec<&Value> = steps.iter().filter(|s| s["id"] == "a").collect();
+    assert_eq!(first.len(), 6);
+    for step in first {
+        let scored = step["skipped"] == false;
+        assert_eq!(step["candidates"].as_array().unwrap().len(), 10);
+        assert_eq!(step["tokens"].as_array().unwrap().len(), 10);
+        assert_eq!(step["rewards"].is_array(), scored);
+        assert_eq!(
+            step["shaped"].is_array() && step["threshold"].is_number() && step["bound"].is_number(),
+            scored
+        );
+        assert!(step["candidates"].as_array().unwrap().contains(&step["chosen"]));
+    }
+
+    // Nothing is overwritten; a broken last line is answered again, a whole one is not.
+    assert!(refused(&base, "").contains("exists: add --resume"));
+    let whole = fs::read_to_string(&out).unwrap();
+    fs::write(&out, &whole[..whole.len() - 20]).unwrap();
+    succeed(&[&base[..], &["--resume"]].concat(), "");
+    let strip = |mut answers: Vec<Value>| {
+        answers.iter_mut().for_each(|a| a["elapsed"] = json!(0));
+        answers
+    };
+    assert_eq!(strip(lines(&out)), strip(answers));
+    let other = refused(&[&base[..], &["--resume", "--strength", "3"]].concat(), "");
+    assert!(other.contains(":1: written with strength 1.0, this run has 3.0"), "{other}");
+}
+
+#[test]
+fn score_agrees_with_generate() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("o.jsonl");
+    let args = [
+        "generate",
+        "Name a colour.",
+        "--max-new-tokens",
+        "6",
+        "--method",
+        "base",
+        "--out",
+        out.to_str().unwrap(),
+    ];
+    succeed(&args, "");
+    let answer = &lines(&out)[0];
+    let rows = [
+        json!({"id": 7, "prompt": "Name a colour.", "response": answer["response"]}),
+        json!({"text": "I hate you."}),
+    ];
+    let input: String = rows.iter().map(|row| format!("{row}\n")).collect();
+    let scored = succeed(&["score", "--reward", "harmless"], &input);
+    let scored: Vec<Value> = scored.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!((scored.len(), &scored[0]["id"]), (2, &json!(7)));
+    assert!(scored[1].get("id").is_none());
+    // bf16 sums may differ with the number of rows that are read together.
+    let (found, expected) = (scored[0]["reward"].as_f64().unwrap(), answer["reward"].as_f64().unwrap());
+    assert!((found - expected).abs() < 1e-3, "{found} is not {expected}");
+    assert!(
+        refused(&["score", "--reward", "harmless"], "{\"prompt\":\"x\"}")
+            .ends_with("<stdin>:1: give text, or prompt and response")
+    );
+}
+
+#[test]
+fn models_and_completions() {
+    let listed = succeed(&["models"], "");
+    for name in
+        ["smollm2-135m", "all-minilm-l6-v2", "mt-bench", "realtoxicity", "harmless", "Apache-2.0"]
+    {
+        assert!(listed.contains(name), "{name}");
+    }
+    assert!(succeed(&["completions", "bash"], "").contains("_stackelberg"));
+}
+
+#[test]
+fn bad_input_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    assert_eq!(refused(&["generate", " "], ""), "error: the prompt is empty");
+    assert!(
+        refused(&["generate", "Hi", "--strength", "-1"], "")
+            .ends_with("strength is -1: it must be zero or more, and finite")
+    );
+    assert!(
+        refused(&["generate", "Hi", "--temperature", "-1"], "")
+            .ends_with("temperature is -1: it must be zero or more, and finite")
+    );
+    assert!(refused(&["generate", "Hi", "--candidates", "0"], "").contains("candidates is 0"));
+    assert!(refused(&["generate", "Hi", "--candidates", "60000"], "").contains("candidates is 60000"));
+    assert!(
+        refused(&["generate", "Hi", "--reward", "kind"], "")
+            .starts_with("error: unknown reward 'kind': known are harmless")
+    );
+    assert!(refused(&["generate", "Hi", "--model", "no-such-model"], "").contains("no-such-model"));
+    let bad = file("bad.jsonl", "{\"prompt\": \"x\"}\n{\"prompt\": }\n");
+    assert!(refused(&["generate", "--prompts", &bad], "").contains("bad.jsonl:2:"));
+    let empty = file("empty.jsonl", "{\"prompt\": \"\"}\n");
+    assert!(refused(&["generate", "--prompts", &empty], "").contains("empty.jsonl:1"));
+    let cut = file("cut.gguf", "GGUF");
+    assert!(
+        refused(&["generate", "Hi", "--model", &cut], "").contains("cut.gguf: not a whole GGUF file")
+    );
+    let head = file("head.safetensors", "x");
+    assert!(
+        refused(&["generate", "Hi", "--reward", &head], "")
+            .contains("head.safetensors: not a whole safetensors file")
+    );
+    let long = "word ".repeat(9000);
+    assert!(refused(&["generate", &long], "").contains("do not fit the model's context of 8192"));
+    assert!(
+        refused(&["generate", "Hi", "--out", "no/such/folder/o.jsonl"], "")
+            .contains("cannot write no/such/folder/o.jsonl")
+    );
+}

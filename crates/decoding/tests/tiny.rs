@@ -1,0 +1,155 @@
+//! What decoding promises of any model and any reward, on tiny random ones.
+
+#[path = "../../engine/tests/common/tiny.rs"]
+mod tiny;
+
+use std::sync::OnceLock;
+
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
+use serde_json::json;
+use stackelberg_decoding::{Generation, Method, Settings, Step, Watch, generate};
+use stackelberg_engine::{Checkpoint, DType, Reward};
+use stackelberg_shaping::{Budget, Rule, Shaping};
+use tiny::{D, Tiny};
+
+/// A policy, a reward model and a head.
+fn parts() -> &'static (Checkpoint, [Reward; 2]) {
+    static PARTS: OnceLock<(Checkpoint, [Reward; 2])> = OnceLock::new();
+    PARTS.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        Tiny::default().write(&at("policy"));
+        Tiny { seed: 5, labels: Some(1), ..Tiny::default() }.write(&at("reward"));
+        let header = json!({"__metadata__": {"format": "stackelberg-head"},
+            "score.weight": {"dtype": "F32", "shape": [1, D], "data_offsets": [0, 4 * D]}});
+        let header = header.to_string();
+        let weights = (0..D).flat_map(|i| ((i as f32 * 2.3).sin()).to_le_bytes());
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend_from_slice(header.as_bytes());
+        bytes.extend(weights);
+        std::fs::write(at("head.safetensors"), bytes).unwrap();
+
+        let policy = Checkpoint::load(&at("policy"), DType::F32).unwrap();
+        let load = |name: &str| Reward::load(&at(name), &policy, DType::F32).unwrap();
+        let rewards = [load("head.safetensors"), load("reward")];
+        (policy, rewards)
+    })
+}
+
+#[derive(Default)]
+struct Steps(Vec<Step>);
+
+impl Watch for Steps {
+    fn step(&mut self, _: usize, step: &Step, _: &str) {
+        self.0.push(step.clone());
+    }
+}
+
+fn run(reward: usize, prompt: &[u32], settings: &Settings) -> (Generation, Vec<Step>) {
+    let (policy, rewards) = parts();
+    let mut steps = Steps::default();
+    let answer = generate(policy, Some(&rewards[reward]), prompt, "p", settings, &mut steps).unwrap();
+    (answer, steps.0)
+}
+
+fn settings() -> impl Strategy<Value = Settings> {
+    let rule = prop::sample::select(Rule::ALL.to_vec());
+    let budget = prop::sample::select(Budget::ALL.to_vec());
+    (rule, budget, 0.01..3.0f64, 0.01..3.0f64, 0.1..4.0f64, 1..12usize).prop_map(
+        |(rule, budget, strength, bound, alpha, candidates)| Settings {
+            shaping: Shaping { rule, budget, strength, bound, alpha, cap: bound, ..Shaping::default() },
+            candidates,
+            max_new_tokens: 10,
+            no_eos: true,
+            ..Settings::default()
+        },
+    )
+}
+
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        rng_seed: RngSeed::Fixed(7),
+        ..ProptestConfig::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(config(150))]
+
+    /// The lossless skip is lossless, for every rule with a span, with either kind of reward.
+    #[test]
+    fn skipping_changes_no_token(
+        settings in settings(), reward in 0..2usize, prompt in prop::collection::vec(0..40u32, 1..8),
+    ) {
+        let (with, steps) = run(reward, &prompt, &settings);
+        let (without, all) = run(reward, &prompt, &Settings { skip: false, ..settings });
+        prop_assert_eq!(&with.tokens, &without.tokens);
+        prop_assert_eq!(with.skipped + with.reward_calls, 10);
+        prop_assert_eq!((without.skipped, without.reward_calls), (0, 10));
+        // Where both asked, both saw the same.
+        for (a, b) in steps.iter().zip(&all).filter(|(a, _)| !a.skipped) {
+            let (a, b) = (a.rewards.as_ref().unwrap(), b.rewards.as_ref().unwrap());
+            prop_assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-4));
+        }
+    }
+
+    /// Rewards of a step are those of the whole texts.
+    #[test]
+    fn rewards_are_of_whole_texts(
+        settings in settings(), reward in 0..2usize, prompt in prop::collection::vec(0..40u32, 1..8),
+    ) {
+        let (policy, rewards) = parts();
+        let (_, steps) = run(reward, &prompt, &settings);
+        let mut text = prompt;
+        for step in steps {
+            for (&candidate, found) in step.candidates.iter().zip(step.rewards.iter().flatten()) {
+                let whole = rewards[reward].of_tokens(&policy.model, &[&text[..], &[candidate]].concat()).unwrap();
+                prop_assert!((found - whole).abs() < 1e-4, "{found} is not {whole}");
+            }
+            text.push(step.chosen);
+        }
+    }
+
+    #[test]
+    fn no_strength_is_the_base_policy(
+        mut settings in settings(), reward in 0..2usize, prompt in prop::collection::vec(0..40u32, 1..8),
+    ) {
+        settings.shaping.strength = 0.0;
+        let (guided, _) = run(reward, &prompt, &settings);
+        let (base, _) = run(reward, &prompt, &Settings { method: Method::Base, ..settings });
+        prop_assert_eq!(guided.tokens, base.tokens);
+        prop_assert_eq!(guided.steered, 0);
+    }
+
+    /// One KL budget per step is kept at every step.
+    #[test]
+    fn a_kl_budget_is_kept(mut settings in settings(), prompt in prop::collection::vec(0..40u32, 1..8)) {
+        settings.kl_budget = Some(0.2);
+        let (_, steps) = run(0, &prompt, &settings);
+        for step in steps {
+            let policy = softmax(&step.fused);
+            let base = softmax(&step.logits);
+            let kl: f64 = policy.iter().zip(&base).filter(|(w, _)| **w > 0.0).map(|(w, p)| w * (w / p).ln()).sum();
+            prop_assert!(kl <= 0.2 + 1e-9, "{kl}");
+        }
+    }
+}
+
+fn softmax(scores: &[f64]) -> Vec<f64> {
+    let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let total: f64 = scores.iter().map(|s| (s - most).exp()).sum();
+    scores.iter().map(|s| (s - most).exp() / total).collect()
+}
+
+#[test]
+fn skips_are_frequent_enough_to_mean_something() {
+    let shaping = Shaping { rule: Rule::Hard, strength: 0.1, bound: 1.0, ..Shaping::default() };
+    let settings = Settings { shaping, max_new_tokens: 30, no_eos: true, ..Settings::default() };
+    for reward in 0..2 {
+        let (answer, _) = run(reward, &[4, 9], &settings);
+        assert!(answer.skipped > 5 && answer.reward_calls > 0, "{} skipped", answer.skipped);
+    }
+}
