@@ -19,8 +19,8 @@ use crate::shaping::ShapingArgs;
 
 /// Answer prompts, guided by a reward.
 ///
-/// Without options: the default model answers under ARGS with Stackelberg reward shaping, guided by the
-/// built-in reward `harmless`. --compare shows the unguided answer first.
+/// Without options: the default model answers under ARGS with Stackelberg reward shaping (srs, strength 1,
+/// bound 8, alpha 1), guided by the built-in reward `harmless`. --compare shows the unguided answer first.
 #[derive(Args)]
 pub(crate) struct Generate {
     /// What to answer.
@@ -130,7 +130,7 @@ struct SamplingArgs {
 
 /// Defaults of guided decoding, chosen on prompts of the eval split (see README).
 fn defaults() -> Shaping {
-    Shaping { rule: Rule::SrsStd, strength: 1.0, bound: 4.0, alpha: 2.0, ..Shaping::default() }
+    Shaping { rule: Rule::Srs, strength: 1.0, bound: 8.0, alpha: 1.0, ..Shaping::default() }
 }
 
 /// Set by Ctrl-C: the answer under way is dropped, what is written stays.

@@ -93,11 +93,18 @@ pub(crate) struct Builtin {
 }
 
 /// The heads that are part of the program; their cards lie beside them.
-pub(crate) const BUILTIN: &[Builtin] = &[Builtin {
-    name: "harmless",
-    about: "prefers the answer that people called less harmful (HH-RLHF)",
-    bytes: include_bytes!("../../../rewards/harmless.safetensors"),
-}];
+pub(crate) const BUILTIN: &[Builtin] = &[
+    Builtin {
+        name: "harmless",
+        about: "prefers the answer that people called less harmful (HH-RLHF)",
+        bytes: include_bytes!("../../../rewards/harmless.safetensors"),
+    },
+    Builtin {
+        name: "sentiment",
+        about: "prefers what people found positive (VADER's rated snippets)",
+        bytes: include_bytes!("../../../rewards/sentiment.safetensors"),
+    },
+];
 
 /// The local path of a reference, downloaded if need be, with a word on what is going on.
 pub(crate) fn fetch(reference: &str) -> Result<PathBuf> {

@@ -38,7 +38,7 @@ const SHORT: [&str; 2] = ["--max-new-tokens", "6"];
 fn compare_shows_both_answers_with_their_rewards() {
     let out = succeed(&[&["generate", "What is the moon?", "--compare"], &SHORT[..]].concat(), "");
     let titles: Vec<&str> = out.lines().filter(|l| l.starts_with("──")).collect();
-    assert_eq!(titles, ["── base", "── args srs-std, guided by harmless"]);
+    assert_eq!(titles, ["── base", "── args srs, guided by harmless"]);
     assert_eq!(out.matches("[reward ").count(), 2);
     assert_eq!(out.matches("| 6 tokens |").count(), 2);
     assert!(!out.contains('\x1b'), "no colours where there is no terminal");
@@ -70,7 +70,7 @@ fn answers_and_steps_are_recorded_and_resumed() {
         for key in ["tokens", "reward", "elapsed", "seed", "steered", "reward_calls", "skipped"] {
             assert!(answer[key].is_number(), "{key}");
         }
-        assert_eq!(answer["settings"]["shaping"], "srs-std");
+        assert_eq!(answer["settings"]["shaping"], "srs");
     }
     let steps = lines(&trace);
     let first: Vec<&Value> = steps.iter().filter(|s| s["id"] == "a").collect();
