@@ -10,12 +10,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 use stackelberg_decoding::{Generation, Method, Sampling, Settings, Step, Watch, generate};
 use stackelberg_engine::reward::TextFormat;
 use stackelberg_engine::{Checkpoint, Message, Prompt, Reward};
-use stackelberg_shaping::{Rule, Shaping};
+use stackelberg_shaping::{Budget, Rule, Shaping};
 
 use crate::model::{ModelArgs, fetch};
 use crate::prompts::{self, PromptText};
 use crate::record::{Journal, Recorded, Trace};
 use crate::shaping::ShapingArgs;
+use crate::terminal::{Printer, Style};
 
 /// Answer prompts, guided by a reward.
 ///
@@ -134,7 +135,7 @@ fn defaults() -> Shaping {
 }
 
 /// Set by Ctrl-C: the answer under way is dropped, what is written stays.
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+pub(crate) static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 impl Generate {
     pub(crate) fn run(&self) -> Result<()> {
@@ -154,7 +155,7 @@ impl Generate {
         })
         .context("cannot watch for Ctrl-C")?;
         let session = Session { policy: &policy, reward: &reward, settings, format, generate: self };
-        if prompts.len() == 1 && self.out.is_none() && self.trace.is_none() {
+        if self.prompt.is_some() && self.out.is_none() {
             return session.answer_one(&prompts[0]);
         }
         session.answer_all(&prompts)
@@ -181,7 +182,7 @@ impl Generate {
         let best = matches!(self.method, Method::BestOfN | Method::SoftBestOfN);
         Ok(Settings {
             method: self.method,
-            shaping: self.shaping.shaping(defaults())?,
+            shaping: self.shaping.shaping(defaults(), Some(Budget::ReferenceStep))?,
             kl_budget: self.shaping.kl_budget,
             candidates: sampling.candidates,
             samples: sampling.samples,
@@ -294,8 +295,13 @@ impl Session<'_> {
         let mut stdout = std::io::stdout().lock();
         // With stop texts, what looks certain may still be taken back.
         let live = style.terminal && settings.stop.is_empty();
-        let mut printer = Printer { live, style, pieces: Vec::new(), failed: None };
+        let mut trace =
+            self.generate.trace.as_deref().map(|path| Trace::open(path, false, &[])).transpose()?;
+        let mut printer = Printer::new(live, style);
         let answer = self.answer(id, tokens, settings, &mut printer)?;
+        if let Some(trace) = &mut trace {
+            trace.write(id, &printer.steps, &self.policy.tokenizer)?;
+        }
         if let Some(error) = printer.failed {
             return Err(error).context("cannot write to standard output");
         }
@@ -325,7 +331,13 @@ impl Session<'_> {
     fn answer_all(&self, prompts: &[(String, Prompt)]) -> Result<()> {
         let recorded = Recorded::new(self.generate, &self.settings, self.format, self.policy);
         let mut journal = Journal::open(self.generate.out.as_deref(), self.generate.resume, &recorded)?;
-        let mut trace = self.generate.trace.as_deref().map(Trace::create).transpose()?;
+        let resume = self.generate.resume;
+        let mut trace = self
+            .generate
+            .trace
+            .as_deref()
+            .map(|path| Trace::open(path, resume, &journal.ids()))
+            .transpose()?;
         let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {msg} {eta} left")?;
         let bar = ProgressBar::new(prompts.len() as u64).with_style(style);
         if self.generate.out.is_none() && std::io::stdout().is_terminal() {
@@ -346,30 +358,41 @@ impl Session<'_> {
                 trace.write(id, &collector.0, &self.policy.tokenizer)?;
             }
             written += answer.tokens.len();
+            tracing::debug!(
+                id,
+                tokens = answer.tokens.len(),
+                seconds = answer.elapsed.as_secs_f64(),
+                "answered"
+            );
             bar.set_message(format!("{:.1} tokens/s", written as f64 / began.elapsed().as_secs_f64()));
             journal.write(id, prompt, &answer, &recorded)?;
         }
         bar.finish_and_clear();
-        if let Some(trace) = trace {
-            trace.finish()?;
-        }
         journal.finish()
     }
 }
 
-/// Ends the run after Ctrl-C: exit code 130.
+/// Ends the run after Ctrl-C, with exit code 130.
 fn interrupted(done: usize, all: usize, out: Option<&Path>) -> Result<()> {
-    if INTERRUPTED.load(Ordering::Relaxed) {
-        if let Some(out) = out {
-            eprintln!(
-                "\ninterrupted after {done} of {all} prompts; go on with --resume --out {}",
-                out.display()
-            );
-        }
-        std::process::exit(130);
+    if !INTERRUPTED.load(Ordering::Relaxed) {
+        return Ok(());
     }
-    Ok(())
+    let out =
+        out.map(|out| format!("; go on with --resume --out {}", out.display())).unwrap_or_default();
+    Err(Interrupted(format!("interrupted after {done} of {all} prompts{out}")).into())
 }
+
+/// Ctrl-C, as an error: what is open is closed on the way out.
+#[derive(Debug)]
+pub(crate) struct Interrupted(String);
+
+impl std::fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Interrupted {}
 
 /// Collects steps for the trace.
 #[derive(Default)]
@@ -382,67 +405,5 @@ impl Watch for Collector {
 
     fn stop(&self) -> bool {
         INTERRUPTED.load(Ordering::Relaxed)
-    }
-}
-
-/// Prints tokens as they are chosen.
-struct Printer {
-    live: bool,
-    style: Style,
-    pieces: Vec<String>,
-    failed: Option<std::io::Error>,
-}
-
-impl Watch for Printer {
-    fn step(&mut self, _: usize, step: &Step, text: &str) {
-        if !self.live {
-            return;
-        }
-        let text =
-            if step.chosen == step.base_choice { text.to_owned() } else { self.style.changed(text) };
-        let mut stdout = std::io::stdout();
-        if let Err(error) = write!(stdout, "{text}").and_then(|()| stdout.flush()) {
-            self.failed = Some(error);
-        }
-        self.pieces.push(text);
-    }
-
-    fn stop(&self) -> bool {
-        INTERRUPTED.load(Ordering::Relaxed) || self.failed.is_some()
-    }
-}
-
-/// Colours, where the terminal has them and nobody objects (NO_COLOR).
-#[derive(Clone, Copy)]
-struct Style {
-    terminal: bool,
-    colour: bool,
-}
-
-impl Style {
-    fn of_stdout() -> Self {
-        let terminal = std::io::stdout().is_terminal();
-        let objected = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self { terminal, colour: terminal && !objected }
-    }
-
-    fn paint(self, code: &str, text: &str) -> String {
-        if self.colour && !text.is_empty() {
-            format!("\x1b[{code}m{text}\x1b[0m")
-        } else {
-            text.to_owned()
-        }
-    }
-
-    fn title(self, text: &str) -> String {
-        self.paint("1", &format!("── {text}"))
-    }
-
-    fn changed(self, text: &str) -> String {
-        self.paint("32", text)
-    }
-
-    fn faint(self, text: &str) -> String {
-        self.paint("2", text)
     }
 }

@@ -62,7 +62,11 @@ impl ModelArgs {
                 .context("cannot set threads")?;
         }
         let path = fetch(&self.model)?;
-        Ok(Checkpoint::load(&path, self.dtype.tensor())?)
+        let began = std::time::Instant::now();
+        let policy = Checkpoint::load(&path, self.dtype.tensor())?;
+        let (milliseconds, megabytes) = (began.elapsed().as_millis(), policy.model.bytes() >> 20);
+        tracing::info!(path = %path.display(), milliseconds, megabytes, "loaded the policy");
+        Ok(policy)
     }
 
     /// Loads a reward for the policy: a built-in name, a head, or a model folder.

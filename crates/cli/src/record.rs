@@ -94,6 +94,11 @@ impl Journal {
         self.done.contains(&key(id, &prompt_value(prompt)))
     }
 
+    /// The ids of the prompts that were answered before.
+    pub(crate) fn ids(&self) -> Vec<String> {
+        self.done.iter().filter_map(|key| key.split_once('\n')).map(|(id, _)| id.to_owned()).collect()
+    }
+
     /// Writes an answer, whole, at once.
     pub(crate) fn write(
         &mut self,
@@ -196,14 +201,38 @@ fn prompt_value(prompt: &Prompt) -> Value {
 }
 
 /// One line a step.
-pub(crate) struct Trace(BufWriter<Output>);
+pub(crate) struct Trace {
+    out: BufWriter<File>,
+    path: PathBuf,
+}
 
 impl Trace {
-    pub(crate) fn create(path: &Path) -> Result<Self> {
-        Ok(Self(BufWriter::new(Output::create(path)?)))
+    /// Opens the trace. An existing one is only touched to go on with it: steps of prompts that are not
+    /// `done` were written by an answer that did not finish, and are dropped.
+    pub(crate) fn open(path: &Path, resume: bool, done: &[String]) -> Result<Self> {
+        let cannot = || format!("cannot write {}", path.display());
+        if path.is_file() && path.metadata().with_context(cannot)?.len() > 0 {
+            if !resume {
+                bail!("{} exists: name another file", path.display());
+            }
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            let mut kept = Output::create(path)?;
+            for line in text.lines() {
+                let value: Value = serde_json::from_str(line).unwrap_or_default();
+                if done.iter().any(|id| value["id"] == id.as_str()) {
+                    writeln!(kept, "{line}").with_context(cannot)?;
+                }
+            }
+            kept.finish()?;
+        }
+        let file = OpenOptions::new().append(true).create(true).open(path).with_context(cannot)?;
+        Ok(Self { out: BufWriter::new(file), path: path.to_owned() })
     }
 
+    /// Writes the steps of one answer.
     pub(crate) fn write(&mut self, id: &str, steps: &[Step], tokenizer: &Tokenizer) -> Result<()> {
+        let cannot = || format!("cannot write {}", self.path.display());
         for (number, step) in steps.iter().enumerate() {
             let texts: Vec<String> = step
                 .candidates
@@ -216,14 +245,8 @@ impl Trace {
                 "bound": step.bound, "shaped": step.shaped, "fused": step.fused, "chosen": step.chosen,
                 "base_choice": step.base_choice, "skipped": step.skipped,
             });
-            writeln!(self.0, "{line}").context("cannot write the trace")?;
+            writeln!(self.out, "{line}").with_context(cannot)?;
         }
-        Ok(())
-    }
-
-    pub(crate) fn finish(self) -> Result<()> {
-        let output =
-            self.0.into_inner().map_err(|e| e.into_error()).context("cannot write the trace")?;
-        output.finish()
+        self.out.flush().with_context(cannot)
     }
 }

@@ -145,7 +145,7 @@ impl<'a> Line<'a> {
 
 impl Shape {
     pub(crate) fn run(&self) -> Result<()> {
-        let shaping = self.settings.shaping(Shaping::default())?;
+        let shaping = self.settings.shaping(Shaping::default(), None)?;
         let confidence = Confidence::new(self.level)?;
         let mut rows = Rows::open(&self.file)?;
         let mut out = Output::open(self.out.as_deref())?;

@@ -49,14 +49,20 @@ pub(crate) struct ShapingArgs {
     ref_quantile: Option<f64>,
 
     /// Which bound takes effect: paper (as given), reference-step or reference-offline (capped as the
-    /// paper's public code does). [default: paper]
+    /// paper's public code does; in `generate`, reference is reference-step). [default: paper]
     #[arg(long)]
-    budget: Option<Budget>,
+    budget: Option<String>,
 }
 
 impl ShapingArgs {
-    /// The settings given, with the command's own defaults for the rest.
-    pub(crate) fn shaping(&self, default: Shaping) -> Result<Shaping, Error> {
+    /// The settings given, with the command's own defaults for the rest. Where only one of the
+    /// reference's budgets makes sense, it is also called `reference`.
+    pub(crate) fn shaping(&self, default: Shaping, reference: Option<Budget>) -> Result<Shaping, Error> {
+        let budget = match (self.budget.as_deref(), reference) {
+            (None, _) => default.budget,
+            (Some("reference"), Some(budget)) => budget,
+            (Some(name), _) => name.parse()?,
+        };
         if let Some(beta) = self.beta.filter(|beta| !(*beta > 0.0 && beta.is_finite())) {
             return Err(Error::Setting { name: "beta", value: beta, must: "above zero, and finite" });
         }
@@ -68,7 +74,7 @@ impl ShapingArgs {
             cap: self.cap.unwrap_or(default.cap),
             stretch: self.stretch.unwrap_or(default.stretch),
             ref_quantile: self.ref_quantile.unwrap_or(default.ref_quantile),
-            budget: self.budget.unwrap_or(default.budget),
+            budget,
             exponent_cap: self.exponent_cap.unwrap_or(default.exponent_cap),
         };
         shaping.check()?;

@@ -87,11 +87,21 @@ fn answers_and_steps_are_recorded_and_resumed() {
         assert!(step["candidates"].as_array().unwrap().contains(&step["chosen"]));
     }
 
+    // The steps of an answer that did not finish are dropped.
+    let whole_trace = fs::read_to_string(&trace).unwrap();
+    fs::write(&trace, format!("{whole_trace}{}", "{\"id\":\"x\",\"step\":0}\n{\"id")).unwrap();
+
     // Nothing is overwritten; a broken last line is answered again, a whole one is not.
     assert!(refused(&base, "").contains("exists: add --resume"));
     let whole = fs::read_to_string(&out).unwrap();
     fs::write(&out, &whole[..whole.len() - 20]).unwrap();
-    succeed(&[&base[..], &["--resume"]].concat(), "");
+    succeed(&[&base[..], &["--resume", "--trace", trace.to_str().unwrap()]].concat(), "");
+    let ids = |text: &str| text.lines().filter(|l| l.contains("\"id\":\"c\"")).count();
+    let resumed = fs::read_to_string(&trace).unwrap();
+    assert_eq!(
+        (resumed.lines().count(), ids(&resumed)),
+        (whole_trace.lines().count(), ids(&whole_trace))
+    );
     let strip = |mut answers: Vec<Value>| {
         answers.iter_mut().for_each(|a| a["elapsed"] = json!(0));
         answers
@@ -133,6 +143,51 @@ fn score_agrees_with_generate() {
         refused(&["score", "--reward", "harmless"], "{\"prompt\":\"x\"}")
             .ends_with("<stdin>:1: give text, or prompt and response")
     );
+}
+
+#[test]
+fn the_references_budget_and_logs() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("o.jsonl");
+    let args = [
+        "generate",
+        "Hi",
+        "--max-new-tokens",
+        "2",
+        "--budget",
+        "reference",
+        "--out",
+        out.to_str().unwrap(),
+    ];
+    let mut command = Command::cargo_bin("stackelberg").unwrap();
+    let output = command.args(args).env("RUST_LOG", "info").output().unwrap();
+    assert_eq!(lines(&out)[0]["settings"]["budget"], "reference-step");
+    assert!(String::from_utf8(output.stderr).unwrap().contains("loaded the policy"));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_and_ctrl_c() {
+    let full = refused(&["generate", "Hi", "--max-new-tokens", "2", "--out", "/dev/full"], "");
+    assert!(full.contains("cannot write /dev/full: No space left on device"), "{full}");
+
+    // Ctrl-C keeps finished lines, and the run goes on behind them.
+    let folder = tempfile::tempdir().unwrap();
+    let (prompts, out) = (folder.path().join("p.jsonl"), folder.path().join("o.jsonl"));
+    let many: String =
+        (0..40).map(|i| json!({ "prompt": format!("Count to {i}.") }).to_string() + "\n").collect();
+    fs::write(&prompts, many).unwrap();
+    let args = ["generate", "--prompts", prompts.to_str().unwrap(), "--max-new-tokens", "8", "--out"];
+    let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin("stackelberg"));
+    let mut child = command.args(args).arg(&out).stderr(std::process::Stdio::null()).spawn().unwrap();
+    while fs::read_to_string(&out).unwrap_or_default().lines().count() < 2 {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let kept = lines(&out);
+    assert!(kept.len() >= 2 && kept.len() < 40);
+    assert!(kept.iter().all(|answer| answer["tokens"] == 8 || answer["finish_reason"] == "stop"));
 }
 
 #[test]

@@ -153,3 +153,18 @@ fn skips_are_frequent_enough_to_mean_something() {
         assert!(answer.skipped > 5 && answer.reward_calls > 0, "{} skipped", answer.skipped);
     }
 }
+
+#[test]
+fn a_broken_reward_is_named() {
+    let (policy, _) = parts();
+    let folder = tempfile::tempdir().unwrap();
+    Tiny { labels: Some(1), broken_score: true, ..Tiny::default() }.write(folder.path());
+    let reward = Reward::load(folder.path(), policy, DType::F32).unwrap();
+    let settings = Settings { skip: false, ..Settings::default() };
+    let error =
+        generate(policy, Some(&reward), &[4, 9], "p", &settings, &mut ()).unwrap_err().to_string();
+    assert!(
+        error.starts_with("step 0: the reward of candidate ") && error.contains(" is NaN"),
+        "{error}"
+    );
+}

@@ -25,11 +25,20 @@ pub struct Tiny {
     pub last_word: &'static str,
     /// Number of weight files.
     pub shards: usize,
+    /// Whether the score row is not a number.
+    pub broken_score: bool,
 }
 
 impl Default for Tiny {
     fn default() -> Self {
-        Self { seed: 1, labels: None, config: json!({}), last_word: "w39", shards: 1 }
+        Self {
+            seed: 1,
+            labels: None,
+            config: json!({}),
+            last_word: "w39",
+            shards: 1,
+            broken_score: false,
+        }
     }
 }
 
@@ -54,13 +63,13 @@ impl Tiny {
 
         let tensors: Vec<(String, Vec<usize>)> = self.shapes().into_iter().collect();
         if self.shards == 1 {
-            save(&folder.join("model.safetensors"), &tensors, self.seed);
+            self.save(&folder.join("model.safetensors"), &tensors);
             return;
         }
         let mut map = BTreeMap::new();
         for (i, part) in tensors.chunks(tensors.len().div_ceil(self.shards)).enumerate() {
             let name = format!("model-{i:05}.safetensors");
-            save(&folder.join(&name), part, self.seed);
+            self.save(&folder.join(&name), part);
             part.iter().for_each(|(tensor, _)| drop(map.insert(tensor.clone(), name.clone())));
         }
         fs::write(folder.join("model.safetensors.index.json"), json!({ "weight_map": map }).to_string())
@@ -107,29 +116,31 @@ impl Tiny {
             "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "w0"},
         })
     }
-}
 
-/// Writes tensors; a tensor's values follow from its name and the seed, not from the file it is in.
-fn save(path: &Path, tensors: &[(String, Vec<usize>)], seed: u64) {
-    let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
-    for (name, shape) in tensors {
-        let start = data.len();
-        let mut state = name
-            .bytes()
-            .fold(seed ^ 0x9e37_79b9_7f4a_7c15, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
-        for _ in 0..shape.iter().product::<usize>() {
-            state =
-                state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let value = (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
-            let value = if name.contains("norm") { 1.0 + 0.1 * value } else { 0.6 * value };
-            data.extend_from_slice(&value.to_le_bytes());
+    /// Writes tensors; a tensor's values follow from its name and the seed, not from the file it is in.
+    fn save(&self, path: &Path, tensors: &[(String, Vec<usize>)]) {
+        let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
+        for (name, shape) in tensors {
+            let start = data.len();
+            let mut state = name.bytes().fold(self.seed ^ 0x9e37_79b9_7f4a_7c15, |h, b| {
+                (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)
+            });
+            for _ in 0..shape.iter().product::<usize>() {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
+                let value = (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
+                let value = if name.contains("norm") { 1.0 + 0.1 * value } else { 0.6 * value };
+                let value = if self.broken_score && name == "score.weight" { f32::NAN } else { value };
+                data.extend_from_slice(&value.to_le_bytes());
+            }
+            header.insert(
+                name.clone(),
+                json!({"dtype": "F32", "shape": shape, "data_offsets": [start, data.len()]}),
+            );
         }
-        header.insert(
-            name.clone(),
-            json!({"dtype": "F32", "shape": shape, "data_offsets": [start, data.len()]}),
-        );
+        let header = Value::Object(header).to_string();
+        let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat();
+        fs::write(path, bytes).unwrap();
     }
-    let header = Value::Object(header).to_string();
-    let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat();
-    fs::write(path, bytes).unwrap();
 }
