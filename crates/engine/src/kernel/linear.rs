@@ -321,21 +321,22 @@ unsafe fn avx512<T: Weight, const M: usize>(w: &[T], x: &[f32], k: usize, y: &mu
 unsafe fn avx2<T: Weight, const M: usize>(w: &[T], x: &[f32], k: usize, y: &mut [f32]) {
     use std::arch::x86_64::*;
     let (w, x, y) = (w.as_ptr(), x.as_ptr(), y.as_mut_ptr());
-    let mut sum = [[_mm256_setzero_ps(); 4]; M];
+    // By part first: the loads of a part serve every row.
+    let mut sum = [[_mm256_setzero_ps(); M]; 4];
     for i in 0..k {
         // SAFETY: i < k, so 32 weights lie there and each of the M rows has an i-th input.
         unsafe {
             let x: [__m256; M] = std::array::from_fn(|row| _mm256_set1_ps(*x.add(row * k + i)));
-            for part in 0..4 {
+            for (part, sum) in sum.iter_mut().enumerate() {
                 let w = T::load8(w.add(i * LANES + part * 8));
-                for row in 0..M {
-                    sum[row][part] = _mm256_fmadd_ps(x[row], w, sum[row][part]);
+                for (x, sum) in x.iter().zip(sum) {
+                    *sum = _mm256_fmadd_ps(*x, w, *sum);
                 }
             }
         }
     }
-    for (row, sum) in sum.iter().enumerate() {
-        for (part, sum) in sum.iter().enumerate() {
+    for (part, sum) in sum.iter().enumerate() {
+        for (row, sum) in sum.iter().enumerate() {
             // SAFETY: y has 32 places for each of the M rows.
             unsafe { _mm256_storeu_ps(y.add(row * LANES + part * 8), *sum) }
         }

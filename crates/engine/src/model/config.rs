@@ -215,7 +215,7 @@ impl Config {
         if let Some((name, size)) = sizes.into_iter().find(|(_, size)| *size == 0 || *size > 1 << 24) {
             return Err(Error::invalid(path, format!("the {name} is {size}")));
         }
-        if self.heads % self.kv_heads != 0 || self.head_dim % 2 != 0 {
+        if !self.heads.is_multiple_of(self.kv_heads) || !self.head_dim.is_multiple_of(2) {
             let (heads, kv, dim) = (self.heads, self.kv_heads, self.head_dim);
             return Err(Error::invalid(
                 path,
