@@ -1,5 +1,6 @@
 //! `stackelberg generate`: answers that follow a reward.
 
+use std::collections::HashSet;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,16 +35,16 @@ pub(crate) struct Generate {
     prompts: Option<String>,
 
     /// What guides: a built-in name (see `stackelberg models`), a head (.safetensors) or the folder of a
-    /// causal reward model.
-    #[arg(long, default_value = "harmless", value_name = "NAME")]
-    reward: String,
+    /// causal reward model. [default: harmless, where it fits the model]
+    #[arg(long, value_name = "NAME")]
+    reward: Option<String>,
 
     /// base, args, best-of-n or soft-best-of-n.
     #[arg(long, default_value_t = Method::Args)]
     method: Method,
 
     /// Show the unguided answer, then the guided one with the tokens marked that guidance changed.
-    #[arg(long, conflicts_with_all = ["out", "trace"])]
+    #[arg(long, conflicts_with_all = ["out", "trace", "prompts"])]
     compare: bool,
 
     /// Write answers as JSON lines, each as soon as it is finished.
@@ -146,15 +147,20 @@ impl Generate {
         let prompts = self.read_prompts()?;
         let policy = self.model.load()?;
         settings.check(policy.model.config().vocabulary)?;
-        let reward = self.model.reward(&self.reward, &policy)?;
-        let format = self.format(&policy, &reward);
+        let reward = match (&self.reward, settings.method) {
+            // The base policy needs no reward: one that does not fit is left out.
+            (None, Method::Base) => self.model.reward(self.reward_name(), &policy).ok(),
+            _ => Some(self.model.reward(self.reward_name(), &policy)?),
+        };
+        let format = self.format(&policy, reward.as_ref());
         ctrlc::set_handler(|| {
             if INTERRUPTED.swap(true, Ordering::Relaxed) {
                 std::process::exit(130);
             }
         })
         .context("cannot watch for Ctrl-C")?;
-        let session = Session { policy: &policy, reward: &reward, settings, format, generate: self };
+        let session =
+            Session { policy: &policy, reward: reward.as_ref(), settings, format, generate: self };
         if self.prompt.is_some() && self.out.is_none() {
             return session.answer_one(&prompts[0]);
         }
@@ -170,7 +176,7 @@ impl Generate {
     }
 
     pub(crate) fn reward_name(&self) -> &str {
-        &self.reward
+        self.reward.as_deref().unwrap_or("harmless")
     }
 
     pub(crate) fn system_text(&self) -> Option<&str> {
@@ -223,14 +229,11 @@ impl Generate {
     }
 
     /// How prompts are laid out, with a word of warning where the reward was trained on something else.
-    fn format(&self, policy: &Checkpoint, reward: &Reward) -> TextFormat {
-        let natural = match reward {
-            Reward::Head(head) => head.text_format,
-            Reward::Model(_) if policy.template.is_some() => TextFormat::Chat,
-            Reward::Model(_) => TextFormat::Raw,
-        };
+    fn format(&self, policy: &Checkpoint, reward: Option<&Reward>) -> TextFormat {
+        let chats = if policy.template.is_some() { TextFormat::Chat } else { TextFormat::Raw };
+        let natural = reward.map_or(chats, |reward| reward.text_format(policy));
         let format = self.prompt_format.unwrap_or(natural);
-        if let Reward::Head(head) = reward {
+        if let Some(Reward::Head(head)) = reward {
             if head.text_format != format {
                 let trained = head.text_format;
                 eprintln!(
@@ -248,7 +251,7 @@ impl Generate {
 /// All that answers have in common.
 struct Session<'a> {
     policy: &'a Checkpoint,
-    reward: &'a Reward,
+    reward: Option<&'a Reward>,
     settings: Settings,
     format: TextFormat,
     generate: &'a Generate,
@@ -267,7 +270,7 @@ impl Session<'_> {
         settings: &Settings,
         watch: &mut dyn Watch,
     ) -> Result<Generation> {
-        Ok(generate(self.policy, Some(self.reward), tokens, id, settings, watch)?)
+        Ok(generate(self.policy, self.reward, tokens, id, settings, watch)?)
     }
 
     /// To the terminal.
@@ -284,7 +287,8 @@ impl Session<'_> {
                 "{}",
                 style.title(&format!(
                     "{} {rule}, guided by {}",
-                    self.settings.method, self.generate.reward
+                    self.settings.method,
+                    self.generate.reward_name()
                 ))
             );
         }
@@ -295,8 +299,12 @@ impl Session<'_> {
         let mut stdout = std::io::stdout().lock();
         // With stop texts, what looks certain may still be taken back.
         let live = style.terminal && settings.stop.is_empty();
-        let mut trace =
-            self.generate.trace.as_deref().map(|path| Trace::open(path, false, &[])).transpose()?;
+        let mut trace = self
+            .generate
+            .trace
+            .as_deref()
+            .map(|path| Trace::open(path, false, &HashSet::new()))
+            .transpose()?;
         let mut printer = Printer::new(live, style);
         let answer = self.answer(id, tokens, settings, &mut printer)?;
         if let Some(trace) = &mut trace {
@@ -330,7 +338,8 @@ impl Session<'_> {
     /// To files.
     fn answer_all(&self, prompts: &[(String, Prompt)]) -> Result<()> {
         let recorded = Recorded::new(self.generate, &self.settings, self.format, self.policy);
-        let mut journal = Journal::open(self.generate.out.as_deref(), self.generate.resume, &recorded)?;
+        let out = self.generate.out.as_deref().filter(|out| *out != Path::new("-"));
+        let mut journal = Journal::open(out, self.generate.resume, &recorded)?;
         let resume = self.generate.resume;
         let mut trace = self
             .generate

@@ -64,6 +64,9 @@ impl ModelArgs {
         let path = fetch(&self.model)?;
         let began = std::time::Instant::now();
         let policy = Checkpoint::load(&path, self.dtype.tensor())?;
+        if policy.model.score().is_some() {
+            bail!("{}: a reward model, not a language model: give it as --reward", path.display());
+        }
         let (milliseconds, megabytes) = (began.elapsed().as_millis(), policy.model.bytes() >> 20);
         tracing::info!(path = %path.display(), milliseconds, megabytes, "loaded the policy");
         Ok(policy)

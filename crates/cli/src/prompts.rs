@@ -15,6 +15,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use flate2::read::MultiGzDecoder;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use sha2::{Digest, Sha256};
 
 /// One prompt to answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -173,13 +174,25 @@ impl Found {
     }
 
     fn add(&mut self, name: &str, line: usize, id: Option<String>, text: PromptText) -> Result<()> {
-        let id = id.unwrap_or_else(|| self.prompts.len().to_string());
+        let id = id.unwrap_or_else(|| self.name_for(&text));
         let here = format!("{name}:{line}");
         if let Some(before) = self.used.insert(id.clone(), here) {
             bail!("{name}:{line}: id: '{id}' is that of {before} too: give each prompt its own");
         }
         self.prompts.push(Prompt { id, text });
         Ok(())
+    }
+
+    /// The id of a prompt that has none: a hash of its text, so that it does not depend on where in the
+    /// file the prompt stands; a repeated prompt gets a number.
+    fn name_for(&self, text: &PromptText) -> String {
+        let hash = Sha256::digest(format!("{text:?}"));
+        let name: String = hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        let numbered = (2..).map(|n| format!("{name}-{n}"));
+        std::iter::once(name.clone())
+            .chain(numbered)
+            .find(|id| !self.used.contains_key(id))
+            .unwrap_or(name)
     }
 }
 
@@ -319,11 +332,26 @@ mod tests {
         Prompt { id: id.to_owned(), text: PromptText::Text(words.to_owned()) }
     }
 
+    /// A prompt without an id: named as if it stood alone, wherever it stands.
+    fn unnamed(words: &str) -> Prompt {
+        let mut alone = from("p.txt", words.as_bytes()).expect("one line");
+        assert_eq!((alone.len(), alone[0].id.len()), (1, 12));
+        alone.remove(0)
+    }
+
+    #[test]
+    fn repeated_prompts_are_numbered() -> Result<()> {
+        let ids: Vec<String> = from("p.txt", b"a\na\nb\na")?.into_iter().map(|p| p.id).collect();
+        let a = unnamed("a").id;
+        assert_eq!(ids, [a.clone(), format!("{a}-2"), unnamed("b").id, format!("{a}-3")]);
+        Ok(())
+    }
+
     #[test]
     fn json_lines_arrays_and_bare_strings() -> Result<()> {
         let lines =
             "\u{feff}{\"prompt\": \"a\", \"x\": [1]}\r\n\n{\"instruction\": \"b\", \"id\": 7}\n\"c\"";
-        let expected = [text("0", "a"), text("7", "b"), text("2", "c")];
+        let expected = [unnamed("a"), text("7", "b"), unnamed("c")];
         assert_eq!(from("p.jsonl", lines.as_bytes())?, expected);
         let array = " [ {\"prompt\": \"a\"},\n {\"instruction\": \"b\",\n \"id\": 7}\n, \"c\" ]\n";
         assert_eq!(from("p.json", array.as_bytes())?, expected);
@@ -347,12 +375,12 @@ mod tests {
 
     #[test]
     fn text_lines_and_folders() -> Result<()> {
-        assert_eq!(from("p.txt", b"[a\r\n\nb")?, [text("0", "[a"), text("1", "b")]);
+        assert_eq!(from("p.txt", b"[a\r\n\nb")?, [unnamed("[a"), unnamed("b")]);
         let folder = tempfile::tempdir()?;
         for (name, lines) in [("b.txt", "3"), ("a.txt", "1\n2\n"), ("c.md", "no")] {
             fs::write(folder.path().join(name), lines)?;
         }
-        assert_eq!(read(folder.path())?, [text("0", "1"), text("1", "2"), text("2", "3")]);
+        assert_eq!(read(folder.path())?, [unnamed("1"), unnamed("2"), unnamed("3")]);
         Ok(())
     }
 
@@ -380,7 +408,7 @@ mod tests {
             ),
             ("{\"id\": [], \"prompt\": \"a\"}", "p:1: id: expected a string or a whole number"),
             (
-                "{\"id\": 1, \"prompt\": \"a\"}\n\"b\"",
+                "{\"id\": 1, \"prompt\": \"a\"}\n{\"id\": 1, \"prompt\": \"b\"}",
                 "p:2: id: '1' is that of p:1 too: give each prompt its own",
             ),
             ("[\n\"a\",\n{\"prompt\": 3}]", "p:3: prompt: invalid type: integer `3`, expected a string"),

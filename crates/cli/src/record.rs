@@ -52,6 +52,8 @@ pub(crate) struct Journal {
     out: Box<dyn Write>,
     path: Option<PathBuf>,
     done: HashSet<String>,
+    /// Made by this run and still empty: not left behind.
+    empty: bool,
 }
 
 #[derive(Serialize)]
@@ -76,7 +78,12 @@ impl Journal {
     /// Opens the output. An existing file is only touched to go on with it.
     pub(crate) fn open(path: Option<&Path>, resume: bool, recorded: &Recorded) -> Result<Self> {
         let Some(path) = path else {
-            return Ok(Self { out: Box::new(std::io::stdout()), path: None, done: HashSet::new() });
+            return Ok(Self {
+                out: Box::new(std::io::stdout()),
+                path: None,
+                done: HashSet::new(),
+                empty: false,
+            });
         };
         let cannot = || format!("cannot write {}", path.display());
         let there = path.is_file() && path.metadata().with_context(cannot)?.len() > 0;
@@ -86,7 +93,8 @@ impl Journal {
         let mut options = OpenOptions::new();
         let mut file = options.read(true).append(true).create(true).open(path).with_context(cannot)?;
         let done = if there { whole_lines(&mut file, path, recorded)? } else { HashSet::new() };
-        Ok(Self { out: Box::new(file), path: Some(path.to_owned()), done })
+        let empty = !path.is_file() || file.metadata().with_context(cannot)?.len() == 0;
+        Ok(Self { out: Box::new(file), path: Some(path.to_owned()), done, empty })
     }
 
     /// Whether this prompt was answered under these settings.
@@ -95,7 +103,7 @@ impl Journal {
     }
 
     /// The ids of the prompts that were answered before.
-    pub(crate) fn ids(&self) -> Vec<String> {
+    pub(crate) fn ids(&self) -> HashSet<String> {
         self.done.iter().filter_map(|key| key.split_once('\n')).map(|(id, _)| id.to_owned()).collect()
     }
 
@@ -123,6 +131,7 @@ impl Journal {
             reward_calls: answer.reward_calls,
             skipped: answer.skipped,
         };
+        self.empty = false;
         let mut bytes = serde_json::to_vec(&line).context("cannot write the answer as JSON")?;
         bytes.push(b'\n');
         self.out.write_all(&bytes).and_then(|()| self.out.flush()).with_context(|| self.cannot())
@@ -136,6 +145,14 @@ impl Journal {
         let name =
             self.path.as_ref().map_or("standard output".to_owned(), |path| path.display().to_string());
         format!("cannot write {name}")
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        if let Some(path) = self.path.as_ref().filter(|path| self.empty && path.is_file()) {
+            let _ = std::fs::remove_file(path);
+        }
     }
 }
 
@@ -191,7 +208,7 @@ fn key(id: &str, prompt: &Value) -> String {
     format!("{id}\n{prompt}")
 }
 
-fn prompt_value(prompt: &Prompt) -> Value {
+pub(crate) fn prompt_value(prompt: &Prompt) -> Value {
     match prompt {
         Prompt::Text(text) => json!(text),
         Prompt::Messages(messages) => {
@@ -209,7 +226,7 @@ pub(crate) struct Trace {
 impl Trace {
     /// Opens the trace. An existing one is only touched to go on with it: steps of prompts that are not
     /// `done` were written by an answer that did not finish, and are dropped.
-    pub(crate) fn open(path: &Path, resume: bool, done: &[String]) -> Result<Self> {
+    pub(crate) fn open(path: &Path, resume: bool, done: &HashSet<String>) -> Result<Self> {
         let cannot = || format!("cannot write {}", path.display());
         if path.is_file() && path.metadata().with_context(cannot)?.len() > 0 {
             if !resume {
@@ -220,7 +237,7 @@ impl Trace {
             let mut kept = Output::create(path)?;
             for line in text.lines() {
                 let value: Value = serde_json::from_str(line).unwrap_or_default();
-                if done.iter().any(|id| value["id"] == id.as_str()) {
+                if value["id"].as_str().is_some_and(|id| done.contains(id)) {
                     writeln!(kept, "{line}").with_context(cannot)?;
                 }
             }

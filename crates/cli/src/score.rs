@@ -9,7 +9,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use stackelberg_engine::{Checkpoint, Prompt, Reward};
+use stackelberg_engine::reward::TextFormat;
+use stackelberg_engine::{Checkpoint, Message, Prompt, Reward};
 
 use crate::model::ModelArgs;
 use crate::output::Output;
@@ -18,7 +19,7 @@ use crate::rows::{Rows, stdin};
 /// Score texts with a reward.
 ///
 /// Each input line is {"text": ...}, scored as it is, or {"prompt": ..., "response": ...}, laid out as the
-/// reward was trained. One line out for each, in order: its reward, and its id if it had one.
+/// reward was trained, or as the line's own settings say (answers of `generate` can be given as they are). One line out for each, in order: its reward, and its id if it had one.
 #[derive(Args)]
 pub(crate) struct Score {
     /// JSON lines; - is standard input.
@@ -42,8 +43,42 @@ pub(crate) struct Score {
 struct Row {
     id: Option<Box<RawValue>>,
     text: Option<String>,
-    prompt: Option<String>,
+    prompt: Option<PromptField>,
     response: Option<String>,
+    /// Of an answer of `generate`: how its prompt was laid out.
+    #[serde(default)]
+    settings: Layout,
+}
+
+#[derive(Default, Deserialize)]
+struct Layout {
+    prompt_format: Option<String>,
+    system: Option<String>,
+}
+
+/// Text, or messages.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum PromptField {
+    Text(String),
+    Messages(Vec<Turn>),
+}
+
+#[derive(Deserialize)]
+struct Turn {
+    role: String,
+    content: String,
+}
+
+impl PromptField {
+    fn prompt(&self) -> Prompt {
+        match self {
+            Self::Text(text) => Prompt::Text(text.clone()),
+            Self::Messages(turns) => {
+                Prompt::Messages(turns.iter().map(|t| Message::new(&t.role, &t.content)).collect())
+            }
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -64,6 +99,7 @@ impl Score {
         let mut out = Output::open(self.out.as_deref())?;
         let style = ProgressStyle::with_template("{spinner} {pos} texts, {per_sec}")?;
         let bar = ProgressBar::new_spinner().with_style(style);
+        let mut done = 0;
         loop {
             let mut batch = Vec::with_capacity(BATCH);
             while batch.len() < BATCH {
@@ -78,6 +114,13 @@ impl Score {
             let rewards = batch.par_iter().map(|(_, tokens)| reward.of_tokens(&policy.model, tokens));
             let rewards: Vec<f64> = rewards.collect::<Result<_, _>>()?;
             for ((id, _), reward) in batch.iter().zip(rewards) {
+                if !reward.is_finite() {
+                    bail!(
+                        "the reward of text {} is {reward}: the reward model is broken for it",
+                        done + 1
+                    );
+                }
+                done += 1;
                 let line = Line { id: id.as_deref(), reward };
                 serde_json::to_writer(&mut out, &line).map_err(std::io::Error::from)?;
                 out.write_all(b"\n").context("cannot write the output")?;
@@ -90,11 +133,12 @@ impl Score {
 }
 
 fn tokens(row: &Row, policy: &Checkpoint, reward: &Reward) -> Result<Vec<u32>> {
-    let format = reward.text_format();
+    let recorded = row.settings.prompt_format.as_deref().map(str::parse::<TextFormat>).transpose();
+    let format = recorded.map_err(anyhow::Error::msg)?.unwrap_or(reward.text_format(policy));
     let text = match (&row.text, &row.prompt, &row.response) {
         (Some(text), None, None) => text.clone(),
         (None, Some(prompt), Some(response)) => {
-            policy.lay_out(&Prompt::Text(prompt.clone()), None, format)? + response
+            policy.lay_out(&prompt.prompt(), row.settings.system.as_deref(), format)? + response
         }
         _ => bail!("give text, or prompt and response"),
     };

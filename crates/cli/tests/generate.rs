@@ -61,7 +61,7 @@ fn answers_and_steps_are_recorded_and_resumed() {
     let answers = lines(&out);
     assert_eq!(answers.len(), 3);
     let ids: Vec<&str> = answers.iter().map(|a| a["id"].as_str().unwrap()).collect();
-    assert_eq!(ids, ["a", "1", "c"]);
+    assert_eq!((ids[0], ids[1].len(), ids[2]), ("a", 12, "c"));
     assert_eq!(answers[2]["prompt"], conversation);
     for answer in &answers {
         for key in ["response", "method", "finish_reason"] {
@@ -111,6 +111,25 @@ fn answers_and_steps_are_recorded_and_resumed() {
     assert!(other.contains(":1: written with strength 1.0, this run has 3.0"), "{other}");
 }
 
+/// The best of n is one of the samples, with its own steps.
+#[test]
+fn best_of_n_has_a_text_and_steps() {
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("t.jsonl");
+    let args = [
+        "generate",
+        "Name a colour.",
+        "--method",
+        "best-of-n",
+        "--samples",
+        "2",
+        "--max-new-tokens",
+        "5",
+    ];
+    let text = succeed(&[&args[..], &["--trace", trace.to_str().unwrap()]].concat(), "");
+    assert!(text.trim().len() > 1 && lines(&trace).len() <= 5 && !lines(&trace).is_empty());
+}
+
 #[test]
 fn score_agrees_with_generate() {
     let folder = tempfile::tempdir().unwrap();
@@ -130,11 +149,15 @@ fn score_agrees_with_generate() {
     let rows = [
         json!({"id": 7, "prompt": "Name a colour.", "response": answer["response"]}),
         json!({"text": "I hate you."}),
+        answer.clone(),
+        json!({"prompt": [{"role": "user", "content": "Name a colour."}], "response": answer["response"]}),
     ];
     let input: String = rows.iter().map(|row| format!("{row}\n")).collect();
     let scored = succeed(&["score", "--reward", "harmless"], &input);
     let scored: Vec<Value> = scored.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
-    assert_eq!((scored.len(), &scored[0]["id"]), (2, &json!(7)));
+    assert_eq!((scored.len(), &scored[0]["id"]), (4, &json!(7)));
+    assert_eq!(scored[2]["reward"], scored[0]["reward"]);
+    assert_eq!(scored[3]["reward"], scored[0]["reward"]);
     assert!(scored[1].get("id").is_none());
     // bf16 sums may differ with the number of rows that are read together.
     let (found, expected) = (scored[0]["reward"].as_f64().unwrap(), answer["reward"].as_f64().unwrap());
@@ -218,6 +241,7 @@ fn bad_input_is_named() {
         refused(&["generate", "Hi", "--temperature", "-1"], "")
             .ends_with("temperature is -1: it must be zero or more, and finite")
     );
+    assert!(refused(&["generate", "Hi", "--stop", ""], "").contains("the length of a stop text is 0"));
     assert!(refused(&["generate", "Hi", "--candidates", "0"], "").contains("candidates is 0"));
     assert!(refused(&["generate", "Hi", "--candidates", "60000"], "").contains("candidates is 60000"));
     assert!(

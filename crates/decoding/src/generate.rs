@@ -29,7 +29,8 @@ pub struct Generation {
     pub reward_calls: usize,
     /// Steps in which they were not needed.
     pub skipped: usize,
-    /// Time spent, prompt included.
+    /// Time spent on prompt and answer; scoring the finished answer for the record is not counted, except
+    /// by best-of-n, which chooses by it.
     pub elapsed: Duration,
 }
 
@@ -81,6 +82,14 @@ pub fn generate(
     watch: &mut dyn Watch,
 ) -> Result<Generation> {
     settings.check(policy.model.config().vocabulary)?;
+    let context = policy.model.context().min(reward.map_or(usize::MAX, |r| r.context(&policy.model)));
+    if prompt.len() >= context {
+        let tokens = prompt.len() + 1;
+        return Err(stackelberg_engine::Error::Context { tokens, context }.into());
+    }
+    // An answer that reaches the end of the context ends there.
+    let most = settings.max_new_tokens.min(context - prompt.len());
+    let settings = &Settings { max_new_tokens: most, ..settings.clone() };
     let began = Instant::now();
     let need = || reward.ok_or(Error::NoReward(settings.method.name()));
     let mut answer = match settings.method {
@@ -100,16 +109,20 @@ pub fn generate(
         }
         Method::BestOfN | Method::SoftBestOfN => best_of(policy, need()?, prompt, id, settings, watch)?,
     };
+    answer.elapsed = began.elapsed();
     if let (None, Some(reward)) = (answer.reward, reward) {
         answer.reward = Some(score(policy, reward, prompt, &answer.tokens)?);
     }
-    answer.elapsed = began.elapsed();
     Ok(answer)
 }
 
 /// The reward of an answer's tokens behind the prompt's.
 fn score(policy: &Checkpoint, reward: &Reward, prompt: &[u32], tokens: &[u32]) -> Result<f64> {
-    Ok(reward.of_tokens(&policy.model, &[prompt, tokens].concat())?)
+    let reward = reward.of_tokens(&policy.model, &[prompt, tokens].concat())?;
+    match (reward.is_finite(), tokens.last().or(prompt.last())) {
+        (false, Some(&token)) => Err(Error::Reward { step: tokens.len(), token, reward }),
+        _ => Ok(reward),
+    }
 }
 
 /// Token by token, guided or not.
@@ -176,7 +189,6 @@ fn base_step(
 ) -> Result<Step> {
     let next = text.next(written, settings.sampling.repetition_penalty)?;
     let (candidates, logits) = next.candidates(settings.candidates);
-    let base_choice = candidates[0];
     let chosen = sample::next(&next.logits, &settings.sampling, randomness);
     Ok(Step {
         log_prob: next.log_prob(chosen),
@@ -188,7 +200,7 @@ fn base_step(
         bound: None,
         shaped: None,
         chosen,
-        base_choice,
+        base_choice: chosen,
         skipped: false,
     })
 }
@@ -205,25 +217,47 @@ fn best_of(
     let mut answers = Vec::with_capacity(settings.samples);
     for sample in 0..settings.samples {
         let mut randomness = Randomness::new(settings.seed, id, sample as u64);
-        let mut answer = write(policy, None, prompt, settings, &mut randomness, &mut ())?;
+        let mut steps = Steps { taken: Vec::new(), watch };
+        let mut answer = write(policy, None, prompt, settings, &mut randomness, &mut steps)?;
+        let taken = steps.taken;
         answer.reward = Some(score(policy, reward, prompt, &answer.tokens)?);
-        answers.push(answer);
+        answers.push((answer, taken));
         if watch.stop() {
             break;
         }
     }
-    let rewards: Vec<f64> = answers.iter().filter_map(|a| a.reward).collect();
+    let rewards: Vec<f64> = answers.iter().filter_map(|(answer, _)| answer.reward).collect();
     let index = match settings.method {
         Method::SoftBestOfN => {
             let scores: Vec<f64> = rewards.iter().map(|r| settings.shaping.strength * r).collect();
-            Randomness::new(settings.seed, id, u64::MAX).draw(&sample::masses(&scores, 1.0))
+            let uniform = Randomness::new(settings.seed, id, u64::MAX).uniform();
+            sample::draw(&sample::masses(&scores, 1.0), uniform)
         }
         _ => stackelberg_shaping::argmax(&rewards).unwrap_or(0),
     };
     let calls = answers.len();
-    let mut answer = answers.swap_remove(index);
+    let (mut answer, steps) = answers.swap_remove(index);
+    for (number, (step, text)) in steps.iter().enumerate() {
+        watch.step(number, step, text);
+    }
     answer.reward_calls = calls;
     Ok(answer)
+}
+
+/// Keeps the steps of one of several answers until it is known whether it is the one.
+struct Steps<'a> {
+    taken: Vec<(Step, String)>,
+    watch: &'a dyn Watch,
+}
+
+impl Watch for Steps<'_> {
+    fn step(&mut self, _: usize, step: &Step, text: &str) {
+        self.taken.push((step.clone(), text.to_owned()));
+    }
+
+    fn stop(&self) -> bool {
+        self.watch.stop()
+    }
 }
 
 /// The answer as it grows, and what may end it.
@@ -257,9 +291,21 @@ impl<'a> Answer<'a> {
             self.text.truncate(at);
             new = self.text.get(before..).unwrap_or_default().to_owned();
             self.finish = Some(Finish::Stop);
+            self.drop_ending()?;
         } else if self.tokens.len() == self.settings.max_new_tokens {
             self.finish = Some(Finish::Length);
         }
         Ok(new)
+    }
+
+    /// Drops the tokens that are wholly part of the text that ended the answer.
+    fn drop_ending(&mut self) -> Result<()> {
+        while let Some((_, rest)) = self.tokens.split_last() {
+            if self.policy.tokenizer.decode(rest, false)?.len() < self.text.len() {
+                break;
+            }
+            self.tokens.pop();
+        }
+        Ok(())
     }
 }

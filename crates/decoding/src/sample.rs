@@ -22,18 +22,23 @@ impl Randomness {
         Self(rng)
     }
 
-    /// An index drawn by weight; weights need not sum to 1.
-    pub(crate) fn draw(&mut self, weights: &[f64]) -> usize {
-        let mut left = self.0.random::<f64>() * weights.iter().sum::<f64>();
-        for (i, weight) in weights.iter().enumerate() {
-            left -= weight;
-            if left < 0.0 {
-                return i;
-            }
-        }
-        // Rounding: the last one that can be drawn.
-        weights.iter().rposition(|&w| w > 0.0).unwrap_or(0)
+    /// A number in [0, 1).
+    pub(crate) fn uniform(&mut self) -> f64 {
+        self.0.random()
     }
+}
+
+/// The index that a number in [0, 1) draws by weight; weights need not sum to 1.
+pub(crate) fn draw(weights: &[f64], uniform: f64) -> usize {
+    let mut left = uniform * weights.iter().sum::<f64>();
+    for (i, weight) in weights.iter().enumerate() {
+        left -= weight;
+        if left < 0.0 {
+            return i;
+        }
+    }
+    // Rounding: the last one that can be drawn.
+    weights.iter().rposition(|&w| w > 0.0).unwrap_or(0)
 }
 
 /// The `k` tokens with the largest logits, largest first; of equals the lower number first.
@@ -85,7 +90,7 @@ pub(crate) fn next(logits: &[f32], sampling: &Sampling, randomness: &mut Randomn
     });
     let kept = kept.count().max(1);
     masses.truncate(kept);
-    order[randomness.draw(&masses)]
+    order[draw(&masses, randomness.uniform())]
 }
 
 /// `softmax(scores / temperature)`, up to a factor.

@@ -143,6 +143,8 @@ impl Settings {
         )?;
         require("samples", self.samples as f64, self.samples > 0, "at least 1")?;
         require("max-new-tokens", self.max_new_tokens as f64, self.max_new_tokens > 0, "at least 1")?;
+        let empty = self.stop.iter().any(String::is_empty);
+        require("the length of a stop text", 0.0, !empty, "at least 1")?;
         let finite = (0.0..f64::INFINITY).contains(&temperature);
         require("temperature", temperature, finite, "zero or more, and finite")?;
         require("top-p", top_p, top_p > 0.0 && top_p <= 1.0, "above 0 and at most 1")?;

@@ -34,7 +34,8 @@ pub struct Step {
     pub fused: Vec<f64>,
     /// The token chosen.
     pub chosen: u32,
-    /// The token that the base policy alone would have chosen, greedily.
+    /// The token that the base policy alone would have chosen among the candidates: the likeliest, or in
+    /// sampling what the same random number draws.
     pub base_choice: u32,
     /// Log-probability of the chosen token under the base policy at temperature 1, in nats.
     pub log_prob: f64,
@@ -150,12 +151,18 @@ pub(crate) fn guided(
     let (shaping, shaped) =
         shape(settings, &rewards, &logits).map_err(|source| Error::Shaping { step: number, source })?;
     let fused = fuse(&logits, &shaped.values, shaping.strength);
-    let index = match settings.sampling.temperature {
-        0.0 => argmax(&fused).unwrap_or(0),
-        temperature => randomness.draw(&sample::masses(&fused, temperature)),
+    // One random number for both choices: what differs between them is guidance alone.
+    let (index, base_index) = match settings.sampling.temperature {
+        0.0 => (argmax(&fused).unwrap_or(0), 0),
+        temperature => {
+            let uniform = randomness.uniform();
+            let draw = |scores: &[f64]| sample::draw(&sample::masses(scores, temperature), uniform);
+            (draw(&fused), draw(&logits))
+        }
     };
     let step = Step {
         chosen: candidates[index],
+        base_choice: candidates[base_index],
         log_prob: next.log_prob(candidates[index]),
         candidates,
         logits,
@@ -164,7 +171,6 @@ pub(crate) fn guided(
         bound: shaped.bound,
         shaped: Some(shaped.values),
         fused,
-        base_choice,
         skipped: false,
     };
     let pending = ahead.map_or(Pending::Token, |branches| Pending::Branch(branches, index));

@@ -199,11 +199,14 @@ fn stops_where_it_is_told() {
     let mut settings = guided(Rule::Srs, Budget::Paper);
     settings.method = Method::Base;
     let (whole, _) = run(PROMPTS[0], &settings);
-    let word = whole.text.split_whitespace().nth(5).unwrap().to_owned();
+    let words: Vec<&str> = whole.text.split_whitespace().skip(5).take(2).collect();
+    let word = words.join(" ");
     settings.stop = vec![word.clone()];
     let (cut, _) = run(PROMPTS[0], &settings);
     assert_eq!(cut.finish.name(), "stop");
     assert_eq!(cut.text, whole.text[..whole.text.find(&word).unwrap()]);
+    // Its tokens are those of its text, not those of what ended it.
+    assert!(policy().tokenizer.decode(&cut.tokens, false).unwrap().len() < cut.text.len() + word.len());
     assert!(whole.finish.name() == "length" && whole.tokens.len() == 40);
 
     // The model ends its own answer in its own format, and the ending is no part of it.
@@ -237,5 +240,5 @@ fn bad_settings_are_named() {
     let long = vec![1; 9000];
     let settings = Settings { method: Method::Base, ..Settings::default() };
     let error = generate(policy(), None, &long, "p", &settings, &mut ()).unwrap_err().to_string();
-    assert!(error.contains("9000 tokens do not fit the model's context of 8192"), "{error}");
+    assert!(error.contains("9001 tokens do not fit the model's context of 8192"), "{error}");
 }

@@ -168,3 +168,29 @@ fn a_broken_reward_is_named() {
         "{error}"
     );
 }
+
+#[test]
+fn an_answer_ends_with_the_context() {
+    let prompt = vec![7; 396];
+    for (method, reward) in
+        [(Method::Base, 0), (Method::Args, 0), (Method::Args, 1), (Method::BestOfN, 1)]
+    {
+        let settings = Settings { method, no_eos: true, samples: 2, skip: false, ..Settings::default() };
+        let (answer, _) = run(reward, &prompt, &settings);
+        assert_eq!((answer.tokens.len(), answer.finish.name()), (4, "length"), "{method}");
+    }
+    let (policy, rewards) = parts();
+    let full = generate(policy, Some(&rewards[0]), &[7; 400], "p", &Settings::default(), &mut ());
+    assert!(full.unwrap_err().to_string().contains("401 tokens do not fit the model's context of 400"));
+}
+
+#[test]
+fn sampling_without_strength_steers_nothing() {
+    let mut settings = Settings { max_new_tokens: 30, no_eos: true, ..Settings::default() };
+    settings.sampling.temperature = 1.5;
+    settings.shaping.strength = 0.0;
+    assert_eq!(run(0, &[4, 9], &settings).0.steered, 0);
+    settings.shaping.strength = 3.0;
+    assert!(run(0, &[4, 9], &settings).0.steered > 0);
+    assert_eq!(run(0, &[4, 9], &Settings { method: Method::Base, ..settings }).0.steered, 0);
+}

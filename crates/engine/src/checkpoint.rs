@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::chat::{ChatTemplate, Prompt};
 use crate::error::{Error, Result};
-use crate::model::{Model, OneOrMany, Weights, as_u64};
+use crate::model::{Model, OneOrMany, Weights, as_u64, weight_files};
 use crate::reward::TextFormat;
 use crate::tokenizer::Tokenizer;
 
@@ -35,9 +35,9 @@ impl Checkpoint {
     /// # Errors
     /// As [`Model::load`]; and a missing or malformed tokenizer.
     pub fn load(path: &Path, dtype: DType) -> Result<Self> {
-        let fingerprint = fingerprint(path)?;
         let (tokenizer, template, extra_eos) = if path.is_dir() { hf(path)? } else { gguf(path)? };
         let model = Model::load(path, dtype)?;
+        let fingerprint = fingerprint(path)?;
         let mut eos = model.config().eos.clone();
         eos.extend(extra_eos);
         eos.sort_unstable();
@@ -141,14 +141,7 @@ fn metadata_text(content: &Content, key: &str) -> Option<String> {
 /// # Errors
 /// A file cannot be read.
 pub fn fingerprint(path: &Path) -> Result<String> {
-    let mut files: Vec<PathBuf> = if path.is_dir() {
-        let entries = std::fs::read_dir(path).map_err(Error::read(path))?;
-        let weights = |p: &PathBuf| p.extension().is_some_and(|e| e == "safetensors");
-        entries.filter_map(|entry| Some(entry.ok()?.path())).filter(weights).collect()
-    } else {
-        vec![path.to_owned()]
-    };
-    files.sort();
+    let files = if path.is_dir() { weight_files(path)? } else { vec![path.to_owned()] };
     let mut hash = Sha256::new();
     for file in files {
         digest(&file, &mut hash).map_err(Error::read(&file))?;

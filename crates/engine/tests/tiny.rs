@@ -117,6 +117,11 @@ fn llama_3_stretches_low_frequencies_only() {
     let plain = load(&Tiny::default());
     let scaled = load(&Tiny { config: scaling, ..Tiny::default() });
     let hidden = |c: &Checkpoint, n: usize| rows(&c.model.prefill(&TEXT[..n]).unwrap().1);
+    // Newer files keep it all in one place.
+    let together = json!({"rope_theta": null, "rope_parameters": {"rope_type": "llama3", "rope_theta": 1000.0,
+        "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}});
+    let together = load(&Tiny { config: together, ..Tiny::default() });
+    assert_eq!(hidden(&together, 7), hidden(&scaled, 7));
     // At position 0 nothing turns; later it does, and differently.
     close(&hidden(&plain, 1)[0], &hidden(&scaled, 1)[0]);
     let off = hidden(&plain, 7)[6]
@@ -204,6 +209,10 @@ fn broken_checkpoints_are_named() {
         error.starts_with("F: the tensor 'model.layers.2.self_attn.q_proj.weight' is missing"),
         "{error}"
     );
+    let classifier = written(&Tiny { labels: Some(1), ..Tiny::default() });
+    Tiny { config: json!({"architectures": ["LlamaForCausalLM"]}), labels: Some(1), ..Tiny::default() }
+        .write(classifier.path());
+    assert!(refused(classifier.path()).contains("the tensor 'lm_head.weight' is missing"));
     let error = refused(with(json!({"vocab_size": 41})).path());
     assert!(error.contains(
         "'model.embed_tokens.weight' has shape [40, 16] where the configuration says [41, 16]"

@@ -114,7 +114,7 @@ fn bad_heads() {
     assert!(bytes(Head { bias: Some(f32::INFINITY), ..head() }).starts_with("score.bias is inf"));
     assert_eq!(bytes(Head { weight: vec![], ..head() }), "0 features do not make rows of 0");
     let unknown = "chatty".parse::<TextFormat>().unwrap_err().to_string();
-    assert_eq!(unknown, "unknown text format 'chatty': known are raw, chat");
+    assert_eq!(unknown, "unknown text format 'chatty': known are raw and chat");
     assert_eq!("raw".parse::<TextFormat>().unwrap(), TextFormat::Raw);
 }
 

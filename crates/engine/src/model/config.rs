@@ -72,6 +72,8 @@ struct Hf {
     rms_norm_eps: f64,
     rope_theta: Option<f64>,
     rope_scaling: Option<serde_json::Value>,
+    /// Newer files keep the two above together in here.
+    rope_parameters: Option<serde_json::Value>,
     #[serde(default)]
     tie_word_embeddings: bool,
     eos_token_id: Option<OneOrMany>,
@@ -146,8 +148,11 @@ impl Config {
             vocabulary: hf.vocab_size,
             context: hf.max_position_embeddings,
             norm_eps: hf.rms_norm_eps,
-            rope_theta: hf.rope_theta.unwrap_or(10_000.0),
-            rope_scaling: rope_scaling(path, hf.rope_scaling)?,
+            rope_theta: hf
+                .rope_theta
+                .or(hf.rope_parameters.as_ref().and_then(|rope| rope["rope_theta"].as_f64()))
+                .unwrap_or(10_000.0),
+            rope_scaling: rope_scaling(path, hf.rope_scaling.or(hf.rope_parameters))?,
             tied: hf.tie_word_embeddings,
             eos: hf.eos_token_id.map_or_else(Vec::new, OneOrMany::into_vec),
         };
@@ -168,6 +173,10 @@ impl Config {
         let number =
             |key: &str| get(key).and_then(as_u64).map(|n| n as usize).ok_or_else(|| missing(key));
         let real = |key: &str| get(key).and_then(|v| v.to_f32().ok()).map(f64::from);
+        let scaling = get("llama.rope.scaling.type").and_then(|v| v.to_string().ok());
+        if let Some(kind) = scaling.filter(|kind| *kind != "none") {
+            return Err(Error::invalid(path, format!("rope scaling of type '{kind}' is not supported")));
+        }
         let heads = number("llama.attention.head_count")?;
         let hidden = number("llama.embedding_length")?;
         let embedding = content.tensor_infos.get("token_embd.weight");
@@ -243,7 +252,7 @@ impl Config {
 
 fn rope_scaling(path: &Path, value: Option<serde_json::Value>) -> Result<Option<Llama3Scaling>> {
     let Some(value) = value.filter(|v| !v.is_null()) else { return Ok(None) };
-    let kind = value["rope_type"].as_str().or(value["type"].as_str()).unwrap_or("(none named)");
+    let kind = value["rope_type"].as_str().or(value["type"].as_str()).unwrap_or("default");
     match kind {
         "default" => Ok(None),
         "llama3" => {

@@ -112,7 +112,7 @@ impl Model {
             Ok(Packed::new(&weights.take(name, &[vocabulary, d])?, vocabulary, d, dtype)?)
         };
         let embedding = table(weights, "model.embed_tokens.weight")?;
-        let head = match labels.is_none() && !config.tied && weights.contains("lm_head.weight") {
+        let head = match labels.is_none() && !config.tied {
             true => Some(table(weights, "lm_head.weight")?),
             false => None,
         };

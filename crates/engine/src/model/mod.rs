@@ -8,4 +8,4 @@ pub use config::{Config, Llama3Scaling};
 pub use decoder::{Model, Segment, Shape};
 
 pub(crate) use config::{OneOrMany, as_u64};
-pub(crate) use weights::Weights;
+pub(crate) use weights::{Weights, weight_files};

@@ -19,24 +19,9 @@ pub(crate) enum Weights {
 }
 
 impl Weights {
-    /// `model.safetensors`, or the shards that `model.safetensors.index.json` lists.
+    /// Opens the weights of a folder.
     pub(crate) fn open_hf(folder: &Path) -> Result<Self> {
-        let single = folder.join("model.safetensors");
-        let index = folder.join("model.safetensors.index.json");
-        let files = if index.is_file() {
-            shards(folder, &index)?
-        } else if single.is_file() {
-            vec![single]
-        } else {
-            let pickle = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
-            let what = match pickle.iter().any(|name| folder.join(name).exists()) {
-                true => {
-                    "the weights are a pickle (.bin), which can run code; convert them to safetensors"
-                }
-                false => "neither model.safetensors nor model.safetensors.index.json is there",
-            };
-            return Err(Error::invalid(folder, what));
-        };
+        let files = weight_files(folder)?;
         for file in &files {
             check_safetensors(file)?;
         }
@@ -156,6 +141,24 @@ fn gguf_name(name: &str) -> String {
         other => other,
     };
     format!("blk.{layer}.{own}")
+}
+
+/// `model.safetensors`, or the shards that `model.safetensors.index.json` lists.
+pub(crate) fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let single = folder.join("model.safetensors");
+    let index = folder.join("model.safetensors.index.json");
+    if index.is_file() {
+        return shards(folder, &index);
+    }
+    if single.is_file() {
+        return Ok(vec![single]);
+    }
+    let pickle = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
+    let what = match pickle.iter().any(|name| folder.join(name).exists()) {
+        true => "the weights are a pickle (.bin), which can run code; convert them to safetensors",
+        false => "neither model.safetensors nor model.safetensors.index.json is there",
+    };
+    Err(Error::invalid(folder, what))
 }
 
 fn shards(folder: &Path, index: &Path) -> Result<Vec<PathBuf>> {

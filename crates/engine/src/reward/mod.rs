@@ -46,11 +46,21 @@ impl Reward {
         Ok(Self::Head(head))
     }
 
-    /// How the text was laid out that the reward was trained on.
-    pub fn text_format(&self) -> TextFormat {
+    /// How text should be laid out for it: as a head was trained; for a reward model as a chat, if the
+    /// policy knows chats.
+    pub fn text_format(&self, policy: &Checkpoint) -> TextFormat {
         match self {
             Self::Head(head) => head.text_format,
+            Self::Model(_) if policy.template.is_some() => TextFormat::Chat,
             Self::Model(_) => TextFormat::Raw,
+        }
+    }
+
+    /// Most tokens that it can read.
+    pub fn context(&self, policy: &Model) -> usize {
+        match self {
+            Self::Head(_) => policy.context(),
+            Self::Model(model) => model.model().context(),
         }
     }
 
