@@ -59,8 +59,6 @@ pub(crate) const SUPPORTED: &str = "LlamaForCausalLM, LlamaForSequenceClassifica
 /// `config.json`, as far as it matters here.
 #[derive(Deserialize)]
 struct Hf {
-    #[serde(default)]
-    architectures: Vec<String>,
     hidden_size: usize,
     intermediate_size: usize,
     num_hidden_layers: usize,
@@ -137,7 +135,6 @@ impl Config {
             return refuse("an activation other than silu is not supported");
         }
         let labels = hf.num_labels.or(hf.id2label.as_ref().map(serde_json::Map::len)).unwrap_or(2);
-        debug_assert!(!hf.architectures.is_empty(), "named above");
         let config = Self {
             hidden: hf.hidden_size,
             intermediate: hf.intermediate_size,
