@@ -79,6 +79,12 @@ impl Train {
     }
 }
 
+/// One file of judgements.
+enum Judged {
+    Pairs(Vec<Pair>),
+    Rated(Vec<Rated>),
+}
+
 /// Features of one file of judgements.
 enum Data {
     Pairs { chosen: Vec<f32>, rejected: Vec<f32>, groups: Vec<String> },
@@ -95,26 +101,28 @@ impl TrainReward {
         let learned = if paired { &self.pairs } else { &self.rated };
         let local =
             |name: &String| if Path::new(name).exists() { Ok(PathBuf::from(name)) } else { fetch(name) };
-        let mut files: Vec<(PathBuf, bool)> = Vec::new();
+        let mut files = Vec::new();
         for (names, learn) in [(learned, true), (&self.held_out, false)] {
-            for name in names {
-                files.push((local(name)?, learn));
+            for reference in names {
+                let file = local(reference)?;
+                let judged = if paired {
+                    Judged::Pairs(read_pairs(&file)?)
+                } else {
+                    Judged::Rated(read_rated(&file)?)
+                };
+                files.push((name(&file), judged, learn));
             }
-        }
-        for (file, _) in &files {
-            if paired { read_pairs(file).map(drop)? } else { read_rated(file).map(drop)? }
         }
         let policy = self.model.load()?;
         let width = policy.model.config().hidden;
         let mut training = Vec::new();
         let mut held_out = Vec::new();
-        for (file, learn) in &files {
-            let data = if paired {
-                self.pairs_of(&policy, &read_pairs(file)?, &name(file))?
-            } else {
-                self.rated_of(&policy, &read_rated(file)?, &name(file))?
+        for (name, judged, learn) in files {
+            let data = match &judged {
+                Judged::Pairs(pairs) => self.pairs_of(&policy, pairs, &name)?,
+                Judged::Rated(rated) => self.rated_of(&policy, rated, &name)?,
             };
-            if *learn { training.push((name(file), data)) } else { held_out.push((name(file), data)) }
+            if learn { training.push((name, data)) } else { held_out.push((name, data)) }
         }
 
         let bar = bar("fitting")?;

@@ -164,8 +164,9 @@ pub(crate) fn require_finite(what: &'static str, values: &[f64]) -> Result<(), E
     }
 }
 
-/// Checks that `what` has as many rows as `beside`.
-pub(crate) fn require_rows(
+/// Checks that `what` has as many rows, or columns, as `beside`.
+pub(crate) fn require_same(
+    unit: &'static str,
     what: &'static str,
     found: usize,
     beside: &'static str,
@@ -174,5 +175,5 @@ pub(crate) fn require_rows(
     if found == expected {
         return Ok(());
     }
-    Err(Error::Length { what, found, unit: "rows", beside, expected })
+    Err(Error::Length { what, found, unit, beside, expected })
 }

@@ -3,7 +3,7 @@ Fitting linear heads: [`bradley_terry`] on preference pairs, [`regression`] on r
 */
 
 use crate::cross_validation::{Problem, Progress, held_out};
-use crate::error::{Error, require_finite, require_rows};
+use crate::error::{Error, require_finite, require_same};
 use crate::features::Features;
 use crate::folds::Folds;
 use crate::linear::score;
@@ -129,7 +129,7 @@ impl Fit {
     /// # Errors
     /// Features of another width.
     pub fn scores(&self, features: Features<'_>) -> Result<Vec<f64>, Error> {
-        same_width("features", features.width(), "the head", self.weight.len())?;
+        require_same("columns", "features", features.width(), "the head", self.weight.len())?;
         let wide: Vec<f64> = self.weight.iter().map(|&w| f64::from(w)).collect();
         Ok(features.iter().map(|row| score(row, &wide) + f64::from(self.bias)).collect())
     }
@@ -155,8 +155,8 @@ pub fn bradley_terry(
     rejected: Features<'_>,
     settings: &Settings<'_>,
 ) -> Result<Fit, Error> {
-    same_width("rejected", rejected.width(), "chosen", chosen.width())?;
-    require_rows("rejected", rejected.rows(), "chosen", chosen.rows())?;
+    require_same("columns", "rejected", rejected.width(), "chosen", chosen.width())?;
+    require_same("rows", "rejected", rejected.rows(), "chosen", chosen.rows())?;
     let plan = Plan::new(chosen.rows(), settings)?;
     let progress = plan.progress(settings);
     let problem = BradleyTerry::new(chosen, rejected, &plan.folds, settings.threads, &progress)?;
@@ -179,7 +179,7 @@ pub fn regression(
     targets: &[f64],
     settings: &Settings<'_>,
 ) -> Result<Fit, Error> {
-    require_rows("targets", targets.len(), "features", features.rows())?;
+    require_same("rows", "targets", targets.len(), "features", features.rows())?;
     require_finite("targets", targets)?;
     let plan = Plan::new(features.rows(), settings)?;
     if targets.iter().all(|t| *t == targets[0]) {
@@ -278,16 +278,4 @@ fn choose(trials: &[Trial], choose: Choose, loss: impl Fn(&[Metric; 2]) -> f64) 
         Choose::OneStandardError => trials[best].metrics[1].standard_error,
     };
     losses.iter().position(|&l| l <= losses[best] + slack).unwrap_or(best)
-}
-
-fn same_width(
-    what: &'static str,
-    found: usize,
-    beside: &'static str,
-    expected: usize,
-) -> Result<(), Error> {
-    if found == expected {
-        return Ok(());
-    }
-    Err(Error::Length { what, found, unit: "columns", beside, expected })
 }

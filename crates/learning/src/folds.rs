@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use crate::error::{Error, require_rows};
+use crate::error::{Error, require_same};
 
 /// A split of rows into folds of about equal size, no group in two of them.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ pub(crate) fn members(rows: usize, groups: Option<&[u64]>) -> Result<Vec<Vec<usi
     let Some(groups) = groups else {
         return Ok((0..rows).map(|row| vec![row]).collect());
     };
-    require_rows("groups", groups.len(), "the data", rows)?;
+    require_same("rows", "groups", groups.len(), "the data", rows)?;
     let mut index = HashMap::new();
     let mut members: Vec<Vec<usize>> = Vec::new();
     for (row, group) in groups.iter().enumerate() {

@@ -6,7 +6,7 @@ conversation are not independent, and to count them as such would promise too mu
 go through their influence functions.
 */
 
-use crate::error::{Error, require_finite, require_rows};
+use crate::error::{Error, require_finite, require_same};
 use crate::folds::members;
 
 /// One number about quality.
@@ -30,7 +30,7 @@ pub struct Metric {
 pub fn pairs(chosen: &[f64], rejected: &[f64], groups: Option<&[u64]>) -> Result<[Metric; 2], Error> {
     require_finite("scores of chosen", chosen)?;
     require_finite("scores of rejected", rejected)?;
-    require_rows("scores of rejected", rejected.len(), "scores of chosen", chosen.len())?;
+    require_same("rows", "scores of rejected", rejected.len(), "scores of chosen", chosen.len())?;
     let margins: Vec<f64> = chosen.iter().zip(rejected).map(|(c, r)| c - r).collect();
     margin(&margins, groups)
 }
@@ -59,7 +59,7 @@ pub fn ratings(
 ) -> Result<[Metric; 2], Error> {
     require_finite("predictions", predictions)?;
     require_finite("targets", targets)?;
-    require_rows("predictions", predictions.len(), "targets", targets.len())?;
+    require_same("rows", "predictions", predictions.len(), "targets", targets.len())?;
     let x = standardised("predictions", predictions)?;
     let y = standardised("targets", targets)?;
     let n = targets.len() as f64;

@@ -151,7 +151,7 @@ fn grid_exponent(shaping: &Shaping, samples: &Samples<'_>, nats: f64) -> Result<
 
 /// An exponent beyond which the follower gives nothing but the best responses.
 fn unlimited_exponent(shaping: &Shaping, samples: &Samples<'_>) -> Result<f64, Error> {
-    let odds = UNLIMITED - samples.prior().iter().copied().filter(|&p| p > 0.0).fold(1.0, f64::min).ln();
+    let odds = unlimited_odds(samples);
     // The gap between best and second best in units of the bound. It shrinks as m* rises to the best
     // reward, so it is taken at a bound that has lifted m* all the way, as near as f64 tells.
     let mut c = odds;
@@ -166,6 +166,11 @@ fn unlimited_exponent(shaping: &Shaping, samples: &Samples<'_>) -> Result<f64, E
         c = needed;
     }
     Ok(c)
+}
+
+/// Log-odds beyond which even the least likely response holds all mass against the rest.
+fn unlimited_odds(samples: &Samples<'_>) -> f64 {
+    UNLIMITED - samples.prior().iter().copied().filter(|&p| p > 0.0).fold(1.0, f64::min).ln()
 }
 
 /// Best minus second-best distinct shaped reward, over responses of positive mass.
@@ -183,8 +188,7 @@ fn solve_strength(shaping: &Shaping, samples: &Samples<'_>, nats: f64) -> Result
         return Ok(KlBudget { shaping: *shaping, kl: 0.0, saturated: true });
     };
     let prior = samples.prior();
-    let odds = UNLIMITED - prior.iter().copied().filter(|&p| p > 0.0).fold(1.0, f64::min).ln();
-    let limit = (odds / gap).min(f64::MAX);
+    let limit = (unlimited_odds(samples) / gap).min(f64::MAX);
     let within = |strength: f64| kl(prior, &shaped, strength) <= nats;
     let saturated = within(limit);
     let strength = if saturated { limit } else { bisect(0.0, limit, within) };
