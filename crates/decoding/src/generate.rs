@@ -97,7 +97,7 @@ pub fn generate(
             write(policy, None, prompt, settings, &mut Randomness::new(settings.seed, id, 0), watch)?
         }
         Method::Args => {
-            let guide = need()?.guide()?;
+            let guide = need()?.guide();
             write(
                 policy,
                 Some(guide),

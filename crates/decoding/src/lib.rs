@@ -8,11 +8,11 @@ sample and when to stop. [`Step`] is what happened in one step; a [`Watch`] sees
 
 ```no_run
 use stackelberg_decoding::{Method, Settings, generate};
-use stackelberg_engine::{Checkpoint, DType, Reward};
+use stackelberg_engine::{Checkpoint, Dtype, Reward};
 use stackelberg_shaping::{Rule, Shaping};
 
-let policy = Checkpoint::load("SmolLM2-135M-Instruct".as_ref(), DType::BF16)?;
-let reward = Reward::load("harmless.safetensors".as_ref(), &policy, DType::BF16)?;
+let policy = Checkpoint::load("SmolLM2-135M-Instruct".as_ref(), Dtype::Bf16)?;
+let reward = Reward::load("harmless.safetensors".as_ref(), &policy, Dtype::Bf16)?;
 let prompt = policy.tokenizer.encode("\n\nHuman: Hello!\n\nAssistant:", true)?;
 let shaping = Shaping { rule: Rule::SrsStd, strength: 1.0, bound: 4.0, alpha: 2.0, ..Shaping::default() };
 let settings = Settings { method: Method::Args, shaping, ..Settings::default() };

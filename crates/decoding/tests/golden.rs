@@ -5,14 +5,14 @@ use std::sync::OnceLock;
 
 use serde::Deserialize;
 use stackelberg_decoding::{Generation, Method, Settings, Step, Watch, generate};
-use stackelberg_engine::{Checkpoint, DType, Reward, source};
+use stackelberg_engine::{Checkpoint, Dtype, Reward, source};
 use stackelberg_shaping::{Budget, Rule, Shaping};
 
 fn policy() -> &'static Checkpoint {
     static POLICY: OnceLock<Checkpoint> = OnceLock::new();
     POLICY.get_or_init(|| {
         let path = source::resolve("smollm2-135m", &|_| ()).unwrap();
-        Checkpoint::load(&path, DType::F32).unwrap()
+        Checkpoint::load(&path, Dtype::F32).unwrap()
     })
 }
 
@@ -32,7 +32,7 @@ fn reward() -> &'static Reward {
         bytes.extend_from_slice(header.as_bytes());
         bytes.extend(weight.iter().flat_map(|w| w.to_le_bytes()));
         std::fs::write(&path, bytes).unwrap();
-        Reward::load(&path, policy(), DType::F32).unwrap()
+        Reward::load(&path, policy(), Dtype::F32).unwrap()
     })
 }
 

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use serde_json::json;
 use stackelberg_decoding::{Generation, Method, Settings, Step, Watch, generate};
-use stackelberg_engine::{Checkpoint, DType, Reward};
+use stackelberg_engine::{Checkpoint, Dtype, Reward};
 use stackelberg_shaping::{Budget, Rule, Shaping};
 use tiny::{D, Tiny};
 
@@ -30,8 +30,8 @@ fn parts() -> &'static (Checkpoint, [Reward; 2]) {
         bytes.extend(weights);
         std::fs::write(at("head.safetensors"), bytes).unwrap();
 
-        let policy = Checkpoint::load(&at("policy"), DType::F32).unwrap();
-        let load = |name: &str| Reward::load(&at(name), &policy, DType::F32).unwrap();
+        let policy = Checkpoint::load(&at("policy"), Dtype::F32).unwrap();
+        let load = |name: &str| Reward::load(&at(name), &policy, Dtype::F32).unwrap();
         let rewards = [load("head.safetensors"), load("reward")];
         (policy, rewards)
     })
@@ -159,7 +159,7 @@ fn a_broken_reward_is_named() {
     let (policy, _) = parts();
     let folder = tempfile::tempdir().unwrap();
     Tiny { labels: Some(1), broken_score: true, ..Tiny::default() }.write(folder.path());
-    let reward = Reward::load(folder.path(), policy, DType::F32).unwrap();
+    let reward = Reward::load(folder.path(), policy, Dtype::F32).unwrap();
     let settings = Settings { skip: false, ..Settings::default() };
     let error =
         generate(policy, Some(&reward), &[4, 9], "p", &settings, &mut ()).unwrap_err().to_string();

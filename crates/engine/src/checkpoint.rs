@@ -3,13 +3,13 @@
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use candle_core::DType;
 use candle_core::quantized::gguf_file::Content;
 use sha2::{Digest, Sha256};
 
 use crate::chat::{ChatTemplate, Prompt};
 use crate::error::{Error, Result};
-use crate::model::{Model, OneOrMany, Weights, as_u64, weight_files};
+use crate::model::{Model, OneOrMany, as_u64, open, weight_files};
+use crate::kernel::Dtype;
 use crate::reward::TextFormat;
 use crate::tokenizer::Tokenizer;
 
@@ -34,9 +34,15 @@ impl Checkpoint {
     ///
     /// # Errors
     /// As [`Model::load`]; and a missing or malformed tokenizer.
-    pub fn load(path: &Path, dtype: DType) -> Result<Self> {
-        let (tokenizer, template, extra_eos) = if path.is_dir() { hf(path)? } else { gguf(path)? };
-        let model = Model::load(path, dtype)?;
+    pub fn load(path: &Path, dtype: Dtype) -> Result<Self> {
+        let ((tokenizer, template, extra_eos), (architecture, weights)) = match path.is_dir() {
+            true => (hf(path)?, open(path)?),
+            false => {
+                let opened = open(path)?;
+                (gguf(path, opened.0.gguf.as_ref())?, opened)
+            }
+        };
+        let model = Model::assemble(architecture, &weights, dtype)?;
         let fingerprint = fingerprint(path)?;
         let mut eos = model.config().eos.clone();
         eos.extend(extra_eos);
@@ -111,9 +117,8 @@ fn optional_json(path: &Path) -> Result<serde_json::Value> {
     serde_json::from_str(&text).map_err(|e| Error::invalid(path, e))
 }
 
-fn gguf(path: &Path) -> Result<Parts> {
-    let weights = Weights::open_gguf(path)?;
-    let Weights::Gguf { content, .. } = &weights else { unreachable!("just opened as GGUF") };
+fn gguf(path: &Path, content: Option<&Content>) -> Result<Parts> {
+    let content = content.ok_or_else(|| Error::invalid(path, "no GGUF file"))?;
     let beside = path.with_file_name("tokenizer.json");
     let tokenizer = match beside.is_file() {
         true => Tokenizer::from_file(&beside)?,

@@ -72,6 +72,28 @@ pub enum Error {
     #[error("no tokens: a prompt must hold at least one")]
     NoTokens,
 
+    /// Hidden states of another width than the reward reads.
+    #[error("hidden states of width {found}, where the reward reads {expected}")]
+    Width {
+        /// Their width.
+        found: usize,
+        /// The reward's.
+        expected: usize,
+    },
+
+    /// A branch that is not there, or no longer behind this prefix.
+    #[error("branch {chosen} of {tokens}, run behind {behind} tokens, does not fit a prefix of {len}")]
+    NoBranch {
+        /// The branch asked for.
+        chosen: usize,
+        /// How many there are.
+        tokens: usize,
+        /// Tokens that they were run behind.
+        behind: usize,
+        /// Tokens of the prefix.
+        len: usize,
+    },
+
     /// A token that the vocabulary does not have.
     #[error("token {token} is outside the vocabulary of {vocabulary}")]
     Token {

@@ -13,9 +13,9 @@ Causal language models that look ahead: one forward of many candidate tokens ove
 The engine knows nothing of shaping, sampling or prompts' files.
 
 ```no_run
-use stackelberg_engine::{Checkpoint, DType};
+use stackelberg_engine::{Checkpoint, Dtype};
 
-let policy = Checkpoint::load("SmolLM2-135M-Instruct".as_ref(), DType::BF16)?;
+let policy = Checkpoint::load("SmolLM2-135M-Instruct".as_ref(), Dtype::Bf16)?;
 let tokens = policy.tokenizer.encode("The moon is made of", true)?;
 let (mut prefix, hidden) = policy.model.prefill(&tokens)?; // hidden: [n, d]
 let last = hidden.narrow(0, tokens.len() - 1, 1)?;
@@ -41,10 +41,11 @@ pub mod source;
 mod tokenizer;
 
 pub use cache::{Branches, Prefix};
-pub use candle_core::{DType, Tensor};
+pub use candle_core::Tensor;
 pub use chat::{ChatTemplate, Message, Prompt};
 pub use checkpoint::{Checkpoint, fingerprint};
 pub use error::{Error, Result};
+pub use kernel::Dtype;
 pub use model::Model;
 pub use reward::Reward;
 pub use tokenizer::{TextStream, Tokenizer};

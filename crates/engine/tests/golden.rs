@@ -3,13 +3,13 @@
 use std::sync::OnceLock;
 
 use serde::Deserialize;
-use stackelberg_engine::{Checkpoint, DType, Tensor, source};
+use stackelberg_engine::{Checkpoint, Dtype, Tensor, source};
 
 fn policy() -> &'static Checkpoint {
     static POLICY: OnceLock<Checkpoint> = OnceLock::new();
     POLICY.get_or_init(|| {
         let path = source::resolve("smollm2-135m", &|_| ()).unwrap();
-        Checkpoint::load(&path, DType::F32).unwrap()
+        Checkpoint::load(&path, Dtype::F32).unwrap()
     })
 }
 

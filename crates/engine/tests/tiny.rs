@@ -7,9 +7,9 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::json;
-use stackelberg_engine::model::{Segment, Shape};
+use stackelberg_engine::model::Segment;
 use stackelberg_engine::reward::Head;
-use stackelberg_engine::{Checkpoint, DType, Message, Prompt, Reward, Tensor, reward::TextFormat};
+use stackelberg_engine::{Checkpoint, Dtype, Message, Prompt, Reward, Tensor, reward::TextFormat};
 use tempfile::TempDir;
 use tiny::{D, Tiny, VOCABULARY};
 
@@ -20,7 +20,7 @@ fn written(tiny: &Tiny) -> TempDir {
 }
 
 fn load(tiny: &Tiny) -> Checkpoint {
-    Checkpoint::load(written(tiny).path(), DType::F32).unwrap()
+    Checkpoint::load(written(tiny).path(), Dtype::F32).unwrap()
 }
 
 fn rows(tensor: &Tensor) -> Vec<Vec<f32>> {
@@ -56,18 +56,19 @@ fn branch_extend_and_forward_agree_with_reading_it_all() {
         close(&rows(&branches.hidden)[i], &rows(&whole)[7]);
     }
     // Several prefixes, several shapes, one forward.
-    let (other, _) = model.prefill(&TEXT[..3]).unwrap();
-    let empty = model.empty().unwrap();
+    let (mut other, _) = model.prefill(&TEXT[..3]).unwrap();
+    let mut empty = model.empty();
     let out = model
-        .forward(&[
-            Segment { prefix: &other, tokens: &TEXT[3..], shape: Shape::Sequence },
-            Segment { prefix: &prefix, tokens: &candidates, shape: Shape::Branches },
-            Segment { prefix: &empty, tokens: &TEXT, shape: Shape::Sequence },
+        .forward(&mut [
+            Segment::Read(&mut other, &TEXT[3..]),
+            Segment::Branch(&prefix, &candidates),
+            Segment::Read(&mut empty, &TEXT),
         ])
         .unwrap();
-    close(&rows(&out[0].hidden)[3], &rows(&hidden)[6]);
-    close(&rows(&out[1].hidden)[4], &rows(&branches.hidden)[4]);
-    close(&rows(&out[2].hidden)[6], &rows(&hidden)[6]);
+    assert_eq!(rows(&out[0].hidden)[3], rows(&hidden)[6]);
+    assert_eq!(rows(&out[1].hidden)[4], rows(&branches.hidden)[4]);
+    assert_eq!(rows(&out[2].hidden)[6], rows(&hidden)[6]);
+    assert_eq!((other.tokens(), empty.tokens()), (&TEXT[..], &TEXT[..]));
 }
 
 #[test]
@@ -86,7 +87,7 @@ fn a_committed_branch_is_read() {
     let read = model.prefill(&[prefix.tokens(), &[11]].concat()).unwrap().1;
     close(&rows(&ahead.hidden)[0], &rows(&read)[307]);
     assert_eq!(whole.dims(), [307, D]);
-    let fork = prefix.fork().unwrap();
+    let fork = prefix.clone();
     model.extend(&mut prefix, &[1]).unwrap();
     assert_eq!((fork.len(), prefix.len()), (307, 308));
 }
@@ -102,8 +103,8 @@ fn shards_are_one_model() {
 #[test]
 fn bf16_is_near() {
     let folder = written(&Tiny::default());
-    let exact = Checkpoint::load(folder.path(), DType::F32).unwrap();
-    let half = Checkpoint::load(folder.path(), DType::BF16).unwrap();
+    let exact = Checkpoint::load(folder.path(), Dtype::F32).unwrap();
+    let half = Checkpoint::load(folder.path(), Dtype::Bf16).unwrap();
     let hidden = |checkpoint: &Checkpoint| rows(&checkpoint.model.prefill(&TEXT).unwrap().1).concat();
     let off = hidden(&exact).iter().zip(hidden(&half)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(off > 1e-5 && off < 0.1, "{off}");
@@ -136,8 +137,8 @@ fn llama_3_stretches_low_frequencies_only() {
 fn a_causal_reward_model_scores_candidates_as_whole_texts() {
     let policy = load(&Tiny::default());
     let folder = written(&Tiny { seed: 5, labels: Some(1), ..Tiny::default() });
-    let reward = Reward::load(folder.path(), &policy, DType::F32).unwrap();
-    let mut guide = reward.guide().unwrap();
+    let reward = Reward::load(folder.path(), &policy, Dtype::F32).unwrap();
+    let mut guide = reward.guide();
     assert!(!guide.needs_policy());
     guide.read(&TEXT);
     let mut text = TEXT.to_vec();
@@ -162,7 +163,7 @@ fn end_of_text_and_templates() {
         "{% for m in messages %}\n  {{ bos_token }} {{ m['role'].upper() }} {{ m.content.strip() }}\n{% endfor %}\n{% if add_generation_prompt %}w4{% endif %}"});
     fs::write(folder.path().join("tokenizer_config.json"), settings.to_string()).unwrap();
     fs::write(folder.path().join("generation_config.json"), r#"{"eos_token_id": 9}"#).unwrap();
-    let checkpoint = Checkpoint::load(folder.path(), DType::F32).unwrap();
+    let checkpoint = Checkpoint::load(folder.path(), Dtype::F32).unwrap();
     assert_eq!(checkpoint.eos, [2, 3, 7, 9]);
     let prompt = Prompt::Text(" w5 ".into());
     let text = checkpoint.lay_out(&prompt, Some("w6"), TextFormat::Chat).unwrap();
@@ -173,7 +174,7 @@ fn end_of_text_and_templates() {
     assert_eq!(raw, "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:");
 
     fs::write(folder.path().join("chat_template.jinja"), "{{ raise_exception('no') }}").unwrap();
-    let refuses = Checkpoint::load(folder.path(), DType::F32).unwrap();
+    let refuses = Checkpoint::load(folder.path(), Dtype::F32).unwrap();
     let error = refuses.lay_out(&prompt, None, TextFormat::Chat).unwrap_err().to_string();
     assert!(error.starts_with("chat template: ") && error.contains("no"), "{error}");
     let without =
@@ -183,7 +184,7 @@ fn end_of_text_and_templates() {
 
 #[track_caller]
 fn refused(folder: &Path) -> String {
-    let Err(error) = Checkpoint::load(folder, DType::F32) else { panic!("was loaded") };
+    let Err(error) = Checkpoint::load(folder, Dtype::F32) else { panic!("was loaded") };
     let error = error.to_string();
     assert_eq!(error.lines().count(), 1, "{error}");
     error.replace(&folder.display().to_string(), "F")
@@ -247,7 +248,7 @@ fn broken_checkpoints_are_named() {
         b"GGUF\x03\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff",
     ] {
         fs::write(&gguf, bytes).unwrap();
-        let Err(error) = Checkpoint::load(&gguf, DType::F32) else { panic!("was loaded") };
+        let Err(error) = Checkpoint::load(&gguf, Dtype::F32) else { panic!("was loaded") };
         assert!(error.to_string().contains("x.gguf: not a whole GGUF file ("), "{error}");
     }
 }
@@ -256,7 +257,7 @@ fn broken_checkpoints_are_named() {
 fn rewards_that_do_not_fit_are_named() {
     let policy = load(&Tiny::default());
     let refused = |path: &Path| {
-        let Err(error) = Reward::load(path, &policy, DType::F32) else { panic!("was loaded") };
+        let Err(error) = Reward::load(path, &policy, Dtype::F32) else { panic!("was loaded") };
         error.to_string().replace(&path.display().to_string(), "F")
     };
     let language_model = written(&Tiny::default());

@@ -72,7 +72,7 @@ fn of_set(policy: &Checkpoint, set: &[Vec<u32>]) -> Result<Vec<f32>, Error> {
     }
     let (prefix, _) = policy.model.prefill(&first[..common])?;
     for text in set {
-        let mut prefix = prefix.fork()?;
+        let mut prefix = prefix.clone();
         rows.extend(last(&policy.model.extend(&mut prefix, &text[common..])?)?);
     }
     Ok(rows)

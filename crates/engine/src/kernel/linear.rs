@@ -1,70 +1,129 @@
-//! The packed linear layer: `y = x Wᵀ` for few rows, at the speed at which the weights can be read.
+//! The packed linear layer: `y = x Wᵀ` for few rows, at the speed at which the weights can be read. What
+//! comes right before and after it (norm, gate, residual) is done on the way.
 
-use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, bail};
-use half::bf16;
-use rayon::prelude::*;
+use std::cell::RefCell;
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::sync::Mutex;
 
-use super::Variant;
+use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Storage, Tensor, bail};
 
-/// Outputs per panel: two AVX-512 registers, four AVX2 ones.
-const LANES: usize = 32;
+use super::elementwise::{norm, silu, vectorised};
+use super::tile::{self, LANES, Pair, Weight};
+use super::{Variant, int8, threads};
 
-/// Weights of a linear layer `[n, k]`, kept once, in panels `[n / 32][k][32]`: 32 outputs at a time lie
-/// side by side, so that one pass over memory serves every row of the input.
+/// What weights are kept as; sums are always f32.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Dtype {
+    /// 32 bits: exact.
+    F32,
+    /// bfloat16; the inputs of a layer are rounded to it too.
+    #[default]
+    Bf16,
+    /// Blocks of 32 int8 with a scale (Q8_0 of GGUF); the inputs of a layer are rounded likewise.
+    Int8,
+}
+
+/// Weights of a linear layer `[n, k]`, laid out once in panels of 32 outputs that lie side by side, so that
+/// one pass over memory serves every row of the input.
 pub struct Packed {
     weights: Weights,
     n: usize,
     k: usize,
     variant: Variant,
+    /// Weight and epsilon of the RMS norm that comes first.
+    norm: Option<(Vec<f32>, f32)>,
+    /// Outputs of a gated layer.
+    gated: Option<usize>,
 }
 
 enum Weights {
     F32(Vec<f32>),
-    Bf16(Vec<bf16>),
+    Bf16(Vec<Pair>),
+    Int8(int8::Weights),
 }
 
+/// Fills in some rows of a matrix, `[rows, k]`.
+pub trait Rows<E>: Fn(Range<usize>, &mut [f32]) -> std::result::Result<(), E> + Sync {}
+impl<E, F: Fn(Range<usize>, &mut [f32]) -> std::result::Result<(), E> + Sync> Rows<E> for F {}
+
 impl Packed {
-    /// Packs rows one after the other: `rows` yields `n` rows of `k` weights.
+    /// A layer of `n` outputs and `k` inputs, whose rows `rows` gives, a panel at a time, on several threads.
     ///
     /// # Errors
-    /// A dtype other than f32 and bf16; a source whose size is not `n * k`.
-    pub fn new(source: &[f32], n: usize, k: usize, dtype: DType) -> Result<Self> {
-        Self::with_variant(source, n, k, dtype, Variant::detect())
+    /// What `rows` says.
+    pub fn new<E: Send>(
+        n: usize,
+        k: usize,
+        dtype: Dtype,
+        rows: impl Rows<E>,
+    ) -> std::result::Result<Self, E> {
+        Self::with_variant(n, k, dtype, Variant::detect(), rows)
+    }
+
+    /// A gated layer: `silu(x Gᵀ) * (x Uᵀ)` with `n` outputs.
+    ///
+    /// # Errors
+    /// What `gate` and `up` say.
+    pub fn gated<E: Send>(
+        n: usize,
+        k: usize,
+        dtype: Dtype,
+        gate: impl Rows<E>,
+        up: impl Rows<E>,
+    ) -> std::result::Result<Self, E> {
+        // A panel of the gate, then one of up, in turns.
+        let rows = |rows: Range<usize>, to: &mut [f32]| {
+            let (panel, from) = (rows.start / LANES, rows.start / LANES / 2 * LANES);
+            let real = from..(from + LANES).min(n);
+            let to = &mut to[..real.len() * k];
+            if panel % 2 == 0 { gate(real, to) } else { up(real, to) }
+        };
+        let mut layer = Self::new(2 * n.next_multiple_of(LANES), k, dtype, rows)?;
+        layer.gated = Some(n);
+        Ok(layer)
     }
 
     /// The same for one set of instructions, which the processor must have.
     ///
     /// # Errors
-    /// As [`Packed::new`], and a variant that this processor lacks.
-    pub fn with_variant(
-        source: &[f32],
+    /// What `rows` says.
+    ///
+    /// # Panics
+    /// If this processor lacks the variant.
+    pub fn with_variant<E: Send>(
         n: usize,
         k: usize,
-        dtype: DType,
+        dtype: Dtype,
         variant: Variant,
-    ) -> Result<Self> {
-        if source.len() != n * k {
-            bail!("{} weights do not make a matrix of {n} by {k}", source.len());
-        }
-        if !Variant::available().contains(&variant) {
-            bail!("this processor has no {variant:?}");
-        }
+        rows: impl Rows<E>,
+    ) -> std::result::Result<Self, E> {
+        assert!(Variant::available().contains(&variant), "this processor has no {variant:?}");
+        let (panels, steps, blocks) = (n.div_ceil(LANES), k.div_ceil(2), k.div_ceil(int8::BLOCK));
         let weights = match dtype {
-            DType::F32 => Weights::F32(pack(source, n, k, |x| x)),
-            DType::BF16 => Weights::Bf16(pack(source, n, k, bf16::from_f32)),
-            other => bail!("weights are kept as f32 or bf16, not {other:?}"),
+            Dtype::F32 => Weights::F32(pack(n, k, steps, panels, rows)?),
+            Dtype::Bf16 => Weights::Bf16(pack(n, k, steps, panels, rows)?),
+            Dtype::Int8 => {
+                let mut weights = int8::Weights::new(panels, blocks);
+                each_panel(weights.panels_mut(blocks), n, k, rows, |(quads, scales), lane, row| {
+                    int8::put(quads, scales, lane, row);
+                })?;
+                Weights::Int8(weights)
+            }
         };
-        Ok(Self { weights, n, k, variant })
+        Ok(Self { weights, n, k, variant, norm: None, gated: None })
+    }
+
+    /// The same layer behind an RMS norm with weight `[k]`.
+    pub fn after_norm(mut self, weight: Vec<f32>, eps: f32) -> Self {
+        assert_eq!(weight.len(), self.k, "a norm has one weight per input");
+        self.norm = Some((weight, eps));
+        self
     }
 
     /// Outputs.
-    pub fn n(&self) -> usize {
-        self.n
-    }
-
-    /// Inputs.
-    pub fn k(&self) -> usize {
-        self.k
+    pub fn outputs(&self) -> usize {
+        self.gated.unwrap_or(self.n)
     }
 
     /// Bytes of memory held.
@@ -72,304 +131,300 @@ impl Packed {
         match &self.weights {
             Weights::F32(w) => size_of_val(&w[..]),
             Weights::Bf16(w) => size_of_val(&w[..]),
+            Weights::Int8(w) => w.bytes(),
         }
     }
 
-    /// One row of the matrix, `[k]`: the layer also serves as an embedding table.
-    pub fn row(&self, row: usize) -> Vec<f32> {
-        let start = row / LANES * LANES * self.k + row % LANES;
+    /// Writes one row of the matrix, `[k]`: the layer also serves as an embedding table.
+    pub fn row(&self, row: usize, to: &mut [f32]) {
+        let steps = self.k.div_ceil(2);
         match &self.weights {
-            Weights::F32(w) => w[start..].iter().step_by(LANES).take(self.k).copied().collect(),
-            Weights::Bf16(w) => {
-                w[start..].iter().step_by(LANES).take(self.k).map(|x| x.to_f32()).collect()
+            Weights::F32(w) => unpack(w, row, steps, to),
+            Weights::Bf16(w) => unpack(w, row, steps, to),
+            Weights::Int8(w) => {
+                let blocks = self.k.div_ceil(int8::BLOCK);
+                to.iter_mut().zip(w.row(row, blocks)).for_each(|(to, w)| *to = w);
             }
         }
     }
 
-    /// `y = x Wᵀ`: x `[m, k]` to y `[m, n]`, row by row in memory.
-    pub fn apply(&self, x: &[f32], m: usize) -> Vec<f32> {
-        assert_eq!(x.len(), m * self.k, "x must be m by k");
-        if m == 0 {
-            return Vec::new();
-        }
-        let panels = self.n.div_ceil(LANES);
-        // [panels][m][32]: each thread owns the panels it computes.
-        let mut out = vec![0f32; panels * m * LANES];
-        // A few tasks per thread even out what other processes take from the cores.
-        let per_task = panels.div_ceil(4 * rayon::current_num_threads()).max(1);
-        let work = |(task, chunk): (usize, &mut [f32])| {
-            for (i, y) in chunk.chunks_mut(m * LANES).enumerate() {
-                self.panel(task * per_task + i, x, m, y);
-            }
-        };
-        out.par_chunks_mut(per_task * m * LANES).enumerate().for_each(work);
-        if m == 1 {
-            out.truncate(self.n);
-            return out;
-        }
-        let mut y = vec![0f32; m * self.n];
-        y.par_chunks_mut(self.n).enumerate().for_each(|(row, y)| {
-            for (p, lanes) in y.chunks_mut(LANES).enumerate() {
-                let from = (p * m + row) * LANES;
-                lanes.copy_from_slice(&out[from..from + lanes.len()]);
-            }
-        });
-        y
-    }
-
-    /// 32 outputs of every row.
-    fn panel(&self, panel: usize, x: &[f32], m: usize, y: &mut [f32]) {
-        let (k, range) = (self.k, panel * LANES * self.k..(panel + 1) * LANES * self.k);
-        match &self.weights {
-            Weights::F32(w) => rows(self.variant, &w[range], x, m, k, y),
-            Weights::Bf16(w) => rows(self.variant, &w[range], x, m, k, y),
-        }
-    }
-}
-
-fn pack<T: Copy + Default + Send + Sync>(
-    source: &[f32],
-    n: usize,
-    k: usize,
-    convert: impl Fn(f32) -> T + Sync,
-) -> Vec<T> {
-    let mut packed = vec![T::default(); n.div_ceil(LANES) * LANES * k];
-    packed.par_chunks_mut(LANES * k).enumerate().for_each(|(panel, to)| {
-        for lane in 0..LANES.min(n - panel * LANES) {
-            let row = &source[(panel * LANES + lane) * k..][..k];
-            for (i, &weight) in row.iter().enumerate() {
-                to[i * LANES + lane] = convert(weight);
-            }
-        }
-    });
-    packed
-}
-
-/// A type that weights are kept in.
-trait Weight: Copy + Send + Sync {
-    fn to_f32(self) -> f32;
-
-    /// 16 weights from `p` on.
-    ///
-    /// # Safety
-    /// `p` must be valid for reading 16 values; the processor must have AVX-512 F and BW.
-    #[cfg(target_arch = "x86_64")]
-    unsafe fn load16(p: *const Self) -> std::arch::x86_64::__m512;
-
-    /// 8 weights from `p` on.
-    ///
-    /// # Safety
-    /// `p` must be valid for reading 8 values; the processor must have AVX2.
-    #[cfg(target_arch = "x86_64")]
-    unsafe fn load8(p: *const Self) -> std::arch::x86_64::__m256;
-}
-
-impl Weight for f32 {
-    fn to_f32(self) -> f32 {
-        self
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw")]
-    unsafe fn load16(p: *const Self) -> std::arch::x86_64::__m512 {
-        // SAFETY: the caller vouches for 16 values; the load needs no alignment.
-        unsafe { std::arch::x86_64::_mm512_loadu_ps(p) }
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[inline]
-    #[target_feature(enable = "avx2,fma")]
-    unsafe fn load8(p: *const Self) -> std::arch::x86_64::__m256 {
-        // SAFETY: the caller vouches for 8 values; the load needs no alignment.
-        unsafe { std::arch::x86_64::_mm256_loadu_ps(p) }
-    }
-}
-
-impl Weight for bf16 {
-    fn to_f32(self) -> f32 {
-        f32::from_bits(u32::from(self.to_bits()) << 16)
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw")]
-    unsafe fn load16(p: *const Self) -> std::arch::x86_64::__m512 {
-        use std::arch::x86_64::*;
-        // SAFETY: the caller vouches for 16 values of two bytes; the load needs no alignment.
-        let halves = unsafe { _mm256_loadu_si256(p.cast()) };
-        _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16))
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[inline]
-    #[target_feature(enable = "avx2,fma")]
-    unsafe fn load8(p: *const Self) -> std::arch::x86_64::__m256 {
-        use std::arch::x86_64::*;
-        // SAFETY: the caller vouches for 8 values of two bytes; the load needs no alignment.
-        let halves = unsafe { _mm_loadu_si128(p.cast()) };
-        _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16))
-    }
-}
-
-/// One panel `[k][32]` against all `m` rows of x `[m, k]`, into y `[m][32]`.
-fn rows<T: Weight>(variant: Variant, w: &[T], x: &[f32], m: usize, k: usize, y: &mut [f32]) {
-    assert!(w.len() == k * LANES && x.len() == m * k && y.len() == m * LANES);
-    match variant {
-        Variant::Portable => portable(w, x, k, y),
-        #[cfg(target_arch = "x86_64")]
-        Variant::Avx512 => {
-            let block = |row: usize, rows: usize, y: &mut [f32]| {
-                let x = &x[row * k..(row + rows) * k];
-                // SAFETY: `Packed` is only made with variants that the processor has; lengths as above.
-                unsafe {
-                    match rows {
-                        1 => avx512::<T, 1>(w, x, k, y),
-                        2 => avx512::<T, 2>(w, x, k, y),
-                        3 => avx512::<T, 3>(w, x, k, y),
-                        4 => avx512::<T, 4>(w, x, k, y),
-                        5 => avx512::<T, 5>(w, x, k, y),
-                        6 => avx512::<T, 6>(w, x, k, y),
-                        7 => avx512::<T, 7>(w, x, k, y),
-                        8 => avx512::<T, 8>(w, x, k, y),
-                        9 => avx512::<T, 9>(w, x, k, y),
-                        10 => avx512::<T, 10>(w, x, k, y),
-                        11 => avx512::<T, 11>(w, x, k, y),
-                        _ => avx512::<T, 12>(w, x, k, y),
-                    }
-                }
-            };
-            blocks(m, 12, y, block);
-        }
-        #[cfg(target_arch = "x86_64")]
-        Variant::Avx2 => {
-            let block = |row: usize, rows: usize, y: &mut [f32]| {
-                let x = &x[row * k..(row + rows) * k];
-                // SAFETY: `Packed` is only made with variants that the processor has; lengths as above.
-                unsafe {
-                    match rows {
-                        1 => avx2::<T, 1>(w, x, k, y),
-                        2 => avx2::<T, 2>(w, x, k, y),
-                        _ => avx2::<T, 3>(w, x, k, y),
-                    }
-                }
-            };
-            blocks(m, 3, y, block);
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        _ => portable(w, x, k, y),
-    }
-}
-
-/// Cuts `m` rows into blocks of at most `most`, as even as can be.
-#[cfg(target_arch = "x86_64")]
-fn blocks(m: usize, most: usize, y: &mut [f32], mut block: impl FnMut(usize, usize, &mut [f32])) {
-    let count = m.div_ceil(most);
-    let mut row = 0;
-    for i in 0..count {
-        let rows = (m - row).div_ceil(count - i);
-        block(row, rows, &mut y[row * LANES..(row + rows) * LANES]);
-        row += rows;
-    }
-}
-
-/// What all variants compute.
-fn portable<T: Weight>(w: &[T], x: &[f32], k: usize, y: &mut [f32]) {
-    for (x, y) in x.chunks_exact(k).zip(y.chunks_exact_mut(LANES)) {
-        let mut sum = [0f32; LANES];
-        for (x, w) in x.iter().zip(w.chunks_exact(LANES)) {
-            for (sum, w) in sum.iter_mut().zip(w) {
-                *sum += x * w.to_f32();
-            }
-        }
-        y.copy_from_slice(&sum);
-    }
-}
-
-/// # Safety
-/// The processor must have AVX-512 F and BW; `w` holds `k * 32` weights, `x` `M * k`, `y` `M * 32`.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn avx512<T: Weight, const M: usize>(w: &[T], x: &[f32], k: usize, y: &mut [f32]) {
-    use std::arch::x86_64::*;
-    let (w, x, y) = (w.as_ptr(), x.as_ptr(), y.as_mut_ptr());
-    let mut sum = [[_mm512_setzero_ps(); 2]; M];
-    for i in 0..k {
-        // SAFETY: i < k, so 32 weights lie there and each of the M rows has an i-th input.
-        unsafe {
-            let (w0, w1) = (T::load16(w.add(i * LANES)), T::load16(w.add(i * LANES + 16)));
-            for (row, sum) in sum.iter_mut().enumerate() {
-                let x = _mm512_set1_ps(*x.add(row * k + i));
-                sum[0] = _mm512_fmadd_ps(x, w0, sum[0]);
-                sum[1] = _mm512_fmadd_ps(x, w1, sum[1]);
-            }
-        }
-    }
-    for (row, sum) in sum.iter().enumerate() {
-        // SAFETY: y has 32 places for each of the M rows.
-        unsafe {
-            _mm512_storeu_ps(y.add(row * LANES), sum[0]);
-            _mm512_storeu_ps(y.add(row * LANES + 16), sum[1]);
-        }
-    }
-}
-
-/// # Safety
-/// The processor must have AVX2 and FMA; `w` holds `k * 32` weights, `x` `M * k`, `y` `M * 32`.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn avx2<T: Weight, const M: usize>(w: &[T], x: &[f32], k: usize, y: &mut [f32]) {
-    use std::arch::x86_64::*;
-    let (w, x, y) = (w.as_ptr(), x.as_ptr(), y.as_mut_ptr());
-    // By part first: the loads of a part serve every row.
-    let mut sum = [[_mm256_setzero_ps(); M]; 4];
-    for i in 0..k {
-        // SAFETY: i < k, so 32 weights lie there and each of the M rows has an i-th input.
-        unsafe {
-            let x: [__m256; M] = std::array::from_fn(|row| _mm256_set1_ps(*x.add(row * k + i)));
-            for (part, sum) in sum.iter_mut().enumerate() {
-                let w = T::load8(w.add(i * LANES + part * 8));
-                for (x, sum) in x.iter().zip(sum) {
-                    *sum = _mm256_fmadd_ps(*x, w, *sum);
-                }
-            }
-        }
-    }
-    for (part, sum) in sum.iter().enumerate() {
-        for (row, sum) in sum.iter().enumerate() {
-            // SAFETY: y has 32 places for each of the M rows.
-            unsafe { _mm256_storeu_ps(y.add(row * LANES + part * 8), *sum) }
-        }
-    }
-}
-
-/// The layer as a candle operation on a contiguous f32 tensor `[m, k]`.
-struct Apply<'a>(&'a Packed);
-
-impl CustomOp1 for Apply<'_> {
-    fn name(&self) -> &'static str {
-        "packed-linear"
-    }
-
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let Some((start, end)) = layout.contiguous_offsets() else {
-            bail!("packed-linear: not contiguous")
-        };
-        let (m, k) = layout.shape().dims2()?;
-        if k != self.0.k {
-            bail!("packed-linear: {k} inputs where {} are expected", self.0.k);
-        }
-        let x = &storage.as_slice::<f32>()?[start..end];
-        Ok((CpuStorage::F32(self.0.apply(x, m)), Shape::from((m, self.0.n))))
-    }
-}
-
-impl Packed {
-    /// `y = x Wᵀ` on tensors: x `[m, k]` f32 to y `[m, n]` f32.
+    /// `y = x Wᵀ` (or its gated form), behind the norm if there is one: x `[m, k]` to y `[m, outputs]`.
     ///
     /// # Errors
     /// Another shape, dtype or device.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        x.contiguous()?.apply_op1_no_bwd(&Apply(self))
+        let m = self.rows_of(x)?;
+        let mut y = vec![0f32; m * self.outputs()];
+        with_slice(x, |x| self.apply(x, &mut y, false))?;
+        Tensor::from_vec(y, (m, self.outputs()), x.device())
+    }
+
+    /// `y += x Wᵀ`, in place: x `[m, k]`, y `[m, outputs]`.
+    ///
+    /// # Errors
+    /// Another shape, dtype or device.
+    pub fn add_to(&self, y: &Tensor, x: &Tensor) -> Result<()> {
+        let m = self.rows_of(x)?;
+        if y.dims() != [m, self.outputs()] {
+            bail!("packed-linear: {:?} where [{m}, {}] is expected", y.dims(), self.outputs());
+        }
+        y.inplace_op2(x, &AddTo(self))
+    }
+
+    fn rows_of(&self, x: &Tensor) -> Result<usize> {
+        match x.dims2()? {
+            (m, k) if k == self.k => Ok(m),
+            (_, k) => bail!("packed-linear: {k} inputs where {} are expected", self.k),
+        }
+    }
+
+    /// The layer on slices: y is overwritten or, if `add`, added to.
+    pub fn apply(&self, x: &[f32], y: &mut [f32], add: bool) {
+        let (m, width) = (x.len() / self.k, self.outputs());
+        assert!(x.len() == m * self.k && y.len() == m * width, "x must be m by k, y m by outputs");
+        if m == 0 {
+            return;
+        }
+        let input = self.prepare(x, m);
+        let output = Output::new(y, width);
+        let panels = width.div_ceil(LANES);
+        // Handing out a task costs little, but not nothing.
+        let per_task = (panels / (16 * threads::count())).clamp(1, 8);
+        threads::run(panels.div_ceil(per_task), &|task| {
+            SCRATCH.with_borrow_mut(|scratch| {
+                scratch.resize(2 * m * LANES, 0.0);
+                let (tile, other) = scratch.split_at_mut(m * LANES);
+                for panel in task * per_task..((task + 1) * per_task).min(panels) {
+                    if self.gated.is_some() {
+                        self.panel(2 * panel, &input, tile);
+                        self.panel(2 * panel + 1, &input, other);
+                        vectorised(self.variant, || gate(tile, other));
+                    } else {
+                        self.panel(panel, &input, tile);
+                    }
+                    let from = panel * LANES;
+                    let columns = from..(from + LANES).min(width);
+                    for (row, tile) in tile.chunks_exact(LANES).enumerate() {
+                        // SAFETY: each panel is computed by one task, and panels' columns do not overlap.
+                        let y = unsafe { output.part(row, columns.clone()) };
+                        if add {
+                            y.iter_mut().zip(tile).for_each(|(y, sum)| *y += sum);
+                        } else {
+                            y.copy_from_slice(&tile[..y.len()]);
+                        }
+                    }
+                }
+            });
+        });
+    }
+
+    /// What the kernels read: behind the norm, rounded as the weights are.
+    fn prepare(&self, x: &[f32], m: usize) -> Input {
+        let (k, even) = (self.k, self.k.next_multiple_of(2));
+        let dots = self.variant == Variant::Avx512Dot;
+        let normed = |x: &[f32], y: &mut [f32]| match &self.norm {
+            Some((weight, eps)) => norm(x, weight, *eps, y),
+            None => y[..k].copy_from_slice(x),
+        };
+        let rows = x.chunks_exact(k);
+        let mut input = match self.weights {
+            Weights::Bf16(_) if dots => Input::Pairs(vec![Pair::default(); m * even / 2]),
+            Weights::F32(_) | Weights::Bf16(_) => Input::F32(vec![0.0; m * even]),
+            Weights::Int8(_) => Input::Int8(int8::Inputs::new(m, k)),
+        };
+        let bf16 = matches!(self.weights, Weights::Bf16(_));
+        match &mut input {
+            Input::Pairs(pairs) => spread(m, k, rows.zip(pairs.chunks_exact_mut(even / 2)), |(x, to)| {
+                with_scratch(even, |y| {
+                    vectorised(self.variant, || {
+                        normed(x, y);
+                        for (to, pair) in to.iter_mut().zip(y.as_chunks::<2>().0) {
+                            *to = Pair::new(*pair);
+                        }
+                    });
+                });
+            }),
+            Input::F32(to) => spread(m, k, rows.zip(to.chunks_exact_mut(even)), |(x, to)| {
+                vectorised(self.variant, || {
+                    normed(x, to);
+                    if bf16 {
+                        to.iter_mut().for_each(|x| *x = tile::rounded(*x));
+                    }
+                });
+            }),
+            Input::Int8(to) => spread(m, k, rows.zip(to.rows_mut()), |(x, (quads, scales, offsets))| {
+                with_scratch(k, |y| {
+                    vectorised(self.variant, || {
+                        normed(x, y);
+                        int8::round(y, quads, scales, offsets);
+                    });
+                });
+            }),
+        }
+        input
+    }
+
+    /// 32 outputs of every row into y `[m][32]`.
+    fn panel(&self, panel: usize, input: &Input, y: &mut [f32]) {
+        let steps = self.k.div_ceil(2);
+        match (&self.weights, input) {
+            (Weights::F32(w), Input::F32(x)) => {
+                tile::rows(self.variant, part(w, panel, steps * f32::STEP), x, 2 * steps, y, false);
+            }
+            (Weights::Bf16(w), Input::F32(x)) => {
+                tile::rows(self.variant, part(w, panel, steps * Pair::STEP), x, 2 * steps, y, false);
+            }
+            #[cfg(target_arch = "x86_64")]
+            (Weights::Bf16(w), Input::Pairs(x)) => {
+                tile::dot_rows(part(w, panel, steps * Pair::STEP), x, steps, y);
+            }
+            (Weights::Int8(w), Input::Int8(x)) => {
+                let blocks = self.k.div_ceil(int8::BLOCK) * LANES;
+                let quads = part(&w.quads, panel, blocks * int8::BLOCK / 4);
+                int8::rows(self.variant, quads, part(&w.scales, panel, blocks), x, y);
+            }
+            _ => unreachable!("inputs are prepared for the weights"),
+        }
+    }
+}
+
+/// Inputs as the kernels read them, `[m][k]`, k made even (in blocks for int8).
+enum Input {
+    F32(Vec<f32>),
+    Pairs(Vec<Pair>),
+    Int8(int8::Inputs),
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    static ROW: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A row of this thread's own, zero behind what was written to it last.
+fn with_scratch(length: usize, work: impl FnOnce(&mut [f32])) {
+    ROW.with_borrow_mut(|row| {
+        row.clear();
+        row.resize(length, 0.0);
+        work(row);
+    });
+}
+
+/// Runs `work` for each of `m` rows of `k` numbers, on several threads if that is worth it.
+fn spread<T: Send>(m: usize, k: usize, rows: impl Iterator<Item = T> + Send, work: impl Fn(T) + Sync) {
+    // Below some 10 µs a region costs more than it brings.
+    if m * k < 1 << 15 { rows.for_each(work) } else { threads::share(rows, work) }
+}
+
+fn part<T>(weights: &[T], panel: usize, length: usize) -> &[T] {
+    &weights[panel * length..(panel + 1) * length]
+}
+
+#[inline(always)]
+fn gate(gate: &mut [f32], up: &[f32]) {
+    for (gate, up) in gate.iter_mut().zip(up) {
+        *gate = silu(*gate) * up;
+    }
+}
+
+/// A matrix `[rows, width]` that several threads write to, each its own parts.
+pub(super) struct Output<'a> {
+    start: *mut f32,
+    rows: usize,
+    width: usize,
+    borrow: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: see `part`, the only way in.
+unsafe impl Sync for Output<'_> {}
+
+impl<'a> Output<'a> {
+    pub(super) fn new(numbers: &'a mut [f32], width: usize) -> Self {
+        let rows = numbers.len() / width;
+        Self { start: numbers.as_mut_ptr(), rows, width, borrow: PhantomData }
+    }
+
+    /// Some columns of a row, for writing.
+    ///
+    /// # Safety
+    /// Nobody else may hold a part that overlaps.
+    #[allow(clippy::mut_from_ref, reason = "parts do not overlap, by the caller's word")]
+    pub(super) unsafe fn part(&self, row: usize, columns: Range<usize>) -> &mut [f32] {
+        assert!(row < self.rows && columns.end <= self.width);
+        // SAFETY: this lies inside the matrix, and nobody else holds it.
+        unsafe {
+            std::slice::from_raw_parts_mut(self.start.add(row * self.width + columns.start), columns.len())
+        }
+    }
+}
+
+fn pack<T: Weight, E: Send>(
+    n: usize,
+    k: usize,
+    steps: usize,
+    panels: usize,
+    rows: impl Rows<E>,
+) -> std::result::Result<Vec<T>, E> {
+    let mut packed = vec![T::default(); panels * steps * T::STEP];
+    each_panel(packed.chunks_exact_mut(steps * T::STEP), n, k, rows, |panel, lane, row| {
+        for (step, pair) in panel.chunks_exact_mut(T::STEP).zip(row.chunks(2)) {
+            T::put(step, lane, [pair[0], pair.get(1).copied().unwrap_or(0.0)]);
+        }
+    })?;
+    Ok(packed)
+}
+
+/// Reads the rows of each panel and gives them to `put(panel, lane, row)`.
+fn each_panel<P: Send, E: Send>(
+    panels: impl Iterator<Item = P> + Send,
+    n: usize,
+    k: usize,
+    rows: impl Rows<E>,
+    put: impl Fn(&mut P, usize, &[f32]) + Sync,
+) -> std::result::Result<(), E> {
+    let failed = Mutex::new(None);
+    threads::share(panels.enumerate(), |(i, mut panel)| {
+        let range = i * LANES..((i + 1) * LANES).min(n);
+        let mut found = vec![0f32; range.len() * k];
+        match rows(range, &mut found) {
+            Ok(()) => {
+                found.chunks_exact(k).enumerate().for_each(|(lane, row)| put(&mut panel, lane, row));
+            }
+            Err(error) => *failed.lock().unwrap_or_else(|e| e.into_inner()) = Some(error),
+        }
+    });
+    failed.into_inner().unwrap_or_else(|e| e.into_inner()).map_or(Ok(()), Err)
+}
+
+fn unpack<T: Weight>(packed: &[T], row: usize, steps: usize, to: &mut [f32]) {
+    let panel = part(packed, row / LANES, steps * T::STEP);
+    for (step, to) in panel.chunks_exact(T::STEP).zip(to.chunks_mut(2)) {
+        to.copy_from_slice(&T::pair(step, row % LANES)[..to.len()]);
+    }
+}
+
+/// Reads a contiguous f32 tensor on the CPU.
+pub(super) fn with_slice<R>(x: &Tensor, read: impl FnOnce(&[f32]) -> R) -> Result<R> {
+    let x = x.contiguous()?;
+    let (storage, layout) = x.storage_and_layout();
+    let (Storage::Cpu(storage), Some((start, end))) = (&*storage, layout.contiguous_offsets()) else {
+        bail!("the kernels are for the CPU")
+    };
+    Ok(read(&storage.as_slice::<f32>()?[start..end]))
+}
+
+struct AddTo<'a>(&'a Packed);
+
+impl InplaceOp2 for AddTo<'_> {
+    fn name(&self) -> &'static str {
+        "packed-linear"
+    }
+
+    fn cpu_fwd(&self, y: &mut CpuStorage, to: &Layout, x: &CpuStorage, from: &Layout) -> Result<()> {
+        let (Some((y0, y1)), Some((x0, x1))) = (to.contiguous_offsets(), from.contiguous_offsets()) else {
+            bail!("packed-linear: not contiguous")
+        };
+        let CpuStorage::F32(y) = y else { bail!("packed-linear: not f32") };
+        self.0.apply(&x.as_slice::<f32>()?[x0..x1], &mut y[y0..y1], true);
+        Ok(())
     }
 }

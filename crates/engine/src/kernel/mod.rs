@@ -1,39 +1,69 @@
 //! What is hot on the CPU, chosen at run time for the processor at hand.
 //!
-//! Every variant adds the products of one output in the same order, from the first input to the last, so
-//! a row's result does not depend on how many rows share the call, on how they are cut into blocks, or
-//! on the number of threads. Variants differ in rounding alone (fused or separate multiply and add).
+//! - [`Packed`] is a linear layer whose weights are laid out once, so that few rows cost hardly more than
+//!   one: the weights stream through once for all of them.
+//! - [`attend`] lets any number of rows look back over prefixes that they share, without a copy.
+//! - [`threads`] cuts both into tasks of microseconds.
+//!
+//! **What is promised**: the order in which the terms of one output are added depends on the [`Variant`]
+//! alone, never on the rows that share the call, on how a text was cut into pieces, or on the number of
+//! threads. So a candidate's numbers are the same to the bit alone and among forty others, and a text's
+//! whether it was read at once or token by token. Variants differ in rounding.
 
-#![allow(unsafe_code, reason = "vector instructions; each block is held against the portable twin")]
+#![allow(unsafe_code, reason = "vector instructions and threads; each block is held against a plain twin")]
 
+mod attention;
+mod elementwise;
+mod int8;
 mod linear;
+mod pages;
+pub mod threads;
+mod tile;
 
-pub use linear::Packed;
+pub(crate) use attention::{Attention, Keys, Run, attend};
+pub use elementwise::rms_norm;
+pub use linear::{Dtype, Packed, Rows};
+pub(crate) use pages::{Layout, PAGE, Page};
 
 use std::sync::OnceLock;
 
 /// A set of instructions that the kernels are written for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Variant {
+    /// AVX-512 with dot products of bf16 pairs (BF16) and of int8 quadruples (VNNI).
+    Avx512Dot,
     /// AVX-512 (F, BW): 16 lanes.
     Avx512,
     /// AVX2 with FMA: 8 lanes.
     Avx2,
+    /// ARM's NEON: 4 lanes.
+    Neon,
     /// Plain Rust.
     Portable,
 }
 
 impl Variant {
-    /// The best that this processor has, or what `STACKELBERG_KERNEL` (`avx512`, `avx2`, `portable`) asks
-    /// for if the processor has that.
+    /// The best that this processor has, or what `STACKELBERG_KERNEL` (`avx512dot`, `avx512`, `avx2`,
+    /// `neon`, `portable`) asks for if the processor has that.
     pub fn detect() -> Self {
         static DETECTED: OnceLock<Variant> = OnceLock::new();
         *DETECTED.get_or_init(|| {
             let asked = std::env::var("STACKELBERG_KERNEL").unwrap_or_default();
             let available = Self::available();
-            let by_name = available.iter().find(|v| format!("{v:?}").eq_ignore_ascii_case(&asked));
+            let by_name = available.iter().find(|v| v.name() == asked.to_ascii_lowercase());
             *by_name.unwrap_or(&available[0])
         })
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Avx512Dot => "avx512dot",
+            Self::Avx512 => "avx512",
+            Self::Avx2 => "avx2",
+            Self::Neon => "neon",
+            Self::Portable => "portable",
+        }
     }
 
     /// All that this processor has, best first.
@@ -41,14 +71,17 @@ impl Variant {
         let mut available = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
-            if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
-                available.push(Variant::Avx512);
-            }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                available.push(Variant::Avx2);
-            }
+            let avx2 = is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c");
+            let avx512 = avx2 && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
+            let dot = is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512vnni");
+            let found = [(Self::Avx512Dot, avx512 && dot), (Self::Avx512, avx512), (Self::Avx2, avx2)];
+            available.extend(found.into_iter().filter(|(_, is)| *is).map(|(variant, _)| variant));
         }
-        available.push(Variant::Portable);
+        #[cfg(target_arch = "aarch64")]
+        available.push(Self::Neon);
+        available.push(Self::Portable);
         available
     }
 }

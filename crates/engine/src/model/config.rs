@@ -5,6 +5,7 @@ use std::path::Path;
 use candle_core::quantized::gguf_file::{Content, Value};
 use serde::Deserialize;
 
+use super::weights::Weights;
 use crate::error::{Error, Result};
 
 /// Shape of a decoder.
@@ -107,11 +108,26 @@ pub(crate) struct Architecture {
     pub(crate) config: Config,
     /// Labels of a `*ForSequenceClassification`; `None` for a causal language model.
     pub(crate) labels: Option<usize>,
+    /// Metadata of a GGUF file: its tokenizer is there too.
+    pub(crate) gguf: Option<Content>,
+}
+
+/// Opens an HF folder or a GGUF file: what it says of itself, and its tensors.
+///
+/// # Errors
+/// Files missing, cut short or malformed; another architecture.
+pub(crate) fn open(path: &Path) -> Result<(Architecture, Weights)> {
+    if path.is_dir() {
+        return Ok((Config::from_hf(&path.join("config.json"))?, Weights::open_hf(path)?));
+    }
+    let (weights, content) = Weights::open_gguf(path)?;
+    let config = Config::from_gguf(path, &content)?;
+    Ok((Architecture { config, labels: None, gguf: Some(content) }, weights))
 }
 
 impl Config {
     /// Reads `config.json`.
-    pub(crate) fn from_hf(path: &Path) -> Result<Architecture> {
+    fn from_hf(path: &Path) -> Result<Architecture> {
         let text = std::fs::read_to_string(path).map_err(Error::read(path))?;
         let raw: serde_json::Value = serde_json::from_str(&text).map_err(|e| Error::invalid(path, e))?;
         let name = raw["architectures"][0].as_str().unwrap_or("(none named)").to_owned();
@@ -154,11 +170,11 @@ impl Config {
             eos: hf.eos_token_id.map_or_else(Vec::new, OneOrMany::into_vec),
         };
         config.check(path)?;
-        Ok(Architecture { config, labels: classifier.then_some(labels) })
+        Ok(Architecture { config, labels: classifier.then_some(labels), gguf: None })
     }
 
     /// Reads the metadata of a GGUF file.
-    pub(crate) fn from_gguf(path: &Path, content: &Content) -> Result<Self> {
+    fn from_gguf(path: &Path, content: &Content) -> Result<Self> {
         let get = |key: &str| content.metadata.get(key);
         let architecture = get("general.architecture").and_then(|v| v.to_string().ok());
         let architecture = architecture.map_or("(none named)", String::as_str);

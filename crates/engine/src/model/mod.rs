@@ -5,7 +5,7 @@ mod decoder;
 mod weights;
 
 pub use config::{Config, Llama3Scaling};
-pub use decoder::{Model, Segment, Shape};
+pub use decoder::{Model, Segment};
 
-pub(crate) use config::{OneOrMany, as_u64};
-pub(crate) use weights::{Weights, weight_files};
+pub(crate) use config::{OneOrMany, as_u64, open};
+pub(crate) use weights::weight_files;

@@ -1,112 +1,224 @@
-//! Where a model's tensors come from: safetensors (one file or sharded) or GGUF, read one tensor at a
-//! time, so that no second copy of the model is ever in memory.
+//! Where a model's tensors come from: safetensors (one file or sharded) or GGUF. A few rows are read at a
+//! time, from several threads, so that no second copy of the model is ever in memory; a memory map would
+//! count as one.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use candle_core::Device;
+use candle_core::quantized::GgmlDType;
+use candle_core::quantized::ggml_file::qtensor_from_ggml;
 use candle_core::quantized::gguf_file::Content;
-use candle_core::safetensors::MmapedSafetensors;
-use candle_core::{DType, Device};
+use half::{bf16, f16};
+use safetensors::{Dtype, SafeTensors};
 
 use crate::error::{Error, Result};
 
-/// Tensors by their Hugging Face names, as f32.
-pub(crate) enum Weights {
-    Hf { path: PathBuf, tensors: MmapedSafetensors },
-    Gguf { path: PathBuf, file: BufReader<File>, content: Content },
+/// Tensors by their Hugging Face names.
+pub(crate) struct Weights {
+    path: PathBuf,
+    files: Vec<(PathBuf, File)>,
+    tensors: HashMap<String, Stored>,
+    /// Whether names and rows are in the order of GGUF.
+    gguf: bool,
+}
+
+/// Where a tensor lies.
+struct Stored {
+    file: usize,
+    offset: u64,
+    kind: Kind,
+    shape: Vec<usize>,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    F32,
+    F16,
+    Bf16,
+    Block(GgmlDType),
+}
+
+impl Kind {
+    /// Bytes of so many numbers.
+    fn bytes(self, numbers: usize) -> usize {
+        match self {
+            Self::F32 => 4 * numbers,
+            Self::F16 | Self::Bf16 => 2 * numbers,
+            Self::Block(block) => numbers / block.block_size() * block.type_size(),
+        }
+    }
+}
+
+/// A tensor of two dimensions, row by row as f32.
+pub(crate) struct Matrix<'a> {
+    file: &'a (PathBuf, File),
+    offset: u64,
+    kind: Kind,
+    k: usize,
+    /// Width of a head whose rows are stored in the order of interleaved rotation.
+    interleaved: Option<usize>,
 }
 
 impl Weights {
     /// Opens the weights of a folder.
     pub(crate) fn open_hf(folder: &Path) -> Result<Self> {
-        let files = weight_files(folder)?;
-        for file in &files {
-            check_safetensors(file)?;
+        let (mut files, mut tensors) = (Vec::new(), HashMap::new());
+        for path in weight_files(folder)? {
+            let mut file = File::open(&path).map_err(Error::read(&path))?;
+            let (data, header) = safetensors_header(&path, &mut file)?;
+            for (name, info) in header.tensors() {
+                let kind = match info.dtype {
+                    Dtype::F32 => Kind::F32,
+                    Dtype::F16 => Kind::F16,
+                    Dtype::BF16 => Kind::Bf16,
+                    // Buffers and the like; who asks for it is told that it is missing.
+                    _ => continue,
+                };
+                let offset = data + info.data_offsets.0 as u64;
+                tensors.insert(name, Stored { file: files.len(), offset, kind, shape: info.shape.clone() });
+            }
+            files.push((path, file));
         }
-        // SAFETY: the files are only read; a file changed from outside while mapped gives wrong numbers,
-        // as it would for every other reader of weights.
-        #[allow(unsafe_code)]
-        let tensors = unsafe { MmapedSafetensors::multi(&files) };
-        let tensors = tensors.map_err(|e| Error::invalid(folder, e))?;
-        Ok(Self::Hf { path: folder.to_owned(), tensors })
+        Ok(Self { path: folder.to_owned(), files, tensors, gguf: false })
     }
 
-    pub(crate) fn open_gguf(path: &Path) -> Result<Self> {
+    /// Opens a GGUF file: its tensors and its metadata.
+    pub(crate) fn open_gguf(path: &Path) -> Result<(Self, Content)> {
         let file = File::open(path).map_err(Error::read(path))?;
-        let mut file = BufReader::with_capacity(1 << 20, file);
-        let content = Content::read(&mut file).map_err(|e| broken_gguf(path, &e))?;
-        Ok(Self::Gguf { path: path.to_owned(), file, content })
+        let size = file.metadata().map_err(Error::read(path))?.len();
+        let mut reader = BufReader::with_capacity(1 << 20, &file);
+        let content = Content::read(&mut reader).map_err(|e| broken_gguf(path, &e))?;
+        let mut tensors = HashMap::new();
+        for (name, info) in &content.tensor_infos {
+            let kind = match info.ggml_dtype {
+                GgmlDType::F32 => Kind::F32,
+                GgmlDType::F16 => Kind::F16,
+                GgmlDType::BF16 => Kind::Bf16,
+                block => Kind::Block(block),
+            };
+            let offset = content.tensor_data_offset.saturating_add(info.offset);
+            let bytes = kind.bytes(info.shape.elem_count()) as u64;
+            if offset.saturating_add(bytes) > size {
+                let what = format!("'{name}' ends at byte {} of {size}", offset.saturating_add(bytes));
+                return Err(Error::invalid(path, format!("not a whole GGUF file ({what}): download it again")));
+            }
+            tensors.insert(name.clone(), Stored { file: 0, offset, kind, shape: info.shape.dims().to_vec() });
+        }
+        let files = vec![(path.to_owned(), file)];
+        Ok((Self { path: path.to_owned(), files, tensors, gguf: true }, content))
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        match self {
-            Self::Hf { path, .. } | Self::Gguf { path, .. } => path,
-        }
+    /// The name under which a tensor is stored.
+    fn stored_name(&self, name: &str) -> String {
+        if self.gguf { gguf_name(name) } else { name.to_owned() }
     }
 
     pub(crate) fn contains(&self, name: &str) -> bool {
-        match self {
-            Self::Hf { tensors, .. } => tensors.get(name).is_ok(),
-            Self::Gguf { content, .. } => content.tensor_infos.contains_key(&gguf_name(name)),
+        self.tensors.contains_key(&self.stored_name(name))
+    }
+
+    fn find(&self, name: &str, shape: &[usize]) -> Result<&Stored> {
+        let (name, path) = (self.stored_name(name), self.path.clone());
+        match self.tensors.get(&name) {
+            Some(stored) if stored.shape == shape => Ok(stored),
+            Some(Stored { shape: found, .. }) => {
+                let (found, expected) = (found.clone(), shape.to_vec());
+                Err(Error::TensorShape { path, name, found, expected })
+            }
+            None => Err(Error::MissingTensor { path, name }),
         }
     }
 
-    /// A tensor of the given shape, row by row.
-    pub(crate) fn take(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let path = self.path().to_owned();
-        let missing = |name: &str| Error::MissingTensor { path: path.clone(), name: name.to_owned() };
-        let (tensor, name) = match self {
-            Self::Hf { tensors, .. } => {
-                tensors.get(name).map_err(|_| missing(name))?;
-                let tensor = tensors.load(name, &Device::Cpu).map_err(|e| Error::invalid(&path, e))?;
-                (tensor, name.to_owned())
-            }
-            Self::Gguf { file, content, .. } => {
-                let name = gguf_name(name);
-                let info = content.tensor_infos.get(&name).ok_or_else(|| missing(&name))?;
-                if info.shape.dims() != shape {
-                    let found = info.shape.dims().to_vec();
-                    return Err(Error::TensorShape { path, name, found, expected: shape.to_vec() });
-                }
-                let tensor = info.read(file, content.tensor_data_offset, &Device::Cpu);
-                let tensor = tensor.and_then(|t| t.dequantize(&Device::Cpu));
-                (tensor.map_err(|e| broken_gguf(&path, &e))?, name)
-            }
-        };
-        if tensor.dims() != shape {
-            let found = tensor.dims().to_vec();
-            return Err(Error::TensorShape { path, name, found, expected: shape.to_vec() });
-        }
-        let flat = tensor.to_dtype(DType::F32)?.flatten_all()?;
-        Ok(flat.to_vec1()?)
+    /// A tensor `[n]`.
+    pub(crate) fn vector(&self, name: &str, n: usize) -> Result<Vec<f32>> {
+        let stored = self.find(name, &[n])?;
+        let mut numbers = vec![0.0; n];
+        self.of(stored, n).read(0..1, &mut numbers)?;
+        Ok(numbers)
     }
 
-    /// GGUF keeps the rows of q and k in the order of interleaved rotation, head by head: pairs
-    /// `(0, 1), (2, 3)...` instead of `(0, d/2), (1, d/2 + 1)...`. This puts them back.
-    pub(crate) fn take_rotary(
-        &mut self,
-        name: &str,
-        heads: usize,
-        dim: usize,
-        k: usize,
-    ) -> Result<Vec<f32>> {
-        let rows = self.take(name, &[heads * dim, k])?;
-        if matches!(self, Self::Hf { .. }) {
-            return Ok(rows);
+    /// A tensor `[n, k]`.
+    pub(crate) fn matrix(&self, name: &str, n: usize, k: usize) -> Result<Matrix<'_>> {
+        let stored = self.find(name, &[n, k])?;
+        if let Kind::Block(block) = stored.kind
+            && !k.is_multiple_of(block.block_size())
+        {
+            let what = format!("'{name}' has rows of {k}, not whole blocks of {}", block.block_size());
+            return Err(Error::invalid(&self.path, what));
         }
-        let mut ordered = Vec::with_capacity(rows.len());
-        for head in 0..heads {
-            for half in 0..2 {
-                for pair in 0..dim / 2 {
-                    let row = head * dim + 2 * pair + half;
-                    ordered.extend_from_slice(&rows[row * k..(row + 1) * k]);
-                }
+        Ok(self.of(stored, k))
+    }
+
+    /// The rows of q or k, `[heads * dim, k]`, in the order of rotation by halves: pairs
+    /// `(0, d/2), (1, d/2 + 1)...`. GGUF keeps them interleaved, `(0, 1), (2, 3)...`.
+    pub(crate) fn rotary(&self, name: &str, heads: usize, dim: usize, k: usize) -> Result<Matrix<'_>> {
+        let matrix = self.matrix(name, heads * dim, k)?;
+        Ok(Matrix { interleaved: self.gguf.then_some(dim), ..matrix })
+    }
+
+    fn of(&self, stored: &Stored, k: usize) -> Matrix<'_> {
+        let Stored { file, offset, kind, .. } = *stored;
+        Matrix { file: &self.files[file], offset, kind, k, interleaved: None }
+    }
+}
+
+impl Matrix<'_> {
+    /// Some rows, `[rows, k]`.
+    pub(crate) fn read(&self, rows: Range<usize>, to: &mut [f32]) -> Result<()> {
+        let Some(dim) = self.interleaved else { return self.read_stored(rows, to) };
+        for (row, to) in rows.zip(to.chunks_exact_mut(self.k)) {
+            let (head, half, pair) = (row / dim, row % dim / (dim / 2), row % (dim / 2));
+            let stored = head * dim + 2 * pair + half;
+            self.read_stored(stored..stored + 1, to)?;
+        }
+        Ok(())
+    }
+
+    fn read_stored(&self, rows: Range<usize>, to: &mut [f32]) -> Result<()> {
+        let (path, file) = self.file;
+        let mut bytes = vec![0; self.kind.bytes(rows.len() * self.k)];
+        let offset = self.offset + self.kind.bytes(rows.start * self.k) as u64;
+        read_at(file, &mut bytes, offset).map_err(Error::read(path))?;
+        match self.kind {
+            Kind::F32 => {
+                to.iter_mut().zip(bytes.as_chunks().0).for_each(|(to, &b)| *to = f32::from_le_bytes(b));
+            }
+            Kind::F16 => {
+                let halves = bytes.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).to_f32());
+                to.iter_mut().zip(halves).for_each(|(to, x)| *to = x);
+            }
+            Kind::Bf16 => {
+                let halves = bytes.as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32());
+                to.iter_mut().zip(halves).for_each(|(to, x)| *to = x);
+            }
+            Kind::Block(block) => {
+                let blocks = qtensor_from_ggml(block, &bytes, vec![to.len()], &Device::Cpu)?;
+                to.copy_from_slice(&blocks.dequantize(&Device::Cpu)?.to_vec1::<f32>()?);
             }
         }
-        Ok(ordered)
+        Ok(())
     }
+}
+
+#[cfg(unix)]
+fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> std::io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
+}
+
+#[cfg(windows)]
+fn read_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> std::io::Result<()> {
+    while !bytes.is_empty() {
+        let read = std::os::windows::fs::FileExt::seek_read(file, bytes, offset)?;
+        if read == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        (bytes, offset) = (&mut bytes[read..], offset + read as u64);
+    }
+    Ok(())
 }
 
 fn broken_gguf(path: &Path, error: &candle_core::Error) -> Error {
@@ -179,12 +291,11 @@ fn shards(folder: &Path, index: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// A truncated file would otherwise fail with words that do not help.
-fn check_safetensors(path: &Path) -> Result<()> {
+/// Where the data of a safetensors file begin, and what is there.
+fn safetensors_header(path: &Path, file: &mut File) -> Result<(u64, safetensors::tensor::Metadata)> {
     let broken = |what: String| {
         Error::invalid(path, format!("not a whole safetensors file ({what}): download it again"))
     };
-    let mut file = File::open(path).map_err(Error::read(path))?;
     let size = file.seek(std::io::SeekFrom::End(0)).map_err(Error::read(path))?;
     file.rewind().map_err(Error::read(path))?;
     let mut length = [0; 8];
@@ -193,15 +304,13 @@ fn check_safetensors(path: &Path) -> Result<()> {
     if header > size.saturating_sub(8) {
         return Err(broken(format!("a header of {header} bytes in a file of {size}")));
     }
-    let mut text = vec![0; header as usize];
-    file.read_exact(&mut text).map_err(|_| broken("a cut header".into()))?;
-    let value: serde_json::Value = serde_json::from_slice(&text).map_err(|e| broken(e.to_string()))?;
-    let ends =
-        value.as_object().into_iter().flatten().filter_map(|(_, t)| t["data_offsets"][1].as_u64());
-    let needed = 8 + header + ends.max().unwrap_or(0);
+    let mut bytes = length.to_vec();
+    bytes.resize(8 + header as usize, 0);
+    file.read_exact(&mut bytes[8..]).map_err(|_| broken("a cut header".into()))?;
+    let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| broken(e.to_string()))?;
+    let needed = 8 + header + metadata.data_len() as u64;
     if needed > size {
-        Err(broken(format!("{needed} bytes are announced, {size} are there")))
-    } else {
-        Ok(())
+        return Err(broken(format!("{needed} bytes are announced, {size} are there")));
     }
+    Ok((8 + header, metadata))
 }

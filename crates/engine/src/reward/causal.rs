@@ -2,17 +2,19 @@
 
 use std::path::Path;
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
+use crate::kernel::Dtype;
 use crate::model::Model;
+use crate::reward::project;
 
 /// `LlamaForSequenceClassification` with one label. Its rewards are raw logits, never a sigmoid.
 pub struct RewardModel {
     checkpoint: Checkpoint,
-    /// `[1, d]`, f32 whatever the dtype of the rest.
-    score: Tensor,
+    /// `[d]`, f32 whatever the dtype of the rest.
+    score: Vec<f32>,
 }
 
 impl RewardModel {
@@ -20,17 +22,18 @@ impl RewardModel {
     ///
     /// # Errors
     /// As [`Checkpoint::load`]; no classifier, more than one label, another tokenizer than the policy's.
-    pub fn load(path: &Path, policy: &Checkpoint, dtype: DType) -> Result<Self> {
+    pub fn load(path: &Path, policy: &Checkpoint, dtype: Dtype) -> Result<Self> {
         let checkpoint = Checkpoint::load(path, dtype)?;
-        let Some(score) = checkpoint.model.score().cloned() else {
+        let Some(scores) = checkpoint.model.score() else {
             let what =
                 "a language model, not a reward model: LlamaForSequenceClassification is expected";
             return Err(Error::reward(path, what));
         };
-        let labels = score.dim(0)?;
-        if labels != 1 {
+        let [score] = scores else {
+            let labels = scores.len();
             return Err(Error::reward(path, format!("has {labels} labels; a reward model has one")));
-        }
+        };
+        let score = score.clone();
         if let Some(token) = policy.tokenizer.difference(&checkpoint.tokenizer) {
             let what = format!("its tokenizer is not the policy's (they differ at the token '{token}')");
             return Err(Error::reward(path, what));
@@ -48,7 +51,6 @@ impl RewardModel {
     /// # Errors
     /// Another width.
     pub fn score(&self, hidden: &Tensor) -> Result<Vec<f64>> {
-        let scores = hidden.matmul(&self.score.t()?)?.flatten_all()?.to_vec1::<f32>()?;
-        Ok(scores.into_iter().map(f64::from).collect())
+        project(hidden, &self.score)
     }
 }

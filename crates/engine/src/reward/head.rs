@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use safetensors::{Dtype, SafeTensors};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
+use crate::reward::project;
 
 /// How prompt and response are laid out as text.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -155,10 +156,7 @@ impl Head {
     /// # Errors
     /// Another width or type.
     pub fn score(&self, hidden: &Tensor) -> Result<Vec<f64>> {
-        let rows: Vec<Vec<f32>> = hidden.to_dtype(DType::F32)?.to_vec2()?;
-        let dot = |row: &Vec<f32>| -> f64 {
-            row.iter().zip(&self.weight).map(|(h, w)| f64::from(*h) * f64::from(*w)).sum()
-        };
-        Ok(rows.iter().map(|row| (dot(row) + f64::from(self.bias) - self.mean) / self.std).collect())
+        let scores = project(hidden, &self.weight)?;
+        Ok(scores.into_iter().map(|score| (score + f64::from(self.bias) - self.mean) / self.std).collect())
     }
 }

@@ -12,11 +12,12 @@ pub use head::{Head, TextFormat};
 
 use std::path::Path;
 
-use candle_core::DType;
+use candle_core::Tensor;
 
 use crate::cache::{Branches, Prefix};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
+use crate::kernel::Dtype;
 use crate::model::Model;
 
 /// A loaded reward.
@@ -32,7 +33,7 @@ impl Reward {
     ///
     /// # Errors
     /// As [`Head::load`] and [`RewardModel::load`].
-    pub fn load(path: &Path, policy: &Checkpoint, dtype: DType) -> Result<Self> {
+    pub fn load(path: &Path, policy: &Checkpoint, dtype: Dtype) -> Result<Self> {
         if path.is_dir() {
             let model = RewardModel::load(path, policy, dtype)?;
             return Ok(Self::Model(Box::new(model)));
@@ -65,17 +66,14 @@ impl Reward {
     }
 
     /// A guide through one text.
-    ///
-    /// # Errors
-    /// Memory.
-    pub fn guide(&self) -> Result<Guide<'_>> {
-        Ok(match self {
+    pub fn guide(&self) -> Guide<'_> {
+        match self {
             Self::Head(head) => Guide::Head(head),
             Self::Model(model) => {
-                let prefix = model.model().empty()?;
+                let prefix = model.model().empty();
                 Guide::Model { model, prefix, unread: Vec::new(), ahead: None }
             }
-        })
+        }
     }
 
     /// The reward of a whole text, by the hidden state of its last token.
@@ -83,7 +81,7 @@ impl Reward {
     /// # Errors
     /// As [`Model::prefill`].
     pub fn of_tokens(&self, policy: &Model, tokens: &[u32]) -> Result<f64> {
-        let last = |model: &Model| -> Result<candle_core::Tensor> {
+        let last = |model: &Model| -> Result<Tensor> {
             let hidden = model.prefill(tokens)?.1;
             Ok(hidden.narrow(0, tokens.len() - 1, 1)?)
         };
@@ -93,6 +91,17 @@ impl Reward {
         };
         Ok(scores[0])
     }
+}
+
+/// `h · w` of hidden states `[n, d]`, summed in f64.
+pub(crate) fn project(hidden: &Tensor, weight: &[f32]) -> Result<Vec<f64>> {
+    let rows: Vec<Vec<f32>> = hidden.to_vec2()?;
+    if let Some(row) = rows.iter().find(|row| row.len() != weight.len()) {
+        let (found, expected) = (row.len(), weight.len());
+        return Err(Error::Width { found, expected });
+    }
+    let dot = |row: &Vec<f32>| row.iter().zip(weight).map(|(h, w)| f64::from(*h) * f64::from(*w)).sum();
+    Ok(rows.iter().map(dot).collect())
 }
 
 /// The contract of a step: what was read, what might come next, what was chosen.

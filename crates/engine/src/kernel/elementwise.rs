@@ -1,0 +1,138 @@
+//! What is done number by number: norm, exponential, silu. Plain Rust that the compiler vectorises for the
+//! variant at hand; every variant gives the same bits.
+
+use candle_core::{Result, Tensor};
+
+use super::Variant;
+
+/// Runs `work` compiled for the variant's instructions.
+#[inline(always)]
+pub(super) fn vectorised<R>(variant: Variant, work: impl FnOnce() -> R) -> R {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+        unsafe fn avx512<R>(work: impl FnOnce() -> R) -> R {
+            work()
+        }
+        #[target_feature(enable = "avx2")]
+        unsafe fn avx2<R>(work: impl FnOnce() -> R) -> R {
+            work()
+        }
+        match variant {
+            // SAFETY: layers are only made with variants that the processor has (VL and DQ come with BW on
+            // all of them).
+            Variant::Avx512 | Variant::Avx512Dot => return unsafe { avx512(work) },
+            // SAFETY: as above.
+            Variant::Avx2 => return unsafe { avx2(work) },
+            _ => {}
+        }
+    }
+    let _ = variant;
+    work()
+}
+
+/// e to the power of x, within two units in the last place; 0 below -87.3 is not reached, 1.2e-38 is.
+#[inline(always)]
+pub(super) fn exp(x: f32) -> f32 {
+    // Adding this leaves the nearest integer in the low bits.
+    const SHIFT: f32 = 12_582_912.0;
+    const LN_2: [f32; 2] = [0.693_145_75, 1.428_606_8e-6];
+    let x = if x < -87.3 { -87.3 } else { x };
+    let x = if x > 88.7 { 88.7 } else { x };
+    let shifted = x * std::f32::consts::LOG2_E + SHIFT;
+    let whole = shifted - SHIFT;
+    // |rest| <= ln(2) / 2
+    let rest = (x - whole * LN_2[0]) - whole * LN_2[1];
+    let mut sum = 1.0 / 5040.0;
+    for factor in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+        sum = sum * rest + factor;
+    }
+    let power = shifted.to_bits().wrapping_sub(SHIFT.to_bits()).wrapping_add(127) << 23;
+    sum * f32::from_bits(power)
+}
+
+/// x σ(x).
+#[inline(always)]
+pub(super) fn silu(x: f32) -> f32 {
+    x / (1.0 + exp(-x))
+}
+
+/// Sum of f of each number, in 16 chains that are then added as a tree.
+#[inline(always)]
+pub(super) fn sum(numbers: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+    let mut chains = [0f32; 16];
+    let (chunks, rest) = numbers.as_chunks::<16>();
+    for chunk in chunks {
+        for (chain, &x) in chains.iter_mut().zip(chunk) {
+            *chain += f(x);
+        }
+    }
+    for (chain, &x) in chains.iter_mut().zip(rest) {
+        *chain += f(x);
+    }
+    tree(chains, |a, b| a + b)
+}
+
+/// Folds 16 numbers as a tree.
+#[inline(always)]
+pub(super) fn tree(mut numbers: [f32; 16], f: impl Fn(f32, f32) -> f32) -> f32 {
+    for width in [8, 4, 2, 1] {
+        for i in 0..width {
+            numbers[i] = f(numbers[i], numbers[i + width]);
+        }
+    }
+    numbers[0]
+}
+
+/// RMS norm of one row.
+#[inline(always)]
+pub(super) fn norm(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) {
+    let scale = 1.0 / (sum(x, |x| x * x) / x.len() as f32 + eps).sqrt();
+    for ((y, x), weight) in y.iter_mut().zip(x).zip(weight) {
+        *y = x * scale * weight;
+    }
+}
+
+/// RMS norm of every row of x `[n, d]`, `weight` `[d]`.
+///
+/// # Errors
+/// Another shape, type or device.
+pub fn rms_norm(x: &Tensor, weight: &[f32], eps: f32) -> Result<Tensor> {
+    let (n, d) = x.dims2()?;
+    let mut y = vec![0f32; n * d];
+    super::linear::with_slice(x, |x| {
+        let variant = Variant::detect();
+        vectorised(variant, || {
+            for (x, y) in x.chunks_exact(d).zip(y.chunks_exact_mut(d)) {
+                norm(x, weight, eps, y);
+            }
+        });
+    })?;
+    Tensor::from_vec(y, (n, d), x.device())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exponentials_are_near() {
+        for i in -87_000..88_000 {
+            let x = i as f32 / 1000.0;
+            let (found, exact) = (f64::from(exp(x)), f64::from(x).exp());
+            assert!((found / exact - 1.0).abs() < 3e-7, "exp({x}) is {exact}, not {found}");
+        }
+        assert!(exp(-1e30) < 1.3e-38 && exp(f32::NEG_INFINITY) < 1.3e-38);
+        assert!(exp(f32::NAN).is_nan() && silu(f32::NAN).is_nan());
+        assert!((silu(-100.0), silu(100.0)) == (-100.0 / (1.0 + exp(88.7)), 100.0));
+    }
+
+    #[test]
+    fn variants_give_the_same_bits() {
+        let x: Vec<f32> = (0..999).map(|i| ((i * 7919) % 997) as f32 / 31.0 - 16.0).collect();
+        let all = |variant| vectorised(variant, || (sum(&x, silu).to_bits(), sum(&x, exp).to_bits()));
+        for variant in Variant::available() {
+            assert_eq!(all(variant), all(Variant::Portable), "{variant:?}");
+        }
+    }
+}

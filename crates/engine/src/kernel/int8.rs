@@ -1,0 +1,266 @@
+//! The innermost loops for int8: blocks of 32 inputs, each with a scale (as Q8_0 of GGUF).
+//!
+//! Products are summed exactly, as integers, within a block; each output then has one chain of sums over
+//! its blocks. Inputs are rounded to int8 too, row by row and block by block.
+
+use half::f16;
+
+use super::Variant;
+use super::tile::{LANES, blocks, by_rows};
+
+/// Inputs to a block.
+pub(super) const BLOCK: usize = 32;
+/// Four inputs lie side by side.
+const QUADS: usize = BLOCK / 4;
+
+/// Panels of weights: per block `[8 quads][32 outputs]` of four weights + 128, and 32 scales.
+pub(super) struct Weights {
+    pub(super) quads: Vec<u32>,
+    pub(super) scales: Vec<f16>,
+}
+
+/// Rows of inputs: per block eight quads, a scale, and -128 times the sum of its integers, which takes back
+/// the 128 that weights are raised by.
+pub(super) struct Inputs {
+    quads: Vec<u32>,
+    scales: Vec<f32>,
+    offsets: Vec<i32>,
+    blocks: usize,
+}
+
+impl Weights {
+    /// Room for so many panels of so many blocks, all zero.
+    pub(super) fn new(panels: usize, blocks: usize) -> Self {
+        let zero = u32::from_ne_bytes([128; 4]);
+        Self {
+            quads: vec![zero; panels * blocks * QUADS * LANES],
+            scales: vec![f16::ZERO; panels * blocks * LANES],
+        }
+    }
+
+    /// Bytes held.
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(&self.quads[..]) + size_of_val(&self.scales[..])
+    }
+
+    /// Parts for panel after panel: its quads and its scales.
+    pub(super) fn panels_mut(&mut self, blocks: usize) -> impl Iterator<Item = (&mut [u32], &mut [f16])> {
+        let quads = self.quads.chunks_exact_mut(blocks * QUADS * LANES);
+        quads.zip(self.scales.chunks_exact_mut(blocks * LANES))
+    }
+
+    /// The weights of one output, for all inputs.
+    pub(super) fn row(&self, row: usize, blocks: usize) -> impl Iterator<Item = f32> {
+        let (panel, lane) = (row / LANES, row % LANES);
+        (panel * blocks..(panel + 1) * blocks).flat_map(move |block| {
+            let scale = self.scales[block * LANES + lane].to_f32();
+            (0..QUADS).flat_map(move |quad| {
+                let bytes = self.quads[(block * QUADS + quad) * LANES + lane].to_le_bytes();
+                bytes.map(|byte| (i32::from(byte) - 128) as f32 * scale)
+            })
+        })
+    }
+}
+
+/// Puts one output's weights into its panel. Inputs beyond the row are zero.
+pub(super) fn put(quads: &mut [u32], scales: &mut [f16], lane: usize, row: &[f32]) {
+    for (block, weights) in row.chunks(BLOCK).enumerate() {
+        let scale = f16::from_f32(largest(weights) / 127.0);
+        scales[block * LANES + lane] = scale;
+        for (quad, weights) in weights.chunks(4).enumerate() {
+            let mut bytes = [128u8; 4];
+            for (byte, &weight) in bytes.iter_mut().zip(weights) {
+                *byte = (quantise(weight, scale.to_f32()) + 128) as u8;
+            }
+            quads[(block * QUADS + quad) * LANES + lane] = u32::from_le_bytes(bytes);
+        }
+    }
+}
+
+#[inline(always)]
+fn largest(numbers: &[f32]) -> f32 {
+    numbers.iter().fold(0.0, |most, x| if x.abs() > most { x.abs() } else { most })
+}
+
+#[inline(always)]
+fn quantise(x: f32, scale: f32) -> i32 {
+    if scale > 0.0 { (x / scale).round_ties_even().clamp(-127.0, 127.0) as i32 } else { 0 }
+}
+
+impl Inputs {
+    /// Room for `m` rows of `k` inputs.
+    pub(super) fn new(m: usize, k: usize) -> Self {
+        let blocks = k.div_ceil(BLOCK);
+        Self {
+            quads: vec![0; m * blocks * QUADS],
+            scales: vec![0.0; m * blocks],
+            offsets: vec![0; m * blocks],
+            blocks,
+        }
+    }
+
+    /// Parts for row after row.
+    pub(super) fn rows_mut(&mut self) -> impl Iterator<Item = (&mut [u32], &mut [f32], &mut [i32])> {
+        let quads = self.quads.chunks_exact_mut(self.blocks * QUADS);
+        let rest = self.scales.chunks_exact_mut(self.blocks).zip(self.offsets.chunks_exact_mut(self.blocks));
+        quads.zip(rest).map(|(quads, (scales, offsets))| (quads, scales, offsets))
+    }
+}
+
+/// Rounds one row of inputs.
+#[inline(always)]
+pub(super) fn round(x: &[f32], quads: &mut [u32], scales: &mut [f32], offsets: &mut [i32]) {
+    for (block, x) in x.chunks(BLOCK).enumerate() {
+        let mut padded = [0f32; BLOCK];
+        padded[..x.len()].copy_from_slice(x);
+        let scale = largest(&padded) / 127.0;
+        let integers = padded.map(|x| quantise(x, scale));
+        scales[block] = scale;
+        offsets[block] = -128 * integers.iter().sum::<i32>();
+        let (quads_of, _) = integers.as_chunks::<4>();
+        for (quad, &four) in quads[block * QUADS..].iter_mut().zip(quads_of) {
+            *quad = u32::from_le_bytes(four.map(|x| x as i8 as u8));
+        }
+    }
+}
+
+/// One panel against rows `from..` of x, as many as y `[m][32]` has.
+pub(super) fn rows(variant: Variant, quads: &[u32], scales: &[f16], x: &Inputs, y: &mut [f32]) {
+    let (n, m) = (x.blocks, y.len() / LANES);
+    assert!(quads.len() == n * QUADS * LANES && scales.len() == n * LANES && y.len() == m * LANES);
+    assert!(x.scales.len() >= m * n && x.offsets.len() >= m * n && x.quads.len() >= m * n * QUADS);
+    let at = |row: usize| Row {
+        quads: x.quads[row * n * QUADS..].as_ptr(),
+        scales: x.scales[row * n..].as_ptr(),
+        offsets: x.offsets[row * n..].as_ptr(),
+    };
+    match variant {
+        #[cfg(target_arch = "x86_64")]
+        Variant::Avx512Dot => blocks(m, 6, |row, rows| {
+            let (w, s, y) = (quads.as_ptr(), scales.as_ptr(), y[row * LANES..].as_mut_ptr());
+            // SAFETY: layers are only made with variants that the processor has; lengths as asserted.
+            unsafe { by_rows!(rows, [1 2 3 4 5 6], M => avx512_dot::<M>(w, s, at(row), n, y)) }
+        }),
+        #[cfg(target_arch = "x86_64")]
+        Variant::Avx512 | Variant::Avx2 => blocks(m, 3, |row, rows| {
+            let (w, s, y) = (quads.as_ptr(), scales.as_ptr(), y[row * LANES..].as_mut_ptr());
+            // SAFETY: as above; what has AVX-512 has AVX2.
+            unsafe { by_rows!(rows, [1 2 3], M => avx2::<M>(w, s, at(row), n, y)) }
+        }),
+        _ => {
+            for (row, y) in y.chunks_exact_mut(LANES).enumerate() {
+                portable(quads, scales, x, row, y);
+            }
+        }
+    }
+}
+
+/// Where a row of inputs begins; the next rows follow.
+#[derive(Clone, Copy)]
+struct Row {
+    quads: *const u32,
+    scales: *const f32,
+    offsets: *const i32,
+}
+
+/// What all variants compute.
+fn portable(quads: &[u32], scales: &[f16], x: &Inputs, row: usize, y: &mut [f32]) {
+    y.fill(0.0);
+    for block in 0..x.blocks {
+        let at = row * x.blocks + block;
+        for (lane, y) in y.iter_mut().enumerate() {
+            let mut sum = x.offsets[at];
+            for quad in 0..QUADS {
+                let w = quads[(block * QUADS + quad) * LANES + lane].to_le_bytes();
+                let x = x.quads[at * QUADS + quad].to_le_bytes();
+                sum += w.iter().zip(x).map(|(&w, x)| i32::from(w) * i32::from(x as i8)).sum::<i32>();
+            }
+            *y += sum as f32 * (scales[block * LANES + lane].to_f32() * x.scales[at]);
+        }
+    }
+}
+
+/// # Safety
+/// The processor must have AVX-512 F, BW and VNNI; there are `n` blocks of weights and scales, `M` rows of
+/// x, and y has `M * 32` places.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn avx512_dot<const M: usize>(w: *const u32, s: *const f16, x: Row, n: usize, y: *mut f32) {
+    use std::arch::x86_64::*;
+    let mut sum = [[_mm512_setzero_ps(); 2]; M];
+    for block in 0..n {
+        // SAFETY: block < n, so 8 quads of 32 outputs and 32 scales lie there, and each of the M rows has
+        // 8 quads, a scale and an offset.
+        unsafe {
+            let mut whole: [[__m512i; 2]; M] = std::array::from_fn(|row| {
+                let offset = _mm512_set1_epi32(*x.offsets.add(row * n + block));
+                [offset, offset]
+            });
+            for quad in 0..QUADS {
+                let w = w.add((block * QUADS + quad) * LANES);
+                let (low, high) = (_mm512_loadu_si512(w.cast()), _mm512_loadu_si512(w.add(16).cast()));
+                for (row, whole) in whole.iter_mut().enumerate() {
+                    let x = *x.quads.add((row * n + block) * QUADS + quad);
+                    let x = _mm512_set1_epi32(x as i32);
+                    whole[0] = _mm512_dpbusd_epi32(whole[0], low, x);
+                    whole[1] = _mm512_dpbusd_epi32(whole[1], high, x);
+                }
+            }
+            let s = s.add(block * LANES);
+            let low = _mm512_cvtph_ps(_mm256_loadu_si256(s.cast()));
+            let high = _mm512_cvtph_ps(_mm256_loadu_si256(s.add(16).cast()));
+            for (row, (sum, whole)) in sum.iter_mut().zip(whole).enumerate() {
+                let scale = _mm512_set1_ps(*x.scales.add(row * n + block));
+                sum[0] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole[0]), _mm512_mul_ps(low, scale), sum[0]);
+                sum[1] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole[1]), _mm512_mul_ps(high, scale), sum[1]);
+            }
+        }
+    }
+    for (row, sum) in sum.iter().enumerate() {
+        // SAFETY: y has 32 places for each of the M rows.
+        unsafe {
+            _mm512_storeu_ps(y.add(row * LANES), sum[0]);
+            _mm512_storeu_ps(y.add(row * LANES + 16), sum[1]);
+        }
+    }
+}
+
+/// # Safety
+/// As [`avx512_dot`], with AVX2, FMA and F16C.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn avx2<const M: usize>(w: *const u32, s: *const f16, x: Row, n: usize, y: *mut f32) {
+    use std::arch::x86_64::*;
+    for part in 0..4 {
+        let mut sum = [_mm256_setzero_ps(); M];
+        for block in 0..n {
+            // SAFETY: block < n, so 8 quads of 32 outputs and 32 scales lie there, and each of the M rows
+            // has 8 quads and a scale.
+            unsafe {
+                let mut whole = [_mm256_setzero_si256(); M];
+                for quad in 0..QUADS {
+                    let w = w.add((block * QUADS + quad) * LANES + part * 8);
+                    let raised = _mm256_set1_epi8(-128);
+                    let w = _mm256_xor_si256(_mm256_loadu_si256(w.cast()), raised);
+                    for (row, whole) in whole.iter_mut().enumerate() {
+                        let x = *x.quads.add((row * n + block) * QUADS + quad);
+                        let x = _mm256_set1_epi32(x as i32);
+                        // |x| (w sign x): at most 127 * 127 * 2, which 16 bits hold.
+                        let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(x), _mm256_sign_epi8(w, x));
+                        let quads = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+                        *whole = _mm256_add_epi32(*whole, quads);
+                    }
+                }
+                let s = _mm256_cvtph_ps(_mm_loadu_si128(s.add(block * LANES + part * 8).cast()));
+                for (row, (sum, whole)) in sum.iter_mut().zip(whole).enumerate() {
+                    let scale = _mm256_mul_ps(s, _mm256_set1_ps(*x.scales.add(row * n + block)));
+                    *sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(whole), scale, *sum);
+                }
+            }
+        }
+        for (row, sum) in sum.iter().enumerate() {
+            // SAFETY: y has 32 places for each of the M rows.
+            unsafe { _mm256_storeu_ps(y.add(row * LANES + part * 8), *sum) }
+        }
+    }
+}

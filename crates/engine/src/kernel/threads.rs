@@ -1,0 +1,299 @@
+//! A pool of threads for regions of microseconds.
+//!
+//! A step of decoding is some hundred regions of 20 to 100 µs each. The caller works too; helpers that
+//! come late find the region closed and hold nobody up; tasks are handed out one by one, so that a thread
+//! which others slow down does less. A helper waits awake for a moment, then sleeps.
+//!
+//! Where another process takes a helper's core away in the middle of a task, the caller would wait for it
+//! at every region. It notices, and works alone for a while.
+
+use std::cell::UnsafeCell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::{Mutex, OnceLock, PoisonError, TryLockError};
+use std::thread::{Thread, available_parallelism};
+use std::time::{Duration, Instant};
+
+/// Threads that a region may use; 0 is as many as there are cores.
+static LIMIT: AtomicUsize = AtomicUsize::new(0);
+
+/// Sets how many threads the kernels use from now on, at most one per core; 0 is one per core.
+pub fn set(threads: usize) {
+    LIMIT.store(threads, Relaxed);
+}
+
+/// How many threads the kernels use.
+pub fn count() -> usize {
+    let cores = 1 + pool().helpers.len();
+    match LIMIT.load(Relaxed) {
+        0 => cores,
+        limit => limit.min(cores),
+    }
+}
+
+/// Runs `task(0)` to `task(count - 1)`, each once, in any order, on the caller and the helpers.
+///
+/// # Panics
+/// If a task does.
+pub(crate) fn run(count: usize, task: &(dyn Fn(usize) + Sync)) {
+    let helpers = if count > 1 { self::count() - 1 } else { 0 };
+    if helpers == 0 {
+        return (0..count).for_each(task);
+    }
+    match pool().leader.try_lock() {
+        Ok(mut leader) => pool().lead(&mut leader, count, helpers, task),
+        // A task panicked once; the pool was left whole.
+        Err(TryLockError::Poisoned(leader)) => pool().lead(&mut leader.into_inner(), count, helpers, task),
+        // Another caller's region is under way: the cores are busy anyhow.
+        Err(TryLockError::WouldBlock) => (0..count).for_each(task),
+    }
+}
+
+/// Runs `work` on every item, on the caller and the helpers.
+///
+/// # Panics
+/// If `work` does.
+pub(crate) fn share<T: Send>(items: impl Iterator<Item = T> + Send, work: impl Fn(T) + Sync) {
+    let items = Mutex::new(items);
+    let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
+    run(count(), &|_| std::iter::from_fn(next).for_each(&work));
+}
+
+/// How long a helper waits awake for the next region.
+const AWAKE: Duration = Duration::from_micros(100);
+/// A caller that waits longer than this for helpers to end their last task works alone for a while.
+const STALL: Duration = Duration::from_micros(300);
+/// How long, at first and at most.
+const ALONE: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(160)];
+/// After so many regions without a stall the while is short again.
+const CALM: u32 = 1000;
+
+struct Pool {
+    /// Held by the caller whose region is under way.
+    leader: Mutex<Leader>,
+    /// Number of the region (from bit 16 up), whether it is open ([`OPEN`]), helpers inside (below).
+    state: AtomicU64,
+    /// The open region's tasks. Written by the leader while it is closed and no helper is inside.
+    job: UnsafeCell<Job>,
+    /// The next task to be taken.
+    next: AtomicUsize,
+    /// Most helpers inside.
+    most: AtomicUsize,
+    asleep: AtomicUsize,
+    panicked: AtomicBool,
+    helpers: Vec<Thread>,
+}
+
+const OPEN: u64 = 1 << 15;
+
+#[derive(Clone, Copy)]
+struct Job {
+    task: *const (dyn Fn(usize) + Sync),
+    count: usize,
+}
+
+// SAFETY: `job` is only read by helpers that entered an open region, and only written by the leader (one,
+// by the mutex) while the region is closed and nobody is inside; the rest is atomic or never changes.
+unsafe impl Sync for Pool {}
+// SAFETY: the pointer in `job` is only followed while the leader keeps its target alive.
+unsafe impl Send for Pool {}
+
+struct Leader {
+    alone_until: Option<Instant>,
+    alone: Duration,
+    calm: u32,
+}
+
+fn pool() -> &'static Pool {
+    static POOL: OnceLock<&'static Pool> = OnceLock::new();
+    POOL.get_or_init(|| {
+        let helpers = available_parallelism().map_or(1, usize::from) - 1;
+        let (send, receive) = std::sync::mpsc::channel::<&'static Pool>();
+        let receive = std::sync::Arc::new(Mutex::new(receive));
+        let spawn = |i: usize| {
+            let receive = receive.clone();
+            let named = std::thread::Builder::new().name(format!("kernel-{i}"));
+            let thread = named.spawn(move || {
+                let pool = receive.lock().ok().and_then(|pools| pools.recv().ok());
+                if let Some(pool) = pool {
+                    pool.help();
+                }
+            });
+            thread.ok().map(|handle| handle.thread().clone())
+        };
+        let pool: &'static Pool = Box::leak(Box::new(Pool {
+            leader: Mutex::new(Leader { alone_until: None, alone: ALONE[0], calm: 0 }),
+            state: AtomicU64::new(0),
+            job: UnsafeCell::new(Job { task: &|_| (), count: 0 }),
+            next: AtomicUsize::new(0),
+            most: AtomicUsize::new(0),
+            asleep: AtomicUsize::new(0),
+            panicked: AtomicBool::new(false),
+            helpers: (0..helpers).map_while(spawn).collect(),
+        }));
+        pool.helpers.iter().for_each(|_| send.send(pool).unwrap_or_default());
+        pool
+    })
+}
+
+impl Pool {
+    fn lead(&self, leader: &mut Leader, count: usize, helpers: usize, task: &(dyn Fn(usize) + Sync)) {
+        let began = Instant::now();
+        if leader.alone_until.is_some_and(|until| began < until) {
+            return (0..count).for_each(task);
+        }
+        // SAFETY: forgets how long the task lives; it is only used until `Closing` is dropped below.
+        let task: *const (dyn Fn(usize) + Sync) = unsafe { std::mem::transmute(task) };
+        // SAFETY: the last region is closed and left, and this one is not open yet.
+        unsafe { *self.job.get() = Job { task, count } };
+        self.next.store(0, Relaxed);
+        self.most.store(helpers, Relaxed);
+        let region = (self.state.load(Relaxed) >> 16) + 1;
+        self.state.store(region << 16 | OPEN, SeqCst);
+        if self.asleep.load(SeqCst) > 0 {
+            self.helpers.iter().take(helpers).for_each(Thread::unpark);
+        }
+        let closing = Closing(self);
+        // SAFETY: the caller's borrow is alive.
+        let done = self.take_tasks(unsafe { &*task }, count);
+        let worked = Instant::now();
+        drop(closing);
+        if self.panicked.swap(false, Relaxed) {
+            resume_unwind(Box::new("a task of the kernels panicked"));
+        }
+        leader.note(worked.elapsed(), (worked - began) / done.max(1));
+    }
+
+    /// Takes tasks until none is left; gives how many.
+    fn take_tasks(&self, task: &(dyn Fn(usize) + Sync), count: usize) -> u32 {
+        let mut done = 0;
+        loop {
+            let next = self.next.fetch_add(1, Relaxed);
+            if next >= count {
+                return done;
+            }
+            task(next);
+            done += 1;
+        }
+    }
+
+    /// A helper's life.
+    fn help(&self) {
+        let mut last = 0;
+        loop {
+            let region = self.wait(last);
+            last = region;
+            let inside = self.state.fetch_update(AcqRel, Acquire, |state| {
+                let room = (state & (OPEN - 1)) < self.most.load(Relaxed) as u64;
+                (state >> 16 == region && state & OPEN != 0 && room).then_some(state + 1)
+            });
+            if inside.is_err() {
+                continue;
+            }
+            // SAFETY: inside an open region: the leader waits for this thread to leave before the job
+            // changes or ends.
+            let job = unsafe { *self.job.get() };
+            // SAFETY: as above, the task is alive.
+            let task = unsafe { &*job.task };
+            if catch_unwind(AssertUnwindSafe(|| self.take_tasks(task, job.count))).is_err() {
+                self.panicked.store(true, Relaxed);
+            }
+            self.state.fetch_sub(1, Release);
+        }
+    }
+
+    /// Waits for a region other than the last one seen; gives its number.
+    fn wait(&self, last: u64) -> u64 {
+        let fresh = || Some(self.state.load(SeqCst) >> 16).filter(|region| *region != last);
+        let began = Instant::now();
+        while began.elapsed() < AWAKE {
+            for _ in 0..32 {
+                if let Some(region) = fresh() {
+                    return region;
+                }
+                std::hint::spin_loop();
+            }
+        }
+        self.asleep.fetch_add(1, SeqCst);
+        let region = loop {
+            if let Some(region) = fresh() {
+                break region;
+            }
+            std::thread::park();
+        };
+        self.asleep.fetch_sub(1, SeqCst);
+        region
+    }
+}
+
+/// Closes the region, also when the caller's own task panics, and waits until the helpers have left.
+struct Closing<'a>(&'a Pool);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.state.fetch_and(!OPEN, AcqRel);
+        let mut rounds = 0u32;
+        while self.0.state.load(Acquire) & (OPEN - 1) != 0 {
+            rounds += 1;
+            // A helper whose core was taken away may be waiting for this one.
+            if rounds < 1000 { std::hint::spin_loop() } else { std::thread::yield_now() }
+        }
+    }
+}
+
+impl Leader {
+    /// Takes note of how long the helpers were waited for, where a task takes `usual`.
+    fn note(&mut self, waited: Duration, usual: Duration) {
+        if waited > STALL + 4 * usual {
+            self.alone_until = Some(Instant::now() + self.alone);
+            self.alone = (2 * self.alone).min(ALONE[1]);
+            self.calm = 0;
+        } else {
+            self.calm += 1;
+            if self.calm == CALM {
+                self.alone = ALONE[0];
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_task_runs_once() {
+        for count in [0, 1, 2, 3, 100, 1000] {
+            let runs: Vec<AtomicUsize> = (0..count).map(|_| AtomicUsize::new(0)).collect();
+            for round in 1..50 {
+                run(count, &|i| drop(runs[i].fetch_add(1, Relaxed)));
+                assert!(runs.iter().all(|n| n.load(Relaxed) == round));
+            }
+        }
+    }
+
+    #[test]
+    fn callers_do_not_meet() {
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        let sum = AtomicUsize::new(0);
+                        run(20, &|i| drop(sum.fetch_add(i, Relaxed)));
+                        assert_eq!(sum.load(Relaxed), 190);
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_leaves_the_pool_whole() {
+        for _ in 0..20 {
+            let outcome = catch_unwind(|| run(50, &|i| assert!(i != 31)));
+            assert!(outcome.is_err());
+            every_task_runs_once();
+        }
+    }
+}
