@@ -56,10 +56,7 @@ impl ModelArgs {
             bail!("--threads is 0: at least one is needed");
         }
         if let Some(threads) = self.threads {
-            rayon::ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .build_global()
-                .context("cannot set threads")?;
+            stackelberg_engine::kernel::set_threads(threads).context("cannot set threads")?;
         }
         let path = fetch(&self.model)?;
         let began = std::time::Instant::now();

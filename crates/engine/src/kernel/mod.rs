@@ -12,6 +12,21 @@ pub use linear::Packed;
 
 use std::sync::OnceLock;
 
+/// Makes the kernels compute with so many threads, from the first use on. Call once in a process, before
+/// anything is computed; without a call all cores are used.
+///
+/// # Errors
+/// The threads were started already, or the system refuses them.
+pub fn set_threads(threads: usize) -> crate::Result<()> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+    Ok(pool.build_global().map_err(candle_core::Error::wrap)?)
+}
+
+/// How many threads the kernels compute with.
+pub fn threads() -> usize {
+    rayon::current_num_threads()
+}
+
 /// A set of instructions that the kernels are written for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Variant {
