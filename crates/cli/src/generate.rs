@@ -131,7 +131,7 @@ struct SamplingArgs {
 }
 
 /// Defaults of guided decoding, chosen on prompts of the eval split (see README).
-fn defaults() -> Shaping {
+pub(crate) fn defaults() -> Shaping {
     Shaping { rule: Rule::Srs, strength: 1.0, bound: 8.0, alpha: 1.0, ..Shaping::default() }
 }
 

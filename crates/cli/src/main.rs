@@ -2,6 +2,7 @@
 
 #![warn(clippy::unwrap_used)]
 
+mod bench;
 mod generate;
 mod model;
 mod models;
@@ -35,6 +36,7 @@ enum Command {
     Score(score::Score),
     Train(train::Train),
     Shape(shape::Shape),
+    Bench(bench::Bench),
     /// List models, prompts, data and rewards that are known by name.
     Models,
     /// Print a completion script for a shell.
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         Command::Score(score) => score.run(),
         Command::Train(train) => train.run(),
         Command::Shape(shape) => shape.run(),
+        Command::Bench(bench) => bench.run(),
         Command::Models => models::run(),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "stackelberg", &mut std::io::stdout());

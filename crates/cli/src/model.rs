@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use stackelberg_engine::source::{self, Progress};
-use stackelberg_engine::{Checkpoint, DType, Reward};
+use stackelberg_engine::{Checkpoint, Dtype, Reward};
 
 /// The policy.
 #[derive(Args)]
@@ -17,36 +17,13 @@ pub(crate) struct ModelArgs {
     #[arg(long, default_value = "smollm2-135m", value_name = "REF")]
     pub(crate) model: String,
 
-    /// How weights are kept in memory.
-    #[arg(long, value_enum, default_value_t = Dtype::Bf16)]
+    /// How weights are kept in memory: f32, bf16 or int8.
+    #[arg(long, default_value_t = Dtype::Bf16)]
     pub(crate) dtype: Dtype,
 
     /// Threads to compute with. [default: all]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-}
-
-/// How weights are kept.
-#[derive(Clone, Copy, ValueEnum)]
-pub(crate) enum Dtype {
-    F32,
-    Bf16,
-}
-
-impl Dtype {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-        }
-    }
-
-    pub(crate) fn tensor(self) -> DType {
-        match self {
-            Self::F32 => DType::F32,
-            Self::Bf16 => DType::BF16,
-        }
-    }
 }
 
 impl ModelArgs {
@@ -56,14 +33,13 @@ impl ModelArgs {
             bail!("--threads is 0: at least one is needed");
         }
         if let Some(threads) = self.threads {
-            rayon::ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .build_global()
-                .context("cannot set threads")?;
+            stackelberg_engine::kernel::set_threads(threads);
+            let others = rayon::ThreadPoolBuilder::new().num_threads(threads);
+            others.build_global().context("cannot set threads")?;
         }
         let path = fetch(&self.model)?;
         let began = std::time::Instant::now();
-        let policy = Checkpoint::load(&path, self.dtype.tensor())?;
+        let policy = Checkpoint::load(&path, self.dtype)?;
         if policy.model.score().is_some() {
             bail!("{}: a reward model, not a language model: give it as --reward", path.display());
         }
@@ -88,7 +64,7 @@ impl ModelArgs {
                 known.join(", ")
             );
         }
-        Ok(Reward::load(&fetch(name)?, policy, self.dtype.tensor())?)
+        Ok(Reward::load(&fetch(name)?, policy, self.dtype)?)
     }
 }
 

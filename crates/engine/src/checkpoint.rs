@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 
 use crate::chat::{ChatTemplate, Prompt};
 use crate::error::{Error, Result};
-use crate::model::{Model, OneOrMany, as_u64, open, weight_files};
 use crate::kernel::Dtype;
+use crate::model::{Model, OneOrMany, as_u64, open, weight_files};
 use crate::reward::TextFormat;
 use crate::tokenizer::Tokenizer;
 

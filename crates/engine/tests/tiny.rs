@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde_json::json;
 use stackelberg_engine::model::Segment;
-use stackelberg_engine::reward::Head;
+use stackelberg_engine::reward::{Head, RewardModel};
 use stackelberg_engine::{Checkpoint, Dtype, Message, Prompt, Reward, Tensor, reward::TextFormat};
 use tempfile::TempDir;
 use tiny::{D, Tiny, VOCABULARY};
@@ -154,6 +154,19 @@ fn a_causal_reward_model_scores_candidates_as_whole_texts() {
         guide.read(&[25]);
         text.extend([candidates[1], 25]);
     }
+}
+
+#[test]
+fn a_reward_model_of_the_policys_own_weights_is_a_head() {
+    let policy = load(&Tiny::default());
+    let weight: Vec<f32> = (0..D).map(|i| (i as f32).sin()).collect();
+    let head = Reward::Head(Head::new(weight.clone()));
+    let model = RewardModel::new(load(&Tiny::default()), weight.clone()).unwrap();
+    let model = Reward::Model(Box::new(model));
+    let score = |reward: &Reward| reward.of_tokens(&policy.model, &TEXT).unwrap();
+    assert!((score(&head) - score(&model)).abs() < 1e-5);
+    let error = RewardModel::new(load(&Tiny::default()), weight[1..].to_vec()).err().unwrap();
+    assert!(error.to_string().ends_with("the score has 15 weights, the hidden states have 16"));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use super::elementwise::{exp, sum, tree, vectorised};
 use super::linear::{Output, with_slice};
 use super::pages::{Layout, PAGE, Page};
 use super::tile::{self, LANES};
-use super::{Variant, threads};
+use super::{Variant, pool};
 
 /// What the layers of a model have in common.
 pub(crate) struct Attention {
@@ -59,7 +59,8 @@ impl Attention {
     /// The angles of all rows.
     pub(crate) fn angles(&self, runs: &[Run<'_>]) -> Angles {
         let positions = runs.iter().flat_map(|run| (0..run.rows.len()).map(|row| run.position(row)));
-        let angles = positions.flat_map(|position| self.frequencies.iter().map(move |f| position as f32 * f));
+        let angles =
+            positions.flat_map(|position| self.frequencies.iter().map(move |f| position as f32 * f));
         let (cos, sin) = angles.map(|angle| (angle.cos(), angle.sin())).unzip();
         Angles { cos, sin }
     }
@@ -116,12 +117,16 @@ impl Pass<'_> {
             let (from, end) = (run.past, run.past + run.rows.len());
             match &mut run.keys {
                 Keys::Read(pages) => {
-                    for (page, i) in pages[from / PAGE..].iter_mut().zip(from / PAGE..end.div_ceil(PAGE)) {
+                    for (page, i) in pages[from / PAGE..].iter_mut().zip(from / PAGE..end.div_ceil(PAGE))
+                    {
                         let page = Arc::get_mut(page).expect("pages written to are this text's own");
                         let positions = from.max(i * PAGE)..end.min((i + 1) * PAGE);
                         let first = run.rows.start + positions.start - from;
-                        let heads = page.as_mut_slice()[layout.in_layer(self.layer)].chunks_exact_mut(layout.head());
-                        parts.extend(heads.enumerate().map(|(head, part)| (head, part, positions.clone(), first)));
+                        let heads = page.as_mut_slice()[layout.in_layer(self.layer)]
+                            .chunks_exact_mut(layout.head());
+                        parts.extend(
+                            heads.enumerate().map(|(head, part)| (head, part, positions.clone(), first)),
+                        );
                     }
                 }
                 Keys::Branch(_, own) => {
@@ -142,10 +147,15 @@ impl Pass<'_> {
             let mut key = vec![0f32; dim];
             for (row, position) in (first..).zip(positions) {
                 self.rotate(row, self.attention.heads + head, 1.0, &mut key);
-                layout.put(part, position % PAGE, &key, self.head(row, self.attention.heads + kv_heads + head));
+                layout.put(
+                    part,
+                    position % PAGE,
+                    &key,
+                    self.head(row, self.attention.heads + kv_heads + head),
+                );
             }
         };
-        if rows < 16 { parts.into_iter().for_each(fill) } else { threads::share(parts.into_iter(), fill) }
+        if rows < 16 { parts.into_iter().for_each(fill) } else { pool::share(parts.into_iter(), fill) }
     }
 
     fn look_back(&self, runs: &[Run<'_>], out: &Output<'_>) {
@@ -165,11 +175,18 @@ impl Pass<'_> {
             let (run, head, rows) = &tiles[i];
             SCRATCH.with_borrow_mut(|scratch| self.tile(run, *head, rows.clone(), out, scratch));
         };
-        if products < SMALL { (0..tiles.len()).for_each(work) } else { threads::run(tiles.len(), &work) }
+        if products < SMALL { (0..tiles.len()).for_each(work) } else { pool::run(tiles.len(), &work) }
     }
 
     /// Some rows of a run, all query heads of one key-value head. `t` counts rows, then heads.
-    fn tile(&self, run: &Run<'_>, head: usize, rows: Range<usize>, out: &Output<'_>, scratch: &mut Scratch) {
+    fn tile(
+        &self,
+        run: &Run<'_>,
+        head: usize,
+        rows: Range<usize>,
+        out: &Output<'_>,
+        scratch: &mut Scratch,
+    ) {
         let Attention { heads, layout, .. } = *self.attention;
         let (dim, padded, group) = (layout.dim, layout.padded(), heads / layout.kv_heads);
         let count = rows.len() * group;
@@ -195,7 +212,8 @@ impl Pass<'_> {
             Keys::Read(pages) => (&**pages, false),
             Keys::Branch(pages, kept) => {
                 let token = layout.token();
-                let kept = &kept[(self.layer * run.rows.len() + rows.start) * token..][..rows.len() * token];
+                let kept =
+                    &kept[(self.layer * run.rows.len() + rows.start) * token..][..rows.len() * token];
                 own.fill(kept, head, &layout, q, group, self.variant);
                 (*pages, true)
             }
@@ -226,7 +244,8 @@ impl Pass<'_> {
                 for (t, ((halves, shares), (state, sums))) in
                     halves.zip(shares.as_chunks_mut::<PAGE>().0).zip(states).enumerate()
                 {
-                    let seen = (run.position(rows.start + t / group) + 1).saturating_sub(before).min(PAGE);
+                    let seen =
+                        (run.position(rows.start + t / group) + 1).saturating_sub(before).min(PAGE);
                     if let Some(slot) = slot {
                         let half = if slot < LANES { &mut *halves.0 } else { &mut *halves.1 };
                         half[slot % LANES] = own.scores[t];
@@ -283,7 +302,8 @@ impl Pass<'_> {
     fn rotate(&self, row: usize, head: usize, scale: f32, to: &mut [f32]) {
         let half = to.len() / 2;
         let (first, second) = self.head(row, head).split_at(half);
-        let (cos, sin) = (&self.angles.cos[row * half..][..half], &self.angles.sin[row * half..][..half]);
+        let (cos, sin) =
+            (&self.angles.cos[row * half..][..half], &self.angles.sin[row * half..][..half]);
         let (to_first, to_second) = to.split_at_mut(half);
         for i in 0..half {
             to_first[i] = (first[i] * cos[i] - second[i] * sin[i]) * scale;

@@ -44,7 +44,10 @@ impl Weights {
     }
 
     /// Parts for panel after panel: its quads and its scales.
-    pub(super) fn panels_mut(&mut self, blocks: usize) -> impl Iterator<Item = (&mut [u32], &mut [f16])> {
+    pub(super) fn panels_mut(
+        &mut self,
+        blocks: usize,
+    ) -> impl Iterator<Item = (&mut [u32], &mut [f16])> {
         let quads = self.quads.chunks_exact_mut(blocks * QUADS * LANES);
         quads.zip(self.scales.chunks_exact_mut(blocks * LANES))
     }
@@ -102,7 +105,8 @@ impl Inputs {
     /// Parts for row after row.
     pub(super) fn rows_mut(&mut self) -> impl Iterator<Item = (&mut [u32], &mut [f32], &mut [i32])> {
         let quads = self.quads.chunks_exact_mut(self.blocks * QUADS);
-        let rest = self.scales.chunks_exact_mut(self.blocks).zip(self.offsets.chunks_exact_mut(self.blocks));
+        let rest =
+            self.scales.chunks_exact_mut(self.blocks).zip(self.offsets.chunks_exact_mut(self.blocks));
         quads.zip(rest).map(|(quads, (scales, offsets))| (quads, scales, offsets))
     }
 }
@@ -211,8 +215,10 @@ unsafe fn avx512_dot<const M: usize>(w: *const u32, s: *const f16, x: Row, n: us
             let high = _mm512_cvtph_ps(_mm256_loadu_si256(s.add(16).cast()));
             for (row, (sum, whole)) in sum.iter_mut().zip(whole).enumerate() {
                 let scale = _mm512_set1_ps(*x.scales.add(row * n + block));
-                sum[0] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole[0]), _mm512_mul_ps(low, scale), sum[0]);
-                sum[1] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole[1]), _mm512_mul_ps(high, scale), sum[1]);
+                sum[0] =
+                    _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole[0]), _mm512_mul_ps(low, scale), sum[0]);
+                sum[1] =
+                    _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole[1]), _mm512_mul_ps(high, scale), sum[1]);
             }
         }
     }

@@ -10,19 +10,7 @@ use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Storage, Tensor, bail}
 
 use super::elementwise::{norm, silu, vectorised};
 use super::tile::{self, LANES, Pair, Weight};
-use super::{Variant, int8, threads};
-
-/// What weights are kept as; sums are always f32.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub enum Dtype {
-    /// 32 bits: exact.
-    F32,
-    /// bfloat16; the inputs of a layer are rounded to it too.
-    #[default]
-    Bf16,
-    /// Blocks of 32 int8 with a scale (Q8_0 of GGUF); the inputs of a layer are rounded likewise.
-    Int8,
-}
+use super::{Dtype, Variant, int8, pool};
 
 /// Weights of a linear layer `[n, k]`, laid out once in panels of 32 outputs that lie side by side, so that
 /// one pass over memory serves every row of the input.
@@ -189,8 +177,8 @@ impl Packed {
         let output = Output::new(y, width);
         let panels = width.div_ceil(LANES);
         // Handing out a task costs little, but not nothing.
-        let per_task = (panels / (16 * threads::count())).clamp(1, 8);
-        threads::run(panels.div_ceil(per_task), &|task| {
+        let per_task = (panels / (16 * pool::count())).clamp(1, 8);
+        pool::run(panels.div_ceil(per_task), &|task| {
             SCRATCH.with_borrow_mut(|scratch| {
                 scratch.resize(2 * m * LANES, 0.0);
                 let (tile, other) = scratch.split_at_mut(m * LANES);
@@ -234,16 +222,18 @@ impl Packed {
         };
         let bf16 = matches!(self.weights, Weights::Bf16(_));
         match &mut input {
-            Input::Pairs(pairs) => spread(m, k, rows.zip(pairs.chunks_exact_mut(even / 2)), |(x, to)| {
-                with_scratch(even, |y| {
-                    vectorised(self.variant, || {
-                        normed(x, y);
-                        for (to, pair) in to.iter_mut().zip(y.as_chunks::<2>().0) {
-                            *to = Pair::new(*pair);
-                        }
+            Input::Pairs(pairs) => {
+                spread(m, k, rows.zip(pairs.chunks_exact_mut(even / 2)), |(x, to)| {
+                    with_scratch(even, |y| {
+                        vectorised(self.variant, || {
+                            normed(x, y);
+                            for (to, pair) in to.iter_mut().zip(y.as_chunks::<2>().0) {
+                                *to = Pair::new(*pair);
+                            }
+                        });
                     });
-                });
-            }),
+                })
+            }
             Input::F32(to) => spread(m, k, rows.zip(to.chunks_exact_mut(even)), |(x, to)| {
                 vectorised(self.variant, || {
                     normed(x, to);
@@ -312,7 +302,7 @@ fn with_scratch(length: usize, work: impl FnOnce(&mut [f32])) {
 /// Runs `work` for each of `m` rows of `k` numbers, on several threads if that is worth it.
 fn spread<T: Send>(m: usize, k: usize, rows: impl Iterator<Item = T> + Send, work: impl Fn(T) + Sync) {
     // Below some 10 µs a region costs more than it brings.
-    if m * k < 1 << 15 { rows.for_each(work) } else { threads::share(rows, work) }
+    if m * k < 1 << 15 { rows.for_each(work) } else { pool::share(rows, work) }
 }
 
 fn part<T>(weights: &[T], panel: usize, length: usize) -> &[T] {
@@ -352,7 +342,10 @@ impl<'a> Output<'a> {
         assert!(row < self.rows && columns.end <= self.width);
         // SAFETY: this lies inside the matrix, and nobody else holds it.
         unsafe {
-            std::slice::from_raw_parts_mut(self.start.add(row * self.width + columns.start), columns.len())
+            std::slice::from_raw_parts_mut(
+                self.start.add(row * self.width + columns.start),
+                columns.len(),
+            )
         }
     }
 }
@@ -382,7 +375,7 @@ fn each_panel<P: Send, E: Send>(
     put: impl Fn(&mut P, usize, &[f32]) + Sync,
 ) -> std::result::Result<(), E> {
     let failed = Mutex::new(None);
-    threads::share(panels.enumerate(), |(i, mut panel)| {
+    pool::share(panels.enumerate(), |(i, mut panel)| {
         let range = i * LANES..((i + 1) * LANES).min(n);
         let mut found = vec![0f32; range.len() * k];
         match rows(range, &mut found) {
@@ -420,7 +413,8 @@ impl InplaceOp2 for AddTo<'_> {
     }
 
     fn cpu_fwd(&self, y: &mut CpuStorage, to: &Layout, x: &CpuStorage, from: &Layout) -> Result<()> {
-        let (Some((y0, y1)), Some((x0, x1))) = (to.contiguous_offsets(), from.contiguous_offsets()) else {
+        let (Some((y0, y1)), Some((x0, x1))) = (to.contiguous_offsets(), from.contiguous_offsets())
+        else {
             bail!("packed-linear: not contiguous")
         };
         let CpuStorage::F32(y) = y else { bail!("packed-linear: not f32") };

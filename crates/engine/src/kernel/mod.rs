@@ -3,27 +3,33 @@
 //! - [`Packed`] is a linear layer whose weights are laid out once, so that few rows cost hardly more than
 //!   one: the weights stream through once for all of them.
 //! - [`attend`] lets any number of rows look back over prefixes that they share, without a copy.
-//! - [`threads`] cuts both into tasks of microseconds.
+//! - A pool of threads takes both in tasks of microseconds ([`set_threads`]).
 //!
 //! **What is promised**: the order in which the terms of one output are added depends on the [`Variant`]
 //! alone, never on the rows that share the call, on how a text was cut into pieces, or on the number of
 //! threads. So a candidate's numbers are the same to the bit alone and among forty others, and a text's
 //! whether it was read at once or token by token. Variants differ in rounding.
 
-#![allow(unsafe_code, reason = "vector instructions and threads; each block is held against a plain twin")]
+#![allow(
+    unsafe_code,
+    reason = "vector instructions and threads; each block is held against a plain twin"
+)]
 
 mod attention;
+mod dtype;
 mod elementwise;
 mod int8;
 mod linear;
 mod pages;
-pub mod threads;
+mod pool;
 mod tile;
 
 pub(crate) use attention::{Attention, Keys, Run, attend};
+pub use dtype::Dtype;
 pub use elementwise::rms_norm;
-pub use linear::{Dtype, Packed, Rows};
+pub use linear::{Packed, Rows};
 pub(crate) use pages::{Layout, PAGE, Page};
+pub use pool::{count as threads, set as set_threads};
 
 use std::sync::OnceLock;
 
@@ -74,7 +80,8 @@ impl Variant {
             let avx2 = is_x86_feature_detected!("avx2")
                 && is_x86_feature_detected!("fma")
                 && is_x86_feature_detected!("f16c");
-            let avx512 = avx2 && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
+            let avx512 =
+                avx2 && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
             let dot = is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512vnni");
             let found = [(Self::Avx512Dot, avx512 && dot), (Self::Avx512, avx512), (Self::Avx2, avx2)];
             available.extend(found.into_iter().filter(|(_, is)| *is).map(|(variant, _)| variant));

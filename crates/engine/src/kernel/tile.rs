@@ -194,7 +194,9 @@ pub(super) fn rows<W: Weight>(
         Variant::Avx512 | Variant::Avx512Dot => blocks(m, 12, |row, rows| {
             let (w, x, y) = (w.as_ptr(), x[row * stride..].as_ptr(), y[row * LANES..].as_mut_ptr());
             // SAFETY: layers are only made with variants that the processor has; lengths as asserted.
-            unsafe { by_rows!(rows, [1 2 3 4 5 6 7 8 9 10 11 12], M => avx512::<W, M>(w, x, stride, steps, y)) }
+            unsafe {
+                by_rows!(rows, [1 2 3 4 5 6 7 8 9 10 11 12], M => avx512::<W, M>(w, x, stride, steps, y))
+            }
         }),
         #[cfg(target_arch = "x86_64")]
         Variant::Avx2 => blocks(m, 3, |row, rows| {
@@ -223,7 +225,9 @@ pub(super) fn dot_rows(w: &[Pair], x: &[Pair], stride: usize, y: &mut [f32]) {
     blocks(m, 12, |row, rows| {
         let (w, x, y) = (w.as_ptr(), x[row * stride..].as_ptr(), y[row * LANES..].as_mut_ptr());
         // SAFETY: only called for the variant `Avx512Dot`; lengths as asserted.
-        unsafe { by_rows!(rows, [1 2 3 4 5 6 7 8 9 10 11 12], M => avx512_dot::<M>(w, x, stride, steps, y)) }
+        unsafe {
+            by_rows!(rows, [1 2 3 4 5 6 7 8 9 10 11 12], M => avx512_dot::<M>(w, x, stride, steps, y))
+        }
     });
 }
 

@@ -59,11 +59,7 @@ impl Model {
         Self::assemble(architecture, &weights, dtype)
     }
 
-    pub(crate) fn assemble(
-        architecture: Architecture,
-        weights: &Weights,
-        dtype: Dtype,
-    ) -> Result<Self> {
+    pub(crate) fn assemble(architecture: Architecture, weights: &Weights, dtype: Dtype) -> Result<Self> {
         let Architecture { config, labels, .. } = architecture;
         let Config { hidden: d, intermediate, heads, kv_heads, head_dim: dim, vocabulary, .. } = config;
         let (q, kv) = (heads * dim, kv_heads * dim);
@@ -79,7 +75,8 @@ impl Model {
                 (weights.rotary(&name("self_attn.k_proj"), kv_heads, dim, d)?, kv),
                 (weights.matrix(&name("self_attn.v_proj"), kv, d)?, kv),
             ];
-            let qkv = Packed::new(q + 2 * kv, d, dtype, |rows, to: &mut [f32]| stacked(&qkv, d, rows, to))?;
+            let qkv =
+                Packed::new(q + 2 * kv, d, dtype, |rows, to: &mut [f32]| stacked(&qkv, d, rows, to))?;
             let gate = weights.matrix(&name("mlp.gate_proj"), intermediate, d)?;
             let up = weights.matrix(&name("mlp.up_proj"), intermediate, d)?;
             let gate_up = Packed::gated(
@@ -137,9 +134,19 @@ impl Model {
 
     /// Bytes of weights held in memory.
     pub fn bytes(&self) -> usize {
+        let own_head = self.head.as_ref().map_or(0, Packed::bytes);
+        self.embedding.bytes() + own_head + self.body_bytes()
+    }
+
+    /// Bytes of weights that a forward reads, up to the hidden states.
+    pub fn body_bytes(&self) -> usize {
         let layer = |l: &Layer| l.qkv.bytes() + l.output.bytes() + l.gate_up.bytes() + l.down.bytes();
-        let head = self.head.as_ref().map_or(0, Packed::bytes);
-        self.embedding.bytes() + head + self.layers.iter().map(layer).sum::<usize>()
+        self.layers.iter().map(layer).sum()
+    }
+
+    /// Bytes of weights that logits read.
+    pub fn head_bytes(&self) -> usize {
+        self.head.as_ref().unwrap_or(&self.embedding).bytes()
     }
 
     /// A prefix without tokens.
@@ -246,7 +253,9 @@ impl Model {
         let Layout { layers, .. } = self.attention.layout;
         match segment {
             Segment::Read(..) => Vec::new(),
-            Segment::Branch(_, tokens) => vec![0.0; layers * tokens.len() * self.attention.layout.token()],
+            Segment::Branch(_, tokens) => {
+                vec![0.0; layers * tokens.len() * self.attention.layout.token()]
+            }
         }
     }
 

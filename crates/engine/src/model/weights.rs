@@ -13,7 +13,8 @@ use candle_core::quantized::GgmlDType;
 use candle_core::quantized::ggml_file::qtensor_from_ggml;
 use candle_core::quantized::gguf_file::Content;
 use half::{bf16, f16};
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
+use safetensors::tensor::Metadata;
 
 use crate::error::{Error, Result};
 
@@ -79,7 +80,8 @@ impl Weights {
                     _ => continue,
                 };
                 let offset = data + info.data_offsets.0 as u64;
-                tensors.insert(name, Stored { file: files.len(), offset, kind, shape: info.shape.clone() });
+                tensors
+                    .insert(name, Stored { file: files.len(), offset, kind, shape: info.shape.clone() });
             }
             files.push((path, file));
         }
@@ -104,9 +106,15 @@ impl Weights {
             let bytes = kind.bytes(info.shape.elem_count()) as u64;
             if offset.saturating_add(bytes) > size {
                 let what = format!("'{name}' ends at byte {} of {size}", offset.saturating_add(bytes));
-                return Err(Error::invalid(path, format!("not a whole GGUF file ({what}): download it again")));
+                return Err(Error::invalid(
+                    path,
+                    format!("not a whole GGUF file ({what}): download it again"),
+                ));
             }
-            tensors.insert(name.clone(), Stored { file: 0, offset, kind, shape: info.shape.dims().to_vec() });
+            tensors.insert(
+                name.clone(),
+                Stored { file: 0, offset, kind, shape: info.shape.dims().to_vec() },
+            );
         }
         let files = vec![(path.to_owned(), file)];
         Ok((Self { path: path.to_owned(), files, tensors, gguf: true }, content))
@@ -292,7 +300,7 @@ fn shards(folder: &Path, index: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Where the data of a safetensors file begin, and what is there.
-fn safetensors_header(path: &Path, file: &mut File) -> Result<(u64, safetensors::tensor::Metadata)> {
+fn safetensors_header(path: &Path, file: &mut File) -> Result<(u64, Metadata)> {
     let broken = |what: String| {
         Error::invalid(path, format!("not a whole safetensors file ({what}): download it again"))
     };
@@ -304,10 +312,9 @@ fn safetensors_header(path: &Path, file: &mut File) -> Result<(u64, safetensors:
     if header > size.saturating_sub(8) {
         return Err(broken(format!("a header of {header} bytes in a file of {size}")));
     }
-    let mut bytes = length.to_vec();
-    bytes.resize(8 + header as usize, 0);
-    file.read_exact(&mut bytes[8..]).map_err(|_| broken("a cut header".into()))?;
-    let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| broken(e.to_string()))?;
+    let mut bytes = vec![0; header as usize];
+    file.read_exact(&mut bytes).map_err(|_| broken("a cut header".into()))?;
+    let metadata: Metadata = serde_json::from_slice(&bytes).map_err(|e| broken(e.to_string()))?;
     let needed = 8 + header + metadata.data_len() as u64;
     if needed > size {
         return Err(broken(format!("{needed} bytes are announced, {size} are there")));

@@ -38,6 +38,20 @@ impl RewardModel {
             let what = format!("its tokenizer is not the policy's (they differ at the token '{token}')");
             return Err(Error::reward(path, what));
         }
+        Self::new(checkpoint, score)
+    }
+
+    /// Any model as a reward model: a text's reward is the product of `score` `[d]` with the hidden state
+    /// of its last token. The caller vouches that the tokenizer is the policy's.
+    ///
+    /// # Errors
+    /// Another width than the model's.
+    pub fn new(checkpoint: Checkpoint, score: Vec<f32>) -> Result<Self> {
+        let (found, width) = (score.len(), checkpoint.model.config().hidden);
+        if found != width {
+            let what = format!("the score has {found} weights, the hidden states have {width}");
+            return Err(Error::reward(&checkpoint.path, what));
+        }
         Ok(Self { checkpoint, score })
     }
 

@@ -63,6 +63,19 @@ pub struct Head {
 }
 
 impl Head {
+    /// A head of these weights `[d]` for raw text: no bias, no base model, rewards in their own unit.
+    pub fn new(weight: Vec<f32>) -> Self {
+        Self {
+            weight,
+            bias: 0.0,
+            base: None,
+            text_format: TextFormat::Raw,
+            mean: 0.0,
+            std: 1.0,
+            path: PathBuf::from("head"),
+        }
+    }
+
     /// Reads a safetensors file with `score.weight` `[1, d]`, optionally `score.bias` `[1]`, and metadata
     /// `format=stackelberg-head`, optionally `base`, `text_format`, `reward_mean`, `reward_std`.
     ///
@@ -157,6 +170,9 @@ impl Head {
     /// Another width or type.
     pub fn score(&self, hidden: &Tensor) -> Result<Vec<f64>> {
         let scores = project(hidden, &self.weight)?;
-        Ok(scores.into_iter().map(|score| (score + f64::from(self.bias) - self.mean) / self.std).collect())
+        Ok(scores
+            .into_iter()
+            .map(|score| (score + f64::from(self.bias) - self.mean) / self.std)
+            .collect())
     }
 }

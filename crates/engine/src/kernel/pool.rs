@@ -44,7 +44,9 @@ pub(crate) fn run(count: usize, task: &(dyn Fn(usize) + Sync)) {
     match pool().leader.try_lock() {
         Ok(mut leader) => pool().lead(&mut leader, count, helpers, task),
         // A task panicked once; the pool was left whole.
-        Err(TryLockError::Poisoned(leader)) => pool().lead(&mut leader.into_inner(), count, helpers, task),
+        Err(TryLockError::Poisoned(leader)) => {
+            pool().lead(&mut leader.into_inner(), count, helpers, task)
+        }
         // Another caller's region is under way: the cores are busy anyhow.
         Err(TryLockError::WouldBlock) => (0..count).for_each(task),
     }
@@ -267,7 +269,9 @@ mod tests {
         for count in [0, 1, 2, 3, 100, 1000] {
             let runs: Vec<AtomicUsize> = (0..count).map(|_| AtomicUsize::new(0)).collect();
             for round in 1..50 {
-                run(count, &|i| drop(runs[i].fetch_add(1, Relaxed)));
+                run(count, &|i| {
+                    runs[i].fetch_add(1, Relaxed);
+                });
                 assert!(runs.iter().all(|n| n.load(Relaxed) == round));
             }
         }
@@ -280,7 +284,9 @@ mod tests {
                 scope.spawn(|| {
                     for _ in 0..500 {
                         let sum = AtomicUsize::new(0);
-                        run(20, &|i| drop(sum.fetch_add(i, Relaxed)));
+                        run(20, &|i| {
+                            sum.fetch_add(i, Relaxed);
+                        });
                         assert_eq!(sum.load(Relaxed), 190);
                     }
                 });

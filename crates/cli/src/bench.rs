@@ -1,0 +1,113 @@
+//! `stackelberg bench`: how fast this machine is, and how much of its memory's speed is used.
+
+mod bandwidth;
+mod course;
+mod figures;
+mod machine;
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use serde::Serialize;
+use stackelberg_engine::kernel;
+
+use crate::model::ModelArgs;
+use crate::output::Output;
+use course::{Course, FULL, QUICK, Weights};
+use figures::{Figure, Figures};
+use machine::Machine;
+
+/// Measure this machine: loading, reading, looking ahead, guided and unguided answers.
+///
+/// Prints medians, quartiles and the fraction of the limit: nothing that reads all weights once can be
+/// faster than memory, whose speed is measured in the same run. What is compared is measured in turns,
+/// so that noise hits all alike. MB and GB are powers of ten.
+///
+/// Prefill is reading 150 tokens, and the logits of the last. One token, or a branch of k, is so many
+/// candidates behind those 150 in one forward, and the logits of one of them. A batch of n is n texts
+/// that go on by a token per forward, and all their logits. base and args are answers of 128 tokens
+/// under the defaults of `generate`, their prompts included. Peak memory is what was held until the
+/// first of them, guided by a head.
+#[derive(Args)]
+pub(crate) struct Bench {
+    /// Write the figures as JSON, too; - is standard output, in place of the table.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+
+    /// Fewer and shorter measurements: a smoke test, not figures to quote.
+    #[arg(long)]
+    quick: bool,
+
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+/// The file that --json writes.
+#[derive(Serialize)]
+struct Report<'a> {
+    version: &'static str,
+    machine: Machine,
+    model: &'a str,
+    dtype: &'static str,
+    threads: usize,
+    quick: bool,
+    /// Weights that a step reads: all but an embedding table that is not the head.
+    weight_mb: f64,
+    #[serde(flatten)]
+    medians: Figures<f64>,
+    spread: Figures<[f64; 2]>,
+    limit_fraction: Figures<Option<f64>>,
+}
+
+impl Bench {
+    pub(crate) fn run(&self) -> Result<()> {
+        // A place that cannot be written is found before the slow part.
+        let json = self.json.as_deref().map(|path| Output::open(Some(path))).transpose()?;
+        let policy = self.model.load()?;
+        let effort = if self.quick { QUICK } else { FULL };
+        let figures = Course::new(&self.model, &policy, effort)?.run()?;
+        let report = Report {
+            version: env!("CARGO_PKG_VERSION"),
+            machine: Machine::this(),
+            model: &self.model.model,
+            dtype: self.model.dtype.name(),
+            threads: kernel::threads(),
+            quick: self.quick,
+            weight_mb: Weights::of(&policy.model).step / 1e6,
+            medians: figures.map(|figure| figure.median),
+            spread: figures.map(|figure| figure.spread),
+            limit_fraction: figures.map(|figure| figure.limit_fraction),
+        };
+        if !matches!(json, Some(Output::Stdout(_))) {
+            report.print(&figures)?;
+        }
+        let Some(mut json) = json else { return Ok(()) };
+        serde_json::to_writer_pretty(&mut json, &report).map_err(std::io::Error::from)?;
+        json.write_all(b"\n").context("cannot write the figures")?;
+        json.finish()
+    }
+}
+
+impl Report<'_> {
+    fn print(&self, figures: &Figures<Figure>) -> Result<()> {
+        let Self { machine: Machine { cpu, cores, os, arch, kernel }, medians, .. } = self;
+        let Self { model, dtype, threads, weight_mb, .. } = self;
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{cpu}, cores: {cores}, {os} {arch}, {kernel}")?;
+        writeln!(
+            out,
+            "{model}, {dtype}, threads: {threads}; a step reads {weight_mb:.0} MB of weights\n"
+        )?;
+        writeln!(out, "{}", figures.table())?;
+        let share = |rate: f64| rate / medians.base_tokens_per_s;
+        writeln!(
+            out,
+            "args is as fast as {:.2} of base with a head, {:.2} with a causal reward model",
+            share(medians.args_head_tokens_per_s),
+            share(medians.args_model_tokens_per_s)
+        )?;
+        Ok(())
+    }
+}

@@ -1,0 +1,302 @@
+//! The course that a model is put through.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use anyhow::Result;
+use indicatif::{ProgressBar, ProgressStyle};
+use stackelberg_decoding::{Generation, Method, Settings, generate};
+use stackelberg_engine::model::Segment;
+use stackelberg_engine::reward::{Head, RewardModel, TextFormat};
+use stackelberg_engine::{Branches, Checkpoint, Model, Prefix, Prompt, Reward, Tensor, kernel};
+
+use super::bandwidth::Bandwidth;
+use super::figures::{Figure, Figures};
+use super::machine::peak_rss_mb;
+use crate::generate::defaults;
+use crate::model::ModelArgs;
+
+/// How much is measured.
+pub(super) struct Effort {
+    loads: usize,
+    /// Rounds of steps; every fourth reads a prefix, too.
+    rounds: usize,
+    batches: usize,
+    /// Steps of a batch.
+    steps: usize,
+    /// Rounds of answers to the first `prompts` prompts, `tokens` long each.
+    answers: usize,
+    prompts: usize,
+    tokens: usize,
+}
+
+pub(super) const FULL: Effort =
+    Effort { loads: 5, rounds: 32, batches: 5, steps: 32, answers: 3, prompts: 3, tokens: 128 };
+pub(super) const QUICK: Effort =
+    Effort { loads: 1, rounds: 5, batches: 2, steps: 4, answers: 2, prompts: 1, tokens: 16 };
+
+/// Candidates of a branch.
+const KS: [usize; 5] = [1, 5, 10, 20, 40];
+
+/// Texts of a batch.
+const NS: [usize; 3] = [1, 4, 10];
+
+/// Tokens of the prefix that is looked ahead from.
+const PREFIX: usize = 150;
+
+/// Herman Melville, Moby-Dick (1851).
+const TEXT: &str = "\
+    Call me Ishmael. Some years ago, never mind how long precisely, having little or no money in my \
+    purse, and nothing particular to interest me on shore, I thought I would sail about a little and \
+    see the watery part of the world. It is a way I have of driving off the spleen and regulating \
+    the circulation. Whenever I find myself growing grim about the mouth; whenever it is a damp, \
+    drizzly November in my soul; whenever I find myself involuntarily pausing before coffin \
+    warehouses, and bringing up the rear of every funeral I meet; and especially whenever my hypos \
+    get such an upper hand of me, that it requires a strong moral principle to prevent me from \
+    deliberately stepping into the street, and methodically knocking people's hats off, then, I \
+    account it high time to get to sea as soon as I can. This is my substitute for pistol and ball.";
+
+const PROMPTS: [&str; 3] =
+    ["How do I bake bread at home?", "Tell me about the moon.", "What should I say to a sad friend?"];
+
+/// Bytes that forwards must read.
+pub(super) struct Weights {
+    /// Up to the hidden states: what a reward model reads.
+    hidden: f64,
+    /// Up to the logits: what a step reads.
+    pub(super) step: f64,
+}
+
+impl Weights {
+    pub(super) fn of(model: &Model) -> Self {
+        Self {
+            hidden: model.body_bytes() as f64,
+            step: (model.body_bytes() + model.head_bytes()) as f64,
+        }
+    }
+}
+
+/// A model and what it is measured on.
+pub(super) struct Course<'a> {
+    args: &'a ModelArgs,
+    policy: &'a Checkpoint,
+    effort: Effort,
+    bar: ProgressBar,
+    /// Tokens of the prefix.
+    text: Vec<u32>,
+    prefix: Prefix,
+    /// The likeliest tokens behind it, as many as the widest branch has.
+    candidates: Vec<u32>,
+    /// Tokens of the prompts.
+    prompts: Vec<Vec<u32>>,
+}
+
+/// Everything measured, as often as it was.
+#[derive(Default)]
+struct Samples {
+    bandwidth_gb_s: Vec<f64>,
+    load_ms: Vec<f64>,
+    prefill_ms: Vec<f64>,
+    /// By the number of candidates.
+    branch_ms: BTreeMap<usize, Vec<f64>>,
+    /// By the number of texts: tokens per second of all together.
+    batch: BTreeMap<usize, Vec<f64>>,
+    /// Answers, in tokens per second.
+    base: Vec<f64>,
+    head: Vec<f64>,
+    model: Vec<f64>,
+}
+
+impl<'a> Course<'a> {
+    pub(super) fn new(args: &'a ModelArgs, policy: &'a Checkpoint, effort: Effort) -> Result<Self> {
+        let format = if policy.template.is_some() { TextFormat::Chat } else { TextFormat::Raw };
+        let prompt = |text: &&str| -> Result<Vec<u32>> {
+            let text = policy.lay_out(&Prompt::Text((*text).to_owned()), None, format)?;
+            Ok(policy.tokens(&text, format)?)
+        };
+        let prompts = PROMPTS[..effort.prompts].iter().map(prompt).collect::<Result<_>>()?;
+        let text = policy.tokenizer.encode(TEXT, true)?;
+        let text: Vec<u32> = text.into_iter().cycle().take(PREFIX).collect();
+        let (prefix, logits) = prefill(&policy.model, &text)?;
+        let logits: Vec<f32> = logits.flatten_all()?.to_vec1()?;
+        let mut likeliest: Vec<u32> = (0..logits.len() as u32).collect();
+        likeliest.sort_by(|&a, &b| logits[b as usize].total_cmp(&logits[a as usize]));
+        let candidates = likeliest.into_iter().cycle().take(KS[KS.len() - 1]).collect();
+        let Effort { rounds, batches, loads, answers, .. } = effort;
+        let style = ProgressStyle::with_template("{msg} {bar:40} {pos}/{len} {eta} left")?;
+        let bar = ProgressBar::new((rounds + batches + loads + answers) as u64).with_style(style);
+        Ok(Self { args, policy, effort, bar, text, prefix, candidates, prompts })
+    }
+
+    pub(super) fn run(&self) -> Result<Figures<Figure>> {
+        let width = self.policy.model.config().hidden;
+        // The built-in head where it fits, any other elsewhere: all are equally fast.
+        let head = self.args.reward("harmless", self.policy);
+        let head = head.unwrap_or_else(|_| Reward::Head(Head::new(arbitrary(width))));
+        self.bar.set_message("a first answer");
+        self.answer(Some(&head), &self.prompts[0])?;
+        // All that follows needs more memory than an answer does.
+        let peak = peak_rss_mb();
+        let mut samples = Samples::default();
+        self.steps(&mut samples)?;
+        self.batches(&mut samples)?;
+        let twin = self.loads(&mut samples)?;
+        let model = Reward::Model(Box::new(RewardModel::new(twin, arbitrary(width))?));
+        self.answers(&head, &model, &mut samples)?;
+        self.bar.finish_and_clear();
+        Ok(self.figures(&samples, peak))
+    }
+
+    /// Steps behind the prefix, each round in another order.
+    fn steps(&self, samples: &mut Samples) -> Result<()> {
+        self.bar.set_message("steps");
+        let model = &self.policy.model;
+        let memory = Bandwidth::new(kernel::threads());
+        for round in 0..self.effort.rounds {
+            samples.bandwidth_gb_s.push(memory.measure());
+            if round % 4 == 0 {
+                samples.prefill_ms.push(timed(|| prefill(model, &self.text))?.1);
+            }
+            for i in 0..KS.len() {
+                let k = KS[(round + i) % KS.len()];
+                let (_, ms) = timed(|| look_ahead(model, &self.prefix, &self.candidates[..k]))?;
+                samples.branch_ms.entry(k).or_default().push(ms);
+            }
+            self.bar.inc(1);
+        }
+        Ok(())
+    }
+
+    /// Texts that are written together.
+    fn batches(&self, samples: &mut Samples) -> Result<()> {
+        self.bar.set_message("batches");
+        for _ in 0..self.effort.batches {
+            for n in NS {
+                let mut texts = vec![self.prefix.clone(); n];
+                let ((), ms) = timed(|| {
+                    for _ in 0..self.effort.steps {
+                        read_together(&self.policy.model, &mut texts, &self.candidates)?;
+                    }
+                    Ok(())
+                })?;
+                let tokens = (n * self.effort.steps) as f64;
+                samples.batch.entry(n).or_default().push(1e3 * tokens / ms);
+            }
+            self.bar.inc(1);
+        }
+        Ok(())
+    }
+
+    /// Loads the model again and again; the last one is kept.
+    fn loads(&self, samples: &mut Samples) -> Result<Checkpoint> {
+        self.bar.set_message("loading");
+        let load = || Ok(Checkpoint::load(&self.policy.path, self.args.dtype)?);
+        for _ in 1..self.effort.loads {
+            samples.load_ms.push(timed(load)?.1);
+            self.bar.inc(1);
+        }
+        let (twin, ms) = timed(load)?;
+        samples.load_ms.push(ms);
+        self.bar.inc(1);
+        Ok(twin)
+    }
+
+    /// Whole answers, unguided and guided in turns.
+    fn answers(&self, head: &Reward, model: &Reward, samples: &mut Samples) -> Result<()> {
+        self.bar.set_message("answers");
+        for _ in 0..self.effort.answers {
+            samples.base.push(self.rate(None)?);
+            samples.head.push(self.rate(Some(head))?);
+            samples.model.push(self.rate(Some(model))?);
+            self.bar.inc(1);
+        }
+        Ok(())
+    }
+
+    /// Tokens per second over the prompts.
+    fn rate(&self, reward: Option<&Reward>) -> Result<f64> {
+        let (mut tokens, mut seconds) = (0, 0.0);
+        for prompt in &self.prompts {
+            let answer = self.answer(reward, prompt)?;
+            tokens += answer.tokens.len();
+            seconds += answer.elapsed.as_secs_f64();
+        }
+        Ok(tokens as f64 / seconds)
+    }
+
+    /// An answer as `generate` gives it, of full length.
+    fn answer(&self, reward: Option<&Reward>, prompt: &[u32]) -> Result<Generation> {
+        let settings = Settings {
+            method: if reward.is_some() { Method::Args } else { Method::Base },
+            shaping: defaults(),
+            max_new_tokens: self.effort.tokens,
+            no_eos: true,
+            ..Settings::default()
+        };
+        Ok(generate(self.policy, reward, prompt, "bench", &settings, &mut ())?)
+    }
+
+    fn figures(&self, samples: &Samples, peak: Option<f64>) -> Figures<Figure> {
+        let weights = Weights::of(&self.policy.model);
+        let bandwidth = Figure::of(&samples.bandwidth_gb_s);
+        let bytes_per_ms = 1e6 * bandwidth.median;
+        let least = weights.step / bytes_per_ms;
+        let guided_least = least + weights.hidden / bytes_per_ms;
+        let step = |ms: &[f64]| Figure::of(ms).at_least(least);
+        let rate = |rates: &[f64], least: f64| Figure::of(rates).at_most(1e3 / least);
+        let batch = |(&n, rates): (&usize, &Vec<f64>)| (n, rate(rates, least / n as f64));
+        let (one, ten) = (&samples.branch_ms[&1], &samples.branch_ms[&10]);
+        let ratio = Figure::of(ten).median / Figure::of(one).median;
+        let ratios: Vec<f64> = ten.iter().zip(one).map(|(ten, one)| ten / one).collect();
+        Figures {
+            bandwidth_gb_s: bandwidth,
+            load_ms: Figure::of(&samples.load_ms),
+            prefill_ms: step(&samples.prefill_ms),
+            token_ms: step(one),
+            branch_ms: samples.branch_ms.iter().map(|(&k, ms)| (k, step(ms))).collect(),
+            branch_ratio: Figure { median: ratio, ..Figure::of(&ratios) },
+            batch_tokens_per_s: samples.batch.iter().map(batch).collect(),
+            base_tokens_per_s: rate(&samples.base, least),
+            args_head_tokens_per_s: rate(&samples.head, least),
+            args_model_tokens_per_s: rate(&samples.model, guided_least),
+            cd_tokens_per_s: None,
+            peak_rss_mb: peak.map(|mb| Figure::of(&[mb])),
+        }
+    }
+}
+
+/// Reads a text: its prefix, and the logits behind it.
+fn prefill(model: &Model, text: &[u32]) -> Result<(Prefix, Tensor)> {
+    let (prefix, hidden) = model.prefill(text)?;
+    let logits = model.logits(&hidden.narrow(0, text.len() - 1, 1)?)?;
+    Ok((prefix, logits))
+}
+
+/// A step of decoding: candidates behind the prefix, and the logits behind one of them.
+fn look_ahead(model: &Model, prefix: &Prefix, candidates: &[u32]) -> Result<(Branches, Tensor)> {
+    let branches = model.branch(prefix, candidates)?;
+    let logits = model.logits(&branches.hidden.narrow(0, 0, 1)?)?;
+    Ok((branches, logits))
+}
+
+/// A step of several texts in one forward: each reads a token; logits `[n, vocabulary]`. Always the same
+/// tokens: which ones makes no difference to the time.
+fn read_together(model: &Model, texts: &mut [Prefix], tokens: &[u32]) -> Result<Tensor> {
+    let segment = |(prefix, tokens)| Segment::Read(prefix, tokens);
+    let mut segments: Vec<Segment<'_>> = texts.iter_mut().zip(tokens.chunks(1)).map(segment).collect();
+    let read = model.forward(&mut segments)?;
+    let hidden: Vec<&Tensor> = read.iter().map(|read| &read.hidden).collect();
+    Ok(model.logits(&Tensor::cat(&hidden, 0)?)?)
+}
+
+/// Weights of a reward that means nothing, `[d]`.
+fn arbitrary(width: usize) -> Vec<f32> {
+    (0..width).map(|i| (i as f32).sin()).collect()
+}
+
+/// What `f` gives, and the milliseconds that it takes.
+fn timed<T>(f: impl FnOnce() -> Result<T>) -> Result<(T, f64)> {
+    let began = Instant::now();
+    let result = f()?;
+    Ok((result, began.elapsed().as_secs_f64() * 1e3))
+}

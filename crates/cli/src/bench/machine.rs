@@ -1,0 +1,46 @@
+//! What a bench ran on.
+
+use std::fs;
+
+use serde::Serialize;
+use stackelberg_engine::kernel::Variant;
+
+/// The machine, as far as figures depend on it.
+#[derive(Serialize)]
+pub(super) struct Machine {
+    /// The processor's name, or its architecture where the system does not tell.
+    pub(super) cpu: String,
+    /// Cores that this process may use.
+    pub(super) cores: usize,
+    pub(super) os: &'static str,
+    pub(super) arch: &'static str,
+    /// The instructions that the kernels use.
+    pub(super) kernel: String,
+}
+
+impl Machine {
+    pub(super) fn this() -> Self {
+        let arch = std::env::consts::ARCH;
+        Self {
+            cpu: field("/proc/cpuinfo", "model name").unwrap_or_else(|| arch.to_owned()),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            os: std::env::consts::OS,
+            arch,
+            kernel: format!("{:?}", Variant::detect()).to_lowercase(),
+        }
+    }
+}
+
+/// The most memory that this process ever held, in MB; `None` where the system does not tell.
+pub(super) fn peak_rss_mb() -> Option<f64> {
+    let peak = field("/proc/self/status", "VmHWM")?;
+    let kib: f64 = peak.strip_suffix(" kB")?.trim().parse().ok()?;
+    Some(kib * 1024.0 / 1e6)
+}
+
+/// The first value of a key in a file of lines `key: value`.
+fn field(path: &str, key: &str) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    let mut pairs = text.lines().filter_map(|line| line.split_once(':'));
+    pairs.find(|(name, _)| name.trim() == key).map(|(_, value)| value.trim().to_owned())
+}
