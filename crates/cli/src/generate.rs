@@ -1,14 +1,17 @@
 //! `stackelberg generate`: answers that follow a reward.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use stackelberg_decoding::{Generation, Method, Sampling, Settings, Step, Watch, generate};
+use stackelberg_decoding::{
+    AT_ONCE, Generation, Job, Method, Sampling, Settings, Step, Watch, generate, generate_all,
+};
 use stackelberg_engine::reward::TextFormat;
 use stackelberg_engine::{Checkpoint, Message, Prompt, Reward};
 use stackelberg_shaping::{Budget, Rule, Shaping};
@@ -58,6 +61,10 @@ pub(crate) struct Generate {
     /// Write every step as a JSON line: candidates, rewards, threshold, shaped, fused, chosen.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
+
+    /// Texts written together: more is faster and takes more memory; the answers are the same.
+    #[arg(long, default_value_t = AT_ONCE, value_name = "N")]
+    batch_size: usize,
 
     /// A system message.
     #[arg(long, value_name = "TEXT")]
@@ -141,6 +148,9 @@ pub(crate) static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 impl Generate {
     pub(crate) fn run(&self) -> Result<()> {
         let settings = self.settings()?;
+        if self.batch_size == 0 {
+            bail!("--batch-size is 0: at least one is needed");
+        }
         if self.compare && settings.method == Method::Base {
             bail!("--compare with --method base would show the same answer twice");
         }
@@ -263,16 +273,6 @@ impl Session<'_> {
         Ok(self.policy.tokens(&text, self.format)?)
     }
 
-    fn answer(
-        &self,
-        id: &str,
-        tokens: &[u32],
-        settings: &Settings,
-        watch: &mut dyn Watch,
-    ) -> Result<Generation> {
-        Ok(generate(self.policy, self.reward, tokens, id, settings, watch)?)
-    }
-
     /// To the terminal.
     fn answer_one(&self, (id, prompt): &(String, Prompt)) -> Result<()> {
         let tokens = self.tokens(prompt)?;
@@ -306,13 +306,20 @@ impl Session<'_> {
             .map(|path| Trace::open(path, false, &HashSet::new()))
             .transpose()?;
         let mut printer = Printer::new(live, style);
-        let answer = self.answer(id, tokens, settings, &mut printer)?;
+        let answer = generate(self.policy, self.reward, tokens, id, settings, &mut printer);
         if let Some(trace) = &mut trace {
             trace.write(id, &printer.steps, &self.policy.tokenizer)?;
         }
         if let Some(error) = printer.failed {
             return Err(error).context("cannot write to standard output");
         }
+        let answer = match answer {
+            Err(stackelberg_decoding::Error::Stopped) => {
+                writeln!(stdout)?;
+                return Err(interrupted(0, 1, None));
+            }
+            answer => answer?,
+        };
         if !live {
             write!(stdout, "{}", answer.text)?;
         }
@@ -332,7 +339,7 @@ impl Session<'_> {
         } else {
             eprintln!("{said}")
         }
-        interrupted(0, 1, None)
+        Ok(())
     }
 
     /// To files.
@@ -352,43 +359,49 @@ impl Session<'_> {
         if self.generate.out.is_none() && std::io::stdout().is_terminal() {
             bar.set_draw_target(indicatif::ProgressDrawTarget::hidden());
         }
-        let (mut written, began) = (0, std::time::Instant::now());
-        for (done, (id, prompt)) in prompts.iter().enumerate() {
-            bar.set_position(done as u64);
-            if journal.has(id, prompt) {
-                continue;
+        let mut waiting = Vec::new();
+        for (id, prompt) in prompts {
+            if !journal.has(id, prompt) {
+                let tokens = self.tokens(prompt).with_context(|| format!("prompt {id}"))?;
+                waiting.push((id, prompt, tokens));
             }
-            let tokens = self.tokens(prompt).with_context(|| format!("prompt {id}"))?;
-            let mut collector = Collector::default();
-            let answer = self.answer(id, &tokens, &self.settings, &mut collector);
-            let answer = answer.with_context(|| format!("prompt {id}"))?;
-            interrupted(done, prompts.len(), self.generate.out.as_deref())?;
+        }
+        bar.set_position((prompts.len() - waiting.len()) as u64);
+        let jobs: Vec<Job<'_>> = waiting.iter().map(|(id, _, prompt)| Job { id, prompt }).collect();
+        let tokenizer = &self.policy.tokenizer;
+        let keep = |job: usize, steps: &[Step], answer: &Generation| {
+            let (id, prompt, _) = &waiting[job];
             if let Some(trace) = &mut trace {
-                trace.write(id, &collector.0, &self.policy.tokenizer)?;
+                trace.write(id, steps, tokenizer)?;
             }
-            written += answer.tokens.len();
-            tracing::debug!(
-                id,
-                tokens = answer.tokens.len(),
-                seconds = answer.elapsed.as_secs_f64(),
-                "answered"
-            );
-            bar.set_message(format!("{:.1} tokens/s", written as f64 / began.elapsed().as_secs_f64()));
-            journal.write(id, prompt, &answer, &recorded)?;
+            let seconds = answer.elapsed.as_secs_f64();
+            tracing::debug!(id, tokens = answer.tokens.len(), seconds, "answered");
+            journal.write(id, prompt, answer, &recorded)
+        };
+        let began = Instant::now();
+        let mut desk = Desk { keep, steps: HashMap::new(), bar: &bar, tokens: 0, began, failed: None };
+        let at_once = self.generate.batch_size;
+        let outcome = generate_all(self.policy, self.reward, &jobs, &self.settings, at_once, &mut desk);
+        if let Some(error) = desk.failed {
+            return Err(error);
+        }
+        match outcome {
+            Err(stackelberg_decoding::Error::Stopped) => {
+                let done = bar.position() as usize;
+                return Err(interrupted(done, prompts.len(), self.generate.out.as_deref()));
+            }
+            outcome => outcome?,
         }
         bar.finish_and_clear();
         journal.finish()
     }
 }
 
-/// Ends the run after Ctrl-C, with exit code 130.
-fn interrupted(done: usize, all: usize, out: Option<&Path>) -> Result<()> {
-    if !INTERRUPTED.load(Ordering::Relaxed) {
-        return Ok(());
-    }
+/// What ends a run after Ctrl-C, with exit code 130.
+fn interrupted(done: usize, all: usize, out: Option<&Path>) -> anyhow::Error {
     let out =
         out.map(|out| format!("; go on with --resume --out {}", out.display())).unwrap_or_default();
-    Err(Interrupted(format!("interrupted after {done} of {all} prompts{out}")).into())
+    Interrupted(format!("interrupted after {done} of {all} prompts{out}")).into()
 }
 
 /// Ctrl-C, as an error: what is open is closed on the way out.
@@ -403,16 +416,37 @@ impl std::fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
-/// Collects steps for the trace.
-#[derive(Default)]
-struct Collector(Vec<Step>);
+/// Where answers come in: steps are collected until their answer is finished, then both are kept.
+struct Desk<'a, F> {
+    keep: F,
+    steps: HashMap<usize, Vec<Step>>,
+    bar: &'a ProgressBar,
+    tokens: usize,
+    began: Instant,
+    failed: Option<anyhow::Error>,
+}
 
-impl Watch for Collector {
-    fn step(&mut self, _: usize, step: &Step, _: &str) {
-        self.0.push(step.clone());
+impl<F: FnMut(usize, &[Step], &Generation) -> Result<()>> Watch for Desk<'_, F> {
+    fn step(&mut self, job: usize, _: usize, step: &Step, _: &str) {
+        self.steps.entry(job).or_default().push(step.clone());
+    }
+
+    fn done(&mut self, job: usize, answer: Generation) {
+        let steps = self.steps.remove(&job).unwrap_or_default();
+        if self.stop() {
+            return;
+        }
+        if let Err(error) = (self.keep)(job, &steps, &answer) {
+            self.failed = Some(error);
+            return;
+        }
+        self.tokens += answer.tokens.len();
+        let rate = self.tokens as f64 / self.began.elapsed().as_secs_f64();
+        self.bar.set_message(format!("{rate:.1} tokens/s"));
+        self.bar.inc(1);
     }
 
     fn stop(&self) -> bool {
-        INTERRUPTED.load(Ordering::Relaxed)
+        INTERRUPTED.load(Ordering::Relaxed) || self.failed.is_some()
     }
 }

@@ -25,7 +25,7 @@ impl Printer {
 }
 
 impl Watch for Printer {
-    fn step(&mut self, _: usize, step: &Step, text: &str) {
+    fn step(&mut self, _: usize, _: usize, step: &Step, text: &str) {
         self.steps.push(step.clone());
         if !self.live {
             return;

@@ -41,9 +41,29 @@ pub enum Error {
         must: &'static str,
     },
 
+    /// A prompt could not be answered.
+    #[error("prompt {id}")]
+    Prompt {
+        /// The prompt's name.
+        id: String,
+        /// Why.
+        source: Box<Error>,
+    },
+
+    /// The caller said stop.
+    #[error("stopped")]
+    Stopped,
+
     /// A method that needs a reward, without one.
     #[error("the method {0} needs a reward")]
     NoReward(&'static str),
+}
+
+impl Error {
+    /// The same, saying which prompt it was.
+    pub(crate) fn of(self, id: &str) -> Self {
+        Self::Prompt { id: id.to_owned(), source: Box::new(self) }
+    }
 }
 
 /// Results of this crate.

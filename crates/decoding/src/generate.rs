@@ -1,14 +1,16 @@
-//! From a prompt to an answer.
+//! From prompts to answers.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use stackelberg_engine::reward::Guide;
-use stackelberg_engine::{Checkpoint, Reward, TextStream};
+use stackelberg_engine::{Checkpoint, Prefix, Reward, Tensor};
+use stackelberg_shaping::argmax;
 
 use crate::error::{Error, Result};
 use crate::sample::{self, Randomness};
 use crate::settings::{Method, Settings};
-use crate::step::{self, Step, Text};
+use crate::step::{Step, advance};
+use crate::text::{Answer, Text};
 
 /// An answer and how it came about.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,8 +31,8 @@ pub struct Generation {
     pub reward_calls: usize,
     /// Steps in which they were not needed.
     pub skipped: usize,
-    /// Time spent on prompt and answer; scoring the finished answer for the record is not counted, except
-    /// by best-of-n, which chooses by it.
+    /// Time spent on prompt and answer; of a forward that several texts share, its share. Scoring the
+    /// finished answer for the record is not counted, except by best-of-n, which chooses by it.
     pub elapsed: Duration,
 }
 
@@ -53,10 +55,13 @@ impl Finish {
     }
 }
 
-/// What a caller may watch while an answer is written.
+/// What a caller may watch while answers are written, and where they go.
 pub trait Watch {
-    /// A step was decided; `text` is what it adds to the answer for certain.
-    fn step(&mut self, _number: usize, _step: &Step, _text: &str) {}
+    /// A step was decided in the answer to prompt `job`; `text` is what it adds to the answer for certain.
+    fn step(&mut self, _job: usize, _number: usize, _step: &Step, _text: &str) {}
+
+    /// The answer to prompt `job` is finished.
+    fn done(&mut self, _job: usize, _answer: Generation) {}
 
     /// Whether to stop here and now.
     fn stop(&self) -> bool {
@@ -67,12 +72,21 @@ pub trait Watch {
 /// Watches nothing.
 impl Watch for () {}
 
-/// Writes an answer to a prompt, given as tokens. `id` names the prompt: with the seed it decides all
-/// that is random.
+/// A prompt to be answered.
+#[derive(Debug, Clone, Copy)]
+pub struct Job<'a> {
+    /// The prompt's name: with the seed it decides all that is random.
+    pub id: &'a str,
+    /// The prompt, as tokens.
+    pub prompt: &'a [u32],
+}
+
+/// Writes an answer to one prompt, given as tokens. `id` names the prompt: with the seed it decides all that
+/// is random.
 ///
 /// # Errors
 /// A setting outside its range, a method without the reward it needs, a prompt beyond the context, a
-/// reward that is not finite.
+/// reward that is not finite; [`Error::Stopped`] if `watch` says so.
 pub fn generate(
     policy: &Checkpoint,
     reward: Option<&Reward>,
@@ -81,178 +95,32 @@ pub fn generate(
     settings: &Settings,
     watch: &mut dyn Watch,
 ) -> Result<Generation> {
-    settings.check(policy.model.config().vocabulary)?;
-    let context = policy.model.context().min(reward.map_or(usize::MAX, |r| r.context(&policy.model)));
-    if prompt.len() >= context {
-        let tokens = prompt.len() + 1;
-        return Err(stackelberg_engine::Error::Context { tokens, context }.into());
-    }
-    // An answer that reaches the end of the context ends there.
-    let most = settings.max_new_tokens.min(context - prompt.len());
-    let settings = &Settings { max_new_tokens: most, ..settings.clone() };
-    let began = Instant::now();
-    let need = || reward.ok_or(Error::NoReward(settings.method.name()));
-    let mut answer = match settings.method {
-        Method::Base => {
-            write(policy, None, prompt, settings, &mut Randomness::new(settings.seed, id, 0), watch)?
-        }
-        Method::Args => {
-            let guide = need()?.guide();
-            write(
-                policy,
-                Some(guide),
-                prompt,
-                settings,
-                &mut Randomness::new(settings.seed, id, 0),
-                watch,
-            )?
-        }
-        Method::BestOfN | Method::SoftBestOfN => best_of(policy, need()?, prompt, id, settings, watch)?,
-    };
-    answer.elapsed = began.elapsed();
-    if let (None, Some(reward)) = (answer.reward, reward) {
-        answer.reward = Some(score(policy, reward, prompt, &answer.tokens)?);
-    }
-    Ok(answer)
+    let job = Job { id, prompt };
+    let mut one = One { watch, answer: None };
+    // Samples of one prompt are written together.
+    let outcome = generate_all(policy, reward, &[job], settings, AT_ONCE, &mut one);
+    outcome.map_err(|error| match error {
+        Error::Prompt { source, .. } => *source,
+        other => other,
+    })?;
+    one.answer.ok_or(Error::Stopped)
 }
 
-/// The reward of an answer's tokens behind the prompt's.
-fn score(policy: &Checkpoint, reward: &Reward, prompt: &[u32], tokens: &[u32]) -> Result<f64> {
-    let reward = reward.of_tokens(&policy.model, &[prompt, tokens].concat())?;
-    match (reward.is_finite(), tokens.last().or(prompt.last())) {
-        (false, Some(&token)) => Err(Error::Reward { step: tokens.len(), token, reward }),
-        _ => Ok(reward),
-    }
+/// Texts that are written together unless the caller says otherwise: more cost memory and bring little.
+pub const AT_ONCE: usize = 10;
+
+struct One<'a> {
+    watch: &'a mut dyn Watch,
+    answer: Option<Generation>,
 }
 
-/// Token by token, guided or not.
-fn write(
-    policy: &Checkpoint,
-    mut guide: Option<Guide<'_>>,
-    prompt: &[u32],
-    settings: &Settings,
-    randomness: &mut Randomness,
-    watch: &mut dyn Watch,
-) -> Result<Generation> {
-    let mut text = Text::new(&policy.model, prompt)?;
-    if let Some(guide) = &mut guide {
-        guide.read(prompt);
+impl Watch for One<'_> {
+    fn step(&mut self, job: usize, number: usize, step: &Step, text: &str) {
+        self.watch.step(job, number, step, text);
     }
-    let mut answer = Answer::new(policy, settings);
-    let mut log_probs = 0.0;
-    let (mut steered, mut reward_calls, mut skipped) = (0, 0, 0);
-    let mut steps = 0;
-    while answer.finish.is_none() && !watch.stop() {
-        let (step, rest) = match &mut guide {
-            Some(guide) => {
-                let (step, pending, scored) =
-                    step::guided(&text, guide, settings, &answer.tokens, steps, randomness)?;
-                (step, Some((pending, scored)))
-            }
-            None => (base_step(&text, settings, &answer.tokens, randomness)?, None),
-        };
-        log_probs += step.log_prob;
-        steered += usize::from(step.chosen != step.base_choice);
-        reward_calls += usize::from(step.rewards.is_some());
-        skipped += usize::from(step.skipped);
-        let new = answer.push(step.chosen)?;
-        watch.step(steps, &step, &new);
-        steps += 1;
-        // The last token is not read: nothing comes after it.
-        if answer.finish.is_none() {
-            match (&mut guide, rest) {
-                (Some(guide), Some((pending, scored))) => {
-                    step::take(&mut text, guide, step.chosen, pending, scored)?;
-                }
-                _ => text.push(step.chosen)?,
-            }
-        }
-    }
-    Ok(Generation {
-        text: answer.text,
-        tokens: answer.tokens,
-        finish: answer.finish.unwrap_or(Finish::Length),
-        reward: None,
-        mean_log_prob: log_probs / steps.max(1) as f64,
-        steered,
-        reward_calls,
-        skipped,
-        elapsed: Duration::ZERO,
-    })
-}
 
-fn base_step(
-    text: &Text<'_>,
-    settings: &Settings,
-    written: &[u32],
-    randomness: &mut Randomness,
-) -> Result<Step> {
-    let next = text.next(written, settings.sampling.repetition_penalty)?;
-    let (candidates, logits) = next.candidates(settings.candidates);
-    let chosen = sample::next(&next.logits, &settings.sampling, randomness);
-    Ok(Step {
-        log_prob: next.log_prob(chosen),
-        fused: logits.clone(),
-        candidates,
-        logits,
-        rewards: None,
-        threshold: None,
-        bound: None,
-        shaped: None,
-        chosen,
-        base_choice: chosen,
-        skipped: false,
-    })
-}
-
-/// `samples` answers of the base policy; the best, or one drawn by its reward.
-fn best_of(
-    policy: &Checkpoint,
-    reward: &Reward,
-    prompt: &[u32],
-    id: &str,
-    settings: &Settings,
-    watch: &mut dyn Watch,
-) -> Result<Generation> {
-    let mut answers = Vec::with_capacity(settings.samples);
-    for sample in 0..settings.samples {
-        let mut randomness = Randomness::new(settings.seed, id, sample as u64);
-        let mut steps = Steps { taken: Vec::new(), watch };
-        let mut answer = write(policy, None, prompt, settings, &mut randomness, &mut steps)?;
-        let taken = steps.taken;
-        answer.reward = Some(score(policy, reward, prompt, &answer.tokens)?);
-        answers.push((answer, taken));
-        if watch.stop() {
-            break;
-        }
-    }
-    let rewards: Vec<f64> = answers.iter().filter_map(|(answer, _)| answer.reward).collect();
-    let index = match settings.method {
-        Method::SoftBestOfN => {
-            let scores: Vec<f64> = rewards.iter().map(|r| settings.shaping.strength * r).collect();
-            let uniform = Randomness::new(settings.seed, id, u64::MAX).uniform();
-            sample::draw(&sample::masses(&scores, 1.0), uniform)
-        }
-        _ => stackelberg_shaping::argmax(&rewards).unwrap_or(0),
-    };
-    let calls = answers.len();
-    let (mut answer, steps) = answers.swap_remove(index);
-    for (number, (step, text)) in steps.iter().enumerate() {
-        watch.step(number, step, text);
-    }
-    answer.reward_calls = calls;
-    Ok(answer)
-}
-
-/// Keeps the steps of one of several answers until it is known whether it is the one.
-struct Steps<'a> {
-    taken: Vec<(Step, String)>,
-    watch: &'a dyn Watch,
-}
-
-impl Watch for Steps<'_> {
-    fn step(&mut self, _: usize, step: &Step, text: &str) {
-        self.taken.push((step.clone(), text.to_owned()));
+    fn done(&mut self, _: usize, answer: Generation) {
+        self.answer = Some(answer);
     }
 
     fn stop(&self) -> bool {
@@ -260,52 +128,188 @@ impl Watch for Steps<'_> {
     }
 }
 
-/// The answer as it grows, and what may end it.
-struct Answer<'a> {
-    policy: &'a Checkpoint,
-    settings: &'a Settings,
-    stream: TextStream<'a>,
-    tokens: Vec<u32>,
-    text: String,
-    finish: Option<Finish>,
+/// Writes answers to many prompts, `at_once` texts sharing each pass over the weights. Answers are handed to
+/// `watch` as they are finished, and are the same whatever `at_once` is.
+///
+/// # Errors
+/// As [`generate`]; those of one prompt name it.
+pub fn generate_all(
+    policy: &Checkpoint,
+    reward: Option<&Reward>,
+    jobs: &[Job<'_>],
+    settings: &Settings,
+    at_once: usize,
+    watch: &mut dyn Watch,
+) -> Result<()> {
+    settings.check(policy.model.config().vocabulary)?;
+    if settings.method != Method::Base && reward.is_none() {
+        return Err(Error::NoReward(settings.method.name()));
+    }
+    let samples = match settings.method {
+        Method::Base | Method::Args => 1,
+        Method::BestOfN | Method::SoftBestOfN => settings.samples,
+    };
+    let run = Run { policy, reward, jobs, settings, samples };
+    // A head reads the hidden state that the last token leaves.
+    let read_last = settings.method != Method::Args && matches!(reward, Some(Reward::Head(_)));
+    let mut waiting = (0..jobs.len()).flat_map(|job| (0..samples).map(move |sample| (job, sample)));
+    let mut groups: HashMap<usize, Group<'_>> = HashMap::new();
+    let mut texts: Vec<Text<'_>> = Vec::new();
+    loop {
+        for (job, sample) in waiting.by_ref().take(at_once.max(1) - texts.len()) {
+            let text = run.start(job, sample, groups.entry(job).or_default());
+            texts.push(text.map_err(|error| error.of(jobs[job].id))?);
+        }
+        if texts.is_empty() {
+            return Ok(());
+        }
+        if watch.stop() {
+            return Err(Error::Stopped);
+        }
+        let began = Instant::now();
+        advance(&policy.model, &mut texts, settings, read_last, &mut |text, step, new| {
+            if samples == 1 {
+                return watch.step(text.job, text.steps - 1, step, new);
+            }
+            // Which answer it will be is not known yet.
+            let group = groups.entry(text.job).or_default();
+            group.steps.entry(text.sample).or_default().push((step.clone(), new.to_owned()));
+        })?;
+        let share = began.elapsed() / texts.len() as u32;
+        texts.iter_mut().for_each(|text| text.elapsed += share);
+        for text in texts.extract_if(.., |text| text.answer.finish.is_some()) {
+            let (job, id) = (text.job, text.id);
+            let group = groups.entry(job).or_default();
+            group.finished.push(text);
+            if group.finished.len() == samples {
+                let group = groups.remove(&job).unwrap_or_default();
+                run.finish(job, group, watch).map_err(|error| error.of(id))?;
+            }
+        }
+    }
 }
 
-impl<'a> Answer<'a> {
-    fn new(policy: &'a Checkpoint, settings: &'a Settings) -> Self {
-        let stream = TextStream::new(&policy.tokenizer);
-        Self { policy, settings, stream, tokens: Vec::new(), text: String::new(), finish: None }
-    }
+/// What all texts of a run have in common.
+struct Run<'a> {
+    policy: &'a Checkpoint,
+    reward: Option<&'a Reward>,
+    jobs: &'a [Job<'a>],
+    settings: &'a Settings,
+    /// Answers to each prompt.
+    samples: usize,
+}
 
-    /// Adds a token; gives what it adds to the text for certain.
-    fn push(&mut self, token: u32) -> Result<String> {
-        if !self.settings.no_eos && self.policy.eos.contains(&token) {
-            self.finish = Some(Finish::Stop);
-            return Ok(String::new());
-        }
-        self.tokens.push(token);
-        let mut new = self.stream.push(token)?;
-        let before = self.text.len();
-        self.text.push_str(&new);
-        let stops = self.settings.stop.iter().filter_map(|stop| self.text.find(stop.as_str()));
-        if let Some(at) = stops.min() {
-            self.text.truncate(at);
-            new = self.text.get(before..).unwrap_or_default().to_owned();
-            self.finish = Some(Finish::Stop);
-            self.drop_ending()?;
-        } else if self.tokens.len() == self.settings.max_new_tokens {
-            self.finish = Some(Finish::Length);
-        }
-        Ok(new)
-    }
+/// The answers to one prompt.
+#[derive(Default)]
+struct Group<'a> {
+    /// The prompt, read; until the last answer has begun.
+    prompt: Option<(Prefix, Tensor)>,
+    finished: Vec<Text<'a>>,
+    steps: HashMap<usize, Vec<(Step, String)>>,
+}
 
-    /// Drops the tokens that are wholly part of the text that ended the answer.
-    fn drop_ending(&mut self) -> Result<()> {
-        while let Some((_, rest)) = self.tokens.split_last() {
-            if self.policy.tokenizer.decode(rest, false)?.len() < self.text.len() {
-                break;
+impl<'a> Run<'a> {
+    /// Begins an answer.
+    fn start(&self, job: usize, sample: usize, group: &mut Group<'a>) -> Result<Text<'a>> {
+        let Job { id, prompt } = self.jobs[job];
+        let model = &self.policy.model;
+        let context = model.context().min(self.reward.map_or(usize::MAX, |r| r.context(model)));
+        if prompt.len() >= context {
+            let tokens = prompt.len() + 1;
+            return Err(stackelberg_engine::Error::Context { tokens, context }.into());
+        }
+        // An answer that reaches the end of the context ends there.
+        let most = self.settings.max_new_tokens.min(context - prompt.len());
+        let began = Instant::now();
+        let read = match group.prompt.take() {
+            Some(read) => read,
+            None => {
+                let (prefix, hidden) = model.prefill(prompt)?;
+                let last = hidden.narrow(0, prompt.len() - 1, 1);
+                (prefix, last.map_err(stackelberg_engine::Error::from)?)
             }
-            self.tokens.pop();
+        };
+        if sample + 1 < self.samples {
+            group.prompt = Some(read.clone());
         }
+        let mut guide = match self.settings.method {
+            Method::Args => self.reward.map(Reward::guide),
+            Method::Base | Method::BestOfN | Method::SoftBestOfN => None,
+        };
+        if let Some(guide) = &mut guide {
+            guide.read(prompt);
+        }
+        let randomness = Randomness::new(self.settings.seed, id, sample as u64);
+        let answer = Answer::new(self.policy, self.settings, most);
+        let mut text = Text::new((job, id, sample), read, guide, randomness, answer);
+        text.elapsed = began.elapsed();
+        Ok(text)
+    }
+
+    /// Scores the answers to a prompt and hands one over.
+    fn finish(&self, job: usize, mut group: Group<'a>, watch: &mut dyn Watch) -> Result<()> {
+        group.finished.sort_by_key(|text| text.sample);
+        let began = Instant::now();
+        let rewards = self.rewards(job, &group.finished)?;
+        let (scoring, calls) = (began.elapsed(), group.finished.len());
+        let index = self.choose(job, &rewards);
+        let texts = std::mem::take(&mut group.finished);
+        let elapsed = texts.iter().map(|text| text.elapsed).sum::<Duration>() + scoring;
+        let Some(text) = texts.into_iter().nth(index) else { return Ok(()) };
+        for (number, (step, new)) in group.steps.remove(&index).unwrap_or_default().iter().enumerate() {
+            watch.step(job, number, step, new);
+        }
+        let mut answer = text.finish(rewards.get(index).copied());
+        if matches!(self.settings.method, Method::BestOfN | Method::SoftBestOfN) {
+            (answer.reward_calls, answer.elapsed) = (calls, elapsed);
+        }
+        watch.done(job, answer);
         Ok(())
+    }
+
+    /// Which of a prompt's answers it will be.
+    fn choose(&self, job: usize, rewards: &[f64]) -> usize {
+        match self.settings.method {
+            Method::Base | Method::Args => 0,
+            Method::BestOfN => argmax(rewards).unwrap_or(0),
+            Method::SoftBestOfN => {
+                let scores: Vec<f64> =
+                    rewards.iter().map(|r| self.settings.shaping.strength * r).collect();
+                let uniform = Randomness::new(self.settings.seed, self.jobs[job].id, u64::MAX).uniform();
+                sample::draw(&sample::masses(&scores, 1.0), uniform)
+            }
+        }
+    }
+
+    /// Rewards of finished answers to one prompt; none without a reward. What a step has seen is not
+    /// asked again.
+    fn rewards(&self, job: usize, texts: &[Text<'_>]) -> Result<Vec<f64>> {
+        let (Some(reward), Job { prompt, .. }) = (self.reward, self.jobs[job]) else {
+            return Ok(Vec::new());
+        };
+        let mut rewards = Vec::with_capacity(texts.len());
+        let mut unknown = Vec::new();
+        for (i, text) in texts.iter().enumerate() {
+            rewards.push(match (text.known_reward(), reward) {
+                (Some(known), _) => known,
+                (None, Reward::Head(head)) if text.is_read(prompt) => head.score(&text.hidden)?[0],
+                _ => {
+                    unknown.push(i);
+                    f64::NAN
+                }
+            });
+        }
+        if !unknown.is_empty() {
+            let answers: Vec<&[u32]> = unknown.iter().map(|&i| &texts[i].answer.tokens[..]).collect();
+            let found = reward.of_answers(&self.policy.model, prompt, &answers)?;
+            unknown.iter().zip(found).for_each(|(&i, reward)| rewards[i] = reward);
+        }
+        let last = |text: &Text<'_>| *text.answer.tokens.last().or(prompt.last()).unwrap_or(&0);
+        match rewards.iter().zip(texts).find(|(reward, _)| !reward.is_finite()) {
+            Some((&reward, text)) => {
+                Err(Error::Reward { step: text.answer.tokens.len(), token: last(text), reward })
+            }
+            None => Ok(rewards),
+        }
     }
 }

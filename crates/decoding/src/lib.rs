@@ -4,7 +4,8 @@ Guided decoding: the base policy proposes candidates, a reward scores them, the 
 # Overview
 
 [`generate`] writes one answer under [`Settings`]: a [`Method`], a shaping rule with its settings, how to
-sample and when to stop. [`Step`] is what happened in one step; a [`Watch`] sees each as it is decided.
+sample and when to stop. [`generate_all`] writes many, several at once, each the same as it would be alone.
+[`Step`] is what happened in one step; a [`Watch`] sees each as it is decided.
 
 ```no_run
 use stackelberg_decoding::{Method, Settings, generate};
@@ -29,9 +30,10 @@ mod generate;
 mod sample;
 mod settings;
 mod step;
+mod text;
 
 pub use error::{Error, Result};
-pub use generate::{Finish, Generation, Watch, generate};
+pub use generate::{AT_ONCE, Finish, Generation, Job, Watch, generate, generate_all};
 pub use sample::Randomness;
 pub use settings::{Method, Sampling, Settings};
 pub use step::Step;

@@ -1,5 +1,7 @@
 //! Drawing tokens: logits to candidates, and one out of many by its mass.
 
+use std::cmp::Ordering;
+
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
@@ -43,14 +45,41 @@ pub(crate) fn draw(weights: &[f64], uniform: f64) -> usize {
 
 /// The `k` tokens with the largest logits, largest first; of equals the lower number first.
 pub(crate) fn largest(logits: &[f32], k: usize) -> Vec<u32> {
-    let mut order: Vec<u32> = (0..logits.len() as u32).collect();
     let by_logit = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
+    if k <= 128 {
+        return largest_few(logits, k, by_logit);
+    }
+    let mut order: Vec<u32> = (0..logits.len() as u32).collect();
     if k < order.len() {
         order.select_nth_unstable_by(k, by_logit);
         order.truncate(k);
     }
     order.sort_unstable_by(by_logit);
     order
+}
+
+/// The same for few: hardly any block of a vocabulary holds one of them.
+fn largest_few(logits: &[f32], k: usize, by_logit: impl Fn(&u32, &u32) -> Ordering) -> Vec<u32> {
+    const BLOCK: usize = 64;
+    let mut found: Vec<u32> = Vec::with_capacity(k + 1);
+    let mut least = f32::NEG_INFINITY;
+    for (block, values) in logits.chunks(BLOCK).enumerate() {
+        // A comparison with what is not a number is false: such a block is looked into.
+        if found.len() == k && values.iter().all(|value| *value <= least) {
+            continue;
+        }
+        for token in (block * BLOCK) as u32..(block * BLOCK + values.len()) as u32 {
+            let at = found.partition_point(|other| by_logit(other, &token) == Ordering::Less);
+            if at < k {
+                found.truncate(k - 1);
+                found.insert(at, token);
+            }
+        }
+        if found.len() == k {
+            least = logits[found[k - 1] as usize];
+        }
+    }
+    found
 }
 
 /// Makes tokens already written less likely.
@@ -97,4 +126,33 @@ pub(crate) fn next(logits: &[f32], sampling: &Sampling, randomness: &mut Randomn
 pub(crate) fn masses(scores: &[f64], temperature: f64) -> Vec<f64> {
     let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     scores.iter().map(|s| ((s - most) / temperature).exp()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Few of many are those that sorting finds, ties and oddities included.
+        #[test]
+        fn the_largest_are_found(
+            logits in prop::collection::vec(prop_oneof![
+                8 => -3i8..3, 1 => Just(100i8), 1 => Just(-100i8), 1 => Just(101i8)
+            ], 1..400),
+            k in 1..140usize,
+        ) {
+            let value = |x: &i8| match x {
+                100 => f32::INFINITY,
+                -100 => f32::NEG_INFINITY,
+                101 => f32::NAN,
+                x => f32::from(*x) / 2.0,
+            };
+            let logits: Vec<f32> = logits.iter().map(value).collect();
+            let mut sorted: Vec<u32> = (0..logits.len() as u32).collect();
+            sorted.sort_by(|a, b| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b)));
+            sorted.truncate(k);
+            prop_assert_eq!(largest(&logits, k), sorted);
+        }
+    }
 }

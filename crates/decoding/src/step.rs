@@ -1,19 +1,23 @@
-//! The heart: candidates, rewards, shaped, fused, chosen, committed.
+//! The heart: candidates, rewards, shaped, fused, chosen, committed; for all texts under way together.
 //!
 //! ```text
 //! logits l ── the k largest ──► candidates ──► rewards r ──► shaped s ──► f = l + strength s ──► token
 //! ```
 //!
-//! Every guided method is a way to fill in "rewards". One forward of `k` tokens looks ahead; the chosen
-//! one's keys, values and hidden state are kept, so nothing is run twice.
+//! Every guided method is a way to fill in "rewards". One forward looks ahead over the candidates of all
+//! texts; the chosen ones' keys, values and hidden states are kept, so nothing is run twice. What a text
+//! becomes does not depend on which others are under way: the kernels promise it to the bit.
 
-use stackelberg_engine::reward::Guide;
-use stackelberg_engine::{Model, Prefix, Tensor};
+use stackelberg_engine::model::Segment;
+use stackelberg_engine::reward::{Guide, Question, ask};
+use stackelberg_engine::{Branches, Model, Tensor, kernel};
 use stackelberg_shaping::{KlBudget, Samples, Shaping, argmax, fuse};
 
 use crate::error::{Error, Result};
-use crate::sample::{self, Randomness};
+use crate::generate::Finish;
+use crate::sample;
 use crate::settings::Settings;
+use crate::text::Text;
 
 /// What happened in one step, from candidates to choice.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,161 +47,214 @@ pub struct Step {
     pub skipped: bool,
 }
 
-/// A text under way: what the policy has read and what it expects next.
-pub(crate) struct Text<'a> {
-    pub(crate) model: &'a Model,
-    pub(crate) prefix: Prefix,
-    /// Hidden state of the last token, `[1, d]`.
-    pub(crate) hidden: Tensor,
+/// Adds one token to every text. `said` hears of each step and what it adds to the answer for certain. The
+/// last token of an answer of full length is only read if `read_last`: nothing comes after it.
+pub(crate) fn advance(
+    model: &Model,
+    texts: &mut [Text<'_>],
+    settings: &Settings,
+    read_last: bool,
+    said: &mut dyn FnMut(&Text<'_>, &Step, &str),
+) -> Result<()> {
+    let mut turns = expect(model, texts, settings)?;
+    look_ahead(model, texts, &mut turns)?;
+    let mut unread = Vec::new();
+    for (text, turn) in texts.iter_mut().zip(turns) {
+        let (step, seen) = turn.choose(text, settings).map_err(|error| error.of(text.id))?;
+        let reward = step.rewards.as_ref().zip(seen.index()).map(|(rewards, index)| rewards[index]);
+        let new = text.take(&step, reward)?;
+        said(text, &step, &new);
+        let goes_on = match text.answer.finish {
+            None => true,
+            Some(finish) => read_last && finish == Finish::Length,
+        };
+        if goes_on && !seen.commit(text, step.chosen)? {
+            unread.push((text, step.chosen));
+        }
+    }
+    read(model, &mut unread)
 }
 
-impl<'a> Text<'a> {
-    pub(crate) fn new(model: &'a Model, prompt: &[u32]) -> Result<Self> {
-        let (prefix, hidden) = model.prefill(prompt)?;
-        let hidden = hidden.narrow(0, prompt.len() - 1, 1).map_err(stackelberg_engine::Error::from)?;
-        Ok(Self { model, prefix, hidden })
+/// One text's part in a step.
+struct Turn {
+    next: Next,
+    /// The likeliest tokens, and their logits.
+    candidates: Vec<u32>,
+    logits: Vec<f64>,
+    /// Whether their rewards are asked for.
+    asks: bool,
+    skipped: bool,
+    /// The policy's look ahead over them, if the guide needs it.
+    ahead: Option<Branches>,
+    rewards: Option<Vec<f64>>,
+}
+
+/// What the base policy expects next in every text, and whether rewards matter.
+fn expect(model: &Model, texts: &[Text<'_>], settings: &Settings) -> Result<Vec<Turn>> {
+    let hidden: Vec<&Tensor> = texts.iter().map(|text| &text.hidden).collect();
+    let rows = Tensor::cat(&hidden, 0).map_err(stackelberg_engine::Error::from)?;
+    let logits: Vec<Vec<f32>> =
+        model.logits(&rows)?.to_vec2().map_err(stackelberg_engine::Error::from)?;
+    let turn = |(text, logits): (&Text<'_>, Vec<f32>)| {
+        let next = Next::new(logits, &text.answer.tokens, settings.sampling.repetition_penalty);
+        let (candidates, logits) = next.candidates(settings.candidates);
+        let guided = text.guide.is_some();
+        let skipped = guided && settings.skip && cannot_matter(&logits, settings);
+        Turn { next, candidates, logits, asks: guided && !skipped, skipped, ahead: None, rewards: None }
+    };
+    Ok(texts.iter().zip(logits).map(turn).collect())
+}
+
+/// Asks for the candidates' rewards, in one forward of the policy (heads) or of the reward model.
+fn look_ahead(model: &Model, texts: &mut [Text<'_>], turns: &mut [Turn]) -> Result<()> {
+    let mut asking: Vec<_> = texts.iter_mut().zip(turns).filter(|(_, turn)| turn.asks).collect();
+    // All guides of a run are of one kind.
+    if asking.iter().any(|(text, _)| text.guide.as_ref().is_some_and(Guide::needs_policy)) {
+        let segments = asking.iter().map(|(text, turn)| Segment::Branch(&text.prefix, &turn.candidates));
+        let seen = model.forward(&mut segments.collect::<Vec<_>>())?;
+        asking.iter_mut().zip(seen).for_each(|((_, turn), branches)| turn.ahead = Some(branches));
+    }
+    let mut questions = Vec::with_capacity(asking.len());
+    for (text, turn) in &mut asking {
+        if let Some(guide) = &mut text.guide {
+            questions.push(Question { guide, candidates: &turn.candidates, ahead: turn.ahead.as_ref() });
+        }
+    }
+    let rewards = ask(&mut questions)?;
+    asking.iter_mut().zip(rewards).for_each(|((_, turn), rewards)| turn.rewards = Some(rewards));
+    Ok(())
+}
+
+/// Reads the tokens that nobody looked ahead at, in one forward.
+fn read(model: &Model, unread: &mut [(&mut Text<'_>, u32)]) -> Result<()> {
+    if unread.is_empty() {
+        return Ok(());
+    }
+    let mut segments: Vec<Segment<'_>> = Vec::with_capacity(unread.len());
+    for (text, token) in unread.iter_mut() {
+        segments.push(Segment::Read(&mut text.prefix, std::slice::from_ref(token)));
+    }
+    let read = model.forward(&mut segments)?;
+    unread.iter_mut().zip(read).for_each(|((text, _), read)| text.hidden = read.hidden);
+    Ok(())
+}
+
+impl Turn {
+    /// The choice, and what is left to do with it.
+    fn choose(self, text: &mut Text<'_>, settings: &Settings) -> Result<(Step, Seen)> {
+        let Self { next, candidates, logits, skipped, ahead, rewards, .. } = self;
+        let plain = |chosen: u32, base_choice: u32, fused: Vec<f64>| Step {
+            candidates: candidates.clone(),
+            logits: logits.clone(),
+            rewards: None,
+            threshold: None,
+            bound: None,
+            shaped: None,
+            fused,
+            chosen,
+            base_choice,
+            log_prob: next.log_prob(chosen),
+            skipped,
+        };
+        let Some(rewards) = rewards else {
+            let chosen = match skipped {
+                true => candidates[0],
+                false => sample::next(&next.logits, &settings.sampling, &mut text.randomness),
+            };
+            return Ok((plain(chosen, chosen, logits.clone()), Seen::Nothing));
+        };
+        if let Some(i) = rewards.iter().position(|r| !r.is_finite()) {
+            return Err(Error::Reward { step: text.steps, token: candidates[i], reward: rewards[i] });
+        }
+        let shaped = shape(settings, &rewards, &logits);
+        let (shaping, shaped) = shaped.map_err(|source| Error::Shaping { step: text.steps, source })?;
+        let fused = fuse(&logits, &shaped.values, shaping.strength);
+        // One random number for both choices: what differs between them is guidance alone.
+        let (index, base_index) = match settings.sampling.temperature {
+            0.0 => (argmax(&fused).unwrap_or(0), 0),
+            temperature => {
+                let uniform = text.randomness.uniform();
+                let draw = |scores: &[f64]| sample::draw(&sample::masses(scores, temperature), uniform);
+                (draw(&fused), draw(&logits))
+            }
+        };
+        let step = Step {
+            rewards: Some(rewards),
+            threshold: shaped.threshold.map(|t| t.value),
+            bound: shaped.bound,
+            shaped: Some(shaped.values),
+            ..plain(candidates[index], candidates[base_index], fused)
+        };
+        Ok((step, Seen::Scored { index, ahead }))
+    }
+}
+
+/// What is known of the chosen token.
+enum Seen {
+    Nothing,
+    /// It is the candidate at `index` of those scored; a head's was looked at by the policy itself.
+    Scored {
+        index: usize,
+        ahead: Option<Branches>,
+    },
+}
+
+impl Seen {
+    fn index(&self) -> Option<usize> {
+        match self {
+            Self::Nothing => None,
+            Self::Scored { index, .. } => Some(*index),
+        }
     }
 
-    /// What the base policy expects next.
-    pub(crate) fn next(&self, written: &[u32], penalty: f64) -> Result<Next> {
-        let logits = self.model.logits(&self.hidden)?;
-        let logits: Vec<f32> =
-            logits.flatten_all().and_then(|l| l.to_vec1()).map_err(stackelberg_engine::Error::from)?;
-        let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let sum: f64 = logits.iter().map(|&l| f64::from((l - most).exp())).sum();
-        let log_z = f64::from(most) + sum.ln();
-        let unpenalised = if penalty == 1.0 { None } else { Some(logits.clone()) };
-        let mut logits = logits;
-        sample::penalise(&mut logits, written, penalty);
-        Ok(Next { logits, unpenalised, log_z })
-    }
-
-    /// Reads one token on.
-    pub(crate) fn push(&mut self, token: u32) -> Result<()> {
-        self.hidden = self.model.extend(&mut self.prefix, &[token])?;
-        Ok(())
+    /// Makes the token part of the text, for the guide and, if it was looked at, for the policy; says
+    /// whether it was.
+    fn commit(self, text: &mut Text<'_>, token: u32) -> Result<bool> {
+        let Self::Scored { index, ahead } = self else {
+            if let Some(guide) = &mut text.guide {
+                guide.read(&[token]);
+            }
+            return Ok(false);
+        };
+        if let Some(guide) = &mut text.guide {
+            guide.commit(index)?;
+        }
+        let Some(branches) = ahead else { return Ok(false) };
+        text.prefix.commit(&branches, index)?;
+        text.hidden = branches.hidden.narrow(0, index, 1).map_err(stackelberg_engine::Error::from)?;
+        Ok(true)
     }
 }
 
 /// Logits of the next token.
-pub(crate) struct Next {
+struct Next {
     /// With what was written made less likely, if asked: what is chosen by.
-    pub(crate) logits: Vec<f32>,
+    logits: Vec<f32>,
     /// As the model gave them, where that differs.
     unpenalised: Option<Vec<f32>>,
     log_z: f64,
 }
 
 impl Next {
+    fn new(mut logits: Vec<f32>, written: &[u32], penalty: f64) -> Self {
+        let log_z = kernel::log_sum_exp(&logits);
+        let unpenalised = if penalty == 1.0 { None } else { Some(logits.clone()) };
+        sample::penalise(&mut logits, written, penalty);
+        Self { logits, unpenalised, log_z }
+    }
+
     /// The `k` likeliest tokens and their logits.
-    pub(crate) fn candidates(&self, k: usize) -> (Vec<u32>, Vec<f64>) {
+    fn candidates(&self, k: usize) -> (Vec<u32>, Vec<f64>) {
         let candidates = sample::largest(&self.logits, k);
         let logits = candidates.iter().map(|&t| f64::from(self.logits[t as usize])).collect();
         (candidates, logits)
     }
 
     /// Log-probability of a token under the base policy at temperature 1, in nats.
-    pub(crate) fn log_prob(&self, token: u32) -> f64 {
+    fn log_prob(&self, token: u32) -> f64 {
         let logits = self.unpenalised.as_ref().unwrap_or(&self.logits);
         f64::from(logits[token as usize]) - self.log_z
     }
-}
-
-/// What is left to do with the chosen token, unless it ends the text.
-pub(crate) enum Pending {
-    /// It was looked at: its branch is taken in.
-    Branch(stackelberg_engine::Branches, usize),
-    /// It must be read.
-    Token,
-}
-
-/// One guided step. The chosen token is not yet part of the text: [`take`] does that.
-pub(crate) fn guided(
-    text: &Text<'_>,
-    guide: &mut Guide<'_>,
-    settings: &Settings,
-    written: &[u32],
-    number: usize,
-    randomness: &mut Randomness,
-) -> Result<(Step, Pending, Option<usize>)> {
-    let next = text.next(written, settings.sampling.repetition_penalty)?;
-    let (candidates, logits) = next.candidates(settings.candidates);
-    let base_choice = candidates[0];
-    if settings.skip && cannot_matter(&logits, settings) {
-        let step = Step {
-            candidates,
-            fused: logits.clone(),
-            logits,
-            rewards: None,
-            threshold: None,
-            bound: None,
-            shaped: None,
-            chosen: base_choice,
-            base_choice,
-            log_prob: next.log_prob(base_choice),
-            skipped: true,
-        };
-        return Ok((step, Pending::Token, None));
-    }
-
-    let ahead = match guide.needs_policy() {
-        true => Some(text.model.branch(&text.prefix, &candidates)?),
-        false => None,
-    };
-    let rewards = guide.score(&candidates, ahead.as_ref())?;
-    if let Some(i) = rewards.iter().position(|r| !r.is_finite()) {
-        return Err(Error::Reward { step: number, token: candidates[i], reward: rewards[i] });
-    }
-    let (shaping, shaped) =
-        shape(settings, &rewards, &logits).map_err(|source| Error::Shaping { step: number, source })?;
-    let fused = fuse(&logits, &shaped.values, shaping.strength);
-    // One random number for both choices: what differs between them is guidance alone.
-    let (index, base_index) = match settings.sampling.temperature {
-        0.0 => (argmax(&fused).unwrap_or(0), 0),
-        temperature => {
-            let uniform = randomness.uniform();
-            let draw = |scores: &[f64]| sample::draw(&sample::masses(scores, temperature), uniform);
-            (draw(&fused), draw(&logits))
-        }
-    };
-    let step = Step {
-        chosen: candidates[index],
-        base_choice: candidates[base_index],
-        log_prob: next.log_prob(candidates[index]),
-        candidates,
-        logits,
-        rewards: Some(rewards),
-        threshold: shaped.threshold.map(|t| t.value),
-        bound: shaped.bound,
-        shaped: Some(shaped.values),
-        fused,
-        skipped: false,
-    };
-    let pending = ahead.map_or(Pending::Token, |branches| Pending::Branch(branches, index));
-    Ok((step, pending, Some(index)))
-}
-
-/// Makes the chosen token part of the text, for the policy and for the guide.
-pub(crate) fn take(
-    text: &mut Text<'_>,
-    guide: &mut Guide<'_>,
-    token: u32,
-    pending: Pending,
-    scored: Option<usize>,
-) -> Result<()> {
-    match scored {
-        Some(index) => guide.commit(index)?,
-        None => guide.read(&[token]),
-    }
-    match pending {
-        Pending::Branch(branches, index) => {
-            text.prefix.commit(&branches, index)?;
-            text.hidden =
-                branches.hidden.narrow(0, index, 1).map_err(stackelberg_engine::Error::from)?;
-        }
-        Pending::Token => text.push(token)?,
-    }
-    Ok(())
 }
 
 fn shape(

@@ -67,7 +67,7 @@ struct Expected {
 struct Steps(Vec<Step>);
 
 impl Watch for Steps {
-    fn step(&mut self, _: usize, step: &Step, _: &str) {
+    fn step(&mut self, _: usize, _: usize, step: &Step, _: &str) {
         self.0.push(step.clone());
     }
 }

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use serde_json::json;
-use stackelberg_decoding::{Generation, Method, Settings, Step, Watch, generate};
+use stackelberg_decoding::{Generation, Job, Method, Settings, Step, Watch, generate, generate_all};
 use stackelberg_engine::{Checkpoint, Dtype, Reward};
 use stackelberg_shaping::{Budget, Rule, Shaping};
 use tiny::{D, Tiny};
@@ -41,7 +41,7 @@ fn parts() -> &'static (Checkpoint, [Reward; 2]) {
 struct Steps(Vec<Step>);
 
 impl Watch for Steps {
-    fn step(&mut self, _: usize, step: &Step, _: &str) {
+    fn step(&mut self, _: usize, _: usize, step: &Step, _: &str) {
         self.0.push(step.clone());
     }
 }
@@ -92,7 +92,7 @@ proptest! {
         // Where both asked, both saw the same.
         for (a, b) in steps.iter().zip(&all).filter(|(a, _)| !a.skipped) {
             let (a, b) = (a.rewards.as_ref().unwrap(), b.rewards.as_ref().unwrap());
-            prop_assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-4));
+            prop_assert_eq!(a, b);
         }
     }
 
@@ -107,7 +107,7 @@ proptest! {
         for step in steps {
             for (&candidate, found) in step.candidates.iter().zip(step.rewards.iter().flatten()) {
                 let whole = rewards[reward].of_tokens(&policy.model, &[&text[..], &[candidate]].concat()).unwrap();
-                prop_assert!((found - whole).abs() < 1e-4, "{found} is not {whole}");
+                prop_assert_eq!(*found, whole);
             }
             text.push(step.chosen);
         }
@@ -134,6 +134,59 @@ proptest! {
             let base = softmax(&step.logits);
             let kl: f64 = policy.iter().zip(&base).filter(|(w, _)| **w > 0.0).map(|(w, p)| w * (w / p).ln()).sum();
             prop_assert!(kl <= 0.2 + 1e-9, "{kl}");
+        }
+    }
+}
+
+/// What several texts at once are handed to.
+#[derive(Default)]
+struct Together(std::collections::BTreeMap<usize, (Vec<Step>, Option<Generation>)>);
+
+impl Watch for Together {
+    fn step(&mut self, job: usize, number: usize, step: &Step, _: &str) {
+        let steps = &mut self.0.entry(job).or_default().0;
+        assert_eq!(steps.len(), number);
+        steps.push(step.clone());
+    }
+
+    fn done(&mut self, job: usize, answer: Generation) {
+        self.0.entry(job).or_default().1 = Some(answer);
+    }
+}
+
+proptest! {
+    #![proptest_config(config(80))]
+
+    /// An answer does not depend on which others are written at the same time.
+    #[test]
+    fn answers_are_the_same_in_company(
+        mut settings in settings(),
+        method in prop::sample::select(Method::ALL.to_vec()),
+        reward in 0..2usize,
+        temperature in prop::sample::select(vec![0.0, 1.3]),
+        prompts in prop::collection::vec(prop::collection::vec(0..40u32, 1..8), 1..6),
+        at_once in 1..9usize,
+        no_eos: bool,
+    ) {
+        settings = Settings { method, no_eos, samples: 3, ..settings };
+        settings.sampling.temperature = temperature;
+        let (policy, rewards) = parts();
+        let reward = Some(&rewards[reward]);
+        let ids: Vec<String> = (0..prompts.len()).map(|i| i.to_string()).collect();
+        let jobs: Vec<Job<'_>> =
+            prompts.iter().zip(&ids).map(|(prompt, id)| Job { id, prompt }).collect();
+        let mut together = Together::default();
+        generate_all(policy, reward, &jobs, &settings, at_once, &mut together).unwrap();
+        for (i, Job { id, prompt }) in jobs.into_iter().enumerate() {
+            let mut steps = Steps::default();
+            let alone = generate(policy, reward, prompt, id, &settings, &mut steps).unwrap();
+            let (seen, answer) = together.0.remove(&i).unwrap();
+            let answer = answer.unwrap();
+            prop_assert_eq!(seen, steps.0);
+            prop_assert_eq!(&answer, &Generation { elapsed: answer.elapsed, ..alone });
+            // And its reward is that of the whole text.
+            let text = [prompt, &answer.tokens].concat();
+            prop_assert_eq!(answer.reward, Some(reward.unwrap().of_tokens(&policy.model, &text).unwrap()));
         }
     }
 }

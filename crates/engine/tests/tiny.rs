@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde_json::json;
 use stackelberg_engine::model::Segment;
-use stackelberg_engine::reward::{Head, RewardModel};
+use stackelberg_engine::reward::{Head, Question, RewardModel, ask};
 use stackelberg_engine::{Checkpoint, Dtype, Message, Prompt, Reward, Tensor, reward::TextFormat};
 use tempfile::TempDir;
 use tiny::{D, Tiny, VOCABULARY};
@@ -144,7 +144,8 @@ fn a_causal_reward_model_scores_candidates_as_whole_texts() {
     let mut text = TEXT.to_vec();
     for step in 0..4 {
         let candidates = [3, 30, 14 + step];
-        let scores = guide.score(&candidates, None).unwrap();
+        let question = Question { guide: &mut guide, candidates: &candidates, ahead: None };
+        let scores = ask(&mut [question]).unwrap().remove(0);
         for (&candidate, score) in candidates.iter().zip(&scores) {
             let whole = reward.of_tokens(&policy.model, &[&text[..], &[candidate]].concat()).unwrap();
             assert!((score - whole).abs() < 1e-5, "{score} is not {whole}");

@@ -111,6 +111,15 @@ pub fn rms_norm(x: &Tensor, weight: &[f32], eps: f32) -> Result<Tensor> {
     Tensor::from_vec(y, (n, d), x.device())
 }
 
+/// `ln Σ exp(x)`.
+pub fn log_sum_exp(x: &[f32]) -> f64 {
+    let variant = Variant::detect();
+    let most = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    // Sums of blocks are exact enough in f32.
+    let blocks = x.chunks(1024).map(|x| f64::from(vectorised(variant, || sum(x, |x| exp(x - most)))));
+    f64::from(most) + blocks.sum::<f64>().ln()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -18,7 +18,7 @@ use crate::cache::{Branches, Prefix};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::kernel::Dtype;
-use crate::model::Model;
+use crate::model::{Model, Segment};
 
 /// A loaded reward.
 pub enum Reward {
@@ -81,15 +81,47 @@ impl Reward {
     /// # Errors
     /// As [`Model::prefill`].
     pub fn of_tokens(&self, policy: &Model, tokens: &[u32]) -> Result<f64> {
-        let last = |model: &Model| -> Result<Tensor> {
-            let hidden = model.prefill(tokens)?.1;
-            Ok(hidden.narrow(0, tokens.len() - 1, 1)?)
+        Ok(self.of_answers(policy, tokens, &[&[]])?[0])
+    }
+
+    /// Rewards of texts that begin alike: the prompt is read once, and all answers in one forward.
+    ///
+    /// # Errors
+    /// As [`Model::prefill`].
+    pub fn of_answers(&self, policy: &Model, prompt: &[u32], answers: &[&[u32]]) -> Result<Vec<f64>> {
+        let model = match self {
+            Self::Head(_) => policy,
+            Self::Model(model) => model.model(),
         };
-        let scores = match self {
-            Self::Head(head) => head.score(&last(policy)?)?,
-            Self::Model(model) => model.score(&last(model.model())?)?,
-        };
-        Ok(scores[0])
+        let (prefix, hidden) = model.prefill(prompt)?;
+        let hidden = hidden.narrow(0, prompt.len() - 1, 1)?;
+        let mut prefixes = vec![prefix; answers.len()];
+        let texts = prefixes.iter_mut().zip(answers).filter(|(_, answer)| !answer.is_empty());
+        let mut segments: Vec<Segment<'_>> =
+            texts.map(|(prefix, answer)| Segment::Read(prefix, answer)).collect();
+        let mut read = model.forward(&mut segments)?.into_iter();
+        let mut last = Vec::with_capacity(answers.len());
+        for answer in answers {
+            match answer.is_empty() {
+                true => last.push(hidden.clone()),
+                false => last.extend(
+                    read.next().map(|read| read.hidden.narrow(0, answer.len() - 1, 1)).transpose()?,
+                ),
+            }
+        }
+        self.score(&Tensor::cat(&last, 0)?)
+    }
+
+    /// Rewards of the texts that end with these hidden states `[n, d]`, of the policy (a head) or of the
+    /// reward model.
+    ///
+    /// # Errors
+    /// Another width.
+    pub fn score(&self, hidden: &Tensor) -> Result<Vec<f64>> {
+        match self {
+            Self::Head(head) => head.score(hidden),
+            Self::Model(model) => model.score(hidden),
+        }
     }
 }
 
@@ -135,30 +167,6 @@ impl Guide<'_> {
         }
     }
 
-    /// Rewards of `k` candidates for the next token; `policy` is the policy's own look ahead over them,
-    /// which guides that need it must be given.
-    ///
-    /// # Errors
-    /// The forward fails.
-    pub fn score(&mut self, candidates: &[u32], policy: Option<&Branches>) -> Result<Vec<f64>> {
-        match self {
-            Self::Head(head) => {
-                let branches = policy.ok_or(Error::NoTokens)?;
-                head.score(&branches.hidden)
-            }
-            Self::Model { model, prefix, unread, ahead } => {
-                if !unread.is_empty() {
-                    model.model().extend(prefix, unread)?;
-                    unread.clear();
-                }
-                let branches = model.model().branch(prefix, candidates)?;
-                let scores = model.score(&branches.hidden)?;
-                *ahead = Some(branches);
-                Ok(scores)
-            }
-        }
-    }
-
     /// The candidate at `index` of those scored last was chosen.
     ///
     /// # Errors
@@ -172,4 +180,68 @@ impl Guide<'_> {
             }
         }
     }
+}
+
+/// What a step asks: rewards of the candidates for one text's next token.
+pub struct Question<'g, 'a> {
+    /// The text's guide.
+    pub guide: &'g mut Guide<'a>,
+    /// The candidates, `k` of them.
+    pub candidates: &'g [u32],
+    /// The policy's own look ahead over them, which guides that need it must be given.
+    pub ahead: Option<&'g Branches>,
+}
+
+/// Answers the questions of several texts together: rewards of each one's candidates. Guides of one reward
+/// model share its forward.
+///
+/// # Errors
+/// The forward fails.
+pub fn ask(questions: &mut [Question<'_, '_>]) -> Result<Vec<Vec<f64>>> {
+    read_on(questions)?;
+    let mut reward_model = None;
+    let mut segments = Vec::new();
+    for question in questions.iter() {
+        if let Guide::Model { model, prefix, .. } = &*question.guide {
+            reward_model = Some(*model);
+            segments.push(Segment::Branch(prefix, question.candidates));
+        }
+    }
+    let seen = reward_model.map(|model| model.model().forward(&mut segments)).transpose()?;
+    let mut seen = seen.into_iter().flatten();
+    let mut rewards = Vec::with_capacity(questions.len());
+    for question in questions {
+        rewards.push(match &mut question.guide {
+            Guide::Head(head) => head.score(&question.ahead.ok_or(Error::NoTokens)?.hidden)?,
+            Guide::Model { model, ahead, .. } => {
+                let branches = seen.next().ok_or(Error::NoTokens)?;
+                let scores = model.score(&branches.hidden)?;
+                *ahead = Some(branches);
+                scores
+            }
+        });
+    }
+    Ok(rewards)
+}
+
+/// Reads what was chosen unscored: the prompt, steps that were skipped.
+fn read_on(questions: &mut [Question<'_, '_>]) -> Result<()> {
+    let mut reward_model = None;
+    let mut segments = Vec::new();
+    for question in questions.iter_mut() {
+        if let Guide::Model { model, prefix, unread, .. } = question.guide
+            && !unread.is_empty()
+        {
+            reward_model = Some(*model);
+            segments.push(Segment::Read(prefix, unread));
+        }
+    }
+    let Some(model) = reward_model else { return Ok(()) };
+    model.model().forward(&mut segments)?;
+    for question in questions {
+        if let Guide::Model { unread, .. } = question.guide {
+            unread.clear();
+        }
+    }
+    Ok(())
 }

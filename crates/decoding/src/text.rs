@@ -1,0 +1,151 @@
+//! A text under way: what was read, what was written, what came of it.
+
+use std::time::Duration;
+
+use stackelberg_engine::reward::Guide;
+use stackelberg_engine::{Checkpoint, Prefix, Tensor, TextStream};
+
+use crate::error::Result;
+use crate::generate::{Finish, Generation};
+use crate::sample::Randomness;
+use crate::settings::Settings;
+use crate::step::Step;
+
+/// A text under way.
+pub(crate) struct Text<'a> {
+    /// Which prompt it answers, by number and by name, and which of its answers it is.
+    pub(crate) job: usize,
+    pub(crate) id: &'a str,
+    pub(crate) sample: usize,
+    pub(crate) prefix: Prefix,
+    /// Hidden state of the last token read, `[1, d]`.
+    pub(crate) hidden: Tensor,
+    pub(crate) guide: Option<Guide<'a>>,
+    pub(crate) randomness: Randomness,
+    pub(crate) answer: Answer<'a>,
+    /// Time spent on it: where several texts share a forward, its share.
+    pub(crate) elapsed: Duration,
+    /// Per token of the answer: the reward of the text up to it, where it was asked for.
+    rewards: Vec<Option<f64>>,
+    log_probs: f64,
+    steered: usize,
+    reward_calls: usize,
+    skipped: usize,
+    pub(crate) steps: usize,
+}
+
+impl<'a> Text<'a> {
+    pub(crate) fn new(
+        (job, id, sample): (usize, &'a str, usize),
+        (prefix, hidden): (Prefix, Tensor),
+        guide: Option<Guide<'a>>,
+        randomness: Randomness,
+        answer: Answer<'a>,
+    ) -> Self {
+        Self {
+            job,
+            id,
+            sample,
+            prefix,
+            hidden,
+            guide,
+            randomness,
+            answer,
+            elapsed: Duration::ZERO,
+            rewards: Vec::new(),
+            log_probs: 0.0,
+            steered: 0,
+            reward_calls: 0,
+            skipped: 0,
+            steps: 0,
+        }
+    }
+
+    /// Takes note of a step; gives what it adds to the answer's text for certain.
+    pub(crate) fn take(&mut self, step: &Step, reward: Option<f64>) -> Result<String> {
+        self.log_probs += step.log_prob;
+        self.steered += usize::from(step.chosen != step.base_choice);
+        self.reward_calls += usize::from(step.rewards.is_some());
+        self.skipped += usize::from(step.skipped);
+        self.steps += 1;
+        self.rewards.push(reward);
+        self.answer.push(step.chosen)
+    }
+
+    /// The reward of the finished answer, if a step asked for it.
+    pub(crate) fn known_reward(&self) -> Option<f64> {
+        let last = self.answer.tokens.len().checked_sub(1)?;
+        self.rewards.get(last).copied().flatten()
+    }
+
+    /// Whether the last token read is the answer's last.
+    pub(crate) fn is_read(&self, prompt: &[u32]) -> bool {
+        self.prefix.len() == prompt.len() + self.answer.tokens.len()
+    }
+
+    pub(crate) fn finish(self, reward: Option<f64>) -> Generation {
+        Generation {
+            text: self.answer.text,
+            tokens: self.answer.tokens,
+            finish: self.answer.finish.unwrap_or(Finish::Length),
+            reward,
+            mean_log_prob: self.log_probs / self.steps.max(1) as f64,
+            steered: self.steered,
+            reward_calls: self.reward_calls,
+            skipped: self.skipped,
+            elapsed: self.elapsed,
+        }
+    }
+}
+
+/// The answer as it grows, and what may end it.
+pub(crate) struct Answer<'a> {
+    policy: &'a Checkpoint,
+    settings: &'a Settings,
+    /// Its greatest length, in tokens.
+    most: usize,
+    stream: TextStream<'a>,
+    pub(crate) tokens: Vec<u32>,
+    text: String,
+    pub(crate) finish: Option<Finish>,
+}
+
+impl<'a> Answer<'a> {
+    pub(crate) fn new(policy: &'a Checkpoint, settings: &'a Settings, most: usize) -> Self {
+        let stream = TextStream::new(&policy.tokenizer);
+        Self { policy, settings, most, stream, tokens: Vec::new(), text: String::new(), finish: None }
+    }
+
+    /// Adds a token; gives what it adds to the text for certain.
+    fn push(&mut self, token: u32) -> Result<String> {
+        if !self.settings.no_eos && self.policy.eos.contains(&token) {
+            self.finish = Some(Finish::Stop);
+            return Ok(String::new());
+        }
+        self.tokens.push(token);
+        let mut new = self.stream.push(token)?;
+        let before = self.text.len();
+        self.text.push_str(&new);
+        let stops = self.settings.stop.iter().filter_map(|stop| self.text.find(stop.as_str()));
+        if let Some(at) = stops.min() {
+            self.text.truncate(at);
+            new = self.text.get(before..).unwrap_or_default().to_owned();
+            self.finish = Some(Finish::Stop);
+            self.drop_ending()?;
+        } else if self.tokens.len() == self.most {
+            self.finish = Some(Finish::Length);
+        }
+        Ok(new)
+    }
+
+    /// Drops the tokens that are wholly part of the text that ended the answer.
+    fn drop_ending(&mut self) -> Result<()> {
+        while let Some((_, rest)) = self.tokens.split_last() {
+            if self.policy.tokenizer.decode(rest, false)?.len() < self.text.len() {
+                break;
+            }
+            self.tokens.pop();
+        }
+        Ok(())
+    }
+}

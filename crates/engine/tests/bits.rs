@@ -1,0 +1,107 @@
+//! The promise of the kernels: a row's numbers do not depend, to the bit, on which rows share its forward,
+//! on how its text was cut into pieces, or on the number of threads.
+//!
+//! CI runs this file once for each variant that its processor has (`STACKELBERG_KERNEL`).
+
+#[path = "common/tiny.rs"]
+mod tiny;
+
+use proptest::prelude::*;
+use stackelberg_engine::model::Segment;
+use stackelberg_engine::{Dtype, Model, Tensor, kernel};
+use tiny::Tiny;
+
+fn model(dtype: Dtype) -> Model {
+    let folder = tempfile::tempdir().unwrap();
+    Tiny::default().write(folder.path());
+    Model::load(folder.path(), dtype).unwrap()
+}
+
+fn bits(hidden: &Tensor) -> Vec<Vec<u32>> {
+    let rows: Vec<Vec<f32>> = hidden.to_vec2().unwrap();
+    rows.into_iter().map(|row| row.into_iter().map(f32::to_bits).collect()).collect()
+}
+
+fn dtype() -> impl Strategy<Value = Dtype> {
+    prop::sample::select(Dtype::ALL.to_vec())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn pieces_company_and_threads_do_not_matter(
+        dtype in dtype(),
+        text in prop::collection::vec(0..40u32, 2..300),
+        cuts in prop::collection::vec(1..90usize, 1..8),
+        candidates in prop::collection::vec(0..40u32, 1..45),
+        other in prop::collection::vec(0..40u32, 1..140),
+    ) {
+        let model = model(dtype);
+        let (prefix, hidden) = model.prefill(&text).unwrap();
+        let hidden = bits(&hidden);
+
+        // In pieces.
+        let mut grown = model.empty();
+        let mut read = Vec::new();
+        let mut rest = &text[..];
+        for cut in cuts.iter().cycle() {
+            let (piece, more) = rest.split_at((*cut).min(rest.len()));
+            read.extend(bits(&model.extend(&mut grown, piece).unwrap()));
+            rest = more;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        prop_assert_eq!(&read, &hidden);
+
+        // As a candidate: the last token, behind the others, among many.
+        let (before, _) = model.prefill(&text[..text.len() - 1]).unwrap();
+        let crowd = [&candidates[..], &text[text.len() - 1..]].concat();
+        let ahead = model.branch(&before, &crowd).unwrap();
+        prop_assert_eq!(&bits(&ahead.hidden)[candidates.len()], &hidden[text.len() - 1]);
+        let mut committed = before.clone();
+        committed.commit(&ahead, candidates.len()).unwrap();
+
+        // Alone, in company, behind a prefix that was read or committed, with one thread or all.
+        let among = bits(&model.branch(&prefix, &candidates).unwrap().hidden);
+        prop_assert_eq!(&bits(&model.branch(&committed, &candidates).unwrap().hidden), &among);
+        let (mut company, _) = model.prefill(&other[..1]).unwrap();
+        let mut again = prefix.clone();
+        let together = model
+            .forward(&mut [
+                Segment::Read(&mut company, &other),
+                Segment::Branch(&prefix, &candidates),
+                Segment::Read(&mut again, &candidates[..1]),
+            ])
+            .unwrap();
+        prop_assert_eq!(&bits(&together[1].hidden), &among);
+        prop_assert_eq!(&bits(&together[2].hidden)[0], &among[0]);
+        kernel::set_threads(1);
+        let alone: Vec<_> =
+            candidates.iter().map(|&c| bits(&model.branch(&prefix, &[c]).unwrap().hidden).remove(0)).collect();
+        let serial = bits(&model.prefill(&text).unwrap().1);
+        kernel::set_threads(0);
+        prop_assert_eq!(&alone, &among);
+        prop_assert_eq!(&serial, &hidden);
+
+        // Logits, too.
+        let of = |hidden: &Tensor| bits(&model.logits(hidden).unwrap());
+        let all = of(&together[1].hidden);
+        prop_assert_eq!(&of(&together[1].hidden.narrow(0, 0, 1).unwrap())[0], &all[0]);
+    }
+}
+
+#[test]
+fn texts_that_part_keep_what_is_their_own() {
+    let model = model(Dtype::F32);
+    let (prefix, _) = model.prefill(&[3; 100]).unwrap();
+    let (mut left, mut right) = (prefix.clone(), prefix.clone());
+    model.extend(&mut left, &[5, 6, 7]).unwrap();
+    model.extend(&mut right, &[8; 40]).unwrap();
+    let whole = model.prefill(&[&[3; 100][..], &[5, 6, 7]].concat()).unwrap().0;
+    let next = |prefix| bits(&model.branch(prefix, &[9]).unwrap().hidden);
+    assert_eq!(next(&left), next(&whole));
+    assert_ne!(next(&right), next(&whole));
+    assert_eq!((prefix.len(), left.len(), right.len()), (100, 103, 140));
+}
