@@ -31,11 +31,12 @@ pub(super) fn vectorised<R>(variant: Variant, work: impl FnOnce() -> R) -> R {
     work()
 }
 
+/// Adding this to a small number leaves the nearest integer in the low bits.
+pub(super) const SHIFT: f32 = 12_582_912.0;
+
 /// e to the power of x, within two units in the last place; 0 below -87.3 is not reached, 1.2e-38 is.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
-    // Adding this leaves the nearest integer in the low bits.
-    const SHIFT: f32 = 12_582_912.0;
     const LN_2: [f32; 2] = [0.693_145_75, 1.428_606_8e-6];
     let x = if x < -87.3 { -87.3 } else { x };
     let x = if x > 88.7 { 88.7 } else { x };

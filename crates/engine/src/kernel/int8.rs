@@ -6,6 +6,9 @@
 use half::f16;
 
 use super::Variant;
+use super::elementwise::{SHIFT, tree};
+#[cfg(target_arch = "x86_64")]
+use super::tile::fetch;
 use super::tile::{LANES, blocks, by_rows};
 
 /// Inputs to a block.
@@ -68,7 +71,7 @@ impl Weights {
 /// Puts one output's weights into its panel. Inputs beyond the row are zero.
 pub(super) fn put(quads: &mut [u32], scales: &mut [f16], lane: usize, row: &[f32]) {
     for (block, weights) in row.chunks(BLOCK).enumerate() {
-        let scale = f16::from_f32(largest(weights) / 127.0);
+        let scale = f16::from_f32(largest(&padded(weights)) / 127.0);
         scales[block * LANES + lane] = scale;
         for (quad, weights) in weights.chunks(4).enumerate() {
             let mut bytes = [128u8; 4];
@@ -81,13 +84,25 @@ pub(super) fn put(quads: &mut [u32], scales: &mut [f16], lane: usize, row: &[f32
 }
 
 #[inline(always)]
-fn largest(numbers: &[f32]) -> f32 {
-    numbers.iter().fold(0.0, |most, x| if x.abs() > most { x.abs() } else { most })
+fn largest(block: &[f32; BLOCK]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    tree(std::array::from_fn(|i| larger(block[i].abs(), block[i + 16].abs())), larger)
 }
 
 #[inline(always)]
+fn padded(x: &[f32]) -> [f32; BLOCK] {
+    let mut block = [0f32; BLOCK];
+    block[..x.len()].copy_from_slice(x);
+    block
+}
+
+/// The nearest multiple of the scale, ties to even, at most 127 of them.
+#[inline(always)]
 fn quantise(x: f32, scale: f32) -> i32 {
-    if scale > 0.0 { (x / scale).round_ties_even().clamp(-127.0, 127.0) as i32 } else { 0 }
+    let steps = if scale > 0.0 { x / scale } else { 0.0 };
+    let steps = if steps > 127.0 { 127.0 } else { steps };
+    let steps = if steps < -127.0 { -127.0 } else { steps };
+    (steps + SHIFT).to_bits().wrapping_sub(SHIFT.to_bits()) as i32
 }
 
 impl Inputs {
@@ -115,15 +130,16 @@ impl Inputs {
 #[inline(always)]
 pub(super) fn round(x: &[f32], quads: &mut [u32], scales: &mut [f32], offsets: &mut [i32]) {
     for (block, x) in x.chunks(BLOCK).enumerate() {
-        let mut padded = [0f32; BLOCK];
-        padded[..x.len()].copy_from_slice(x);
-        let scale = largest(&padded) / 127.0;
-        let integers = padded.map(|x| quantise(x, scale));
+        let x = padded(x);
+        let scale = largest(&x) / 127.0;
+        let mut integers = [0i32; BLOCK];
+        for (integer, x) in integers.iter_mut().zip(x) {
+            *integer = quantise(x, scale);
+        }
         scales[block] = scale;
         offsets[block] = -128 * integers.iter().sum::<i32>();
-        let (quads_of, _) = integers.as_chunks::<4>();
-        for (quad, &four) in quads[block * QUADS..].iter_mut().zip(quads_of) {
-            *quad = u32::from_le_bytes(four.map(|x| x as i8 as u8));
+        for (quad, four) in quads[block * QUADS..].iter_mut().zip(integers.as_chunks::<4>().0) {
+            *quad = u32::from_le_bytes([four[0] as u8, four[1] as u8, four[2] as u8, four[3] as u8]);
         }
     }
 }
@@ -202,6 +218,7 @@ unsafe fn avx512_dot<const M: usize>(w: *const u32, s: *const f16, x: Row, n: us
             });
             for quad in 0..QUADS {
                 let w = w.add((block * QUADS + quad) * LANES);
+                fetch::<2>(w);
                 let (low, high) = (_mm512_loadu_si512(w.cast()), _mm512_loadu_si512(w.add(16).cast()));
                 for (row, whole) in whole.iter_mut().enumerate() {
                     let x = *x.quads.add((row * n + block) * QUADS + quad);
@@ -211,6 +228,7 @@ unsafe fn avx512_dot<const M: usize>(w: *const u32, s: *const f16, x: Row, n: us
                 }
             }
             let s = s.add(block * LANES);
+            fetch::<1>(s);
             let low = _mm512_cvtph_ps(_mm256_loadu_si256(s.cast()));
             let high = _mm512_cvtph_ps(_mm256_loadu_si256(s.add(16).cast()));
             for (row, (sum, whole)) in sum.iter_mut().zip(whole).enumerate() {

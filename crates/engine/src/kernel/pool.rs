@@ -4,8 +4,8 @@
 //! come late find the region closed and hold nobody up; tasks are handed out one by one, so that a thread
 //! which others slow down does less. A helper waits awake for a moment, then sleeps.
 //!
-//! Where another process takes a helper's core away in the middle of a task, the caller would wait for it
-//! at every region. It notices, and works alone for a while.
+//! Where another process takes a helper's core away in the middle of a task, the caller waits for it. It
+//! keeps the balance of what helpers save and cost, and where they cost more it works alone for a while.
 
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -64,11 +64,13 @@ pub(crate) fn share<T: Send>(items: impl Iterator<Item = T> + Send, work: impl F
 
 /// How long a helper waits awake for the next region.
 const AWAKE: Duration = Duration::from_micros(100);
-/// A caller that waits longer than this for helpers to end their last task works alone for a while.
-const STALL: Duration = Duration::from_micros(300);
-/// How long, at first and at most.
+/// A caller that lost so much time to its helpers, on balance, works alone for a while.
+const LOSS: f64 = 100e-6;
+/// How much of the balance is forgotten at each region.
+const FORGET: f64 = 0.02;
+/// How long a while is, at first and at most.
 const ALONE: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(160)];
-/// After so many regions without a stall the while is short again.
+/// After so many regions together the while is short again.
 const CALM: u32 = 1000;
 
 struct Pool {
@@ -78,8 +80,8 @@ struct Pool {
     state: AtomicU64,
     /// The open region's tasks. Written by the leader while it is closed and no helper is inside.
     job: UnsafeCell<Job>,
-    /// The next task to be taken.
-    next: AtomicUsize,
+    /// How many tasks of each range were taken; every thread begins with a range of its own.
+    taken: Vec<AtomicUsize>,
     /// Most helpers inside.
     most: AtomicUsize,
     asleep: AtomicUsize,
@@ -93,6 +95,7 @@ const OPEN: u64 = 1 << 15;
 struct Job {
     task: *const (dyn Fn(usize) + Sync),
     count: usize,
+    ranges: usize,
 }
 
 // SAFETY: `job` is only read by helpers that entered an open region, and only written by the leader (one,
@@ -103,7 +106,10 @@ unsafe impl Send for Pool {}
 
 struct Leader {
     alone_until: Option<Instant>,
+    /// How long it will be alone next time.
     alone: Duration,
+    /// Seconds that the helpers have saved.
+    balance: f64,
     calm: u32,
 }
 
@@ -125,10 +131,10 @@ fn pool() -> &'static Pool {
             thread.ok().map(|handle| handle.thread().clone())
         };
         let pool: &'static Pool = Box::leak(Box::new(Pool {
-            leader: Mutex::new(Leader { alone_until: None, alone: ALONE[0], calm: 0 }),
+            leader: Mutex::new(Leader { alone_until: None, alone: ALONE[0], balance: 0.0, calm: 0 }),
             state: AtomicU64::new(0),
-            job: UnsafeCell::new(Job { task: &|_| (), count: 0 }),
-            next: AtomicUsize::new(0),
+            job: UnsafeCell::new(Job { task: &|_| (), count: 0, ranges: 1 }),
+            taken: (0..=helpers).map(|_| AtomicUsize::new(0)).collect(),
             most: AtomicUsize::new(0),
             asleep: AtomicUsize::new(0),
             panicked: AtomicBool::new(false),
@@ -147,9 +153,10 @@ impl Pool {
         }
         // SAFETY: forgets how long the task lives; it is only used until `Closing` is dropped below.
         let task: *const (dyn Fn(usize) + Sync) = unsafe { std::mem::transmute(task) };
+        let job = Job { task, count, ranges: helpers + 1 };
         // SAFETY: the last region is closed and left, and this one is not open yet.
-        unsafe { *self.job.get() = Job { task, count } };
-        self.next.store(0, Relaxed);
+        unsafe { *self.job.get() = job };
+        self.taken.iter().for_each(|taken| taken.store(0, Relaxed));
         self.most.store(helpers, Relaxed);
         let region = (self.state.load(Relaxed) >> 16) + 1;
         self.state.store(region << 16 | OPEN, SeqCst);
@@ -158,26 +165,39 @@ impl Pool {
         }
         let closing = Closing(self);
         // SAFETY: the caller's borrow is alive.
-        let done = self.take_tasks(unsafe { &*task }, count);
+        let done = self.take_tasks(unsafe { &*task }, job, 0);
         let worked = Instant::now();
         drop(closing);
         if self.panicked.swap(false, Relaxed) {
             resume_unwind(Box::new("a task of the kernels panicked"));
         }
-        leader.note(worked.elapsed(), (worked - began) / done.max(1));
+        let per_task = (worked - began).as_secs_f64() / f64::from(done.max(1));
+        leader.note(
+            per_task * count.saturating_sub(done as usize) as f64 - worked.elapsed().as_secs_f64(),
+        );
     }
 
-    /// Takes tasks until none is left; gives how many.
-    fn take_tasks(&self, task: &(dyn Fn(usize) + Sync), count: usize) -> u32 {
+    /// Takes tasks until none is left, beginning with a range of its own: neighbours often lie side by side
+    /// in memory. Gives how many.
+    fn take_tasks(
+        &self,
+        task: &(dyn Fn(usize) + Sync),
+        Job { count, ranges, .. }: Job,
+        own: usize,
+    ) -> u32 {
         let mut done = 0;
-        loop {
-            let next = self.next.fetch_add(1, Relaxed);
-            if next >= count {
-                return done;
+        for range in (own..ranges).chain(0..own) {
+            let (start, end) = (count * range / ranges, count * (range + 1) / ranges);
+            loop {
+                let next = start + self.taken[range].fetch_add(1, Relaxed);
+                if next >= end {
+                    break;
+                }
+                task(next);
+                done += 1;
             }
-            task(next);
-            done += 1;
         }
+        done
     }
 
     /// A helper's life.
@@ -190,15 +210,14 @@ impl Pool {
                 let room = (state & (OPEN - 1)) < self.most.load(Relaxed) as u64;
                 (state >> 16 == region && state & OPEN != 0 && room).then_some(state + 1)
             });
-            if inside.is_err() {
-                continue;
-            }
+            let Ok(before) = inside else { continue };
+            let own = 1 + (before & (OPEN - 1)) as usize;
             // SAFETY: inside an open region: the leader waits for this thread to leave before the job
             // changes or ends.
             let job = unsafe { *self.job.get() };
             // SAFETY: as above, the task is alive.
             let task = unsafe { &*job.task };
-            if catch_unwind(AssertUnwindSafe(|| self.take_tasks(task, job.count))).is_err() {
+            if catch_unwind(AssertUnwindSafe(|| self.take_tasks(task, job, own))).is_err() {
                 self.panicked.store(true, Relaxed);
             }
             self.state.fetch_sub(1, Release);
@@ -245,17 +264,17 @@ impl Drop for Closing<'_> {
 }
 
 impl Leader {
-    /// Takes note of how long the helpers were waited for, where a task takes `usual`.
-    fn note(&mut self, waited: Duration, usual: Duration) {
-        if waited > STALL + 4 * usual {
+    /// Takes note of the seconds that the helpers saved in a region: what their tasks would have taken
+    /// here, less what they were waited for.
+    fn note(&mut self, saved: f64) {
+        self.balance = (1.0 - FORGET) * self.balance + saved;
+        self.calm += 1;
+        if self.balance < -LOSS {
             self.alone_until = Some(Instant::now() + self.alone);
             self.alone = (2 * self.alone).min(ALONE[1]);
-            self.calm = 0;
-        } else {
-            self.calm += 1;
-            if self.calm == CALM {
-                self.alone = ALONE[0];
-            }
+            (self.balance, self.calm) = (0.0, 0);
+        } else if self.calm == CALM {
+            self.alone = ALONE[0];
         }
     }
 }

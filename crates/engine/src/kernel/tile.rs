@@ -242,6 +242,19 @@ pub(super) fn blocks(m: usize, most: usize, mut block: impl FnMut(usize, usize))
     }
 }
 
+/// Asks for `LINES` cache lines some way ahead of `p`: left alone, the processor fetches what it can compute
+/// on in the meantime too late, and stops at the end of each page of memory.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(super) fn fetch<const LINES: usize>(p: *const impl Sized) {
+    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    const AHEAD: usize = 4096;
+    for line in 0..LINES {
+        // SAFETY: a prefetch of any address is harmless.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast::<i8>().wrapping_add(AHEAD + 64 * line)) }
+    }
+}
+
 /// What all variants compute.
 fn portable<W: Weight>(w: &[W], x: &[f32], stride: usize, y: &mut [f32]) {
     for (row, y) in y.chunks_exact_mut(LANES).enumerate() {
@@ -274,7 +287,14 @@ unsafe fn avx512<W: Weight, const M: usize>(
     for i in 0..steps {
         // SAFETY: i < steps, so a step lies there and each of the M rows has inputs 2i and 2i + 1.
         unsafe {
-            let (low, high) = (W::avx512(w.add(i * W::STEP), 0), W::avx512(w.add(i * W::STEP), 1));
+            let w = w.add(i * W::STEP);
+            // 64 bytes to a line.
+            if size_of::<W>() * W::STEP == 256 {
+                fetch::<4>(w)
+            } else {
+                fetch::<2>(w)
+            }
+            let (low, high) = (W::avx512(w, 0), W::avx512(w, 1));
             for half in 0..2 {
                 for (row, sum) in sum.iter_mut().enumerate() {
                     let x = _mm512_set1_ps(*x.add(row * stride + 2 * i + half));
@@ -314,6 +334,7 @@ unsafe fn avx512_dot<const M: usize>(
         // pairs are plain bits.
         unsafe {
             let w = w.add(i * LANES);
+            fetch::<2>(w);
             let low: __m512bh = std::mem::transmute(_mm512_loadu_si512(w.cast()));
             let high: __m512bh = std::mem::transmute(_mm512_loadu_si512(w.add(16).cast()));
             for (row, sum) in sum.iter_mut().enumerate() {
@@ -353,8 +374,14 @@ unsafe fn avx2<W: Weight, const M: usize>(
     for i in 0..steps {
         // SAFETY: i < steps, so a step lies there and each of the M rows has inputs 2i and 2i + 1.
         unsafe {
+            let w = w.add(i * W::STEP);
+            if size_of::<W>() * W::STEP == 256 {
+                fetch::<4>(w)
+            } else {
+                fetch::<2>(w)
+            }
             for (part, sum) in sum.iter_mut().enumerate() {
-                let w = W::avx2(w.add(i * W::STEP), part);
+                let w = W::avx2(w, part);
                 for (row, sum) in sum.iter_mut().enumerate() {
                     let x = x.add(row * stride + 2 * i);
                     *sum = _mm256_fmadd_ps(_mm256_set1_ps(*x), w[0], *sum);
