@@ -1,0 +1,341 @@
+"""Ours, llama.cpp and Hugging Face transformers on the same weights, one after the other on one machine.
+Keeps the raw figures in bench/runs/. What is not installed is left out and said so. In a virtual environment:
+
+    CMAKE_ARGS="-DGGML_NATIVE=ON" pip install --no-binary llama-cpp-python llama-cpp-python
+    pip install numpy gguf accelerate torch==2.6.0 transformers==4.57.6
+    python bench/peers.py [ROUNDS]
+
+The model is the one in our cache (`stackelberg generate Hi` fetches it), as BF16 and as Q8_0. What is measured
+is what `stackelberg bench --help` says of ours: steps behind 150 tokens with the logits of one, answers of 128
+tokens to the same chat prompts, their reading included. llama.cpp looks ahead as its API allows: k sequences
+over one shared prefix in one batch; of its two attention kernels the faster counts, figure by figure. The
+Python reference of the paper is restated from its description, in bfloat16: an ARGS step runs the reward model
+over k whole sequences, a CD step runs the policy over k copies of its cache and then the chosen token again.
+"""
+
+import datetime
+import glob
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+BINARY = f"{ROOT}/target/release/stackelberg"
+CACHE = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+MODEL = f"{CACHE}/stackelberg/**/SmolLM2-135M-Instruct.Q4_1.gguf"
+TEXT = "Bread is flour, water, salt and yeast; the rest is time and warmth. " * 10
+CHAT = ("<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+        "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n")
+PROMPTS = ["How do I bake bread at home?", "Tell me about the moon.", "What should I say to a sad friend?"]
+PEERS = {"llama.cpp": ("llama_cpp_python", "gguf", "numpy"),
+         "transformers": ("torch", "transformers", "accelerate", "gguf")}
+PREFIX, TOKENS, K = 150, 128, 10
+ROWS = {
+    "prefill_ms": "prefill, ms", "token_ms": "one token, ms", "branch_ms.10": "10 tokens ahead, ms",
+    "branch_ms.40": "40 tokens ahead, ms", "branch_all_ms.10": "10 ahead, logits of all, ms",
+    "branch_all_ms.40": "40 ahead, logits of all, ms", "base_tokens_per_s": "greedy, tokens/s",
+    "args_model_tokens_per_s": "ARGS, reward model, tokens/s", "cd_tokens_per_s": "CD, tokens/s",
+    "load_ms": "load, ms", "peak_rss_mb": "peak memory, MB",
+}
+
+
+def timed(work, repetitions, warm=3):
+    """Quartiles of the milliseconds that `work` says it took."""
+    for _ in range(warm):
+        work()
+    return statistics.quantiles((work() for _ in range(repetitions)), n=4)
+
+
+def report(steps, **figures):
+    """One line of JSON under the names of `stackelberg bench`: medians, and the quartiles as `spread`."""
+    medians = {name: quartiles[1] for name, quartiles in steps.items()}
+    spread = {name: [low, high] for name, (low, _, high) in steps.items()}
+    print(json.dumps(medians | figures | {"spread": spread}))
+
+
+def measure_llama(file, threads):
+    import llama_cpp as llama
+    import numpy
+
+    began = time.perf_counter()
+    llama.llama_backend_init()
+    model = llama.llama_model_load_from_file(file.encode(), llama.llama_model_default_params())
+    settings = llama.llama_context_default_params()
+    settings.n_ctx, settings.n_batch, settings.n_ubatch, settings.n_seq_max = 512, 512, 512, 41
+    settings.n_threads = settings.n_threads_batch = int(threads)
+    settings.kv_unified = True  # sequences share the cells of their common prefix
+    vocab = llama.llama_model_get_vocab(model)
+    size = llama.llama_vocab_n_tokens(vocab)
+
+    def tokens_of(text):
+        found = (llama.llama_token * 512)()
+        return found[:llama.llama_tokenize(vocab, text.encode(), len(text), found, 512, False, True)]
+
+    prefix, prompts = tokens_of(TEXT)[:PREFIX], [tokens_of(CHAT.format(prompt)) for prompt in PROMPTS]
+    batch = llama.llama_batch_init(PREFIX, 0, 1)
+
+    def forward(tokens, position, wanted, spread=False):
+        """Milliseconds; `spread` puts each token at `position` of its own sequence, else they follow in 0."""
+        batch.n_tokens = len(tokens)
+        for i, token in enumerate(tokens):
+            batch.token[i], batch.pos[i] = token, position if spread else position + i
+            batch.n_seq_id[i], batch.seq_id[i][0] = 1, i + 1 if spread else 0
+            batch.logits[i] = i in wanted
+        start = time.perf_counter()
+        assert llama.llama_decode(context, batch) == 0
+        llama.llama_synchronize(context)
+        return (time.perf_counter() - start) * 1e3
+
+    def prefill():
+        llama.llama_memory_clear(memory, False)
+        return forward(prefix, 0, [PREFIX - 1])
+
+    def ahead(k, wanted):
+        took = forward(prefix[:k], PREFIX, wanted, spread=True)
+        for sequence in range(1, k + 1):
+            llama.llama_memory_seq_rm(memory, sequence, PREFIX, -1)
+        return took
+
+    def token():
+        took = forward(prefix[:1], PREFIX, [0])
+        llama.llama_memory_seq_rm(memory, 0, PREFIX, -1)
+        return took
+
+    def likeliest():
+        return int(numpy.ctypeslib.as_array(llama.llama_get_logits_ith(context, -1), (size,)).argmax())
+
+    def answer(prompt):
+        llama.llama_memory_clear(memory, False)
+        forward(prompt, 0, [len(prompt) - 1])
+        tokens = [likeliest()]
+        while len(tokens) < TOKENS:
+            forward(tokens[-1:], len(prompt) + len(tokens) - 1, [0])
+            tokens.append(likeliest())
+        return tokens
+
+    found, rates, loaded, peak = [], [], None, None
+    for settings.flash_attn_type in (1, 0):
+        context = llama.llama_init_from_model(model, settings)
+        memory = llama.llama_get_memory(context)
+        loaded = loaded or time.perf_counter()
+        answer(prompts[0])
+        peak = peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+        start = time.perf_counter()
+        answers = [answer(prompt) for prompt in prompts]
+        rates.append(len(prompts) * TOKENS / (time.perf_counter() - start))
+        steps = {"prefill_ms": timed(prefill, 7, warm=1)}
+        steps["token_ms"] = timed(token, 40)
+        for sequence in range(1, 41):
+            llama.llama_memory_seq_cp(memory, 0, sequence, -1, -1)
+        for k in (10, 40):
+            steps[f"branch_ms.{k}"] = timed(lambda: ahead(k, [0]), 30)
+            steps[f"branch_all_ms.{k}"] = timed(lambda: ahead(k, range(k)), 30)
+        found.append(steps)
+        llama.llama_free(context)
+    best = {name: min((steps[name] for steps in found), key=lambda quartiles: quartiles[1]) for name in steps}
+    report(best, base_tokens_per_s=max(rates), load_ms=(loaded - began) * 1e3, tokens=answers[0][:32],
+           peak_rss_mb=peak)
+
+
+def measure_torch(file, threads):
+    import torch
+    from torch import nn
+    from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, LlamaForSequenceClassification
+
+    torch.set_num_threads(int(threads))
+    torch.set_grad_enabled(False)
+    where = {"pretrained_model_name_or_path": os.path.dirname(file), "gguf_file": os.path.basename(file)}
+    policy = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.bfloat16).eval()
+    tokenizer = AutoTokenizer.from_pretrained(**where)
+    tokens_of = lambda text: tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
+    ids, prompts = tokens_of(TEXT)[:, :PREFIX], [tokens_of(CHAT.format(prompt)) for prompt in PROMPTS]
+    reward = LlamaForSequenceClassification.from_pretrained(**where, dtype=torch.bfloat16, num_labels=1).eval()
+    reward.config.pad_token_id = 2
+    width = policy.config.hidden_size
+    value = nn.Sequential(nn.Linear(width, 8192), nn.Tanh(), nn.Linear(8192, width), nn.Tanh(),
+                          nn.Linear(width, 1)).bfloat16()
+    read = lambda tokens, cache: policy(tokens, past_key_values=cache, logits_to_keep=1).logits[0, -1]
+    prefix = DynamicCache()
+    read(ids, prefix)
+
+    def clock(work):
+        start = time.perf_counter()
+        work()
+        return (time.perf_counter() - start) * 1e3
+
+    def prefill():
+        return clock(lambda: read(ids, DynamicCache()))
+
+    def token():
+        took = clock(lambda: read(ids[:, :1], prefix))
+        prefix.crop(PREFIX)
+        return took
+
+    def answers(prompts, choose):
+        """Tokens per second and the last answer; `choose` takes the text so far, its cache and the logits."""
+        start = time.perf_counter()
+        for text in prompts:
+            length, cache = text.shape[1], DynamicCache()
+            logits = read(text, cache)
+            for _ in range(TOKENS):
+                chosen = choose(text, cache, logits).view(1, 1)
+                text = torch.cat([text, chosen], 1)
+                logits = read(chosen, cache)
+        return len(prompts) * TOKENS / (time.perf_counter() - start), text[0, length:].tolist()
+
+    def args(text, _, logits):
+        top = logits.float().topk(K)
+        sequences = torch.cat([text.expand(K, -1), top.indices[:, None]], 1)
+        rewards = reward(sequences, use_cache=False).logits[:, 0].float()
+        shaped = 12 * torch.sigmoid(1.5 * (rewards - rewards.mean()))  # its bisection would cost 0.3 ms more
+        return top.indices[(top.values + 0.5 * shaped).argmax()]
+
+    def cd(_, cache, logits):
+        top = (logits.float() / 0.7).log_softmax(0).topk(K)
+        tiled = DynamicCache([(layer.keys.repeat(K, 1, 1, 1), layer.values.repeat(K, 1, 1, 1))
+                              for layer in cache.layers])
+        hidden = policy.model(top.indices[:, None], past_key_values=tiled).last_hidden_state[:, -1]
+        return top.indices[(top.values + 1.5 * value(hidden)[:, 0].float()).argmax()]
+
+    steps = {"prefill_ms": timed(prefill, 7, warm=1), "token_ms": timed(token, 20)}
+    greedy = lambda text, cache, logits: logits.argmax()
+    report(steps, base_tokens_per_s=answers(prompts, greedy)[0], tokens=answers(prompts[:1], greedy)[1][:32],
+           args_model_tokens_per_s=answers(prompts[:1], args)[0], cd_tokens_per_s=answers(prompts[:1], cd)[0])
+
+
+def encode(source, out):
+    """The model as BF16.gguf or Q8_0.gguf: its matrices in that type, its norms as F32. Prints its tokens."""
+    import gguf
+
+    name = os.path.basename(out).removesuffix(".gguf")
+    reader, writer = gguf.GGUFReader(source), gguf.GGUFWriter(out, "llama")
+    for key, field in reader.fields.items():
+        if not key.startswith("GGUF.") and key not in ("general.architecture", "general.file_type"):
+            item = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+            writer.add_key_value(key, field.contents(), field.types[0], item)
+    writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{name}"])
+    for tensor in reader.tensors:
+        kind = gguf.GGMLQuantizationType["F32" if len(tensor.shape) == 1 else name]
+        weight = gguf.quantize(gguf.dequantize(tensor.data, tensor.tensor_type), kind)
+        writer.add_tensor(tensor.name, weight, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    print(json.dumps(reader.fields["tokenizer.ggml.tokens"].contents()))
+
+
+def busy():
+    """Seconds that all processes of the machine have computed so far, and those of our children alone."""
+    ticks = open("/proc/stat").readline().split()[1:9]
+    used = sum(int(n) for i, n in enumerate(ticks) if i not in (3, 4)) / os.sysconf("SC_CLK_TCK")
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used, usage.ru_utime + usage.ru_stime
+
+
+def alone(command, answer):
+    """What one process measured (its output, or the file `answer`), and how many cores others kept busy."""
+    began, (all_before, own_before) = time.time(), busy()
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, f"{command}\n{done.stderr}"
+    all_after, own_after = busy()
+    figures = json.loads(open(answer).read() if answer else done.stdout.splitlines()[-1])
+    for name, each in (figures.pop("branch_ms", None) or {}).items():
+        figures[f"branch_ms.{name}"] = each
+    others = (all_after - all_before) - (own_after - own_before)
+    return figures | {"cores_of_others": max(0.0, others / (time.time() - began))}
+
+
+def table(say, title, ours, theirs, name):
+    """Medians over the rounds side by side; the last column is above 1 where ours is better."""
+    say(f"\n{title:30}{'ours':>10}{name:>14}{'ours better':>14}")
+    for key, label in ROWS.items():
+        mine, other = ([r[key] for r in rounds if r.get(key)] for rounds in (ours, theirs))
+        if not other:
+            continue
+        a, b = (statistics.median(x) if x else None for x in (mine, other))
+        better = f"{a / b if key.endswith('_s') else b / a:13.2f}x" if mine else ""
+        say(f"{label:30}{f'{a:.1f}' if mine else '-':>10}{b:14.1f}{better}")
+
+
+def installed(say):
+    """The peers that can be measured here."""
+    peers = []
+    for peer, packages in PEERS.items():
+        try:
+            versions = [f"{package} {importlib.metadata.version(package)}" for package in packages]
+            peers.append(peer)
+            say(f"{peer}:", ", ".join(versions))
+        except importlib.metadata.PackageNotFoundError as missing:
+            say(f"{peer}: left out, {missing.name} is not installed")
+    return peers
+
+
+def plan(say, folder):
+    """(who, type, threads) -> the command that measures it and the file of its answer; the model's tokens."""
+    jobs, vocabulary, answer = {}, [], f"{folder}/ours.json"
+    if subprocess.run([BINARY, "bench", "--help"], capture_output=True).returncode == 0:
+        for dtype, threads in [("bf16", 1), ("bf16", 2), ("int8", 1), ("int8", 2)]:
+            jobs["ours", dtype, threads] = [BINARY, "bench", "--model", "smollm2-135m", "--dtype", dtype,
+                                            "--threads", str(threads), "--json", answer], answer
+    else:
+        say("ours: left out, the binary has no `bench`")
+    peers = installed(say)
+    step = lambda work, file, last: [sys.executable, __file__, work, file, last]
+    bf16, q8 = f"{folder}/BF16.gguf", f"{folder}/Q8_0.gguf"
+    if peers:
+        source = glob.glob(MODEL, recursive=True)[0]
+        for file in (bf16, q8):
+            vocabulary = json.loads(subprocess.check_output(step("encode", source, file)))
+    if "llama.cpp" in peers:
+        for dtype, file in [("bf16", bf16), ("int8", q8)]:
+            for threads in (1, 2):
+                jobs["llama.cpp", dtype, threads] = step("llama", file, str(threads)), None
+    if "transformers" in peers:
+        jobs["transformers", "bf16", 2] = step("torch", bf16, "2"), None
+    return jobs, vocabulary
+
+
+def main(rounds=3):
+    say = lambda *words: (print(*words, flush=True), print(*words, file=record, flush=True))
+    git = lambda *words: subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    path = f"{ROOT}/bench/runs/{datetime.date.today()}-peers.txt"
+    with open(path, "w") as record, tempfile.TemporaryDirectory() as folder:
+        cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line), "")
+        say(f"command: bench/peers.py {rounds}")
+        say("commit: ", git("rev-parse", "--short", "HEAD") + (" with changes" if git("diff", "HEAD") else ""))
+        say("machine:", os.cpu_count(), "x", cpu, platform.machine(), "| model smollm2-135m")
+        jobs, vocabulary = plan(say, folder)
+        found, texts = {job: [] for job in jobs}, {}
+        say("\nraw figures, round by round (cores_of_others: how many cores other programs kept busy meanwhile)")
+        for _ in range(int(rounds)):
+            for job, command in jobs.items():
+                figures = alone(*command)
+                texts[job] = "".join(vocabulary[t] for t in figures.pop("tokens", []))
+                found[job].append(figures)
+                say(*job, json.dumps(figures))
+        say("\ngreedy text of each peer, to see that they compute the same")
+        for job, text in texts.items():
+            if text:
+                say(f"{' '.join(map(str, job)):20} {text.replace('Ġ', ' ').replace('Ċ', ' ')}")
+        worst = max((figures["cores_of_others"] for each in found.values() for figures in each), default=0)
+        say(f"\nmedians over {rounds} rounds; other programs kept at most {worst:.2f} cores busy meanwhile"
+            + (": NOT a quiet machine" if worst > 0.2 else ""))
+        for (peer, dtype, threads), theirs in found.items():
+            if peer != "ours":
+                title = f"{dtype}, {threads} thread{'s' * (threads > 1)}"
+                table(say, title, found.get(("ours", dtype, threads), []), theirs, peer)
+
+
+if len(sys.argv) == 4:
+    # in a process of its own: its threads end with it, and its memory is not counted as another's
+    {"encode": encode, "llama": measure_llama, "torch": measure_torch}[sys.argv[1]](*sys.argv[2:])
+else:
+    main(*sys.argv[1:])
