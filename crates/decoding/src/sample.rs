@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
+use stackelberg_engine::kernel;
 
 use crate::settings::Sampling;
 
@@ -103,23 +104,61 @@ pub(crate) fn next(logits: &[f32], sampling: &Sampling, randomness: &mut Randomn
     if sampling.temperature == 0.0 {
         return largest(logits, 1)[0];
     }
-    let keep = if sampling.top_k == 0 { logits.len() } else { sampling.top_k.min(logits.len()) };
-    let order = largest(logits, keep);
-    let most = f64::from(logits[order[0] as usize]);
-    let mut masses: Vec<f64> = order
-        .iter()
-        .map(|&t| ((f64::from(logits[t as usize]) - most) / sampling.temperature).exp())
-        .collect();
-    let total: f64 = masses.iter().sum();
-    let mut before = 0.0;
-    let kept = masses.iter().take_while(|&&mass| {
-        let within = before < sampling.top_p * total && mass >= sampling.min_p;
-        before += mass;
-        within
-    });
-    let kept = kept.count().max(1);
-    masses.truncate(kept);
-    order[draw(&masses, randomness.uniform())]
+    let uniform = randomness.uniform();
+    if sampling.top_k == 0 && sampling.top_p == 1.0 && sampling.min_p == 0.0 {
+        let masses = kernel::masses(logits, sampling.temperature as f32);
+        return draw_of_many(&masses, uniform);
+    }
+    let (order, masses) = likeliest(logits, sampling);
+    order[draw(&masses, uniform)]
+}
+
+/// The tokens that top-k, top-p and min-p leave, likeliest first, and their masses.
+fn likeliest(logits: &[f32], sampling: &Sampling) -> (Vec<u32>, Vec<f64>) {
+    let (all, temperature) = (logits.len(), sampling.temperature as f32);
+    // Few tokens hold most of the mass, as a rule: more are only sorted where they are needed.
+    let (mut few, most, total) = match sampling.top_k {
+        0 => (all.min(128), all, Some(sum(&kernel::masses(logits, temperature)))),
+        k => (k.min(all), k.min(all), None),
+    };
+    loop {
+        let order = largest(logits, few);
+        let found: Vec<f32> = order.iter().map(|&token| logits[token as usize]).collect();
+        let mut masses: Vec<f64> =
+            kernel::masses(&found, temperature).into_iter().map(f64::from).collect();
+        let total = total.unwrap_or_else(|| masses.iter().sum());
+        let mut before = 0.0;
+        let kept = masses.iter().take_while(|&&mass| {
+            let within = before < sampling.top_p * total && mass >= sampling.min_p;
+            before += mass;
+            within
+        });
+        let kept = kept.count().max(1);
+        if kept < few || few == most {
+            masses.truncate(kept);
+            return (order, masses);
+        }
+        few = most.min(16 * few);
+    }
+}
+
+/// Sum of many masses; blocks are exact enough in f32.
+fn sum(masses: &[f32]) -> f64 {
+    masses.chunks(64).map(|block| f64::from(block.iter().sum::<f32>())).sum()
+}
+
+/// The index that a number in [0, 1) draws of many masses.
+fn draw_of_many(masses: &[f32], uniform: f64) -> u32 {
+    let blocks: Vec<f64> = masses.chunks(64).map(|block| f64::from(block.iter().sum::<f32>())).collect();
+    let total: f64 = blocks.iter().sum();
+    let mut left = uniform * total;
+    let mut block = 0;
+    while block + 1 < blocks.len() && left >= blocks[block] {
+        left -= blocks[block];
+        block += 1;
+    }
+    let inside: Vec<f64> = masses[block * 64..].iter().take(64).map(|&mass| f64::from(mass)).collect();
+    (block * 64 + draw(&inside, left / inside.iter().sum::<f64>())) as u32
 }
 
 /// `softmax(scores / temperature)`, up to a factor.
@@ -134,6 +173,43 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        /// What is drawn with no limit is what the masses say, token by token.
+        #[test]
+        fn drawing_of_many_is_drawing(logits in prop::collection::vec(-9f32..9.0, 1..400), uniform in 0f64..1.0) {
+            let masses = kernel::masses(&logits, 0.7);
+            let wide: Vec<f64> = masses.iter().map(|&mass| f64::from(mass)).collect();
+            // A number on the border between two tokens may draw either.
+            let near = [-1e-6, 0.0, 1e-6].map(|off| draw(&wide, (uniform + off).clamp(0.0, 1.0)) as u32);
+            prop_assert!(near.contains(&draw_of_many(&masses, uniform)));
+        }
+
+        /// Limits leave the tokens that sorting all of them leaves.
+        #[test]
+        fn limits_keep_the_likeliest(
+            logits in prop::collection::vec(-9f32..9.0, 1..3000), top_k in 0..600usize, top_p in 0.01f64..1.0,
+            min_p in prop_oneof![Just(0.0), 0.0..0.9f64], temperature in 0.2f64..3.0,
+        ) {
+            let sampling = Sampling { temperature, top_k, top_p, min_p, ..Sampling::default() };
+            let (order, masses) = likeliest(&logits, &sampling);
+            let mut sorted = logits.clone();
+            sorted.sort_by(|a, b| b.total_cmp(a));
+            sorted.truncate(if top_k == 0 { logits.len() } else { top_k });
+            let all: Vec<f64> =
+                sorted.iter().map(|l| (f64::from(l - sorted[0]) / temperature).exp()).collect();
+            let total: f64 = all.iter().sum();
+            let kept = |slack: f64| {
+                let mut before = 0.0;
+                let within = all.iter().take_while(|&&mass| {
+                    let within = before < top_p * total * slack && mass >= min_p / slack;
+                    before += mass;
+                    within
+                });
+                within.count().max(1)
+            };
+            prop_assert!((kept(1.0 - 1e-5)..=kept(1.0 + 1e-5)).contains(&masses.len()));
+            prop_assert!(order.iter().zip(&sorted).take(masses.len()).all(|(&t, &l)| logits[t as usize] == l));
+        }
+
         /// Few of many are those that sorting finds, ties and oddities included.
         #[test]
         fn the_largest_are_found(

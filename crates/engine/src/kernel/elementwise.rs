@@ -121,6 +121,16 @@ pub fn log_sum_exp(x: &[f32]) -> f64 {
     f64::from(most) + blocks.sum::<f64>().ln()
 }
 
+/// `exp((x - max x) / temperature)`: what softmax sums to one, before it does.
+pub fn masses(x: &[f32], temperature: f32) -> Vec<f32> {
+    let most = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut masses = x.to_vec();
+    vectorised(Variant::detect(), || {
+        masses.iter_mut().for_each(|x| *x = exp((*x - most) / temperature))
+    });
+    masses
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

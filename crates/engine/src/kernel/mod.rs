@@ -26,7 +26,7 @@ mod tile;
 
 pub(crate) use attention::{Attention, Keys, Run, attend};
 pub use dtype::Dtype;
-pub use elementwise::{log_sum_exp, rms_norm};
+pub use elementwise::{log_sum_exp, masses, rms_norm};
 pub use linear::{Packed, Rows};
 pub(crate) use pages::{Layout, PAGE, Page};
 pub use pool::{count as threads, set as set_threads};
