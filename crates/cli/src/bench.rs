@@ -3,12 +3,13 @@
 mod bandwidth;
 mod course;
 mod figures;
+mod growth;
 mod machine;
 
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::Serialize;
 use stackelberg_engine::kernel;
@@ -17,6 +18,7 @@ use crate::model::ModelArgs;
 use crate::output::Output;
 use course::{Course, FULL, QUICK, Weights};
 use figures::{Figure, Figures};
+use growth::Growth;
 use machine::Machine;
 
 /// Measure this machine: loading, reading, looking ahead, guided and unguided answers.
@@ -40,6 +42,10 @@ pub(crate) struct Bench {
     #[arg(long)]
     quick: bool,
 
+    /// Measure steps behind texts that grow to so many tokens, too.
+    #[arg(long, value_name = "TOKENS")]
+    length: Option<usize>,
+
     #[command(flatten)]
     model: ModelArgs,
 }
@@ -59,6 +65,8 @@ struct Report<'a> {
     medians: Figures<f64>,
     spread: Figures<[f64; 2]>,
     limit_fraction: Figures<Option<f64>>,
+    /// What --length asks for.
+    by_length: Option<Growth>,
 }
 
 impl Bench {
@@ -66,8 +74,14 @@ impl Bench {
         // A place that cannot be written is found before the slow part.
         let json = self.json.as_deref().map(|path| Output::open(Some(path))).transpose()?;
         let policy = self.model.load()?;
+        let context = policy.model.context();
+        if let Some(length) = self.length.filter(|length| !(2..=context).contains(length)) {
+            bail!("--length is {length}: it must be between 2 and the model's context of {context}");
+        }
         let effort = if self.quick { QUICK } else { FULL };
-        let figures = Course::new(&self.model, &policy, effort)?.run()?;
+        let course = Course::new(&self.model, &policy, effort)?;
+        let figures = course.run()?;
+        let by_length = self.length.map(|length| course.growth(length)).transpose()?;
         let report = Report {
             version: env!("CARGO_PKG_VERSION"),
             machine: Machine::this(),
@@ -79,6 +93,7 @@ impl Bench {
             medians: figures.map(|figure| figure.median),
             spread: figures.map(|figure| figure.spread),
             limit_fraction: figures.map(|figure| figure.limit_fraction),
+            by_length,
         };
         if !matches!(json, Some(Output::Stdout(_))) {
             report.print(&figures)?;
@@ -101,6 +116,9 @@ impl Report<'_> {
             "{model}, {dtype}, threads: {threads}; a step reads {weight_mb:.0} MB of weights\n"
         )?;
         writeln!(out, "{}", figures.table())?;
+        if let Some(growth) = &self.by_length {
+            writeln!(out, "{}", growth.table())?;
+        }
         let share = |rate: f64| rate / medians.base_tokens_per_s;
         writeln!(
             out,

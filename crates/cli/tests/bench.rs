@@ -27,8 +27,11 @@ fn figures_are_complete_and_agree() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("figures.json");
     let mut command = Command::cargo_bin("stackelberg").unwrap();
-    let output =
-        command.args(["bench", "--quick", "--threads", "1", "--json"]).arg(&path).output().unwrap();
+    let output = command
+        .args(["bench", "--quick", "--threads", "1", "--length", "60", "--json"])
+        .arg(&path)
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(output.stderr.is_empty(), "progress is for terminals");
     let table = String::from_utf8(output.stdout).unwrap();
@@ -65,6 +68,10 @@ fn figures_are_complete_and_agree() {
     assert!(figures["cd_tokens_per_s"].is_null(), "there is none yet");
     assert_eq!(keys(&figures["branch_ms"]), [1, 5, 10, 20, 40]);
     assert_eq!(keys(&figures["batch_tokens_per_s"]), [1, 4, 10]);
+
+    for steps in ["token_ms", "branch_10_ms"] {
+        assert!(figures["by_length"][steps]["60"].as_f64().unwrap() > 0.0, "{steps}");
+    }
 
     let number = |value: &Value| value.as_f64().unwrap();
     let ratio = number(&figures["branch_ms"]["10"]) / number(&figures["token_ms"]);

@@ -171,22 +171,22 @@ proptest! {
         settings = Settings { method, no_eos, samples: 3, ..settings };
         settings.sampling.temperature = temperature;
         let (policy, rewards) = parts();
-        let reward = Some(&rewards[reward]);
+        let reward = &rewards[reward];
         let ids: Vec<String> = (0..prompts.len()).map(|i| i.to_string()).collect();
         let jobs: Vec<Job<'_>> =
             prompts.iter().zip(&ids).map(|(prompt, id)| Job { id, prompt }).collect();
         let mut together = Together::default();
-        generate_all(policy, reward, &jobs, &settings, at_once, &mut together).unwrap();
+        generate_all(policy, Some(reward), &jobs, &settings, at_once, &mut together).unwrap();
         for (i, Job { id, prompt }) in jobs.into_iter().enumerate() {
             let mut steps = Steps::default();
-            let alone = generate(policy, reward, prompt, id, &settings, &mut steps).unwrap();
+            let alone = generate(policy, Some(reward), prompt, id, &settings, &mut steps).unwrap();
             let (seen, answer) = together.0.remove(&i).unwrap();
             let answer = answer.unwrap();
             prop_assert_eq!(seen, steps.0);
             prop_assert_eq!(&answer, &Generation { elapsed: answer.elapsed, ..alone });
             // And its reward is that of the whole text.
             let text = [prompt, &answer.tokens].concat();
-            prop_assert_eq!(answer.reward, Some(reward.unwrap().of_tokens(&policy.model, &text).unwrap()));
+            prop_assert_eq!(answer.reward, Some(reward.of_tokens(&policy.model, &text).unwrap()));
         }
     }
 }

@@ -45,8 +45,10 @@ fn dtype() -> impl Strategy<Value = Dtype> {
     prop_oneof![Just(Dtype::F32), Just(Dtype::Bf16), Just(Dtype::Int8)]
 }
 
+const CASES: u32 = if cfg!(miri) { 2 } else { 300 };
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn linear_variants_agree(m in 1usize..30, n in 1usize..100, k in 1usize..150, seed: u64, dtype in dtype()) {

@@ -12,6 +12,7 @@ use stackelberg_engine::{Branches, Checkpoint, Model, Prefix, Prompt, Reward, Te
 
 use super::bandwidth::Bandwidth;
 use super::figures::{Figure, Figures};
+use super::growth::Growth;
 use super::machine::peak_rss_mb;
 use crate::generate::defaults;
 use crate::model::ModelArgs;
@@ -147,6 +148,11 @@ impl<'a> Course<'a> {
         Ok(self.figures(&samples, peak))
     }
 
+    /// Steps behind texts that grow to `length` tokens.
+    pub(super) fn growth(&self, length: usize) -> Result<Growth> {
+        Growth::measure(&self.policy.model, &self.candidates, length)
+    }
+
     /// Steps behind the prefix, each round in another order.
     fn steps(&self, samples: &mut Samples) -> Result<()> {
         self.bar.set_message("steps");
@@ -273,7 +279,11 @@ fn prefill(model: &Model, text: &[u32]) -> Result<(Prefix, Tensor)> {
 }
 
 /// A step of decoding: candidates behind the prefix, and the logits behind one of them.
-fn look_ahead(model: &Model, prefix: &Prefix, candidates: &[u32]) -> Result<(Branches, Tensor)> {
+pub(super) fn look_ahead(
+    model: &Model,
+    prefix: &Prefix,
+    candidates: &[u32],
+) -> Result<(Branches, Tensor)> {
     let branches = model.branch(prefix, candidates)?;
     let logits = model.logits(&branches.hidden.narrow(0, 0, 1)?)?;
     Ok((branches, logits))
@@ -295,7 +305,7 @@ fn arbitrary(width: usize) -> Vec<f32> {
 }
 
 /// What `f` gives, and the milliseconds that it takes.
-fn timed<T>(f: impl FnOnce() -> Result<T>) -> Result<(T, f64)> {
+pub(super) fn timed<T>(f: impl FnOnce() -> Result<T>) -> Result<(T, f64)> {
     let began = Instant::now();
     let result = f()?;
     Ok((result, began.elapsed().as_secs_f64() * 1e3))

@@ -137,7 +137,8 @@ mod tests {
 
     #[test]
     fn exponentials_are_near() {
-        for i in -87_000..88_000 {
+        let step = if cfg!(miri) { 9_973 } else { 1 };
+        for i in (-87_000..88_000).step_by(step) {
             let x = i as f32 / 1000.0;
             let (found, exact) = (f64::from(exp(x)), f64::from(x).exp());
             assert!((found / exact - 1.0).abs() < 3e-7, "exp({x}) is {exact}, not {found}");

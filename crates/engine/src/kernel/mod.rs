@@ -50,14 +50,19 @@ pub enum Variant {
 
 impl Variant {
     /// The best that this processor has, or what `STACKELBERG_KERNEL` (`avx512dot`, `avx512`, `avx2`,
-    /// `neon`, `portable`) asks for if the processor has that.
+    /// `neon`, `portable`) asks for; if the processor lacks that, a warning goes to standard error.
     pub fn detect() -> Self {
         static DETECTED: OnceLock<Variant> = OnceLock::new();
         *DETECTED.get_or_init(|| {
-            let asked = std::env::var("STACKELBERG_KERNEL").unwrap_or_default();
-            let available = Self::available();
+            let (asked, available) = (std::env::var("STACKELBERG_KERNEL"), Self::available());
+            let Ok(asked) = asked else { return available[0] };
             let by_name = available.iter().find(|v| v.name() == asked.to_ascii_lowercase());
-            *by_name.unwrap_or(&available[0])
+            *by_name.unwrap_or_else(|| {
+                let names: Vec<&str> = available.iter().map(|v| v.name()).collect();
+                let names = names.join(", ");
+                eprintln!("warning: STACKELBERG_KERNEL is {asked}, this processor has {names}: the first is used");
+                &available[0]
+            })
         })
     }
 
@@ -75,7 +80,7 @@ impl Variant {
     /// All that this processor has, best first.
     pub fn available() -> Vec<Self> {
         let mut available = Vec::new();
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
         {
             let avx2 = is_x86_feature_detected!("avx2")
                 && is_x86_feature_detected!("fma")
@@ -86,7 +91,7 @@ impl Variant {
             let found = [(Self::Avx512Dot, avx512 && dot), (Self::Avx512, avx512), (Self::Avx2, avx2)];
             available.extend(found.into_iter().filter(|(_, is)| *is).map(|(variant, _)| variant));
         }
-        #[cfg(target_arch = "aarch64")]
+        #[cfg(all(target_arch = "aarch64", not(miri)))]
         available.push(Self::Neon);
         available.push(Self::Portable);
         available
