@@ -111,6 +111,39 @@ fn answers_and_steps_are_recorded_and_resumed() {
     assert!(other.contains(":1: written with strength 1.0, this run has 3.0"), "{other}");
 }
 
+/// How many prompts are answered together changes no answer and no step.
+#[test]
+fn batches_change_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let prompts = ["Name a colour.", "Tell me about the moon.", "Hi", "Why?"];
+    let prompts: String = prompts.iter().map(|p| json!({ "prompt": p }).to_string() + "\n").collect();
+    fs::write(file("p"), prompts).unwrap();
+    for method in ["args", "best-of-n"] {
+        let answers = ["1", "3"].map(|size| {
+            let (out, trace) = (file(&format!("{method}{size}")), file(&format!("{method}{size}t")));
+            let (prompts, samples) = (file("p"), "3");
+            succeed(
+                &[
+                    &["generate", "--prompts", &prompts, "--method", method, "--samples", samples][..],
+                    &["--max-new-tokens", "6", "--batch-size", size, "--out", &out, "--trace", &trace],
+                ]
+                .concat(),
+                "",
+            );
+            let mut answers = lines(Path::new(&out));
+            answers.iter_mut().for_each(|a| a["elapsed"] = json!(0));
+            let all = answers.into_iter().chain(lines(Path::new(&trace)));
+            let mut all: Vec<String> = all.map(|line| line.to_string()).collect();
+            all.sort();
+            all
+        });
+        assert!(answers[0].len() > 8 && answers[0] == answers[1], "{method}");
+    }
+    let none = refused(&["generate", "Hi", "--batch-size", "0"], "");
+    assert!(none.contains("--batch-size is 0: at least one is needed"), "{none}");
+}
+
 /// The best of n is one of the samples, with its own steps.
 #[test]
 fn best_of_n_has_a_text_and_steps() {

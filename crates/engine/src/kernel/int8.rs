@@ -7,9 +7,9 @@ use half::f16;
 
 use super::Variant;
 use super::elementwise::{SHIFT, tree};
-#[cfg(target_arch = "x86_64")]
-use super::tile::fetch;
 use super::tile::{LANES, blocks, by_rows};
+#[cfg(target_arch = "x86_64")]
+use super::tile::{fetch, store512};
 
 /// Inputs to a block.
 pub(super) const BLOCK: usize = 32;
@@ -240,13 +240,8 @@ unsafe fn avx512_dot<const M: usize>(w: *const u32, s: *const f16, x: Row, n: us
             }
         }
     }
-    for (row, sum) in sum.iter().enumerate() {
-        // SAFETY: y has 32 places for each of the M rows.
-        unsafe {
-            _mm512_storeu_ps(y.add(row * LANES), sum[0]);
-            _mm512_storeu_ps(y.add(row * LANES + 16), sum[1]);
-        }
-    }
+    // SAFETY: y has 32 places for each of the M rows.
+    unsafe { store512(sum, y) }
 }
 
 /// # Safety

@@ -267,6 +267,38 @@ fn portable<W: Weight>(w: &[W], x: &[f32], stride: usize, y: &mut [f32]) {
     }
 }
 
+/// What y `[M][32]` holds.
+///
+/// # Safety
+/// The processor must have AVX-512 F; y has `M * 32` places.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn load512<const M: usize>(y: *const f32) -> [[std::arch::x86_64::__m512; 2]; M] {
+    use std::arch::x86_64::_mm512_loadu_ps;
+    // SAFETY: the caller vouches for the places.
+    let load = |row: usize, part: usize| unsafe { _mm512_loadu_ps(y.add(row * LANES + part * 16)) };
+    std::array::from_fn(|row| [load(row, 0), load(row, 1)])
+}
+
+/// Writes sums to y `[M][32]`.
+///
+/// # Safety
+/// As [`load512`].
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn store512<const M: usize>(sum: [[std::arch::x86_64::__m512; 2]; M], y: *mut f32) {
+    use std::arch::x86_64::_mm512_storeu_ps;
+    for (row, sum) in sum.into_iter().enumerate() {
+        // SAFETY: the caller vouches for the places.
+        unsafe {
+            _mm512_storeu_ps(y.add(row * LANES), sum[0]);
+            _mm512_storeu_ps(y.add(row * LANES + 16), sum[1]);
+        }
+    }
+}
+
 /// # Safety
 /// The processor must have AVX-512 F and BW; `w` holds `steps` steps, `x` has `M` rows of `2 * steps`
 /// inputs, `stride` apart, and `y` `M * 32` places.
@@ -281,9 +313,7 @@ unsafe fn avx512<W: Weight, const M: usize>(
 ) {
     use std::arch::x86_64::*;
     // SAFETY: y has 32 places for each of the M rows.
-    let mut sum: [[__m512; 2]; M] = std::array::from_fn(|row| unsafe {
-        [_mm512_loadu_ps(y.add(row * LANES)), _mm512_loadu_ps(y.add(row * LANES + 16))]
-    });
+    let mut sum: [[__m512; 2]; M] = unsafe { load512(y) };
     for i in 0..steps {
         // SAFETY: i < steps, so a step lies there and each of the M rows has inputs 2i and 2i + 1.
         unsafe {
@@ -304,13 +334,8 @@ unsafe fn avx512<W: Weight, const M: usize>(
             }
         }
     }
-    for (row, sum) in sum.iter().enumerate() {
-        // SAFETY: as above.
-        unsafe {
-            _mm512_storeu_ps(y.add(row * LANES), sum[0]);
-            _mm512_storeu_ps(y.add(row * LANES + 16), sum[1]);
-        }
-    }
+    // SAFETY: as above.
+    unsafe { store512(sum, y) }
 }
 
 /// # Safety
@@ -326,9 +351,7 @@ unsafe fn avx512_dot<const M: usize>(
 ) {
     use std::arch::x86_64::*;
     // SAFETY: y has 32 places for each of the M rows.
-    let mut sum: [[__m512; 2]; M] = std::array::from_fn(|row| unsafe {
-        [_mm512_loadu_ps(y.add(row * LANES)), _mm512_loadu_ps(y.add(row * LANES + 16))]
-    });
+    let mut sum: [[__m512; 2]; M] = unsafe { load512(y) };
     for i in 0..steps {
         // SAFETY: i < steps, so 32 pairs lie there and each of the M rows has an i-th pair; registers of
         // pairs are plain bits.
@@ -345,13 +368,8 @@ unsafe fn avx512_dot<const M: usize>(
             }
         }
     }
-    for (row, sum) in sum.iter().enumerate() {
-        // SAFETY: as above.
-        unsafe {
-            _mm512_storeu_ps(y.add(row * LANES), sum[0]);
-            _mm512_storeu_ps(y.add(row * LANES + 16), sum[1]);
-        }
-    }
+    // SAFETY: as above.
+    unsafe { store512(sum, y) }
 }
 
 /// # Safety
