@@ -57,6 +57,10 @@ pub enum Error {
     /// A method that needs a reward, without one.
     #[error("the method {0} needs a reward")]
     NoReward(&'static str),
+
+    /// Controlled decoding without a value head.
+    #[error("the method cd needs a value head")]
+    NoValueHead,
 }
 
 impl Error {

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use stackelberg_engine::reward::{Guide, ValueHead};
 use stackelberg_engine::{Checkpoint, Prefix, Reward, Tensor};
-use stackelberg_shaping::argmax;
+use stackelberg_shaping::{Samples, argmax};
 
 use crate::error::{Error, Result};
 use crate::sample::{self, Randomness};
 use crate::settings::{Method, Settings};
-use crate::step::{Step, advance};
+use crate::step::{Step, advance, shape};
 use crate::text::{Answer, Text};
 
 /// An answer and how it came about.
@@ -27,12 +28,12 @@ pub struct Generation {
     pub mean_log_prob: f64,
     /// Steps in which the choice was not the base policy's.
     pub steered: usize,
-    /// Steps in which rewards were asked for (best-of-n: answers scored).
+    /// Steps in which rewards or values were asked for (best-of-n and its siblings: answers scored).
     pub reward_calls: usize,
     /// Steps in which they were not needed.
     pub skipped: usize,
     /// Time spent on prompt and answer; of a forward that several texts share, its share. Scoring the
-    /// finished answer for the record is not counted, except by best-of-n, which chooses by it.
+    /// finished answer for the record is not counted, except by best-of-n and its siblings, which choose by it.
     pub elapsed: Duration,
 }
 
@@ -81,15 +82,30 @@ pub struct Job<'a> {
     pub prompt: &'a [u32],
 }
 
+/// What scores.
+#[derive(Clone, Copy, Default)]
+pub struct Guidance<'a> {
+    /// Scores candidates ([`Method::Args`]), samples (best-of-n and its siblings) and every finished answer.
+    pub reward: Option<&'a Reward>,
+    /// Scores the candidates of [`Method::Cd`].
+    pub value: Option<&'a ValueHead>,
+}
+
+impl<'a> From<Option<&'a Reward>> for Guidance<'a> {
+    fn from(reward: Option<&'a Reward>) -> Self {
+        Self { reward, value: None }
+    }
+}
+
 /// Writes an answer to one prompt, given as tokens. `id` names the prompt: with the seed it decides all that
-/// is random.
+/// is random. `guidance` is an `Option<&Reward>`, or a [`Guidance`] where there is a value head.
 ///
 /// # Errors
-/// A setting outside its range, a method without the reward it needs, a prompt beyond the context, a
+/// A setting outside its range, a method without the reward or value head it needs, a prompt beyond the context, a
 /// reward that is not finite; [`Error::Stopped`] if `watch` says so.
-pub fn generate(
-    policy: &Checkpoint,
-    reward: Option<&Reward>,
+pub fn generate<'a>(
+    policy: &'a Checkpoint,
+    guidance: impl Into<Guidance<'a>>,
     prompt: &[u32],
     id: &str,
     settings: &Settings,
@@ -98,7 +114,7 @@ pub fn generate(
     let job = Job { id, prompt };
     let mut one = One { watch, answer: None };
     // Samples of one prompt are written together.
-    let outcome = generate_all(policy, reward, &[job], settings, AT_ONCE, &mut one);
+    let outcome = generate_all(policy, guidance, &[job], settings, AT_ONCE, &mut one);
     outcome.map_err(|error| match error {
         Error::Prompt { source, .. } => *source,
         other => other,
@@ -133,23 +149,23 @@ impl Watch for One<'_> {
 ///
 /// # Errors
 /// As [`generate`]; those of one prompt name it.
-pub fn generate_all(
-    policy: &Checkpoint,
-    reward: Option<&Reward>,
+pub fn generate_all<'a>(
+    policy: &'a Checkpoint,
+    guidance: impl Into<Guidance<'a>>,
     jobs: &[Job<'_>],
     settings: &Settings,
     at_once: usize,
     watch: &mut dyn Watch,
 ) -> Result<()> {
     settings.check(policy.model.config().vocabulary)?;
-    if settings.method != Method::Base && reward.is_none() {
-        return Err(Error::NoReward(settings.method.name()));
+    let Guidance { reward, value } = guidance.into();
+    match (settings.method, reward, value) {
+        (Method::Cd, _, None) => return Err(Error::NoValueHead),
+        (Method::Base | Method::Cd, ..) | (_, Some(_), _) => {}
+        (method, None, _) => return Err(Error::NoReward(method.name())),
     }
-    let samples = match settings.method {
-        Method::Base | Method::Args => 1,
-        Method::BestOfN | Method::SoftBestOfN => settings.samples,
-    };
-    let run = Run { policy, reward, jobs, settings, samples };
+    let samples = if settings.method.chooses_answers() { settings.samples } else { 1 };
+    let run = Run { policy, reward, value, jobs, settings, samples };
     // A head reads the hidden state that the last token leaves.
     let read_last = settings.method != Method::Args && matches!(reward, Some(Reward::Head(_)));
     let mut waiting = (0..jobs.len()).flat_map(|job| (0..samples).map(move |sample| (job, sample)));
@@ -193,6 +209,7 @@ pub fn generate_all(
 struct Run<'a> {
     policy: &'a Checkpoint,
     reward: Option<&'a Reward>,
+    value: Option<&'a ValueHead>,
     jobs: &'a [Job<'a>],
     settings: &'a Settings,
     /// Answers to each prompt.
@@ -234,7 +251,8 @@ impl<'a> Run<'a> {
         }
         let mut guide = match self.settings.method {
             Method::Args => self.reward.map(Reward::guide),
-            Method::Base | Method::BestOfN | Method::SoftBestOfN => None,
+            Method::Cd => self.value.map(Guide::Value),
+            Method::Base | Method::BestOfN | Method::SoftBestOfN | Method::Follower => None,
         };
         if let Some(guide) = &mut guide {
             guide.read(prompt);
@@ -252,7 +270,7 @@ impl<'a> Run<'a> {
         let began = Instant::now();
         let rewards = self.rewards(job, &group.finished)?;
         let (scoring, calls) = (began.elapsed(), group.finished.len());
-        let index = self.choose(job, &rewards);
+        let index = self.choose(job, &rewards)?;
         let texts = std::mem::take(&mut group.finished);
         let elapsed = texts.iter().map(|text| text.elapsed).sum::<Duration>() + scoring;
         let Some(text) = texts.into_iter().nth(index) else { return Ok(()) };
@@ -260,7 +278,7 @@ impl<'a> Run<'a> {
             watch.step(job, number, step, new);
         }
         let mut answer = text.finish(rewards.get(index).copied());
-        if matches!(self.settings.method, Method::BestOfN | Method::SoftBestOfN) {
+        if self.settings.method.chooses_answers() {
             (answer.reward_calls, answer.elapsed) = (calls, elapsed);
         }
         watch.done(job, answer);
@@ -268,17 +286,19 @@ impl<'a> Run<'a> {
     }
 
     /// Which of a prompt's answers it will be.
-    fn choose(&self, job: usize, rewards: &[f64]) -> usize {
-        match self.settings.method {
-            Method::Base | Method::Args => 0,
+    fn choose(&self, job: usize, rewards: &[f64]) -> Result<usize> {
+        let settings = self.settings;
+        Ok(match settings.method {
+            Method::Base | Method::Args | Method::Cd => 0,
             Method::BestOfN => argmax(rewards).unwrap_or(0),
-            Method::SoftBestOfN => {
-                let scores: Vec<f64> =
-                    rewards.iter().map(|r| self.settings.shaping.strength * r).collect();
-                let uniform = Randomness::new(self.settings.seed, self.jobs[job].id, u64::MAX).uniform();
+            Method::SoftBestOfN | Method::Follower => {
+                let shaped = Samples::new(rewards).and_then(|samples| shape(settings, &samples));
+                let (shaping, shaped) = shaped.map_err(|source| Error::Shaping { step: 0, source })?;
+                let scores: Vec<f64> = shaped.values.iter().map(|s| shaping.strength * s).collect();
+                let uniform = Randomness::new(settings.seed, self.jobs[job].id, u64::MAX).uniform();
                 sample::draw(&sample::masses(&scores, 1.0), uniform)
             }
-        }
+        })
     }
 
     /// Rewards of finished answers to one prompt; none without a reward. What a step has seen is not

@@ -33,7 +33,7 @@ mod step;
 mod text;
 
 pub use error::{Error, Result};
-pub use generate::{AT_ONCE, Finish, Generation, Job, Watch, generate, generate_all};
+pub use generate::{AT_ONCE, Finish, Generation, Guidance, Job, Watch, generate, generate_all};
 pub use sample::Randomness;
 pub use settings::{Method, Sampling, Settings};
 pub use step::Step;

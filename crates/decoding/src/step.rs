@@ -4,19 +4,20 @@
 //! logits l ── the k largest ──► candidates ──► rewards r ──► shaped s ──► f = l + strength s ──► token
 //! ```
 //!
-//! Every guided method is a way to fill in "rewards". One forward looks ahead over the candidates of all
+//! Every guided method is a way to fill in "rewards"; in controlled decoding they are values of a value head,
+//! and `l` are log-probabilities at a temperature of their own. One forward looks ahead over the candidates of all
 //! texts; the chosen ones' keys, values and hidden states are kept, so nothing is run twice. What a text
 //! becomes does not depend on which others are under way: the kernels promise it to the bit.
 
 use stackelberg_engine::model::Segment;
 use stackelberg_engine::reward::{Guide, Question, ask};
 use stackelberg_engine::{Branches, Model, Tensor, kernel};
-use stackelberg_shaping::{KlBudget, Samples, Shaping, argmax, fuse};
+use stackelberg_shaping::{KlBudget, Samples, Shaped, Shaping, argmax, fuse};
 
 use crate::error::{Error, Result};
 use crate::generate::Finish;
 use crate::sample;
-use crate::settings::Settings;
+use crate::settings::{Method, Settings};
 use crate::text::Text;
 
 /// What happened in one step, from candidates to choice.
@@ -24,9 +25,9 @@ use crate::text::Text;
 pub struct Step {
     /// The most likely tokens, likeliest first.
     pub candidates: Vec<u32>,
-    /// Their logits.
+    /// Their logits; in controlled decoding their log-probabilities at the policy temperature, in nats.
     pub logits: Vec<f64>,
-    /// Their rewards; `None` where no reward was asked.
+    /// Their rewards, or values; `None` where none was asked for.
     pub rewards: Option<Vec<f64>>,
     /// The threshold `m*`, for rules that have one.
     pub threshold: Option<f64>,
@@ -97,10 +98,14 @@ fn expect(model: &Model, texts: &[Text<'_>], settings: &Settings) -> Result<Vec<
         model.logits(&rows)?.to_vec2().map_err(stackelberg_engine::Error::from)?;
     let turn = |(text, logits): (&Text<'_>, Vec<f32>)| {
         let next = Next::new(logits, &text.answer.tokens, settings.sampling.repetition_penalty);
-        let (candidates, logits) = next.candidates(settings.candidates);
-        let guided = text.guide.is_some();
-        let skipped = guided && settings.skip && cannot_matter(&logits, settings);
-        Turn { next, candidates, logits, asks: guided && !skipped, skipped, ahead: None, rewards: None }
+        let (candidates, mut logits) = next.candidates(settings.candidates);
+        if settings.method == Method::Cd {
+            next.normalise(&mut logits, settings.policy_temperature);
+        }
+        let skipped = settings.skip
+            && text.guide.as_ref().is_some_and(|guide| cannot_matter(&logits, guide, settings));
+        let asks = text.guide.is_some() && !skipped;
+        Turn { next, candidates, logits, asks, skipped, ahead: None, rewards: None }
     };
     Ok(texts.iter().zip(logits).map(turn).collect())
 }
@@ -166,7 +171,8 @@ impl Turn {
         if let Some(i) = rewards.iter().position(|r| !r.is_finite()) {
             return Err(Error::Reward { step: text.steps, token: candidates[i], reward: rewards[i] });
         }
-        let shaped = shape(settings, &rewards, &logits);
+        let shaped =
+            Samples::from_logits(&rewards, &logits).and_then(|samples| shape(settings, &samples));
         let (shaping, shaped) = shaped.map_err(|source| Error::Shaping { step: text.steps, source })?;
         let fused = fuse(&logits, &shaped.values, shaping.strength);
         // One random number for both choices: what differs between them is guidance alone.
@@ -250,6 +256,14 @@ impl Next {
         (candidates, logits)
     }
 
+    /// Makes logits of some tokens, largest first and the largest of all among them, log-probabilities at
+    /// this temperature, in nats.
+    fn normalise(&self, logits: &mut [f64], temperature: f64) {
+        let log_z = sample::sum(&kernel::masses(&self.logits, temperature as f32)).ln();
+        let most = logits[0];
+        logits.iter_mut().for_each(|logit| *logit = (*logit - most) / temperature - log_z);
+    }
+
     /// Log-probability of a token under the base policy at temperature 1, in nats.
     fn log_prob(&self, token: u32) -> f64 {
         let logits = self.unpenalised.as_ref().unwrap_or(&self.logits);
@@ -257,28 +271,30 @@ impl Next {
     }
 }
 
-fn shape(
+/// Rewards shaped, and the shaping in force.
+pub(crate) fn shape(
     settings: &Settings,
-    rewards: &[f64],
-    logits: &[f64],
-) -> std::result::Result<(Shaping, stackelberg_shaping::Shaped), stackelberg_shaping::Error> {
-    let samples = Samples::from_logits(rewards, logits)?;
+    samples: &Samples<'_>,
+) -> std::result::Result<(Shaping, Shaped), stackelberg_shaping::Error> {
+    let shaping = settings.shaping_in_force();
     let shaping = match settings.kl_budget {
-        Some(nats) => KlBudget::solve(&settings.shaping, &samples, nats)?.shaping,
-        None => settings.shaping,
+        Some(nats) => KlBudget::solve(&shaping, samples, nats)?.shaping,
+        None => shaping,
     };
-    Ok((shaping, shaping.apply(&samples)?))
+    Ok((shaping, shaping.apply(samples)?))
 }
 
-/// The lossless skip: shaped rewards differ by at most the rule's span, so a likeliest token that leads by
+/// The lossless skip: shaped rewards differ by at most the rule's span (a rule without one never spreads
+/// rewards further than they lie apart), so a likeliest token that leads by
 /// more than `strength * span` wins whatever the rewards are. Greedy only. (Leads are compared with a
 /// margin for rounding in the sum that would have decided.)
-fn cannot_matter(logits: &[f64], settings: &Settings) -> bool {
+fn cannot_matter(logits: &[f64], guide: &Guide<'_>, settings: &Settings) -> bool {
     if settings.sampling.temperature != 0.0 || settings.kl_budget.is_some() {
         return false;
     }
-    let Some(span) = settings.shaping.span(logits.len()) else { return false };
+    let shaping = settings.shaping_in_force();
+    let Some(span) = shaping.span(logits.len()).or_else(|| guide.span()) else { return false };
     let Some(second) = logits.get(1) else { return true };
-    let reach = settings.shaping.strength * span;
+    let reach = shaping.strength * span;
     logits[0] - second > reach + 1e-9 * (reach + logits[0].abs() + second.abs())
 }

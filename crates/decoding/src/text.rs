@@ -72,8 +72,11 @@ impl<'a> Text<'a> {
         self.answer.push(step.chosen)
     }
 
-    /// The reward of the finished answer, if a step asked for it.
+    /// The reward of the finished answer, if a step asked for it. A value is none.
     pub(crate) fn known_reward(&self) -> Option<f64> {
+        if let Some(Guide::Value(_)) = self.guide {
+            return None;
+        }
         let last = self.answer.tokens.len().checked_sub(1)?;
         self.rewards.get(last).copied().flatten()
     }
