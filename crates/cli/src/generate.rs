@@ -76,8 +76,8 @@ pub(crate) struct Generate {
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
 
-    /// How prompts are laid out: chat (the model's template) or raw. [default: what the reward was
-    /// trained on]
+    /// How prompts are laid out: chat (the model's template) or raw. [default: what the value
+    /// head or the reward was trained on]
     #[arg(long, value_name = "FORMAT")]
     prompt_format: Option<TextFormat>,
 

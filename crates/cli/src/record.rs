@@ -34,6 +34,7 @@ impl Recorded {
             "model": generate.model_name(), "model_fingerprint": policy.fingerprint,
             "dtype": generate.dtype_name(), "reward": generate.reward_name(),
             "value": generate.value_name(), "policy_temperature": settings.policy_temperature,
+            "beams": settings.beams, "length_penalty": settings.length_penalty,
             "prompt_format": format.name(), "system": generate.system_text(),
             "shaping": s.rule.name(), "strength": s.strength, "bound": s.bound,
             "kl_budget": settings.kl_budget, "alpha": s.alpha, "cap": s.cap, "stretch": s.stretch,

@@ -15,6 +15,14 @@ pub(crate) struct SamplingArgs {
     #[arg(long, default_value_t = 0.7, value_name = "T", allow_negative_numbers = true)]
     policy_temperature: f64,
 
+    /// Texts that cd keeps at every step; 1 is greedy decoding.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    beams: usize,
+
+    /// Of several beams the best by score / length^P is the answer.
+    #[arg(long, default_value_t = 1.0, value_name = "P", allow_negative_numbers = true)]
+    length_penalty: f64,
+
     /// Answers that best-of-n, soft-best-of-n and follower choose from.
     #[arg(long, default_value_t = 10, value_name = "N")]
     samples: usize,
@@ -69,6 +77,8 @@ impl SamplingArgs {
             kl_budget,
             candidates: self.candidates,
             policy_temperature: self.policy_temperature,
+            beams: self.beams,
+            length_penalty: self.length_penalty,
             samples: self.samples,
             max_new_tokens: self.max_new_tokens,
             sampling: Sampling {

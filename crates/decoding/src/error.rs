@@ -64,9 +64,12 @@ pub enum Error {
 }
 
 impl Error {
-    /// The same, saying which prompt it was.
+    /// The same, saying which prompt it was. A stop is none of a prompt's.
     pub(crate) fn of(self, id: &str) -> Self {
-        Self::Prompt { id: id.to_owned(), source: Box::new(self) }
+        match self {
+            Self::Stopped => self,
+            error => Self::Prompt { id: id.to_owned(), source: Box::new(error) },
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use stackelberg_engine::reward::{Guide, ValueHead};
 use stackelberg_engine::{Checkpoint, Prefix, Reward, Tensor};
 use stackelberg_shaping::{Samples, argmax};
 
+use crate::beam::{self, Steps};
 use crate::error::{Error, Result};
 use crate::sample::{self, Randomness};
 use crate::settings::{Method, Settings};
@@ -168,6 +169,9 @@ pub fn generate_all<'a>(
     let run = Run { policy, reward, value, jobs, settings, samples };
     // A head reads the hidden state that the last token leaves.
     let read_last = settings.method != Method::Args && matches!(reward, Some(Reward::Head(_)));
+    if settings.beams > 1 {
+        return run.search(watch);
+    }
     let mut waiting = (0..jobs.len()).flat_map(|job| (0..samples).map(move |sample| (job, sample)));
     let mut groups: HashMap<usize, Group<'_>> = HashMap::new();
     let mut texts: Vec<Text<'_>> = Vec::new();
@@ -222,7 +226,7 @@ struct Group<'a> {
     /// The prompt, read; until the last answer has begun.
     prompt: Option<(Prefix, Tensor)>,
     finished: Vec<Text<'a>>,
-    steps: HashMap<usize, Vec<(Step, String)>>,
+    steps: HashMap<usize, Steps>,
 }
 
 impl<'a> Run<'a> {
@@ -262,6 +266,22 @@ impl<'a> Run<'a> {
         let mut text = Text::new((job, id, sample), read, guide, randomness, answer);
         text.elapsed = began.elapsed();
         Ok(text)
+    }
+
+    /// Answers prompt by prompt: the beams of each share the passes over the weights.
+    fn search(&self, watch: &mut dyn Watch) -> Result<()> {
+        for (job, Job { id, .. }) in self.jobs.iter().enumerate() {
+            let mut group = Group::default();
+            let text = self.start(job, 0, &mut group).map_err(|error| error.of(id))?;
+            let began = Instant::now();
+            let found = beam::search(&self.policy.model, text, self.settings, &|| watch.stop());
+            let (mut text, steps) = found.map_err(|error| error.of(id))?;
+            text.elapsed += began.elapsed();
+            group.finished.push(text);
+            group.steps.insert(0, steps);
+            self.finish(job, group, watch).map_err(|error| error.of(id))?;
+        }
+        Ok(())
     }
 
     /// Scores the answers to a prompt and hands one over.

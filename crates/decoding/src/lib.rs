@@ -25,6 +25,7 @@ println!("{} ({:?})", answer.text, answer.reward);
 
 #![warn(clippy::unwrap_used)]
 
+mod beam;
 mod error;
 mod generate;
 mod sample;

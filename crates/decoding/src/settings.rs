@@ -101,6 +101,10 @@ pub struct Settings {
     pub candidates: usize,
     /// Temperature of the log-probabilities that [`Method::Cd`] adds values to.
     pub policy_temperature: f64,
+    /// Texts that [`Method::Cd`] keeps at every step; 1 is greedy decoding, or sampling.
+    pub beams: usize,
+    /// Of several beams the best by `score / length^length_penalty` is the answer; 0 is none.
+    pub length_penalty: f64,
     /// Answers that best-of-n and its siblings choose from.
     pub samples: usize,
     /// Most new tokens.
@@ -125,6 +129,8 @@ impl Default for Settings {
             kl_budget: None,
             candidates: 10,
             policy_temperature: 0.7,
+            beams: 1,
+            length_penalty: 1.0,
             samples: 10,
             max_new_tokens: 128,
             sampling: Sampling::default(),
@@ -170,6 +176,19 @@ impl Settings {
         let policy = self.policy_temperature;
         let valid = policy > 0.0 && policy.is_finite();
         require("policy-temperature", policy, valid, "above zero, and finite")?;
+        let alone = self.method != Method::Cd || temperature != 0.0 || self.kl_budget.is_some();
+        let must = match alone {
+            true => "1, except with the method cd, a temperature of 0 and no KL budget",
+            false => "at least 1",
+        };
+        require("beams", self.beams as f64, self.beams == 1 || (self.beams > 1 && !alone), must)?;
+        let length = self.length_penalty;
+        require(
+            "length-penalty",
+            length,
+            (0.0..f64::INFINITY).contains(&length),
+            "zero or more, and finite",
+        )?;
         let penalty = repetition_penalty > 0.0 && repetition_penalty.is_finite();
         require("repetition-penalty", repetition_penalty, penalty, "above zero, and finite")
     }

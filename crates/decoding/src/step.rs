@@ -77,7 +77,7 @@ pub(crate) fn advance(
 }
 
 /// One text's part in a step.
-struct Turn {
+pub(crate) struct Turn {
     next: Next,
     /// The likeliest tokens, and their logits.
     candidates: Vec<u32>,
@@ -86,12 +86,12 @@ struct Turn {
     asks: bool,
     skipped: bool,
     /// The policy's look ahead over them, if the guide needs it.
-    ahead: Option<Branches>,
+    pub(crate) ahead: Option<Branches>,
     rewards: Option<Vec<f64>>,
 }
 
 /// What the base policy expects next in every text, and whether rewards matter.
-fn expect(model: &Model, texts: &[Text<'_>], settings: &Settings) -> Result<Vec<Turn>> {
+pub(crate) fn expect(model: &Model, texts: &[Text<'_>], settings: &Settings) -> Result<Vec<Turn>> {
     let hidden: Vec<&Tensor> = texts.iter().map(|text| &text.hidden).collect();
     let rows = Tensor::cat(&hidden, 0).map_err(stackelberg_engine::Error::from)?;
     let logits: Vec<Vec<f32>> =
@@ -111,7 +111,7 @@ fn expect(model: &Model, texts: &[Text<'_>], settings: &Settings) -> Result<Vec<
 }
 
 /// Asks for the candidates' rewards, in one forward of the policy (heads) or of the reward model.
-fn look_ahead(model: &Model, texts: &mut [Text<'_>], turns: &mut [Turn]) -> Result<()> {
+pub(crate) fn look_ahead(model: &Model, texts: &mut [Text<'_>], turns: &mut [Turn]) -> Result<()> {
     let mut asking: Vec<_> = texts.iter_mut().zip(turns).filter(|(_, turn)| turn.asks).collect();
     // All guides of a run are of one kind.
     if asking.iter().any(|(text, _)| text.guide.as_ref().is_some_and(Guide::needs_policy)) {
@@ -146,52 +146,67 @@ fn read(model: &Model, unread: &mut [(&mut Text<'_>, u32)]) -> Result<()> {
 
 impl Turn {
     /// The choice, and what is left to do with it.
-    fn choose(self, text: &mut Text<'_>, settings: &Settings) -> Result<(Step, Seen)> {
-        let Self { next, candidates, logits, skipped, ahead, rewards, .. } = self;
-        let plain = |chosen: u32, base_choice: u32, fused: Vec<f64>| Step {
-            candidates: candidates.clone(),
-            logits: logits.clone(),
-            rewards: None,
-            threshold: None,
-            bound: None,
-            shaped: None,
-            fused,
-            chosen,
-            base_choice,
-            log_prob: next.log_prob(chosen),
-            skipped,
-        };
-        let Some(rewards) = rewards else {
-            let chosen = match skipped {
-                true => candidates[0],
-                false => sample::next(&next.logits, &settings.sampling, &mut text.randomness),
+    fn choose(mut self, text: &mut Text<'_>, settings: &Settings) -> Result<(Step, Seen)> {
+        let Some(step) = self.fused(text.steps, settings)? else {
+            let chosen = match self.skipped {
+                true => self.candidates[0],
+                false => sample::next(&self.next.logits, &settings.sampling, &mut text.randomness),
             };
-            return Ok((plain(chosen, chosen, logits.clone()), Seen::Nothing));
+            return Ok((self.step(chosen), Seen::Nothing));
         };
-        if let Some(i) = rewards.iter().position(|r| !r.is_finite()) {
-            return Err(Error::Reward { step: text.steps, token: candidates[i], reward: rewards[i] });
-        }
-        let shaped =
-            Samples::from_logits(&rewards, &logits).and_then(|samples| shape(settings, &samples));
-        let (shaping, shaped) = shaped.map_err(|source| Error::Shaping { step: text.steps, source })?;
-        let fused = fuse(&logits, &shaped.values, shaping.strength);
         // One random number for both choices: what differs between them is guidance alone.
         let (index, base_index) = match settings.sampling.temperature {
-            0.0 => (argmax(&fused).unwrap_or(0), 0),
+            0.0 => (argmax(&step.fused).unwrap_or(0), 0),
             temperature => {
                 let uniform = text.randomness.uniform();
                 let draw = |scores: &[f64]| sample::draw(&sample::masses(scores, temperature), uniform);
-                (draw(&fused), draw(&logits))
+                (draw(&step.fused), draw(&step.logits))
             }
         };
-        let step = Step {
+        Ok((self.chosen(step, index, base_index), Seen::Scored { index, ahead: self.ahead }))
+    }
+
+    /// The step up to the fused scores, as if the likeliest candidate were chosen; `None` if there are no
+    /// rewards. `number` is the step's, for errors.
+    pub(crate) fn fused(&mut self, number: usize, settings: &Settings) -> Result<Option<Step>> {
+        let Some(rewards) = self.rewards.take() else { return Ok(None) };
+        if let Some(i) = rewards.iter().position(|r| !r.is_finite()) {
+            return Err(Error::Reward { step: number, token: self.candidates[i], reward: rewards[i] });
+        }
+        let shaped =
+            Samples::from_logits(&rewards, &self.logits).and_then(|samples| shape(settings, &samples));
+        let (shaping, shaped) = shaped.map_err(|source| Error::Shaping { step: number, source })?;
+        Ok(Some(Step {
+            fused: fuse(&self.logits, &shaped.values, shaping.strength),
             rewards: Some(rewards),
             threshold: shaped.threshold.map(|t| t.value),
             bound: shaped.bound,
             shaped: Some(shaped.values),
-            ..plain(candidates[index], candidates[base_index], fused)
-        };
-        Ok((step, Seen::Scored { index, ahead }))
+            ..self.step(self.candidates[0])
+        }))
+    }
+
+    /// The same step with these choices among the candidates.
+    pub(crate) fn chosen(&self, step: Step, index: usize, base_index: usize) -> Step {
+        let (chosen, base_choice) = (self.candidates[index], self.candidates[base_index]);
+        Step { chosen, base_choice, log_prob: self.next.log_prob(chosen), ..step }
+    }
+
+    /// A step without rewards.
+    fn step(&self, chosen: u32) -> Step {
+        Step {
+            candidates: self.candidates.clone(),
+            logits: self.logits.clone(),
+            rewards: None,
+            threshold: None,
+            bound: None,
+            shaped: None,
+            fused: self.logits.clone(),
+            chosen,
+            base_choice: chosen,
+            log_prob: self.next.log_prob(chosen),
+            skipped: self.skipped,
+        }
     }
 }
 
@@ -226,10 +241,16 @@ impl Seen {
             guide.commit(index)?;
         }
         let Some(branches) = ahead else { return Ok(false) };
-        text.prefix.commit(&branches, index)?;
-        text.hidden = branches.hidden.narrow(0, index, 1).map_err(stackelberg_engine::Error::from)?;
+        keep(text, &branches, index)?;
         Ok(true)
     }
+}
+
+/// Makes one of the policy's branches part of the text.
+pub(crate) fn keep(text: &mut Text<'_>, branches: &Branches, index: usize) -> Result<()> {
+    text.prefix.commit(branches, index)?;
+    text.hidden = branches.hidden.narrow(0, index, 1).map_err(stackelberg_engine::Error::from)?;
+    Ok(())
 }
 
 /// Logits of the next token.
@@ -286,10 +307,11 @@ pub(crate) fn shape(
 
 /// The lossless skip: shaped rewards differ by at most the rule's span (a rule without one never spreads
 /// rewards further than they lie apart), so a likeliest token that leads by
-/// more than `strength * span` wins whatever the rewards are. Greedy only. (Leads are compared with a
+/// more than `strength * span` wins whatever the rewards are. Greedy only: beams compare texts, not tokens. (Leads are compared with a
 /// margin for rounding in the sum that would have decided.)
 fn cannot_matter(logits: &[f64], guide: &Guide<'_>, settings: &Settings) -> bool {
-    if settings.sampling.temperature != 0.0 || settings.kl_budget.is_some() {
+    let greedy = settings.sampling.temperature == 0.0 && settings.beams == 1;
+    if !greedy || settings.kl_budget.is_some() {
         return false;
     }
     let shaping = settings.shaping_in_force();

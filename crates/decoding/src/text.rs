@@ -11,7 +11,8 @@ use crate::sample::Randomness;
 use crate::settings::Settings;
 use crate::step::Step;
 
-/// A text under way.
+/// A text under way. A clone goes its own way and shares the memory of what both have read.
+#[derive(Clone)]
 pub(crate) struct Text<'a> {
     /// Which prompt it answers, by number and by name, and which of its answers it is.
     pub(crate) job: usize,
@@ -102,6 +103,7 @@ impl<'a> Text<'a> {
 }
 
 /// The answer as it grows, and what may end it.
+#[derive(Clone)]
 pub(crate) struct Answer<'a> {
     policy: &'a Checkpoint,
     settings: &'a Settings,

@@ -1,110 +1,13 @@
 //! What decoding promises of any model and any reward, on tiny random ones.
 
-#[path = "../../engine/tests/common/tiny.rs"]
-mod tiny;
+mod common;
 
-use std::sync::OnceLock;
-
+use common::tiny::Tiny;
+use common::{Steps, Together, config, guidance, parts, run, run_cd, settings, softmax};
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
-use serde_json::json;
-use stackelberg_decoding::{
-    Generation, Guidance, Job, Method, Settings, Step, Watch, generate, generate_all,
-};
-use stackelberg_engine::reward::ValueHead;
-use stackelberg_engine::{Checkpoint, Dtype, Reward};
-use stackelberg_shaping::{Budget, Rule, Shaping};
-use tiny::{D, Tiny};
-
-/// A policy, a reward model and a head.
-fn parts() -> &'static (Checkpoint, [Reward; 2]) {
-    static PARTS: OnceLock<(Checkpoint, [Reward; 2])> = OnceLock::new();
-    PARTS.get_or_init(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        Tiny::default().write(&at("policy"));
-        Tiny { seed: 5, labels: Some(1), ..Tiny::default() }.write(&at("reward"));
-        let header = json!({"__metadata__": {"format": "stackelberg-head"},
-            "score.weight": {"dtype": "F32", "shape": [1, D], "data_offsets": [0, 4 * D]}});
-        let header = header.to_string();
-        let weights = (0..D).flat_map(|i| ((i as f32 * 2.3).sin()).to_le_bytes());
-        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
-        bytes.extend_from_slice(header.as_bytes());
-        bytes.extend(weights);
-        std::fs::write(at("head.safetensors"), bytes).unwrap();
-
-        let policy = Checkpoint::load(&at("policy"), Dtype::F32).unwrap();
-        let load = |name: &str| Reward::load(&at(name), &policy, Dtype::F32).unwrap();
-        let rewards = [load("head.safetensors"), load("reward")];
-        (policy, rewards)
-    })
-}
-
-/// Value heads: as it comes, and clamped to a bound.
-fn values() -> &'static [ValueHead; 2] {
-    static VALUES: OnceLock<[ValueHead; 2]> = OnceLock::new();
-    VALUES.get_or_init(|| {
-        let layer = |inputs: usize, outputs: usize| {
-            let wave = |i: usize| (i as f32 * 1.7 + inputs as f32).sin();
-            ((0..inputs * outputs).map(wave).collect(), (0..outputs).map(wave).collect())
-        };
-        let head = || ValueHead::new(D, [layer(D, 6), layer(6, 35), layer(35, 1)]);
-        let (open, mut bounded) = (head(), head());
-        bounded.bound = Some(0.8);
-        [open, bounded]
-    })
-}
-
-/// All that scores; the methods take what they need.
-fn guidance(reward: usize, value: usize) -> Guidance<'static> {
-    Guidance { reward: Some(&parts().1[reward]), value: Some(&values()[value]) }
-}
-
-fn run_cd(value: usize, prompt: &[u32], settings: &Settings) -> (Generation, Vec<Step>) {
-    let mut steps = Steps::default();
-    let settings = Settings { method: Method::Cd, ..settings.clone() };
-    let answer = generate(&parts().0, guidance(0, value), prompt, "p", &settings, &mut steps).unwrap();
-    (answer, steps.0)
-}
-
-#[derive(Default)]
-struct Steps(Vec<Step>);
-
-impl Watch for Steps {
-    fn step(&mut self, _: usize, _: usize, step: &Step, _: &str) {
-        self.0.push(step.clone());
-    }
-}
-
-fn run(reward: usize, prompt: &[u32], settings: &Settings) -> (Generation, Vec<Step>) {
-    let (policy, rewards) = parts();
-    let mut steps = Steps::default();
-    let answer = generate(policy, Some(&rewards[reward]), prompt, "p", settings, &mut steps).unwrap();
-    (answer, steps.0)
-}
-
-fn settings() -> impl Strategy<Value = Settings> {
-    let rule = prop::sample::select(Rule::ALL.to_vec());
-    let budget = prop::sample::select(Budget::ALL.to_vec());
-    (rule, budget, 0.01..3.0f64, 0.01..3.0f64, 0.1..4.0f64, 1..12usize).prop_map(
-        |(rule, budget, strength, bound, alpha, candidates)| Settings {
-            shaping: Shaping { rule, budget, strength, bound, alpha, cap: bound, ..Shaping::default() },
-            candidates,
-            max_new_tokens: 10,
-            no_eos: true,
-            ..Settings::default()
-        },
-    )
-}
-
-fn config(cases: u32) -> ProptestConfig {
-    ProptestConfig {
-        cases,
-        failure_persistence: None,
-        rng_seed: RngSeed::Fixed(7),
-        ..ProptestConfig::default()
-    }
-}
+use stackelberg_decoding::{Generation, Job, Method, Settings, generate, generate_all};
+use stackelberg_engine::{Dtype, Reward};
+use stackelberg_shaping::{Rule, Shaping};
 
 proptest! {
     #![proptest_config(config(150))]
@@ -123,53 +26,6 @@ proptest! {
         for (a, b) in steps.iter().zip(&all).filter(|(a, _)| !a.skipped) {
             let (a, b) = (a.rewards.as_ref().unwrap(), b.rewards.as_ref().unwrap());
             prop_assert_eq!(a, b);
-        }
-    }
-
-    /// The same of controlled decoding with a bounded value head; without a bound nothing is skipped.
-    #[test]
-    fn skipping_changes_no_token_of_controlled_decoding(
-        mut settings in settings(), value in 0..2usize, policy_temperature in 0.2..2.0f64,
-        prompt in prop::collection::vec(0..40u32, 1..8),
-    ) {
-        settings.policy_temperature = policy_temperature;
-        let (with, steps) = run_cd(value, &prompt, &settings);
-        let (without, all) = run_cd(value, &prompt, &Settings { skip: false, ..settings });
-        prop_assert_eq!(&with.tokens, &without.tokens);
-        prop_assert_eq!(with.reward, without.reward);
-        prop_assert_eq!(with.skipped + with.reward_calls, 10);
-        prop_assert!(value == 1 || with.skipped == 0);
-        prop_assert_eq!((without.skipped, without.reward_calls), (0, 10));
-        for (a, b) in steps.iter().zip(&all).filter(|(a, _)| !a.skipped) {
-            prop_assert_eq!(a, b);
-        }
-    }
-
-    /// Values are those of the whole texts; `log p` is of the whole vocabulary; f is their sum.
-    #[test]
-    fn a_step_of_controlled_decoding_is_its_equation(
-        mut settings in settings(), value in 0..2usize, policy_temperature in 0.2..2.0f64,
-        prompt in prop::collection::vec(0..40u32, 1..8),
-    ) {
-        settings.policy_temperature = policy_temperature;
-        settings.skip = false;
-        let model = &parts().0.model;
-        let (_, steps) = run_cd(value, &prompt, &settings);
-        let mut text = prompt;
-        for step in steps {
-            let hidden = model.prefill(&text).unwrap().1.narrow(0, text.len() - 1, 1).unwrap();
-            let logits: Vec<f32> = model.logits(&hidden).unwrap().flatten_all().unwrap().to_vec1().unwrap();
-            let scaled: Vec<f64> = logits.iter().map(|&l| f64::from(l) / policy_temperature).collect();
-            let masses = softmax(&scaled);
-            let found = step.rewards.as_ref().unwrap();
-            for (i, &candidate) in step.candidates.iter().enumerate() {
-                prop_assert!((step.logits[i] - masses[candidate as usize].ln()).abs() < 1e-5);
-                let read = [&text[..], &[candidate]].concat();
-                let last = model.prefill(&read).unwrap().1.narrow(0, text.len(), 1).unwrap();
-                prop_assert_eq!(found[i], values()[value].score(&last).unwrap()[0]);
-                prop_assert_eq!(step.fused[i], step.logits[i] + settings.shaping.strength * found[i]);
-            }
-            text.push(step.chosen);
         }
     }
 
@@ -218,22 +74,6 @@ proptest! {
     }
 }
 
-/// What several texts at once are handed to.
-#[derive(Default)]
-struct Together(std::collections::BTreeMap<usize, (Vec<Step>, Option<Generation>)>);
-
-impl Watch for Together {
-    fn step(&mut self, job: usize, number: usize, step: &Step, _: &str) {
-        let steps = &mut self.0.entry(job).or_default().0;
-        assert_eq!(steps.len(), number);
-        steps.push(step.clone());
-    }
-
-    fn done(&mut self, job: usize, answer: Generation) {
-        self.0.entry(job).or_default().1 = Some(answer);
-    }
-}
-
 proptest! {
     #![proptest_config(config(80))]
 
@@ -270,12 +110,6 @@ proptest! {
             prop_assert_eq!(answer.reward, Some(reward.of_tokens(&policy.model, &text).unwrap()));
         }
     }
-}
-
-fn softmax(scores: &[f64]) -> Vec<f64> {
-    let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let total: f64 = scores.iter().map(|s| (s - most).exp()).sum();
-    scores.iter().map(|s| (s - most).exp() / total).collect()
 }
 
 #[test]

@@ -140,6 +140,7 @@ pub(crate) fn project(hidden: &Tensor, weight: &[f32]) -> Result<Vec<f64>> {
 }
 
 /// The contract of a step: what was read, what might come next, what was chosen.
+#[derive(Clone)]
 pub enum Guide<'a> {
     /// Reads the policy's look ahead.
     Head(&'a Head),
