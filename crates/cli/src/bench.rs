@@ -29,8 +29,9 @@ use machine::Machine;
 ///
 /// Prefill is reading 150 tokens, and the logits of the last. One token, or a branch of k, is so many
 /// candidates behind those 150 in one forward, and the logits of one of them. A batch of n is n texts
-/// that go on by a token per forward, and all their logits. base and args are answers of 128 tokens
-/// under the defaults of `generate`, their prompts included. Peak memory is what was held until the
+/// that go on by a token per forward, and all their logits. base, args and cd are answers of 128
+/// tokens under the defaults of `generate`, their prompts included; the layers of cd's value head are as
+/// wide as the model. Peak memory is what was held until the
 /// first of them, guided by a head.
 #[derive(Args)]
 pub(crate) struct Bench {
@@ -122,9 +123,10 @@ impl Report<'_> {
         let share = |rate: f64| rate / medians.base_tokens_per_s;
         writeln!(
             out,
-            "args is as fast as {:.2} of base with a head, {:.2} with a causal reward model",
+            "args is as fast as {:.2} of base with a head, {:.2} with a causal reward model; cd {:.2}",
             share(medians.args_head_tokens_per_s),
-            share(medians.args_model_tokens_per_s)
+            share(medians.args_model_tokens_per_s),
+            share(medians.cd_tokens_per_s)
         )?;
         Ok(())
     }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use stackelberg_decoding::{
-    AT_ONCE, Generation, Job, Method, Sampling, Settings, Step, Watch, generate, generate_all,
+    AT_ONCE, Generation, Guidance, Job, Method, Settings, Step, Watch, generate, generate_all,
 };
 use stackelberg_engine::reward::TextFormat;
 use stackelberg_engine::{Checkpoint, Message, Prompt, Reward};
@@ -19,6 +19,7 @@ use stackelberg_shaping::{Budget, Rule, Shaping};
 use crate::model::{ModelArgs, fetch};
 use crate::prompts::{self, PromptText};
 use crate::record::{Journal, Recorded, Trace};
+use crate::sampling::SamplingArgs;
 use crate::shaping::ShapingArgs;
 use crate::terminal::{Printer, Style};
 
@@ -42,9 +43,13 @@ pub(crate) struct Generate {
     #[arg(long, value_name = "NAME")]
     reward: Option<String>,
 
-    /// base, args, best-of-n or soft-best-of-n.
+    /// base, args, cd, best-of-n, soft-best-of-n or follower.
     #[arg(long, default_value_t = Method::Args)]
     method: Method,
+
+    /// The value head (.safetensors) that guides cd; the reward scores the finished answer.
+    #[arg(long, value_name = "FILE")]
+    value: Option<String>,
 
     /// Show the unguided answer, then the guided one with the tokens marked that guidance changed.
     #[arg(long, conflicts_with_all = ["out", "trace", "prompts"])]
@@ -58,7 +63,8 @@ pub(crate) struct Generate {
     #[arg(long, requires = "out")]
     resume: bool,
 
-    /// Write every step as a JSON line: candidates, rewards, threshold, shaped, fused, chosen.
+    /// Write every step as a JSON line: candidates, logits, rewards (cd: log_probs, values), threshold,
+    /// shaped, fused, chosen.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
 
@@ -70,8 +76,8 @@ pub(crate) struct Generate {
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
 
-    /// How prompts are laid out: chat (the model's template) or raw. [default: what the reward was
-    /// trained on]
+    /// How prompts are laid out: chat (the model's template) or raw. [default: what the value
+    /// head or the reward was trained on]
     #[arg(long, value_name = "FORMAT")]
     prompt_format: Option<TextFormat>,
 
@@ -85,61 +91,12 @@ pub(crate) struct Generate {
     model: ModelArgs,
 }
 
-#[derive(Args)]
-#[command(next_help_heading = "Decoding")]
-struct SamplingArgs {
-    /// Candidates per guided step, k.
-    #[arg(long, default_value_t = 10, value_name = "K")]
-    candidates: usize,
-
-    /// Answers that best-of-n chooses from.
-    #[arg(long, default_value_t = 10, value_name = "N")]
-    samples: usize,
-
-    /// Most new tokens.
-    #[arg(long, default_value_t = 128, value_name = "N")]
-    max_new_tokens: usize,
-
-    /// 0 is greedy. [default: 0; best-of-n: 1]
-    #[arg(long, allow_negative_numbers = true)]
-    temperature: Option<f64>,
-
-    /// Draw from the so many likeliest tokens only; 0 is all (base and best-of-n).
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    top_k: usize,
-
-    /// Draw from the likeliest tokens that hold this mass only (base and best-of-n).
-    #[arg(long, default_value_t = 1.0, value_name = "P", allow_negative_numbers = true)]
-    top_p: f64,
-
-    /// Draw from tokens at least this likely only, relative to the likeliest (base and best-of-n).
-    #[arg(long, default_value_t = 0.0, value_name = "P", allow_negative_numbers = true)]
-    min_p: f64,
-
-    /// Divide the logits of tokens already written by this.
-    #[arg(long, default_value_t = 1.0, value_name = "F", allow_negative_numbers = true)]
-    repetition_penalty: f64,
-
-    /// Everything random follows from this.
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-
-    /// End the answer at this text; may be given several times.
-    #[arg(long, value_name = "TEXT")]
-    stop: Vec<String>,
-
-    /// Write on after the model ends its answer, as the paper's public code does.
-    #[arg(long)]
-    no_eos: bool,
-
-    /// Ask for rewards also where they provably cannot change the choice.
-    #[arg(long)]
-    no_skip: bool,
-}
-
-/// Defaults of guided decoding, chosen on prompts of the eval split (see README).
-pub(crate) fn defaults() -> Shaping {
-    Shaping { rule: Rule::Srs, strength: 1.0, bound: 8.0, alpha: 1.0, ..Shaping::default() }
+/// Defaults of guided decoding, chosen on prompts of the eval split (see README); of cd, the paper's.
+pub(crate) fn defaults(method: Method) -> Shaping {
+    match method {
+        Method::Cd => Shaping { rule: Rule::Raw, strength: 1.5, ..Shaping::default() },
+        _ => Shaping { rule: Rule::Srs, strength: 1.0, bound: 8.0, alpha: 1.0, ..Shaping::default() },
+    }
 }
 
 /// Set by Ctrl-C: the answer under way is dropped, what is written stays.
@@ -154,23 +111,25 @@ impl Generate {
         if self.compare && settings.method == Method::Base {
             bail!("--compare with --method base would show the same answer twice");
         }
+        self.check_value(&settings)?;
         let prompts = self.read_prompts()?;
         let policy = self.model.load()?;
         settings.check(policy.model.config().vocabulary)?;
+        let value = self.value.as_deref().map(|file| self.model.value(file, &policy)).transpose()?;
         let reward = match (&self.reward, settings.method) {
-            // The base policy needs no reward: one that does not fit is left out.
-            (None, Method::Base) => self.model.reward(self.reward_name(), &policy).ok(),
+            // Nothing is chosen by it: one that does not fit is left out.
+            (None, Method::Base | Method::Cd) => self.model.reward(self.reward_name(), &policy).ok(),
             _ => Some(self.model.reward(self.reward_name(), &policy)?),
         };
-        let format = self.format(&policy, reward.as_ref());
+        let guidance = Guidance { reward: reward.as_ref(), value: value.as_ref() };
+        let format = self.format(&policy, guidance);
         ctrlc::set_handler(|| {
             if INTERRUPTED.swap(true, Ordering::Relaxed) {
                 std::process::exit(130);
             }
         })
         .context("cannot watch for Ctrl-C")?;
-        let session =
-            Session { policy: &policy, reward: reward.as_ref(), settings, format, generate: self };
+        let session = Session { policy: &policy, guidance, settings, format, generate: self };
         if self.prompt.is_some() && self.out.is_none() {
             return session.answer_one(&prompts[0]);
         }
@@ -193,28 +152,30 @@ impl Generate {
         self.system.as_deref()
     }
 
+    pub(crate) fn value_name(&self) -> Option<&str> {
+        self.value.as_deref()
+    }
+
+    /// A value head is there where it is used, and nothing that it leaves no room for.
+    fn check_value(&self, settings: &Settings) -> Result<()> {
+        let rule = settings.shaping.rule;
+        match (settings.method, &self.value) {
+            (Method::Cd, None) => bail!("--method cd needs --value FILE, the value head that guides"),
+            (Method::Cd, Some(_)) if rule != Rule::Raw => bail!(
+                "--shaping {rule} has no part in --method cd: values are used as they are; shape the rewards that the value head is trained on"
+            ),
+            (Method::Cd, Some(_)) | (_, None) => Ok(()),
+            (method, Some(_)) => bail!("--value is for --method cd, and this is --method {method}"),
+        }
+    }
+
     fn settings(&self) -> Result<Settings> {
-        let sampling = &self.sampling;
-        let best = matches!(self.method, Method::BestOfN | Method::SoftBestOfN);
-        Ok(Settings {
-            method: self.method,
-            shaping: self.shaping.shaping(defaults(), Some(Budget::ReferenceStep))?,
-            kl_budget: self.shaping.kl_budget,
-            candidates: sampling.candidates,
-            samples: sampling.samples,
-            max_new_tokens: sampling.max_new_tokens,
-            sampling: Sampling {
-                temperature: sampling.temperature.unwrap_or(if best { 1.0 } else { 0.0 }),
-                top_k: sampling.top_k,
-                top_p: sampling.top_p,
-                min_p: sampling.min_p,
-                repetition_penalty: sampling.repetition_penalty,
-            },
-            seed: sampling.seed,
-            stop: sampling.stop.clone(),
-            no_eos: sampling.no_eos,
-            skip: !sampling.no_skip,
-        })
+        let reference = match self.method {
+            Method::Follower => Budget::ReferenceOffline,
+            _ => Budget::ReferenceStep,
+        };
+        let shaping = self.shaping.shaping(defaults(self.method), Some(reference))?;
+        Ok(self.sampling.settings(self.method, shaping, self.shaping.kl_budget))
     }
 
     fn read_prompts(&self) -> Result<Vec<(String, Prompt)>> {
@@ -238,21 +199,27 @@ impl Generate {
         Ok(prompts.into_iter().map(|p| (p.id, prompt(p.text))).collect())
     }
 
-    /// How prompts are laid out, with a word of warning where the reward was trained on something else.
-    fn format(&self, policy: &Checkpoint, reward: Option<&Reward>) -> TextFormat {
+    /// How prompts are laid out, with a word of warning where what guides was trained on something else.
+    fn format(&self, policy: &Checkpoint, guidance: Guidance<'_>) -> TextFormat {
         let chats = if policy.template.is_some() { TextFormat::Chat } else { TextFormat::Raw };
-        let natural = reward.map_or(chats, |reward| reward.text_format(policy));
-        let format = self.prompt_format.unwrap_or(natural);
-        if let Some(Reward::Head(head)) = reward {
-            if head.text_format != format {
-                let trained = head.text_format;
+        let of_value = guidance.value.and_then(|value| value.text_format);
+        let of_reward = || guidance.reward.map(|reward| reward.text_format(policy));
+        let format = self.prompt_format.or(of_value).or_else(of_reward).unwrap_or(chats);
+        let check = |what: &str, trained: Option<TextFormat>, base: Option<&str>| {
+            if let Some(trained) = trained.filter(|trained| *trained != format) {
                 eprintln!(
-                    "warning: the reward was trained on {trained} text and guides {format} text: it means less there"
+                    "warning: {what} was trained on {trained} text and reads {format} text: it means less there"
                 );
             }
-            if head.base.is_none() {
-                eprintln!("warning: the reward does not say which model it was trained on");
+            if base.is_none() {
+                eprintln!("warning: {what} does not say which model it was trained on");
             }
+        };
+        if let Some(Reward::Head(head)) = guidance.reward {
+            check("the reward", Some(head.text_format), head.base.as_deref());
+        }
+        if let Some(value) = guidance.value {
+            check("the value head", value.text_format, value.base.as_deref());
         }
         format
     }
@@ -261,7 +228,7 @@ impl Generate {
 /// All that answers have in common.
 struct Session<'a> {
     policy: &'a Checkpoint,
-    reward: Option<&'a Reward>,
+    guidance: Guidance<'a>,
     settings: Settings,
     format: TextFormat,
     generate: &'a Generate,
@@ -282,15 +249,12 @@ impl Session<'_> {
             println!("{}", style.title("base"));
             self.show(id, &tokens, &base, style)?;
             println!();
-            let Shaping { rule, .. } = self.settings.shaping;
-            println!(
-                "{}",
-                style.title(&format!(
-                    "{} {rule}, guided by {}",
-                    self.settings.method,
-                    self.generate.reward_name()
-                ))
-            );
+            let (method, rule) = (self.settings.method, self.settings.shaping.rule);
+            let (how, guide) = match self.generate.value_name() {
+                Some(value) => (method.to_string(), value),
+                None => (format!("{method} {rule}"), self.generate.reward_name()),
+            };
+            println!("{}", style.title(&format!("{how}, guided by {guide}")));
         }
         self.show(id, &tokens, &self.settings, style)
     }
@@ -306,9 +270,9 @@ impl Session<'_> {
             .map(|path| Trace::open(path, false, &HashSet::new()))
             .transpose()?;
         let mut printer = Printer::new(live, style);
-        let answer = generate(self.policy, self.reward, tokens, id, settings, &mut printer);
+        let answer = generate(self.policy, self.guidance, tokens, id, settings, &mut printer);
         if let Some(trace) = &mut trace {
-            trace.write(id, &printer.steps, &self.policy.tokenizer)?;
+            trace.write(id, settings.method, &printer.steps, &self.policy.tokenizer)?;
         }
         if let Some(error) = printer.failed {
             return Err(error).context("cannot write to standard output");
@@ -329,9 +293,14 @@ impl Session<'_> {
         let reward = answer.reward.map_or_else(String::new, |r| format!("reward {r:+.3} | "));
         let count = answer.tokens.len();
         let mut said = format!("[{reward}{count} tokens | {rate:.1} tokens/s");
-        if settings.method == Method::Args {
+        let guide = match settings.method {
+            Method::Args => Some("reward"),
+            Method::Cd => Some("value"),
+            _ => None,
+        };
+        if let Some(guide) = guide {
             let (steered, skipped) = (answer.steered, answer.skipped);
-            said.push_str(&format!(" | {steered} steered | {skipped} steps needed no reward"));
+            said.push_str(&format!(" | {steered} steered | {skipped} steps needed no {guide}"));
         }
         said.push_str(&format!(" | mean log-probability {:.2}]", answer.mean_log_prob));
         if self.generate.compare {
@@ -372,7 +341,7 @@ impl Session<'_> {
         let keep = |job: usize, steps: &[Step], answer: &Generation| {
             let (id, prompt, _) = &waiting[job];
             if let Some(trace) = &mut trace {
-                trace.write(id, steps, tokenizer)?;
+                trace.write(id, self.settings.method, steps, tokenizer)?;
             }
             let seconds = answer.elapsed.as_secs_f64();
             tracing::debug!(id, tokens = answer.tokens.len(), seconds, "answered");
@@ -381,7 +350,8 @@ impl Session<'_> {
         let began = Instant::now();
         let mut desk = Desk { keep, steps: HashMap::new(), bar: &bar, tokens: 0, began, failed: None };
         let at_once = self.generate.batch_size;
-        let outcome = generate_all(self.policy, self.reward, &jobs, &self.settings, at_once, &mut desk);
+        let outcome =
+            generate_all(self.policy, self.guidance, &jobs, &self.settings, at_once, &mut desk);
         if let Some(error) = desk.failed {
             return Err(error);
         }

@@ -10,6 +10,7 @@ mod output;
 mod prompts;
 mod record;
 mod rows;
+mod sampling;
 mod score;
 mod shape;
 mod shaping;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use stackelberg_engine::reward::ValueHead;
 use stackelberg_engine::source::{self, Progress};
 use stackelberg_engine::{Checkpoint, Dtype, Reward};
 
@@ -65,6 +66,13 @@ impl ModelArgs {
             );
         }
         Ok(Reward::load(&fetch(name)?, policy, self.dtype)?)
+    }
+
+    /// Loads a value head for the policy.
+    pub(crate) fn value(&self, name: &str, policy: &Checkpoint) -> Result<ValueHead> {
+        let head = ValueHead::load(&fetch(name)?)?;
+        head.fits(policy)?;
+        Ok(head)
     }
 }
 

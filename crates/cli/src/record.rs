@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use serde_json::{Value, json};
-use stackelberg_decoding::{Generation, Settings, Step};
+use stackelberg_decoding::{Generation, Method, Settings, Step};
 use stackelberg_engine::reward::TextFormat;
 use stackelberg_engine::{Checkpoint, Prompt, Tokenizer};
 
@@ -33,6 +33,8 @@ impl Recorded {
         let value = json!({
             "model": generate.model_name(), "model_fingerprint": policy.fingerprint,
             "dtype": generate.dtype_name(), "reward": generate.reward_name(),
+            "value": generate.value_name(), "policy_temperature": settings.policy_temperature,
+            "beams": settings.beams, "length_penalty": settings.length_penalty,
             "prompt_format": format.name(), "system": generate.system_text(),
             "shaping": s.rule.name(), "strength": s.strength, "bound": s.bound,
             "kl_budget": settings.kl_budget, "alpha": s.alpha, "cap": s.cap, "stretch": s.stretch,
@@ -248,7 +250,17 @@ impl Trace {
     }
 
     /// Writes the steps of one answer.
-    pub(crate) fn write(&mut self, id: &str, steps: &[Step], tokenizer: &Tokenizer) -> Result<()> {
+    pub(crate) fn write(
+        &mut self,
+        id: &str,
+        method: Method,
+        steps: &[Step],
+        tokenizer: &Tokenizer,
+    ) -> Result<()> {
+        let (logits, rewards) = match method {
+            Method::Cd => ("log_probs", "values"),
+            _ => ("logits", "rewards"),
+        };
         let cannot = || format!("cannot write {}", self.path.display());
         for (number, step) in steps.iter().enumerate() {
             let texts: Vec<String> = step
@@ -258,7 +270,7 @@ impl Trace {
                 .collect::<Result<_, _>>()?;
             let line = json!({
                 "id": id, "step": number, "candidates": step.candidates, "tokens": texts,
-                "logits": step.logits, "rewards": step.rewards, "threshold": step.threshold,
+                (logits): step.logits, (rewards): step.rewards, "threshold": step.threshold,
                 "bound": step.bound, "shaped": step.shaped, "fused": step.fused, "chosen": step.chosen,
                 "base_choice": step.base_choice, "skipped": step.skipped,
             });

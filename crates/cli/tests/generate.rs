@@ -163,6 +163,99 @@ fn best_of_n_has_a_text_and_steps() {
     assert!(text.trim().len() > 1 && lines(&trace).len() <= 5 && !lines(&trace).is_empty());
 }
 
+/// A value head for the default model, 576 to 2 to 2 to 1.
+fn value_head(path: &Path, metadata: Value) {
+    let (mut header, mut data) = (json!({"__metadata__": metadata}), Vec::new());
+    for (name, shape) in [
+        ("0.weight", vec![2, 576]),
+        ("0.bias", vec![2]),
+        ("2.weight", vec![2, 2]),
+        ("2.bias", vec![2]),
+        ("4.weight", vec![1, 2]),
+        ("4.bias", vec![1]),
+    ] {
+        let start = data.len();
+        for i in 0..shape.iter().product::<usize>() {
+            data.extend((0.3 * (i as f32).sin()).to_le_bytes());
+        }
+        header[name] = json!({"dtype": "F32", "shape": shape, "data_offsets": [start, data.len()]});
+    }
+    let header = header.to_string();
+    let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat();
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn controlled_decoding_is_recorded() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (head, out, trace) = (at("value.safetensors"), at("o.jsonl"), at("t.jsonl"));
+    value_head(
+        head.as_ref(),
+        json!({"format": "stackelberg-value", "bound": "2", "text_format": "raw"}),
+    );
+    let cd = ["generate", "The moon is", "--method", "cd", "--value", &head, "--max-new-tokens", "4"];
+    let mut command = Command::cargo_bin("stackelberg").unwrap();
+    let output = command.args(cd).args(["--no-eos", "--out", &out, "--trace", &trace]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{said}");
+    assert!(
+        said.contains("warning: the value head does not say which model it was trained on"),
+        "{said}"
+    );
+
+    let answer = &lines(out.as_ref())[0];
+    assert_eq!((&answer["method"], answer["reward"].is_number()), (&json!("cd"), true));
+    let settings = &answer["settings"];
+    assert_eq!((&settings["value"], &settings["prompt_format"]), (&json!(head), &json!("raw")));
+    assert_eq!((&settings["strength"], &settings["policy_temperature"]), (&json!(1.5), &json!(0.7)));
+    let steps = lines(trace.as_ref());
+    assert_eq!(steps.len(), 4);
+    for step in steps {
+        assert!(step["logits"].is_null() && step["rewards"].is_null());
+        assert!(step["log_probs"][0].as_f64().unwrap() < 0.0);
+        assert_eq!(step["values"].is_array(), step["skipped"] == false);
+    }
+    let compared = succeed(&[&cd[..], &["--compare"]].concat(), "");
+    assert!(compared.contains(&format!("── cd, guided by {head}")), "{compared}");
+    assert_eq!(compared.matches("steps needed no value").count(), 1, "{compared}");
+
+    let others = |more: &[&str]| refused(&[&["generate", "Hi"][..], more].concat(), "");
+    assert_eq!(
+        others(&["--method", "cd"]),
+        "error: --method cd needs --value FILE, the value head that guides"
+    );
+    assert_eq!(
+        others(&["--value", &head]),
+        "error: --value is for --method cd, and this is --method args"
+    );
+    let shaped = others(&["--method", "cd", "--value", &head, "--shaping", "hard"]);
+    assert!(shaped.starts_with("error: --shaping hard has no part in --method cd"), "{shaped}");
+    let cold = others(&["--method", "cd", "--value", &head, "--policy-temperature", "0"]);
+    assert_eq!(cold, "error: policy-temperature is 0: it must be above zero, and finite");
+    value_head(head.as_ref(), json!({"base": "abc"}));
+    let other = others(&["--method", "cd", "--value", &head]);
+    assert!(other.contains("value.safetensors: was trained on the model abc"), "{other}");
+    assert!(
+        others(&["--method", "cd", "--value", "no-such.safetensors"]).contains("no-such.safetensors")
+    );
+}
+
+#[test]
+fn the_follower_answers() {
+    let args = [
+        "generate",
+        "Name a colour.",
+        "--method",
+        "follower",
+        "--samples",
+        "2",
+        "--budget",
+        "reference",
+    ];
+    assert!(!succeed(&[&args[..], &SHORT].concat(), "").trim().is_empty());
+}
+
 #[test]
 fn score_agrees_with_generate() {
     let folder = tempfile::tempdir().unwrap();

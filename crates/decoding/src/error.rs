@@ -57,12 +57,19 @@ pub enum Error {
     /// A method that needs a reward, without one.
     #[error("the method {0} needs a reward")]
     NoReward(&'static str),
+
+    /// Controlled decoding without a value head.
+    #[error("the method cd needs a value head")]
+    NoValueHead,
 }
 
 impl Error {
-    /// The same, saying which prompt it was.
+    /// The same, saying which prompt it was. A stop is none of a prompt's.
     pub(crate) fn of(self, id: &str) -> Self {
-        Self::Prompt { id: id.to_owned(), source: Box::new(self) }
+        match self {
+            Self::Stopped => self,
+            error => Self::Prompt { id: id.to_owned(), source: Box::new(error) },
+        }
     }
 }
 

@@ -3,13 +3,15 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use stackelberg_engine::reward::{Guide, ValueHead};
 use stackelberg_engine::{Checkpoint, Prefix, Reward, Tensor};
-use stackelberg_shaping::argmax;
+use stackelberg_shaping::{Samples, argmax};
 
+use crate::beam::{self, Steps};
 use crate::error::{Error, Result};
 use crate::sample::{self, Randomness};
 use crate::settings::{Method, Settings};
-use crate::step::{Step, advance};
+use crate::step::{Step, advance, shape};
 use crate::text::{Answer, Text};
 
 /// An answer and how it came about.
@@ -27,12 +29,12 @@ pub struct Generation {
     pub mean_log_prob: f64,
     /// Steps in which the choice was not the base policy's.
     pub steered: usize,
-    /// Steps in which rewards were asked for (best-of-n: answers scored).
+    /// Steps in which rewards or values were asked for (best-of-n and its siblings: answers scored).
     pub reward_calls: usize,
     /// Steps in which they were not needed.
     pub skipped: usize,
     /// Time spent on prompt and answer; of a forward that several texts share, its share. Scoring the
-    /// finished answer for the record is not counted, except by best-of-n, which chooses by it.
+    /// finished answer for the record is not counted, except by best-of-n and its siblings, which choose by it.
     pub elapsed: Duration,
 }
 
@@ -81,15 +83,30 @@ pub struct Job<'a> {
     pub prompt: &'a [u32],
 }
 
+/// What scores.
+#[derive(Clone, Copy, Default)]
+pub struct Guidance<'a> {
+    /// Scores candidates ([`Method::Args`]), samples (best-of-n and its siblings) and every finished answer.
+    pub reward: Option<&'a Reward>,
+    /// Scores the candidates of [`Method::Cd`].
+    pub value: Option<&'a ValueHead>,
+}
+
+impl<'a> From<Option<&'a Reward>> for Guidance<'a> {
+    fn from(reward: Option<&'a Reward>) -> Self {
+        Self { reward, value: None }
+    }
+}
+
 /// Writes an answer to one prompt, given as tokens. `id` names the prompt: with the seed it decides all that
-/// is random.
+/// is random. `guidance` is an `Option<&Reward>`, or a [`Guidance`] where there is a value head.
 ///
 /// # Errors
-/// A setting outside its range, a method without the reward it needs, a prompt beyond the context, a
+/// A setting outside its range, a method without the reward or value head it needs, a prompt beyond the context, a
 /// reward that is not finite; [`Error::Stopped`] if `watch` says so.
-pub fn generate(
-    policy: &Checkpoint,
-    reward: Option<&Reward>,
+pub fn generate<'a>(
+    policy: &'a Checkpoint,
+    guidance: impl Into<Guidance<'a>>,
     prompt: &[u32],
     id: &str,
     settings: &Settings,
@@ -98,7 +115,7 @@ pub fn generate(
     let job = Job { id, prompt };
     let mut one = One { watch, answer: None };
     // Samples of one prompt are written together.
-    let outcome = generate_all(policy, reward, &[job], settings, AT_ONCE, &mut one);
+    let outcome = generate_all(policy, guidance, &[job], settings, AT_ONCE, &mut one);
     outcome.map_err(|error| match error {
         Error::Prompt { source, .. } => *source,
         other => other,
@@ -133,25 +150,28 @@ impl Watch for One<'_> {
 ///
 /// # Errors
 /// As [`generate`]; those of one prompt name it.
-pub fn generate_all(
-    policy: &Checkpoint,
-    reward: Option<&Reward>,
+pub fn generate_all<'a>(
+    policy: &'a Checkpoint,
+    guidance: impl Into<Guidance<'a>>,
     jobs: &[Job<'_>],
     settings: &Settings,
     at_once: usize,
     watch: &mut dyn Watch,
 ) -> Result<()> {
     settings.check(policy.model.config().vocabulary)?;
-    if settings.method != Method::Base && reward.is_none() {
-        return Err(Error::NoReward(settings.method.name()));
+    let Guidance { reward, value } = guidance.into();
+    match (settings.method, reward, value) {
+        (Method::Cd, _, None) => return Err(Error::NoValueHead),
+        (Method::Base | Method::Cd, ..) | (_, Some(_), _) => {}
+        (method, None, _) => return Err(Error::NoReward(method.name())),
     }
-    let samples = match settings.method {
-        Method::Base | Method::Args => 1,
-        Method::BestOfN | Method::SoftBestOfN => settings.samples,
-    };
-    let run = Run { policy, reward, jobs, settings, samples };
+    let samples = if settings.method.chooses_answers() { settings.samples } else { 1 };
+    let run = Run { policy, reward, value, jobs, settings, samples };
     // A head reads the hidden state that the last token leaves.
     let read_last = settings.method != Method::Args && matches!(reward, Some(Reward::Head(_)));
+    if settings.beams > 1 {
+        return run.search(watch);
+    }
     let mut waiting = (0..jobs.len()).flat_map(|job| (0..samples).map(move |sample| (job, sample)));
     let mut groups: HashMap<usize, Group<'_>> = HashMap::new();
     let mut texts: Vec<Text<'_>> = Vec::new();
@@ -193,6 +213,7 @@ pub fn generate_all(
 struct Run<'a> {
     policy: &'a Checkpoint,
     reward: Option<&'a Reward>,
+    value: Option<&'a ValueHead>,
     jobs: &'a [Job<'a>],
     settings: &'a Settings,
     /// Answers to each prompt.
@@ -205,7 +226,7 @@ struct Group<'a> {
     /// The prompt, read; until the last answer has begun.
     prompt: Option<(Prefix, Tensor)>,
     finished: Vec<Text<'a>>,
-    steps: HashMap<usize, Vec<(Step, String)>>,
+    steps: HashMap<usize, Steps>,
 }
 
 impl<'a> Run<'a> {
@@ -234,7 +255,8 @@ impl<'a> Run<'a> {
         }
         let mut guide = match self.settings.method {
             Method::Args => self.reward.map(Reward::guide),
-            Method::Base | Method::BestOfN | Method::SoftBestOfN => None,
+            Method::Cd => self.value.map(Guide::Value),
+            Method::Base | Method::BestOfN | Method::SoftBestOfN | Method::Follower => None,
         };
         if let Some(guide) = &mut guide {
             guide.read(prompt);
@@ -246,13 +268,29 @@ impl<'a> Run<'a> {
         Ok(text)
     }
 
+    /// Answers prompt by prompt: the beams of each share the passes over the weights.
+    fn search(&self, watch: &mut dyn Watch) -> Result<()> {
+        for (job, Job { id, .. }) in self.jobs.iter().enumerate() {
+            let mut group = Group::default();
+            let text = self.start(job, 0, &mut group).map_err(|error| error.of(id))?;
+            let began = Instant::now();
+            let found = beam::search(&self.policy.model, text, self.settings, &|| watch.stop());
+            let (mut text, steps) = found.map_err(|error| error.of(id))?;
+            text.elapsed += began.elapsed();
+            group.finished.push(text);
+            group.steps.insert(0, steps);
+            self.finish(job, group, watch).map_err(|error| error.of(id))?;
+        }
+        Ok(())
+    }
+
     /// Scores the answers to a prompt and hands one over.
     fn finish(&self, job: usize, mut group: Group<'a>, watch: &mut dyn Watch) -> Result<()> {
         group.finished.sort_by_key(|text| text.sample);
         let began = Instant::now();
         let rewards = self.rewards(job, &group.finished)?;
         let (scoring, calls) = (began.elapsed(), group.finished.len());
-        let index = self.choose(job, &rewards);
+        let index = self.choose(job, &rewards)?;
         let texts = std::mem::take(&mut group.finished);
         let elapsed = texts.iter().map(|text| text.elapsed).sum::<Duration>() + scoring;
         let Some(text) = texts.into_iter().nth(index) else { return Ok(()) };
@@ -260,7 +298,7 @@ impl<'a> Run<'a> {
             watch.step(job, number, step, new);
         }
         let mut answer = text.finish(rewards.get(index).copied());
-        if matches!(self.settings.method, Method::BestOfN | Method::SoftBestOfN) {
+        if self.settings.method.chooses_answers() {
             (answer.reward_calls, answer.elapsed) = (calls, elapsed);
         }
         watch.done(job, answer);
@@ -268,17 +306,19 @@ impl<'a> Run<'a> {
     }
 
     /// Which of a prompt's answers it will be.
-    fn choose(&self, job: usize, rewards: &[f64]) -> usize {
-        match self.settings.method {
-            Method::Base | Method::Args => 0,
+    fn choose(&self, job: usize, rewards: &[f64]) -> Result<usize> {
+        let settings = self.settings;
+        Ok(match settings.method {
+            Method::Base | Method::Args | Method::Cd => 0,
             Method::BestOfN => argmax(rewards).unwrap_or(0),
-            Method::SoftBestOfN => {
-                let scores: Vec<f64> =
-                    rewards.iter().map(|r| self.settings.shaping.strength * r).collect();
-                let uniform = Randomness::new(self.settings.seed, self.jobs[job].id, u64::MAX).uniform();
+            Method::SoftBestOfN | Method::Follower => {
+                let shaped = Samples::new(rewards).and_then(|samples| shape(settings, &samples));
+                let (shaping, shaped) = shaped.map_err(|source| Error::Shaping { step: 0, source })?;
+                let scores: Vec<f64> = shaped.values.iter().map(|s| shaping.strength * s).collect();
+                let uniform = Randomness::new(settings.seed, self.jobs[job].id, u64::MAX).uniform();
                 sample::draw(&sample::masses(&scores, 1.0), uniform)
             }
-        }
+        })
     }
 
     /// Rewards of finished answers to one prompt; none without a reward. What a step has seen is not

@@ -25,6 +25,7 @@ println!("{} ({:?})", answer.text, answer.reward);
 
 #![warn(clippy::unwrap_used)]
 
+mod beam;
 mod error;
 mod generate;
 mod sample;
@@ -33,7 +34,7 @@ mod step;
 mod text;
 
 pub use error::{Error, Result};
-pub use generate::{AT_ONCE, Finish, Generation, Job, Watch, generate, generate_all};
+pub use generate::{AT_ONCE, Finish, Generation, Guidance, Job, Watch, generate, generate_all};
 pub use sample::Randomness;
 pub use settings::{Method, Sampling, Settings};
 pub use step::Step;

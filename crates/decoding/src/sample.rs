@@ -143,7 +143,7 @@ fn likeliest(logits: &[f32], sampling: &Sampling) -> (Vec<u32>, Vec<f64>) {
 }
 
 /// Sum of many masses; blocks are exact enough in f32.
-fn sum(masses: &[f32]) -> f64 {
+pub(crate) fn sum(masses: &[f32]) -> f64 {
     masses.chunks(64).map(|block| f64::from(block.iter().sum::<f32>())).sum()
 }
 

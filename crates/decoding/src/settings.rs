@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use stackelberg_shaping::{KlBudget, Shaping};
+use stackelberg_shaping::{KlBudget, Rule, Shaping};
 
 use crate::error::{Error, Result};
 
@@ -16,24 +16,36 @@ pub enum Method {
     /// Token-level search: the reward scores the candidates of every step.
     #[default]
     Args,
+    /// Controlled decoding: a value head scores the candidates of every step, `log p + strength * V`.
+    Cd,
     /// The best of `samples` answers of the base policy.
     BestOfN,
     /// One of `samples` answers, drawn by softmax of strength times reward.
     SoftBestOfN,
+    /// One of `samples` answers, drawn by softmax of strength times shaped reward: the follower itself.
+    Follower,
 }
 
 impl Method {
     /// All methods.
-    pub const ALL: [Method; 4] = [Method::Base, Method::Args, Method::BestOfN, Method::SoftBestOfN];
+    pub const ALL: [Method; 6] =
+        [Method::Base, Method::Args, Method::Cd, Method::BestOfN, Method::SoftBestOfN, Method::Follower];
 
     /// The method's name, as on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Method::Base => "base",
             Method::Args => "args",
+            Method::Cd => "cd",
             Method::BestOfN => "best-of-n",
             Method::SoftBestOfN => "soft-best-of-n",
+            Method::Follower => "follower",
         }
+    }
+
+    /// Whether it chooses one of several finished answers.
+    pub fn chooses_answers(self) -> bool {
+        matches!(self, Method::BestOfN | Method::SoftBestOfN | Method::Follower)
     }
 }
 
@@ -79,13 +91,21 @@ impl Default for Sampling {
 pub struct Settings {
     /// Where the next token comes from.
     pub method: Method,
-    /// How candidates' rewards are shaped, and how much they count.
+    /// How candidates' rewards are shaped, and how much they count. [`Method::Cd`] and
+    /// [`Method::SoftBestOfN`] use its strength alone.
     pub shaping: Shaping,
-    /// A KL budget per step, in nats, in place of the bound (or strength).
+    /// A KL budget per step (methods that choose among answers: per prompt), in nats, in place of the
+    /// bound (or strength).
     pub kl_budget: Option<f64>,
     /// Candidates per step, `k`.
     pub candidates: usize,
-    /// Answers that best-of-n chooses from.
+    /// Temperature of the log-probabilities that [`Method::Cd`] adds values to.
+    pub policy_temperature: f64,
+    /// Texts that [`Method::Cd`] keeps at every step; 1 is greedy decoding, or sampling.
+    pub beams: usize,
+    /// Of several beams the best by `score / length^length_penalty` is the answer; 0 is none.
+    pub length_penalty: f64,
+    /// Answers that best-of-n and its siblings choose from.
     pub samples: usize,
     /// Most new tokens.
     pub max_new_tokens: usize,
@@ -108,6 +128,9 @@ impl Default for Settings {
             shaping: Shaping::default(),
             kl_budget: None,
             candidates: 10,
+            policy_temperature: 0.7,
+            beams: 1,
+            length_penalty: 1.0,
             samples: 10,
             max_new_tokens: 128,
             sampling: Sampling::default(),
@@ -129,9 +152,10 @@ impl Settings {
             if holds { Ok(()) } else { Err(Error::Setting { name, value, must }) }
         };
         let shaping = |source| Error::Shaping { step: 0, source };
-        self.shaping.check().map_err(shaping)?;
+        let rule = self.shaping_in_force();
+        rule.check().map_err(shaping)?;
         if let Some(nats) = self.kl_budget {
-            KlBudget::check(&self.shaping, nats).map_err(shaping)?;
+            KlBudget::check(&rule, nats).map_err(shaping)?;
         }
         let Sampling { temperature, top_p, min_p, repetition_penalty, .. } = self.sampling;
         let k = self.candidates;
@@ -149,7 +173,31 @@ impl Settings {
         require("temperature", temperature, finite, "zero or more, and finite")?;
         require("top-p", top_p, top_p > 0.0 && top_p <= 1.0, "above 0 and at most 1")?;
         require("min-p", min_p, (0.0..1.0).contains(&min_p), "at least 0 and below 1")?;
+        let policy = self.policy_temperature;
+        let valid = policy > 0.0 && policy.is_finite();
+        require("policy-temperature", policy, valid, "above zero, and finite")?;
+        let alone = self.method != Method::Cd || temperature != 0.0 || self.kl_budget.is_some();
+        let must = match alone {
+            true => "1, except with the method cd, a temperature of 0 and no KL budget",
+            false => "at least 1",
+        };
+        require("beams", self.beams as f64, self.beams == 1 || (self.beams > 1 && !alone), must)?;
+        let length = self.length_penalty;
+        require(
+            "length-penalty",
+            length,
+            (0.0..f64::INFINITY).contains(&length),
+            "zero or more, and finite",
+        )?;
         let penalty = repetition_penalty > 0.0 && repetition_penalty.is_finite();
         require("repetition-penalty", repetition_penalty, penalty, "above zero, and finite")
+    }
+
+    /// The shaping that the method uses. Values are of shaped rewards, and need no more of it.
+    pub(crate) fn shaping_in_force(&self) -> Shaping {
+        match self.method {
+            Method::Cd | Method::SoftBestOfN => Shaping { rule: Rule::Raw, ..self.shaping },
+            _ => self.shaping,
+        }
     }
 }

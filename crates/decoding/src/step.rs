@@ -4,19 +4,20 @@
 //! logits l ── the k largest ──► candidates ──► rewards r ──► shaped s ──► f = l + strength s ──► token
 //! ```
 //!
-//! Every guided method is a way to fill in "rewards". One forward looks ahead over the candidates of all
+//! Every guided method is a way to fill in "rewards"; in controlled decoding they are values of a value head,
+//! and `l` are log-probabilities at a temperature of their own. One forward looks ahead over the candidates of all
 //! texts; the chosen ones' keys, values and hidden states are kept, so nothing is run twice. What a text
 //! becomes does not depend on which others are under way: the kernels promise it to the bit.
 
 use stackelberg_engine::model::Segment;
 use stackelberg_engine::reward::{Guide, Question, ask};
 use stackelberg_engine::{Branches, Model, Tensor, kernel};
-use stackelberg_shaping::{KlBudget, Samples, Shaping, argmax, fuse};
+use stackelberg_shaping::{KlBudget, Samples, Shaped, Shaping, argmax, fuse};
 
 use crate::error::{Error, Result};
 use crate::generate::Finish;
 use crate::sample;
-use crate::settings::Settings;
+use crate::settings::{Method, Settings};
 use crate::text::Text;
 
 /// What happened in one step, from candidates to choice.
@@ -24,9 +25,9 @@ use crate::text::Text;
 pub struct Step {
     /// The most likely tokens, likeliest first.
     pub candidates: Vec<u32>,
-    /// Their logits.
+    /// Their logits; in controlled decoding their log-probabilities at the policy temperature, in nats.
     pub logits: Vec<f64>,
-    /// Their rewards; `None` where no reward was asked.
+    /// Their rewards, or values; `None` where none was asked for.
     pub rewards: Option<Vec<f64>>,
     /// The threshold `m*`, for rules that have one.
     pub threshold: Option<f64>,
@@ -76,7 +77,7 @@ pub(crate) fn advance(
 }
 
 /// One text's part in a step.
-struct Turn {
+pub(crate) struct Turn {
     next: Next,
     /// The likeliest tokens, and their logits.
     candidates: Vec<u32>,
@@ -85,28 +86,32 @@ struct Turn {
     asks: bool,
     skipped: bool,
     /// The policy's look ahead over them, if the guide needs it.
-    ahead: Option<Branches>,
+    pub(crate) ahead: Option<Branches>,
     rewards: Option<Vec<f64>>,
 }
 
 /// What the base policy expects next in every text, and whether rewards matter.
-fn expect(model: &Model, texts: &[Text<'_>], settings: &Settings) -> Result<Vec<Turn>> {
+pub(crate) fn expect(model: &Model, texts: &[Text<'_>], settings: &Settings) -> Result<Vec<Turn>> {
     let hidden: Vec<&Tensor> = texts.iter().map(|text| &text.hidden).collect();
     let rows = Tensor::cat(&hidden, 0).map_err(stackelberg_engine::Error::from)?;
     let logits: Vec<Vec<f32>> =
         model.logits(&rows)?.to_vec2().map_err(stackelberg_engine::Error::from)?;
     let turn = |(text, logits): (&Text<'_>, Vec<f32>)| {
         let next = Next::new(logits, &text.answer.tokens, settings.sampling.repetition_penalty);
-        let (candidates, logits) = next.candidates(settings.candidates);
-        let guided = text.guide.is_some();
-        let skipped = guided && settings.skip && cannot_matter(&logits, settings);
-        Turn { next, candidates, logits, asks: guided && !skipped, skipped, ahead: None, rewards: None }
+        let (candidates, mut logits) = next.candidates(settings.candidates);
+        if settings.method == Method::Cd {
+            next.normalise(&mut logits, settings.policy_temperature);
+        }
+        let skipped = settings.skip
+            && text.guide.as_ref().is_some_and(|guide| cannot_matter(&logits, guide, settings));
+        let asks = text.guide.is_some() && !skipped;
+        Turn { next, candidates, logits, asks, skipped, ahead: None, rewards: None }
     };
     Ok(texts.iter().zip(logits).map(turn).collect())
 }
 
 /// Asks for the candidates' rewards, in one forward of the policy (heads) or of the reward model.
-fn look_ahead(model: &Model, texts: &mut [Text<'_>], turns: &mut [Turn]) -> Result<()> {
+pub(crate) fn look_ahead(model: &Model, texts: &mut [Text<'_>], turns: &mut [Turn]) -> Result<()> {
     let mut asking: Vec<_> = texts.iter_mut().zip(turns).filter(|(_, turn)| turn.asks).collect();
     // All guides of a run are of one kind.
     if asking.iter().any(|(text, _)| text.guide.as_ref().is_some_and(Guide::needs_policy)) {
@@ -141,51 +146,67 @@ fn read(model: &Model, unread: &mut [(&mut Text<'_>, u32)]) -> Result<()> {
 
 impl Turn {
     /// The choice, and what is left to do with it.
-    fn choose(self, text: &mut Text<'_>, settings: &Settings) -> Result<(Step, Seen)> {
-        let Self { next, candidates, logits, skipped, ahead, rewards, .. } = self;
-        let plain = |chosen: u32, base_choice: u32, fused: Vec<f64>| Step {
-            candidates: candidates.clone(),
-            logits: logits.clone(),
-            rewards: None,
-            threshold: None,
-            bound: None,
-            shaped: None,
-            fused,
-            chosen,
-            base_choice,
-            log_prob: next.log_prob(chosen),
-            skipped,
-        };
-        let Some(rewards) = rewards else {
-            let chosen = match skipped {
-                true => candidates[0],
-                false => sample::next(&next.logits, &settings.sampling, &mut text.randomness),
+    fn choose(mut self, text: &mut Text<'_>, settings: &Settings) -> Result<(Step, Seen)> {
+        let Some(step) = self.fused(text.steps, settings)? else {
+            let chosen = match self.skipped {
+                true => self.candidates[0],
+                false => sample::next(&self.next.logits, &settings.sampling, &mut text.randomness),
             };
-            return Ok((plain(chosen, chosen, logits.clone()), Seen::Nothing));
+            return Ok((self.step(chosen), Seen::Nothing));
         };
-        if let Some(i) = rewards.iter().position(|r| !r.is_finite()) {
-            return Err(Error::Reward { step: text.steps, token: candidates[i], reward: rewards[i] });
-        }
-        let shaped = shape(settings, &rewards, &logits);
-        let (shaping, shaped) = shaped.map_err(|source| Error::Shaping { step: text.steps, source })?;
-        let fused = fuse(&logits, &shaped.values, shaping.strength);
         // One random number for both choices: what differs between them is guidance alone.
         let (index, base_index) = match settings.sampling.temperature {
-            0.0 => (argmax(&fused).unwrap_or(0), 0),
+            0.0 => (argmax(&step.fused).unwrap_or(0), 0),
             temperature => {
                 let uniform = text.randomness.uniform();
                 let draw = |scores: &[f64]| sample::draw(&sample::masses(scores, temperature), uniform);
-                (draw(&fused), draw(&logits))
+                (draw(&step.fused), draw(&step.logits))
             }
         };
-        let step = Step {
+        Ok((self.chosen(step, index, base_index), Seen::Scored { index, ahead: self.ahead }))
+    }
+
+    /// The step up to the fused scores, as if the likeliest candidate were chosen; `None` if there are no
+    /// rewards. `number` is the step's, for errors.
+    pub(crate) fn fused(&mut self, number: usize, settings: &Settings) -> Result<Option<Step>> {
+        let Some(rewards) = self.rewards.take() else { return Ok(None) };
+        if let Some(i) = rewards.iter().position(|r| !r.is_finite()) {
+            return Err(Error::Reward { step: number, token: self.candidates[i], reward: rewards[i] });
+        }
+        let shaped =
+            Samples::from_logits(&rewards, &self.logits).and_then(|samples| shape(settings, &samples));
+        let (shaping, shaped) = shaped.map_err(|source| Error::Shaping { step: number, source })?;
+        Ok(Some(Step {
+            fused: fuse(&self.logits, &shaped.values, shaping.strength),
             rewards: Some(rewards),
             threshold: shaped.threshold.map(|t| t.value),
             bound: shaped.bound,
             shaped: Some(shaped.values),
-            ..plain(candidates[index], candidates[base_index], fused)
-        };
-        Ok((step, Seen::Scored { index, ahead }))
+            ..self.step(self.candidates[0])
+        }))
+    }
+
+    /// The same step with these choices among the candidates.
+    pub(crate) fn chosen(&self, step: Step, index: usize, base_index: usize) -> Step {
+        let (chosen, base_choice) = (self.candidates[index], self.candidates[base_index]);
+        Step { chosen, base_choice, log_prob: self.next.log_prob(chosen), ..step }
+    }
+
+    /// A step without rewards.
+    fn step(&self, chosen: u32) -> Step {
+        Step {
+            candidates: self.candidates.clone(),
+            logits: self.logits.clone(),
+            rewards: None,
+            threshold: None,
+            bound: None,
+            shaped: None,
+            fused: self.logits.clone(),
+            chosen,
+            base_choice: chosen,
+            log_prob: self.next.log_prob(chosen),
+            skipped: self.skipped,
+        }
     }
 }
 
@@ -220,10 +241,16 @@ impl Seen {
             guide.commit(index)?;
         }
         let Some(branches) = ahead else { return Ok(false) };
-        text.prefix.commit(&branches, index)?;
-        text.hidden = branches.hidden.narrow(0, index, 1).map_err(stackelberg_engine::Error::from)?;
+        keep(text, &branches, index)?;
         Ok(true)
     }
+}
+
+/// Makes one of the policy's branches part of the text.
+pub(crate) fn keep(text: &mut Text<'_>, branches: &Branches, index: usize) -> Result<()> {
+    text.prefix.commit(branches, index)?;
+    text.hidden = branches.hidden.narrow(0, index, 1).map_err(stackelberg_engine::Error::from)?;
+    Ok(())
 }
 
 /// Logits of the next token.
@@ -250,6 +277,14 @@ impl Next {
         (candidates, logits)
     }
 
+    /// Makes logits of some tokens, largest first and the largest of all among them, log-probabilities at
+    /// this temperature, in nats.
+    fn normalise(&self, logits: &mut [f64], temperature: f64) {
+        let log_z = sample::sum(&kernel::masses(&self.logits, temperature as f32)).ln();
+        let most = logits[0];
+        logits.iter_mut().for_each(|logit| *logit = (*logit - most) / temperature - log_z);
+    }
+
     /// Log-probability of a token under the base policy at temperature 1, in nats.
     fn log_prob(&self, token: u32) -> f64 {
         let logits = self.unpenalised.as_ref().unwrap_or(&self.logits);
@@ -257,28 +292,31 @@ impl Next {
     }
 }
 
-fn shape(
+/// Rewards shaped, and the shaping in force.
+pub(crate) fn shape(
     settings: &Settings,
-    rewards: &[f64],
-    logits: &[f64],
-) -> std::result::Result<(Shaping, stackelberg_shaping::Shaped), stackelberg_shaping::Error> {
-    let samples = Samples::from_logits(rewards, logits)?;
+    samples: &Samples<'_>,
+) -> std::result::Result<(Shaping, Shaped), stackelberg_shaping::Error> {
+    let shaping = settings.shaping_in_force();
     let shaping = match settings.kl_budget {
-        Some(nats) => KlBudget::solve(&settings.shaping, &samples, nats)?.shaping,
-        None => settings.shaping,
+        Some(nats) => KlBudget::solve(&shaping, samples, nats)?.shaping,
+        None => shaping,
     };
-    Ok((shaping, shaping.apply(&samples)?))
+    Ok((shaping, shaping.apply(samples)?))
 }
 
-/// The lossless skip: shaped rewards differ by at most the rule's span, so a likeliest token that leads by
-/// more than `strength * span` wins whatever the rewards are. Greedy only. (Leads are compared with a
+/// The lossless skip: shaped rewards differ by at most the rule's span (a rule without one never spreads
+/// rewards further than they lie apart), so a likeliest token that leads by
+/// more than `strength * span` wins whatever the rewards are. Greedy only: beams compare texts, not tokens. (Leads are compared with a
 /// margin for rounding in the sum that would have decided.)
-fn cannot_matter(logits: &[f64], settings: &Settings) -> bool {
-    if settings.sampling.temperature != 0.0 || settings.kl_budget.is_some() {
+fn cannot_matter(logits: &[f64], guide: &Guide<'_>, settings: &Settings) -> bool {
+    let greedy = settings.sampling.temperature == 0.0 && settings.beams == 1;
+    if !greedy || settings.kl_budget.is_some() {
         return false;
     }
-    let Some(span) = settings.shaping.span(logits.len()) else { return false };
+    let shaping = settings.shaping_in_force();
+    let Some(span) = shaping.span(logits.len()).or_else(|| guide.span()) else { return false };
     let Some(second) = logits.get(1) else { return true };
-    let reach = settings.shaping.strength * span;
+    let reach = shaping.strength * span;
     logits[0] - second > reach + 1e-9 * (reach + logits[0].abs() + second.abs())
 }

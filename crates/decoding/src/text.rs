@@ -11,7 +11,8 @@ use crate::sample::Randomness;
 use crate::settings::Settings;
 use crate::step::Step;
 
-/// A text under way.
+/// A text under way. A clone goes its own way and shares the memory of what both have read.
+#[derive(Clone)]
 pub(crate) struct Text<'a> {
     /// Which prompt it answers, by number and by name, and which of its answers it is.
     pub(crate) job: usize,
@@ -72,8 +73,11 @@ impl<'a> Text<'a> {
         self.answer.push(step.chosen)
     }
 
-    /// The reward of the finished answer, if a step asked for it.
+    /// The reward of the finished answer, if a step asked for it. A value is none.
     pub(crate) fn known_reward(&self) -> Option<f64> {
+        if let Some(Guide::Value(_)) = self.guide {
+            return None;
+        }
         let last = self.answer.tokens.len().checked_sub(1)?;
         self.rewards.get(last).copied().flatten()
     }
@@ -99,6 +103,7 @@ impl<'a> Text<'a> {
 }
 
 /// The answer as it grows, and what may end it.
+#[derive(Clone)]
 pub(crate) struct Answer<'a> {
     policy: &'a Checkpoint,
     settings: &'a Settings,

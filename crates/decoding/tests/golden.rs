@@ -1,10 +1,12 @@
-//! SmolLM2-135M guided by a head, against traces of the reference (see `tests/data/README.md`); the
+//! SmolLM2-135M guided by a head or a value head, against traces of the reference (see `tests/data/README.md`); the
 //! lossless skip on the real model; and what decoding promises of any model.
 
+use std::path::Path;
 use std::sync::OnceLock;
 
 use serde::Deserialize;
-use stackelberg_decoding::{Generation, Method, Settings, Step, Watch, generate};
+use stackelberg_decoding::{Generation, Guidance, Method, Settings, Step, Watch, generate};
+use stackelberg_engine::reward::ValueHead;
 use stackelberg_engine::{Checkpoint, Dtype, Reward, source};
 use stackelberg_shaping::{Budget, Rule, Shaping};
 
@@ -124,6 +126,70 @@ fn traces_of_the_reference() {
     traces.raw.iter().for_each(|trace| check(trace, Rule::Raw));
 }
 
+#[derive(Deserialize)]
+struct CdTraces {
+    traces: Vec<CdTrace>,
+}
+
+#[derive(Deserialize)]
+struct CdTrace {
+    prompt: String,
+    prompt_ids: Vec<u32>,
+    new_ids: Vec<u32>,
+    steps: Vec<CdStep>,
+}
+
+#[derive(Deserialize)]
+struct CdStep {
+    candidates: Vec<u32>,
+    logprobs: Vec<f64>,
+    values: Vec<f64>,
+    fused: Vec<f64>,
+    chosen: u32,
+}
+
+/// The reference's value head, as torch wrote it: there are no metadata.
+fn value_head() -> ValueHead {
+    let path = Path::new("cd_value_head.safetensors");
+    let head = ValueHead::parse(path, include_bytes!("data/cd_value_head.safetensors")).unwrap();
+    head.fits(policy()).unwrap();
+    head
+}
+
+#[test]
+fn traces_of_the_references_controlled_decoding() {
+    let head = value_head();
+    let guidance = Guidance { reward: Some(reward()), value: Some(&head) };
+    let shaping = Shaping { strength: 1.5, ..Shaping::default() };
+    let settings = Settings {
+        method: Method::Cd,
+        shaping,
+        max_new_tokens: 40,
+        no_eos: true,
+        ..Settings::default()
+    };
+    let traces: CdTraces = serde_json::from_str(include_str!("data/cd_traces.json")).unwrap();
+    assert_eq!(traces.traces.len(), 3);
+    for trace in traces.traces {
+        let tokens = policy().tokenizer.encode(&trace.prompt, true).unwrap();
+        assert_eq!(tokens, trace.prompt_ids);
+        let mut steps = Steps::default();
+        let answer = generate(policy(), guidance, &tokens, "p", &settings, &mut steps).unwrap();
+        assert_eq!(answer.tokens, trace.new_ids);
+        assert_eq!((steps.0.len(), answer.reward_calls, answer.skipped), (40, 40, 0));
+        for (step, expected) in steps.0.iter().zip(&trace.steps) {
+            assert_eq!((&step.candidates, step.chosen), (&expected.candidates, expected.chosen));
+            close(&step.logits, &expected.logprobs, 1e-3, "log p");
+            close(step.rewards.as_ref().unwrap(), &expected.values, 1e-3, "values");
+            close(&step.fused, &expected.fused, 2.5e-3, "fused");
+        }
+        // The reward of the answer is the reward's, not the value head's.
+        let text = [tokens, answer.tokens].concat();
+        let whole = reward().of_tokens(&policy().model, &text).unwrap();
+        assert_eq!(answer.reward, Some(whole));
+    }
+}
+
 const PROMPTS: [&str; 2] =
     ["\n\nHuman: Tell me about the moon.\n\nAssistant:", "The capital of France is"];
 
@@ -192,6 +258,9 @@ fn best_of_n_is_the_best() {
     settings.shaping.strength = 1e9;
     let soft = run(PROMPTS[0], &Settings { method: Method::SoftBestOfN, ..settings.clone() }).0;
     assert_eq!(soft.tokens, best.tokens);
+    settings.shaping = Shaping { rule: Rule::Hard, ..settings.shaping };
+    let follower = run(PROMPTS[0], &Settings { method: Method::Follower, ..settings }).0;
+    assert_eq!((follower.tokens, follower.reward_calls), (best.tokens, 5));
 }
 
 #[test]
@@ -237,6 +306,8 @@ fn bad_settings_are_named() {
     let none =
         generate(policy(), None, &[1], "p", &Settings::default(), &mut ()).unwrap_err().to_string();
     assert_eq!(none, "the method args needs a reward");
+    assert!(with(|s| s.policy_temperature = 0.0).starts_with("policy-temperature is 0"));
+    assert_eq!(with(|s| s.method = Method::Cd), "the method cd needs a value head");
     let long = vec![1; 9000];
     let settings = Settings { method: Method::Base, ..Settings::default() };
     let error = generate(policy(), None, &long, "p", &settings, &mut ()).unwrap_err().to_string();

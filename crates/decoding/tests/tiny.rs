@@ -1,80 +1,13 @@
 //! What decoding promises of any model and any reward, on tiny random ones.
 
-#[path = "../../engine/tests/common/tiny.rs"]
-mod tiny;
+mod common;
 
-use std::sync::OnceLock;
-
+use common::tiny::Tiny;
+use common::{Steps, Together, config, guidance, parts, run, run_cd, settings, softmax};
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
-use serde_json::json;
-use stackelberg_decoding::{Generation, Job, Method, Settings, Step, Watch, generate, generate_all};
-use stackelberg_engine::{Checkpoint, Dtype, Reward};
-use stackelberg_shaping::{Budget, Rule, Shaping};
-use tiny::{D, Tiny};
-
-/// A policy, a reward model and a head.
-fn parts() -> &'static (Checkpoint, [Reward; 2]) {
-    static PARTS: OnceLock<(Checkpoint, [Reward; 2])> = OnceLock::new();
-    PARTS.get_or_init(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        Tiny::default().write(&at("policy"));
-        Tiny { seed: 5, labels: Some(1), ..Tiny::default() }.write(&at("reward"));
-        let header = json!({"__metadata__": {"format": "stackelberg-head"},
-            "score.weight": {"dtype": "F32", "shape": [1, D], "data_offsets": [0, 4 * D]}});
-        let header = header.to_string();
-        let weights = (0..D).flat_map(|i| ((i as f32 * 2.3).sin()).to_le_bytes());
-        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
-        bytes.extend_from_slice(header.as_bytes());
-        bytes.extend(weights);
-        std::fs::write(at("head.safetensors"), bytes).unwrap();
-
-        let policy = Checkpoint::load(&at("policy"), Dtype::F32).unwrap();
-        let load = |name: &str| Reward::load(&at(name), &policy, Dtype::F32).unwrap();
-        let rewards = [load("head.safetensors"), load("reward")];
-        (policy, rewards)
-    })
-}
-
-#[derive(Default)]
-struct Steps(Vec<Step>);
-
-impl Watch for Steps {
-    fn step(&mut self, _: usize, _: usize, step: &Step, _: &str) {
-        self.0.push(step.clone());
-    }
-}
-
-fn run(reward: usize, prompt: &[u32], settings: &Settings) -> (Generation, Vec<Step>) {
-    let (policy, rewards) = parts();
-    let mut steps = Steps::default();
-    let answer = generate(policy, Some(&rewards[reward]), prompt, "p", settings, &mut steps).unwrap();
-    (answer, steps.0)
-}
-
-fn settings() -> impl Strategy<Value = Settings> {
-    let rule = prop::sample::select(Rule::ALL.to_vec());
-    let budget = prop::sample::select(Budget::ALL.to_vec());
-    (rule, budget, 0.01..3.0f64, 0.01..3.0f64, 0.1..4.0f64, 1..12usize).prop_map(
-        |(rule, budget, strength, bound, alpha, candidates)| Settings {
-            shaping: Shaping { rule, budget, strength, bound, alpha, cap: bound, ..Shaping::default() },
-            candidates,
-            max_new_tokens: 10,
-            no_eos: true,
-            ..Settings::default()
-        },
-    )
-}
-
-fn config(cases: u32) -> ProptestConfig {
-    ProptestConfig {
-        cases,
-        failure_persistence: None,
-        rng_seed: RngSeed::Fixed(7),
-        ..ProptestConfig::default()
-    }
-}
+use stackelberg_decoding::{Generation, Job, Method, Settings, generate, generate_all};
+use stackelberg_engine::{Dtype, Reward};
+use stackelberg_shaping::{Rule, Shaping};
 
 proptest! {
     #![proptest_config(config(150))]
@@ -119,9 +52,12 @@ proptest! {
     ) {
         settings.shaping.strength = 0.0;
         let (guided, _) = run(reward, &prompt, &settings);
-        let (base, _) = run(reward, &prompt, &Settings { method: Method::Base, ..settings });
-        prop_assert_eq!(guided.tokens, base.tokens);
+        let (base, _) = run(reward, &prompt, &Settings { method: Method::Base, ..settings.clone() });
+        prop_assert_eq!(&guided.tokens, &base.tokens);
         prop_assert_eq!(guided.steered, 0);
+        let (cd, _) = run_cd(reward, &prompt, &settings);
+        prop_assert_eq!(cd.tokens, base.tokens);
+        prop_assert_eq!(cd.steered, 0);
     }
 
     /// One KL budget per step is kept at every step.
@@ -138,22 +74,6 @@ proptest! {
     }
 }
 
-/// What several texts at once are handed to.
-#[derive(Default)]
-struct Together(std::collections::BTreeMap<usize, (Vec<Step>, Option<Generation>)>);
-
-impl Watch for Together {
-    fn step(&mut self, job: usize, number: usize, step: &Step, _: &str) {
-        let steps = &mut self.0.entry(job).or_default().0;
-        assert_eq!(steps.len(), number);
-        steps.push(step.clone());
-    }
-
-    fn done(&mut self, job: usize, answer: Generation) {
-        self.0.entry(job).or_default().1 = Some(answer);
-    }
-}
-
 proptest! {
     #![proptest_config(config(80))]
 
@@ -163,6 +83,7 @@ proptest! {
         mut settings in settings(),
         method in prop::sample::select(Method::ALL.to_vec()),
         reward in 0..2usize,
+        value in 0..2usize,
         temperature in prop::sample::select(vec![0.0, 1.3]),
         prompts in prop::collection::vec(prop::collection::vec(0..40u32, 1..8), 1..6),
         at_once in 1..9usize,
@@ -171,15 +92,15 @@ proptest! {
         settings = Settings { method, no_eos, samples: 3, ..settings };
         settings.sampling.temperature = temperature;
         let (policy, rewards) = parts();
-        let reward = &rewards[reward];
+        let (guidance, reward) = (guidance(reward, value), &rewards[reward]);
         let ids: Vec<String> = (0..prompts.len()).map(|i| i.to_string()).collect();
         let jobs: Vec<Job<'_>> =
             prompts.iter().zip(&ids).map(|(prompt, id)| Job { id, prompt }).collect();
         let mut together = Together::default();
-        generate_all(policy, Some(reward), &jobs, &settings, at_once, &mut together).unwrap();
+        generate_all(policy, guidance, &jobs, &settings, at_once, &mut together).unwrap();
         for (i, Job { id, prompt }) in jobs.into_iter().enumerate() {
             let mut steps = Steps::default();
-            let alone = generate(policy, Some(reward), prompt, id, &settings, &mut steps).unwrap();
+            let alone = generate(policy, guidance, prompt, id, &settings, &mut steps).unwrap();
             let (seen, answer) = together.0.remove(&i).unwrap();
             let answer = answer.unwrap();
             prop_assert_eq!(seen, steps.0);
@@ -191,12 +112,6 @@ proptest! {
     }
 }
 
-fn softmax(scores: &[f64]) -> Vec<f64> {
-    let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let total: f64 = scores.iter().map(|s| (s - most).exp()).sum();
-    scores.iter().map(|s| (s - most).exp() / total).collect()
-}
-
 #[test]
 fn skips_are_frequent_enough_to_mean_something() {
     let shaping = Shaping { rule: Rule::Hard, strength: 0.1, bound: 1.0, ..Shaping::default() };
@@ -205,6 +120,8 @@ fn skips_are_frequent_enough_to_mean_something() {
         let (answer, _) = run(reward, &[4, 9], &settings);
         assert!(answer.skipped > 5 && answer.reward_calls > 0, "{} skipped", answer.skipped);
     }
+    let (answer, _) = run_cd(1, &[4, 9], &settings);
+    assert!(answer.skipped > 5 && answer.reward_calls > 0, "{} skipped", answer.skipped);
 }
 
 #[test]
@@ -243,7 +160,32 @@ fn sampling_without_strength_steers_nothing() {
     settings.sampling.temperature = 1.5;
     settings.shaping.strength = 0.0;
     assert_eq!(run(0, &[4, 9], &settings).0.steered, 0);
+    assert_eq!(run_cd(0, &[4, 9], &settings).0.steered, 0);
     settings.shaping.strength = 3.0;
     assert!(run(0, &[4, 9], &settings).0.steered > 0);
+    assert!(run_cd(0, &[4, 9], &settings).0.steered > 0);
     assert_eq!(run(0, &[4, 9], &Settings { method: Method::Base, ..settings }).0.steered, 0);
+}
+
+/// The follower draws answers as its policy over the samples says, and at no strength evenly.
+#[test]
+fn the_follower_draws_by_shaped_reward() {
+    let (policy, rewards) = parts();
+    let shaping = Shaping { rule: Rule::Hard, bound: 2.0, strength: 1.0, ..Shaping::default() };
+    let mut settings = Settings { samples: 4, shaping, max_new_tokens: 4, ..Settings::default() };
+    settings.sampling.temperature = 1.0;
+    let utility = |method, strength| {
+        let shaping = Shaping { strength, ..shaping };
+        let settings = Settings { method, shaping, ..settings.clone() };
+        let ids: Vec<String> = (0..300).map(|i| i.to_string()).collect();
+        let jobs: Vec<Job<'_>> = ids.iter().map(|id| Job { id, prompt: &[4, 9] }).collect();
+        let mut together = Together::default();
+        generate_all(policy, Some(&rewards[0]), &jobs, &settings, 40, &mut together).unwrap();
+        let answers = together.0.into_values().filter_map(|(_, answer)| answer?.reward);
+        answers.sum::<f64>() / 300.0
+    };
+    let (base, some) = (utility(Method::Follower, 0.0), utility(Method::Follower, 1.0));
+    let (much, best) = (utility(Method::Follower, 50.0), utility(Method::BestOfN, 1.0));
+    assert_eq!(base, utility(Method::SoftBestOfN, 0.0));
+    assert!(base + 0.05 < some && some + 0.05 < much && much == best, "{base} {some} {much} {best}");
 }

@@ -19,7 +19,7 @@ pub struct Prefix {
 
 /// Tokens that were run behind a prefix: the candidates of a step, of which [`Prefix::commit`] takes one in
 /// without running it again; or the rest of a text.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Branches {
     /// The tokens, `n` of them.
     pub tokens: Vec<u32>,

@@ -97,6 +97,7 @@ impl Tokenizer {
 }
 
 /// Text that grows token by token: gives out what is certain, keeps back halves of characters.
+#[derive(Clone)]
 pub struct TextStream<'a> {
     tokenizer: &'a Tokenizer,
     tokens: Vec<u32>,

@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
-use stackelberg_decoding::{Generation, Method, Settings, generate};
+use stackelberg_decoding::{Generation, Guidance, Method, Settings, generate};
 use stackelberg_engine::model::Segment;
-use stackelberg_engine::reward::{Head, RewardModel, TextFormat};
+use stackelberg_engine::reward::{Head, RewardModel, TextFormat, ValueHead};
 use stackelberg_engine::{Branches, Checkpoint, Model, Prefix, Prompt, Reward, Tensor, kernel};
 
 use super::bandwidth::Bandwidth;
@@ -106,6 +106,7 @@ struct Samples {
     base: Vec<f64>,
     head: Vec<f64>,
     model: Vec<f64>,
+    cd: Vec<f64>,
 }
 
 impl<'a> Course<'a> {
@@ -134,8 +135,9 @@ impl<'a> Course<'a> {
         // The built-in head where it fits, any other elsewhere: all are equally fast.
         let head = self.args.reward("harmless", self.policy);
         let head = head.unwrap_or_else(|_| Reward::Head(Head::new(arbitrary(width))));
+        let head = Guidance::from(Some(&head));
         self.bar.set_message("a first answer");
-        self.answer(Some(&head), &self.prompts[0])?;
+        self.answer(Method::Args, head, &self.prompts[0])?;
         // All that follows needs more memory than an answer does.
         let peak = peak_rss_mb();
         let mut samples = Samples::default();
@@ -143,9 +145,12 @@ impl<'a> Course<'a> {
         self.batches(&mut samples)?;
         let twin = self.loads(&mut samples)?;
         let model = Reward::Model(Box::new(RewardModel::new(twin, arbitrary(width))?));
-        self.answers(&head, &model, &mut samples)?;
+        let layer = |outputs: usize| (arbitrary(outputs * width), arbitrary(outputs));
+        let value = ValueHead::new(width, [layer(width), layer(width), layer(1)]);
+        let guides = [head, Some(&model).into(), Guidance { reward: None, value: Some(&value) }];
+        self.answers(guides, &mut samples)?;
         self.bar.finish_and_clear();
-        Ok(self.figures(&samples, peak))
+        Ok(self.figures(&samples, value.bytes(), peak))
     }
 
     /// Steps behind texts that grow to `length` tokens.
@@ -208,22 +213,23 @@ impl<'a> Course<'a> {
     }
 
     /// Whole answers, unguided and guided in turns.
-    fn answers(&self, head: &Reward, model: &Reward, samples: &mut Samples) -> Result<()> {
+    fn answers(&self, [head, model, value]: [Guidance<'_>; 3], samples: &mut Samples) -> Result<()> {
         self.bar.set_message("answers");
         for _ in 0..self.effort.answers {
-            samples.base.push(self.rate(None)?);
-            samples.head.push(self.rate(Some(head))?);
-            samples.model.push(self.rate(Some(model))?);
+            samples.base.push(self.rate(Method::Base, Guidance::default())?);
+            samples.head.push(self.rate(Method::Args, head)?);
+            samples.model.push(self.rate(Method::Args, model)?);
+            samples.cd.push(self.rate(Method::Cd, value)?);
             self.bar.inc(1);
         }
         Ok(())
     }
 
     /// Tokens per second over the prompts.
-    fn rate(&self, reward: Option<&Reward>) -> Result<f64> {
+    fn rate(&self, method: Method, guidance: Guidance<'_>) -> Result<f64> {
         let (mut tokens, mut seconds) = (0, 0.0);
         for prompt in &self.prompts {
-            let answer = self.answer(reward, prompt)?;
+            let answer = self.answer(method, guidance, prompt)?;
             tokens += answer.tokens.len();
             seconds += answer.elapsed.as_secs_f64();
         }
@@ -231,23 +237,25 @@ impl<'a> Course<'a> {
     }
 
     /// An answer as `generate` gives it, of full length.
-    fn answer(&self, reward: Option<&Reward>, prompt: &[u32]) -> Result<Generation> {
+    fn answer(&self, method: Method, guidance: Guidance<'_>, prompt: &[u32]) -> Result<Generation> {
         let settings = Settings {
-            method: if reward.is_some() { Method::Args } else { Method::Base },
-            shaping: defaults(),
+            method,
+            shaping: defaults(method),
             max_new_tokens: self.effort.tokens,
             no_eos: true,
             ..Settings::default()
         };
-        Ok(generate(self.policy, reward, prompt, "bench", &settings, &mut ())?)
+        Ok(generate(self.policy, guidance, prompt, "bench", &settings, &mut ())?)
     }
 
-    fn figures(&self, samples: &Samples, peak: Option<f64>) -> Figures<Figure> {
+    /// `value_bytes` are those of the value head.
+    fn figures(&self, samples: &Samples, value_bytes: usize, peak: Option<f64>) -> Figures<Figure> {
         let weights = Weights::of(&self.policy.model);
         let bandwidth = Figure::of(&samples.bandwidth_gb_s);
         let bytes_per_ms = 1e6 * bandwidth.median;
         let least = weights.step / bytes_per_ms;
         let guided_least = least + weights.hidden / bytes_per_ms;
+        let cd_least = least + value_bytes as f64 / bytes_per_ms;
         let step = |ms: &[f64]| Figure::of(ms).at_least(least);
         let rate = |rates: &[f64], least: f64| Figure::of(rates).at_most(1e3 / least);
         let batch = |(&n, rates): (&usize, &Vec<f64>)| (n, rate(rates, least / n as f64));
@@ -265,7 +273,7 @@ impl<'a> Course<'a> {
             base_tokens_per_s: rate(&samples.base, least),
             args_head_tokens_per_s: rate(&samples.head, least),
             args_model_tokens_per_s: rate(&samples.model, guided_least),
-            cd_tokens_per_s: None,
+            cd_tokens_per_s: rate(&samples.cd, cd_least),
             peak_rss_mb: peak.map(|mb| Figure::of(&[mb])),
         }
     }

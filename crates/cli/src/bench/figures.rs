@@ -60,8 +60,8 @@ pub(super) struct Figures<T> {
     pub(super) args_head_tokens_per_s: T,
     /// guided by a causal reward model of the model's own size,
     pub(super) args_model_tokens_per_s: T,
-    /// and by controlled decoding, which there is not yet.
-    pub(super) cd_tokens_per_s: Option<T>,
+    /// and by controlled decoding, the layers of its value head as wide as the model.
+    pub(super) cd_tokens_per_s: T,
     /// The most memory held until a first guided answer (with a head) was written; `None` where the
     /// system does not tell.
     pub(super) peak_rss_mb: Option<T>,
@@ -81,7 +81,7 @@ impl<T> Figures<T> {
             base_tokens_per_s: f(&self.base_tokens_per_s),
             args_head_tokens_per_s: f(&self.args_head_tokens_per_s),
             args_model_tokens_per_s: f(&self.args_model_tokens_per_s),
-            cd_tokens_per_s: self.cd_tokens_per_s.as_ref().map(&f),
+            cd_tokens_per_s: f(&self.cd_tokens_per_s),
             peak_rss_mb: self.peak_rss_mb.as_ref().map(&f),
         }
     }
@@ -123,9 +123,7 @@ impl Figures<Figure> {
         row("base", "tok/s", &self.base_tokens_per_s);
         row("args, head", "tok/s", &self.args_head_tokens_per_s);
         row("args, causal reward model", "tok/s", &self.args_model_tokens_per_s);
-        if let Some(figure) = &self.cd_tokens_per_s {
-            row("cd", "tok/s", figure);
-        }
+        row("cd", "tok/s", &self.cd_tokens_per_s);
         if let Some(figure) = &self.peak_rss_mb {
             row("peak memory", "MB", figure);
         }

@@ -1,14 +1,13 @@
 //! A linear head on the policy's own hidden states.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use candle_core::Tensor;
-use safetensors::{Dtype, SafeTensors};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
+use crate::reward::file::{HeadFile, fits};
 use crate::reward::project;
 
 /// How prompt and response are laid out as text.
@@ -90,47 +89,26 @@ impl Head {
     /// # Errors
     /// As [`Head::load`].
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
-        let broken = |e| Error::reward(path, format!("not a whole safetensors file ({e})"));
-        let (_, header) = SafeTensors::read_metadata(bytes).map_err(broken)?;
-        let metadata: HashMap<String, String> = header.metadata().clone().unwrap_or_default();
-        if metadata.get("format").map(String::as_str) != Some("stackelberg-head") {
-            let what = "no reward head: its metadata lack format=stackelberg-head";
-            return Err(Error::reward(path, what));
+        let file = HeadFile::open(path, bytes)?;
+        if file.text("format") != Some("stackelberg-head") {
+            return Err(file.error("no reward head: its metadata lack format=stackelberg-head"));
         }
-        let tensors = SafeTensors::deserialize(bytes).map_err(broken)?;
-        let floats = |name: &str| -> Result<Option<Vec<f32>>> {
-            let Ok(tensor) = tensors.tensor(name) else { return Ok(None) };
-            if tensor.dtype() != Dtype::F32 {
-                return Err(Error::reward(
-                    path,
-                    format!("{name} must be F32, not {:?}", tensor.dtype()),
-                ));
-            }
-            let values: Vec<f32> =
-                tensor.data().as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
-            match values.iter().position(|v| !v.is_finite()) {
-                Some(i) => Err(Error::reward(path, format!("{name}[{i}] is {}", values[i]))),
-                None => Ok(Some(values)),
-            }
-        };
-        let weight = floats("score.weight")?.filter(|w| !w.is_empty());
-        let weight =
-            weight.ok_or_else(|| Error::reward(path, "the tensor 'score.weight' is missing"))?;
-        let number = |key: &str, default: f64| -> Result<f64> {
-            let Some(text) = metadata.get(key) else { return Ok(default) };
-            let parsed = text.parse::<f64>().ok().filter(|x| x.is_finite());
-            parsed.ok_or_else(|| Error::reward(path, format!("{key} is '{text}', not a number")))
-        };
-        let (mean, std) = (number("reward_mean", 0.0)?, number("reward_std", 1.0)?);
+        let weight = file.floats("score.weight")?.map(|(_, values)| values).filter(|w| !w.is_empty());
+        let weight = weight.ok_or_else(|| file.missing("score.weight"))?;
+        let mean = file.number("reward_mean")?.unwrap_or(0.0);
+        let std = file.number("reward_std")?.unwrap_or(1.0);
         if std <= 0.0 {
-            return Err(Error::reward(path, format!("reward_std is {std}: it must be above zero")));
+            return Err(file.error(format!("reward_std is {std}: it must be above zero")));
         }
-        let format = metadata.get("text_format").map_or("raw", String::as_str);
         Ok(Self {
             weight,
-            bias: floats("score.bias")?.and_then(|b| b.first().copied()).unwrap_or(0.0),
-            base: metadata.get("base").cloned(),
-            text_format: format.parse().map_err(|e| Error::reward(path, e))?,
+            bias: file.floats("score.bias")?.and_then(|(_, b)| b.first().copied()).unwrap_or(0.0),
+            base: file.text("base").map(str::to_owned),
+            text_format: file
+                .text("text_format")
+                .unwrap_or("raw")
+                .parse()
+                .map_err(|e: String| file.error(e))?,
             mean,
             std,
             path: path.to_owned(),
@@ -147,21 +125,7 @@ impl Head {
     /// # Errors
     /// Another width, or another base model.
     pub fn fits(&self, policy: &Checkpoint) -> Result<()> {
-        let (width, hidden) = (self.width(), policy.model.config().hidden);
-        if width != hidden {
-            let what = format!("reads hidden states of width {width}, the policy's have {hidden}");
-            return Err(Error::reward(&self.path, what));
-        }
-        match &self.base {
-            Some(base) if *base != policy.fingerprint => {
-                let what = format!(
-                    "was trained on the model {base:.12}, not on this policy ({:.12}): train one for it",
-                    policy.fingerprint
-                );
-                Err(Error::reward(&self.path, what))
-            }
-            _ => Ok(()),
-        }
+        fits(&self.path, self.width(), self.base.as_deref(), policy)
     }
 
     /// Rewards of hidden states `[n, d]`.

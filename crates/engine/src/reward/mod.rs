@@ -1,14 +1,17 @@
 //! Rewards that can look ahead: given a text and candidates for its next token, one number each.
 //!
 //! Decoding sees the contract [`Guide`] alone and cannot tell its members apart: a head on the policy's
-//! own hidden states ([`Head`]), which costs no forward of its own, or a second causal model with a prefix
-//! of its own ([`RewardModel`]).
+//! own hidden states ([`Head`], [`ValueHead`]), which costs no forward of its own, or a second causal model
+//! with a prefix of its own ([`RewardModel`]).
 
 mod causal;
+mod file;
 mod head;
+mod value;
 
 pub use causal::RewardModel;
 pub use head::{Head, TextFormat};
+pub use value::ValueHead;
 
 use std::path::Path;
 
@@ -137,9 +140,12 @@ pub(crate) fn project(hidden: &Tensor, weight: &[f32]) -> Result<Vec<f64>> {
 }
 
 /// The contract of a step: what was read, what might come next, what was chosen.
+#[derive(Clone)]
 pub enum Guide<'a> {
     /// Reads the policy's look ahead.
     Head(&'a Head),
+    /// Reads it too, and says what the rest of the text promises.
+    Value(&'a ValueHead),
     /// Looks ahead itself.
     Model {
         /// The reward model.
@@ -156,7 +162,15 @@ pub enum Guide<'a> {
 impl Guide<'_> {
     /// Whether the guide needs the policy to look ahead over the candidates.
     pub fn needs_policy(&self) -> bool {
-        matches!(self, Self::Head(_))
+        matches!(self, Self::Head(_) | Self::Value(_))
+    }
+
+    /// The most by which two of its rewards can differ, whatever the texts; `None` where there is no limit.
+    pub fn span(&self) -> Option<f64> {
+        match self {
+            Self::Value(head) => head.bound,
+            Self::Head(_) | Self::Model { .. } => None,
+        }
     }
 
     /// Takes in tokens that were not scored: the prompt, or steps that were skipped.
@@ -173,7 +187,7 @@ impl Guide<'_> {
     /// Nothing was scored.
     pub fn commit(&mut self, index: usize) -> Result<()> {
         match self {
-            Self::Head(_) => Ok(()),
+            Self::Head(_) | Self::Value(_) => Ok(()),
             Self::Model { prefix, ahead, .. } => {
                 let branches = ahead.take().ok_or(Error::NoTokens)?;
                 prefix.commit(&branches, index)
@@ -193,7 +207,7 @@ pub struct Question<'g, 'a> {
 }
 
 /// Answers the questions of several texts together: rewards of each one's candidates. Guides of one reward
-/// model share its forward.
+/// model share its forward, those of one value head its weights.
 ///
 /// # Errors
 /// The forward fails.
@@ -209,10 +223,12 @@ pub fn ask(questions: &mut [Question<'_, '_>]) -> Result<Vec<Vec<f64>>> {
     }
     let seen = reward_model.map(|model| model.model().forward(&mut segments)).transpose()?;
     let mut seen = seen.into_iter().flatten();
+    let mut values = values(questions)?.into_iter();
     let mut rewards = Vec::with_capacity(questions.len());
     for question in questions {
         rewards.push(match &mut question.guide {
             Guide::Head(head) => head.score(&question.ahead.ok_or(Error::NoTokens)?.hidden)?,
+            Guide::Value(_) => values.by_ref().take(question.candidates.len()).collect(),
             Guide::Model { model, ahead, .. } => {
                 let branches = seen.next().ok_or(Error::NoTokens)?;
                 let scores = model.score(&branches.hidden)?;
@@ -222,6 +238,19 @@ pub fn ask(questions: &mut [Question<'_, '_>]) -> Result<Vec<Vec<f64>>> {
         });
     }
     Ok(rewards)
+}
+
+/// Values of the candidates of all value heads' questions, one text behind the other.
+fn values(questions: &[Question<'_, '_>]) -> Result<Vec<f64>> {
+    let mut value_head = None;
+    let mut hidden = Vec::new();
+    for question in questions {
+        if let Guide::Value(head) = &*question.guide {
+            value_head = Some(*head);
+            hidden.push(&question.ahead.ok_or(Error::NoTokens)?.hidden);
+        }
+    }
+    value_head.map_or_else(|| Ok(Vec::new()), |head| head.score(&Tensor::cat(&hidden, 0)?))
 }
 
 /// Reads what was chosen unscored: the prompt, steps that were skipped.
