@@ -2,7 +2,7 @@
 //!
 //! - [`Packed`] is a linear layer whose weights are laid out once, so that few rows cost hardly more than
 //!   one: the weights stream through once for all of them.
-//! - [`attend`] lets any number of rows look back over prefixes that they share, without a copy.
+//! - Attention lets any number of rows look back over prefixes that they share, without a copy.
 //! - A pool of threads takes both in tasks of microseconds ([`set_threads`]).
 //!
 //! **What is promised**: the order in which the terms of one output are added depends on the [`Variant`]
