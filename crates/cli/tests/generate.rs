@@ -216,6 +216,9 @@ fn controlled_decoding_is_recorded() {
         assert!(step["log_probs"][0].as_f64().unwrap() < 0.0);
         assert_eq!(step["values"].is_array(), step["skipped"] == false);
     }
+    let searched =
+        succeed(&[&cd[..], &["--beams", "2", "--length-penalty", "0", "--no-eos"]].concat(), "");
+    assert!(!searched.trim().is_empty());
     let compared = succeed(&[&cd[..], &["--compare"]].concat(), "");
     assert!(compared.contains(&format!("── cd, guided by {head}")), "{compared}");
     assert_eq!(compared.matches("steps needed no value").count(), 1, "{compared}");

@@ -4,7 +4,8 @@ Guided decoding: the base policy proposes candidates, a reward scores them, the 
 # Overview
 
 [`generate`] writes one answer under [`Settings`]: a [`Method`], a shaping rule with its settings, how to
-sample and when to stop. [`generate_all`] writes many, several at once, each the same as it would be alone.
+sample and when to stop. [`Guidance`] is what scores: a reward, and for controlled decoding a value head.
+[`generate_all`] writes many, several at once, each the same as it would be alone.
 [`Step`] is what happened in one step; a [`Watch`] sees each as it is decided.
 
 ```no_run

@@ -73,6 +73,16 @@ proptest! {
     }
 }
 
+#[test]
+fn beams_find_other_texts() {
+    let settings = Settings { max_new_tokens: 8, no_eos: true, ..Settings::default() };
+    let differ = |prompt: &u32| {
+        let tokens = |beams| run_cd(0, &[*prompt], &Settings { beams, ..settings.clone() }).0.tokens;
+        tokens(1) != tokens(4)
+    };
+    assert!((0..40).filter(differ).count() > 5);
+}
+
 /// Beam search that reads every text from its beginning: the tokens of the best.
 fn search(prompt: &[u32], value: usize, settings: &Settings) -> Vec<u32> {
     let model = &parts().0.model;

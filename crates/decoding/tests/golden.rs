@@ -308,6 +308,11 @@ fn bad_settings_are_named() {
     assert_eq!(none, "the method args needs a reward");
     assert!(with(|s| s.policy_temperature = 0.0).starts_with("policy-temperature is 0"));
     assert_eq!(with(|s| s.method = Method::Cd), "the method cd needs a value head");
+    let alone = "it must be 1, except with the method cd, a temperature of 0 and no KL budget";
+    assert_eq!(with(|s| s.beams = 2), format!("beams is 2: {alone}"));
+    let greedy = |s: &mut Settings| (s.method, s.beams) = (Method::Cd, 0);
+    assert_eq!(with(greedy), "beams is 0: it must be at least 1");
+    assert!(with(|s| s.length_penalty = -1.0).starts_with("length-penalty is -1"));
     let long = vec![1; 9000];
     let settings = Settings { method: Method::Base, ..Settings::default() };
     let error = generate(policy(), None, &long, "p", &settings, &mut ()).unwrap_err().to_string();

@@ -8,7 +8,7 @@ Causal language models that look ahead: one forward of many candidate tokens ove
   ([`Model::branch`], ONE forward for all of them, nothing of the prefix copied) and takes the chosen one in
   without running it again ([`Prefix::commit`]).
 - [`Reward`] is what guides: a [`Head`](reward::Head) on the policy's hidden states, or a causal reward
-  model.
+  model. A [`ValueHead`](reward::ValueHead) says what the rest of a text promises.
 
 The engine knows nothing of shaping, sampling or prompts' files.
 
