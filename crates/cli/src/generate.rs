@@ -162,13 +162,8 @@ impl Generate {
             (None, Method::Base) => self.model.reward(self.reward_name(), &policy).ok(),
             _ => Some(self.model.reward(self.reward_name(), &policy)?),
         };
-        let format = self.format(&policy, reward.as_ref());
-        ctrlc::set_handler(|| {
-            if INTERRUPTED.swap(true, Ordering::Relaxed) {
-                std::process::exit(130);
-            }
-        })
-        .context("cannot watch for Ctrl-C")?;
+        let format = text_format(self.prompt_format, &policy, reward.as_ref());
+        watch_for_ctrl_c()?;
         let session =
             Session { policy: &policy, reward: reward.as_ref(), settings, format, generate: self };
         if self.prompt.is_some() && self.out.is_none() {
@@ -224,38 +219,56 @@ impl Generate {
             }
             return Ok(vec![("0".to_owned(), Prompt::Text(text.clone()))]);
         }
-        let name = self.prompts.as_deref().unwrap_or("-");
-        let path = match ["mt-bench", "realtoxicity"].contains(&name) {
-            true => fetch(name)?,
-            false => PathBuf::from(name),
-        };
-        let prompts = prompts::read(&path)?;
-        let turn = |(role, content): (String, String)| Message { role, content };
-        let prompt = |text| match text {
-            PromptText::Text(text) => Prompt::Text(text),
-            PromptText::Messages(turns) => Prompt::Messages(turns.into_iter().map(turn).collect()),
-        };
-        Ok(prompts.into_iter().map(|p| (p.id, prompt(p.text))).collect())
+        read_prompts(self.prompts.as_deref().unwrap_or("-"))
     }
+}
 
-    /// How prompts are laid out, with a word of warning where the reward was trained on something else.
-    fn format(&self, policy: &Checkpoint, reward: Option<&Reward>) -> TextFormat {
-        let chats = if policy.template.is_some() { TextFormat::Chat } else { TextFormat::Raw };
-        let natural = reward.map_or(chats, |reward| reward.text_format(policy));
-        let format = self.prompt_format.unwrap_or(natural);
-        if let Some(Reward::Head(head)) = reward {
-            if head.text_format != format {
-                let trained = head.text_format;
-                eprintln!(
-                    "warning: the reward was trained on {trained} text and guides {format} text: it means less there"
-                );
-            }
-            if head.base.is_none() {
-                eprintln!("warning: the reward does not say which model it was trained on");
-            }
+/// Prompts of a file, or of a set known by name, with their ids.
+pub(crate) fn read_prompts(name: &str) -> Result<Vec<(String, Prompt)>> {
+    let path = match ["mt-bench", "realtoxicity"].contains(&name) {
+        true => fetch(name)?,
+        false => PathBuf::from(name),
+    };
+    let prompts = prompts::read(&path)?;
+    let turn = |(role, content): (String, String)| Message { role, content };
+    let prompt = |text| match text {
+        PromptText::Text(text) => Prompt::Text(text),
+        PromptText::Messages(turns) => Prompt::Messages(turns.into_iter().map(turn).collect()),
+    };
+    Ok(prompts.into_iter().map(|p| (p.id, prompt(p.text))).collect())
+}
+
+/// How prompts are laid out, with a word of warning where the reward was trained on something else.
+pub(crate) fn text_format(
+    asked: Option<TextFormat>,
+    policy: &Checkpoint,
+    reward: Option<&Reward>,
+) -> TextFormat {
+    let chats = if policy.template.is_some() { TextFormat::Chat } else { TextFormat::Raw };
+    let natural = reward.map_or(chats, |reward| reward.text_format(policy));
+    let format = asked.unwrap_or(natural);
+    if let Some(Reward::Head(head)) = reward {
+        if head.text_format != format {
+            let trained = head.text_format;
+            eprintln!(
+                "warning: the reward was trained on {trained} text and guides {format} text: it means less there"
+            );
         }
-        format
+        if head.base.is_none() {
+            eprintln!("warning: the reward does not say which model it was trained on");
+        }
     }
+    format
+}
+
+/// Has Ctrl-C end the run in order, and a second one end it at once.
+pub(crate) fn watch_for_ctrl_c() -> Result<()> {
+    ctrlc::set_handler(|| {
+        if INTERRUPTED.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+    })
+    .context("cannot watch for Ctrl-C")
 }
 
 /// All that answers have in common.
@@ -406,7 +419,7 @@ fn interrupted(done: usize, all: usize, out: Option<&Path>) -> anyhow::Error {
 
 /// Ctrl-C, as an error: what is open is closed on the way out.
 #[derive(Debug)]
-pub(crate) struct Interrupted(String);
+pub(crate) struct Interrupted(pub(crate) String);
 
 impl std::fmt::Display for Interrupted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

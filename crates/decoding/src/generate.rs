@@ -149,54 +149,82 @@ pub fn generate_all(
         Method::Base | Method::Args => 1,
         Method::BestOfN | Method::SoftBestOfN => settings.samples,
     };
-    let run = Run { policy, reward, jobs, settings, samples };
     // A head reads the hidden state that the last token leaves.
     let read_last = settings.method != Method::Args && matches!(reward, Some(Reward::Head(_)));
-    let mut waiting = (0..jobs.len()).flat_map(|job| (0..samples).map(move |sample| (job, sample)));
-    let mut groups: HashMap<usize, Group<'_>> = HashMap::new();
-    let mut texts: Vec<Text<'_>> = Vec::new();
-    loop {
-        for (job, sample) in waiting.by_ref().take(at_once.max(1) - texts.len()) {
-            let text = run.start(job, sample, groups.entry(job).or_default());
-            texts.push(text.map_err(|error| error.of(jobs[job].id))?);
+    let run = Run { policy, reward, jobs, settings, samples, read_last, keep_hidden: false };
+    run.write(at_once, &mut Answers { run: &run, watch, steps: HashMap::new() })
+}
+
+/// Takes in the answers of a run, of which each prompt gets one.
+struct Answers<'a> {
+    run: &'a Run<'a>,
+    watch: &'a mut dyn Watch,
+    /// Of the answers under way, by prompt and sample, where it is not known yet which one it will be.
+    steps: HashMap<(usize, usize), Vec<(Step, String)>>,
+}
+
+impl Desk for Answers<'_> {
+    fn step(&mut self, text: &Text<'_>, step: &Step, new: &str) {
+        if self.run.samples == 1 {
+            return self.watch.step(text.job, text.steps - 1, step, new);
         }
-        if texts.is_empty() {
-            return Ok(());
-        }
-        if watch.stop() {
-            return Err(Error::Stopped);
-        }
-        let began = Instant::now();
-        advance(&policy.model, &mut texts, settings, read_last, &mut |text, step, new| {
-            if samples == 1 {
-                return watch.step(text.job, text.steps - 1, step, new);
+        let steps = self.steps.entry((text.job, text.sample)).or_default();
+        steps.push((step.clone(), new.to_owned()));
+    }
+
+    /// Scores the answers to a prompt and hands one over.
+    fn done(&mut self, job: usize, texts: Vec<Text<'_>>) -> Result<()> {
+        let (run, began) = (self.run, Instant::now());
+        let rewards = run.rewards(job, &texts)?;
+        let (scoring, calls) = (began.elapsed(), texts.len());
+        let index = run.choose(job, &rewards);
+        let elapsed = texts.iter().map(|text| text.elapsed).sum::<Duration>() + scoring;
+        for text in texts {
+            let steps = self.steps.remove(&(job, text.sample)).unwrap_or_default();
+            if text.sample != index {
+                continue;
             }
-            // Which answer it will be is not known yet.
-            let group = groups.entry(text.job).or_default();
-            group.steps.entry(text.sample).or_default().push((step.clone(), new.to_owned()));
-        })?;
-        let share = began.elapsed() / texts.len() as u32;
-        texts.iter_mut().for_each(|text| text.elapsed += share);
-        for text in texts.extract_if(.., |text| text.answer.finish.is_some()) {
-            let (job, id) = (text.job, text.id);
-            let group = groups.entry(job).or_default();
-            group.finished.push(text);
-            if group.finished.len() == samples {
-                let group = groups.remove(&job).unwrap_or_default();
-                run.finish(job, group, watch).map_err(|error| error.of(id))?;
+            for (number, (step, new)) in steps.iter().enumerate() {
+                self.watch.step(job, number, step, new);
             }
+            let mut answer = text.finish(rewards.get(index).copied());
+            if matches!(run.settings.method, Method::BestOfN | Method::SoftBestOfN) {
+                (answer.reward_calls, answer.elapsed) = (calls, elapsed);
+            }
+            self.watch.done(job, answer);
         }
+        Ok(())
+    }
+
+    fn stop(&self) -> bool {
+        self.watch.stop()
     }
 }
 
+/// Where texts report while they are written.
+pub(crate) trait Desk {
+    /// A step was decided; `new` is what it adds to the answer for certain.
+    fn step(&mut self, text: &Text<'_>, step: &Step, new: &str);
+
+    /// All answers to a prompt are finished; here they are, in order.
+    fn done(&mut self, job: usize, texts: Vec<Text<'_>>) -> Result<()>;
+
+    /// Whether to stop here and now.
+    fn stop(&self) -> bool;
+}
+
 /// What all texts of a run have in common.
-struct Run<'a> {
-    policy: &'a Checkpoint,
-    reward: Option<&'a Reward>,
-    jobs: &'a [Job<'a>],
-    settings: &'a Settings,
+pub(crate) struct Run<'a> {
+    pub(crate) policy: &'a Checkpoint,
+    pub(crate) reward: Option<&'a Reward>,
+    pub(crate) jobs: &'a [Job<'a>],
+    pub(crate) settings: &'a Settings,
     /// Answers to each prompt.
-    samples: usize,
+    pub(crate) samples: usize,
+    /// Whether the last token of an answer is read too.
+    pub(crate) read_last: bool,
+    /// Whether texts keep the hidden states of their answers.
+    pub(crate) keep_hidden: bool,
 }
 
 /// The answers to one prompt.
@@ -205,10 +233,48 @@ struct Group<'a> {
     /// The prompt, read; until the last answer has begun.
     prompt: Option<(Prefix, Tensor)>,
     finished: Vec<Text<'a>>,
-    steps: HashMap<usize, Vec<(Step, String)>>,
 }
 
 impl<'a> Run<'a> {
+    /// Writes all answers, `at_once` sharing each pass over the weights.
+    pub(crate) fn write(&self, at_once: usize, desk: &mut dyn Desk) -> Result<()> {
+        let (model, samples) = (&self.policy.model, self.samples);
+        let mut waiting =
+            (0..self.jobs.len()).flat_map(|job| (0..samples).map(move |sample| (job, sample)));
+        let mut groups: HashMap<usize, Group<'_>> = HashMap::new();
+        let mut texts: Vec<Text<'_>> = Vec::new();
+        loop {
+            for (job, sample) in waiting.by_ref().take(at_once.max(1) - texts.len()) {
+                let text = self.start(job, sample, groups.entry(job).or_default());
+                texts.push(text.map_err(|error| error.of(self.jobs[job].id))?);
+            }
+            if texts.is_empty() {
+                return Ok(());
+            }
+            if desk.stop() {
+                return Err(Error::Stopped);
+            }
+            let began = Instant::now();
+            let said = &mut |text: &Text<'_>, step: &Step, new: &str| desk.step(text, step, new);
+            advance(model, &mut texts, self.settings, self.read_last, said)?;
+            if self.keep_hidden {
+                texts.iter_mut().try_for_each(|text| text.keep_hidden(self.jobs[text.job].prompt))?;
+            }
+            let share = began.elapsed() / texts.len() as u32;
+            texts.iter_mut().for_each(|text| text.elapsed += share);
+            for text in texts.extract_if(.., |text| text.answer.finish.is_some()) {
+                let (job, id) = (text.job, text.id);
+                let group = groups.entry(job).or_default();
+                group.finished.push(text);
+                if group.finished.len() == samples {
+                    let mut texts = groups.remove(&job).unwrap_or_default().finished;
+                    texts.sort_by_key(|text| text.sample);
+                    desk.done(job, texts).map_err(|error| error.of(id))?;
+                }
+            }
+        }
+    }
+
     /// Begins an answer.
     fn start(&self, job: usize, sample: usize, group: &mut Group<'a>) -> Result<Text<'a>> {
         let Job { id, prompt } = self.jobs[job];
@@ -246,27 +312,6 @@ impl<'a> Run<'a> {
         Ok(text)
     }
 
-    /// Scores the answers to a prompt and hands one over.
-    fn finish(&self, job: usize, mut group: Group<'a>, watch: &mut dyn Watch) -> Result<()> {
-        group.finished.sort_by_key(|text| text.sample);
-        let began = Instant::now();
-        let rewards = self.rewards(job, &group.finished)?;
-        let (scoring, calls) = (began.elapsed(), group.finished.len());
-        let index = self.choose(job, &rewards);
-        let texts = std::mem::take(&mut group.finished);
-        let elapsed = texts.iter().map(|text| text.elapsed).sum::<Duration>() + scoring;
-        let Some(text) = texts.into_iter().nth(index) else { return Ok(()) };
-        for (number, (step, new)) in group.steps.remove(&index).unwrap_or_default().iter().enumerate() {
-            watch.step(job, number, step, new);
-        }
-        let mut answer = text.finish(rewards.get(index).copied());
-        if matches!(self.settings.method, Method::BestOfN | Method::SoftBestOfN) {
-            (answer.reward_calls, answer.elapsed) = (calls, elapsed);
-        }
-        watch.done(job, answer);
-        Ok(())
-    }
-
     /// Which of a prompt's answers it will be.
     fn choose(&self, job: usize, rewards: &[f64]) -> usize {
         match self.settings.method {
@@ -283,21 +328,24 @@ impl<'a> Run<'a> {
 
     /// Rewards of finished answers to one prompt; none without a reward. What a step has seen is not
     /// asked again.
-    fn rewards(&self, job: usize, texts: &[Text<'_>]) -> Result<Vec<f64>> {
+    pub(crate) fn rewards(&self, job: usize, texts: &[Text<'_>]) -> Result<Vec<f64>> {
         let (Some(reward), Job { prompt, .. }) = (self.reward, self.jobs[job]) else {
             return Ok(Vec::new());
         };
         let mut rewards = Vec::with_capacity(texts.len());
         let mut unknown = Vec::new();
         for (i, text) in texts.iter().enumerate() {
-            rewards.push(match (text.known_reward(), reward) {
-                (Some(known), _) => known,
-                (None, Reward::Head(head)) if text.is_read(prompt) => head.score(&text.hidden)?[0],
-                _ => {
-                    unknown.push(i);
-                    f64::NAN
+            let seen = match reward {
+                Reward::Head(head) => {
+                    text.last_hidden(prompt)?.map(|hidden| head.score(&hidden)).transpose()?
                 }
-            });
+                Reward::Model(_) => None,
+            };
+            let known = text.known_reward().or(seen.map(|seen| seen[0]));
+            rewards.push(known.unwrap_or_else(|| {
+                unknown.push(i);
+                f64::NAN
+            }));
         }
         if !unknown.is_empty() {
             let answers: Vec<&[u32]> = unknown.iter().map(|&i| &texts[i].answer.tokens[..]).collect();
