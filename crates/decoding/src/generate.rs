@@ -275,17 +275,20 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Most tokens of an answer: one that reaches the end of the context ends there.
+    pub(crate) fn room(&self, job: usize) -> Result<usize> {
+        let (prompt, model) = (self.jobs[job].prompt.len(), &self.policy.model);
+        let context = model.context().min(self.reward.map_or(usize::MAX, |r| r.context(model)));
+        if prompt >= context {
+            return Err(stackelberg_engine::Error::Context { tokens: prompt + 1, context }.into());
+        }
+        Ok(self.settings.max_new_tokens.min(context - prompt))
+    }
+
     /// Begins an answer.
     fn start(&self, job: usize, sample: usize, group: &mut Group<'a>) -> Result<Text<'a>> {
         let Job { id, prompt } = self.jobs[job];
-        let model = &self.policy.model;
-        let context = model.context().min(self.reward.map_or(usize::MAX, |r| r.context(model)));
-        if prompt.len() >= context {
-            let tokens = prompt.len() + 1;
-            return Err(stackelberg_engine::Error::Context { tokens, context }.into());
-        }
-        // An answer that reaches the end of the context ends there.
-        let most = self.settings.max_new_tokens.min(context - prompt.len());
+        let (model, most) = (&self.policy.model, self.room(job)?);
         let began = Instant::now();
         let read = match group.prompt.take() {
             Some(read) => read,

@@ -55,6 +55,8 @@ pub fn rollout(
     let read_last = keep_hidden || matches!(reward, Some(Reward::Head(_)));
     let samples = settings.samples;
     let run = Run { policy, reward, jobs, settings, samples, read_last, keep_hidden };
+    // A long run should not learn late that a prompt is too long.
+    (0..jobs.len()).try_for_each(|job| run.room(job).map(drop).map_err(|e| e.of(jobs[job].id)))?;
     run.write(at_once, &mut Samples { run: &run, rollouts })
 }
 
