@@ -122,13 +122,8 @@ impl Generate {
             _ => Some(self.model.reward(self.reward_name(), &policy)?),
         };
         let guidance = Guidance { reward: reward.as_ref(), value: value.as_ref() };
-        let format = self.format(&policy, guidance);
-        ctrlc::set_handler(|| {
-            if INTERRUPTED.swap(true, Ordering::Relaxed) {
-                std::process::exit(130);
-            }
-        })
-        .context("cannot watch for Ctrl-C")?;
+        let format = text_format(self.prompt_format, &policy, guidance);
+        watch_for_ctrl_c()?;
         let session = Session { policy: &policy, guidance, settings, format, generate: self };
         if self.prompt.is_some() && self.out.is_none() {
             return session.answer_one(&prompts[0]);
@@ -185,44 +180,62 @@ impl Generate {
             }
             return Ok(vec![("0".to_owned(), Prompt::Text(text.clone()))]);
         }
-        let name = self.prompts.as_deref().unwrap_or("-");
-        let path = match ["mt-bench", "realtoxicity"].contains(&name) {
-            true => fetch(name)?,
-            false => PathBuf::from(name),
-        };
-        let prompts = prompts::read(&path)?;
-        let turn = |(role, content): (String, String)| Message { role, content };
-        let prompt = |text| match text {
-            PromptText::Text(text) => Prompt::Text(text),
-            PromptText::Messages(turns) => Prompt::Messages(turns.into_iter().map(turn).collect()),
-        };
-        Ok(prompts.into_iter().map(|p| (p.id, prompt(p.text))).collect())
+        read_prompts(self.prompts.as_deref().unwrap_or("-"))
     }
+}
 
-    /// How prompts are laid out, with a word of warning where what guides was trained on something else.
-    fn format(&self, policy: &Checkpoint, guidance: Guidance<'_>) -> TextFormat {
-        let chats = if policy.template.is_some() { TextFormat::Chat } else { TextFormat::Raw };
-        let of_value = guidance.value.and_then(|value| value.text_format);
-        let of_reward = || guidance.reward.map(|reward| reward.text_format(policy));
-        let format = self.prompt_format.or(of_value).or_else(of_reward).unwrap_or(chats);
-        let check = |what: &str, trained: Option<TextFormat>, base: Option<&str>| {
-            if let Some(trained) = trained.filter(|trained| *trained != format) {
-                eprintln!(
-                    "warning: {what} was trained on {trained} text and reads {format} text: it means less there"
-                );
-            }
-            if base.is_none() {
-                eprintln!("warning: {what} does not say which model it was trained on");
-            }
-        };
-        if let Some(Reward::Head(head)) = guidance.reward {
-            check("the reward", Some(head.text_format), head.base.as_deref());
+/// Prompts of a file, or of a set known by name, with their ids.
+pub(crate) fn read_prompts(name: &str) -> Result<Vec<(String, Prompt)>> {
+    let path = match ["mt-bench", "realtoxicity"].contains(&name) {
+        true => fetch(name)?,
+        false => PathBuf::from(name),
+    };
+    let prompts = prompts::read(&path)?;
+    let turn = |(role, content): (String, String)| Message { role, content };
+    let prompt = |text| match text {
+        PromptText::Text(text) => Prompt::Text(text),
+        PromptText::Messages(turns) => Prompt::Messages(turns.into_iter().map(turn).collect()),
+    };
+    Ok(prompts.into_iter().map(|p| (p.id, prompt(p.text))).collect())
+}
+
+/// How prompts are laid out, with a word of warning where what guides was trained on something else.
+pub(crate) fn text_format(
+    asked: Option<TextFormat>,
+    policy: &Checkpoint,
+    guidance: Guidance<'_>,
+) -> TextFormat {
+    let chats = if policy.template.is_some() { TextFormat::Chat } else { TextFormat::Raw };
+    let of_value = guidance.value.and_then(|value| value.text_format);
+    let of_reward = || guidance.reward.map(|reward| reward.text_format(policy));
+    let format = asked.or(of_value).or_else(of_reward).unwrap_or(chats);
+    let check = |what: &str, trained: Option<TextFormat>, base: Option<&str>| {
+        if let Some(trained) = trained.filter(|trained| *trained != format) {
+            eprintln!(
+                "warning: {what} was trained on {trained} text and reads {format} text: it means less there"
+            );
         }
-        if let Some(value) = guidance.value {
-            check("the value head", value.text_format, value.base.as_deref());
+        if base.is_none() {
+            eprintln!("warning: {what} does not say which model it was trained on");
         }
-        format
+    };
+    if let Some(Reward::Head(head)) = guidance.reward {
+        check("the reward", Some(head.text_format), head.base.as_deref());
     }
+    if let Some(value) = guidance.value {
+        check("the value head", value.text_format, value.base.as_deref());
+    }
+    format
+}
+
+/// Has Ctrl-C end the run in order, and a second one end it at once.
+pub(crate) fn watch_for_ctrl_c() -> Result<()> {
+    ctrlc::set_handler(|| {
+        if INTERRUPTED.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+    })
+    .context("cannot watch for Ctrl-C")
 }
 
 /// All that answers have in common.
@@ -376,7 +389,7 @@ fn interrupted(done: usize, all: usize, out: Option<&Path>) -> anyhow::Error {
 
 /// Ctrl-C, as an error: what is open is closed on the way out.
 #[derive(Debug)]
-pub(crate) struct Interrupted(String);
+pub(crate) struct Interrupted(pub(crate) String);
 
 impl std::fmt::Display for Interrupted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -9,6 +9,7 @@ mod models;
 mod output;
 mod prompts;
 mod record;
+mod rollout;
 mod rows;
 mod sampling;
 mod score;
@@ -34,6 +35,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Generate(Box<generate::Generate>),
+    Rollout(Box<rollout::Rollout>),
     Score(score::Score),
     Train(train::Train),
     Shape(shape::Shape),
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let result = match Cli::parse().command {
         Command::Generate(generate) => generate.run(),
+        Command::Rollout(rollout) => rollout.run(),
         Command::Score(score) => score.run(),
         Command::Train(train) => train.run(),
         Command::Shape(shape) => shape.run(),

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use sha2::{Digest, Sha256};
 use stackelberg_engine::reward::ValueHead;
 use stackelberg_engine::source::{self, Progress};
-use stackelberg_engine::{Checkpoint, Dtype, Reward};
+use stackelberg_engine::{Checkpoint, Dtype, Reward, fingerprint};
 
 /// The policy.
 #[derive(Args)]
@@ -74,6 +75,18 @@ impl ModelArgs {
         head.fits(policy)?;
         Ok(head)
     }
+}
+
+/// Tells a reward from any other: a head by its file's SHA-256, a model by its fingerprint.
+pub(crate) fn reward_hash(name: &str) -> Result<String> {
+    if let Some(builtin) = BUILTIN.iter().find(|b| b.name == name) {
+        return Ok(Sha256::digest(builtin.bytes).iter().map(|byte| format!("{byte:02x}")).collect());
+    }
+    let path = fetch(name)?;
+    if path.is_dir() {
+        return Ok(fingerprint(&path)?);
+    }
+    source::sha256_file(&path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 /// A head that is part of the program.

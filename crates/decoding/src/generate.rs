@@ -166,58 +166,84 @@ pub fn generate_all<'a>(
         (method, None, _) => return Err(Error::NoReward(method.name())),
     }
     let samples = if settings.method.chooses_answers() { settings.samples } else { 1 };
-    let run = Run { policy, reward, value, jobs, settings, samples };
     // A head reads the hidden state that the last token leaves.
     let read_last = settings.method != Method::Args && matches!(reward, Some(Reward::Head(_)));
-    if settings.beams > 1 {
-        return run.search(watch);
+    let run = Run { policy, reward, value, jobs, settings, samples, read_last, keep_hidden: false };
+    let mut answers = Answers { run: &run, watch, steps: HashMap::new() };
+    if settings.beams > 1 { run.search(&mut answers) } else { run.write(at_once, &mut answers) }
+}
+
+/// Takes in the answers of a run, of which each prompt gets one.
+struct Answers<'a> {
+    run: &'a Run<'a>,
+    watch: &'a mut dyn Watch,
+    /// Of the answers under way, by prompt and sample, where it is not known yet which one it will be.
+    steps: HashMap<(usize, usize), Steps>,
+}
+
+impl Desk for Answers<'_> {
+    fn step(&mut self, text: &Text<'_>, step: &Step, new: &str) {
+        if self.run.samples == 1 {
+            return self.watch.step(text.job, text.steps - 1, step, new);
+        }
+        let steps = self.steps.entry((text.job, text.sample)).or_default();
+        steps.push((step.clone(), new.to_owned()));
     }
-    let mut waiting = (0..jobs.len()).flat_map(|job| (0..samples).map(move |sample| (job, sample)));
-    let mut groups: HashMap<usize, Group<'_>> = HashMap::new();
-    let mut texts: Vec<Text<'_>> = Vec::new();
-    loop {
-        for (job, sample) in waiting.by_ref().take(at_once.max(1) - texts.len()) {
-            let text = run.start(job, sample, groups.entry(job).or_default());
-            texts.push(text.map_err(|error| error.of(jobs[job].id))?);
-        }
-        if texts.is_empty() {
-            return Ok(());
-        }
-        if watch.stop() {
-            return Err(Error::Stopped);
-        }
-        let began = Instant::now();
-        advance(&policy.model, &mut texts, settings, read_last, &mut |text, step, new| {
-            if samples == 1 {
-                return watch.step(text.job, text.steps - 1, step, new);
+
+    /// Scores the answers to a prompt and hands one over.
+    fn done(&mut self, job: usize, texts: Vec<Text<'_>>) -> Result<()> {
+        let (run, began) = (self.run, Instant::now());
+        let rewards = run.rewards(job, &texts)?;
+        let (scoring, calls) = (began.elapsed(), texts.len());
+        let index = run.choose(job, &rewards)?;
+        let elapsed = texts.iter().map(|text| text.elapsed).sum::<Duration>() + scoring;
+        for text in texts {
+            let steps = self.steps.remove(&(job, text.sample)).unwrap_or_default();
+            if text.sample != index {
+                continue;
             }
-            // Which answer it will be is not known yet.
-            let group = groups.entry(text.job).or_default();
-            group.steps.entry(text.sample).or_default().push((step.clone(), new.to_owned()));
-        })?;
-        let share = began.elapsed() / texts.len() as u32;
-        texts.iter_mut().for_each(|text| text.elapsed += share);
-        for text in texts.extract_if(.., |text| text.answer.finish.is_some()) {
-            let (job, id) = (text.job, text.id);
-            let group = groups.entry(job).or_default();
-            group.finished.push(text);
-            if group.finished.len() == samples {
-                let group = groups.remove(&job).unwrap_or_default();
-                run.finish(job, group, watch).map_err(|error| error.of(id))?;
+            for (number, (step, new)) in steps.iter().enumerate() {
+                self.watch.step(job, number, step, new);
             }
+            let mut answer = text.finish(rewards.get(index).copied());
+            if run.settings.method.chooses_answers() {
+                (answer.reward_calls, answer.elapsed) = (calls, elapsed);
+            }
+            self.watch.done(job, answer);
         }
+        Ok(())
+    }
+
+    fn stop(&self) -> bool {
+        self.watch.stop()
     }
 }
 
+/// Where texts report while they are written.
+pub(crate) trait Desk {
+    /// A step was decided; `new` is what it adds to the answer for certain.
+    fn step(&mut self, text: &Text<'_>, step: &Step, new: &str);
+
+    /// All answers to a prompt are finished; here they are, in order.
+    fn done(&mut self, job: usize, texts: Vec<Text<'_>>) -> Result<()>;
+
+    /// Whether to stop here and now.
+    fn stop(&self) -> bool;
+}
+
 /// What all texts of a run have in common.
-struct Run<'a> {
-    policy: &'a Checkpoint,
-    reward: Option<&'a Reward>,
-    value: Option<&'a ValueHead>,
-    jobs: &'a [Job<'a>],
-    settings: &'a Settings,
+pub(crate) struct Run<'a> {
+    pub(crate) policy: &'a Checkpoint,
+    pub(crate) reward: Option<&'a Reward>,
+    pub(crate) value: Option<&'a ValueHead>,
+    pub(crate) jobs: &'a [Job<'a>],
+    pub(crate) settings: &'a Settings,
     /// Answers to each prompt.
-    samples: usize,
+    pub(crate) samples: usize,
+    /// Whether the last token of an answer is read too.
+    pub(crate) read_last: bool,
+    /// Whether texts keep the hidden states of their answers.
+    pub(crate) keep_hidden: bool,
 }
 
 /// The answers to one prompt.
@@ -226,21 +252,62 @@ struct Group<'a> {
     /// The prompt, read; until the last answer has begun.
     prompt: Option<(Prefix, Tensor)>,
     finished: Vec<Text<'a>>,
-    steps: HashMap<usize, Steps>,
 }
 
 impl<'a> Run<'a> {
+    /// Writes all answers, `at_once` sharing each pass over the weights.
+    pub(crate) fn write(&self, at_once: usize, desk: &mut dyn Desk) -> Result<()> {
+        let (model, samples) = (&self.policy.model, self.samples);
+        let mut waiting =
+            (0..self.jobs.len()).flat_map(|job| (0..samples).map(move |sample| (job, sample)));
+        let mut groups: HashMap<usize, Group<'_>> = HashMap::new();
+        let mut texts: Vec<Text<'_>> = Vec::new();
+        loop {
+            for (job, sample) in waiting.by_ref().take(at_once.max(1) - texts.len()) {
+                let text = self.start(job, sample, groups.entry(job).or_default());
+                texts.push(text.map_err(|error| error.of(self.jobs[job].id))?);
+            }
+            if texts.is_empty() {
+                return Ok(());
+            }
+            if desk.stop() {
+                return Err(Error::Stopped);
+            }
+            let began = Instant::now();
+            let said = &mut |text: &Text<'_>, step: &Step, new: &str| desk.step(text, step, new);
+            advance(model, &mut texts, self.settings, self.read_last, said)?;
+            if self.keep_hidden {
+                texts.iter_mut().try_for_each(|text| text.keep_hidden(self.jobs[text.job].prompt))?;
+            }
+            let share = began.elapsed() / texts.len() as u32;
+            texts.iter_mut().for_each(|text| text.elapsed += share);
+            for text in texts.extract_if(.., |text| text.answer.finish.is_some()) {
+                let (job, id) = (text.job, text.id);
+                let group = groups.entry(job).or_default();
+                group.finished.push(text);
+                if group.finished.len() == samples {
+                    let mut texts = groups.remove(&job).unwrap_or_default().finished;
+                    texts.sort_by_key(|text| text.sample);
+                    desk.done(job, texts).map_err(|error| error.of(id))?;
+                }
+            }
+        }
+    }
+
+    /// Most tokens of an answer: one that reaches the end of the context ends there.
+    pub(crate) fn room(&self, job: usize) -> Result<usize> {
+        let (prompt, model) = (self.jobs[job].prompt.len(), &self.policy.model);
+        let context = model.context().min(self.reward.map_or(usize::MAX, |r| r.context(model)));
+        if prompt >= context {
+            return Err(stackelberg_engine::Error::Context { tokens: prompt + 1, context }.into());
+        }
+        Ok(self.settings.max_new_tokens.min(context - prompt))
+    }
+
     /// Begins an answer.
     fn start(&self, job: usize, sample: usize, group: &mut Group<'a>) -> Result<Text<'a>> {
         let Job { id, prompt } = self.jobs[job];
-        let model = &self.policy.model;
-        let context = model.context().min(self.reward.map_or(usize::MAX, |r| r.context(model)));
-        if prompt.len() >= context {
-            let tokens = prompt.len() + 1;
-            return Err(stackelberg_engine::Error::Context { tokens, context }.into());
-        }
-        // An answer that reaches the end of the context ends there.
-        let most = self.settings.max_new_tokens.min(context - prompt.len());
+        let (model, most) = (&self.policy.model, self.room(job)?);
         let began = Instant::now();
         let read = match group.prompt.take() {
             Some(read) => read,
@@ -269,39 +336,19 @@ impl<'a> Run<'a> {
     }
 
     /// Answers prompt by prompt: the beams of each share the passes over the weights.
-    fn search(&self, watch: &mut dyn Watch) -> Result<()> {
+    fn search(&self, answers: &mut Answers<'_>) -> Result<()> {
         for (job, Job { id, .. }) in self.jobs.iter().enumerate() {
-            let mut group = Group::default();
-            let text = self.start(job, 0, &mut group).map_err(|error| error.of(id))?;
-            let began = Instant::now();
-            let found = beam::search(&self.policy.model, text, self.settings, &|| watch.stop());
-            let (mut text, steps) = found.map_err(|error| error.of(id))?;
-            text.elapsed += began.elapsed();
-            group.finished.push(text);
-            group.steps.insert(0, steps);
-            self.finish(job, group, watch).map_err(|error| error.of(id))?;
+            let mut answer = || {
+                let text = self.start(job, 0, &mut Group::default())?;
+                let began = Instant::now();
+                let (mut text, steps) =
+                    beam::search(&self.policy.model, text, self.settings, &|| answers.watch.stop())?;
+                text.elapsed += began.elapsed();
+                answers.steps.insert((job, 0), steps);
+                answers.done(job, vec![text])
+            };
+            answer().map_err(|error| error.of(id))?;
         }
-        Ok(())
-    }
-
-    /// Scores the answers to a prompt and hands one over.
-    fn finish(&self, job: usize, mut group: Group<'a>, watch: &mut dyn Watch) -> Result<()> {
-        group.finished.sort_by_key(|text| text.sample);
-        let began = Instant::now();
-        let rewards = self.rewards(job, &group.finished)?;
-        let (scoring, calls) = (began.elapsed(), group.finished.len());
-        let index = self.choose(job, &rewards)?;
-        let texts = std::mem::take(&mut group.finished);
-        let elapsed = texts.iter().map(|text| text.elapsed).sum::<Duration>() + scoring;
-        let Some(text) = texts.into_iter().nth(index) else { return Ok(()) };
-        for (number, (step, new)) in group.steps.remove(&index).unwrap_or_default().iter().enumerate() {
-            watch.step(job, number, step, new);
-        }
-        let mut answer = text.finish(rewards.get(index).copied());
-        if self.settings.method.chooses_answers() {
-            (answer.reward_calls, answer.elapsed) = (calls, elapsed);
-        }
-        watch.done(job, answer);
         Ok(())
     }
 
@@ -323,21 +370,24 @@ impl<'a> Run<'a> {
 
     /// Rewards of finished answers to one prompt; none without a reward. What a step has seen is not
     /// asked again.
-    fn rewards(&self, job: usize, texts: &[Text<'_>]) -> Result<Vec<f64>> {
+    pub(crate) fn rewards(&self, job: usize, texts: &[Text<'_>]) -> Result<Vec<f64>> {
         let (Some(reward), Job { prompt, .. }) = (self.reward, self.jobs[job]) else {
             return Ok(Vec::new());
         };
         let mut rewards = Vec::with_capacity(texts.len());
         let mut unknown = Vec::new();
         for (i, text) in texts.iter().enumerate() {
-            rewards.push(match (text.known_reward(), reward) {
-                (Some(known), _) => known,
-                (None, Reward::Head(head)) if text.is_read(prompt) => head.score(&text.hidden)?[0],
-                _ => {
-                    unknown.push(i);
-                    f64::NAN
+            let seen = match reward {
+                Reward::Head(head) => {
+                    text.last_hidden(prompt)?.map(|hidden| head.score(&hidden)).transpose()?
                 }
-            });
+                Reward::Model(_) => None,
+            };
+            let known = text.known_reward().or(seen.map(|seen| seen[0]));
+            rewards.push(known.unwrap_or_else(|| {
+                unknown.push(i);
+                f64::NAN
+            }));
         }
         if !unknown.is_empty() {
             let answers: Vec<&[u32]> = unknown.iter().map(|&i| &texts[i].answer.tokens[..]).collect();

@@ -6,7 +6,8 @@ Guided decoding: the base policy proposes candidates, a reward scores them, the 
 [`generate`] writes one answer under [`Settings`]: a [`Method`], a shaping rule with its settings, how to
 sample and when to stop. [`Guidance`] is what scores: a reward, and for controlled decoding a value head.
 [`generate_all`] writes many, several at once, each the same as it would be alone.
-[`Step`] is what happened in one step; a [`Watch`] sees each as it is decided.
+[`Step`] is what happened in one step; a [`Watch`] sees each as it is decided. [`rollout`] writes many
+answers of the base policy to each prompt and keeps all of them, with their hidden states.
 
 ```no_run
 use stackelberg_decoding::{Method, Settings, generate};
@@ -29,6 +30,7 @@ println!("{} ({:?})", answer.text, answer.reward);
 mod beam;
 mod error;
 mod generate;
+mod rollout;
 mod sample;
 mod settings;
 mod step;
@@ -36,6 +38,7 @@ mod text;
 
 pub use error::{Error, Result};
 pub use generate::{AT_ONCE, Finish, Generation, Guidance, Job, Watch, generate, generate_all};
+pub use rollout::{Rollouts, Sample, rollout};
 pub use sample::Randomness;
 pub use settings::{Method, Sampling, Settings};
 pub use step::Step;

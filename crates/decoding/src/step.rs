@@ -15,7 +15,6 @@ use stackelberg_engine::{Branches, Model, Tensor, kernel};
 use stackelberg_shaping::{KlBudget, Samples, Shaped, Shaping, argmax, fuse};
 
 use crate::error::{Error, Result};
-use crate::generate::Finish;
 use crate::sample;
 use crate::settings::{Method, Settings};
 use crate::text::Text;
@@ -49,7 +48,7 @@ pub struct Step {
 }
 
 /// Adds one token to every text. `said` hears of each step and what it adds to the answer for certain. The
-/// last token of an answer of full length is only read if `read_last`: nothing comes after it.
+/// last token of an answer is only read if `read_last`: nothing comes after it.
 pub(crate) fn advance(
     model: &Model,
     texts: &mut [Text<'_>],
@@ -65,10 +64,9 @@ pub(crate) fn advance(
         let reward = step.rewards.as_ref().zip(seen.index()).map(|(rewards, index)| rewards[index]);
         let new = text.take(&step, reward)?;
         said(text, &step, &new);
-        let goes_on = match text.answer.finish {
-            None => true,
-            Some(finish) => read_last && finish == Finish::Length,
-        };
+        // A token that ended the answer without being part of it is never read.
+        let is_last = text.answer.tokens.len() == text.steps;
+        let goes_on = text.answer.finish.is_none() || read_last && is_last;
         if goes_on && !seen.commit(text, step.chosen)? {
             unread.push((text, step.chosen));
         }

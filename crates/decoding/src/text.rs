@@ -21,6 +21,8 @@ pub(crate) struct Text<'a> {
     pub(crate) prefix: Prefix,
     /// Hidden state of the last token read, `[1, d]`.
     pub(crate) hidden: Tensor,
+    /// Hidden states of the answer's tokens read so far, `[tokens, d]`, where they are kept.
+    pub(crate) kept: Vec<f32>,
     pub(crate) guide: Option<Guide<'a>>,
     pub(crate) randomness: Randomness,
     pub(crate) answer: Answer<'a>,
@@ -49,6 +51,7 @@ impl<'a> Text<'a> {
             sample,
             prefix,
             hidden,
+            kept: Vec::new(),
             guide,
             randomness,
             answer,
@@ -73,6 +76,16 @@ impl<'a> Text<'a> {
         self.answer.push(step.chosen)
     }
 
+    /// Keeps the hidden state of the token just read, if one was.
+    pub(crate) fn keep_hidden(&mut self, prompt: &[u32]) -> Result<()> {
+        let row = self.hidden.flatten_all().and_then(|row| row.to_vec1::<f32>());
+        let row = row.map_err(stackelberg_engine::Error::from)?;
+        if self.prefix.len() > prompt.len() + self.kept.len() / row.len() {
+            self.kept.extend(row);
+        }
+        Ok(())
+    }
+
     /// The reward of the finished answer, if a step asked for it. A value is none.
     pub(crate) fn known_reward(&self) -> Option<f64> {
         if let Some(Guide::Value(_)) = self.guide {
@@ -82,9 +95,17 @@ impl<'a> Text<'a> {
         self.rewards.get(last).copied().flatten()
     }
 
-    /// Whether the last token read is the answer's last.
-    pub(crate) fn is_read(&self, prompt: &[u32]) -> bool {
-        self.prefix.len() == prompt.len() + self.answer.tokens.len()
+    /// Hidden state of the text's last token, `[1, d]`, if it is known: it is not, where that token was not
+    /// read, or others were read behind it that ended the answer and are no part of it.
+    pub(crate) fn last_hidden(&self, prompt: &[u32]) -> Result<Option<Tensor>> {
+        let tokens = self.answer.tokens.len();
+        if self.prefix.len() == prompt.len() + tokens {
+            return Ok(Some(self.hidden.clone()));
+        }
+        let (width, device) = (self.hidden.elem_count(), self.hidden.device());
+        let row = tokens.checked_sub(1).and_then(|last| self.kept.get(last * width..tokens * width));
+        let row = row.map(|row| Tensor::from_slice(row, (1, width), device)).transpose();
+        Ok(row.map_err(stackelberg_engine::Error::from)?)
     }
 
     pub(crate) fn finish(self, reward: Option<f64>) -> Generation {

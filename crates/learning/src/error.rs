@@ -10,6 +10,58 @@ pub enum Error {
     #[error(transparent)]
     Engine(#[from] stackelberg_engine::Error),
 
+    /// Decoding failed.
+    #[error(transparent)]
+    Decoding(#[from] stackelberg_decoding::Error),
+
+    /// A dataset of rollouts that is not what it should be.
+    #[error("{file}: {problem}")]
+    Dataset {
+        /// The folder or a file in it.
+        file: String,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+
+    /// A shard of a dataset of rollouts that is not whole, or not of this dataset.
+    #[error("{file}: {problem}: delete it and run the same command again, which writes it anew")]
+    Shard {
+        /// The shard's file.
+        file: String,
+        /// What is wrong.
+        problem: String,
+    },
+
+    /// A dataset of rollouts that was begun with other settings.
+    #[error(
+        "{folder}: begun with {field} {was}, this run has {is}: use the same settings or another folder"
+    )]
+    OtherSettings {
+        /// The dataset's folder.
+        folder: String,
+        /// The first setting that differs.
+        field: String,
+        /// Its value in the manifest.
+        was: String,
+        /// Its value now.
+        is: String,
+    },
+
+    /// A dataset of rollouts of which shards are missing.
+    #[error(
+        "{folder}: {missing} of {shards} shards are not there yet, the first is number {first}: run the same command again"
+    )]
+    Unfinished {
+        /// The dataset's folder.
+        folder: String,
+        /// How many are missing.
+        missing: usize,
+        /// How many there are in all.
+        shards: usize,
+        /// The first that is missing, from 0.
+        first: usize,
+    },
+
     /// A file that cannot be opened, read or unpacked.
     #[error("cannot read {file}: {source}")]
     Read {

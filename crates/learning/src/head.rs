@@ -2,15 +2,14 @@
 //! every time.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
 use stackelberg_engine::reward::TextFormat;
-use tempfile::NamedTempFile;
 
 use crate::error::Error;
 use crate::fit::Fit;
+use crate::whole::{replace, staged};
 
 /// A linear reward head: `reward(h) = (weight·h + bias - reward_mean) / reward_std`.
 #[derive(Debug, Clone, PartialEq)]
@@ -137,32 +136,4 @@ impl Head {
         }
         Ok(())
     }
-}
-
-/// A finished file next to `path`, not yet under its name.
-fn staged(path: &Path, bytes: &[u8]) -> Result<NamedTempFile, Error> {
-    let folder = match path.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
-    let write = || -> io::Result<NamedTempFile> {
-        let mut builder = tempfile::Builder::new();
-        #[cfg(unix)]
-        {
-            // As any new file, less the umask; temporary files are private otherwise.
-            use std::os::unix::fs::PermissionsExt;
-            builder.permissions(std::fs::Permissions::from_mode(0o666));
-        }
-        let mut file = builder.prefix(".stackelberg-").tempfile_in(folder)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        Ok(file)
-    };
-    write().map_err(|source| Error::Write { file: path.display().to_string(), source })
-}
-
-fn replace(file: NamedTempFile, path: &Path) -> Result<(), Error> {
-    file.persist(path)
-        .map(drop)
-        .map_err(|e| Error::Write { file: path.display().to_string(), source: e.error })
 }

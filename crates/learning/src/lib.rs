@@ -13,6 +13,7 @@ features, one row of `d` numbers per text, from whoever has them.
   falls into two folds, and return a [`Fit`].
 - [`measure`] has the quality of scores on any other data, with standard errors.
 - [`Head`] and [`Card`] write the result: safetensors, and Markdown beside it.
+- [`rollouts`] collects many samples per prompt, with rewards and hidden states, in a folder of shards.
 
 ```
 use stackelberg_learning::{Card, Features, Head, Settings, TextFormat, fit, group_ids};
@@ -70,6 +71,8 @@ pub mod measure;
 mod pairs;
 mod rated;
 mod ridge;
+pub mod rollouts;
+mod whole;
 
 pub use card::{Card, Source};
 pub use conversation::{Conversation, Message, Role, group_ids};

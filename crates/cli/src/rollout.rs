@@ -1,0 +1,391 @@
+//! `stackelberg rollout`: many samples per prompt, with rewards and hidden states.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
+use stackelberg_decoding::{Job, Rollouts, Sample, Sampling, Settings, rollout};
+use stackelberg_engine::reward::TextFormat;
+use stackelberg_engine::{Checkpoint, Reward};
+use stackelberg_learning::Error;
+use stackelberg_learning::rollouts::{
+    self, Dataset, Identity, Manifest, Part, Progress, Prompt, Prompts, collect,
+};
+
+use crate::generate::{INTERRUPTED, Interrupted, read_prompts, text_format, watch_for_ctrl_c};
+use crate::model::{ModelArgs, reward_hash};
+
+/// Draw many samples per prompt, with rewards and hidden states: what value heads are trained on.
+///
+/// Fills a folder with shards of some prompts each: Parquet for text, tokens and rewards, safetensors for
+/// hidden states. A run that was stopped goes on where it was; several machines can fill one folder.
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct Rollout {
+    #[command(subcommand)]
+    other: Option<Other>,
+
+    /// What to answer: a JSON array or JSON lines with prompt, instruction or messages; - is standard
+    /// input; mt-bench and realtoxicity are known sets.
+    #[arg(long, value_name = "FILE", required = true)]
+    prompts: Option<String>,
+
+    /// The folder to fill.
+    #[arg(long, value_name = "DIR", required = true)]
+    out: Option<PathBuf>,
+
+    /// What scores the samples: a built-in name (see `stackelberg models`), a head (.safetensors) or the
+    /// folder of a causal reward model.
+    #[arg(long, default_value = "harmless", value_name = "NAME")]
+    reward: String,
+
+    /// Score nothing.
+    #[arg(long, conflicts_with = "reward")]
+    no_reward: bool,
+
+    /// Leave out hidden states.
+    #[arg(long)]
+    no_hidden: bool,
+
+    /// Take the shards whose number leaves I when divided by N: machines 0/N to N-1/N fill one folder.
+    #[arg(long, value_name = "I/N", default_value = "0/1")]
+    shard: Part,
+
+    /// Prompts per shard: what a killed run loses at most.
+    #[arg(long, default_value_t = 16, value_name = "N")]
+    prompts_per_shard: usize,
+
+    /// Say what there is to do, how long it takes and how much disk it needs; write nothing.
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Texts written together: more is faster and takes more memory; the samples are the same.
+    #[arg(long, default_value_t = 40, value_name = "N")]
+    batch_size: usize,
+
+    /// A system message.
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+
+    /// How prompts are laid out: chat (the model's template) or raw. [default: what the reward was
+    /// trained on]
+    #[arg(long, value_name = "FORMAT")]
+    prompt_format: Option<TextFormat>,
+
+    #[command(flatten)]
+    drawing: Drawing,
+
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+#[derive(Subcommand)]
+enum Other {
+    Merge(Merge),
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Sampling")]
+struct Drawing {
+    /// Samples per prompt.
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    samples: usize,
+
+    /// Most new tokens.
+    #[arg(long, default_value_t = 128, value_name = "N")]
+    max_new_tokens: usize,
+
+    /// 0 is greedy: all samples of a prompt are the same.
+    #[arg(long, default_value_t = 0.7, allow_negative_numbers = true)]
+    temperature: f64,
+
+    /// Draw from the so many likeliest tokens only; 0 is all.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    top_k: usize,
+
+    /// Draw from the likeliest tokens that hold this mass only.
+    #[arg(long, default_value_t = 0.9, value_name = "P", allow_negative_numbers = true)]
+    top_p: f64,
+
+    /// Draw from tokens at least this likely only, relative to the likeliest.
+    #[arg(long, default_value_t = 0.0, value_name = "P", allow_negative_numbers = true)]
+    min_p: f64,
+
+    /// Everything random follows from this.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+
+    /// End a sample at this text and cut it off; may be given several times. [default: a line that begins
+    /// with Human: or User:]
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+}
+
+/// Where a new turn begins.
+const TURNS: [&str; 4] = ["\n\nHuman:", "\nHuman:", "\n\nUser:", "\nUser:"];
+
+/// Check a dataset of rollouts that several machines filled, and copy in what others hold.
+#[derive(Args)]
+struct Merge {
+    /// The dataset.
+    dataset: PathBuf,
+
+    /// Folders of the same run whose shards are copied into it.
+    #[arg(value_name = "FROM")]
+    from: Vec<PathBuf>,
+}
+
+impl Rollout {
+    pub(crate) fn run(&self) -> Result<()> {
+        match (&self.other, &self.prompts, &self.out) {
+            (Some(Other::Merge(merge)), ..) => merge.run(),
+            (None, Some(prompts), Some(out)) => self.collect(prompts, out),
+            (None, ..) => bail!("give --prompts and --out"),
+        }
+    }
+
+    fn collect(&self, prompts: &str, out: &Path) -> Result<()> {
+        if self.batch_size == 0 {
+            bail!("--batch-size is 0: at least one is needed");
+        }
+        let prompts = read_prompts(prompts)?;
+        let policy = self.model.load()?;
+        let reward = match self.no_reward {
+            true => None,
+            false => Some(self.model.reward(&self.reward, &policy)?),
+        };
+        let format = text_format(self.prompt_format, &policy, reward.as_ref().into());
+        let settings = self.settings();
+        settings.check(policy.model.config().vocabulary)?;
+        let lay_out = |(id, prompt): &(String, stackelberg_engine::Prompt)| -> Result<Prompt> {
+            let text = policy.lay_out(prompt, self.system.as_deref(), format)?;
+            let tokens = policy.tokens(&text, format)?;
+            Ok(Prompt { id: id.clone(), text, tokens })
+        };
+        let named = |prompt| lay_out(prompt).with_context(|| format!("prompt {}", prompt.0));
+        let prompts: Vec<Prompt> = prompts.iter().map(named).collect::<Result<_>>()?;
+        let manifest = self.manifest(
+            &policy,
+            &prompts,
+            rollouts::settings(&settings, format, self.system.as_deref()),
+        )?;
+        let run = Run {
+            policy: &policy,
+            reward: reward.as_ref(),
+            prompts: &prompts,
+            settings: &settings,
+            rollout: self,
+        };
+        if self.dry_run {
+            return run.estimate(out, &manifest);
+        }
+        run.fill(&Dataset::create(out, manifest)?)
+    }
+
+    fn settings(&self) -> Settings {
+        let drawing = &self.drawing;
+        let stop = match drawing.stop.is_empty() {
+            true => TURNS.map(str::to_owned).to_vec(),
+            false => drawing.stop.clone(),
+        };
+        Settings {
+            samples: drawing.samples,
+            max_new_tokens: drawing.max_new_tokens,
+            sampling: Sampling {
+                temperature: drawing.temperature,
+                top_k: drawing.top_k,
+                top_p: drawing.top_p,
+                min_p: drawing.min_p,
+                ..Sampling::default()
+            },
+            seed: drawing.seed,
+            stop,
+            ..Settings::default()
+        }
+    }
+
+    fn manifest(
+        &self,
+        policy: &Checkpoint,
+        prompts: &[Prompt],
+        mut settings: serde_json::Map<String, serde_json::Value>,
+    ) -> Result<Manifest> {
+        settings.insert("dtype".to_owned(), self.model.dtype.name().into());
+        let model = Identity { name: self.model.model.clone(), hash: policy.fingerprint.clone() };
+        let reward = match self.no_reward {
+            true => None,
+            false => Some(Identity { name: self.reward.clone(), hash: reward_hash(&self.reward)? }),
+        };
+        Ok(Manifest {
+            format: Manifest::FORMAT.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            model,
+            reward,
+            hidden: (!self.no_hidden).then_some(policy.model.config().hidden),
+            samples: Some(self.drawing.samples),
+            settings,
+            prompts_per_shard: self.prompts_per_shard,
+            prompts: Prompts::new(prompts.iter().map(|p| (p.id.as_str(), p.text.as_str()))),
+        })
+    }
+}
+
+/// A run over a part of the prompts.
+struct Run<'a> {
+    policy: &'a Checkpoint,
+    reward: Option<&'a Reward>,
+    prompts: &'a [Prompt],
+    settings: &'a Settings,
+    rollout: &'a Rollout,
+}
+
+impl Run<'_> {
+    fn fill(&self, dataset: &Dataset) -> Result<()> {
+        watch_for_ctrl_c()?;
+        let (part, manifest) = (self.rollout.shard, dataset.manifest());
+        let of_part = |shards: Vec<usize>| -> u64 {
+            let own = shards.into_iter().filter(|&shard| part.has(shard));
+            own.map(|shard| manifest.prompts_of(shard).len() as u64).sum()
+        };
+        let all = of_part((0..manifest.shards()).collect());
+        let style = ProgressStyle::with_template("{bar:40} {pos}/{len} prompts {msg} {eta} left")?;
+        let bar = ProgressBar::new(all).with_style(style);
+        bar.set_position(all - of_part(dataset.missing()));
+        bar.reset_eta();
+        let mut desk = Desk { bar: &bar, tokens: 0, began: Instant::now() };
+        let how = (part, self.rollout.batch_size);
+        let outcome =
+            collect(dataset, self.policy, self.reward, self.prompts, self.settings, how, &mut desk);
+        let (tokens, seconds) = (desk.tokens, desk.began.elapsed().as_secs_f64());
+        bar.finish_and_clear();
+        if let Err(Error::Decoding(stackelberg_decoding::Error::Stopped)) = outcome {
+            let (left, folder) = (of_part(dataset.missing()), dataset.folder().display());
+            let said = format!(
+                "interrupted after {} of {all} prompts; the same command goes on in {folder}",
+                all - left
+            );
+            return Err(Interrupted(said).into());
+        }
+        outcome?;
+        eprintln!("{all} prompts done: {tokens} tokens, {:.1} tokens/s", tokens as f64 / seconds);
+        if dataset.missing().is_empty() {
+            eprintln!("the dataset is complete: {}", dataset.folder().display());
+        } else {
+            let missing = dataset.missing().len();
+            eprintln!(
+                "{missing} shards are left to others; `stackelberg rollout merge` checks them all"
+            );
+        }
+        Ok(())
+    }
+
+    /// What there is to do: counts, time from a short run, disk.
+    fn estimate(&self, out: &Path, manifest: &Manifest) -> Result<()> {
+        let missing = match out.join("manifest.json").exists() {
+            true => Dataset::create(out, manifest.clone())?.missing(),
+            false => (0..manifest.shards()).collect(),
+        };
+        let part = self.rollout.shard;
+        let missing: Vec<usize> = missing.into_iter().filter(|&shard| part.has(shard)).collect();
+        let prompts: Vec<&Prompt> =
+            missing.iter().flat_map(|&shard| &self.prompts[manifest.prompts_of(shard)]).collect();
+        let samples = prompts.len() * self.settings.samples;
+        let tokens = samples * self.settings.max_new_tokens;
+        println!(
+            "{} prompts of {} to do, in {} shards",
+            prompts.len(),
+            self.prompts.len(),
+            missing.len()
+        );
+        println!("{samples} samples, at most {tokens} tokens");
+        let few = self.rollout.batch_size.div_ceil(self.settings.samples).min(prompts.len());
+        if few > 0 {
+            let rate = self.rate(&prompts[..few])?;
+            let time = HumanDuration(Duration::from_secs_f64(tokens as f64 / rate));
+            println!("at most about {time}, at {rate:.0} tokens/s");
+        }
+        // Texts are about four bytes a token and its number four more.
+        let bytes = 2 * manifest.hidden.unwrap_or(0) + 8;
+        println!("at most about {} on disk", HumanBytes((tokens * bytes) as u64));
+        Ok(())
+    }
+
+    /// Tokens per second, measured on the beginnings of some prompts' samples.
+    fn rate(&self, prompts: &[&Prompt]) -> Result<f64> {
+        let jobs: Vec<Job<'_>> = prompts.iter().map(|p| Job { id: &p.id, prompt: &p.tokens }).collect();
+        let settings =
+            Settings { max_new_tokens: self.settings.max_new_tokens.min(16), ..self.settings.clone() };
+        let (mut count, began) = (Count(0), Instant::now());
+        let (hidden, at_once) = (!self.rollout.no_hidden, self.rollout.batch_size);
+        rollout(self.policy, self.reward, &jobs, &settings, hidden, at_once, &mut count)?;
+        Ok(count.0 as f64 / began.elapsed().as_secs_f64())
+    }
+}
+
+/// Counts tokens.
+struct Count(usize);
+
+impl Rollouts for Count {
+    fn token(&mut self) {
+        self.0 += 1;
+    }
+
+    fn done(&mut self, _: usize, _: Vec<Sample>) {}
+}
+
+/// The bar, as tokens come in.
+struct Desk<'a> {
+    bar: &'a ProgressBar,
+    tokens: usize,
+    began: Instant,
+}
+
+impl Progress for Desk<'_> {
+    fn token(&mut self) {
+        self.tokens += 1;
+    }
+
+    fn prompt(&mut self) {
+        let rate = self.tokens as f64 / self.began.elapsed().as_secs_f64();
+        self.bar.set_message(format!("{rate:.1} tokens/s"));
+        self.bar.inc(1);
+    }
+
+    fn stop(&self) -> bool {
+        INTERRUPTED.load(Ordering::Relaxed)
+    }
+}
+
+impl Merge {
+    fn run(&self) -> Result<()> {
+        let dataset = match self.from.first() {
+            Some(first) if !self.dataset.join("manifest.json").exists() => {
+                Dataset::create(&self.dataset, Dataset::open(first)?.manifest().clone())?
+            }
+            _ => Dataset::open(&self.dataset)?,
+        };
+        for folder in &self.from {
+            let taken = dataset.take(&Dataset::open(folder)?)?;
+            println!("{taken} shards copied from {}", folder.display());
+        }
+        let style = ProgressStyle::with_template("checking {bar:40} {pos}/{len} {eta} left")?;
+        let bar = ProgressBar::new(dataset.manifest().shards() as u64).with_style(style);
+        let summary = dataset.check(&mut || bar.inc(1))?;
+        bar.finish_and_clear();
+        let rollouts::Summary { prompts, samples, tokens, finished, unfinished_prompts, .. } = summary;
+        println!("complete: {prompts} prompts, {samples} samples, {tokens} tokens");
+        println!("{finished} samples ended by themselves, {} were cut for length", samples - finished);
+        if let (sum, count @ 1..) = summary.rewards {
+            println!("mean reward {:+.4}", sum / count as f64);
+        }
+        if unfinished_prompts > 0 {
+            eprintln!(
+                "warning: {unfinished_prompts} prompts have no sample that ended by itself: a larger --max-new-tokens may help"
+            );
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,319 @@
+//! A dataset of rollouts as a folder: shards in, shards out.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::manifest::{Manifest, difference, hex};
+use super::{Hidden, Row, row};
+use crate::error::Error;
+use crate::whole;
+
+/// A dataset of rollouts.
+#[derive(Debug, Clone)]
+pub struct Dataset {
+    folder: PathBuf,
+    manifest: Manifest,
+}
+
+/// The rows of a shard, and where its hidden states are.
+#[derive(Debug)]
+pub struct Shard {
+    /// The shard's number.
+    pub number: usize,
+    /// Its samples, prompt by prompt in order.
+    pub rows: Vec<Row>,
+    rows_file: PathBuf,
+    /// The file, its length and its SHA-256.
+    hidden: Option<(PathBuf, u64, String)>,
+    width: usize,
+}
+
+/// What there is in a dataset.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Summary {
+    /// Prompts.
+    pub prompts: usize,
+    /// Samples.
+    pub samples: usize,
+    /// Tokens of all samples.
+    pub tokens: usize,
+    /// Samples that the model, or a stop text, ended.
+    pub finished: usize,
+    /// Prompts of which no sample was ended so.
+    pub unfinished_prompts: usize,
+    /// Sum of all rewards, and how many there are.
+    pub rewards: (f64, usize),
+}
+
+/// Keys of what a shard's rows say of the dataset.
+const MANIFEST: &str = "stackelberg.manifest";
+const NUMBER: &str = "stackelberg.shard";
+const HIDDEN_BYTES: &str = "stackelberg.hidden_bytes";
+const HIDDEN_HASH: &str = "stackelberg.hidden_sha256";
+
+impl Dataset {
+    /// Opens a dataset.
+    ///
+    /// # Errors
+    /// There is none, or its manifest is malformed or empty.
+    pub fn open(folder: &Path) -> Result<Self, Error> {
+        let path = folder.join("manifest.json");
+        if !path.is_file() {
+            let problem = "no dataset of rollouts: it has no manifest.json".to_owned();
+            return Err(Error::Dataset { file: folder.display().to_string(), problem });
+        }
+        Ok(Self { folder: folder.to_owned(), manifest: Manifest::read(&path)? })
+    }
+
+    /// Begins a dataset, or opens one that was begun with the same manifest.
+    ///
+    /// # Errors
+    /// A dataset with another manifest is there; the folder cannot be written.
+    pub fn create(folder: &Path, manifest: Manifest) -> Result<Self, Error> {
+        let path = folder.join("manifest.json");
+        manifest.check(&path.display().to_string())?;
+        let failed = |source| Error::Write { file: folder.display().to_string(), source };
+        fs::create_dir_all(folder).map_err(failed)?;
+        if !path.exists() {
+            let mut bytes = serde_json::to_vec_pretty(&manifest)
+                .map_err(|source| failed(io::Error::from(source)))?;
+            bytes.push(b'\n');
+            whole::write_new(&path, &bytes)?;
+        }
+        let there = Self::open(folder)?;
+        there.same(&manifest.summary(), &folder.display().to_string())?;
+        Ok(there)
+    }
+
+    /// The manifest.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Checks a summary of the manifest found elsewhere.
+    fn same(&self, summary: &Value, place: &str) -> Result<(), Error> {
+        match difference(&self.manifest.summary(), summary) {
+            None => Ok(()),
+            Some((field, was, is)) => {
+                let (was, is) = (was.to_string(), is.to_string());
+                Err(Error::OtherSettings { folder: place.to_owned(), field, was, is })
+            }
+        }
+    }
+
+    fn rows_file(&self, shard: usize) -> PathBuf {
+        self.folder.join(format!("rollouts-{shard:05}.parquet"))
+    }
+
+    fn hidden_file(&self, shard: usize) -> PathBuf {
+        self.folder.join(format!("hidden-{shard:05}.safetensors"))
+    }
+
+    /// The shards that are not there yet.
+    pub fn missing(&self) -> Vec<usize> {
+        (0..self.manifest.shards()).filter(|&shard| !self.is_there(shard)).collect()
+    }
+
+    fn is_there(&self, shard: usize) -> bool {
+        let hidden = self.manifest.hidden.is_none() || self.hidden_file(shard).is_file();
+        hidden && self.rows_file(shard).is_file()
+    }
+
+    /// All shards, one after the other.
+    pub fn iter(&self) -> impl Iterator<Item = Result<Shard, Error>> {
+        (0..self.manifest.shards()).map(|shard| self.read(shard))
+    }
+
+    /// Reads the rows of a shard.
+    ///
+    /// # Errors
+    /// The shard is missing, cut short or of another dataset, or does not hold the samples that it should.
+    pub fn read(&self, shard: usize) -> Result<Shard, Error> {
+        if !self.is_there(shard) {
+            let missing = self.missing();
+            let first = missing.first().copied().unwrap_or(shard);
+            let (folder, shards) = (self.folder.display().to_string(), self.manifest.shards());
+            return Err(Error::Unfinished { folder, missing: missing.len(), shards, first });
+        }
+        let path = self.rows_file(shard);
+        let wrong = |problem: String| Error::Shard { file: path.display().to_string(), problem };
+        let (rows, notes) = row::read(&path)?;
+        let note = |key: &str| {
+            let found = notes.iter().find(|note| note.key == key).and_then(|note| note.value.as_deref());
+            found.ok_or_else(|| wrong(format!("its metadata lack {key}")))
+        };
+        let summary: Value = serde_json::from_str(note(MANIFEST)?).unwrap_or_default();
+        if let Some((field, was, is)) = difference(&summary, &self.manifest.summary()) {
+            return Err(wrong(format!("of another dataset: {field} is {was}, the manifest has {is}")));
+        }
+        if note(NUMBER)? != shard.to_string() {
+            return Err(wrong(format!("it is shard {} under another name", note(NUMBER)?)));
+        }
+        self.check_rows(shard, &rows).map_err(wrong)?;
+        let hidden = match self.manifest.hidden {
+            None => None,
+            Some(_) => {
+                let path = self.hidden_file(shard);
+                let bytes = note(HIDDEN_BYTES)?.parse().unwrap_or_default();
+                Some((path, bytes, note(HIDDEN_HASH)?.to_owned()))
+            }
+        };
+        let width = self.manifest.hidden.unwrap_or_default();
+        let shard = Shard { number: shard, rows, rows_file: path.clone(), hidden, width };
+        shard.check_length()?;
+        Ok(shard)
+    }
+
+    /// Whether the rows are those of the shard's prompts, in order and complete.
+    fn check_rows(&self, shard: usize, rows: &[Row]) -> Result<(), String> {
+        let mut groups = rows.chunk_by(|a, b| a.prompt_id == b.prompt_id);
+        for prompt in self.manifest.prompts_of(shard) {
+            let id = &self.manifest.prompts.ids[prompt];
+            let group = groups.next().unwrap_or_default();
+            if group.first().is_none_or(|row| row.prompt_id != *id) {
+                return Err(format!("prompt '{id}' has no sample where it should"));
+            }
+            if self.manifest.samples.is_some_and(|samples| samples != group.len()) {
+                let (found, samples) = (group.len(), self.manifest.samples.unwrap_or_default());
+                return Err(format!("prompt '{id}' has {found} samples, not {samples}"));
+            }
+            if let Some((i, row)) = (0..).zip(group).find(|(i, row)| row.sample != *i) {
+                return Err(format!("prompt '{id}' has sample {} where {i} should be", row.sample));
+            }
+            let scored = self.manifest.reward.is_some();
+            if let Some(row) = group.iter().find(|row| row.reward.is_some() != scored) {
+                let has = if scored { "no reward" } else { "a reward that the manifest does not name" };
+                return Err(format!("sample {} of prompt '{id}' has {has}", row.sample));
+            }
+        }
+        match groups.next() {
+            None => Ok(()),
+            Some(more) => Err(format!("prompt '{}' should not be in it", more[0].prompt_id)),
+        }
+    }
+
+    /// Writes a shard, whole: hidden states first, if the dataset has them.
+    ///
+    /// # Errors
+    /// The rows are not the shard's; a file cannot be written.
+    pub fn write(&self, shard: usize, rows: &[Row], hidden: &Hidden) -> Result<(), Error> {
+        let path = self.rows_file(shard);
+        let file = path.display().to_string();
+        let wrong = |problem| Error::Dataset { file: file.clone(), problem };
+        self.check_rows(shard, rows).map_err(wrong)?;
+        let other = |e: &dyn std::fmt::Display| io::Error::other(e.to_string());
+        let failed = |source| Error::Write { file: file.clone(), source };
+        let mut notes =
+            vec![(MANIFEST, self.manifest.summary().to_string()), (NUMBER, shard.to_string())];
+        if self.manifest.hidden.is_some() {
+            let hidden_file = self.hidden_file(shard);
+            let bytes = hidden.to_bytes().map_err(|e| failed(other(&e)))?;
+            whole::sweep(&hidden_file)?;
+            whole::write(&hidden_file, &bytes)?;
+            notes.push((HIDDEN_BYTES, bytes.len().to_string()));
+            notes.push((HIDDEN_HASH, hex(Sha256::new_with_prefix(&bytes))));
+        }
+        let bytes = row::to_bytes(rows, &notes).map_err(|e| failed(other(&e)))?;
+        whole::sweep(&path)?;
+        whole::write(&path, &bytes)
+    }
+
+    /// Copies in the shards of another folder that are missing here; how many they were.
+    ///
+    /// # Errors
+    /// The other has another manifest or a broken shard; a file cannot be written.
+    pub fn take(&self, other: &Self) -> Result<usize, Error> {
+        self.same(&other.manifest.summary(), &other.folder.display().to_string())?;
+        let missing = self.missing().into_iter().filter(|&shard| other.is_there(shard));
+        let mut taken = 0;
+        for shard in missing {
+            let from = other.read(shard)?;
+            from.check_hash()?;
+            let copy = |from: &Path, to: &Path| {
+                let file = from.display().to_string();
+                let bytes = fs::read(from).map_err(|source| Error::Read { file, source })?;
+                whole::write(to, &bytes)
+            };
+            if let Some((path, ..)) = &from.hidden {
+                copy(path, &self.hidden_file(shard))?;
+            }
+            copy(&from.rows_file, &self.rows_file(shard))?;
+            taken += 1;
+        }
+        Ok(taken)
+    }
+
+    /// Reads everything, and says what there is. `progress` hears of every shard.
+    ///
+    /// # Errors
+    /// A shard is missing or broken.
+    pub fn check(&self, progress: &mut dyn FnMut()) -> Result<Summary, Error> {
+        let mut summary = Summary { prompts: self.manifest.prompts.ids.len(), ..Summary::default() };
+        for shard in self.iter() {
+            let shard = shard?;
+            shard.check_hash()?;
+            if self.manifest.hidden.is_some() {
+                shard.hidden()?;
+            }
+            let stopped = |row: &&Row| row.finish_reason != "length";
+            summary.samples += shard.rows.len();
+            summary.tokens += shard.rows.iter().map(|row| row.tokens.len()).sum::<usize>();
+            summary.finished += shard.rows.iter().filter(stopped).count();
+            let prompts = shard.rows.chunk_by(|a, b| a.prompt_id == b.prompt_id);
+            summary.unfinished_prompts += prompts.filter(|p| !p.iter().any(|r| stopped(&r))).count();
+            for reward in shard.rows.iter().filter_map(|row| row.reward) {
+                summary.rewards.0 += reward;
+                summary.rewards.1 += 1;
+            }
+            progress();
+        }
+        Ok(summary)
+    }
+}
+
+impl Shard {
+    /// The hidden states of its samples.
+    ///
+    /// # Errors
+    /// The dataset has none, or the file is not whole or not that of these rows.
+    pub fn hidden(&self) -> Result<Hidden, Error> {
+        let Some((path, ..)) = &self.hidden else {
+            let problem = "the dataset has no hidden states: roll out without --no-hidden".to_owned();
+            return Err(Error::Dataset { file: self.rows_file.display().to_string(), problem });
+        };
+        Hidden::read(path, &self.rows, self.width)
+    }
+
+    /// Whether the file of hidden states is as long as it was.
+    fn check_length(&self) -> Result<(), Error> {
+        let Some((path, bytes, _)) = &self.hidden else { return Ok(()) };
+        let file = path.display().to_string();
+        let about = fs::metadata(path).map_err(|source| Error::Read { file: file.clone(), source })?;
+        if about.len() == *bytes {
+            return Ok(());
+        }
+        let problem = format!("it has {} bytes of {bytes}", about.len());
+        Err(Error::Shard { file, problem })
+    }
+
+    /// Whether the file of hidden states is what it was.
+    fn check_hash(&self) -> Result<(), Error> {
+        let Some((path, _, hash)) = &self.hidden else { return Ok(()) };
+        let file = path.display().to_string();
+        let found = stackelberg_engine::source::sha256_file(path)
+            .map_err(|source| Error::Read { file: file.clone(), source })?;
+        if found == *hash {
+            return Ok(());
+        }
+        Err(Error::Shard { file, problem: "its content has changed since it was written".to_owned() })
+    }
+}

@@ -1,0 +1,170 @@
+//! Samples as rows, to Parquet and back.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use parquet::basic::Compression;
+use parquet::data_type::{ByteArray, ByteArrayType, DataType, DoubleType, Int32Type, Int64Type};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::WriterProperties;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
+use parquet::record::{Field, Row as Record};
+use parquet::schema::parser::parse_message_type;
+use parquet::schema::types::Type;
+
+use crate::error::Error;
+
+/// One sample.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// The prompt's name.
+    pub prompt_id: String,
+    /// Which of the prompt's samples it is, from 0.
+    pub sample: u32,
+    /// The prompt as the model read it, laid out.
+    pub prompt: String,
+    /// The answer, without what ended it.
+    pub response: String,
+    /// The answer's tokens.
+    pub tokens: Vec<u32>,
+    /// Its reward, if there is a reward.
+    pub reward: Option<f64>,
+    /// `stop` or `length`.
+    pub finish_reason: String,
+    /// The seed that it was drawn with.
+    pub seed: u64,
+}
+
+/// The columns. Tokens are a list as pandas, polars and Hugging Face's datasets have lists.
+const SCHEMA: &str = "message rollouts {
+    required binary prompt_id (string);
+    required int32 sample;
+    required binary prompt (string);
+    required binary response (string);
+    required group tokens (list) { repeated group list { required int32 element; } }
+    optional double reward;
+    required binary finish_reason (string);
+    required int64 seed;
+}";
+
+/// The bytes of a Parquet file of these rows; `notes` go into its metadata. Equal rows and notes give equal
+/// bytes.
+pub(super) fn to_bytes(rows: &[Row], notes: &[(&str, String)]) -> Result<Vec<u8>, ParquetError> {
+    let note = |(key, value): &(&str, String)| KeyValue::new((*key).to_owned(), value.clone());
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::SNAPPY)
+        .set_created_by("stackelberg".to_owned())
+        .set_key_value_metadata(Some(notes.iter().map(note).collect()))
+        .build();
+    let schema = Arc::new(parse_message_type(SCHEMA)?);
+    let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties))?;
+    let mut group = writer.next_row_group()?;
+    let text =
+        |of: fn(&Row) -> &str| -> Vec<ByteArray> { rows.iter().map(|row| of(row).into()).collect() };
+    column::<ByteArrayType>(&mut group, &text(|row| &row.prompt_id), None, None)?;
+    let samples: Vec<i32> = rows.iter().map(|row| row.sample as i32).collect();
+    column::<Int32Type>(&mut group, &samples, None, None)?;
+    column::<ByteArrayType>(&mut group, &text(|row| &row.prompt), None, None)?;
+    column::<ByteArrayType>(&mut group, &text(|row| &row.response), None, None)?;
+    let (mut tokens, mut there, mut goes_on) = (Vec::new(), Vec::new(), Vec::new());
+    for row in rows {
+        tokens.extend(row.tokens.iter().map(|&token| token as i32));
+        // An empty list is one level without a value.
+        there.extend((0..row.tokens.len().max(1)).map(|_| i16::from(!row.tokens.is_empty())));
+        goes_on.extend((0..row.tokens.len().max(1)).map(|i| i16::from(i > 0)));
+    }
+    column::<Int32Type>(&mut group, &tokens, Some(&there), Some(&goes_on))?;
+    let rewards: Vec<f64> = rows.iter().filter_map(|row| row.reward).collect();
+    let there: Vec<i16> = rows.iter().map(|row| i16::from(row.reward.is_some())).collect();
+    column::<DoubleType>(&mut group, &rewards, Some(&there), None)?;
+    column::<ByteArrayType>(&mut group, &text(|row| &row.finish_reason), None, None)?;
+    // Parquet's integers have signs: the same 64 bits.
+    let seeds: Vec<i64> = rows.iter().map(|row| row.seed as i64).collect();
+    column::<Int64Type>(&mut group, &seeds, None, None)?;
+    group.close()?;
+    writer.into_inner()
+}
+
+fn column<T: DataType>(
+    group: &mut SerializedRowGroupWriter<'_, Vec<u8>>,
+    values: &[T::T],
+    there: Option<&[i16]>,
+    goes_on: Option<&[i16]>,
+) -> Result<(), ParquetError> {
+    let Some(mut column) = group.next_column()? else { return Ok(()) };
+    column.typed::<T>().write_batch(values, there, goes_on)?;
+    column.close()
+}
+
+/// Rows of a Parquet file, and the notes in its metadata.
+pub(super) fn read(path: &Path) -> Result<(Vec<Row>, Vec<KeyValue>), Error> {
+    let name = || path.display().to_string();
+    let wrong = |problem: String| Error::Shard { file: name(), problem };
+    let broken = |e: ParquetError| wrong(format!("not a whole Parquet file ({e})"));
+    let file = File::open(path).map_err(|source| Error::Read { file: name(), source })?;
+    let reader = SerializedFileReader::new(file).map_err(broken)?;
+    let about = reader.metadata().file_metadata();
+    let notes = about.key_value_metadata().cloned().unwrap_or_default();
+    let expected = parse_message_type(SCHEMA).map_err(broken)?;
+    if let Some(column) = differing(about.schema(), &expected) {
+        return Err(wrong(format!("its column '{column}' is not that of a rollout")));
+    }
+    let mut rows = Vec::new();
+    for record in reader.get_row_iter(None).map_err(broken)? {
+        let row = row_of(record.map_err(broken)?);
+        let (id, sample) = (&row.prompt_id, row.sample);
+        if let Some(reward) = row.reward.filter(|reward| !reward.is_finite()) {
+            return Err(wrong(format!("the reward of sample {sample} of prompt '{id}' is {reward}")));
+        }
+        rows.push(row);
+    }
+    Ok((rows, notes))
+}
+
+/// The first column that two schemas do not share.
+fn differing(found: &Type, expected: &Type) -> Option<String> {
+    let (found, expected) = (found.get_fields(), expected.get_fields());
+    let longest = found.len().max(expected.len());
+    let at = (0..longest).find(|&i| found.get(i) != expected.get(i))?;
+    expected.get(at).or(found.get(at)).map(|column| column.name().to_owned())
+}
+
+/// The row of a record whose columns are those of [`SCHEMA`].
+fn row_of(record: Record) -> Row {
+    let mut fields = record.into_columns().into_iter().map(|(_, field)| field);
+    let mut next = || fields.next().unwrap_or(Field::Null);
+    Row {
+        prompt_id: text(next()),
+        sample: whole(&next()) as u32,
+        prompt: text(next()),
+        response: text(next()),
+        tokens: match next() {
+            Field::ListInternal(list) => list.elements().iter().map(|t| whole(t) as u32).collect(),
+            _ => Vec::new(),
+        },
+        reward: match next() {
+            Field::Double(reward) => Some(reward),
+            _ => None,
+        },
+        finish_reason: text(next()),
+        seed: whole(&next()) as u64,
+    }
+}
+
+fn text(field: Field) -> String {
+    match field {
+        Field::Str(text) => text,
+        _ => String::new(),
+    }
+}
+
+fn whole(field: &Field) -> i64 {
+    match field {
+        Field::Int(number) => i64::from(*number),
+        Field::Long(number) => *number,
+        _ => 0,
+    }
+}
