@@ -235,7 +235,7 @@ fn controlled_decoding_is_recorded() {
     let shaped = others(&["--method", "cd", "--value", &head, "--shaping", "hard"]);
     assert!(shaped.starts_with("error: --shaping hard has no part in --method cd"), "{shaped}");
     let cold = others(&["--method", "cd", "--value", &head, "--policy-temperature", "0"]);
-    assert_eq!(cold, "error: policy-temperature is 0: it must be above zero, and finite");
+    assert_eq!(cold, "error: policy-temperature is 0: it must be between 0.000001 and 1000000");
     value_head(head.as_ref(), json!({"base": "abc"}));
     let other = others(&["--method", "cd", "--value", &head]);
     assert!(other.contains("value.safetensors: was trained on the model abc"), "{other}");
@@ -368,7 +368,7 @@ fn bad_input_is_named() {
     );
     assert!(
         refused(&["generate", "Hi", "--temperature", "-1"], "")
-            .ends_with("temperature is -1: it must be zero or more, and finite")
+            .ends_with("temperature is -1: it must be 0, or between 0.000001 and 1000000")
     );
     assert!(refused(&["generate", "Hi", "--stop", ""], "").contains("the length of a stop text is 0"));
     assert!(refused(&["generate", "Hi", "--candidates", "0"], "").contains("candidates is 0"));

@@ -281,8 +281,9 @@ impl<'a> Run<'a> {
             }
             let share = began.elapsed() / texts.len() as u32;
             texts.iter_mut().for_each(|text| text.elapsed += share);
-            for text in texts.extract_if(.., |text| text.answer.finish.is_some()) {
+            for mut text in texts.extract_if(.., |text| text.answer.finish.is_some()) {
                 let (job, id) = (text.job, text.id);
+                text.settle(self.jobs[job].prompt, model.empty())?;
                 let group = groups.entry(job).or_default();
                 group.finished.push(text);
                 if group.finished.len() == samples {
@@ -344,6 +345,7 @@ impl<'a> Run<'a> {
                 let (mut text, steps) =
                     beam::search(&self.policy.model, text, self.settings, &|| answers.watch.stop())?;
                 text.elapsed += began.elapsed();
+                text.settle(self.jobs[job].prompt, self.policy.model.empty())?;
                 answers.steps.insert((job, 0), steps);
                 answers.done(job, vec![text])
             };
@@ -378,12 +380,10 @@ impl<'a> Run<'a> {
         let mut unknown = Vec::new();
         for (i, text) in texts.iter().enumerate() {
             let seen = match reward {
-                Reward::Head(head) => {
-                    text.last_hidden(prompt)?.map(|hidden| head.score(&hidden)).transpose()?
-                }
+                Reward::Head(head) => text.last.as_ref().map(|hidden| head.score(hidden)).transpose()?,
                 Reward::Model(_) => None,
             };
-            let known = text.known_reward().or(seen.map(|seen| seen[0]));
+            let known = text.reward.or(seen.map(|seen| seen[0]));
             rewards.push(known.unwrap_or_else(|| {
                 unknown.push(i);
                 f64::NAN

@@ -169,13 +169,14 @@ impl Settings {
         require("max-new-tokens", self.max_new_tokens as f64, self.max_new_tokens > 0, "at least 1")?;
         let empty = self.stop.iter().any(String::is_empty);
         require("the length of a stop text", 0.0, !empty, "at least 1")?;
-        let finite = (0.0..f64::INFINITY).contains(&temperature);
-        require("temperature", temperature, finite, "zero or more, and finite")?;
+        // Masses are computed in f32.
+        let sensible = |temperature: f64| (1e-6..1e6).contains(&temperature);
+        let fits = temperature == 0.0 || sensible(temperature);
+        require("temperature", temperature, fits, "0, or between 0.000001 and 1000000")?;
         require("top-p", top_p, top_p > 0.0 && top_p <= 1.0, "above 0 and at most 1")?;
         require("min-p", min_p, (0.0..1.0).contains(&min_p), "at least 0 and below 1")?;
         let policy = self.policy_temperature;
-        let valid = policy > 0.0 && policy.is_finite();
-        require("policy-temperature", policy, valid, "above zero, and finite")?;
+        require("policy-temperature", policy, sensible(policy), "between 0.000001 and 1000000")?;
         let alone = self.method != Method::Cd || temperature != 0.0 || self.kl_budget.is_some();
         let must = match alone {
             true => "1, except with the method cd, a temperature of 0 and no KL budget",

@@ -62,7 +62,7 @@ pub(crate) fn advance(
     for (text, turn) in texts.iter_mut().zip(turns) {
         let (step, seen) = turn.choose(text, settings).map_err(|error| error.of(text.id))?;
         let reward = step.rewards.as_ref().zip(seen.index()).map(|(rewards, index)| rewards[index]);
-        let new = text.take(&step, reward)?;
+        let new = text.take(&step, reward).map_err(|error| error.of(text.id))?;
         said(text, &step, &new);
         // A token that ended the answer without being part of it is never read.
         let is_last = text.answer.tokens.len() == text.steps;

@@ -21,6 +21,10 @@ pub(crate) struct Text<'a> {
     pub(crate) prefix: Prefix,
     /// Hidden state of the last token read, `[1, d]`.
     pub(crate) hidden: Tensor,
+    /// The finished answer's reward, if a step asked for it.
+    pub(crate) reward: Option<f64>,
+    /// Hidden state of the finished answer's last token, `[1, d]`, if it is known.
+    pub(crate) last: Option<Tensor>,
     /// Hidden states of the answer's tokens read so far, `[tokens, d]`, where they are kept.
     pub(crate) kept: Vec<f32>,
     pub(crate) guide: Option<Guide<'a>>,
@@ -51,6 +55,8 @@ impl<'a> Text<'a> {
             sample,
             prefix,
             hidden,
+            reward: None,
+            last: None,
             kept: Vec::new(),
             guide,
             randomness,
@@ -86,8 +92,8 @@ impl<'a> Text<'a> {
         Ok(())
     }
 
-    /// The reward of the finished answer, if a step asked for it. A value is none.
-    pub(crate) fn known_reward(&self) -> Option<f64> {
+    /// The reward of the answer, if a step asked for it. A value is none.
+    fn known_reward(&self) -> Option<f64> {
         if let Some(Guide::Value(_)) = self.guide {
             return None;
         }
@@ -95,12 +101,20 @@ impl<'a> Text<'a> {
         self.rewards.get(last).copied().flatten()
     }
 
+    /// Finished: what is known of the reward stays, what was read goes. `empty` takes the prefix's place.
+    pub(crate) fn settle(&mut self, prompt: &[u32], empty: Prefix) -> Result<()> {
+        (self.reward, self.last) = (self.known_reward(), self.last_hidden(prompt)?);
+        (self.prefix, self.guide) = (empty, None);
+        Ok(())
+    }
+
     /// Hidden state of the text's last token, `[1, d]`, if it is known: it is not, where that token was not
     /// read, or others were read behind it that ended the answer and are no part of it.
-    pub(crate) fn last_hidden(&self, prompt: &[u32]) -> Result<Option<Tensor>> {
+    fn last_hidden(&self, prompt: &[u32]) -> Result<Option<Tensor>> {
         let tokens = self.answer.tokens.len();
         if self.prefix.len() == prompt.len() + tokens {
-            return Ok(Some(self.hidden.clone()));
+            // A copy: a view would keep the rows of all texts that were read together.
+            return Ok(Some(self.hidden.copy().map_err(stackelberg_engine::Error::from)?));
         }
         let (width, device) = (self.hidden.elem_count(), self.hidden.device());
         let row = tokens.checked_sub(1).and_then(|last| self.kept.get(last * width..tokens * width));

@@ -71,7 +71,7 @@ impl Prefix {
     /// Makes the chosen branch part of the prefix. Nothing is run.
     ///
     /// # Errors
-    /// The branches were run behind another prefix, or there is no such branch.
+    /// The branches were run behind a prefix of another length, or there is no such branch.
     pub fn commit(&mut self, branches: &Branches, chosen: usize) -> Result<()> {
         let (layout, slot, page) = (self.layout, self.len() % PAGE, self.len() / PAGE);
         let Some(&token) = branches.tokens.get(chosen).filter(|_| branches.behind == self.len()) else {

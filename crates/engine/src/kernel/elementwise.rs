@@ -34,7 +34,7 @@ pub(super) fn vectorised<R>(variant: Variant, work: impl FnOnce() -> R) -> R {
 /// Adding this to a small number leaves the nearest integer in the low bits.
 pub(super) const SHIFT: f32 = 12_582_912.0;
 
-/// e to the power of x, within two units in the last place; 0 below -87.3 is not reached, 1.2e-38 is.
+/// e to the power of x, within two units in the last place; never below 1.2e-38, infinite from 88.4 on.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
     const LN_2: [f32; 2] = [0.693_145_75, 1.428_606_8e-6];

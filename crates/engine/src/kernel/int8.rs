@@ -7,7 +7,9 @@ use half::f16;
 
 use super::Variant;
 use super::elementwise::{SHIFT, tree};
-use super::tile::{LANES, blocks, by_rows};
+use super::tile::LANES;
+#[cfg(target_arch = "x86_64")]
+use super::tile::{blocks, by_rows};
 #[cfg(target_arch = "x86_64")]
 use super::tile::{fetch, store512};
 
@@ -85,7 +87,8 @@ pub(super) fn put(quads: &mut [u32], scales: &mut [f16], lane: usize, row: &[f32
 
 #[inline(always)]
 fn largest(block: &[f32; BLOCK]) -> f32 {
-    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    // What is not a number stays, and becomes the block's scale.
+    let larger = |a: f32, b: f32| if b > a || b.is_nan() { b } else { a };
     tree(std::array::from_fn(|i| larger(block[i].abs(), block[i + 16].abs())), larger)
 }
 
@@ -99,7 +102,7 @@ fn padded(x: &[f32]) -> [f32; BLOCK] {
 /// The nearest multiple of the scale, ties to even, at most 127 of them.
 #[inline(always)]
 fn quantise(x: f32, scale: f32) -> i32 {
-    let steps = if scale > 0.0 { x / scale } else { 0.0 };
+    let steps = if scale > 0.0 && scale < f32::INFINITY { x / scale } else { 0.0 };
     let steps = if steps > 127.0 { 127.0 } else { steps };
     let steps = if steps < -127.0 { -127.0 } else { steps };
     (steps + SHIFT).to_bits().wrapping_sub(SHIFT.to_bits()) as i32
@@ -149,6 +152,7 @@ pub(super) fn rows(variant: Variant, quads: &[u32], scales: &[f16], x: &Inputs, 
     let (n, m) = (x.blocks, y.len() / LANES);
     assert!(quads.len() == n * QUADS * LANES && scales.len() == n * LANES && y.len() == m * LANES);
     assert!(x.scales.len() >= m * n && x.offsets.len() >= m * n && x.quads.len() >= m * n * QUADS);
+    #[cfg(target_arch = "x86_64")]
     let at = |row: usize| Row {
         quads: x.quads[row * n * QUADS..].as_ptr(),
         scales: x.scales[row * n..].as_ptr(),
@@ -176,6 +180,7 @@ pub(super) fn rows(variant: Variant, quads: &[u32], scales: &[f16], x: &Inputs, 
 }
 
 /// Where a row of inputs begins; the next rows follow.
+#[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
 struct Row {
     quads: *const u32,

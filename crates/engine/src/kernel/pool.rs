@@ -158,6 +158,8 @@ impl Pool {
         unsafe { *self.job.get() = job };
         self.taken.iter().for_each(|taken| taken.store(0, Relaxed));
         self.most.store(helpers, Relaxed);
+        // Left over where the caller's own task panicked, too.
+        self.panicked.store(false, Relaxed);
         let region = (self.state.load(Relaxed) >> 16) + 1;
         self.state.store(region << 16 | OPEN, SeqCst);
         if self.asleep.load(SeqCst) > 0 {
@@ -268,7 +270,7 @@ impl Leader {
     /// here, less what they were waited for.
     fn note(&mut self, saved: f64) {
         self.balance = (1.0 - FORGET) * self.balance + saved;
-        self.calm += 1;
+        self.calm = self.calm.saturating_add(1);
         if self.balance < -LOSS {
             self.alone_until = Some(Instant::now() + self.alone);
             self.alone = (2 * self.alone).min(ALONE[1]);
@@ -321,6 +323,15 @@ mod tests {
             let outcome = catch_unwind(|| run(50, &|i| assert!(i != 31)));
             assert!(outcome.is_err());
             every_task_runs_once();
+        }
+        // On caller and helpers alike.
+        let slowly = |_: usize| {
+            std::thread::sleep(Duration::from_micros(300));
+            panic!("as it should");
+        };
+        for _ in 0..20 {
+            assert!(catch_unwind(|| run(50, &slowly)).is_err());
+            run(50, &|_| ());
         }
     }
 }

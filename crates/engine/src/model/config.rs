@@ -237,6 +237,10 @@ impl Config {
         if let Some((name, size)) = sizes.into_iter().find(|(_, size)| *size == 0 || *size > 1 << 24) {
             return Err(Error::invalid(path, format!("the {name} is {size}")));
         }
+        if self.heads.saturating_mul(self.head_dim) > 1 << 24 {
+            let (heads, dim) = (self.heads, self.head_dim);
+            return Err(Error::invalid(path, format!("{heads} heads of size {dim} are too many")));
+        }
         if !self.heads.is_multiple_of(self.kv_heads) || !self.head_dim.is_multiple_of(2) {
             let (heads, kv, dim) = (self.heads, self.kv_heads, self.head_dim);
             return Err(Error::invalid(

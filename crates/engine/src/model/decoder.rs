@@ -99,8 +99,9 @@ impl Model {
             false => None,
         };
         let score = labels.map(|labels| -> Result<Vec<Vec<f32>>> {
+            let matrix = weights.matrix("score.weight", labels, d)?;
             let mut rows = vec![0.0; labels * d];
-            weights.matrix("score.weight", labels, d)?.read(0..labels, &mut rows)?;
+            matrix.read(0..labels, &mut rows)?;
             Ok(rows.chunks_exact(d).map(<[f32]>::to_vec).collect())
         });
         let score = score.transpose()?;
@@ -169,15 +170,43 @@ impl Model {
     /// # Errors
     /// As [`Model::prefill`].
     pub fn extend(&self, prefix: &mut Prefix, tokens: &[u32]) -> Result<Tensor> {
-        self.fits(prefix.len() + tokens.len())?;
+        self.check(&Segment::Read(prefix, tokens))?;
         let mut hidden = Vec::new();
         for chunk in tokens.chunks(CHUNK) {
             hidden.push(self.run(Segment::Read(prefix, chunk))?.hidden);
         }
-        match hidden.len() {
-            0 => Err(Error::NoTokens),
-            1 => Ok(hidden.remove(0)),
-            _ => Ok(Tensor::cat(&hidden, 0)?),
+        if hidden.len() == 1 { Ok(hidden.remove(0)) } else { Ok(Tensor::cat(&hidden, 0)?) }
+    }
+
+    /// Reads on in several texts together, some rows at a time: the hidden state of each one's last token
+    /// after the final norm, `[1, d]`.
+    ///
+    /// # Errors
+    /// As [`Model::prefill`].
+    pub fn read_all(&self, texts: &mut [(&mut Prefix, &[u32])]) -> Result<Vec<Tensor>> {
+        for (prefix, tokens) in texts.iter_mut() {
+            self.check(&Segment::Read(prefix, tokens))?;
+        }
+        let mut last: Vec<Option<Tensor>> = vec![None; texts.len()];
+        loop {
+            let (mut room, mut segments, mut reading) = (CHUNK, Vec::new(), Vec::new());
+            for (i, (prefix, rest)) in texts.iter_mut().enumerate() {
+                let (now, later) = rest.split_at(rest.len().min(room));
+                if !now.is_empty() {
+                    room -= now.len();
+                    *rest = later;
+                    segments.push(Segment::Read(prefix, now));
+                    reading.push(i);
+                }
+            }
+            if segments.is_empty() {
+                return last.into_iter().map(|hidden| hidden.ok_or(Error::NoTokens)).collect();
+            }
+            for (i, read) in reading.into_iter().zip(self.forward(&mut segments)?) {
+                let end = read.tokens.len() - 1;
+                // A copy: a view would keep the rows of all.
+                last[i] = Some(read.hidden.narrow(0, end, 1)?.copy()?);
+            }
         }
     }
 

@@ -103,7 +103,10 @@ impl Weights {
                 block => Kind::Block(block),
             };
             let offset = content.tensor_data_offset.saturating_add(info.offset);
-            let bytes = kind.bytes(info.shape.elem_count()) as u64;
+            let numbers = info.shape.dims().iter().try_fold(1usize, |all, n| all.checked_mul(*n));
+            // No weights are as many as that.
+            let numbers = numbers.filter(|numbers| *numbers < 1 << 48).unwrap_or(1 << 48);
+            let bytes = kind.bytes(numbers) as u64;
             if offset.saturating_add(bytes) > size {
                 let what = format!("'{name}' ends at byte {} of {size}", offset.saturating_add(bytes));
                 return Err(Error::invalid(
@@ -315,7 +318,7 @@ fn safetensors_header(path: &Path, file: &mut File) -> Result<(u64, Metadata)> {
     let mut bytes = vec![0; header as usize];
     file.read_exact(&mut bytes).map_err(|_| broken("a cut header".into()))?;
     let metadata: Metadata = serde_json::from_slice(&bytes).map_err(|e| broken(e.to_string()))?;
-    let needed = 8 + header + metadata.data_len() as u64;
+    let needed = (8 + header).saturating_add(metadata.data_len() as u64);
     if needed > size {
         return Err(broken(format!("{needed} bytes are announced, {size} are there")));
     }

@@ -100,18 +100,10 @@ impl Reward {
         let hidden = hidden.narrow(0, prompt.len() - 1, 1)?;
         let mut prefixes = vec![prefix; answers.len()];
         let texts = prefixes.iter_mut().zip(answers).filter(|(_, answer)| !answer.is_empty());
-        let mut segments: Vec<Segment<'_>> =
-            texts.map(|(prefix, answer)| Segment::Read(prefix, answer)).collect();
-        let mut read = model.forward(&mut segments)?.into_iter();
-        let mut last = Vec::with_capacity(answers.len());
-        for answer in answers {
-            match answer.is_empty() {
-                true => last.push(hidden.clone()),
-                false => last.extend(
-                    read.next().map(|read| read.hidden.narrow(0, answer.len() - 1, 1)).transpose()?,
-                ),
-            }
-        }
+        let mut texts: Vec<_> = texts.map(|(prefix, answer)| (prefix, *answer)).collect();
+        let mut read = model.read_all(&mut texts)?.into_iter();
+        let last = answers.iter().map(|answer| if answer.is_empty() { None } else { read.next() });
+        let last: Vec<Tensor> = last.map(|last| last.unwrap_or_else(|| hidden.clone())).collect();
         self.score(&Tensor::cat(&last, 0)?)
     }
 
@@ -256,17 +248,17 @@ fn values(questions: &[Question<'_, '_>]) -> Result<Vec<f64>> {
 /// Reads what was chosen unscored: the prompt, steps that were skipped.
 fn read_on(questions: &mut [Question<'_, '_>]) -> Result<()> {
     let mut reward_model = None;
-    let mut segments = Vec::new();
+    let mut texts = Vec::new();
     for question in questions.iter_mut() {
         if let Guide::Model { model, prefix, unread, .. } = question.guide
             && !unread.is_empty()
         {
             reward_model = Some(*model);
-            segments.push(Segment::Read(prefix, unread));
+            texts.push((prefix, &unread[..]));
         }
     }
     let Some(model) = reward_model else { return Ok(()) };
-    model.model().forward(&mut segments)?;
+    model.model().read_all(&mut texts)?;
     for question in questions {
         if let Guide::Model { unread, .. } = question.guide {
             unread.clear();
