@@ -72,14 +72,8 @@ pub(crate) struct Generate {
     #[arg(long, default_value_t = AT_ONCE, value_name = "N")]
     batch_size: usize,
 
-    /// A system message.
-    #[arg(long, value_name = "TEXT")]
-    system: Option<String>,
-
-    /// How prompts are laid out: chat (the model's template) or raw. [default: what the value
-    /// head or the reward was trained on]
-    #[arg(long, value_name = "FORMAT")]
-    prompt_format: Option<TextFormat>,
+    #[command(flatten)]
+    layout: LayoutArgs,
 
     #[command(flatten)]
     sampling: SamplingArgs,
@@ -89,6 +83,19 @@ pub(crate) struct Generate {
 
     #[command(flatten)]
     model: ModelArgs,
+}
+
+/// What lies around a prompt.
+#[derive(Args)]
+pub(crate) struct LayoutArgs {
+    /// A system message.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) system: Option<String>,
+
+    /// How prompts are laid out: chat (the model's template) or raw. [default: what the value
+    /// head or the reward was trained on]
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) prompt_format: Option<TextFormat>,
 }
 
 /// Defaults of guided decoding, chosen on prompts of the eval split (see README); of cd, the paper's.
@@ -122,7 +129,7 @@ impl Generate {
             _ => Some(self.model.reward(self.reward_name(), &policy)?),
         };
         let guidance = Guidance { reward: reward.as_ref(), value: value.as_ref() };
-        let format = text_format(self.prompt_format, &policy, guidance);
+        let format = text_format(self.layout.prompt_format, &policy, guidance);
         watch_for_ctrl_c()?;
         let session = Session { policy: &policy, guidance, settings, format, generate: self };
         if self.prompt.is_some() && self.out.is_none() {
@@ -144,7 +151,7 @@ impl Generate {
     }
 
     pub(crate) fn system_text(&self) -> Option<&str> {
-        self.system.as_deref()
+        self.layout.system.as_deref()
     }
 
     pub(crate) fn value_name(&self) -> Option<&str> {
@@ -249,7 +256,7 @@ struct Session<'a> {
 
 impl Session<'_> {
     fn tokens(&self, prompt: &Prompt) -> Result<Vec<u32>> {
-        let text = self.policy.lay_out(prompt, self.generate.system.as_deref(), self.format)?;
+        let text = self.policy.lay_out(prompt, self.generate.system_text(), self.format)?;
         Ok(self.policy.tokens(&text, self.format)?)
     }
 

@@ -8,14 +8,15 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
 use stackelberg_decoding::{Job, Rollouts, Sample, Sampling, Settings, rollout};
-use stackelberg_engine::reward::TextFormat;
 use stackelberg_engine::{Checkpoint, Reward};
 use stackelberg_learning::Error;
 use stackelberg_learning::rollouts::{
     self, Dataset, Identity, Manifest, Part, Progress, Prompt, Prompts, collect,
 };
 
-use crate::generate::{INTERRUPTED, Interrupted, read_prompts, text_format, watch_for_ctrl_c};
+use crate::generate::{
+    INTERRUPTED, Interrupted, LayoutArgs, read_prompts, text_format, watch_for_ctrl_c,
+};
 use crate::model::{ModelArgs, reward_hash};
 
 /// Draw many samples per prompt, with rewards and hidden states: what value heads are trained on.
@@ -66,14 +67,8 @@ pub(crate) struct Rollout {
     #[arg(long, default_value_t = 40, value_name = "N")]
     batch_size: usize,
 
-    /// A system message.
-    #[arg(long, value_name = "TEXT")]
-    system: Option<String>,
-
-    /// How prompts are laid out: chat (the model's template) or raw. [default: what the reward was
-    /// trained on]
-    #[arg(long, value_name = "FORMAT")]
-    prompt_format: Option<TextFormat>,
+    #[command(flatten)]
+    layout: LayoutArgs,
 
     #[command(flatten)]
     drawing: Drawing,
@@ -157,11 +152,11 @@ impl Rollout {
             true => None,
             false => Some(self.model.reward(&self.reward, &policy)?),
         };
-        let format = text_format(self.prompt_format, &policy, reward.as_ref().into());
+        let format = text_format(self.layout.prompt_format, &policy, reward.as_ref().into());
         let settings = self.settings();
         settings.check(policy.model.config().vocabulary)?;
         let lay_out = |(id, prompt): &(String, stackelberg_engine::Prompt)| -> Result<Prompt> {
-            let text = policy.lay_out(prompt, self.system.as_deref(), format)?;
+            let text = policy.lay_out(prompt, self.layout.system.as_deref(), format)?;
             let tokens = policy.tokens(&text, format)?;
             Ok(Prompt { id: id.clone(), text, tokens })
         };
@@ -170,7 +165,7 @@ impl Rollout {
         let manifest = self.manifest(
             &policy,
             &prompts,
-            rollouts::settings(&settings, format, self.system.as_deref()),
+            rollouts::settings(&settings, format, self.layout.system.as_deref()),
         )?;
         let run = Run {
             policy: &policy,

@@ -99,11 +99,8 @@ pub(crate) fn penalise(logits: &mut [f32], written: &[u32], penalty: f64) {
     }
 }
 
-/// The next token by the base policy alone.
+/// The next token by the base policy alone, drawn: the temperature is above 0.
 pub(crate) fn next(logits: &[f32], sampling: &Sampling, randomness: &mut Randomness) -> u32 {
-    if sampling.temperature == 0.0 {
-        return largest(logits, 1)[0];
-    }
     let uniform = randomness.uniform();
     if sampling.top_k == 0 && sampling.top_p == 1.0 && sampling.min_p == 0.0 {
         let masses = kernel::masses(logits, sampling.temperature as f32);

@@ -146,9 +146,10 @@ impl Turn {
     /// The choice, and what is left to do with it.
     fn choose(mut self, text: &mut Text<'_>, settings: &Settings) -> Result<(Step, Seen)> {
         let Some(step) = self.fused(text.steps, settings)? else {
-            let chosen = match self.skipped {
-                true => self.candidates[0],
-                false => sample::next(&self.next.logits, &settings.sampling, &mut text.randomness),
+            // A skipped step is greedy, too.
+            let chosen = match settings.sampling.temperature {
+                0.0 => self.candidates[0],
+                _ => sample::next(&self.next.logits, &settings.sampling, &mut text.randomness),
             };
             return Ok((self.step(chosen), Seen::Nothing));
         };
