@@ -31,14 +31,7 @@ pub(crate) struct ModelArgs {
 impl ModelArgs {
     /// Sets the threads and loads the policy. Call once in a process.
     pub(crate) fn load(&self) -> Result<Checkpoint> {
-        if self.threads == Some(0) {
-            bail!("--threads is 0: at least one is needed");
-        }
-        if let Some(threads) = self.threads {
-            stackelberg_engine::kernel::set_threads(threads);
-            let others = rayon::ThreadPoolBuilder::new().num_threads(threads);
-            others.build_global().context("cannot set threads")?;
-        }
+        set_threads(self.threads)?;
         let path = fetch(&self.model)?;
         let began = std::time::Instant::now();
         let policy = Checkpoint::load(&path, self.dtype)?;
@@ -75,6 +68,16 @@ impl ModelArgs {
         head.fits(policy)?;
         Ok(head)
     }
+}
+
+/// Sets the threads to compute with. Call once in a process.
+pub(crate) fn set_threads(threads: Option<usize>) -> Result<()> {
+    let Some(threads) = threads else { return Ok(()) };
+    if threads == 0 {
+        bail!("--threads is 0: at least one is needed");
+    }
+    stackelberg_engine::kernel::set_threads(threads);
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().context("cannot set threads")
 }
 
 /// Tells a reward from any other: a head by its file's SHA-256, a model by its fingerprint.

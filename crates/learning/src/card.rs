@@ -116,12 +116,14 @@ fn shown(metric: Metric) -> String {
     format!("{:.4} ± {:.4}", metric.value, metric.standard_error)
 }
 
-fn table(out: &mut String, head: &[&str]) {
+/// The head of a table.
+pub(crate) fn table(out: &mut String, head: &[&str]) {
     row(out, head);
     *out += &format!("|{}\n", "---|".repeat(head.len()));
 }
 
-fn row(out: &mut String, cells: &[&str]) {
+/// A row of a table.
+pub(crate) fn row(out: &mut String, cells: &[&str]) {
     for cell in cells {
         *out += &format!("| {} ", cell.replace('|', "\\|").replace('\n', " "));
     }

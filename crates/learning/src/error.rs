@@ -14,6 +14,32 @@ pub enum Error {
     #[error(transparent)]
     Decoding(#[from] stackelberg_decoding::Error),
 
+    /// Computing with tensors failed.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+
+    /// A prompt's rewards that cannot be shaped.
+    #[error("prompt '{prompt}': {source}")]
+    Shaping {
+        /// The prompt's name.
+        prompt: String,
+        /// What is wrong.
+        source: stackelberg_shaping::Error,
+    },
+
+    /// Training went astray.
+    #[error("the loss is no number after epoch {epoch}: try a learning rate below {rate}")]
+    Diverged {
+        /// From 1.
+        epoch: usize,
+        /// The learning rate.
+        rate: f64,
+    },
+
+    /// The caller asked to stop.
+    #[error("stopped")]
+    Stopped,
+
     /// A dataset of rollouts that is not what it should be.
     #[error("{file}: {problem}")]
     Dataset {
@@ -101,7 +127,7 @@ pub enum Error {
     },
 
     /// A head whose name would not be recognised.
-    #[error("cannot write {file}: a reward head's name ends in .safetensors")]
+    #[error("cannot write {file}: a head's name ends in .safetensors")]
     Extension {
         /// The path given.
         file: String,

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde_json::{Map, Value, json};
 use stackelberg_engine::reward::TextFormat;
 
 use crate::error::Error;
 use crate::fit::Fit;
+use crate::tensors::{Named, to_bytes};
 use crate::whole::{replace, staged};
 
 /// A linear reward head: `reward(h) = (weight·h + bias - reward_mean) / reward_std`.
@@ -59,30 +59,10 @@ impl Head {
     /// key that is the head's own.
     pub fn to_bytes(&self) -> Result<Vec<u8>, Error> {
         self.check()?;
-        let mut data: Vec<u8> = self.weight.iter().flat_map(|w| w.to_le_bytes()).collect();
-        let split = data.len();
-        data.extend(self.bias.iter().flat_map(|b| b.to_le_bytes()));
-
-        let tensor = |shape: Value, from: usize, to: usize| {
-            let offsets = [from, to];
-            json!({"data_offsets": offsets, "dtype": "F32", "shape": shape})
-        };
-        let metadata: BTreeMap<String, String> = self.metadata();
-        let mut header = Map::new();
-        header.insert("__metadata__".to_owned(), json!(metadata));
-        if self.bias.is_some() {
-            header.insert("score.bias".to_owned(), tensor(json!([1]), split, data.len()));
-        }
-        header.insert("score.weight".to_owned(), tensor(json!([1, self.weight.len()]), 0, split));
-        // The safetensors crate keeps metadata in a HashMap and so writes it in another order each time.
-        // Keys stand in order above too, should some other crate turn on serde_json's preserve_order.
-        let mut header = Value::Object(header).to_string().into_bytes();
-        header.resize(header.len().next_multiple_of(8), b' ');
-
-        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
-        bytes.append(&mut header);
-        bytes.append(&mut data);
-        Ok(bytes)
+        let weight = ("score.weight", vec![1, self.weight.len()], &self.weight[..]);
+        let bias = self.bias.iter().map(|bias| ("score.bias", vec![1], std::slice::from_ref(bias)));
+        let tensors: Vec<Named<'_>> = std::iter::once(weight).chain(bias).collect();
+        Ok(to_bytes(&self.metadata(), &tensors))
     }
 
     /// Writes the head to `path`, which ends in `.safetensors`, and `card` (Markdown, see

@@ -72,6 +72,8 @@ mod pairs;
 mod rated;
 mod ridge;
 pub mod rollouts;
+mod tensors;
+pub mod value;
 mod whole;
 
 pub use card::{Card, Source};

@@ -10,10 +10,7 @@ use crate::error::Error;
 
 /// A finished file next to `path`, not yet under its name.
 pub(crate) fn staged(path: &Path, bytes: &[u8]) -> Result<NamedTempFile, Error> {
-    let folder = match path.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
+    let folder = folder(path);
     let write = || -> io::Result<NamedTempFile> {
         let mut builder = tempfile::Builder::new();
         #[cfg(unix)]
@@ -56,14 +53,20 @@ pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 pub(crate) fn sweep(path: &Path) -> Result<(), Error> {
     let failed = |source| Error::Write { file: path.display().to_string(), source };
     let prefix = unfinished(path);
-    let Some(folder) = path.parent() else { return Ok(()) };
-    for entry in std::fs::read_dir(folder).map_err(failed)? {
+    for entry in std::fs::read_dir(folder(path)).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         if entry.file_name().as_encoded_bytes().starts_with(prefix.as_encoded_bytes()) {
             std::fs::remove_file(entry.path()).map_err(failed)?;
         }
     }
     Ok(())
+}
+
+fn folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    }
 }
 
 /// How the names of a file's unfinished forms begin.

@@ -99,7 +99,7 @@ fn bad_heads() {
     let save = |head: Head, path: &str| head.save(Path::new(path), "").unwrap_err().to_string();
     assert_eq!(
         save(head(), "/tmp/head.bin"),
-        "cannot write /tmp/head.bin: a reward head's name ends in .safetensors"
+        "cannot write /tmp/head.bin: a head's name ends in .safetensors"
     );
     let message = save(head(), "/nowhere/at/all.safetensors");
     assert!(message.starts_with("cannot write /nowhere/at/all.md: No such file"), "{message}");

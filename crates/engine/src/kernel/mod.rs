@@ -22,6 +22,7 @@ mod int8;
 mod linear;
 mod pages;
 mod pool;
+mod tanh;
 mod tile;
 
 pub(crate) use attention::{Attention, Keys, Run, attend};
@@ -30,6 +31,8 @@ pub use elementwise::{log_sum_exp, masses, rms_norm};
 pub use linear::{Packed, Rows};
 pub(crate) use pages::{Layout, PAGE, Page};
 pub use pool::{count as threads, set as set_threads};
+pub use tanh::BiasTanh;
+pub(crate) use tanh::tanh_all;
 
 use std::sync::OnceLock;
 

@@ -8,7 +8,7 @@ use candle_core::Tensor;
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
-use crate::kernel::{Dtype, Packed};
+use crate::kernel::{Dtype, Packed, tanh_all};
 use crate::reward::file::{HeadFile, fits};
 use crate::reward::{TextFormat, project};
 
@@ -151,7 +151,7 @@ impl Layer {
     fn forward(&self, x: &[f32], n: usize) -> Vec<f32> {
         let mut y = self.bias.repeat(n);
         self.weight.apply(x, &mut y, true);
-        y.iter_mut().for_each(|y| *y = y.tanh());
+        tanh_all(&mut y);
         y
     }
 }

@@ -149,7 +149,7 @@ impl Manifest {
 }
 
 /// The first field in which two summaries differ, with both values. Names are for people and may differ.
-pub(super) fn difference(was: &Value, is: &Value) -> Option<(String, Value, Value)> {
+pub(crate) fn difference(was: &Value, is: &Value) -> Option<(String, Value, Value)> {
     differing("", was, is)
 }
 

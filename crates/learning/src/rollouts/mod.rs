@@ -42,5 +42,6 @@ mod row;
 pub use collect::{Part, Progress, Prompt, collect};
 pub use dataset::{Dataset, Shard, Summary};
 pub use hidden::Hidden;
+pub(crate) use manifest::difference;
 pub use manifest::{Identity, Manifest, Prompts, settings};
 pub use row::Row;

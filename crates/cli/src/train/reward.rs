@@ -1,0 +1,258 @@
+//! `stackelberg train reward`: rewards from judgements.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use stackelberg_engine::Checkpoint;
+use stackelberg_engine::reward::TextFormat;
+use stackelberg_learning::{
+    Card, Conversation, Features, Fit, Head, Metric, Pair, Rated, Settings, Source, extract, fit,
+    group_ids, measure, read_pairs, read_rated,
+};
+
+use super::command_line;
+use crate::model::{ModelArgs, fetch};
+
+/// Train a reward head on the policy's own hidden states, from preference pairs or rated texts.
+///
+/// Preference pairs are JSON lines {"chosen", "rejected"} (conversations as in HH-RLHF, or with a
+/// "prompt"); rated texts are JSON lines {"text", "score"} or {"prompt", "response", "score"}, or VADER's
+/// tab-separated files. Writes FILE.safetensors and a card FILE.md that says what the head is worth.
+#[derive(Args)]
+pub(super) struct TrainReward {
+    /// Preference pairs to learn from (.jsonl or .jsonl.gz).
+    #[arg(
+        long,
+        value_name = "FILE",
+        num_args = 1..,
+        conflicts_with = "rated",
+        required_unless_present = "rated"
+    )]
+    pairs: Vec<String>,
+
+    /// Rated texts to learn from; a file, or a reference to one as in `stackelberg models`.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    rated: Vec<String>,
+
+    /// More of the same kind that is not learned from: the head's quality on it goes into the card.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    held_out: Vec<String>,
+
+    /// The head to write (.safetensors).
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+
+    /// The text that the head is trained on: raw, or chat (the policy's template, as `generate` uses it).
+    #[arg(long, default_value_t = TextFormat::Chat)]
+    text_format: TextFormat,
+
+    /// What a high reward means, for the card.
+    #[arg(long, default_value = "", value_name = "TEXT")]
+    about: String,
+
+    /// Decides how the folds of the cross-validation are drawn.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+/// One file of judgements.
+enum Judged {
+    Pairs(Vec<Pair>),
+    Rated(Vec<Rated>),
+}
+
+/// Features of one file of judgements.
+enum Data {
+    Pairs { chosen: Vec<f32>, rejected: Vec<f32>, groups: Vec<String> },
+    Rated { rows: Vec<f32>, scores: Vec<f64>, groups: Vec<String> },
+}
+
+impl TrainReward {
+    pub(super) fn run(&self) -> Result<()> {
+        if self.out.extension().is_none_or(|e| e != "safetensors") {
+            bail!("--out {}: a head's file ends in .safetensors", self.out.display());
+        }
+        // Bad lines are found before the slow part begins.
+        let paired = !self.pairs.is_empty();
+        let learned = if paired { &self.pairs } else { &self.rated };
+        let local =
+            |name: &String| if Path::new(name).exists() { Ok(PathBuf::from(name)) } else { fetch(name) };
+        let mut files = Vec::new();
+        for (names, learn) in [(learned, true), (&self.held_out, false)] {
+            for reference in names {
+                let file = local(reference)?;
+                let judged = if paired {
+                    Judged::Pairs(read_pairs(&file)?)
+                } else {
+                    Judged::Rated(read_rated(&file)?)
+                };
+                files.push((name(&file), judged, learn));
+            }
+        }
+        let policy = self.model.load()?;
+        let width = policy.model.config().hidden;
+        let mut training = Vec::new();
+        let mut held_out = Vec::new();
+        for (name, judged, learn) in files {
+            let data = match &judged {
+                Judged::Pairs(pairs) => self.pairs_of(&policy, pairs, &name)?,
+                Judged::Rated(rated) => self.rated_of(&policy, rated, &name)?,
+            };
+            if learn { training.push((name, data)) } else { held_out.push((name, data)) }
+        }
+
+        let bar = bar("fitting")?;
+        let progress = |done: usize, total: usize| {
+            bar.set_length(total as u64);
+            bar.set_position(done as u64);
+        };
+        let names: Vec<String> = training.iter().flat_map(|(_, data)| data.groups().to_vec()).collect();
+        let groups = group_ids(names.iter().map(String::as_str));
+        let settings = Settings {
+            seed: self.seed,
+            groups: Some(&groups),
+            threads: rayon::current_num_threads(),
+            progress: &progress,
+            ..Settings::default()
+        };
+        let fit = fit_all(&training, width, &settings)?;
+        bar.finish_and_clear();
+
+        let mut sources: Vec<Source> =
+            training.iter().map(|(name, data)| data.source(name, None)).collect();
+        for (name, data) in &held_out {
+            let metrics = data.measure(&fit, width)?;
+            for metric in metrics {
+                println!("{name}: {} {:.4} ± {:.4}", metric.name, metric.value, metric.standard_error);
+            }
+            sources.push(data.source(name, Some(metrics)));
+        }
+        for metric in fit.held_out {
+            println!(
+                "cross-validation: {} {:.4} ± {:.4}",
+                metric.name, metric.value, metric.standard_error
+            );
+        }
+        let mut head = Head::new(&fit, self.text_format);
+        head.base = Some(policy.fingerprint.clone());
+        head.base_name = Some(self.model.model.clone());
+        let title = self.out.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let card = Card {
+            title,
+            about: self.about.clone(),
+            data: sources,
+            command: command_line(),
+            notes: Vec::new(),
+        };
+        head.save(&self.out, &card.render(&head, &fit))?;
+        println!("wrote {} and its card", self.out.display());
+        Ok(())
+    }
+
+    fn features(
+        &self,
+        policy: &Checkpoint,
+        sets: &[Vec<&Conversation>],
+        name: &str,
+    ) -> Result<Vec<f32>> {
+        let tokens = |text: &&Conversation| extract::tokens(policy, text, self.text_format);
+        let sets: Vec<Vec<Vec<u32>>> = sets
+            .iter()
+            .map(|set| set.iter().map(tokens).collect::<Result<_, _>>())
+            .collect::<Result<_, _>>()?;
+        let bar = bar(name)?;
+        let progress = |done: usize, total: usize| {
+            bar.set_length(total as u64);
+            bar.set_position(done as u64);
+        };
+        let rows = extract::features(policy, &sets, &progress);
+        bar.finish_and_clear();
+        rows.with_context(|| name.to_owned())
+    }
+
+    fn pairs_of(&self, policy: &Checkpoint, pairs: &[Pair], name: &str) -> Result<Data> {
+        let sets: Vec<Vec<&Conversation>> = pairs.iter().map(|p| vec![&p.chosen, &p.rejected]).collect();
+        let rows = self.features(policy, &sets, name)?;
+        let width = policy.model.config().hidden;
+        let (mut chosen, mut rejected) = (Vec::new(), Vec::new());
+        for pair in rows.chunks(2 * width) {
+            chosen.extend_from_slice(&pair[..width]);
+            rejected.extend_from_slice(&pair[width..]);
+        }
+        Ok(Data::Pairs { chosen, rejected, groups: pairs.iter().map(|p| p.group.clone()).collect() })
+    }
+
+    fn rated_of(&self, policy: &Checkpoint, rated: &[Rated], name: &str) -> Result<Data> {
+        // Neighbours share at least the beginning of the template.
+        let sets: Vec<Vec<&Conversation>> =
+            rated.chunks(16).map(|set| set.iter().map(|r| &r.conversation).collect()).collect();
+        let rows = self.features(policy, &sets, name)?;
+        let (scores, groups) = rated.iter().map(|r| (r.score, r.group.clone())).unzip();
+        Ok(Data::Rated { rows, scores, groups })
+    }
+}
+
+impl Data {
+    fn groups(&self) -> &[String] {
+        match self {
+            Self::Pairs { groups, .. } | Self::Rated { groups, .. } => groups,
+        }
+    }
+
+    fn measure(&self, fit: &Fit, width: usize) -> Result<[Metric; 2]> {
+        let scores = |rows: &[f32]| -> Result<Vec<f64>> { Ok(fit.scores(Features::new(rows, width)?)?) };
+        let groups = group_ids(self.groups().iter().map(String::as_str));
+        Ok(match self {
+            Self::Pairs { chosen, rejected, .. } => {
+                measure::pairs(&scores(chosen)?, &scores(rejected)?, Some(&groups))?
+            }
+            Self::Rated { rows, scores: truth, .. } => {
+                measure::ratings(&scores(rows)?, truth, Some(&groups))?
+            }
+        })
+    }
+
+    fn source(&self, name: &str, metrics: Option<[Metric; 2]>) -> Source {
+        let mut groups = self.groups().to_vec();
+        let rows = groups.len();
+        groups.sort_unstable();
+        groups.dedup();
+        let part = if metrics.is_some() { "held out" } else { "training" };
+        Source { name: name.to_owned(), rows, groups: groups.len(), part: part.to_owned(), metrics }
+    }
+}
+
+fn fit_all(training: &[(String, Data)], width: usize, settings: &Settings<'_>) -> Result<Fit> {
+    let (mut first, mut second, mut scores) = (Vec::new(), Vec::new(), Vec::new());
+    for (_, data) in training {
+        match data {
+            Data::Pairs { chosen, rejected, .. } => {
+                first.extend_from_slice(chosen);
+                second.extend_from_slice(rejected);
+            }
+            Data::Rated { rows, scores: more, .. } => {
+                first.extend_from_slice(rows);
+                scores.extend_from_slice(more);
+            }
+        }
+    }
+    let rows = Features::new(&first, width)?;
+    Ok(match second.is_empty() {
+        true => fit::regression(rows, &scores, settings)?,
+        false => fit::bradley_terry(rows, Features::new(&second, width)?, settings)?,
+    })
+}
+
+fn name(file: &Path) -> String {
+    file.file_name().unwrap_or(file.as_os_str()).to_string_lossy().into_owned()
+}
+
+fn bar(what: &str) -> Result<ProgressBar> {
+    let style = ProgressStyle::with_template("{msg} {bar:40} {pos}/{len} {eta} left")?;
+    Ok(ProgressBar::new(0).with_style(style).with_message(what.to_owned()))
+}

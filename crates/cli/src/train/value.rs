@@ -1,0 +1,302 @@
+//! `stackelberg train value`: value heads from rollouts.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use stackelberg_learning::Error;
+use stackelberg_learning::rollouts::Dataset;
+use stackelberg_learning::value::{self, About, Counts, Epoch, Errors, Loss, Settings, Watch};
+use stackelberg_shaping::{Budget, Shaping};
+
+use super::command_line;
+use crate::generate::{INTERRUPTED, Interrupted, watch_for_ctrl_c};
+use crate::model::set_threads;
+use crate::shaping::ShapingArgs;
+
+/// Train a value head on rollouts: what shaped reward will a text get that begins so?
+///
+/// Rewards are shaped prompt by prompt. Writes FILE.safetensors for `generate --method cd --value`, a card
+/// FILE.md that says what it is worth, and a plot of the losses FILE.svg. A run that was stopped goes on
+/// with --resume. Defaults: srs, strength 1, bound 4, alpha 1.
+#[derive(Args)]
+pub(super) struct TrainValue {
+    /// The dataset, as `stackelberg rollout` writes it.
+    dataset: PathBuf,
+
+    /// The head to write (.safetensors).
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+
+    /// Go on with a run of the same settings that was stopped.
+    #[arg(long)]
+    resume: bool,
+
+    /// Most hidden states held in memory; a larger dataset is read anew in every epoch.
+    #[arg(long, default_value_t = 1024, value_name = "MB")]
+    memory: usize,
+
+    /// Threads to compute with. [default: all]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+
+    #[command(flatten)]
+    shaping: ShapingArgs,
+
+    #[command(flatten)]
+    learning: Learning,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Learning")]
+struct Learning {
+    /// smooth: the paper's, right at the last token and smooth before it; td: TD(lambda), every token
+    /// learns from the end.
+    #[arg(long, value_enum, default_value_t = LossName::Smooth, value_name = "LOSS")]
+    loss: LossName,
+
+    /// How much smoothness counts in the loss smooth.
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
+    coef: f64,
+
+    /// lambda of the loss td: 1 learns from the end alone, less leans on later values.
+    #[arg(long, default_value_t = 1.0, value_name = "LAMBDA", allow_negative_numbers = true)]
+    td_lambda: f64,
+
+    /// Width of the first layer; the paper has 8192. [default: that of the hidden states]
+    #[arg(long, value_name = "N")]
+    width: Option<usize>,
+
+    /// Width of the second layer. [default: that of the hidden states]
+    #[arg(long, value_name = "N")]
+    second_width: Option<usize>,
+
+    /// Adam's step size.
+    #[arg(long, default_value_t = 1e-4, value_name = "RATE", allow_negative_numbers = true)]
+    lr: f64,
+
+    /// Samples per step.
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    batch_size: usize,
+
+    /// Most passes over the samples.
+    #[arg(long, default_value_t = 15, value_name = "N")]
+    epochs: usize,
+
+    /// Stop after so many epochs without a better validation error.
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    patience: usize,
+
+    /// Share of the prompts that validate instead of teaching.
+    #[arg(long, default_value_t = 0.05, value_name = "SHARE", allow_negative_numbers = true)]
+    validation: f64,
+
+    /// Longest gradient.
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
+    clip: f64,
+
+    /// Decides the weights to begin with, the split and the order.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LossName {
+    Smooth,
+    Td,
+}
+
+/// Rewards are of unit spread where a head of ours gives them; ten samples tell little about a threshold that
+/// hardly any of them reaches.
+const SHAPING: Shaping = Shaping {
+    rule: stackelberg_shaping::Rule::Srs,
+    strength: 1.0,
+    bound: 4.0,
+    alpha: 1.0,
+    cap: 1.0,
+    stretch: 1.01,
+    ref_quantile: 0.5,
+    budget: Budget::Paper,
+    exponent_cap: 2.0,
+};
+
+impl TrainValue {
+    pub(super) fn run(&self) -> Result<()> {
+        if self.out.extension().is_none_or(|e| e != "safetensors") {
+            bail!("--out {}: a head's file ends in .safetensors", self.out.display());
+        }
+        if self.shaping.kl_budget.is_some() {
+            bail!("--kl-budget: values are trained for a bound; give the budget where they guide");
+        }
+        set_threads(self.threads)?;
+        let settings = self.settings()?;
+        let dataset = Dataset::open(&self.dataset)?;
+        let checkpoint = self.out.with_extension("training");
+        match (self.resume, checkpoint.exists()) {
+            (false, true) => bail!(
+                "{}: a run was stopped here: go on with it by --resume, or delete the file",
+                checkpoint.display()
+            ),
+            (true, false) => bail!("--resume: there is no {} to go on with", checkpoint.display()),
+            _ => {}
+        }
+        watch_for_ctrl_c()?;
+        let mut desk = Desk::new(&settings)?;
+        let outcome = value::train(&dataset, &settings, (&checkpoint, self.resume), &mut desk);
+        desk.bar.finish_and_clear();
+        if let Err(Error::Stopped) = outcome {
+            let said = match desk.written {
+                0 => "interrupted in the first epoch: nothing is kept".to_owned(),
+                n => format!("interrupted after {n} epochs; the same command with --resume goes on"),
+            };
+            return Err(Interrupted(said).into());
+        }
+        let outcome = outcome?;
+        let stem = self.out.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let about = About { title: stem, command: command_line(), plot: None };
+        value::save(&self.out, &dataset, &settings, &outcome, &about)?;
+        remove(&checkpoint)?;
+        let (best, seconds) = (outcome.best + 1, desk.began.elapsed().as_secs_f64());
+        let Errors { last, along } = outcome.explained();
+        println!(
+            "kept epoch {best} of {}: explains {:.1} percent of the variance of the shaped reward at the last token, {:.1} along the text",
+            outcome.epochs.len(),
+            100.0 * last,
+            100.0 * along
+        );
+        println!(
+            "{:.1} samples/s; wrote {} and its card",
+            desk.samples as f64 / seconds,
+            self.out.display()
+        );
+        Ok(())
+    }
+
+    fn settings(&self) -> Result<Settings> {
+        let learning = &self.learning;
+        Ok(Settings {
+            loss: match learning.loss {
+                LossName::Smooth => Loss::Smooth { coef: learning.coef },
+                LossName::Td => Loss::Td { lambda: learning.td_lambda },
+            },
+            widths: [learning.width, learning.second_width],
+            learning_rate: learning.lr,
+            batch: learning.batch_size,
+            epochs: learning.epochs,
+            patience: learning.patience,
+            validation: learning.validation,
+            clip: learning.clip,
+            seed: learning.seed,
+            memory: self.memory << 20,
+            ..Settings::new(self.shaping.shaping(SHAPING, Some(Budget::ReferenceOffline))?)
+        })
+    }
+}
+
+fn remove(checkpoint: &Path) -> Result<()> {
+    match std::fs::remove_file(checkpoint) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            bail!("cannot remove {}: {e}", checkpoint.display())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What the terminal shows while a head is trained.
+struct Desk {
+    bar: ProgressBar,
+    shaping: String,
+    constant: f64,
+    began: Instant,
+    /// Samples learned from, over all epochs.
+    samples: usize,
+    /// Of which in the epochs before this one.
+    before: usize,
+    best: Option<f64>,
+    decides: Loss,
+    written: usize,
+}
+
+impl Desk {
+    fn new(settings: &Settings) -> Result<Self> {
+        let style = ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} {msg}")?;
+        Ok(Self {
+            bar: ProgressBar::new(0).with_style(style),
+            shaping: settings.shaping.rule.to_string(),
+            constant: 0.0,
+            began: Instant::now(),
+            samples: 0,
+            before: 0,
+            best: None,
+            decides: settings.loss,
+            written: 0,
+        })
+    }
+
+    /// A line that stays.
+    fn say(&self, line: &str) {
+        self.bar.suspend(|| eprintln!("{line}"));
+    }
+}
+
+impl Watch for Desk {
+    fn begin(&mut self, counts: &Counts, done: &[Epoch]) {
+        let ((samples, prompts), (checks, of)) = (counts.training, counts.validation);
+        self.say(&format!(
+            "{samples} samples of {prompts} prompts teach, {checks} of {of} others validate; targets {}: mean {:.4}, variance {:.4}",
+            self.shaping, counts.mean, counts.constant
+        ));
+        for (count, what) in [
+            (counts.empty, "samples have no token and are left out"),
+            (counts.all_equal, "prompts have one reward for all samples: nothing to shape"),
+            (
+                counts.unfinished,
+                "prompts have no sample that ended by itself: a larger --max-new-tokens may help",
+            ),
+        ] {
+            if count > 0 {
+                self.say(&format!("warning: {count} {what}"));
+            }
+        }
+        self.constant = counts.constant;
+        self.bar.set_length(samples as u64);
+        self.began = Instant::now();
+        for (number, epoch) in done.iter().enumerate() {
+            let error = self.decides.decides(epoch.validation);
+            let best = self.best.is_none_or(|best| error < best);
+            self.epoch(number, epoch, best);
+        }
+        self.bar.set_prefix(format!("epoch {}", done.len() + 1));
+    }
+
+    fn step(&mut self, samples: usize, loss: f64) {
+        self.samples = self.before + samples;
+        let rate = self.samples as f64 / self.began.elapsed().as_secs_f64();
+        self.bar.set_position(samples as u64);
+        self.bar.set_message(format!("loss {loss:.4}, {rate:.1} samples/s"));
+    }
+
+    fn epoch(&mut self, number: usize, epoch: &Epoch, best: bool) {
+        let Errors { last, along } = epoch.validation;
+        let mark = if best { ", best so far" } else { "" };
+        self.say(&format!(
+            "epoch {}: loss {:.4}; validation: last token {last:.4}, along the text {along:.4}{mark}",
+            number + 1,
+            epoch.training
+        ));
+        if best {
+            self.best = Some(self.decides.decides(epoch.validation));
+        }
+        self.before = self.samples;
+        self.written = number + 1;
+        self.bar.set_position(0);
+        self.bar.set_prefix(format!("epoch {}", number + 2));
+    }
+
+    fn stop(&self) -> bool {
+        INTERRUPTED.load(Ordering::Relaxed)
+    }
+}

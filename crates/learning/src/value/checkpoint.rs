@@ -1,0 +1,133 @@
+//! Where training stands after an epoch, as a file.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use safetensors::SafeTensors;
+use serde_json::{Map, Value, json};
+
+use super::adam::Adam;
+use super::loss::Loss;
+use super::network::{Network, Numbers};
+use super::train::Epoch;
+use crate::error::Error;
+use crate::rollouts::difference;
+use crate::tensors::{Named, to_bytes};
+use crate::whole;
+
+/// All that training needs to go on.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Checkpoint {
+    pub(super) network: Network,
+    pub(super) adam: Adam,
+    /// The network after the best epoch.
+    pub(super) kept: Network,
+    pub(super) best: usize,
+    pub(super) epochs: Vec<Epoch>,
+}
+
+/// What `format` says in its metadata.
+const FORMAT: &str = "stackelberg-training-1";
+
+/// How the tensors of a network, and of Adam's averages, are called.
+const SETS: [&str; 4] = ["network", "kept", "adam.first", "adam.second"];
+
+impl Checkpoint {
+    /// Before the first epoch.
+    pub(super) fn new(network: Network) -> Self {
+        let adam = Adam::new(network.widths);
+        Self { kept: network.clone(), network, adam, best: 0, epochs: Vec::new() }
+    }
+
+    /// Adds an epoch after which the network is what it is; whether it is the best so far.
+    pub(super) fn add(&mut self, epoch: Epoch, loss: Loss) -> bool {
+        let error = |epoch: &Epoch| loss.decides(epoch.validation);
+        let best = self.epochs.get(self.best).is_none_or(|best| error(&epoch) < error(best));
+        if best {
+            self.best = self.epochs.len();
+            self.kept = self.network.clone();
+        }
+        self.epochs.push(epoch);
+        best
+    }
+
+    /// Whether so many epochs in a row were no better.
+    pub(super) fn exhausted(&self, patience: usize) -> bool {
+        self.epochs.len() > self.best + patience
+    }
+
+    /// Writes it whole; `settings` are those that another run must have to go on with it.
+    pub(super) fn write(&self, path: &Path, settings: &Map<String, Value>) -> Result<(), Error> {
+        let fields = [
+            ("format", FORMAT.to_owned()),
+            ("settings", Value::Object(settings.clone()).to_string()),
+            ("epochs", json!(self.epochs).to_string()),
+            ("best", self.best.to_string()),
+            ("steps", self.adam.steps.to_string()),
+            ("widths", json!(self.network.widths).to_string()),
+        ];
+        let metadata: BTreeMap<String, String> =
+            fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        let sets = [&self.network.numbers, &self.kept.numbers, &self.adam.first, &self.adam.second];
+        let named = SETS.iter().zip(sets).flat_map(|(set, numbers)| {
+            numbers.iter().enumerate().map(move |(i, numbers)| (format!("{set}.{i}"), numbers))
+        });
+        let named: Vec<(String, &Vec<f32>)> = named.collect();
+        let tensors: Vec<Named<'_>> = named
+            .iter()
+            .map(|(name, numbers)| (name.as_str(), vec![numbers.len()], &numbers[..]))
+            .collect();
+        whole::sweep(path)?;
+        whole::write(path, &to_bytes(&metadata, &tensors))
+    }
+
+    /// Reads what a run with these settings has written.
+    pub(super) fn read(path: &Path, settings: &Map<String, Value>) -> Result<Self, Error> {
+        let file = || path.display().to_string();
+        let bytes = std::fs::read(path).map_err(|source| Error::Read { file: file(), source })?;
+        let wrong = |problem: &dyn std::fmt::Display| Error::Dataset {
+            file: file(),
+            problem: format!("not a checkpoint to go on with: {problem}: delete it to train anew"),
+        };
+        let tensors = SafeTensors::deserialize(&bytes).map_err(|e| wrong(&e))?;
+        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| wrong(&e))?;
+        let metadata = header.metadata().clone().unwrap_or_default();
+        let field = |key: &str| -> Result<Value, Error> {
+            let text = metadata.get(key).ok_or_else(|| wrong(&format!("its metadata lack {key}")))?;
+            Ok(serde_json::from_str(text).unwrap_or_else(|_| text.as_str().into()))
+        };
+        if field("format")? != FORMAT {
+            return Err(wrong(&format!("its format is {}", field("format")?)));
+        }
+        let now = Value::Object(settings.clone());
+        if let Some((field, was, is)) = difference(&field("settings")?, &now) {
+            let (was, is) = (was.to_string(), is.to_string());
+            return Err(Error::OtherSettings { folder: file(), field, was, is });
+        }
+        let parsed = |key: &str| serde_json::from_value(field(key)?).map_err(|e| wrong(&e));
+        let widths: [usize; 3] = serde_json::from_value(field("widths")?).map_err(|e| wrong(&e))?;
+        let epochs: Vec<Epoch> = serde_json::from_value(field("epochs")?).map_err(|e| wrong(&e))?;
+        let (best, steps): (u64, u64) = (parsed("best")?, parsed("steps")?);
+        let set = |set: &str| -> Result<Numbers, Error> {
+            let mut numbers = Network::zeros(widths);
+            for (i, numbers) in numbers.iter_mut().enumerate() {
+                let name = format!("{set}.{i}");
+                let tensor = tensors.tensor(&name).map_err(|e| wrong(&e))?;
+                let found = tensor.data().as_chunks().0;
+                if found.len() != numbers.len() {
+                    return Err(wrong(&format!("{name} has another length")));
+                }
+                numbers.iter_mut().zip(found).for_each(|(x, &bytes)| *x = f32::from_le_bytes(bytes));
+            }
+            Ok(numbers)
+        };
+        let [network, kept, first, second] = SETS.map(set);
+        Ok(Self {
+            network: Network { widths, numbers: network? },
+            kept: Network { widths, numbers: kept? },
+            adam: Adam { first: first?, second: second?, steps },
+            best: best as usize,
+            epochs,
+        })
+    }
+}

@@ -1,0 +1,286 @@
+//! What is learned from: a shaped reward per sample, and hidden states by as many shards as memory holds.
+
+use std::collections::BTreeMap;
+
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha12Rng;
+use stackelberg_shaping::{Samples, Shaping};
+
+use crate::error::Error;
+use crate::rollouts::{Dataset, Hidden, Row};
+
+/// One sample: where it is, how long, and what it is worth.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Target {
+    pub(super) shard: usize,
+    /// Its place in the shard.
+    pub(super) row: usize,
+    /// Its shaped reward.
+    pub(super) value: f64,
+}
+
+/// What there is to learn from.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Counts {
+    /// Samples learned from, and of how many prompts.
+    pub training: (usize, usize),
+    /// Samples that validate, and of how many prompts.
+    pub validation: (usize, usize),
+    /// Samples without a token: they count when rewards are shaped, but have no hidden state.
+    pub empty: usize,
+    /// Prompts whose samples all have the same reward: nothing to shape.
+    pub all_equal: usize,
+    /// Prompts none of whose samples ended by itself.
+    pub unfinished: usize,
+    /// Mean of the shaped rewards learned from.
+    pub mean: f64,
+    /// Mean squared error on the validation samples of a head that always says this mean.
+    pub constant: f64,
+}
+
+/// All targets, and the bytes of each shard's hidden states.
+pub(super) struct Data {
+    pub(super) training: Vec<Target>,
+    pub(super) validation: Vec<Target>,
+    pub(super) counts: Counts,
+    bytes: Vec<usize>,
+}
+
+impl Data {
+    /// Shapes the rewards of every prompt. The prompts that validate, a share of them and at least one, are
+    /// drawn by the seed.
+    pub(super) fn new(
+        dataset: &Dataset,
+        shaping: &Shaping,
+        share: f64,
+        seed: u64,
+    ) -> Result<Self, Error> {
+        let manifest = dataset.manifest();
+        let file = || dataset.folder().display().to_string();
+        let wrong = |problem: &str| Error::Dataset { file: file(), problem: problem.to_owned() };
+        let Some(width) = manifest.hidden else {
+            return Err(wrong("it has no hidden states to learn from: roll out without --no-hidden"));
+        };
+        if manifest.reward.is_none() {
+            return Err(wrong("its samples have no rewards: roll out with a --reward"));
+        }
+        let validates = chosen(manifest.prompts.ids.len(), share, seed);
+        if !validates.contains(&false) {
+            return Err(wrong("it has one prompt: at least two are needed, one of them to validate"));
+        }
+        let mut data = Self {
+            training: Vec::new(),
+            validation: Vec::new(),
+            counts: Counts::default(),
+            bytes: Vec::new(),
+        };
+        let mut prompt = 0;
+        for shard in dataset.iter() {
+            let shard = shard?;
+            let tokens: usize = shard.rows.iter().map(|row| row.tokens.len()).sum();
+            data.bytes.push(tokens * width * size_of::<half::f16>());
+            let mut row = 0;
+            for rows in shard.rows.chunk_by(|a, b| a.prompt_id == b.prompt_id) {
+                data.prompt(rows, (shard.number, row), shaping, validates[prompt])?;
+                row += rows.len();
+                prompt += 1;
+            }
+        }
+        data.summarise();
+        if data.training.is_empty() || data.validation.is_empty() {
+            return Err(wrong("no sample has a token: there is nothing to learn from"));
+        }
+        if data.training.iter().all(|target| target.value == data.training[0].value) {
+            let (rule, value) = (shaping.rule, data.training[0].value);
+            return Err(wrong(&format!(
+                "under {rule} every sample is worth {value}: there is nothing to learn"
+            )));
+        }
+        Ok(data)
+    }
+
+    fn prompt(
+        &mut self,
+        rows: &[Row],
+        (shard, first): (usize, usize),
+        shaping: &Shaping,
+        validates: bool,
+    ) -> Result<(), Error> {
+        let rewards: Vec<f64> = rows.iter().filter_map(|row| row.reward).collect();
+        let shaped = Samples::new(&rewards).and_then(|samples| {
+            self.counts.all_equal += usize::from(samples.all_equal());
+            shaping.apply(&samples)
+        });
+        let shaped =
+            shaped.map_err(|source| Error::Shaping { prompt: rows[0].prompt_id.clone(), source })?;
+        let finished = rows.iter().any(|row| row.finish_reason != "length");
+        self.counts.unfinished += usize::from(!finished);
+        let (targets, prompts) = match validates {
+            true => (&mut self.validation, &mut self.counts.validation.1),
+            false => (&mut self.training, &mut self.counts.training.1),
+        };
+        *prompts += 1;
+        for ((row, sample), value) in (first..).zip(rows).zip(shaped.values) {
+            match sample.tokens.is_empty() {
+                true => self.counts.empty += 1,
+                false => targets.push(Target { shard, row, value }),
+            }
+        }
+        Ok(())
+    }
+
+    fn summarise(&mut self) {
+        let mean = |values: &mut dyn ExactSizeIterator<Item = f64>| {
+            let n = values.len().max(1) as f64;
+            values.sum::<f64>() / n
+        };
+        let counts = &mut self.counts;
+        (counts.training.0, counts.validation.0) = (self.training.len(), self.validation.len());
+        counts.mean = mean(&mut self.training.iter().map(|target| target.value));
+        let centre = counts.mean;
+        counts.constant =
+            mean(&mut self.validation.iter().map(|target| (target.value - centre).powi(2)));
+    }
+
+    /// Shards in this order, cut into windows that memory holds.
+    fn windows(&self, order: Vec<usize>, memory: usize) -> Vec<Vec<usize>> {
+        let mut windows: Vec<Vec<usize>> = Vec::new();
+        let mut held = usize::MAX;
+        for shard in order {
+            held = held.saturating_add(self.bytes[shard]);
+            if held > memory {
+                held = self.bytes[shard];
+                windows.push(Vec::new());
+            }
+            if let Some(window) = windows.last_mut() {
+                window.push(shard);
+            }
+        }
+        windows
+    }
+
+    /// Batches of about `size` training samples in an order of the epoch's own: shards in random order, and
+    /// the samples of a window's shards among each other.
+    pub(super) fn batches(&self, epoch: usize, seed: u64, memory: usize, size: usize) -> Vec<Window> {
+        let mut rng = ChaCha12Rng::seed_from_u64(seed);
+        rng.set_stream(1 + epoch as u64);
+        let by_shard = grouped(&self.training);
+        let mut order: Vec<usize> = by_shard.keys().copied().collect();
+        order.shuffle(&mut rng);
+        let windows = self.windows(order, memory).into_iter();
+        let cut = windows.map(|shards| {
+            let mut targets: Vec<Target> =
+                shards.iter().flat_map(|shard| by_shard[shard].iter().copied()).collect();
+            targets.shuffle(&mut rng);
+            let batches = targets.len().div_ceil(size);
+            let even = targets.len().div_ceil(batches.max(1)).max(1);
+            let batches = targets.chunks(even).map(<[Target]>::to_vec).collect();
+            Window { shards, batches }
+        });
+        cut.collect()
+    }
+
+    /// All validation samples, a batch per window.
+    pub(super) fn checks(&self, memory: usize) -> Vec<Window> {
+        let by_shard = grouped(&self.validation);
+        let windows = self.windows(by_shard.keys().copied().collect(), memory).into_iter();
+        let cut = windows.map(|shards| {
+            let batch = shards.iter().flat_map(|shard| by_shard[shard].iter().copied()).collect();
+            Window { shards, batches: vec![batch] }
+        });
+        cut.collect()
+    }
+}
+
+/// Shards that are held together, and what is learned from them.
+pub(super) struct Window {
+    pub(super) shards: Vec<usize>,
+    pub(super) batches: Vec<Vec<Target>>,
+}
+
+fn grouped(targets: &[Target]) -> BTreeMap<usize, Vec<Target>> {
+    let mut groups: BTreeMap<usize, Vec<Target>> = BTreeMap::new();
+    for target in targets {
+        groups.entry(target.shard).or_default().push(*target);
+    }
+    groups
+}
+
+/// Which of so many prompts validate.
+fn chosen(prompts: usize, share: f64, seed: u64) -> Vec<bool> {
+    let count = ((share * prompts as f64).round() as usize).clamp(1, prompts);
+    let mut rng = ChaCha12Rng::seed_from_u64(seed);
+    let mut validates = vec![false; prompts];
+    let mut left = count;
+    // Each prompt in turn, with the probability that makes every choice equally likely.
+    for (seen, validates) in validates.iter_mut().enumerate() {
+        if rng.random_range(0..prompts - seen) < left {
+            *validates = true;
+            left -= 1;
+        }
+    }
+    validates
+}
+
+/// The shards in memory.
+pub(super) struct Held<'a> {
+    dataset: &'a Dataset,
+    shards: BTreeMap<usize, Hidden>,
+    most: usize,
+}
+
+impl<'a> Held<'a> {
+    /// None yet; at most so many bytes of hidden states, but for one shard.
+    pub(super) fn new(dataset: &'a Dataset, most: usize) -> Self {
+        Self { dataset, shards: BTreeMap::new(), most }
+    }
+
+    /// Reads those of these shards that are not there; others give way if they must.
+    pub(super) fn hold(&mut self, shards: &[usize]) -> Result<(), Error> {
+        for &shard in shards.iter() {
+            if self.shards.contains_key(&shard) {
+                continue;
+            }
+            let hidden = || self.dataset.read(shard)?.hidden();
+            let bytes = |hidden: &Hidden| size_of_val(&hidden.states[..]);
+            let mut held: usize = self.shards.values().map(bytes).sum();
+            // Room first, so that there is never more than the most and one shard.
+            let others: Vec<usize> =
+                self.shards.keys().copied().filter(|other| !shards.contains(other)).collect();
+            let largest = self.shards.values().map(bytes).max().unwrap_or(0);
+            for other in others {
+                if held + largest > self.most {
+                    held -= self.shards.remove(&other).map_or(0, |hidden| bytes(&hidden));
+                }
+            }
+            self.shards.insert(shard, hidden()?);
+        }
+        Ok(())
+    }
+
+    /// How many tokens a sample of a shard that is held has.
+    pub(super) fn tokens(&self, target: &Target) -> usize {
+        let offsets = &self.shards[&target.shard].offsets;
+        offsets[target.row + 1] - offsets[target.row]
+    }
+
+    /// Hidden states of a sample of a shard that is held, `[tokens, d]`, row by row.
+    pub(super) fn of(&self, target: &Target) -> &[half::f16] {
+        self.shards[&target.shard].of(target.row)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_of_the_prompts_validates() {
+        for (prompts, share, expected) in [(400, 0.05, 20), (3, 0.05, 1), (2, 0.9, 2), (1, 0.05, 1)] {
+            let validates = chosen(prompts, share, 7);
+            assert_eq!(validates.iter().filter(|v| **v).count(), expected);
+        }
+        assert_ne!(chosen(400, 0.05, 7), chosen(400, 0.05, 8));
+    }
+}

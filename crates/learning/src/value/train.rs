@@ -1,0 +1,337 @@
+//! The training loop.
+
+use std::path::Path;
+
+use half::slice::HalfFloatSliceExt;
+use rand::SeedableRng;
+use rand_chacha::ChaCha12Rng;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use stackelberg_shaping::{Rule, Shaping};
+
+use super::checkpoint::Checkpoint;
+use super::data::{Counts, Data, Held, Target, Window};
+use super::loss::{Errors, Loss};
+use super::network::{Layers, Network};
+use crate::error::Error;
+use crate::rollouts::Dataset;
+
+/// How a value head is trained. Equal settings and data give equal bytes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// How rewards are shaped, prompt by prompt.
+    pub shaping: Shaping,
+    /// What values are held against.
+    pub loss: Loss,
+    /// `h₁` and `h₂`; `None`: as wide as the hidden states, `d`. The paper has 8192 and `d`.
+    pub widths: [Option<usize>; 2],
+    /// Adam's step size.
+    pub learning_rate: f64,
+    /// Samples per step.
+    pub batch: usize,
+    /// Most passes over the training samples.
+    pub epochs: usize,
+    /// Epochs without a better validation error after which training ends.
+    pub patience: usize,
+    /// Share of the prompts that validates.
+    pub validation: f64,
+    /// Longest gradient; longer ones are shortened to it.
+    pub clip: f64,
+    /// Decides the weights to begin with, the split and the order.
+    pub seed: u64,
+    /// Bytes of hidden states held at once. Decides which samples may share a batch where the dataset is
+    /// larger.
+    pub memory: usize,
+}
+
+impl Settings {
+    /// The paper's, but for the narrower head; for this shaping.
+    pub fn new(shaping: Shaping) -> Self {
+        Self {
+            shaping,
+            loss: Loss::Smooth { coef: 1.0 },
+            widths: [None; 2],
+            learning_rate: 1e-4,
+            batch: 64,
+            epochs: 15,
+            patience: 5,
+            validation: 0.05,
+            clip: 1.0,
+            seed: 0,
+            memory: 1 << 30,
+        }
+    }
+
+    /// The most that a shaped reward can be, where none is below 0: `None` if there is no such bound.
+    pub fn bound(&self) -> Option<f64> {
+        match self.shaping.rule {
+            Rule::Meanstd => None,
+            // Of all other rules, those of bounded span begin at 0.
+            _ => self.shaping.span(1),
+        }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let require = |name, value: f64, holds: bool, must| match holds {
+            true => Ok(()),
+            false => Err(Error::Setting { name, value, must }),
+        };
+        let positive = |x: f64| x > 0.0 && x.is_finite();
+        let count = |name, value: usize| require(name, value as f64, value > 0, "at least 1");
+        require("lr", self.learning_rate, positive(self.learning_rate), "above zero, and finite")?;
+        require("clip", self.clip, positive(self.clip), "above zero, and finite")?;
+        let share = self.validation > 0.0 && self.validation < 1.0;
+        require("validation", self.validation, share, "above 0 and below 1")?;
+        count("batch-size", self.batch)?;
+        count("epochs", self.epochs)?;
+        count("patience", self.patience)?;
+        self.widths.iter().flatten().try_for_each(|width| count("width", *width))?;
+        match self.loss {
+            Loss::Smooth { coef } => {
+                require("coef", coef, coef >= 0.0 && coef.is_finite(), "zero or more, and finite")
+            }
+            Loss::Td { lambda } => {
+                require("td-lambda", lambda, (0.0..=1.0).contains(&lambda), "between 0 and 1")
+            }
+        }
+    }
+
+    /// All that decides the head, but for how long is trained, by the names of the command line.
+    pub(super) fn summary(&self, dataset: &Dataset) -> Map<String, Value> {
+        let Shaping { rule, strength, bound, alpha, cap, stretch, ref_quantile, budget, exponent_cap } =
+            self.shaping;
+        let manifest = dataset.manifest();
+        let pairs = [
+            ("alpha", json!(alpha)),
+            ("batch-size", json!(self.batch)),
+            ("bound", json!(bound)),
+            ("budget", json!(budget.name())),
+            ("cap", json!(cap)),
+            ("clip", json!(self.clip)),
+            ("exponent-cap", json!(exponent_cap)),
+            ("loss", json!(self.loss.to_string())),
+            ("lr", json!(self.learning_rate)),
+            ("memory", json!(self.memory)),
+            ("model", json!(manifest.model.hash)),
+            ("prompts", json!(manifest.prompts.hash)),
+            ("ref-quantile", json!(ref_quantile)),
+            ("reward", json!(manifest.reward.as_ref().map(|reward| &reward.hash))),
+            ("rollouts", json!(manifest.settings)),
+            ("seed", json!(self.seed)),
+            ("shaping", json!(rule.name())),
+            ("strength", json!(strength)),
+            ("stretch", json!(stretch)),
+            ("validation", json!(self.validation)),
+            ("widths", json!(self.widths)),
+        ];
+        pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+}
+
+/// One pass over the training samples.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Epoch {
+    /// Mean loss of the training samples, as they were met.
+    pub training: f64,
+    /// Mean errors on the validation samples after it.
+    pub validation: Errors,
+}
+
+/// A trained head and how it came about.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    pub(super) network: Network,
+    /// Every epoch.
+    pub epochs: Vec<Epoch>,
+    /// The one that was kept.
+    pub best: usize,
+    /// What was learned from.
+    pub counts: Counts,
+}
+
+impl Outcome {
+    /// Widths of the head: `d`, `h₁`, `h₂`.
+    pub fn widths(&self) -> [usize; 3] {
+        self.network.widths
+    }
+
+    /// Share of the variance of the validation targets that values explain, at the last token and along the
+    /// text.
+    pub fn explained(&self) -> Errors {
+        let share = |error: f64| 1.0 - error / self.counts.constant;
+        let Errors { last, along } = self.epochs[self.best].validation;
+        Errors { last: share(last), along: share(along) }
+    }
+}
+
+/// What a caller may watch.
+pub trait Watch {
+    /// What there is to learn from, before it begins; how many epochs a resumed run has behind it.
+    fn begin(&mut self, _counts: &Counts, _done: &[Epoch]) {}
+
+    /// So many of the epoch's samples are done, at this mean loss.
+    fn step(&mut self, _samples: usize, _loss: f64) {}
+
+    /// An epoch is over; whether it is the best so far.
+    fn epoch(&mut self, _number: usize, _epoch: &Epoch, _best: bool) {}
+
+    /// Whether to stop here and now: what the epoch under way has learned is lost, the checkpoint stays.
+    fn stop(&self) -> bool {
+        false
+    }
+}
+
+/// Watches nothing.
+impl Watch for () {}
+
+/// Most tokens whose derivatives are in memory at once.
+const TOKENS: usize = 2048;
+
+/// Trains a value head on a dataset with hidden states and rewards. After every epoch `checkpoint` is written;
+/// with `resume`, one that is there is gone on with. It is left to the caller to remove it.
+///
+/// # Errors
+/// A setting out of range; a dataset without rewards or hidden states, incomplete, broken, with one prompt, or
+/// with nothing to learn; a checkpoint of other settings; a loss that is no number; a file that cannot be
+/// written; [`Error::Stopped`].
+pub fn train(
+    dataset: &Dataset,
+    settings: &Settings,
+    (checkpoint, resume): (&Path, bool),
+    watch: &mut dyn Watch,
+) -> Result<Outcome, Error> {
+    settings.check()?;
+    let data = Data::new(dataset, &settings.shaping, settings.validation, settings.seed)?;
+    let summary = settings.summary(dataset);
+    let mut state = match resume && checkpoint.exists() {
+        true => Checkpoint::read(checkpoint, &summary)?,
+        false => {
+            let d = dataset.manifest().hidden.unwrap_or_default();
+            let [first, second] = settings.widths.map(|width| width.unwrap_or(d));
+            let mut rng = ChaCha12Rng::seed_from_u64(settings.seed);
+            let network = Network::new([d, first, second], data.counts.mean, &mut rng);
+            Checkpoint::new(network)
+        }
+    };
+    watch.begin(&data.counts, &state.epochs);
+    let mut trainer =
+        Trainer { settings, data: &data, held: Held::new(dataset, settings.memory), watch };
+    while state.epochs.len() < settings.epochs && !state.exhausted(settings.patience) {
+        let number = state.epochs.len();
+        let training = trainer.epoch(&mut state, number)?;
+        let validation = trainer.validate(&state.network)?;
+        let epoch = Epoch { training, validation };
+        if !(training.is_finite() && validation.last.is_finite()) {
+            return Err(Error::Diverged { epoch: number + 1, rate: settings.learning_rate });
+        }
+        let best = state.add(epoch, settings.loss);
+        state.write(checkpoint, &summary)?;
+        trainer.watch.epoch(number, &epoch, best);
+    }
+    let Checkpoint { kept, epochs, best, .. } = state;
+    Ok(Outcome { network: kept, epochs, best, counts: data.counts })
+}
+
+struct Trainer<'a> {
+    settings: &'a Settings,
+    data: &'a Data,
+    held: Held<'a>,
+    watch: &'a mut dyn Watch,
+}
+
+impl Trainer<'_> {
+    /// One pass over the training samples; their mean loss.
+    fn epoch(&mut self, state: &mut Checkpoint, number: usize) -> Result<f64, Error> {
+        let Settings { seed, memory, batch, learning_rate, clip, .. } = *self.settings;
+        let (mut sum, mut done) = (0.0, 0);
+        for Window { shards, batches } in self.data.batches(number, seed, memory, batch) {
+            self.held.hold(&shards)?;
+            for batch in batches {
+                let layers = state.network.layers()?;
+                let mut gradient = Network::zeros(state.network.widths);
+                for piece in pieces(&self.held, &batch) {
+                    if self.watch.stop() {
+                        return Err(Error::Stopped);
+                    }
+                    let scale = 1.0 / batch.len() as f64;
+                    let slopes = |values: &[f32]| {
+                        let mut slopes = vec![0f32; values.len()];
+                        for (target, own) in self.by_sample(piece) {
+                            let (values, slopes) = (&values[own.clone()], &mut slopes[own]);
+                            sum += self.settings.loss.of(values, target.value, scale, slopes);
+                        }
+                        slopes
+                    };
+                    layers.learn(self.states(piece), slopes, &mut gradient)?;
+                    done += piece.len();
+                    self.watch.step(done, sum / done as f64);
+                }
+                state.adam.step(&mut state.network.numbers, &gradient, learning_rate, clip);
+            }
+        }
+        Ok(sum / done as f64)
+    }
+
+    /// Mean errors on the validation samples.
+    fn validate(&mut self, network: &Network) -> Result<Errors, Error> {
+        let layers: Layers = network.layers()?;
+        let (mut sum, n) = (Errors::default(), self.data.validation.len() as f64);
+        let bound = self.settings.bound();
+        for Window { shards, batches } in self.data.checks(self.settings.memory) {
+            self.held.hold(&shards)?;
+            for piece in batches.iter().flat_map(|batch| pieces(&self.held, batch)) {
+                if self.watch.stop() {
+                    return Err(Error::Stopped);
+                }
+                let values = layers.values(self.states(piece))?;
+                for (target, own) in self.by_sample(piece) {
+                    let errors = Errors::of(&values[own], target.value, bound);
+                    sum.last += errors.last / n;
+                    sum.along += errors.along / n;
+                }
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Hidden states of these samples, `[tokens, d]`, row by row.
+    fn states(&self, piece: &[Target]) -> Vec<f32> {
+        let states = piece.iter().map(|target| self.held.of(target));
+        let mut all = vec![0f32; states.clone().map(<[half::f16]>::len).sum()];
+        let mut rest = &mut all[..];
+        for states in states {
+            let (own, behind) = rest.split_at_mut(states.len());
+            states.convert_to_f32_slice(own);
+            rest = behind;
+        }
+        all
+    }
+
+    /// Samples with the places of their values.
+    fn by_sample<'b>(
+        &'b self,
+        piece: &'b [Target],
+    ) -> impl Iterator<Item = (&'b Target, std::ops::Range<usize>)> {
+        piece.iter().scan(0, |end, target| {
+            let begin = *end;
+            *end += self.held.tokens(target);
+            Some((target, begin..*end))
+        })
+    }
+}
+
+/// Samples in pieces of at most [`TOKENS`] tokens, but for longer samples.
+fn pieces<'a>(held: &Held<'_>, batch: &'a [Target]) -> Vec<&'a [Target]> {
+    let mut pieces = Vec::new();
+    let (mut begin, mut tokens) = (0, 0);
+    for (i, target) in batch.iter().enumerate() {
+        let own = held.tokens(target);
+        if i > begin && tokens + own > TOKENS {
+            pieces.push(&batch[begin..i]);
+            (begin, tokens) = (i, 0);
+        }
+        tokens += own;
+    }
+    pieces.push(&batch[begin..]);
+    pieces
+}
