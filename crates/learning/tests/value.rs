@@ -46,7 +46,7 @@ fn made_up(folder: &Path, manifest: Manifest, reward: impl Fn(f32, f32) -> f64) 
             for sample in 0..SAMPLES {
                 let mut uniform = || rng.random_range(-1.0..1.0f32);
                 let (a, b) = (uniform(), uniform());
-                let empty = (SAMPLES * prompt + sample) % 7 == 0;
+                let empty = (SAMPLES * prompt + sample).is_multiple_of(7);
                 let tokens = if empty { 0 } else { 1 + (prompt + 3 * sample) % 9 };
                 for t in 0..tokens {
                     let share = (t + 1) as f32 / tokens as f32;
