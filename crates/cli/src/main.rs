@@ -7,6 +7,7 @@ mod generate;
 mod model;
 mod models;
 mod output;
+mod plot;
 mod prompts;
 mod record;
 mod rollout;
@@ -17,6 +18,7 @@ mod shape;
 mod shaping;
 mod summary;
 mod terminal;
+mod threshold;
 mod train;
 
 use std::io::ErrorKind;
@@ -37,6 +39,7 @@ enum Command {
     Generate(Box<generate::Generate>),
     Rollout(Box<rollout::Rollout>),
     Score(score::Score),
+    Threshold(threshold::Threshold),
     Train(train::Train),
     Shape(shape::Shape),
     Bench(bench::Bench),
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Command::Generate(generate) => generate.run(),
         Command::Rollout(rollout) => rollout.run(),
         Command::Score(score) => score.run(),
+        Command::Threshold(threshold) => threshold.run(),
         Command::Train(train) => train.run(),
         Command::Shape(shape) => shape.run(),
         Command::Bench(bench) => bench.run(),

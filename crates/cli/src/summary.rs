@@ -1,4 +1,4 @@
-//! `stackelberg shape --summary`: a whole set of prompts on one screen.
+//! `stackelberg shape --summary` and `stackelberg threshold`: a whole set of prompts on one screen.
 
 use std::fmt;
 
@@ -21,6 +21,7 @@ pub(crate) struct Summary {
     sizes: Vec<usize>,
     few_above: usize,
     all_equal: usize,
+    single: usize,
 }
 
 #[derive(Default)]
@@ -47,7 +48,13 @@ impl Summary {
             sizes: Vec::new(),
             few_above: 0,
             all_equal: 0,
+            single: 0,
         }
+    }
+
+    /// Whether no prompt has two different rewards.
+    pub(crate) fn nothing_to_shape(&self) -> bool {
+        self.all_equal + self.single == self.base.len()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -73,7 +80,9 @@ impl Summary {
             }
         }
         self.sizes.push(samples.rewards().len());
-        self.all_equal += usize::from(samples.all_equal());
+        let single = samples.rewards().len() == 1;
+        self.single += usize::from(single);
+        self.all_equal += usize::from(!single && samples.all_equal());
         Ok(())
     }
 }
@@ -119,6 +128,10 @@ impl fmt::Display for Summary {
                 "all rewards equal, nothing to shape: {:.1}% of prompts",
                 share(self.all_equal)
             )?;
+        }
+
+        if self.single > 0 {
+            writeln!(f, "a single response, nothing to shape: {:.1}% of prompts", share(self.single))?;
         }
 
         writeln!(f, "\npredicted, mean over prompts ± standard error")?;

@@ -50,7 +50,7 @@ pub enum Error {
     },
 
     /// A shard of a dataset of rollouts that is not whole, or not of this dataset.
-    #[error("{file}: {problem}: delete it and run the same command again, which writes it anew")]
+    #[error("{file}: {problem}: delete it and run the same rollout again, which writes it anew")]
     Shard {
         /// The shard's file.
         file: String,
@@ -75,7 +75,7 @@ pub enum Error {
 
     /// A dataset of rollouts of which shards are missing.
     #[error(
-        "{folder}: {missing} of {shards} shards are not there yet, the first is number {first}: run the same command again"
+        "{folder}: {missing} of {shards} shards are not there yet, the first is number {first}: run the same rollout again"
     )]
     Unfinished {
         /// The dataset's folder.
@@ -86,6 +86,55 @@ pub enum Error {
         shards: usize,
         /// The first that is missing, from 0.
         first: usize,
+    },
+
+    /// Settings of a shaping outside their range.
+    #[error(transparent)]
+    ShapingSettings {
+        /// What is wrong.
+        source: stackelberg_shaping::Error,
+    },
+
+    /// A KL budget for a rule whose strength it would solve for.
+    #[error(
+        "{rule} has no bound to solve for: a KL budget would give every prompt its own strength, which shaped rewards do not hold; use a rule with a bound"
+    )]
+    NoBound {
+        /// The rule.
+        rule: stackelberg_shaping::Rule,
+    },
+
+    /// Rewards of a prompt that cannot be shaped.
+    #[error("{file}: prompt '{prompt}': {source}")]
+    Shaping {
+        /// The folder of the rollouts.
+        file: String,
+        /// The prompt's name.
+        prompt: String,
+        /// What is wrong.
+        source: stackelberg_shaping::Error,
+    },
+
+    /// A follower that does better than a theorem allows: an error of this program, not of its input.
+    #[error(
+        "prompt '{prompt}': {rule} at strength {strength} delivers {utility}, which {theorem} limits to {limit}: \
+         this is a bug, please report it with the rewards {rewards:?}"
+    )]
+    Theorem {
+        /// The prompt's name.
+        prompt: String,
+        /// The shaping rule.
+        rule: stackelberg_shaping::Rule,
+        /// Its strength.
+        strength: f64,
+        /// The follower's utility.
+        utility: f64,
+        /// The theorem.
+        theorem: &'static str,
+        /// The most that it allows.
+        limit: f64,
+        /// The prompt's rewards.
+        rewards: Vec<f64>,
     },
 
     /// A file that cannot be opened, read or unpacked.

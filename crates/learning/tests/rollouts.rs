@@ -14,8 +14,9 @@ use stackelberg_engine::reward::{Head, TextFormat};
 use stackelberg_engine::{Checkpoint, Dtype, Reward};
 use stackelberg_learning::Error;
 use stackelberg_learning::rollouts::{
-    Dataset, Identity, Manifest, Part, Progress, Prompt, Prompts, collect, settings,
+    Dataset, Identity, Manifest, Part, Progress, Prompt, Prompts, Shaper, collect, settings,
 };
+use stackelberg_shaping::{Rule, Shaping};
 use tiny::{D, Tiny};
 
 /// A policy, and a head and a reward model for it.
@@ -187,6 +188,37 @@ fn a_stopped_run_goes_on() {
     assert_eq!(found, *whole());
 }
 
+/// Shaped rewards stand in nobody's way: not of a run that goes on, nor of a merge.
+#[test]
+fn shaped_shards_are_shards() {
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let dataset = fill(here.path(), "0/1", 6, &mut ()).unwrap();
+    let shaper = Shaper::new(Shaping::default(), None, 0.9).unwrap();
+    let rewards = shaper.read(&dataset, &mut || ()).unwrap();
+    assert_eq!((rewards.len(), rewards[0].1.len()), (11, 4));
+    assert_eq!(files(here.path()), *whole(), "reading writes nothing");
+    shaper.write(&dataset, &mut || ()).unwrap();
+    let shaped = files(here.path());
+    for (name, bytes) in whole() {
+        assert_eq!(*bytes != shaped[name], name.ends_with(".parquet"), "{name}");
+    }
+    let dataset = fill(here.path(), "0/1", 6, &mut ()).unwrap();
+    assert_eq!(files(here.path()), shaped, "nothing was missing");
+    dataset.check(&mut || ()).unwrap();
+
+    let other = Dataset::create(there.path(), manifest(&drawing())).unwrap();
+    assert_eq!(other.take(&dataset).unwrap(), 4);
+    assert_eq!(files(there.path()), shaped);
+
+    // A shard that is written anew has none until it is shaped again.
+    fs::remove_file(here.path().join("rollouts-00001.parquet")).unwrap();
+    fill(here.path(), "0/1", 6, &mut ()).unwrap();
+    let has = |shard| dataset.read(shard).unwrap().shaped(Rule::Srs).is_some();
+    assert_eq!([0, 1, 2].map(has), [true, false, true]);
+    shaper.write(&dataset, &mut || ()).unwrap();
+    assert_eq!(files(here.path()), shaped);
+}
+
 #[test]
 fn broken_shards_and_other_settings_are_named() {
     let folder = tempfile::tempdir().unwrap();
@@ -201,7 +233,7 @@ fn broken_shards_and_other_settings_are_named() {
         fs::write(at(name), &bytes[..bytes.len() - 9]).unwrap();
         let said = fails();
         assert!(said.contains(name) && said.contains(problem), "{said}");
-        assert!(said.ends_with("delete it and run the same command again, which writes it anew"));
+        assert!(said.ends_with("delete it and run the same rollout again, which writes it anew"));
         fs::remove_file(at(name)).unwrap();
         fill(folder.path(), "0/1", 10, &mut ()).unwrap();
         assert_eq!(files(folder.path()), *whole());

@@ -111,7 +111,7 @@ fn tilt(prior: &[f64], shaped: &[f64], strength: f64) -> (Vec<f64>, f64) {
 /// One response's share of the KL, `w ln(w/p) - w + p >= 0`, with `x = ln(w/p)`. The added `p - w`
 /// sums to zero; with it no term is negative, so nothing cancels between terms, and for small `x`
 /// the series keeps the digits that `w x` and `p - w` would lose to each other.
-fn kl_term(p: f64, w: f64, x: f64) -> f64 {
+pub(crate) fn kl_term(p: f64, w: f64, x: f64) -> f64 {
     if x.abs() < 0.05 {
         // p (x e^x - (e^x - 1)) = p sum_{n>=2} x^n (n-1)/n!
         let (mut power, mut sum) = (x, 0.0);

@@ -64,6 +64,7 @@ Rewards, `m*`, utilities and interval ends are in reward units; KL, `B * strengt
 | SRS and the other rules | `s = B sigmoid(alpha (r - m*))` ... | [`Rule`], [`Shaping::apply`] |
 | fused score of a decoding step | `f_j = l_j + lambda s_j` | [`fuse`] |
 | KL budget | largest `c` with `KL <= nats` | [`KlBudget::solve`] |
+| the two frontiers | `U <= U(hard at c)`, `U <= min_t (ln E_rho[exp(t r)] + KL) / t` | [`Frontier`] |
 | interval | `{m : abs(mean g(m)) <= t se(m)}` | [`Confidence`] |
 */
 
@@ -71,6 +72,7 @@ Rewards, `m*`, utilities and interval ends are in reward units; KL, `B * strengt
 
 mod error;
 mod follower;
+mod frontier;
 mod interval;
 mod kl_budget;
 mod report;
@@ -81,6 +83,7 @@ mod threshold;
 
 pub use error::Error;
 pub use follower::{Follower, argmax, fuse};
+pub use frontier::{Frontier, Margins};
 pub use interval::{Confidence, Interval};
 pub use kl_budget::KlBudget;
 pub use report::{Report, Warning};

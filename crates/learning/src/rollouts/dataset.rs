@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use stackelberg_shaping::Rule;
 
 use super::manifest::{Manifest, difference, hex};
-use super::{Hidden, Row, row};
+use super::{Hidden, Row, ShapedColumns, row};
 use crate::error::Error;
 use crate::whole;
 
@@ -26,6 +27,8 @@ pub struct Shard {
     pub number: usize,
     /// Its samples, prompt by prompt in order.
     pub rows: Vec<Row>,
+    /// Their shaped rewards, rule by rule.
+    pub shaped: Vec<ShapedColumns>,
     rows_file: PathBuf,
     /// The file, its length and its SHA-256.
     hidden: Option<(PathBuf, u64, String)>,
@@ -146,7 +149,7 @@ impl Dataset {
         }
         let path = self.rows_file(shard);
         let wrong = |problem: String| Error::Shard { file: path.display().to_string(), problem };
-        let (rows, notes) = row::read(&path)?;
+        let row::Read { rows, shaped, notes } = row::read(&path)?;
         let note = |key: &str| {
             let found = notes.iter().find(|note| note.key == key).and_then(|note| note.value.as_deref());
             found.ok_or_else(|| wrong(format!("its metadata lack {key}")))
@@ -168,7 +171,7 @@ impl Dataset {
             }
         };
         let width = self.manifest.hidden.unwrap_or_default();
-        let shard = Shard { number: shard, rows, rows_file: path.clone(), hidden, width };
+        let shard = Shard { number: shard, rows, shaped, rows_file: path.clone(), hidden, width };
         shard.check_length()?;
         Ok(shard)
     }
@@ -212,17 +215,54 @@ impl Dataset {
         self.check_rows(shard, rows).map_err(wrong)?;
         let other = |e: &dyn std::fmt::Display| io::Error::other(e.to_string());
         let failed = |source| Error::Write { file: file.clone(), source };
-        let mut notes =
-            vec![(MANIFEST, self.manifest.summary().to_string()), (NUMBER, shard.to_string())];
+        let mut about = None;
         if self.manifest.hidden.is_some() {
             let hidden_file = self.hidden_file(shard);
             let bytes = hidden.to_bytes().map_err(|e| failed(other(&e)))?;
             whole::sweep(&hidden_file)?;
             whole::write(&hidden_file, &bytes)?;
-            notes.push((HIDDEN_BYTES, bytes.len().to_string()));
-            notes.push((HIDDEN_HASH, hex(Sha256::new_with_prefix(&bytes))));
+            about = Some((bytes.len() as u64, hex(Sha256::new_with_prefix(&bytes))));
         }
-        let bytes = row::to_bytes(rows, &notes).map_err(|e| failed(other(&e)))?;
+        self.write_rows(shard, rows, &[], about)
+    }
+
+    /// Puts shaped rewards beside the rewards of a shard, in place of those under the same rule. The shard
+    /// is written whole; its hidden states are not touched.
+    ///
+    /// # Errors
+    /// They are not as many as the shard's samples; the file cannot be written.
+    pub fn add_shaped(&self, shard: Shard, columns: ShapedColumns) -> Result<(), Error> {
+        if let Some((found, expected)) = columns.differs_from(shard.rows.len()) {
+            let (what, unit, beside) = ("shaped rewards", "rows", "the shard");
+            return Err(Error::Length { what, found, unit, beside, expected });
+        }
+        let mut shaped = shard.shaped;
+        shaped.retain(|other| other.rule != columns.rule);
+        shaped.push(columns);
+        shaped.sort_by_key(ShapedColumns::place);
+        let hidden = shard.hidden.map(|(_, bytes, hash)| (bytes, hash));
+        self.write_rows(shard.number, &shard.rows, &shaped, hidden)
+    }
+
+    /// Writes the rows of a shard. `hidden`: length and SHA-256 of the file of their hidden states.
+    fn write_rows(
+        &self,
+        shard: usize,
+        rows: &[Row],
+        shaped: &[ShapedColumns],
+        hidden: Option<(u64, String)>,
+    ) -> Result<(), Error> {
+        let mut notes =
+            vec![(MANIFEST, self.manifest.summary().to_string()), (NUMBER, shard.to_string())];
+        if let Some((bytes, hash)) = hidden {
+            notes.push((HIDDEN_BYTES, bytes.to_string()));
+            notes.push((HIDDEN_HASH, hash));
+        }
+        let path = self.rows_file(shard);
+        let bytes = row::to_bytes(rows, shaped, &notes).map_err(|e| Error::Write {
+            file: path.display().to_string(),
+            source: io::Error::other(e.to_string()),
+        })?;
         whole::sweep(&path)?;
         whole::write(&path, &bytes)
     }
@@ -268,8 +308,8 @@ impl Dataset {
             summary.samples += shard.rows.len();
             summary.tokens += shard.rows.iter().map(|row| row.tokens.len()).sum::<usize>();
             summary.finished += shard.rows.iter().filter(stopped).count();
-            let prompts = shard.rows.chunk_by(|a, b| a.prompt_id == b.prompt_id);
-            summary.unfinished_prompts += prompts.filter(|p| !p.iter().any(|r| stopped(&r))).count();
+            summary.unfinished_prompts +=
+                shard.prompts().filter(|p| !p.iter().any(|r| stopped(&r))).count();
             for reward in shard.rows.iter().filter_map(|row| row.reward) {
                 summary.rewards.0 += reward;
                 summary.rewards.1 += 1;
@@ -281,6 +321,16 @@ impl Dataset {
 }
 
 impl Shard {
+    /// Shaped rewards of its samples under a rule, if they were added.
+    pub fn shaped(&self, rule: Rule) -> Option<&ShapedColumns> {
+        self.shaped.iter().find(|columns| columns.rule == rule)
+    }
+
+    /// Its prompts: the samples of each.
+    pub fn prompts(&self) -> impl Iterator<Item = &[Row]> {
+        self.rows.chunk_by(|a, b| a.prompt_id == b.prompt_id)
+    }
+
     /// The hidden states of its samples.
     ///
     /// # Errors
@@ -291,6 +341,11 @@ impl Shard {
             return Err(Error::Dataset { file: self.rows_file.display().to_string(), problem });
         };
         Hidden::read(path, &self.rows, self.width)
+    }
+
+    /// Its file, for messages.
+    pub(super) fn file(&self) -> String {
+        self.rows_file.display().to_string()
     }
 
     /// Whether the file of hidden states is as long as it was.

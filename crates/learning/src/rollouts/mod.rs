@@ -13,6 +13,10 @@ follows from the list of prompts alone.
 | `rollouts-00000.parquet` | one row a sample, see [`Row`]; its metadata repeat the manifest, less the ids |
 | `hidden-00000.safetensors` | `hidden` F16 `[tokens of the shard, d]`, after the final norm; `offsets` I64 `[samples + 1]`: sample `i` has the rows `offsets[i]..offsets[i + 1]` |
 
+Shaped rewards under any number of rules can be put beside the rewards ([`Shaper`], [`Dataset::add_shaped`]),
+as columns behind the others; what they hold and where m\* comes from is [`ShapedColumns`]. [`Frontiers`] says
+what each rule would deliver over all prompts, at a common bound and at a common KL.
+
 Every file appears whole, the hidden states before the rows: a shard with rows is complete. [`collect()`]
 writes what is missing of a [`Part`] of the shards, so that a run goes on where another was killed; the
 files are the same bytes as those of a run that was not. A reader takes one [`Shard`] at a time:
@@ -35,13 +39,17 @@ for shard in dataset.iter() {
 
 mod collect;
 mod dataset;
+mod frontiers;
 mod hidden;
 mod manifest;
 mod row;
+mod shaped;
 
 pub use collect::{Part, Progress, Prompt, collect};
 pub use dataset::{Dataset, Shard, Summary};
+pub use frontiers::{Curve, Frontiers};
 pub use hidden::Hidden;
 pub(crate) use manifest::difference;
 pub use manifest::{Identity, Manifest, Prompts, settings};
 pub use row::Row;
+pub use shaped::{ShapedColumns, Shaper, Thresholds};

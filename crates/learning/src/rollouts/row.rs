@@ -15,6 +15,9 @@ use parquet::record::{Field, Row as Record};
 use parquet::schema::parser::parse_message_type;
 use parquet::schema::types::Type;
 
+use stackelberg_shaping::Rule;
+
+use super::ShapedColumns;
 use crate::error::Error;
 
 /// One sample.
@@ -39,7 +42,7 @@ pub struct Row {
 }
 
 /// The columns. Tokens are a list as pandas, polars and Hugging Face's datasets have lists.
-const SCHEMA: &str = "message rollouts {
+const SCHEMA: &str = "
     required binary prompt_id (string);
     required int32 sample;
     required binary prompt (string);
@@ -48,18 +51,30 @@ const SCHEMA: &str = "message rollouts {
     optional double reward;
     required binary finish_reason (string);
     required int64 seed;
-}";
+";
 
-/// The bytes of a Parquet file of these rows; `notes` go into its metadata. Equal rows and notes give equal
-/// bytes.
-pub(super) fn to_bytes(rows: &[Row], notes: &[(&str, String)]) -> Result<Vec<u8>, ParquetError> {
+/// [`SCHEMA`] and the columns of shaped rewards under these rules.
+fn schema(rules: impl Iterator<Item = Rule>) -> Result<Type, ParquetError> {
+    let shaped = rules.flat_map(ShapedColumns::names).map(|name| format!("optional double {name};"));
+    parse_message_type(&format!("message rollouts {{ {SCHEMA} {} }}", shaped.collect::<String>()))
+}
+
+/// The bytes of a Parquet file of these rows, and shaped rewards of theirs; `notes` go into its metadata.
+/// Equal input gives equal bytes.
+pub(super) fn to_bytes(
+    rows: &[Row],
+    shaped: &[ShapedColumns],
+    notes: &[(&str, String)],
+) -> Result<Vec<u8>, ParquetError> {
     let note = |(key, value): &(&str, String)| KeyValue::new((*key).to_owned(), value.clone());
+    let settings =
+        shaped.iter().map(|columns| KeyValue::new(columns.key(), columns.settings.to_string()));
     let properties = WriterProperties::builder()
         .set_compression(Compression::SNAPPY)
         .set_created_by("stackelberg".to_owned())
-        .set_key_value_metadata(Some(notes.iter().map(note).collect()))
+        .set_key_value_metadata(Some(notes.iter().map(note).chain(settings).collect()))
         .build();
-    let schema = Arc::new(parse_message_type(SCHEMA)?);
+    let schema = Arc::new(schema(shaped.iter().map(|columns| columns.rule))?);
     let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties))?;
     let mut group = writer.next_row_group()?;
     let text =
@@ -77,15 +92,25 @@ pub(super) fn to_bytes(rows: &[Row], notes: &[(&str, String)]) -> Result<Vec<u8>
         goes_on.extend((0..row.tokens.len().max(1)).map(|i| i16::from(i > 0)));
     }
     column::<Int32Type>(&mut group, &tokens, Some(&there), Some(&goes_on))?;
-    let rewards: Vec<f64> = rows.iter().filter_map(|row| row.reward).collect();
-    let there: Vec<i16> = rows.iter().map(|row| i16::from(row.reward.is_some())).collect();
-    column::<DoubleType>(&mut group, &rewards, Some(&there), None)?;
+    optional(&mut group, rows.iter().map(|row| row.reward))?;
     column::<ByteArrayType>(&mut group, &text(|row| &row.finish_reason), None, None)?;
     // Parquet's integers have signs: the same 64 bits.
     let seeds: Vec<i64> = rows.iter().map(|row| row.seed as i64).collect();
     column::<Int64Type>(&mut group, &seeds, None, None)?;
+    for values in shaped.iter().flat_map(ShapedColumns::values) {
+        optional(&mut group, values.into_iter())?;
+    }
     group.close()?;
     writer.into_inner()
+}
+
+/// A column of numbers of which some may not be there.
+fn optional(
+    group: &mut SerializedRowGroupWriter<'_, Vec<u8>>,
+    values: impl Iterator<Item = Option<f64>> + Clone,
+) -> Result<(), ParquetError> {
+    let there: Vec<i16> = values.clone().map(|value| i16::from(value.is_some())).collect();
+    column::<DoubleType>(group, &values.flatten().collect::<Vec<_>>(), Some(&there), None)
 }
 
 fn column<T: DataType>(
@@ -99,8 +124,16 @@ fn column<T: DataType>(
     column.close()
 }
 
-/// Rows of a Parquet file, and the notes in its metadata.
-pub(super) fn read(path: &Path) -> Result<(Vec<Row>, Vec<KeyValue>), Error> {
+/// What is in a Parquet file of rows.
+pub(super) struct Read {
+    pub(super) rows: Vec<Row>,
+    pub(super) shaped: Vec<ShapedColumns>,
+    /// Its metadata.
+    pub(super) notes: Vec<KeyValue>,
+}
+
+/// Reads a Parquet file of rows.
+pub(super) fn read(path: &Path) -> Result<Read, Error> {
     let name = || path.display().to_string();
     let wrong = |problem: String| Error::Shard { file: name(), problem };
     let broken = |e: ParquetError| wrong(format!("not a whole Parquet file ({e})"));
@@ -108,20 +141,25 @@ pub(super) fn read(path: &Path) -> Result<(Vec<Row>, Vec<KeyValue>), Error> {
     let reader = SerializedFileReader::new(file).map_err(broken)?;
     let about = reader.metadata().file_metadata();
     let notes = about.key_value_metadata().cloned().unwrap_or_default();
-    let expected = parse_message_type(SCHEMA).map_err(broken)?;
+    let columns = about.schema().get_fields();
+    let has = |rule: &Rule| columns.iter().any(|c| ShapedColumns::names(*rule).any(|n| n == c.name()));
+    let rules: Vec<Rule> = Rule::ALL.into_iter().filter(has).collect();
+    let expected = schema(rules.iter().copied()).map_err(broken)?;
     if let Some(column) = differing(about.schema(), &expected) {
         return Err(wrong(format!("its column '{column}' is not that of a rollout")));
     }
-    let mut rows = Vec::new();
+    let (mut rows, mut beside) = (Vec::new(), Vec::new());
     for record in reader.get_row_iter(None).map_err(broken)? {
-        let row = row_of(record.map_err(broken)?);
+        let (row, shaped) = row_of(record.map_err(broken)?);
         let (id, sample) = (&row.prompt_id, row.sample);
         if let Some(reward) = row.reward.filter(|reward| !reward.is_finite()) {
             return Err(wrong(format!("the reward of sample {sample} of prompt '{id}' is {reward}")));
         }
         rows.push(row);
+        beside.push(shaped);
     }
-    Ok((rows, notes))
+    let shaped = ShapedColumns::read(&rules, &beside, &notes).map_err(wrong)?;
+    Ok(Read { rows, shaped, notes })
 }
 
 /// The first column that two schemas do not share.
@@ -132,11 +170,11 @@ fn differing(found: &Type, expected: &Type) -> Option<String> {
     expected.get(at).or(found.get(at)).map(|column| column.name().to_owned())
 }
 
-/// The row of a record whose columns are those of [`SCHEMA`].
-fn row_of(record: Record) -> Row {
+/// The row of a record whose columns are those of [`SCHEMA`], and the numbers behind them.
+fn row_of(record: Record) -> (Row, Vec<Option<f64>>) {
     let mut fields = record.into_columns().into_iter().map(|(_, field)| field);
     let mut next = || fields.next().unwrap_or(Field::Null);
-    Row {
+    let row = Row {
         prompt_id: text(next()),
         sample: whole(&next()) as u32,
         prompt: text(next()),
@@ -145,12 +183,17 @@ fn row_of(record: Record) -> Row {
             Field::ListInternal(list) => list.elements().iter().map(|t| whole(t) as u32).collect(),
             _ => Vec::new(),
         },
-        reward: match next() {
-            Field::Double(reward) => Some(reward),
-            _ => None,
-        },
+        reward: number(&next()),
         finish_reason: text(next()),
         seed: whole(&next()) as u64,
+    };
+    (row, fields.map(|field| number(&field)).collect())
+}
+
+fn number(field: &Field) -> Option<f64> {
+    match field {
+        Field::Double(number) => Some(*number),
+        _ => None,
     }
 }
 

@@ -1,0 +1,150 @@
+//! `stackelberg threshold`: shapes a dataset of rollouts, and says what shaping would do for it.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use stackelberg_learning::rollouts::{self, Dataset, Frontiers, Shaper};
+use stackelberg_shaping::{Budget, Rule, Samples, Shaping};
+
+use crate::plot::{self, Curve};
+use crate::shaping::ShapingArgs;
+use crate::summary::Summary;
+
+/// Shape the rewards of a dataset of rollouts: thresholds and shaped rewards beside the rewards.
+///
+/// Writes columns shaped_RULE, threshold_RULE, threshold_RULE_low and threshold_RULE_high (the last three
+/// for rules with a threshold; - as _) into the dataset's Parquet files, prints a summary, and draws
+/// utility-by-bound.svg and utility-by-kl.svg. Another rule adds columns; the same rule with other settings
+/// replaces its own. Shards that come later, by a merge or a resumed rollout, get theirs when the command is
+/// run again. Defaults: rule srs, strength 0.5, bound 12, alpha 1.5 (the paper's).
+///
+/// Both theorems are checked on every prompt: that nothing beats hard at a given bound, and nothing beats
+/// raw at a given KL.
+#[derive(Args)]
+pub(crate) struct Threshold {
+    /// The folder that `stackelberg rollout` filled.
+    #[arg(value_name = "DIR")]
+    dataset: PathBuf,
+
+    /// Level of the intervals for m*, between 0.5 and 0.99.
+    #[arg(long, default_value_t = 0.9, value_name = "P", allow_negative_numbers = true)]
+    level: f64,
+
+    #[command(flatten)]
+    settings: ShapingArgs,
+}
+
+/// Bounds and KLs of the table, in nats.
+const BOUNDS: [f64; 4] = [0.5, 1.0, 2.0, 4.0];
+const KLS: [f64; 4] = [0.1, 0.25, 0.5, 1.0];
+
+impl Threshold {
+    pub(crate) fn run(&self) -> Result<()> {
+        let shaping = self.settings.shaping(Shaping::default(), Some(Budget::ReferenceOffline))?;
+        let kl_budget = self.settings.kl_budget;
+        let shaper = Shaper::new(shaping, kl_budget, self.level)?;
+        let dataset = Dataset::open(&self.dataset)?;
+
+        // All is read, shaped and checked before anything is written.
+        let bar = bar(&dataset, "reading")?;
+        let prompts = shaper.read(&dataset, &mut || bar.inc(1));
+        bar.finish_and_clear();
+        let prompts = prompts?;
+        let frontiers = Frontiers::new(&prompts, &shaping)?;
+        let mut summary = Summary::new(shaping, kl_budget);
+        for (_, rewards) in &prompts {
+            summary.add(&Samples::new(rewards)?)?;
+        }
+
+        let bar = self::bar(&dataset, "writing")?;
+        let written = shaper.write(&dataset, &mut || bar.inc(1));
+        bar.finish_and_clear();
+        written?;
+        self.draw(&frontiers)?;
+        print!("{summary}\n{}", describe(&frontiers)?);
+        let folder = self.dataset.display();
+        println!("\nwritten: {} into {folder}", columns(shaping.rule));
+        println!("drawn: {folder}/utility-by-bound.svg, {folder}/utility-by-kl.svg");
+        if summary.nothing_to_shape() {
+            eprintln!(
+                "warning: no prompt has two samples of different reward: there is nothing to shape"
+            );
+        }
+        Ok(())
+    }
+
+    fn draw(&self, frontiers: &Frontiers) -> Result<()> {
+        let curves = |of: fn(&rollouts::Curve) -> &[(f64, f64)], most: f64| -> Vec<Curve> {
+            let curve = |curve: &rollouts::Curve| Curve {
+                name: curve.rule.name().to_owned(),
+                points: of(curve).iter().copied().filter(|p| p.0 <= most).collect(),
+                thick: [Rule::Raw, Rule::Hard].contains(&curve.rule),
+            };
+            frontiers.curves.iter().map(curve).collect()
+        };
+        let utility = "utility of the follower, mean over prompts";
+        plot::draw(
+            &self.dataset.join("utility-by-bound.svg"),
+            "At a given bound, nothing beats hard (Theorem 1)",
+            "bound B/β of every prompt, nats",
+            utility,
+            &curves(|c| &c.by_bound, enough(frontiers)),
+        )?;
+        plot::draw(
+            &self.dataset.join("utility-by-kl.svg"),
+            "At a given KL, nothing beats raw (Gibbs)",
+            "KL from the base policy, mean over prompts, nats",
+            utility,
+            &curves(|c| &c.by_kl, f64::INFINITY),
+        )
+    }
+}
+
+fn bar(dataset: &Dataset, doing: &'static str) -> Result<ProgressBar> {
+    let style = ProgressStyle::with_template("{msg} {bar:40} {pos}/{len} shards {eta} left")?;
+    let shards = dataset.manifest().shards() as u64;
+    Ok(ProgressBar::new(shards).with_style(style).with_message(doing))
+}
+
+fn columns(rule: Rule) -> String {
+    rollouts::ShapedColumns::names(rule).collect::<Vec<_>>().join(", ")
+}
+
+/// The bound at which hard has all but a hundredth of what there is to gain.
+fn enough(frontiers: &Frontiers) -> f64 {
+    let hard = frontiers.curves.iter().find(|curve| curve.rule == Rule::Hard);
+    let points = hard.map_or(&[][..], |curve| &curve.by_bound);
+    let most = points.iter().map(|p| p.1).fold(frontiers.base, f64::max);
+    let short = points.iter().find(|p| most - p.1 <= 0.01 * (most - frontiers.base));
+    short.map_or(8.0, |p| p.0).max(4.0)
+}
+
+/// The two frontiers as a table, and what was checked.
+fn describe(frontiers: &Frontiers) -> Result<String> {
+    let mut text = String::new();
+    let row = |cells: [Option<f64>; 4], digits: usize| -> String {
+        let cell = |c: Option<f64>| c.map_or_else(|| "-".to_owned(), |c| format!("{c:.digits$}"));
+        cells.map(|c| format!("{:>9}", cell(c))).concat()
+    };
+    writeln!(text, "predicted utility at equal bound and at equal KL, budget paper, mean over prompts")?;
+    writeln!(text, "{:<12}{:>36}   {:>36}", "", "bound B/beta of every prompt, nats", "mean KL, nats")?;
+    writeln!(text, "{:<12}{}   {}", "", row(BOUNDS.map(Some), 2), row(KLS.map(Some), 2))?;
+    for curve in &frontiers.curves {
+        let (bounds, kls) = (BOUNDS.map(|c| curve.at_bound(c)), KLS.map(|kl| curve.at_kl(kl)));
+        writeln!(text, "{:<12}{}   {}", curve.rule.name(), row(bounds, 4), row(kls, 4))?;
+    }
+    let (checks, [hard, raw]) = (frontiers.checks, frontiers.margins);
+    if checks > 0 {
+        writeln!(text, "\nchecked prompt by prompt, {checks} followers against each:")?;
+        writeln!(text, "  nothing beats hard at its bound (Theorem 1): smallest margin {hard:.1e}")?;
+        writeln!(text, "  nothing beats raw at its KL (Gibbs): smallest margin {raw:.1e}")?;
+        writeln!(
+            text,
+            "margins in units of the span of the prompt's rewards; 0 up to rounding where a rule is as good"
+        )?;
+    }
+    Ok(text)
+}
