@@ -9,12 +9,15 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use stackelberg_learning::Error;
 use stackelberg_learning::rollouts::Dataset;
-use stackelberg_learning::value::{self, About, Counts, Epoch, Errors, Loss, Settings, Watch};
+use stackelberg_learning::value::{
+    self, About, Counts, Epoch, Errors, Loss, Outcome, Settings, Watch,
+};
 use stackelberg_shaping::{Budget, Shaping};
 
 use super::command_line;
 use crate::generate::{INTERRUPTED, Interrupted, watch_for_ctrl_c};
 use crate::model::set_threads;
+use crate::plot::{Curve, draw};
 use crate::shaping::ShapingArgs;
 
 /// Train a value head on rollouts: what shaped reward will a text get that begins so?
@@ -156,7 +159,9 @@ impl TrainValue {
         }
         let outcome = outcome?;
         let stem = self.out.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let about = About { title: stem, command: command_line(), plot: None };
+        let plot = Some(format!("{stem}.svg"));
+        self.draw(&outcome)?;
+        let about = About { title: stem, command: command_line(), plot };
         value::save(&self.out, &dataset, &settings, &outcome, &about)?;
         remove(&checkpoint)?;
         let (best, seconds) = (outcome.best + 1, desk.began.elapsed().as_secs_f64());
@@ -173,6 +178,23 @@ impl TrainValue {
             self.out.display()
         );
         Ok(())
+    }
+
+    /// The losses by epoch, beside the head.
+    fn draw(&self, outcome: &Outcome) -> Result<()> {
+        let curve = |name: &str, thick: bool, of: fn(&Epoch) -> f64| Curve {
+            name: name.to_owned(),
+            points: (1..).zip(&outcome.epochs).map(|(n, epoch)| (f64::from(n), of(epoch))).collect(),
+            thick,
+        };
+        let smooth = matches!(self.learning.loss, LossName::Smooth);
+        let curves = [
+            curve("training loss", false, |epoch| epoch.training),
+            curve("validation, last token", smooth, |epoch| epoch.validation.last),
+            curve("validation, along the text", !smooth, |epoch| epoch.validation.along),
+        ];
+        let title = format!("Epoch {} of {} is kept", outcome.best + 1, outcome.epochs.len());
+        draw(&self.out.with_extension("svg"), &title, "epoch", "squared error", &curves)
     }
 
     fn settings(&self) -> Result<Settings> {
