@@ -76,7 +76,7 @@ pub enum Error {
     NoRows {
         /// The path given.
         file: String,
-        /// `pairs` or `rated texts`.
+        /// `pairs`, `rated texts` or `samples`.
         what: &'static str,
     },
 
