@@ -86,7 +86,7 @@ impl Bench {
         let report = Report {
             version: env!("CARGO_PKG_VERSION"),
             machine: Machine::this(),
-            model: &self.model.model,
+            model: self.model.name(),
             dtype: self.model.dtype.name(),
             threads: kernel::threads(),
             quick: self.quick,

@@ -139,7 +139,7 @@ impl Generate {
     }
 
     pub(crate) fn model_name(&self) -> &str {
-        &self.model.model
+        self.model.name()
     }
 
     pub(crate) fn dtype_name(&self) -> &'static str {

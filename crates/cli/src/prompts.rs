@@ -4,18 +4,19 @@
 //! - a JSON array or JSON lines of objects with `prompt`, `instruction` or `messages` (each `role` and
 //!   `content`), and optionally an `id`; a bare string is a prompt too,
 //! - MT-bench's questions (`question_id`, `turns`): the first turn is the prompt,
+//! - OpenAI's batch input: `custom_id`, and `messages` or `prompt` in a `body`,
 //! - `.txt`: a prompt on each line, as RealToxicityPrompts come; a folder is its `.txt` files by name.
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
-use flate2::read::MultiGzDecoder;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use sha2::{Digest, Sha256};
+use stackelberg_learning::Error;
+use stackelberg_learning::json::{self, name_of};
 
 /// One prompt to answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,10 +52,6 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Prompt>> {
     Ok(found.prompts)
 }
 
-fn name_of(path: &Path) -> String {
-    if path == Path::new("-") { "<stdin>".to_owned() } else { path.display().to_string() }
-}
-
 fn text_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let cannot = || format!("cannot read {}", folder.display());
     let mut files = Vec::new();
@@ -74,26 +71,6 @@ fn is_text(path: &Path) -> bool {
     name.trim_end_matches(".gz").ends_with(".txt")
 }
 
-/// All bytes of a file or of standard input, unpacked if they are gzipped.
-fn bytes_of(path: &Path) -> Result<Vec<u8>> {
-    let cannot = || format!("cannot read {}", name_of(path));
-    let mut bytes = Vec::new();
-    if path == Path::new("-") {
-        if io::stdin().is_terminal() {
-            eprintln!("reading prompts as JSON lines from the terminal; Ctrl-D ends them");
-        }
-        io::stdin().lock().read_to_end(&mut bytes).with_context(cannot)?;
-    } else {
-        bytes = fs::read(path).with_context(cannot)?;
-    }
-    if bytes.starts_with(b"\x1f\x8b") {
-        let mut plain = Vec::new();
-        MultiGzDecoder::new(bytes.as_slice()).read_to_end(&mut plain).with_context(cannot)?;
-        bytes = plain;
-    }
-    Ok(bytes)
-}
-
 /// What has been read so far, over all files.
 #[derive(Default)]
 struct Found {
@@ -104,68 +81,21 @@ struct Found {
 
 impl Found {
     fn add_file(&mut self, path: &Path) -> Result<()> {
-        let name = name_of(path);
-        let bytes = bytes_of(path)?;
-        let text = match std::str::from_utf8(&bytes) {
-            Ok(text) => text.strip_prefix('\u{feff}').unwrap_or(text),
-            Err(e) => {
-                let line = 1 + bytes[..e.valid_up_to()].iter().filter(|b| **b == b'\n').count();
-                bail!("{name}:{line}: not UTF-8: save the file as UTF-8");
-            }
-        };
-        let start = text.len() - text.trim_start().len();
+        if path == Path::new("-") && io::stdin().is_terminal() {
+            eprintln!("reading prompts as JSON lines from the terminal; Ctrl-D ends them");
+        }
+        let (name, said) = (name_of(path), |e: Error| anyhow!("{e}"));
+        let text = json::read_text(path).map_err(said)?;
         if is_text(path) {
-            for (line, words) in filled_lines(text) {
+            for (line, words) in json::filled_lines(&text) {
                 self.add(&name, line, None, PromptText::Text(words.to_owned()))?;
             }
-        } else if text[start..].starts_with('[') {
-            self.add_array(&name, text, start + 1)?;
-        } else {
-            for (line, words) in filled_lines(text) {
-                let mut one = serde_json::Deserializer::from_str(words);
-                let row = row(&mut one).and_then(|row| match one.end() {
-                    Ok(()) => Ok(row),
-                    Err(_) => Err(anyhow!("more than one JSON value on the line: write one per line")),
-                });
-                self.add_row(&name, line, row)?;
-            }
+            return Ok(());
+        }
+        for (line, value) in json::values(&name, &text).map_err(said)? {
+            self.add_row(&name, line, json::parse(value).map_err(anyhow::Error::msg).and_then(row))?;
         }
         Ok(())
-    }
-
-    /// The elements of an array that opens just before `at`, each with the line that it begins on.
-    fn add_array(&mut self, name: &str, text: &str, mut at: usize) -> Result<()> {
-        let mut first = true;
-        loop {
-            at += text[at..].len() - text[at..].trim_start().len();
-            let line = 1 + text[..at].matches('\n').count();
-            match text.as_bytes().get(at) {
-                None => bail!("{name}:{line}: the array breaks off: its ']' is missing"),
-                Some(b']') => {
-                    let rest = text[at + 1..].trim_start();
-                    if !rest.is_empty() {
-                        bail!("{name}:{line}: text after the array's ']': keep one array");
-                    }
-                    return Ok(());
-                }
-                Some(b',') if !first => at += 1,
-                Some(_) if !first => bail!("{name}:{line}: expected ',' or ']' after this element"),
-                Some(_) => {}
-            }
-            first = false;
-            at += text[at..].len() - text[at..].trim_start().len();
-            let line = 1 + text[..at].matches('\n').count();
-            let mut values = serde_json::Deserializer::from_str(&text[at..]).into_iter();
-            let value: Option<serde_json::Result<IgnoredAny>> = values.next();
-            let length = values.byte_offset();
-            let row = match value {
-                Some(Ok(_)) => row(&mut serde_json::Deserializer::from_str(&text[at..at + length])),
-                Some(Err(e)) => bail!("{name}:{}: malformed JSON: {}", line + e.line() - 1, bare(&e)),
-                None => Err(anyhow!("the array breaks off: its ']' is missing")),
-            };
-            self.add_row(name, line, row)?;
-            at += length;
-        }
     }
 
     fn add_row(&mut self, name: &str, line: usize, row: Result<Row>) -> Result<()> {
@@ -196,16 +126,13 @@ impl Found {
     }
 }
 
-/// The lines that are not blank, with their numbers from 1.
-fn filled_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty())
-}
-
 /// A line or element as it is written.
 #[derive(Default, Deserialize)]
 struct Object {
     id: Option<Id>,
     question_id: Option<Id>,
+    custom_id: Option<Id>,
+    body: Option<serde_json::Value>,
     prompt: Option<String>,
     instruction: Option<String>,
     messages: Option<Vec<Message>>,
@@ -225,15 +152,22 @@ enum Id {
     Number(i64),
 }
 
+impl Id {
+    fn text(self) -> String {
+        match self {
+            Id::Text(text) => text,
+            Id::Number(number) => number.to_string(),
+        }
+    }
+}
+
 enum Row {
     Bare(String),
     Object(Box<Object>),
 }
 
-/// Reads one value; the error names the field.
-fn row(from: &mut serde_json::Deserializer<serde_json::de::StrRead<'_>>) -> Result<Row> {
-    let value: serde_json::Value =
-        Deserialize::deserialize(from).map_err(|e: serde_json::Error| anyhow!("{}", plain(&e)))?;
+/// The row of a value; the error names the field.
+fn row(value: serde_json::Value) -> Result<Row> {
     match value {
         serde_json::Value::String(words) => Ok(Row::Bare(words)),
         value @ serde_json::Value::Object(_) => match serde_path_to_error::deserialize(value) {
@@ -244,22 +178,13 @@ fn row(from: &mut serde_json::Deserializer<serde_json::de::StrRead<'_>>) -> Resu
     }
 }
 
-/// What serde_json says, with the column but without its own count of lines.
-fn plain(error: &serde_json::Error) -> String {
-    format!("malformed JSON at column {}: {}", error.column(), bare(error))
-}
-
-fn bare(error: &serde_json::Error) -> String {
-    let said = error.to_string();
-    said.split(" at line ").next().unwrap_or(&said).to_owned()
-}
-
 impl Row {
     fn prompt(self) -> Result<(Option<String>, PromptText)> {
         let object = match self {
             Row::Bare(words) => return Ok((None, PromptText::Text(filled("the prompt", words)?))),
             Row::Object(object) => *object,
         };
+        let id = object.id.or(object.question_id).or(object.custom_id).map(Id::text);
         let first = |turns: Vec<String>| turns.into_iter().next().unwrap_or_default();
         let mut texts = [
             ("prompt", object.prompt.map(PromptText::Text)),
@@ -270,6 +195,10 @@ impl Row {
         .into_iter()
         .filter_map(|(field, text)| Some((field, text?)));
         let Some((field, text)) = texts.next() else {
+            if let Some(body @ serde_json::Value::Object(_)) = object.body {
+                let (inner, text) = row(body).and_then(Row::prompt).context("body")?;
+                return Ok((id.or(inner), text));
+            }
             bail!("no 'prompt', 'instruction', 'messages' or 'turns'");
         };
         if let Some((other, _)) = texts.next() {
@@ -279,10 +208,6 @@ impl Row {
             PromptText::Text(words) => PromptText::Text(filled(field, words)?),
             messages => messages,
         };
-        let id = object.id.or(object.question_id).map(|id| match id {
-            Id::Text(text) => text,
-            Id::Number(number) => number.to_string(),
-        });
         Ok((id, text))
     }
 }
@@ -370,6 +295,9 @@ mod tests {
         let messages = PromptText::Messages(vec![pair("system", ""), pair("user", "hi")]);
         let expected = [Prompt { id: "x".into(), text: messages }, text("81", "one")];
         assert_eq!(from("p.jsonl.gz", &gz.finish()?)?, expected);
+        let batch = "{\"custom_id\": \"r1\", \"method\": \"POST\", \"url\": \"/v1/completions\", \
+                     \"body\": {\"model\": \"m\", \"prompt\": \"one\"}}";
+        assert_eq!(from("p", batch.as_bytes())?, [text("r1", "one")]);
         Ok(())
     }
 
@@ -406,6 +334,7 @@ mod tests {
                 "{\"messages\": [{\"role\": \"user\", \"content\": \"\"}]}",
                 "p:1: messages[0].content: it is empty",
             ),
+            ("{\"custom_id\": 1, \"body\": {\"prompt\": \"\"}}", "p:1: body: prompt: it is empty"),
             ("{\"id\": [], \"prompt\": \"a\"}", "p:1: id: expected a string or a whole number"),
             (
                 "{\"id\": 1, \"prompt\": \"a\"}\n{\"id\": 1, \"prompt\": \"b\"}",

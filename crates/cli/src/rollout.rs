@@ -17,6 +17,7 @@ use stackelberg_learning::rollouts::{
 use crate::generate::{
     INTERRUPTED, Interrupted, LayoutArgs, read_prompts, text_format, watch_for_ctrl_c,
 };
+use crate::import::Import;
 use crate::model::{ModelArgs, reward_hash};
 
 /// Draw many samples per prompt, with rewards and hidden states: what value heads are trained on.
@@ -79,6 +80,7 @@ pub(crate) struct Rollout {
 
 #[derive(Subcommand)]
 enum Other {
+    Import(Box<Import>),
     Merge(Merge),
 }
 
@@ -136,6 +138,7 @@ struct Merge {
 impl Rollout {
     pub(crate) fn run(&self) -> Result<()> {
         match (&self.other, &self.prompts, &self.out) {
+            (Some(Other::Import(import)), ..) => import.run(),
             (Some(Other::Merge(merge)), ..) => merge.run(),
             (None, Some(prompts), Some(out)) => self.collect(prompts, out),
             (None, ..) => bail!("give --prompts and --out"),
@@ -177,7 +180,10 @@ impl Rollout {
         if self.dry_run {
             return run.estimate(out, &manifest);
         }
-        run.fill(&Dataset::create(out, manifest)?)
+        let (dataset, how) = (Dataset::create(out, manifest)?, (self.shard, self.batch_size));
+        fill(&dataset, self.shard, |desk| {
+            collect(&dataset, run.policy, run.reward, run.prompts, run.settings, how, desk)
+        })
     }
 
     fn settings(&self) -> Settings {
@@ -209,7 +215,7 @@ impl Rollout {
         mut settings: serde_json::Map<String, serde_json::Value>,
     ) -> Result<Manifest> {
         settings.insert("dtype".to_owned(), self.model.dtype.name().into());
-        let model = Identity { name: self.model.model.clone(), hash: policy.fingerprint.clone() };
+        let model = Identity { name: self.model.name().to_owned(), hash: policy.fingerprint.clone() };
         let reward = match self.no_reward {
             true => None,
             false => Some(Identity { name: self.reward.clone(), hash: reward_hash(&self.reward)? }),
@@ -228,6 +234,49 @@ impl Rollout {
     }
 }
 
+/// Has `work` fill a part of a dataset's shards, with a bar, and says what came of it.
+pub(crate) fn fill(
+    dataset: &Dataset,
+    part: Part,
+    work: impl FnOnce(&mut dyn Progress) -> Result<(), Error>,
+) -> Result<()> {
+    watch_for_ctrl_c()?;
+    let manifest = dataset.manifest();
+    let of_part = |shards: Vec<usize>| -> u64 {
+        let own = shards.into_iter().filter(|&shard| part.has(shard));
+        own.map(|shard| manifest.prompts_of(shard).len() as u64).sum()
+    };
+    let all = of_part((0..manifest.shards()).collect());
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} prompts {msg} {eta} left")?;
+    let bar = ProgressBar::new(all).with_style(style);
+    bar.set_position(all - of_part(dataset.missing()));
+    bar.reset_eta();
+    let mut desk = Desk { bar: &bar, tokens: 0, began: Instant::now() };
+    let outcome = work(&mut desk);
+    let (tokens, seconds) = (desk.tokens, desk.began.elapsed().as_secs_f64());
+    bar.finish_and_clear();
+    if let Err(Error::Decoding(stackelberg_decoding::Error::Stopped)) = outcome {
+        let (left, folder) = (of_part(dataset.missing()), dataset.folder().display());
+        let said = format!(
+            "interrupted after {} of {all} prompts; the same command goes on in {folder}",
+            all - left
+        );
+        return Err(Interrupted(said).into());
+    }
+    outcome?;
+    match tokens {
+        0 => eprintln!("{all} prompts done"),
+        _ => eprintln!("{all} prompts done: {tokens} tokens, {:.1} tokens/s", tokens as f64 / seconds),
+    }
+    if dataset.missing().is_empty() {
+        eprintln!("the dataset is complete: {}", dataset.folder().display());
+    } else {
+        let missing = dataset.missing().len();
+        eprintln!("{missing} shards are left to others; `stackelberg rollout merge` checks them all");
+    }
+    Ok(())
+}
+
 /// A run over a part of the prompts.
 struct Run<'a> {
     policy: &'a Checkpoint,
@@ -238,45 +287,6 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn fill(&self, dataset: &Dataset) -> Result<()> {
-        watch_for_ctrl_c()?;
-        let (part, manifest) = (self.rollout.shard, dataset.manifest());
-        let of_part = |shards: Vec<usize>| -> u64 {
-            let own = shards.into_iter().filter(|&shard| part.has(shard));
-            own.map(|shard| manifest.prompts_of(shard).len() as u64).sum()
-        };
-        let all = of_part((0..manifest.shards()).collect());
-        let style = ProgressStyle::with_template("{bar:40} {pos}/{len} prompts {msg} {eta} left")?;
-        let bar = ProgressBar::new(all).with_style(style);
-        bar.set_position(all - of_part(dataset.missing()));
-        bar.reset_eta();
-        let mut desk = Desk { bar: &bar, tokens: 0, began: Instant::now() };
-        let how = (part, self.rollout.batch_size);
-        let outcome =
-            collect(dataset, self.policy, self.reward, self.prompts, self.settings, how, &mut desk);
-        let (tokens, seconds) = (desk.tokens, desk.began.elapsed().as_secs_f64());
-        bar.finish_and_clear();
-        if let Err(Error::Decoding(stackelberg_decoding::Error::Stopped)) = outcome {
-            let (left, folder) = (of_part(dataset.missing()), dataset.folder().display());
-            let said = format!(
-                "interrupted after {} of {all} prompts; the same command goes on in {folder}",
-                all - left
-            );
-            return Err(Interrupted(said).into());
-        }
-        outcome?;
-        eprintln!("{all} prompts done: {tokens} tokens, {:.1} tokens/s", tokens as f64 / seconds);
-        if dataset.missing().is_empty() {
-            eprintln!("the dataset is complete: {}", dataset.folder().display());
-        } else {
-            let missing = dataset.missing().len();
-            eprintln!(
-                "{missing} shards are left to others; `stackelberg rollout merge` checks them all"
-            );
-        }
-        Ok(())
-    }
-
     /// What there is to do: counts, time from a short run, disk.
     fn estimate(&self, out: &Path, manifest: &Manifest) -> Result<()> {
         let missing = match out.join("manifest.json").exists() {

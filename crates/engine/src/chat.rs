@@ -41,7 +41,7 @@ impl Prompt {
 
     /// The text of a model that knows no chat: a text as it is, a conversation as `\n\nHuman: ...` and
     /// `\n\nAssistant: ...`, the layout of the HH-RLHF data.
-    pub(crate) fn raw(&self, system: Option<&str>) -> String {
+    pub fn raw(&self, system: Option<&str>) -> String {
         let mut raw = system.map_or_else(String::new, |system| format!("{system}\n\n"));
         match self {
             Self::Text(text) => raw.push_str(text),

@@ -18,15 +18,6 @@ pub enum Error {
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
 
-    /// A prompt's rewards that cannot be shaped.
-    #[error("prompt '{prompt}': {source}")]
-    Shaping {
-        /// The prompt's name.
-        prompt: String,
-        /// What is wrong.
-        source: stackelberg_shaping::Error,
-    },
-
     /// Training went astray.
     #[error("the loss is no number after epoch {epoch}: try a learning rate below {rate}")]
     Diverged {
@@ -151,7 +142,7 @@ pub enum Error {
     NoRows {
         /// The path given.
         file: String,
-        /// `pairs` or `rated texts`.
+        /// `pairs`, `rated texts` or `samples`.
         what: &'static str,
     },
 

@@ -64,6 +64,7 @@ mod features;
 pub mod fit;
 mod folds;
 mod head;
+pub mod json;
 mod linear;
 mod lines;
 mod logistic;

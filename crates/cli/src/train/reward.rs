@@ -140,7 +140,7 @@ impl TrainReward {
         }
         let mut head = Head::new(&fit, self.text_format);
         head.base = Some(policy.fingerprint.clone());
-        head.base_name = Some(self.model.model.clone());
+        head.base_name = Some(self.model.name().to_owned());
         let title = self.out.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let card = Card {
             title,

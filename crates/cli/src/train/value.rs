@@ -9,9 +9,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use stackelberg_learning::Error;
 use stackelberg_learning::rollouts::Dataset;
-use stackelberg_learning::value::{
-    self, About, Counts, Epoch, Errors, Loss, Outcome, Settings, Watch,
-};
+use stackelberg_learning::value::{self, About, Counts, Epoch, Errors, Loss, Outcome, Settings, Watch};
 use stackelberg_shaping::{Budget, Shaping};
 
 use super::command_line;

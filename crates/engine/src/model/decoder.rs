@@ -184,10 +184,28 @@ impl Model {
     /// # Errors
     /// As [`Model::prefill`].
     pub fn read_all(&self, texts: &mut [(&mut Prefix, &[u32])]) -> Result<Vec<Tensor>> {
+        let mut last: Vec<Option<Tensor>> = vec![None; texts.len()];
+        self.read_on(texts, &mut |i, hidden| {
+            // A copy: a view would keep the rows of all.
+            last[i] = Some(hidden.narrow(0, hidden.dim(0)? - 1, 1)?.copy()?);
+            Ok(())
+        })?;
+        last.into_iter().map(|hidden| hidden.ok_or(Error::NoTokens)).collect()
+    }
+
+    /// Reads on in several texts together, some rows at a time. `seen` gets the number of a text and the
+    /// hidden states of its next tokens after the final norm, `[n, d]`: of each text in order, piece by piece.
+    ///
+    /// # Errors
+    /// As [`Model::prefill`]; those of `seen`.
+    pub fn read_on(
+        &self,
+        texts: &mut [(&mut Prefix, &[u32])],
+        seen: &mut dyn FnMut(usize, &Tensor) -> Result<()>,
+    ) -> Result<()> {
         for (prefix, tokens) in texts.iter_mut() {
             self.check(&Segment::Read(prefix, tokens))?;
         }
-        let mut last: Vec<Option<Tensor>> = vec![None; texts.len()];
         loop {
             let (mut room, mut segments, mut reading) = (CHUNK, Vec::new(), Vec::new());
             for (i, (prefix, rest)) in texts.iter_mut().enumerate() {
@@ -200,12 +218,10 @@ impl Model {
                 }
             }
             if segments.is_empty() {
-                return last.into_iter().map(|hidden| hidden.ok_or(Error::NoTokens)).collect();
+                return Ok(());
             }
             for (i, read) in reading.into_iter().zip(self.forward(&mut segments)?) {
-                let end = read.tokens.len() - 1;
-                // A copy: a view would keep the rows of all.
-                last[i] = Some(read.hidden.narrow(0, end, 1)?.copy()?);
+                seen(i, &read.hidden)?;
             }
         }
     }

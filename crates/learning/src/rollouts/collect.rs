@@ -105,6 +105,15 @@ pub fn collect(
     }
 }
 
+/// The error of a hidden state that is no finite f16.
+pub(super) fn broken_state(dataset: &Dataset, sample: usize, id: &str) -> Error {
+    let file = dataset.folder().display().to_string();
+    let problem = format!(
+        "a hidden state of sample {sample} of prompt '{id}' is not a number or too large for f16: the model is broken for this text"
+    );
+    Error::Dataset { file, problem }
+}
+
 /// Samples of a prompt.
 type Finished = (Vec<Row>, Hidden);
 
@@ -151,11 +160,7 @@ impl Writer<'_> {
         let mut rows = Vec::with_capacity(samples.len());
         for (sample, Sample { answer, hidden: states }) in (0..).zip(samples) {
             if width.is_some() && !hidden.push(&states) {
-                let file = self.dataset.folder().display().to_string();
-                let problem = format!(
-                    "a hidden state of sample {sample} of prompt '{id}' is not a number or too large for f16: the model is broken for this text"
-                );
-                return Err(Error::Dataset { file, problem });
+                return Err(broken_state(self.dataset, sample as usize, id));
             }
             rows.push(Row {
                 prompt_id: id.clone(),

@@ -53,7 +53,7 @@ pub struct Summary {
 }
 
 /// Keys of what a shard's rows say of the dataset.
-const MANIFEST: &str = "stackelberg.manifest";
+pub(super) const MANIFEST: &str = "stackelberg.manifest";
 const NUMBER: &str = "stackelberg.shard";
 const HIDDEN_BYTES: &str = "stackelberg.hidden_bytes";
 const HIDDEN_HASH: &str = "stackelberg.hidden_sha256";

@@ -19,7 +19,8 @@ what each rule would deliver over all prompts, at a common bound and at a common
 
 Every file appears whole, the hidden states before the rows: a shard with rows is complete. [`collect()`]
 writes what is missing of a [`Part`] of the shards, so that a run goes on where another was killed; the
-files are the same bytes as those of a run that was not. A reader takes one [`Shard`] at a time:
+files are the same bytes as those of a run that was not. [`Samples`] made elsewhere, with their rewards, become
+a dataset by an [`Import`], which has the policy read them once. A reader takes one [`Shard`] at a time:
 
 ```no_run
 use stackelberg_learning::rollouts::Dataset;
@@ -39,17 +40,26 @@ for shard in dataset.iter() {
 
 mod collect;
 mod dataset;
+mod foreign;
 mod frontiers;
 mod hidden;
+mod import;
 mod manifest;
 mod row;
+mod samples;
 mod shaped;
+mod table;
+mod texts;
 
 pub use collect::{Part, Progress, Prompt, collect};
 pub use dataset::{Dataset, Shard, Summary};
 pub use frontiers::{Curve, Frontiers};
 pub use hidden::Hidden;
+pub use import::Import;
 pub(crate) use manifest::difference;
 pub use manifest::{Identity, Manifest, Prompts, settings};
 pub use row::Row;
+pub use samples::Samples;
+pub(crate) use shaped::shaping_settings;
 pub use shaped::{ShapedColumns, Shaper, Thresholds};
+pub use texts::LayOut;

@@ -122,6 +122,23 @@ fn key(rule: Rule) -> String {
     format!("stackelberg.shaping.{rule}")
 }
 
+/// All settings of a shaping, by the names of the command line.
+pub(crate) fn shaping_settings(shaping: &Shaping) -> Value {
+    let Shaping { rule, strength, bound, alpha, cap, stretch, ref_quantile, budget, exponent_cap } =
+        shaping;
+    json!({
+        "shaping": rule.name(),
+        "strength": strength,
+        "bound": bound,
+        "alpha": alpha,
+        "cap": cap,
+        "stretch": stretch,
+        "ref_quantile": ref_quantile,
+        "budget": budget.name(),
+        "exponent_cap": exponent_cap,
+    })
+}
+
 /// Shapes the rewards of shards, prompt by prompt: each prompt's samples count as draws of the base policy.
 #[derive(Debug, Clone)]
 pub struct Shaper {
@@ -145,20 +162,11 @@ impl Shaper {
             return Err(Error::NoBound { rule: shaping.rule });
         }
         let confidence = Confidence::new(level).map_err(wrong)?;
-        let Shaping { rule, strength, alpha, cap, stretch, ref_quantile, budget, .. } = shaping;
-        let settings = json!({
-            "shaping": rule.name(),
-            "strength": strength,
-            "bound": if kl_budget.is_none() { Some(shaping.bound) } else { None },
-            "kl_budget": kl_budget,
-            "alpha": alpha,
-            "cap": cap,
-            "stretch": stretch,
-            "ref_quantile": ref_quantile,
-            "budget": budget.name(),
-            "exponent_cap": shaping.exponent_cap,
-            "level": level,
-        });
+        let mut settings = shaping_settings(&shaping);
+        settings["level"] = json!(level);
+        if kl_budget.is_some() {
+            (settings["kl_budget"], settings["bound"]) = (json!(kl_budget), Value::Null);
+        }
         Ok(Self { shaping, kl_budget, confidence, settings })
     }
 

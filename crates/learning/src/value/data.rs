@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
-use stackelberg_shaping::{Samples, Shaping};
+use stackelberg_shaping::Shaping;
 
 use crate::error::Error;
-use crate::rollouts::{Dataset, Hidden, Row};
+use crate::rollouts::{Dataset, Hidden, Row, Shaper};
 
 /// One sample: where it is, how long, and what it is worth.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -39,6 +39,9 @@ pub struct Counts {
     pub constant: f64,
 }
 
+/// Of intervals for m\*, which are not used here.
+const LEVEL: f64 = 0.9;
+
 /// All targets, and the bytes of each shard's hidden states.
 pub(super) struct Data {
     pub(super) training: Vec<Target>,
@@ -62,9 +65,7 @@ impl Data {
         let Some(width) = manifest.hidden else {
             return Err(wrong("it has no hidden states to learn from: roll out without --no-hidden"));
         };
-        if manifest.reward.is_none() {
-            return Err(wrong("its samples have no rewards: roll out with a --reward"));
-        }
+        let shaper = Shaper::new(*shaping, None, LEVEL)?;
         let validates = chosen(manifest.prompts.ids.len(), share, seed);
         if !validates.contains(&false) {
             return Err(wrong("it has one prompt: at least two are needed, one of them to validate"));
@@ -80,9 +81,11 @@ impl Data {
             let shard = shard?;
             let tokens: usize = shard.rows.iter().map(|row| row.tokens.len()).sum();
             data.bytes.push(tokens * width * size_of::<half::f16>());
+            let values = shaper.shape(&shard)?.values;
             let mut row = 0;
-            for rows in shard.rows.chunk_by(|a, b| a.prompt_id == b.prompt_id) {
-                data.prompt(rows, (shard.number, row), shaping, validates[prompt])?;
+            for rows in shard.prompts() {
+                let values = &values[row..row + rows.len()];
+                data.prompt(rows, values, (shard.number, row), validates[prompt]);
                 row += rows.len();
                 prompt += 1;
             }
@@ -100,20 +103,8 @@ impl Data {
         Ok(data)
     }
 
-    fn prompt(
-        &mut self,
-        rows: &[Row],
-        (shard, first): (usize, usize),
-        shaping: &Shaping,
-        validates: bool,
-    ) -> Result<(), Error> {
-        let rewards: Vec<f64> = rows.iter().filter_map(|row| row.reward).collect();
-        let shaped = Samples::new(&rewards).and_then(|samples| {
-            self.counts.all_equal += usize::from(samples.all_equal());
-            shaping.apply(&samples)
-        });
-        let shaped =
-            shaped.map_err(|source| Error::Shaping { prompt: rows[0].prompt_id.clone(), source })?;
+    fn prompt(&mut self, rows: &[Row], values: &[f64], (shard, first): (usize, usize), validates: bool) {
+        self.counts.all_equal += usize::from(rows.iter().all(|row| row.reward == rows[0].reward));
         let finished = rows.iter().any(|row| row.finish_reason != "length");
         self.counts.unfinished += usize::from(!finished);
         let (targets, prompts) = match validates {
@@ -121,13 +112,12 @@ impl Data {
             false => (&mut self.training, &mut self.counts.training.1),
         };
         *prompts += 1;
-        for ((row, sample), value) in (first..).zip(rows).zip(shaped.values) {
+        for ((row, sample), &value) in (first..).zip(rows).zip(values) {
             match sample.tokens.is_empty() {
                 true => self.counts.empty += 1,
                 false => targets.push(Target { shard, row, value }),
             }
         }
-        Ok(())
     }
 
     fn summarise(&mut self) {

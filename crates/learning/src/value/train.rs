@@ -14,7 +14,7 @@ use super::data::{Counts, Data, Held, Target, Window};
 use super::loss::{Errors, Loss};
 use super::network::{Layers, Network};
 use crate::error::Error;
-use crate::rollouts::Dataset;
+use crate::rollouts::{Dataset, shaping_settings};
 
 /// How a value head is trained. Equal settings and data give equal bytes.
 #[derive(Debug, Clone, PartialEq)]
@@ -98,29 +98,19 @@ impl Settings {
 
     /// All that decides the head, but for how long is trained, by the names of the command line.
     pub(super) fn summary(&self, dataset: &Dataset) -> Map<String, Value> {
-        let Shaping { rule, strength, bound, alpha, cap, stretch, ref_quantile, budget, exponent_cap } =
-            self.shaping;
         let manifest = dataset.manifest();
         let pairs = [
-            ("alpha", json!(alpha)),
             ("batch-size", json!(self.batch)),
-            ("bound", json!(bound)),
-            ("budget", json!(budget.name())),
-            ("cap", json!(cap)),
             ("clip", json!(self.clip)),
-            ("exponent-cap", json!(exponent_cap)),
             ("loss", json!(self.loss.to_string())),
             ("lr", json!(self.learning_rate)),
             ("memory", json!(self.memory)),
             ("model", json!(manifest.model.hash)),
             ("prompts", json!(manifest.prompts.hash)),
-            ("ref-quantile", json!(ref_quantile)),
             ("reward", json!(manifest.reward.as_ref().map(|reward| &reward.hash))),
             ("rollouts", json!(manifest.settings)),
             ("seed", json!(self.seed)),
-            ("shaping", json!(rule.name())),
-            ("strength", json!(strength)),
-            ("stretch", json!(stretch)),
+            ("shaping", shaping_settings(&self.shaping)),
             ("validation", json!(self.validation)),
             ("widths", json!(self.widths)),
         ];

@@ -1,0 +1,163 @@
+//! `stackelberg rollout import`: samples and rewards made elsewhere, as a dataset of rollouts.
+
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use clap::Args;
+use stackelberg_engine::Checkpoint;
+use stackelberg_engine::reward::TextFormat;
+use stackelberg_learning::rollouts::{self, Dataset, Identity, LayOut, Part, Samples};
+
+use crate::generate::{read_prompts, text_format};
+use crate::model::{ModelArgs, reward_hash};
+use crate::rollout::fill;
+
+/// Take in samples and rewards made elsewhere: by vLLM, OpenAI's API, a trainer, `generate` or `rollout`.
+///
+/// Files are JSON lines, a JSON array (plain or gzipped) or Parquet. A row is a sample (prompt, response,
+/// reward, finish_reason, tokens), a prompt with responses and rewards, a request of vLLM (outputs) or of
+/// OpenAI (choices, also in batch output). Rows of one prompt_id, custom_id or id belong to one prompt, and
+/// those of equal prompts without one; the id of a vLLM request or of a completion does not count.
+/// Other fields are passed over.
+///
+/// The policy then reads every response once, for hidden states. With --no-hidden and without --reward
+/// or --model no model is needed, and the dataset has texts and rewards only.
+///
+/// A finish_reason of length, max_tokens, max_new_tokens, max_length or abort means that a response was
+/// cut; any other, or none, that it ended by itself.
+#[derive(Args)]
+pub(crate) struct Import {
+    /// What to take in; - is standard input.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+
+    /// The folder to fill.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+
+    /// Prompts of rows that have an id only: a file as `rollout` takes, or OpenAI's batch input.
+    #[arg(long, value_name = "FILE")]
+    prompts: Option<String>,
+
+    /// Score the samples anew: a built-in name (see `stackelberg models`), a head (.safetensors) or the
+    /// folder of a causal reward model. [default: the rewards in the files]
+    #[arg(long, value_name = "NAME")]
+    reward: Option<String>,
+
+    /// Leave out rewards.
+    #[arg(long, conflicts_with = "reward")]
+    no_reward: bool,
+
+    /// Leave out hidden states.
+    #[arg(long)]
+    no_hidden: bool,
+
+    /// Prompts per shard: what a killed run loses at most.
+    #[arg(long, default_value_t = 16, value_name = "N")]
+    prompts_per_shard: usize,
+
+    /// Responses read together: more is faster and takes more memory; what is written is the same.
+    #[arg(long, default_value_t = 16, value_name = "N")]
+    batch_size: usize,
+
+    /// A system message before prompts that are not laid out yet.
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+
+    /// How prompts are laid out: chat (the model's template) or raw. Rollouts keep their layout. [default:
+    /// as `generate` says in its lines; of vLLM as it is; else what the reward was trained on]
+    #[arg(long, value_name = "FORMAT")]
+    prompt_format: Option<TextFormat>,
+
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+impl Import {
+    pub(crate) fn run(&self) -> Result<()> {
+        if self.batch_size == 0 {
+            bail!("--batch-size is 0: at least one is needed");
+        }
+        let prompts = self.prompts.as_deref().map(read_prompts).transpose()?.unwrap_or_default();
+        if self.files.iter().any(|file| file == Path::new("-")) && io::stdin().is_terminal() {
+            eprintln!("reading samples as JSON lines from the terminal; Ctrl-D ends them");
+        }
+        let of_files = self.reward.is_none() && !self.no_reward;
+        let samples = Samples::read(&self.files, &prompts, of_files)?;
+        let identity = match (&self.reward, self.no_reward) {
+            (Some(name), _) => Some(Identity { name: name.clone(), hash: reward_hash(name)? }),
+            (None, true) => None,
+            (None, false) => match samples.rewards()? {
+                Some(identity) => Some(identity),
+                None => bail!(
+                    "no sample has a reward: score them with --reward NAME, or leave rewards out with --no-reward"
+                ),
+            },
+        };
+        if let repeated @ 1.. = samples.repeated() {
+            eprintln!(
+                "warning: {repeated} prompts say the same as another of another id; samples of one prompt need one prompt_id, or none"
+            );
+        }
+        let needless = self.no_hidden && self.reward.is_none() && self.model.model.is_none();
+        let policy = match needless && self.prompt_format != Some(TextFormat::Chat) {
+            true => None,
+            false => Some(self.model.load()?),
+        };
+        let policy = policy.as_ref();
+        let reward = match (policy, &self.reward) {
+            (Some(policy), Some(name)) => Some(self.model.reward(name, policy)?),
+            _ => None,
+        };
+        let guided = |asked| {
+            policy.map_or(TextFormat::Raw, |policy| text_format(asked, policy, reward.as_ref().into()))
+        };
+        let room = |policy: &Checkpoint| {
+            let of_reward = reward.as_ref().map(|reward| reward.context(&policy.model));
+            policy.model.context().min(of_reward.unwrap_or(usize::MAX))
+        };
+        let read = policy.filter(|_| !self.no_hidden || reward.is_some());
+        let (asked, system) = (self.prompt_format, self.system.as_deref());
+        let otherwise = guided(asked);
+        let lay_out = LayOut { asked, otherwise, system, context: read.map(room) };
+        let import = rollouts::Import::new(&samples, policy, &lay_out)?;
+        if import.format.is_some_and(|format| format != otherwise) {
+            // A word of warning about what the prompts turned out to be.
+            guided(import.format);
+        }
+        let (prompts, count) = (samples.prompts(), samples.count());
+        drop(samples);
+        eprintln!("{count} samples of {prompts} prompts{}", made(&import));
+        let hidden = policy.filter(|_| !self.no_hidden).map(|policy| policy.model.config().hidden);
+        let model = match policy {
+            Some(policy) => {
+                let (name, hash) = (self.model.name().to_owned(), policy.fingerprint.clone());
+                Identity { name, hash }
+            }
+            None => Identity { name: "elsewhere".to_owned(), hash: String::new() },
+        };
+        let mut manifest = import.manifest(model, identity, hidden, self.prompts_per_shard, system);
+        if policy.is_some() {
+            manifest.settings.insert("dtype".to_owned(), self.model.dtype.name().into());
+        }
+        let dataset = Dataset::create(&self.out, manifest)?;
+        fill(&dataset, Part::ALL, |desk| {
+            import.fill(&dataset, policy, reward.as_ref(), self.batch_size, desk)
+        })
+    }
+}
+
+/// How many texts got tokens of the policy.
+fn made(import: &rollouts::Import) -> String {
+    let mut said = String::new();
+    if let tokenised @ 1.. = import.tokenised {
+        said.push_str(&format!("; {tokenised} came without tokens and were tokenised"));
+    }
+    if let replaced @ 1.. = import.replaced {
+        said.push_str(&format!(
+            "; {replaced} came with tokens of another tokenizer and were tokenised anew"
+        ));
+    }
+    said
+}

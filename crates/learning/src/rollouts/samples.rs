@@ -1,0 +1,247 @@
+//! Samples made elsewhere, as their files have them: read, and put together prompt by prompt.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use stackelberg_engine::Prompt;
+
+use super::dataset::MANIFEST;
+use super::foreign::{self, Answer, Given, Layout, Line};
+use super::manifest::hex;
+use super::{Identity, table};
+use crate::error::Error;
+use crate::json;
+
+/// Samples made elsewhere, by prompt in the order in which prompts first appear.
+#[derive(Debug)]
+pub struct Samples {
+    pub(super) prompts: Vec<Source>,
+    /// Names of the files.
+    files: Vec<String>,
+    /// Of each id, its prompt's number.
+    ids: HashMap<String, usize>,
+}
+
+/// A prompt and its samples, as they were found.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub id: String,
+    pub given: Given,
+    pub place: Place,
+    pub found: Vec<Found>,
+}
+
+/// A sample.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub answer: Answer,
+    pub place: Place,
+    /// Of our own datasets: the policy's fingerprint, whose tokens these are.
+    pub by: Option<Arc<str>>,
+}
+
+/// A file's number and a line in it, from 1; of Parquet a row.
+pub(super) type Place = (usize, usize);
+
+impl Samples {
+    /// Reads files, each JSON lines or one array (plain or gzipped, `-` for standard input) or Parquet. A
+    /// row is
+    ///
+    /// - a sample: `response` (or `completion`, `output`, `text`), optionally `reward` (`score`),
+    ///   `finish_reason`, `tokens` (`token_ids`), and its prompt: `prompt`, `instruction` or `messages`;
+    /// - a prompt with `responses` (`completions`), optionally `rewards` (`scores`);
+    /// - a request of vLLM, `outputs` with `text` and `token_ids`, or of OpenAI, `choices`, also inside
+    ///   `response.body`; a reward stands in each, or in the row's `rewards`.
+    ///
+    /// Rows of one `prompt_id`, `custom_id` or `id` are about one prompt, as are those of an equal prompt
+    /// without one. A row without a prompt is about the one of its id in `prompts`. `rewards` says whether
+    /// rewards are read. Other fields are passed over.
+    ///
+    /// # Errors
+    /// A file cannot be read or holds no row; a row is malformed, has no answer, or a prompt that is not
+    /// known, or other than the one of its id; a reward that is no finite number: with file, line and field.
+    pub fn read(files: &[PathBuf], prompts: &[(String, Prompt)], rewards: bool) -> Result<Self, Error> {
+        let known: HashMap<&str, &Prompt> = prompts.iter().map(|(id, p)| (id.as_str(), p)).collect();
+        let mut samples = Self { prompts: Vec::new(), files: Vec::new(), ids: HashMap::new() };
+        for path in files {
+            samples.files.push(json::name_of(path));
+            let before = samples.count();
+            samples.add_file(path, &known, rewards)?;
+            if samples.count() == before {
+                return Err(Error::NoRows { file: json::name_of(path), what: "samples" });
+            }
+        }
+        Ok(samples)
+    }
+
+    fn add_file(
+        &mut self,
+        path: &Path,
+        known: &HashMap<&str, &Prompt>,
+        rewards: bool,
+    ) -> Result<(), Error> {
+        let file = self.files.len() - 1;
+        if table::is_parquet(path) {
+            let mut own = None;
+            return table::read(path, MANIFEST, |note, row, value| {
+                let own = own.get_or_insert_with(|| note.map(Own::new));
+                self.add(value, (file, row), own.as_ref(), known, rewards)
+            });
+        }
+        let text = json::read_text(path)?;
+        for (line, value) in json::values(&self.files[file], &text)? {
+            let value = json::parse(value).map_err(|mut problem| {
+                if value.contains("NaN") || value.contains("Infinity") {
+                    problem.push_str(" (NaN and Infinity are not JSON)");
+                }
+                self.wrong((file, line), problem)
+            })?;
+            self.add(value, (file, line), None, known, rewards)?;
+        }
+        Ok(())
+    }
+
+    fn add(
+        &mut self,
+        row: Value,
+        place: Place,
+        own: Option<&Own>,
+        known: &HashMap<&str, &Prompt>,
+        rewards: bool,
+    ) -> Result<(), Error> {
+        let line = foreign::line(&row, rewards).map_err(|problem| self.wrong(place, problem))?;
+        let Line { id, mut prompt, answers } = line;
+        if let (Some(given), Some(Own { layout: Some(layout), .. })) = (&mut prompt, own) {
+            given.layout = layout.clone();
+        }
+        let number = self.prompt(id, prompt, place, known)?;
+        let by = own.map(|own| own.by.clone());
+        let found = answers.into_iter().map(|answer| Found { answer, place, by: by.clone() });
+        self.prompts[number].found.extend(found);
+        Ok(())
+    }
+
+    /// The number of a row's prompt.
+    fn prompt(
+        &mut self,
+        id: Option<String>,
+        given: Option<Given>,
+        place: Place,
+        known: &HashMap<&str, &Prompt>,
+    ) -> Result<usize, Error> {
+        let id = match (id, &given) {
+            (Some(id), _) => id,
+            (None, Some(given)) => name_for(&given.prompt),
+            (None, None) => {
+                let problem = "prompt: missing, and there is no id to find it by".to_owned();
+                return Err(self.wrong(place, problem));
+            }
+        };
+        if let Some(&number) = self.ids.get(&id) {
+            let first = &self.prompts[number];
+            if given.is_some_and(|given| given.prompt != first.given.prompt) {
+                let before = self.place(first.place);
+                let problem = format!(
+                    "prompt: not that of {before}, which has the id '{id}' too: give each prompt its own"
+                );
+                return Err(self.wrong(place, problem));
+            }
+            return Ok(number);
+        }
+        let given = given.or_else(|| {
+            let prompt = (*known.get(id.as_str())?).clone();
+            Some(Given { prompt, tokens: None, layout: Layout::None })
+        });
+        let Some(given) = given else {
+            let problem = match known.is_empty() {
+                true => format!("prompt: missing: give a file of prompts that has the id '{id}'"),
+                false => format!("prompt: missing, and the file of prompts has no id '{id}'"),
+            };
+            return Err(self.wrong(place, problem));
+        };
+        self.ids.insert(id.clone(), self.prompts.len());
+        self.prompts.push(Source { id, given, place, found: Vec::new() });
+        Ok(self.prompts.len() - 1)
+    }
+
+    /// How many prompts there are.
+    pub fn prompts(&self) -> usize {
+        self.prompts.len()
+    }
+
+    /// How many samples there are.
+    pub fn count(&self) -> usize {
+        self.prompts.iter().map(|source| source.found.len()).sum()
+    }
+
+    /// How many prompts say the same as an earlier one under another id: probably their ids are those of
+    /// samples.
+    pub fn repeated(&self) -> usize {
+        let mut seen = HashSet::new();
+        self.prompts.iter().filter(|source| !seen.insert(format!("{:?}", source.given.prompt))).count()
+    }
+
+    /// What stands for the rewards in the files, named `imported`; `None` if no sample has one.
+    ///
+    /// # Errors
+    /// Some samples have one and some have none.
+    pub fn rewards(&self) -> Result<Option<Identity>, Error> {
+        let mut hash = Sha256::new();
+        let (mut some, mut none) = (false, None);
+        for source in &self.prompts {
+            let rewards: Vec<Option<f64>> = source.found.iter().map(|f| f.answer.reward).collect();
+            hash.update(json!([source.id, rewards]).to_string());
+            for (i, reward) in rewards.iter().enumerate() {
+                some |= reward.is_some();
+                if reward.is_none() && none.is_none() {
+                    none = Some((source, i));
+                }
+            }
+        }
+        match none {
+            Some((source, i)) if some => {
+                let problem = format!(
+                    "reward: missing (sample {i} of prompt '{}'), and other samples have one: give each one, score them all anew, or do without",
+                    source.id
+                );
+                Err(self.wrong(source.found[i].place, problem))
+            }
+            Some(_) => Ok(None),
+            None => Ok(Some(Identity { name: "imported".to_owned(), hash: hex(hash) })),
+        }
+    }
+
+    pub(super) fn wrong(&self, (file, line): Place, problem: String) -> Error {
+        Error::Line { file: self.files[file].clone(), line, problem }
+    }
+
+    fn place(&self, (file, line): Place) -> String {
+        format!("{}:{line}", self.files[file])
+    }
+}
+
+/// What one of our own datasets says of its rows.
+struct Own {
+    /// How their prompts were laid out; `None` where they were not.
+    layout: Option<Layout>,
+    /// Fingerprint of the policy.
+    by: Arc<str>,
+}
+
+impl Own {
+    fn new(manifest: &str) -> Self {
+        let manifest: Value = serde_json::from_str(manifest).unwrap_or_default();
+        let format = manifest["settings"]["prompt_format"].as_str().and_then(|f| f.parse().ok());
+        let layout = format.map(|format| Layout::Done(Some(format)));
+        Self { layout, by: manifest["model"]["hash"].as_str().unwrap_or_default().into() }
+    }
+}
+
+/// The id of a prompt that has none: a hash of its text.
+fn name_for(prompt: &Prompt) -> String {
+    let hash = Sha256::digest(format!("{prompt:?}"));
+    hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,93 @@
+//! Parquet files of other programs, row by row as JSON values.
+
+use std::fs::File;
+use std::path::Path;
+
+use parquet::errors::ParquetError;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::Field;
+use parquet::schema::types::{Type, TypePtr};
+use serde_json::Value;
+
+use super::foreign::FIELDS;
+use crate::error::Error;
+
+/// Whether a file is Parquet, by its first bytes.
+pub(super) fn is_parquet(path: &Path) -> bool {
+    let mut magic = [0; 4];
+    let read = |mut file: File| std::io::Read::read_exact(&mut file, &mut magic);
+    path.is_file() && File::open(path).and_then(read).is_ok() && magic == *b"PAR1"
+}
+
+/// Gives the file's rows to `take`, with their numbers from 1, as JSON objects of the columns that
+/// [`FIELDS`] names; before them what the metadata have under `key`.
+pub(super) fn read(
+    path: &Path,
+    key: &str,
+    mut take: impl FnMut(Option<&str>, usize, Value) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let name = || path.display().to_string();
+    let broken = |e: ParquetError| {
+        let said = e.to_string();
+        let problem = match said.split_once("Disabled feature at compile time: ") {
+            Some((_, codec)) => {
+                format!("packed with {codec}, which is not read: write it with snappy, gzip or zstd")
+            }
+            None => format!("not a whole Parquet file ({said})"),
+        };
+        Error::Dataset { file: name(), problem }
+    };
+    let file = File::open(path).map_err(|source| Error::Read { file: name(), source })?;
+    let reader = SerializedFileReader::new(file).map_err(broken)?;
+    let about = reader.metadata().file_metadata();
+    let notes = about.key_value_metadata().into_iter().flatten();
+    let note = notes.filter(|note| note.key == key).find_map(|note| note.value.as_deref());
+    // Columns of other names may hold anything.
+    let known = |column: &&TypePtr| FIELDS.contains(&column.name());
+    let columns: Vec<TypePtr> = about.schema().get_fields().iter().filter(known).cloned().collect();
+    let schema = Type::group_type_builder(about.schema().name()).with_fields(columns);
+    let schema = schema.build().map_err(broken)?;
+    if schema.get_fields().is_empty() {
+        let problem = "none of its columns is known: prompt and response, at least".to_owned();
+        return Err(Error::Dataset { file: name(), problem });
+    }
+    for (row, record) in (1..).zip(reader.get_row_iter(Some(schema)).map_err(broken)?) {
+        let columns = record.map_err(broken)?.into_columns();
+        take(note, row, Value::Object(columns.into_iter().map(|(name, f)| (name, value(f))).collect()))?;
+    }
+    Ok(())
+}
+
+/// A column's value. What JSON does not have becomes a text that says what it is.
+fn value(field: Field) -> Value {
+    match field {
+        Field::Null => Value::Null,
+        Field::Bool(truth) => truth.into(),
+        Field::Byte(number) => number.into(),
+        Field::Short(number) => number.into(),
+        Field::Int(number) => number.into(),
+        Field::Long(number) => number.into(),
+        Field::UByte(number) => number.into(),
+        Field::UShort(number) => number.into(),
+        Field::UInt(number) => number.into(),
+        Field::ULong(number) => number.into(),
+        Field::Float16(number) => real(number.to_f64()),
+        Field::Float(number) => real(number.into()),
+        Field::Double(number) => real(number),
+        Field::Str(text) => text.into(),
+        // Some writers do not say that their bytes are text.
+        Field::Bytes(bytes) => String::from_utf8_lossy(bytes.data()).into(),
+        Field::ListInternal(list) => list.elements().iter().cloned().map(value).collect(),
+        Field::Group(row) => {
+            Value::Object(row.into_columns().into_iter().map(|(name, f)| (name, value(f))).collect())
+        }
+        other => other.to_string().into(),
+    }
+}
+
+fn real(number: f64) -> Value {
+    match serde_json::Number::from_f64(number) {
+        Some(number) => Value::Number(number),
+        None => number.to_string().into(),
+    }
+}
