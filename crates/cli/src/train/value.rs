@@ -22,7 +22,7 @@ use crate::shaping::ShapingArgs;
 ///
 /// Rewards are shaped prompt by prompt. Writes FILE.safetensors for `generate --method cd --value`, a card
 /// FILE.md that says what it is worth, and a plot of the losses FILE.svg. A run that was stopped goes on
-/// with --resume. Defaults: srs, strength 1, bound 4, alpha 1.
+/// with --resume. Defaults: srs, strength 1, bound 2, alpha 1.5.
 #[derive(Args)]
 pub(super) struct TrainValue {
     /// The dataset, as `stackelberg rollout` writes it.
@@ -110,13 +110,12 @@ enum LossName {
     Td,
 }
 
-/// Rewards are of unit spread where a head of ours gives them; ten samples tell little about a threshold that
-/// hardly any of them reaches.
+/// A bound that ten samples can bear: at 2 nats a prompt's threshold still lies among them.
 const SHAPING: Shaping = Shaping {
     rule: stackelberg_shaping::Rule::Srs,
     strength: 1.0,
-    bound: 4.0,
-    alpha: 1.0,
+    bound: 2.0,
+    alpha: 1.5,
     cap: 1.0,
     stretch: 1.01,
     ref_quantile: 0.5,

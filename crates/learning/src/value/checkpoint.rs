@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::adam::Adam;
 use super::loss::Loss;
-use super::network::{Network, Numbers};
+use super::network::{Inputs, Network, Numbers};
 use super::train::Epoch;
 use crate::error::Error;
 use crate::rollouts::difference;
@@ -31,6 +31,9 @@ const FORMAT: &str = "stackelberg-training-1";
 
 /// How the tensors of a network, and of Adam's averages, are called.
 const SETS: [&str; 4] = ["network", "kept", "adam.first", "adam.second"];
+
+const MEAN: &str = "inputs.mean";
+const DEVIATION: &str = "inputs.deviation";
 
 impl Checkpoint {
     /// Before the first epoch.
@@ -73,9 +76,12 @@ impl Checkpoint {
             numbers.iter().enumerate().map(move |(i, numbers)| (format!("{set}.{i}"), numbers))
         });
         let named: Vec<(String, &Vec<f32>)> = named.collect();
+        let inputs = &self.network.inputs;
         let tensors: Vec<Named<'_>> = named
             .iter()
-            .map(|(name, numbers)| (name.as_str(), vec![numbers.len()], &numbers[..]))
+            .map(|(name, numbers)| (name.as_str(), *numbers))
+            .chain([(MEAN, &inputs.mean), (DEVIATION, &inputs.deviation)])
+            .map(|(name, numbers)| (name, vec![numbers.len()], &numbers[..]))
             .collect();
         whole::sweep(path)?;
         whole::write(path, &to_bytes(&metadata, &tensors))
@@ -108,23 +114,26 @@ impl Checkpoint {
         let widths: [usize; 3] = serde_json::from_value(field("widths")?).map_err(|e| wrong(&e))?;
         let epochs: Vec<Epoch> = serde_json::from_value(field("epochs")?).map_err(|e| wrong(&e))?;
         let (best, steps): (u64, u64) = (parsed("best")?, parsed("steps")?);
+        let floats = |name: &str, length: usize| -> Result<Vec<f32>, Error> {
+            let tensor = tensors.tensor(name).map_err(|e| wrong(&e))?;
+            let found = tensor.data().as_chunks().0;
+            if found.len() != length {
+                return Err(wrong(&format!("{name} has another length")));
+            }
+            Ok(found.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
+        };
         let set = |set: &str| -> Result<Numbers, Error> {
             let mut numbers = Network::zeros(widths);
             for (i, numbers) in numbers.iter_mut().enumerate() {
-                let name = format!("{set}.{i}");
-                let tensor = tensors.tensor(&name).map_err(|e| wrong(&e))?;
-                let found = tensor.data().as_chunks().0;
-                if found.len() != numbers.len() {
-                    return Err(wrong(&format!("{name} has another length")));
-                }
-                numbers.iter_mut().zip(found).for_each(|(x, &bytes)| *x = f32::from_le_bytes(bytes));
+                *numbers = floats(&format!("{set}.{i}"), numbers.len())?;
             }
             Ok(numbers)
         };
+        let inputs = Inputs { mean: floats(MEAN, widths[0])?, deviation: floats(DEVIATION, widths[0])? };
         let [network, kept, first, second] = SETS.map(set);
         Ok(Self {
-            network: Network { widths, numbers: network? },
-            kept: Network { widths, numbers: kept? },
+            network: Network { widths, inputs: inputs.clone(), numbers: network? },
+            kept: Network { widths, inputs, numbers: kept? },
             adam: Adam { first: first?, second: second?, steps },
             best: best as usize,
             epochs,

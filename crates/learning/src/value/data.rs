@@ -7,6 +7,8 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 use stackelberg_shaping::Shaping;
 
+use super::network::Inputs;
+use super::train::Settings;
 use crate::error::Error;
 use crate::rollouts::{Dataset, Hidden, Row, Shaper};
 
@@ -169,6 +171,16 @@ impl Data {
             Window { shards, batches }
         });
         cut.collect()
+    }
+
+    /// Where the hidden states of the first epoch's first window lie: of all, where memory holds all.
+    pub(super) fn inputs(&self, held: &mut Held<'_>, settings: &Settings) -> Result<Inputs, Error> {
+        let first = self.batches(0, settings.seed, settings.memory, settings.batch).swap_remove(0);
+        held.hold(&first.shards)?;
+        let d = held.dataset.manifest().hidden.unwrap_or_default();
+        let mut targets: Vec<Target> = first.batches.concat();
+        targets.sort_unstable_by_key(|target| (target.shard, target.row));
+        Ok(Inputs::of(d, targets.iter().map(|target| held.of(target))))
     }
 
     /// All validation samples, a batch per window.

@@ -12,7 +12,8 @@ V(h) = w₄ · tanh(W₂ tanh(W₀ h + b₀) + b₂) + b₄,     W₀ [h₁, d],
 ```
 
 Rewards are shaped prompt by prompt over its `M` samples ([`Shaping`](stackelberg_shaping::Shaping)), and `V`
-is fitted to the shaped reward by one of two [`Loss`]es. Adam, orthogonal weights to begin with, the last bias
+is fitted to the shaped reward by one of two [`Loss`]es. While it learns, hidden states are standardised number by
+number; the file has that folded into `W₀` and `b₀`. Adam, orthogonal weights to begin with, the last bias
 at the mean target, gradients clipped; a share of the *prompts* validates, and the epoch that does best on
 them is kept ([`Settings`]).
 

@@ -1,6 +1,7 @@
 //! The value head as it is trained: its numbers, its values and their derivatives.
 
 use candle_core::{Device, Result, Tensor, Var};
+use half::f16;
 use rand_chacha::ChaCha12Rng;
 use rayon::prelude::*;
 use stackelberg_engine::kernel::BiasTanh;
@@ -14,17 +15,61 @@ pub(super) type Numbers = [Vec<f32>; 6];
 /// Tensors as a file of a value head has them, by name and shape.
 pub(super) type Tensors = [(&'static str, Vec<usize>, Vec<f32>); 6];
 
-/// `V(h) = w₄ · tanh(W₂ tanh(W₀ h + b₀) + b₂) + b₄`.
+/// `V(x) = w₄ · tanh(W₂ tanh(W₀ x + b₀) + b₂) + b₄` of standardised hidden states `x = (h - mean) / deviation`.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Network {
     /// `d`, `h₁` and `h₂`.
     pub(super) widths: [usize; 3],
+    pub(super) inputs: Inputs,
     pub(super) numbers: Numbers,
+}
+
+/// Where hidden states lie: a few of their numbers are ten times as large as the others, and would rule the
+/// first layer.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Inputs {
+    /// `[d]`.
+    pub(super) mean: Vec<f32>,
+    /// `[d]`, above zero.
+    pub(super) deviation: Vec<f32>,
+}
+
+/// A deviation below this counts as 1: such a number says nothing.
+const CONSTANT: f64 = 1e-6;
+
+impl Inputs {
+    /// Of hidden states `[n, d]`, row by row, in pieces.
+    pub(super) fn of<'a>(d: usize, pieces: impl Iterator<Item = &'a [f16]> + Clone) -> Self {
+        let rows = || pieces.clone().flat_map(|piece| piece.chunks_exact(d));
+        let n = rows().count().max(1) as f64;
+        let average = |of: &dyn Fn(usize, f64) -> f64| {
+            let mut sums = vec![0f64; d];
+            for row in rows() {
+                sums.iter_mut().zip(row).enumerate().for_each(|(i, (sum, x))| *sum += of(i, x.to_f64()));
+            }
+            sums.iter_mut().for_each(|sum| *sum /= n);
+            sums
+        };
+        let mean = average(&|_, x| x);
+        let variance = average(&|i, x| (x - mean[i]).powi(2));
+        let deviation = variance.iter().map(|variance| variance.sqrt());
+        let deviation = deviation.map(|x| if x < CONSTANT { 1.0 } else { x as f32 }).collect();
+        Self { mean: mean.iter().map(|&mean| mean as f32).collect(), deviation }
+    }
+
+    /// Hidden states `[n, d]` in place.
+    pub(super) fn standardise(&self, states: &mut [f32]) {
+        for row in states.chunks_exact_mut(self.mean.len()) {
+            for ((x, mean), deviation) in row.iter_mut().zip(&self.mean).zip(&self.deviation) {
+                *x = (*x - mean) / deviation;
+            }
+        }
+    }
 }
 
 impl Network {
     /// Orthogonal weights; biases 0, but for the last: `mean`.
-    pub(super) fn new(widths: [usize; 3], mean: f64, rng: &mut ChaCha12Rng) -> Self {
+    pub(super) fn new(widths: [usize; 3], inputs: Inputs, mean: f64, rng: &mut ChaCha12Rng) -> Self {
         let [d, first, second] = widths;
         let weights = [
             orthogonal(d, first, rng),
@@ -34,7 +79,7 @@ impl Network {
             orthogonal(second, 1, rng),
             vec![mean as f32],
         ];
-        Self { widths, numbers: weights }
+        Self { widths, inputs, numbers: weights }
     }
 
     /// As many zeros.
@@ -61,13 +106,24 @@ impl Network {
         })
     }
 
-    /// The tensors of its file.
+    /// The tensors of its file, which reads hidden states as they are: `W₀ (h - mean) / deviation + b₀` with
+    /// mean and deviation taken into weight and bias.
     pub(super) fn tensors(&self) -> Tensors {
         let [d, first, second] = self.widths;
         let [w0, b0, w2, b2, w4, b4] = &self.numbers;
+        let mut weight = w0.clone();
+        let mut shift = vec![0f64; first];
+        let inputs = self.inputs.mean.iter().zip(&self.inputs.deviation);
+        for (row, (mean, deviation)) in weight.chunks_exact_mut(first).zip(inputs) {
+            for (weight, shift) in row.iter_mut().zip(&mut shift) {
+                *weight /= deviation;
+                *shift -= f64::from(*weight) * f64::from(*mean);
+            }
+        }
+        let bias = b0.iter().zip(shift).map(|(bias, shift)| (f64::from(*bias) + shift) as f32);
         [
-            ("0.weight", vec![first, d], transposed(w0, first)),
-            ("0.bias", vec![first], b0.clone()),
+            ("0.weight", vec![first, d], transposed(&weight, first)),
+            ("0.bias", vec![first], bias.collect()),
             ("2.weight", vec![second, first], transposed(w2, second)),
             ("2.bias", vec![second], b2.clone()),
             ("4.weight", vec![1, second], w4.clone()),
@@ -90,12 +146,12 @@ pub(super) struct Layers {
 }
 
 impl Layers {
-    /// Values of hidden states `[n, d]`, row by row.
+    /// Values of standardised hidden states `[n, d]`, row by row.
     pub(super) fn values(&self, hidden: Vec<f32>) -> Result<Vec<f32>> {
         self.head(&self.inputs(hidden)?.matmul(&self.w0)?)?.to_vec1()
     }
 
-    /// Values of hidden states `[n, d]`, row by row; and, with the slope of a loss by each value that
+    /// Values of standardised hidden states `[n, d]`, row by row; and, with the slope of a loss by each value that
     /// `slopes` gives for them, the slopes of the loss by all numbers, added to `gradient`.
     pub(super) fn learn(
         &self,
@@ -133,5 +189,48 @@ impl Layers {
         let first = product.apply_op2(b0, BiasTanh)?;
         let second = first.matmul(w2)?.apply_op2(b2, BiasTanh)?;
         second.matmul(w4)?.flatten_all()?.broadcast_add(b4)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use rand::SeedableRng;
+    use stackelberg_engine::reward::ValueHead;
+
+    use super::*;
+    use crate::tensors::{Named, to_bytes};
+
+    /// What is written reads hidden states as they are, and says the same.
+    #[test]
+    fn standardising_is_folded_in() {
+        let (d, n) = (9, 40);
+        let states: Vec<f16> = (0..n * d)
+            .map(|i| f16::from_f32((i as f32 * 0.7).sin() * (1 + i % d) as f32 + (i % d) as f32))
+            .collect();
+        let inputs = Inputs::of(d, states.chunks(5 * d));
+        let mut rng = ChaCha12Rng::seed_from_u64(3);
+        let network = Network::new([d, 12, 5], inputs, 0.5, &mut rng);
+        let raw: Vec<f32> = states.iter().map(|x| x.to_f32()).collect();
+        let mut standard = raw.clone();
+        network.inputs.standardise(&mut standard);
+        for i in 0..d {
+            let column: Vec<f32> = standard.iter().skip(i).step_by(d).copied().collect();
+            let mean = column.iter().sum::<f32>() / n as f32;
+            let variance = column.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / n as f32;
+            assert!(mean.abs() < 1e-5 && (variance - 1.0).abs() < 1e-4, "{mean} {variance}");
+        }
+        let values = network.layers().unwrap().values(standard).unwrap();
+        let tensors = network.tensors();
+        let tensors: Vec<Named<'_>> =
+            tensors.iter().map(|(name, shape, x)| (*name, shape.clone(), &x[..])).collect();
+        let file = to_bytes(&BTreeMap::new(), &tensors);
+        let head = ValueHead::parse(Path::new("v"), &file).unwrap();
+        let found = head.score(&Tensor::from_vec(raw, (n, d), &Device::Cpu).unwrap()).unwrap();
+        for (value, found) in values.iter().zip(found) {
+            assert!((f64::from(*value) - found).abs() < 1e-5, "{value} {found}");
+        }
     }
 }

@@ -193,19 +193,20 @@ pub fn train(
     settings.check()?;
     let data = Data::new(dataset, &settings.shaping, settings.validation, settings.seed)?;
     let summary = settings.summary(dataset);
+    let mut held = Held::new(dataset, settings.memory);
     let mut state = match resume && checkpoint.exists() {
         true => Checkpoint::read(checkpoint, &summary)?,
         false => {
             let d = dataset.manifest().hidden.unwrap_or_default();
             let [first, second] = settings.widths.map(|width| width.unwrap_or(d));
             let mut rng = ChaCha12Rng::seed_from_u64(settings.seed);
-            let network = Network::new([d, first, second], data.counts.mean, &mut rng);
+            let inputs = data.inputs(&mut held, settings)?;
+            let network = Network::new([d, first, second], inputs, data.counts.mean, &mut rng);
             Checkpoint::new(network)
         }
     };
     watch.begin(&data.counts, &state.epochs);
-    let mut trainer =
-        Trainer { settings, data: &data, held: Held::new(dataset, settings.memory), watch };
+    let mut trainer = Trainer { settings, data: &data, held, watch };
     while state.epochs.len() < settings.epochs && !state.exhausted(settings.patience) {
         let number = state.epochs.len();
         let training = trainer.epoch(&mut state, number)?;
@@ -252,7 +253,7 @@ impl Trainer<'_> {
                         }
                         slopes
                     };
-                    layers.learn(self.states(piece), slopes, &mut gradient)?;
+                    layers.learn(self.states(piece, &state.network), slopes, &mut gradient)?;
                     done += piece.len();
                     self.watch.step(done, sum / done as f64);
                 }
@@ -273,7 +274,7 @@ impl Trainer<'_> {
                 if self.watch.stop() {
                     return Err(Error::Stopped);
                 }
-                let values = layers.values(self.states(piece))?;
+                let values = layers.values(self.states(piece, network))?;
                 for (target, own) in self.by_sample(piece) {
                     let errors = Errors::of(&values[own], target.value, bound);
                     sum.last += errors.last / n;
@@ -284,8 +285,8 @@ impl Trainer<'_> {
         Ok(sum)
     }
 
-    /// Hidden states of these samples, `[tokens, d]`, row by row.
-    fn states(&self, piece: &[Target]) -> Vec<f32> {
+    /// Hidden states of these samples, standardised, `[tokens, d]`, row by row.
+    fn states(&self, piece: &[Target], network: &Network) -> Vec<f32> {
         let states = piece.iter().map(|target| self.held.of(target));
         let mut all = vec![0f32; states.clone().map(<[half::f16]>::len).sum()];
         let mut rest = &mut all[..];
@@ -294,6 +295,7 @@ impl Trainer<'_> {
             states.convert_to_f32_slice(own);
             rest = behind;
         }
+        network.inputs.standardise(&mut all);
         all
     }
 
