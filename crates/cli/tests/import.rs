@@ -1,41 +1,32 @@
 //! `stackelberg rollout import` on the real default model, as a user runs it.
 
-use std::collections::BTreeMap;
+mod common;
+
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use common::{files, said};
 use serde_json::{Value, json};
 
-fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin("stackelberg"));
-    command.arg("rollout").args(args);
-    command
+/// Arguments of `stackelberg rollout`.
+fn rollout<'a>(args: &[&'a str]) -> Vec<&'a str> {
+    [&["rollout"], args].concat()
 }
 
-fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+fn command(args: &[&str]) -> Command {
+    common::command(&rollout(args))
 }
 
 #[track_caller]
 fn succeed(args: &[&str]) -> String {
-    let output = command(args).output().unwrap();
-    assert!(output.status.success(), "{args:?}: {}", said(&output));
-    said(&output)
+    common::succeed(&rollout(args))
 }
 
 #[track_caller]
 fn refused(args: &[&str]) -> String {
-    let output = command(args).output().unwrap();
-    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
-    said(&output).trim_end().to_owned()
-}
-
-fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
-    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let named = entries.map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), path));
-    named.map(|(name, path)| (name, fs::read(path).unwrap())).collect()
+    common::refused(&rollout(args))
 }
 
 fn manifest(folder: &str) -> Value {

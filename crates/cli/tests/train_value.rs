@@ -1,35 +1,16 @@
 //! `stackelberg train value` as a user runs it: from rollouts of the real default model to guided text; stopped,
 //! gone on with, refused, with little memory and no disk.
 
+mod common;
+
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use common::{command, refused, said, succeed};
 use serde_json::{Value, json};
 use stackelberg_learning::rollouts::{Dataset, Hidden, Identity, Manifest, Prompts, Row};
-
-fn binary() -> std::path::PathBuf {
-    assert_cmd::cargo::cargo_bin("stackelberg")
-}
-
-fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
-#[track_caller]
-fn succeed(args: &[&str]) -> String {
-    let output = Command::new(binary()).args(args).output().unwrap();
-    assert!(output.status.success(), "{args:?}: {}", said(&output));
-    said(&output)
-}
-
-#[track_caller]
-fn refused(args: &[&str]) -> String {
-    let output = Command::new(binary()).args(args).output().unwrap();
-    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
-    said(&output).trim_end().to_owned()
-}
 
 /// A dataset of so many shards, each of four samples for each of two prompts; a sample has 128 hidden states of
 /// width 512, a megabyte a shard, and its reward is what they all say.
@@ -139,7 +120,7 @@ fn ctrl_c_and_resume() {
     made_up(data.as_ref(), 12);
     let args = |head| ["train", "value", &data, "--out", head, "--epochs", "12", "--patience", "12"];
     succeed(&args(&whole));
-    let mut child = Command::new(binary()).args(args(&head)).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = command(&args(&head)).stderr(Stdio::null()).spawn().unwrap();
     while !Path::new(&path("v.training")).exists() {
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -169,7 +150,10 @@ fn little_memory_and_no_disk() {
     let limited = |limit: &str, more: &[&str]| {
         let script = format!("trap '' XFSZ; ulimit {limit}; exec \"$0\" \"$@\"");
         let mut command = Command::new("sh");
-        command.env("MALLOC_ARENA_MAX", "1").args(["-c", &script]).arg(binary());
+        command
+            .env("MALLOC_ARENA_MAX", "1")
+            .args(["-c", &script])
+            .arg(assert_cmd::cargo::cargo_bin("stackelberg"));
         let narrow = ["--width", "16", "--second-width", "8", "--epochs", "2", "--threads", "1"];
         command.args(["train", "value", &data, "--out", &head]).args(narrow).args(more).output().unwrap()
     };

@@ -110,19 +110,6 @@ enum LossName {
     Td,
 }
 
-/// A bound that ten samples can bear: at 2 nats a prompt's threshold still lies among them.
-const SHAPING: Shaping = Shaping {
-    rule: stackelberg_shaping::Rule::Srs,
-    strength: 1.0,
-    bound: 2.0,
-    alpha: 1.5,
-    cap: 1.0,
-    stretch: 1.01,
-    ref_quantile: 0.5,
-    budget: Budget::Paper,
-    exponent_cap: 2.0,
-};
-
 impl TrainValue {
     pub(super) fn run(&self) -> Result<()> {
         if self.out.extension().is_none_or(|e| e != "safetensors") {
@@ -196,6 +183,9 @@ impl TrainValue {
 
     fn settings(&self) -> Result<Settings> {
         let learning = &self.learning;
+        // A bound that ten samples can bear: at 2 nats a prompt's threshold still lies among them.
+        let default = Shaping { strength: 1.0, bound: 2.0, ..Shaping::default() };
+        let shaping = self.shaping.shaping(default, Some(Budget::ReferenceOffline))?;
         Ok(Settings {
             loss: match learning.loss {
                 LossName::Smooth => Loss::Smooth { coef: learning.coef },
@@ -210,7 +200,7 @@ impl TrainValue {
             clip: learning.clip,
             seed: learning.seed,
             memory: self.memory << 20,
-            ..Settings::new(self.shaping.shaping(SHAPING, Some(Budget::ReferenceOffline))?)
+            ..Settings::new(shaping)
         })
     }
 }
