@@ -265,7 +265,7 @@ impl Session<'_> {
         let tokens = self.tokens(prompt)?;
         let style = Style::of_stdout();
         if self.generate.compare {
-            let base = Settings { method: Method::Base, ..self.settings.clone() };
+            let base = Settings { method: Method::Base, beams: 1, ..self.settings.clone() };
             println!("{}", style.title("base"));
             self.show(id, &tokens, &base, style)?;
             println!();

@@ -45,7 +45,7 @@ impl Threshold {
     pub(crate) fn run(&self) -> Result<()> {
         let shaping = self.settings.shaping(Shaping::default(), Some(Budget::ReferenceOffline))?;
         let kl_budget = self.settings.kl_budget;
-        let shaper = Shaper::new(shaping, kl_budget, self.level)?;
+        let shaper = Shaper::new(shaping, kl_budget, Some(self.level))?;
         let dataset = Dataset::open(&self.dataset)?;
 
         // All is read, shaped and checked before anything is written.

@@ -28,8 +28,8 @@ impl Train {
     }
 }
 
-/// The command line that was given, as one would write it again.
+/// The command line that was given, as one would write it to train the same from the beginning.
 fn command_line() -> String {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--resume").collect();
     format!("stackelberg {}", arguments.join(" "))
 }

@@ -27,7 +27,7 @@ fn made_up(folder: &Path, shards: usize) {
         samples: Some(4),
         settings: serde_json::Map::new(),
         prompts_per_shard: 2,
-        prompts: Prompts::new(ids.iter().map(|id| (id.as_str(), "text"))),
+        prompts: Prompts::new(ids.iter().map(|id| (id.as_str(), id.as_str()))),
     };
     let dataset = Dataset::create(folder, manifest).unwrap();
     for shard in 0..shards {
@@ -40,7 +40,7 @@ fn made_up(folder: &Path, shards: usize) {
             rows.push(Row {
                 prompt_id: ids[2 * shard + i / 4].clone(),
                 sample: i as u32 % 4,
-                prompt: "text".to_owned(),
+                prompt: ids[2 * shard + i / 4].clone(),
                 response: "answer".to_owned(),
                 tokens: vec![1; tokens],
                 reward: Some(reward),
@@ -106,7 +106,7 @@ fn bad_input_is_named() {
     fs::write(&shard, &bytes[..bytes.len() / 2]).unwrap();
     let said = train(&data, &[]);
     assert!(said.contains("rollouts-00001.parquet: not a whole Parquet file"), "{said}");
-    assert!(said.contains("delete it and run the same rollout again"), "{said}");
+    assert!(said.contains("delete the file and run the same rollout again"), "{said}");
     assert!(!Path::new(&head).exists());
 }
 

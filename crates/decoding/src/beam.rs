@@ -2,7 +2,7 @@
 //!
 //! A text's score is `sum of log p + strength * V(h)`, with `h` its last token's hidden state; one beam is
 //! greedy decoding. A finished text keeps its place among the beams, and of all finished ones the best by
-//! `score / length^length_penalty` is the answer. Beams share the memory of what they have in common, and
+//! `Σ log p / length^length_penalty + strength V` is the answer. Beams share the memory of what they have in common, and
 //! each step is one forward over the candidates of all.
 
 use stackelberg_engine::Model;
@@ -52,11 +52,11 @@ pub(crate) fn search<'a>(
             steps.push(turn.fused(text.steps, settings)?.ok_or(Error::NoValueHead)?);
         }
         let (mut next_texts, mut next_paths) = (Vec::new(), Vec::new());
-        for Continuation { score, beam, candidate, .. } in ranking(&steps, &paths).into_iter().take(room)
-        {
+        for Continuation { beam, candidate, .. } in ranking(&steps, &paths).into_iter().take(room) {
             let (mut text, mut path) = (texts[beam].clone(), paths[beam].clone());
             let step = turns[beam].chosen(steps[beam].clone(), candidate, 0);
             let new = text.take(&step, None)?;
+            let value = step.fused[candidate] - step.logits[candidate];
             path.log_p += step.logits[candidate];
             path.steps.push((step, new));
             if let (None | Some(Finish::Length), Some(ahead)) = (text.answer.finish, &turns[beam].ahead)
@@ -69,7 +69,8 @@ pub(crate) fn search<'a>(
                 continue;
             }
             room -= 1;
-            let score = score / (path.steps.len() as f64).powf(settings.length_penalty);
+            // A value is of the whole text already: only what was summed is divided.
+            let score = path.log_p / (path.steps.len() as f64).powf(settings.length_penalty) + value;
             if best.as_ref().is_none_or(|(most, ..)| score > *most) {
                 best = Some((score, text, path.steps));
             }

@@ -103,7 +103,7 @@ pub struct Settings {
     pub policy_temperature: f64,
     /// Texts that [`Method::Cd`] keeps at every step; 1 is greedy decoding, or sampling.
     pub beams: usize,
-    /// Of several beams the best by `score / length^length_penalty` is the answer; 0 is none.
+    /// Of several beams the best by `Σ log p / length^length_penalty + strength V` is the answer; 0 is none.
     pub length_penalty: f64,
     /// Answers that best-of-n and its siblings choose from.
     pub samples: usize,

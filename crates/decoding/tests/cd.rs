@@ -105,19 +105,20 @@ fn search(prompt: &[u32], value: usize, settings: &Settings) -> Vec<u32> {
                 let read = [&text[..], &[token as u32]].concat();
                 let last = model.prefill(&read).unwrap().1.narrow(0, text.len(), 1).unwrap();
                 let log_p = log_p + masses[token].ln();
-                let score = log_p + strength * values()[value].score(&last).unwrap()[0];
-                next.push((score, log_p, read[prompt.len()..].to_vec()));
+                let promise = strength * values()[value].score(&last).unwrap()[0];
+                next.push((log_p + promise, log_p, read[prompt.len()..].to_vec()));
             }
         }
         next.sort_by(|a, b| b.0.total_cmp(&a.0));
         next.truncate(settings.beams - finished.len());
         live.clear();
         for (score, log_p, written) in next {
+            let promise = score - log_p;
             let ends = !settings.no_eos && [2, 3].contains(written.last().unwrap());
             match ends || written.len() == settings.max_new_tokens {
                 true => {
                     let length = written.len() as f64;
-                    finished.push((score / length.powf(settings.length_penalty), written));
+                    finished.push((log_p / length.powf(settings.length_penalty) + promise, written));
                 }
                 false => live.push((log_p, written)),
             }

@@ -41,7 +41,7 @@ pub enum Error {
     },
 
     /// A shard of a dataset of rollouts that is not whole, or not of this dataset.
-    #[error("{file}: {problem}: delete it and run the same rollout again, which writes it anew")]
+    #[error("{file}: {problem}: delete the file and run the same rollout again, which writes it anew")]
     Shard {
         /// The shard's file.
         file: String,

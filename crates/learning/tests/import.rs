@@ -447,7 +447,7 @@ fn bad_input_is_named() {
         ),
         (
             &format!("{good}\n\n{}", good.replace("w5", "w7")),
-            "f:3: prompt: not that of f:1, which has the id 'a' too: give each prompt its own",
+            "f:3: prompt: not that of f:1, or laid out otherwise, which has the id 'a' too: give each prompt its own",
         ),
     ] {
         assert_eq!(read(text).unwrap_err(), expected, "{text}");

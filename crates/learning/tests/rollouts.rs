@@ -193,7 +193,7 @@ fn a_stopped_run_goes_on() {
 fn shaped_shards_are_shards() {
     let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let dataset = fill(here.path(), "0/1", 6, &mut ()).unwrap();
-    let shaper = Shaper::new(Shaping::default(), None, 0.9).unwrap();
+    let shaper = Shaper::new(Shaping::default(), None, Some(0.9)).unwrap();
     let rewards = shaper.read(&dataset, &mut || ()).unwrap();
     assert_eq!((rewards.len(), rewards[0].1.len()), (11, 4));
     assert_eq!(files(here.path()), *whole(), "reading writes nothing");
@@ -233,7 +233,7 @@ fn broken_shards_and_other_settings_are_named() {
         fs::write(at(name), &bytes[..bytes.len() - 9]).unwrap();
         let said = fails();
         assert!(said.contains(name) && said.contains(problem), "{said}");
-        assert!(said.ends_with("delete it and run the same rollout again, which writes it anew"));
+        assert!(said.ends_with("delete the file and run the same rollout again, which writes it anew"));
         fs::remove_file(at(name)).unwrap();
         fill(folder.path(), "0/1", 10, &mut ()).unwrap();
         assert_eq!(files(folder.path()), *whole());

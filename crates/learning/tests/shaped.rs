@@ -73,7 +73,7 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 fn shaper(rule: Rule, alpha: f64) -> Shaper {
-    Shaper::new(Shaping { rule, alpha, ..Shaping::default() }, None, 0.9).unwrap()
+    Shaper::new(Shaping { rule, alpha, ..Shaping::default() }, None, Some(0.9)).unwrap()
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn what_cannot_be_shaped_is_named() {
         |dataset: &Dataset| shaper(Rule::Srs, 1.0).read(dataset, &mut || ()).unwrap_err().to_string();
     let broken = said(&whole);
     assert!(broken.contains("rollouts-00002.parquet: not a whole Parquet file"), "{broken}");
-    assert!(broken.ends_with("delete it and run the same rollout again, which writes it anew"));
+    assert!(broken.ends_with("delete the file and run the same rollout again, which writes it anew"));
     fs::remove_file(&path).unwrap();
     assert!(said(&whole).contains("1 of 3 shards are not there yet, the first is number 2"));
 
@@ -198,9 +198,9 @@ fn what_cannot_be_shaped_is_named() {
     assert!(wide.contains("rollouts-00001.parquet: prompt 'p4': the rewards span from"), "{wide}");
 
     let raw = Shaping { rule: Rule::Raw, ..Shaping::default() };
-    let said = Shaper::new(raw, Some(0.5), 0.9).unwrap_err().to_string();
+    let said = Shaper::new(raw, Some(0.5), Some(0.9)).unwrap_err().to_string();
     assert!(said.contains("raw has no bound to solve for"), "{said}");
-    assert!(Shaper::new(raw, None, 0.2).unwrap_err().to_string().contains("level is 0.2"));
+    assert!(Shaper::new(raw, None, Some(0.2)).unwrap_err().to_string().contains("level is 0.2"));
 }
 
 /// Both theorems hold of the averages too, and the curves do not depend on the number of threads.

@@ -130,13 +130,13 @@ fn what_can_be_learned_is() {
     let dataset = made_up(folder.path(), manifest(60), plane);
     for rule in [Rule::Raw, Rule::Srs, Rule::Cap, Rule::Meanstd] {
         let outcome = trained(&dataset, &settings(rule));
-        let explained = outcome.explained();
-        assert!(explained.last > 0.6, "{rule}: {explained:?}");
+        let explained = outcome.explained().unwrap();
+        assert!(explained.last > 0.4, "{rule}: {explained:?}");
     }
     // Of raw rewards nothing is left to chance at the end; half-way TD knows more than smoothness does.
-    let smooth = trained(&dataset, &settings(Rule::Raw)).explained();
+    let smooth = trained(&dataset, &settings(Rule::Raw)).explained().unwrap();
     let td = Settings { loss: Loss::Td { lambda: 1.0 }, ..settings(Rule::Raw) };
-    let td = trained(&dataset, &td).explained();
+    let td = trained(&dataset, &td).explained().unwrap();
     assert!(smooth.last > 0.9 && td.along > 0.5 && td.along > smooth.along, "{smooth:?} {td:?}");
 }
 
@@ -172,6 +172,15 @@ fn a_resumed_run_ends_the_same() {
     assert_eq!(rest.resumed, seen.epochs.len());
     assert_eq!(outcome, whole);
 
+    // Other data under the same prompts and settings, and fewer epochs than there are already.
+    let changed =
+        made_up(&folder.path().join("other"), manifest(40), |a, b| plane(a, b) + 0.1 * f64::from(a));
+    let said = train(&changed, &settings, (&checkpoint, true), &mut ()).unwrap_err().to_string();
+    assert!(said.contains("begun with targets"), "{said}");
+    let fewer = Settings { epochs: 2, ..settings.clone() };
+    let said = train(&dataset, &fewer, (&checkpoint, true), &mut ()).unwrap_err().to_string();
+    assert!(said.contains("epochs is 2: it must be at least as many"), "{said}");
+
     let other = Settings { learning_rate: 2e-2, ..settings.clone() };
     let said = train(&dataset, &other, (&checkpoint, true), &mut ()).unwrap_err().to_string();
     assert!(said.contains("head.training: begun with lr 0.01, this run has 0.02"), "{said}");
@@ -191,6 +200,33 @@ fn shards_are_streamed() {
         let settings = Settings { memory, epochs: 1, ..settings(Rule::Raw) };
         train(&dataset, &settings, (&folder.path().join("c"), false), &mut seen).unwrap();
         assert_eq!(seen.samples.last(), Some(&seen.counts.training.0), "{memory}");
+    }
+}
+
+/// A prompt that is asked twice, under two names, teaches or validates, but not both.
+#[test]
+fn equal_prompts_stay_together() {
+    let folder = tempfile::tempdir().unwrap();
+    for seed in 0..6 {
+        let ids: Vec<String> = (0..8).map(|i| format!("p{i}")).collect();
+        let prompts = Prompts::new(ids.iter().map(|id| (id.as_str(), "text")));
+        let mut dataset =
+            made_up(&folder.path().join(seed.to_string()), Manifest { prompts, ..manifest(8) }, plane);
+        // Half of the names ask the same.
+        for shard in 0..dataset.manifest().shards() {
+            let read = dataset.read(shard).unwrap();
+            let (mut rows, hidden) = (read.rows.clone(), read.hidden().unwrap());
+            rows.iter_mut()
+                .filter(|row| row.prompt_id.as_str() < "p4")
+                .for_each(|row| row.prompt = "same".into());
+            dataset.write(shard, &rows, &hidden).unwrap();
+        }
+        dataset = Dataset::open(dataset.folder()).unwrap();
+        let mut seen = Seen::default();
+        let settings = Settings { epochs: 1, seed, validation: 0.4, ..settings(Rule::Raw) };
+        train(&dataset, &settings, (&folder.path().join("c"), false), &mut seen).unwrap();
+        // Two of five texts validate: four prompts in one of them, or one in each.
+        assert!([2, 5].contains(&seen.counts.validation.1), "{:?}", seen.counts);
     }
 }
 
@@ -243,7 +279,7 @@ fn bad_input_is_named() {
     let blind = made_up(&at("blind"), Manifest { hidden: None, ..manifest(4) }, plane);
     assert!(fails(&blind, &usual).contains("no hidden states to learn from"));
     let one = made_up(&at("one"), manifest(1), plane);
-    assert!(fails(&one, &usual).contains("one prompt: at least two are needed"));
+    assert!(fails(&one, &usual).contains("it has one prompt: at least two are needed"));
     let equal = made_up(&at("equal"), manifest(4), |_, _| 3.0);
     assert!(
         fails(&equal, &usual).contains("under raw every sample is worth 3: there is nothing to learn")
@@ -254,17 +290,24 @@ fn bad_input_is_named() {
         (Settings { validation: 1.0, ..usual.clone() }, "validation is 1: it must be"),
         (Settings { batch: 0, ..usual.clone() }, "batch-size is 0"),
         (Settings { widths: [Some(0), None], ..usual.clone() }, "width is 0"),
+        (Settings { widths: [None, Some(1 << 20)], ..usual.clone() }, "second-width is 1048576"),
         (Settings { loss: Loss::Td { lambda: 1.5 }, ..usual.clone() }, "td-lambda is 1.5"),
         (Settings { learning_rate: 1e38, ..usual.clone() }, "the loss is no number after epoch"),
     ] {
         assert!(fails(&whole, &bad).contains(said), "{}", fails(&whole, &bad));
     }
+    let huge = made_up(&at("huge"), manifest(4), |a, _| 1e20 * f64::from(a));
+    assert!(fails(&huge, &usual).contains("is too large to learn: rescale the rewards"));
     let name = at("whole").join("hidden-00001.safetensors");
     let bytes = fs::read(&name).unwrap();
+    let mut changed = bytes.clone();
+    *changed.last_mut().unwrap() ^= 1;
+    fs::write(&name, changed).unwrap();
+    assert!(fails(&whole, &usual).contains("hidden-00001.safetensors: its content has changed"));
     fs::write(&name, &bytes[..bytes.len() - 2]).unwrap();
     let said = fails(&whole, &usual);
     assert!(
-        said.contains("hidden-00001.safetensors: it has") && said.contains("delete it and run"),
+        said.contains("hidden-00001.safetensors: it has") && said.contains("delete the file and run"),
         "{said}"
     );
     fs::remove_file(&name).unwrap();

@@ -139,7 +139,7 @@ impl<'s, 'r> Frontier<'s, 'r> {
     pub fn rounding(&self) -> f64 {
         let sums = f64::EPSILON * self.samples.rewards().len() as f64;
         let offset = f64::EPSILON * self.top.abs().max(self.bottom.abs());
-        (1e-13 + sums) * (self.top - self.bottom) + 8.0 * offset
+        (1e-13 + sums) * (self.top - self.bottom) + 8.0 * offset + 8.0 * f64::MIN_POSITIVE
     }
 
     /// Largest minus smallest of values that are one per response, over responses of positive mass.

@@ -24,6 +24,7 @@ use crate::shaping::ShapingArgs;
 /// FILE.md that says what it is worth, and a plot of the losses FILE.svg. A run that was stopped goes on
 /// with --resume. Defaults: srs, strength 1, bound 2, alpha 1.5.
 #[derive(Args)]
+#[command(mut_arg("kl_budget", |arg| arg.hide(true)))]
 pub(super) struct TrainValue {
     /// The dataset, as `stackelberg rollout` writes it.
     dataset: PathBuf,
@@ -115,6 +116,13 @@ impl TrainValue {
         if self.out.extension().is_none_or(|e| e != "safetensors") {
             bail!("--out {}: a head's file ends in .safetensors", self.out.display());
         }
+        let folder = self.out.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+            bail!("--out {}: there is no folder {}", self.out.display(), folder.display());
+        }
+        if self.out.is_dir() {
+            bail!("--out {}: it is a folder; name a file", self.out.display());
+        }
         if self.shaping.kl_budget.is_some() {
             bail!("--kl-budget: values are trained for a bound; give the budget where they guide");
         }
@@ -144,23 +152,26 @@ impl TrainValue {
         let outcome = outcome?;
         let stem = self.out.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let plot = Some(format!("{stem}.svg"));
-        self.draw(&outcome)?;
         let about = About { title: stem, command: command_line(), plot };
         value::save(&self.out, &dataset, &settings, &outcome, &about)?;
+        self.draw(&outcome)?;
         remove(&checkpoint)?;
-        let (best, seconds) = (outcome.best + 1, desk.began.elapsed().as_secs_f64());
-        let Errors { last, along } = outcome.explained();
-        println!(
-            "kept epoch {best} of {}: explains {:.1} percent of the variance of the shaped reward at the last token, {:.1} along the text",
-            outcome.epochs.len(),
-            100.0 * last,
-            100.0 * along
-        );
-        println!(
-            "{:.1} samples/s; wrote {} and its card",
-            desk.samples as f64 / seconds,
-            self.out.display()
-        );
+        println!("kept epoch {} of {}", outcome.best + 1, outcome.epochs.len());
+        match outcome.explained() {
+            Some(Errors { last, along }) => println!(
+                "on the validation prompts: explains {:.1} percent of the shaped rewards' variance at the last token, {:.1} along the text",
+                100.0 * last,
+                100.0 * along
+            ),
+            None => println!(
+                "the validation samples are all worth the same: they say nothing about the head"
+            ),
+        }
+        if desk.samples > 0 {
+            let rate = desk.samples as f64 / desk.began.elapsed().as_secs_f64();
+            println!("{} samples learned from, {rate:.1} a second", desk.samples);
+        }
+        println!("wrote {}, its card and a plot", self.out.display());
         Ok(())
     }
 
@@ -199,7 +210,7 @@ impl TrainValue {
             validation: learning.validation,
             clip: learning.clip,
             seed: learning.seed,
-            memory: self.memory << 20,
+            memory: self.memory.saturating_mul(1 << 20),
             ..Settings::new(shaping)
         })
     }
@@ -255,7 +266,7 @@ impl Watch for Desk {
     fn begin(&mut self, counts: &Counts, done: &[Epoch]) {
         let ((samples, prompts), (checks, of)) = (counts.training, counts.validation);
         self.say(&format!(
-            "{samples} samples of {prompts} prompts teach, {checks} of {of} others validate; targets {}: mean {:.4}, variance {:.4}",
+            "{samples} samples of {prompts} prompts teach, {checks} of {of} others validate; targets {}: mean {:.4}, which errs by {:.4} in squares",
             self.shaping, counts.mean, counts.constant
         ));
         for (count, what) in [

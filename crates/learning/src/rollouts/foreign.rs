@@ -219,7 +219,7 @@ fn choice(path: &str, one: &Value) -> Result<Answer, Wrong> {
 
 /// The answer in an object.
 fn answer(path: &str, one: &Value, names: &[&'static str]) -> Result<Answer, Wrong> {
-    let inner = |field: &str| if path.is_empty() { field.to_owned() } else { format!("{path}.{field}") };
+    let inner = |field: &str| below(path, field);
     match find(one, names) {
         Some((field, said)) => Ok(Answer { text: text(&inner(field), said)?, ..about(path, one)? }),
         None => Err(format!("{}: missing{}", inner(names[0]), others(&names[1..]))),
@@ -234,7 +234,7 @@ fn others(names: &[&str]) -> String {
 fn about(path: &str, one: &Value) -> Result<Answer, Wrong> {
     // A count of tokens is none of them.
     let list = find(one, &["tokens", "token_ids"]).filter(|(_, list)| list.is_array());
-    let inner = |field: &str| if path.is_empty() { field.to_owned() } else { format!("{path}.{field}") };
+    let inner = |field: &str| below(path, field);
     let tokens = list.map(|(field, list)| tokens(&inner(field), list)).transpose()?;
     Ok(Answer { text: String::new(), tokens, reward: None, cut: is_cut(&one["finish_reason"]) })
 }
@@ -293,4 +293,9 @@ fn kind(value: &Value) -> String {
         Value::Array(_) => "a list".to_owned(),
         Value::Object(_) => "an object".to_owned(),
     }
+}
+
+/// The name of a field inside another.
+fn below(path: &str, field: &str) -> String {
+    if path.is_empty() { field.to_owned() } else { format!("{path}.{field}") }
 }

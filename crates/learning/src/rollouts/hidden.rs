@@ -4,9 +4,11 @@ use std::path::Path;
 
 use half::f16;
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
+use sha2::{Digest, Sha256};
 
+use super::Row;
+use super::manifest::hex;
 use crate::error::Error;
-use crate::rollouts::Row;
 
 /// Hidden states of all samples of a shard.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -58,12 +60,15 @@ impl Hidden {
         safetensors::serialize(tensors, None)
     }
 
-    /// Reads the hidden states of these rows, of width `d`.
-    pub(super) fn read(path: &Path, rows: &[Row], width: usize) -> Result<Self, Error> {
+    /// Reads the hidden states of these rows, of width `d`, from a file of this SHA-256.
+    pub(super) fn read(path: &Path, hash: &str, rows: &[Row], width: usize) -> Result<Self, Error> {
         let wrong = |problem: String| Error::Shard { file: path.display().to_string(), problem };
         let broken = |e: SafeTensorError| wrong(format!("not a whole safetensors file ({e})"));
         let bytes = std::fs::read(path)
             .map_err(|source| Error::Read { file: path.display().to_string(), source })?;
+        if hex(Sha256::new_with_prefix(&bytes)) != hash {
+            return Err(wrong("its content has changed since it was written".to_owned()));
+        }
         let tensors = SafeTensors::deserialize(&bytes).map_err(broken)?;
         let (hidden, offsets) =
             (tensors.tensor("hidden").map_err(broken)?, tensors.tensor("offsets").map_err(broken)?);

@@ -139,7 +139,7 @@ impl Manifest {
     }
 
     /// The manifest less the prompts' ids, as shards repeat it.
-    pub(super) fn summary(&self) -> Value {
+    pub(crate) fn summary(&self) -> Value {
         let mut value = json!(self);
         if let Some(prompts) = value["prompts"].as_object_mut() {
             prompts.remove("ids");
@@ -166,6 +166,6 @@ fn differing(field: &str, was: &Value, is: &Value) -> Option<(String, Value, Val
     (was != is).then(|| (field.to_owned(), was.clone(), is.clone()))
 }
 
-pub(super) fn hex(hash: Sha256) -> String {
+pub(crate) fn hex(hash: Sha256) -> String {
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

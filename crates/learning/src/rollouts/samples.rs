@@ -142,10 +142,12 @@ impl Samples {
         };
         if let Some(&number) = self.ids.get(&id) {
             let first = &self.prompts[number];
-            if given.is_some_and(|given| given.prompt != first.given.prompt) {
+            if given.is_some_and(|given| {
+                (given.prompt, given.layout) != (first.given.prompt.clone(), first.given.layout.clone())
+            }) {
                 let before = self.place(first.place);
                 let problem = format!(
-                    "prompt: not that of {before}, which has the id '{id}' too: give each prompt its own"
+                    "prompt: not that of {before}, or laid out otherwise, which has the id '{id}' too: give each prompt its own"
                 );
                 return Err(self.wrong(place, problem));
             }

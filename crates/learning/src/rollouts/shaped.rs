@@ -144,24 +144,25 @@ pub(crate) fn shaping_settings(shaping: &Shaping) -> Value {
 pub struct Shaper {
     shaping: Shaping,
     kl_budget: Option<f64>,
-    confidence: Confidence,
+    confidence: Option<Confidence>,
     settings: Value,
 }
 
 impl Shaper {
-    /// Shapes under these settings; `level` is asked of the intervals for m\*, see [`Confidence`]. With
+    /// Shapes under these settings; `level` is asked of the intervals for m\*, see
+    /// [`Confidence`]; without one there are none. With
     /// `kl_budget` (nats), the bound is solved for, prompt by prompt.
     ///
     /// # Errors
     /// A setting outside its range; a budget for a rule without a bound, since what would be solved for is
     /// then each prompt's strength, which shaped rewards do not hold.
-    pub fn new(shaping: Shaping, kl_budget: Option<f64>, level: f64) -> Result<Self, Error> {
+    pub fn new(shaping: Shaping, kl_budget: Option<f64>, level: Option<f64>) -> Result<Self, Error> {
         let wrong = |source| Error::ShapingSettings { source };
         shaping.check().map_err(wrong)?;
         if kl_budget.is_some() && !shaping.rule.has_bound() {
             return Err(Error::NoBound { rule: shaping.rule });
         }
-        let confidence = Confidence::new(level).map_err(wrong)?;
+        let confidence = level.map(Confidence::new).transpose().map_err(wrong)?;
         let mut settings = shaping_settings(&shaping);
         settings["level"] = json!(level);
         if kl_budget.is_some() {
@@ -224,7 +225,7 @@ impl Shaper {
                 Error::Shaping { file, prompt, source }
             };
             let report = Samples::new(&rewards)
-                .and_then(|s| Report::new(&self.shaping, &s, self.kl_budget, Some(&self.confidence)))
+                .and_then(|s| Report::new(&self.shaping, &s, self.kl_budget, self.confidence.as_ref()))
                 .map_err(wrong)?;
             values.extend(report.shaped.values);
             if let Some(threshold) = report.shaped.threshold {

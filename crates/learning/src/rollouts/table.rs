@@ -76,7 +76,10 @@ fn value(field: Field) -> Value {
         Field::Double(number) => real(number),
         Field::Str(text) => text.into(),
         // Some writers do not say that their bytes are text.
-        Field::Bytes(bytes) => String::from_utf8_lossy(bytes.data()).into(),
+        Field::Bytes(bytes) => match std::str::from_utf8(bytes.data()) {
+            Ok(text) => text.into(),
+            Err(_) => bytes.data().into(),
+        },
         Field::ListInternal(list) => list.elements().iter().cloned().map(value).collect(),
         Field::Group(row) => {
             Value::Object(row.into_columns().into_iter().map(|(name, f)| (name, value(f))).collect())

@@ -63,8 +63,8 @@ pub fn save(
     let beside = path.with_extension("md");
     let card = staged(&beside, render(dataset, settings, outcome, about).as_bytes())?;
     let head = staged(path, &to_bytes(&metadata, &tensors))?;
-    replace(card, &beside)?;
-    replace(head, path)
+    replace(head, path)?;
+    replace(card, &beside)
 }
 
 fn render(dataset: &Dataset, settings: &Settings, outcome: &Outcome, about: &About) -> String {
@@ -89,11 +89,14 @@ fn render(dataset: &Dataset, settings: &Settings, outcome: &Outcome, about: &Abo
     line("samples without a token, left out", &counts.empty.to_string());
     line("prompts with one reward for all samples", &counts.all_equal.to_string());
     line("prompts none of whose samples ended by itself", &counts.unfinished.to_string());
-    let Errors { last, along } = outcome.explained();
-    line("variance explained at the last token", &format!("{:.1} percent", 100.0 * last));
-    line("variance explained along the text", &format!("{:.1} percent", 100.0 * along));
-    out += "\nExplained is the share of the variance of the shaped rewards of the validation samples; prompts \
-            that validate teach nothing.\n\n## Settings\n\n";
+    line("most epochs", &settings.epochs.to_string());
+    if let Some(Errors { last, along }) = outcome.explained() {
+        line("explained at the last token", &format!("{:.1} percent", 100.0 * last));
+        line("explained along the text", &format!("{:.1} percent", 100.0 * along));
+    }
+    out += "\nExplained: by how much values err less, in squares, than the mean of the targets learned from does, on \
+            prompts that teach nothing. The epoch was chosen by them, so that flatters a little; with few prompts \
+            to validate it says little.\n\n## Settings\n\n";
     table(&mut out, &["setting", ""]);
     for (name, value) in settings.summary(dataset) {
         row(&mut out, &[&name, &value.to_string()]);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use safetensors::SafeTensors;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::adam::Adam;
@@ -110,10 +111,16 @@ impl Checkpoint {
             let (was, is) = (was.to_string(), is.to_string());
             return Err(Error::OtherSettings { folder: file(), field, was, is });
         }
-        let parsed = |key: &str| serde_json::from_value(field(key)?).map_err(|e| wrong(&e));
-        let widths: [usize; 3] = serde_json::from_value(field("widths")?).map_err(|e| wrong(&e))?;
-        let epochs: Vec<Epoch> = serde_json::from_value(field("epochs")?).map_err(|e| wrong(&e))?;
-        let (best, steps): (u64, u64) = (parsed("best")?, parsed("steps")?);
+        fn parsed<T: DeserializeOwned>(value: Value) -> Result<T, serde_json::Error> {
+            serde_json::from_value(value)
+        }
+        let widths: [usize; 3] = parsed(field("widths")?).map_err(|e| wrong(&e))?;
+        let epochs: Vec<Epoch> = parsed(field("epochs")?).map_err(|e| wrong(&e))?;
+        let best: usize = parsed(field("best")?).map_err(|e| wrong(&e))?;
+        let steps: u64 = parsed(field("steps")?).map_err(|e| wrong(&e))?;
+        if best >= epochs.len() {
+            return Err(wrong(&format!("its best epoch is {best} of {}", epochs.len())));
+        }
         let floats = |name: &str, length: usize| -> Result<Vec<f32>, Error> {
             let tensor = tensors.tensor(name).map_err(|e| wrong(&e))?;
             let found = tensor.data().as_chunks().0;
@@ -135,7 +142,7 @@ impl Checkpoint {
             network: Network { widths, inputs: inputs.clone(), numbers: network? },
             kept: Network { widths, inputs, numbers: kept? },
             adam: Adam { first: first?, second: second?, steps },
-            best: best as usize,
+            best,
             epochs,
         })
     }

@@ -1,16 +1,16 @@
 //! What is learned from: a shaped reward per sample, and hidden states by as many shards as memory holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
+use sha2::{Digest, Sha256};
 use stackelberg_shaping::Shaping;
 
-use super::network::Inputs;
-use super::train::Settings;
+use super::network::{Inputs, Moments};
 use crate::error::Error;
-use crate::rollouts::{Dataset, Hidden, Row, Shaper};
+use crate::rollouts::{Dataset, Hidden, Row, Shaper, hex};
 
 /// One sample: where it is, how long, and what it is worth.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -41,14 +41,16 @@ pub struct Counts {
     pub constant: f64,
 }
 
-/// Of intervals for m\*, which are not used here.
-const LEVEL: f64 = 0.9;
+/// Beyond this, squares of errors leave f32.
+const LARGEST: f64 = 1e15;
 
 /// All targets, and the bytes of each shard's hidden states.
 pub(super) struct Data {
     pub(super) training: Vec<Target>,
     pub(super) validation: Vec<Target>,
     pub(super) counts: Counts,
+    /// Tells what is learned from any other.
+    pub(super) fingerprint: String,
     bytes: Vec<usize>,
 }
 
@@ -67,18 +69,18 @@ impl Data {
         let Some(width) = manifest.hidden else {
             return Err(wrong("it has no hidden states to learn from: roll out without --no-hidden"));
         };
-        let shaper = Shaper::new(*shaping, None, LEVEL)?;
-        let validates = chosen(manifest.prompts.ids.len(), share, seed);
-        if !validates.contains(&false) {
-            return Err(wrong("it has one prompt: at least two are needed, one of them to validate"));
-        }
+        let shaper = Shaper::new(*shaping, None, None)?;
         let mut data = Self {
             training: Vec::new(),
             validation: Vec::new(),
             counts: Counts::default(),
+            fingerprint: String::new(),
             bytes: Vec::new(),
         };
-        let mut prompt = 0;
+        // Prompts by text: what is asked twice must not teach and validate.
+        let mut texts: HashMap<[u8; 32], usize> = HashMap::new();
+        let mut prompts: Vec<(usize, Vec<Target>)> = Vec::new();
+        let mut fingerprint = Sha256::new();
         for shard in dataset.iter() {
             let shard = shard?;
             let tokens: usize = shard.rows.iter().map(|row| row.tokens.len()).sum();
@@ -86,11 +88,36 @@ impl Data {
             let values = shaper.shape(&shard)?.values;
             let mut row = 0;
             for rows in shard.prompts() {
+                let next = texts.len();
+                let text = Sha256::digest(rows[0].prompt.as_bytes()).into();
                 let values = &values[row..row + rows.len()];
-                data.prompt(rows, values, (shard.number, row), validates[prompt]);
+                if let Some(value) = values.iter().find(|value| value.abs() > LARGEST) {
+                    let id = &rows[0].prompt_id;
+                    return Err(wrong(&format!(
+                        "prompt '{id}': a shaped reward of {value:e} is too large to learn: rescale the rewards"
+                    )));
+                }
+                for (value, row) in values.iter().zip(rows) {
+                    fingerprint.update(value.to_le_bytes());
+                    fingerprint.update(row.tokens.len().to_le_bytes());
+                }
+                let targets = data.prompt(rows, values, (shard.number, row));
+                prompts.push((*texts.entry(text).or_insert(next), targets));
                 row += rows.len();
-                prompt += 1;
             }
+        }
+        data.fingerprint = hex(fingerprint);
+        if texts.len() < 2 {
+            return Err(wrong("it has one prompt: at least two are needed, one of them to validate"));
+        }
+        let validates = chosen(texts.len(), share, seed);
+        for (text, targets) in prompts {
+            let (all, count) = match validates[text] {
+                true => (&mut data.validation, &mut data.counts.validation.1),
+                false => (&mut data.training, &mut data.counts.training.1),
+            };
+            all.extend(targets);
+            *count += 1;
         }
         data.summarise();
         if data.training.is_empty() || data.validation.is_empty() {
@@ -105,21 +132,17 @@ impl Data {
         Ok(data)
     }
 
-    fn prompt(&mut self, rows: &[Row], values: &[f64], (shard, first): (usize, usize), validates: bool) {
+    /// The targets of a prompt's samples; the first is in this row of this shard.
+    fn prompt(&mut self, rows: &[Row], values: &[f64], (shard, first): (usize, usize)) -> Vec<Target> {
         self.counts.all_equal += usize::from(rows.iter().all(|row| row.reward == rows[0].reward));
         let finished = rows.iter().any(|row| row.finish_reason != "length");
         self.counts.unfinished += usize::from(!finished);
-        let (targets, prompts) = match validates {
-            true => (&mut self.validation, &mut self.counts.validation.1),
-            false => (&mut self.training, &mut self.counts.training.1),
-        };
-        *prompts += 1;
-        for ((row, sample), &value) in (first..).zip(rows).zip(values) {
-            match sample.tokens.is_empty() {
-                true => self.counts.empty += 1,
-                false => targets.push(Target { shard, row, value }),
-            }
-        }
+        let with_tokens = (first..).zip(rows.iter().zip(values));
+        let with_tokens = with_tokens.filter(|(_, (sample, _))| !sample.tokens.is_empty());
+        let targets: Vec<Target> =
+            with_tokens.map(|(row, (_, &value))| Target { shard, row, value }).collect();
+        self.counts.empty += rows.len() - targets.len();
+        targets
     }
 
     fn summarise(&mut self) {
@@ -138,16 +161,16 @@ impl Data {
     /// Shards in this order, cut into windows that memory holds.
     fn windows(&self, order: Vec<usize>, memory: usize) -> Vec<Vec<usize>> {
         let mut windows: Vec<Vec<usize>> = Vec::new();
-        let mut held = usize::MAX;
+        let mut room = 0;
         for shard in order {
-            held = held.saturating_add(self.bytes[shard]);
-            if held > memory {
-                held = self.bytes[shard];
-                windows.push(Vec::new());
+            match windows.last_mut().filter(|_| self.bytes[shard] <= room) {
+                Some(window) => window.push(shard),
+                None => {
+                    room = memory;
+                    windows.push(vec![shard]);
+                }
             }
-            if let Some(window) = windows.last_mut() {
-                window.push(shard);
-            }
+            room = room.saturating_sub(self.bytes[shard]);
         }
         windows
     }
@@ -173,14 +196,14 @@ impl Data {
         cut.collect()
     }
 
-    /// Where the hidden states of the first epoch's first window lie: of all, where memory holds all.
-    pub(super) fn inputs(&self, held: &mut Held<'_>, settings: &Settings) -> Result<Inputs, Error> {
-        let first = self.batches(0, settings.seed, settings.memory, settings.batch).swap_remove(0);
-        held.hold(&first.shards)?;
-        let d = held.dataset.manifest().hidden.unwrap_or_default();
-        let mut targets: Vec<Target> = first.batches.concat();
-        targets.sort_unstable_by_key(|target| (target.shard, target.row));
-        Ok(Inputs::of(d, targets.iter().map(|target| held.of(target))))
+    /// Where the hidden states of all training samples lie.
+    pub(super) fn inputs(&self, held: &mut Held<'_>) -> Result<Inputs, Error> {
+        let mut moments = Moments::new(held.dataset.manifest().hidden.unwrap_or_default());
+        for (shard, targets) in grouped(&self.training) {
+            held.hold(&[shard])?;
+            targets.iter().for_each(|target| moments.add(held.of(target)));
+        }
+        Ok(moments.inputs())
     }
 
     /// All validation samples, a batch per window.
@@ -209,10 +232,12 @@ fn grouped(targets: &[Target]) -> BTreeMap<usize, Vec<Target>> {
     groups
 }
 
-/// Which of so many prompts validate.
+/// Which of so many prompts, at least two, validate.
 fn chosen(prompts: usize, share: f64, seed: u64) -> Vec<bool> {
-    let count = ((share * prompts as f64).round() as usize).clamp(1, prompts);
+    let count = ((share * prompts as f64).round() as usize).clamp(1, prompts - 1);
     let mut rng = ChaCha12Rng::seed_from_u64(seed);
+    // Stream 0 is the weights', the others are the epochs'.
+    rng.set_stream(u64::MAX);
     let mut validates = vec![false; prompts];
     let mut left = count;
     // Each prompt in turn, with the probability that makes every choice equally likely.
@@ -279,7 +304,7 @@ mod tests {
 
     #[test]
     fn a_share_of_the_prompts_validates() {
-        for (prompts, share, expected) in [(400, 0.05, 20), (3, 0.05, 1), (2, 0.9, 2), (1, 0.05, 1)] {
+        for (prompts, share, expected) in [(400, 0.05, 20), (3, 0.05, 1), (2, 0.9, 1), (6, 0.95, 5)] {
             let validates = chosen(prompts, share, 7);
             assert_eq!(validates.iter().filter(|v| **v).count(), expected);
         }

@@ -34,29 +34,49 @@ pub(super) struct Inputs {
     pub(super) deviation: Vec<f32>,
 }
 
-/// A deviation below this counts as 1: such a number says nothing.
-const CONSTANT: f64 = 1e-6;
+/// Sums over hidden states, number by number.
+pub(super) struct Moments {
+    rows: f64,
+    sums: Vec<f64>,
+    squares: Vec<f64>,
+}
 
-impl Inputs {
-    /// Of hidden states `[n, d]`, row by row, in pieces.
-    pub(super) fn of<'a>(d: usize, pieces: impl Iterator<Item = &'a [f16]> + Clone) -> Self {
-        let rows = || pieces.clone().flat_map(|piece| piece.chunks_exact(d));
-        let n = rows().count().max(1) as f64;
-        let average = |of: &dyn Fn(usize, f64) -> f64| {
-            let mut sums = vec![0f64; d];
-            for row in rows() {
-                sums.iter_mut().zip(row).enumerate().for_each(|(i, (sum, x))| *sum += of(i, x.to_f64()));
-            }
-            sums.iter_mut().for_each(|sum| *sum /= n);
-            sums
-        };
-        let mean = average(&|_, x| x);
-        let variance = average(&|i, x| (x - mean[i]).powi(2));
-        let deviation = variance.iter().map(|variance| variance.sqrt());
-        let deviation = deviation.map(|x| if x < CONSTANT { 1.0 } else { x as f32 }).collect();
-        Self { mean: mean.iter().map(|&mean| mean as f32).collect(), deviation }
+/// A deviation below this share of their mean counts as this: a number that hardly varies says nothing.
+const LEAST: f64 = 1e-3;
+
+impl Moments {
+    /// Of none yet, of width `d`.
+    pub(super) fn new(d: usize) -> Self {
+        Self { rows: 0.0, sums: vec![0.0; d], squares: vec![0.0; d] }
     }
 
+    /// Adds hidden states `[n, d]`, row by row. f64 holds sums of squares of f16 to all digits that matter.
+    pub(super) fn add(&mut self, states: &[f16]) {
+        for row in states.chunks_exact(self.sums.len()) {
+            self.rows += 1.0;
+            for ((sum, square), x) in self.sums.iter_mut().zip(&mut self.squares).zip(row) {
+                let x = x.to_f64();
+                *sum += x;
+                *square += x * x;
+            }
+        }
+    }
+
+    pub(super) fn inputs(&self) -> Inputs {
+        let mean: Vec<f64> = self.sums.iter().map(|sum| sum / self.rows).collect();
+        let squares = self.squares.iter().zip(&mean);
+        let deviation: Vec<f64> =
+            squares.map(|(square, mean)| (square / self.rows - mean * mean).max(0.0).sqrt()).collect();
+        let least = LEAST * deviation.iter().sum::<f64>() / deviation.len() as f64;
+        let least = if least > 0.0 { least } else { 1.0 };
+        Inputs {
+            mean: mean.iter().map(|&mean| mean as f32).collect(),
+            deviation: deviation.iter().map(|deviation| deviation.max(least) as f32).collect(),
+        }
+    }
+}
+
+impl Inputs {
     /// Hidden states `[n, d]` in place.
     pub(super) fn standardise(&self, states: &mut [f32]) {
         for row in states.chunks_exact_mut(self.mean.len()) {
@@ -210,7 +230,9 @@ mod tests {
         let states: Vec<f16> = (0..n * d)
             .map(|i| f16::from_f32((i as f32 * 0.7).sin() * (1 + i % d) as f32 + (i % d) as f32))
             .collect();
-        let inputs = Inputs::of(d, states.chunks(5 * d));
+        let mut moments = Moments::new(d);
+        states.chunks(5 * d).for_each(|states| moments.add(states));
+        let inputs = moments.inputs();
         let mut rng = ChaCha12Rng::seed_from_u64(3);
         let network = Network::new([d, 12, 5], inputs, 0.5, &mut rng);
         let raw: Vec<f32> = states.iter().map(|x| x.to_f32()).collect();

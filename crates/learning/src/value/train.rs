@@ -85,7 +85,11 @@ impl Settings {
         count("batch-size", self.batch)?;
         count("epochs", self.epochs)?;
         count("patience", self.patience)?;
-        self.widths.iter().flatten().try_for_each(|width| count("width", *width))?;
+        for (name, width) in ["width", "second-width"].into_iter().zip(self.widths) {
+            let Some(width) = width else { continue };
+            let fits = (1..=WIDEST).contains(&width);
+            require(name, width as f64, fits, "between 1 and 65536")?;
+        }
         match self.loss {
             Loss::Smooth { coef } => {
                 require("coef", coef, coef >= 0.0 && coef.is_finite(), "zero or more, and finite")
@@ -96,19 +100,16 @@ impl Settings {
         }
     }
 
-    /// All that decides the head, but for how long is trained, by the names of the command line.
+    /// All that decides the head, but for the most epochs, by the names of the command line.
     pub(super) fn summary(&self, dataset: &Dataset) -> Map<String, Value> {
-        let manifest = dataset.manifest();
         let pairs = [
             ("batch-size", json!(self.batch)),
             ("clip", json!(self.clip)),
             ("loss", json!(self.loss.to_string())),
             ("lr", json!(self.learning_rate)),
             ("memory", json!(self.memory)),
-            ("model", json!(manifest.model.hash)),
-            ("prompts", json!(manifest.prompts.hash)),
-            ("reward", json!(manifest.reward.as_ref().map(|reward| &reward.hash))),
-            ("rollouts", json!(manifest.settings)),
+            ("patience", json!(self.patience)),
+            ("rollouts", dataset.manifest().summary()),
             ("seed", json!(self.seed)),
             ("shaping", shaping_settings(&self.shaping)),
             ("validation", json!(self.validation)),
@@ -145,12 +146,15 @@ impl Outcome {
         self.network.widths
     }
 
-    /// Share of the variance of the validation targets that values explain, at the last token and along the
-    /// text.
-    pub fn explained(&self) -> Errors {
-        let share = |error: f64| 1.0 - error / self.counts.constant;
+    /// By which share values err less, in squares, than the mean of the targets learned from does: on the
+    /// validation samples, at the last token and along the text. `None` where that mean is never wrong.
+    pub fn explained(&self) -> Option<Errors> {
+        let constant = self.counts.constant;
+        // Equal up to rounding.
+        let varies = constant > 1e-20 * (1.0 + self.counts.mean * self.counts.mean);
+        let share = |error: f64| 1.0 - error / constant;
         let Errors { last, along } = self.epochs[self.best].validation;
-        Errors { last: share(last), along: share(along) }
+        varies.then(|| Errors { last: share(last), along: share(along) })
     }
 }
 
@@ -174,6 +178,9 @@ pub trait Watch {
 /// Watches nothing.
 impl Watch for () {}
 
+/// Widest layer.
+const WIDEST: usize = 1 << 16;
+
 /// Most tokens whose derivatives are in memory at once.
 const TOKENS: usize = 2048;
 
@@ -192,7 +199,8 @@ pub fn train(
 ) -> Result<Outcome, Error> {
     settings.check()?;
     let data = Data::new(dataset, &settings.shaping, settings.validation, settings.seed)?;
-    let summary = settings.summary(dataset);
+    let mut summary = settings.summary(dataset);
+    summary.insert("targets".to_owned(), json!(data.fingerprint));
     let mut held = Held::new(dataset, settings.memory);
     let mut state = match resume && checkpoint.exists() {
         true => Checkpoint::read(checkpoint, &summary)?,
@@ -200,11 +208,15 @@ pub fn train(
             let d = dataset.manifest().hidden.unwrap_or_default();
             let [first, second] = settings.widths.map(|width| width.unwrap_or(d));
             let mut rng = ChaCha12Rng::seed_from_u64(settings.seed);
-            let inputs = data.inputs(&mut held, settings)?;
+            let inputs = data.inputs(&mut held)?;
             let network = Network::new([d, first, second], inputs, data.counts.mean, &mut rng);
             Checkpoint::new(network)
         }
     };
+    if state.epochs.len() > settings.epochs {
+        let must = "at least as many as the run that is gone on with has behind it";
+        return Err(Error::Setting { name: "epochs", value: settings.epochs as f64, must });
+    }
     watch.begin(&data.counts, &state.epochs);
     let mut trainer = Trainer { settings, data: &data, held, watch };
     while state.epochs.len() < settings.epochs && !state.exhausted(settings.patience) {
