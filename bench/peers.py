@@ -13,6 +13,7 @@ Python reference of the paper is restated from its description, in bfloat16: an 
 over k whole sequences, a CD step runs the policy over k copies of its cache and then the chosen token again.
 """
 
+import contextlib
 import datetime
 import glob
 import importlib.metadata
@@ -303,15 +304,29 @@ def plan(say, folder):
     return jobs, vocabulary
 
 
-def main(rounds=3):
+@contextlib.contextmanager
+def kept(name, command):
+    """A folder for the while and `say`, which prints and keeps what it prints in bench/runs/DATE-NAME.txt."""
     say = lambda *words: (print(*words, flush=True), print(*words, file=record, flush=True))
     git = lambda *words: subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    path = f"{ROOT}/bench/runs/{datetime.date.today()}-peers.txt"
+    path = f"{ROOT}/bench/runs/{datetime.date.today()}-{name}.txt"
     with open(path, "w") as record, tempfile.TemporaryDirectory() as folder:
         cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line), "")
-        say(f"command: bench/peers.py {rounds}")
+        say(f"command: {command}")
         say("commit: ", git("rev-parse", "--short", "HEAD") + (" with changes" if git("diff", "HEAD") else ""))
         say("machine:", os.cpu_count(), "x", cpu, platform.machine(), "| model smollm2-135m")
+        yield say, folder
+
+
+def company(say, rounds, figures):
+    """Says whether the machine was quiet."""
+    worst = max((each["cores_of_others"] for each in figures), default=0)
+    say(f"\nmedians over {rounds} rounds; other programs kept at most {worst:.2f} cores busy meanwhile"
+        + (": NOT a quiet machine" if worst > 0.2 else ""))
+
+
+def main(rounds=3):
+    with kept("peers", f"bench/peers.py {rounds}") as (say, folder):
         jobs, vocabulary = plan(say, folder)
         found, texts = {job: [] for job in jobs}, {}
         say("\nraw figures, round by round (cores_of_others: how many cores other programs kept busy meanwhile)")
@@ -325,16 +340,16 @@ def main(rounds=3):
         for job, text in texts.items():
             if text:
                 say(f"{' '.join(map(str, job)):20} {text.replace('Ġ', ' ').replace('Ċ', ' ')}")
-        worst = max((figures["cores_of_others"] for each in found.values() for figures in each), default=0)
-        say(f"\nmedians over {rounds} rounds; other programs kept at most {worst:.2f} cores busy meanwhile"
-            + (": NOT a quiet machine" if worst > 0.2 else ""))
+        company(say, rounds, [figures for each in found.values() for figures in each])
         for (peer, dtype, threads), theirs in found.items():
             if peer != "ours":
                 title = f"{dtype}, {threads} thread{'s' * (threads > 1)}"
                 table(say, title, found.get(("ours", dtype, threads), []), theirs, peer)
 
 
-if len(sys.argv) == 4:
+if __name__ != "__main__":
+    pass  # another script borrows from this one
+elif len(sys.argv) == 4:
     # in a process of its own: its threads end with it, and its memory is not counted as another's
     {"encode": encode, "llama": measure_llama, "torch": measure_torch}[sys.argv[1]](*sys.argv[2:])
 else:

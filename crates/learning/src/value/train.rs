@@ -184,6 +184,10 @@ const WIDEST: usize = 1 << 16;
 /// Most tokens whose derivatives are in memory at once.
 const TOKENS: usize = 2048;
 
+/// Most numbers of a tensor of theirs, just below 32 MiB: larger ones glibc asks of the system each time, which
+/// at the paper's width of 8192 costs a tenth of all work.
+const NUMBERS: usize = (1 << 23) - 1;
+
 /// Trains a value head on a dataset with hidden states and rewards. After every epoch `checkpoint` is written;
 /// with `resume`, one that is there is gone on with. It is left to the caller to remove it.
 ///
@@ -252,7 +256,7 @@ impl Trainer<'_> {
             for batch in batches {
                 let layers = state.network.layers()?;
                 let mut gradient = Network::zeros(state.network.widths);
-                for piece in pieces(&self.held, &batch) {
+                for piece in pieces(&self.held, &batch, state.network.widths) {
                     if self.watch.stop() {
                         return Err(Error::Stopped);
                     }
@@ -282,7 +286,7 @@ impl Trainer<'_> {
         let bound = self.settings.bound();
         for Window { shards, batches } in self.data.checks(self.settings.memory) {
             self.held.hold(&shards)?;
-            for piece in batches.iter().flat_map(|batch| pieces(&self.held, batch)) {
+            for piece in batches.iter().flat_map(|batch| pieces(&self.held, batch, network.widths)) {
                 if self.watch.stop() {
                     return Err(Error::Stopped);
                 }
@@ -324,13 +328,14 @@ impl Trainer<'_> {
     }
 }
 
-/// Samples in pieces of at most [`TOKENS`] tokens, but for longer samples.
-fn pieces<'a>(held: &Held<'_>, batch: &'a [Target]) -> Vec<&'a [Target]> {
+/// Samples in pieces of at most [`TOKENS`] tokens and [`NUMBERS`] a tensor, but for longer samples.
+fn pieces<'a>(held: &Held<'_>, batch: &'a [Target], widths: [usize; 3]) -> Vec<&'a [Target]> {
+    let most = widths.into_iter().fold(TOKENS, |most, width| most.min(NUMBERS / width.max(1)));
     let mut pieces = Vec::new();
     let (mut begin, mut tokens) = (0, 0);
     for (i, target) in batch.iter().enumerate() {
         let own = held.tokens(target);
-        if i > begin && tokens + own > TOKENS {
+        if i > begin && tokens + own > most {
             pieces.push(&batch[begin..i]);
             (begin, tokens) = (i, 0);
         }
