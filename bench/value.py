@@ -120,7 +120,7 @@ def train_ours(folder, out, epochs, *width):
     assert done.returncode == 0, done.stderr
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     sequences = epochs * int(re.search(r"(\d+) samples of \d+ prompts teach", done.stderr)[1])
-    rate = float(re.search(r"([\d.]+) samples/s", done.stdout)[1])
+    rate = float(re.search(r"learned from, ([\d.]+) a second", done.stdout)[1])
     return sequences, sequences / rate, usage.ru_utime + usage.ru_stime
 
 

@@ -98,10 +98,10 @@ pub(crate) struct LayoutArgs {
     pub(crate) prompt_format: Option<TextFormat>,
 }
 
-/// Defaults of guided decoding, chosen on prompts of the eval split (see README); of cd, the paper's.
+/// Defaults of guided decoding, chosen on prompts of the eval split: see the README, and the guide for cd.
 pub(crate) fn defaults(method: Method) -> Shaping {
     match method {
-        Method::Cd => Shaping { rule: Rule::Raw, strength: 1.5, ..Shaping::default() },
+        Method::Cd => Shaping { rule: Rule::Raw, strength: 4.0, ..Shaping::default() },
         _ => Shaping { rule: Rule::Srs, strength: 1.0, bound: 8.0, alpha: 1.0, ..Shaping::default() },
     }
 }

@@ -100,10 +100,12 @@ impl Import {
                 "warning: {repeated} prompts say the same as another of another id; samples of one prompt need one prompt_id, or none"
             );
         }
-        let needless = self.no_hidden && self.reward.is_none() && self.model.model.is_none();
-        let policy = match needless && self.prompt_format != Some(TextFormat::Chat) {
-            true => None,
-            false => Some(self.model.load()?),
+        // What lays out or reads a text needs a model.
+        let lays_out = self.system.is_some() || self.prompt_format == Some(TextFormat::Chat);
+        let reads = !self.no_hidden || self.reward.is_some() || self.model.model.is_some();
+        let policy = match lays_out || reads {
+            true => Some(self.model.load()?),
+            false => None,
         };
         let policy = policy.as_ref();
         let reward = match (policy, &self.reward) {

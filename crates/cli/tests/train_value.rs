@@ -97,7 +97,8 @@ fn bad_input_is_named() {
     assert!(train(&path("none"), &[]).contains("none: no dataset of rollouts"));
     assert!(train(&data, &["--kl-budget", "1"]).contains("--kl-budget: values are trained for a bound"));
     assert!(train(&data, &["--alpha", "0"]).contains("alpha is 0"));
-    assert!(train(&data, &["--loss", "td", "--td-lambda", "2"]).contains("td-lambda is 2"));
+    assert!(train(&data, &["--coef", "-1"]).contains("coef is -1"));
+    assert!(train(&data, &["--width", "99999999999"]).contains("width is 99999999999"));
     assert!(train(&data, &["--resume"]).contains("v.training to go on with"));
     assert!(train(&data, &["--threads", "0"]).contains("--threads is 0"));
     assert!(refused(&["train", "value", &data, "--out", "v.pt"]).contains("ends in .safetensors"));

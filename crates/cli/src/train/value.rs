@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use stackelberg_learning::Error;
 use stackelberg_learning::rollouts::Dataset;
-use stackelberg_learning::value::{self, About, Counts, Epoch, Errors, Loss, Outcome, Settings, Watch};
+use stackelberg_learning::value::{self, About, Counts, Epoch, Errors, Outcome, Settings, Watch};
 use stackelberg_shaping::{Budget, Shaping};
 
 use super::command_line;
@@ -55,18 +55,9 @@ pub(super) struct TrainValue {
 #[derive(Args)]
 #[command(next_help_heading = "Learning")]
 struct Learning {
-    /// smooth: the paper's, right at the last token and smooth before it; td: TD(lambda), every token
-    /// learns from the end.
-    #[arg(long, value_enum, default_value_t = LossName::Smooth, value_name = "LOSS")]
-    loss: LossName,
-
-    /// How much smoothness counts in the loss smooth.
+    /// How much smoothness along the text counts, beside the error at the last token.
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     coef: f64,
-
-    /// lambda of the loss td: 1 learns from the end alone, less leans on later values.
-    #[arg(long, default_value_t = 1.0, value_name = "LAMBDA", allow_negative_numbers = true)]
-    td_lambda: f64,
 
     /// Width of the first layer; the paper has 8192. [default: that of the hidden states]
     #[arg(long, value_name = "N")]
@@ -103,12 +94,6 @@ struct Learning {
     /// Decides the weights to begin with, the split and the order.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum LossName {
-    Smooth,
-    Td,
 }
 
 impl TrainValue {
@@ -182,11 +167,10 @@ impl TrainValue {
             points: (1..).zip(&outcome.epochs).map(|(n, epoch)| (f64::from(n), of(epoch))).collect(),
             thick,
         };
-        let smooth = matches!(self.learning.loss, LossName::Smooth);
         let curves = [
             curve("training loss", false, |epoch| epoch.training),
-            curve("validation, last token", smooth, |epoch| epoch.validation.last),
-            curve("validation, along the text", !smooth, |epoch| epoch.validation.along),
+            curve("validation, last token", true, |epoch| epoch.validation.last),
+            curve("validation, along the text", false, |epoch| epoch.validation.along),
         ];
         let title = format!("Epoch {} of {} is kept", outcome.best + 1, outcome.epochs.len());
         draw(&self.out.with_extension("svg"), &title, "epoch", "squared error", &curves)
@@ -198,10 +182,7 @@ impl TrainValue {
         let default = Shaping { strength: 1.0, bound: 2.0, ..Shaping::default() };
         let shaping = self.shaping.shaping(default, Some(Budget::ReferenceOffline))?;
         Ok(Settings {
-            loss: match learning.loss {
-                LossName::Smooth => Loss::Smooth { coef: learning.coef },
-                LossName::Td => Loss::Td { lambda: learning.td_lambda },
-            },
+            coef: learning.coef,
             widths: [learning.width, learning.second_width],
             learning_rate: learning.lr,
             batch: learning.batch_size,
@@ -236,7 +217,6 @@ struct Desk {
     /// Of which in the epochs before this one.
     before: usize,
     best: Option<f64>,
-    decides: Loss,
     written: usize,
 }
 
@@ -251,7 +231,6 @@ impl Desk {
             samples: 0,
             before: 0,
             best: None,
-            decides: settings.loss,
             written: 0,
         })
     }
@@ -285,8 +264,7 @@ impl Watch for Desk {
         self.bar.set_length(samples as u64);
         self.began = Instant::now();
         for (number, epoch) in done.iter().enumerate() {
-            let error = self.decides.decides(epoch.validation);
-            let best = self.best.is_none_or(|best| error < best);
+            let best = self.best.is_none_or(|best| epoch.validation.last < best);
             self.epoch(number, epoch, best);
         }
         self.bar.set_prefix(format!("epoch {}", done.len() + 1));
@@ -308,7 +286,7 @@ impl Watch for Desk {
             epoch.training
         ));
         if best {
-            self.best = Some(self.decides.decides(epoch.validation));
+            self.best = Some(last);
         }
         self.before = self.samples;
         self.written = number + 1;

@@ -82,7 +82,6 @@ fn render(dataset: &Dataset, settings: &Settings, outcome: &Outcome, about: &Abo
     if let Some(bound) = settings.bound() {
         line("values", &format!("clamped to 0 to {bound}"));
     }
-    line("loss", &settings.loss.to_string());
     let part = |(samples, prompts): (usize, usize)| format!("{samples} samples of {prompts} prompts");
     line("learned from", &part(counts.training));
     line("validated on", &part(counts.validation));

@@ -8,7 +8,6 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::adam::Adam;
-use super::loss::Loss;
 use super::network::{Inputs, Network, Numbers};
 use super::train::Epoch;
 use crate::error::Error;
@@ -44,9 +43,9 @@ impl Checkpoint {
     }
 
     /// Adds an epoch after which the network is what it is; whether it is the best so far.
-    pub(super) fn add(&mut self, epoch: Epoch, loss: Loss) -> bool {
-        let error = |epoch: &Epoch| loss.decides(epoch.validation);
-        let best = self.epochs.get(self.best).is_none_or(|best| error(&epoch) < error(best));
+    pub(super) fn add(&mut self, epoch: Epoch) -> bool {
+        let least = self.epochs.get(self.best).map(|best| best.validation.last);
+        let best = least.is_none_or(|least| epoch.validation.last < least);
         if best {
             self.best = self.epochs.len();
             self.kept = self.network.clone();

@@ -12,10 +12,15 @@ V(h) = w₄ · tanh(W₂ tanh(W₀ h + b₀) + b₂) + b₄,     W₀ [h₁, d],
 ```
 
 Rewards are shaped prompt by prompt over its `M` samples ([`Shaping`](stackelberg_shaping::Shaping)), and `V`
-is fitted to the shaped reward by one of two [`Loss`]es. While it learns, hidden states are standardised number by
-number; the file has that folded into `W₀` and `b₀`. Adam, orthogonal weights to begin with, the last bias
-at the mean target, gradients clipped; a share of the *prompts* validates, and the epoch that does best on
-them is kept ([`Settings`]).
+is fitted to a sample's shaped reward `s` at its last token `T`, and kept smooth on the way there:
+
+```text
+(V(h_T) - s)² + coef · mean over t of (V(h_t) - V(h_{t+1}))².
+```
+
+While it learns, hidden states are standardised number by number; the file has that folded into `W₀` and `b₀`.
+Adam, orthogonal weights to begin with, the last bias at the mean target, gradients clipped; a share of the
+*prompts* validates, and the epoch that does best on them is kept ([`Settings`]).
 
 [`train`] streams: it holds as many shards as [`Settings::memory`] allows and draws batches across them, so a
 dataset may be larger than memory. After every epoch it writes a checkpoint; resumed from there, training goes
@@ -36,5 +41,5 @@ mod train;
 
 pub use card::{About, save};
 pub use data::Counts;
-pub use loss::{Errors, Loss};
+pub use loss::Errors;
 pub use train::{Epoch, Outcome, Settings, Watch, train};

@@ -11,7 +11,7 @@ use stackelberg_shaping::{Rule, Shaping};
 
 use super::checkpoint::Checkpoint;
 use super::data::{Counts, Data, Held, Target, Window};
-use super::loss::{Errors, Loss};
+use super::loss::{Errors, loss};
 use super::network::{Layers, Network};
 use crate::error::Error;
 use crate::rollouts::{Dataset, shaping_settings};
@@ -21,8 +21,8 @@ use crate::rollouts::{Dataset, shaping_settings};
 pub struct Settings {
     /// How rewards are shaped, prompt by prompt.
     pub shaping: Shaping,
-    /// What values are held against.
-    pub loss: Loss,
+    /// How much smoothness along the text counts in the loss.
+    pub coef: f64,
     /// `h₁` and `h₂`; `None`: as wide as the hidden states, `d`. The paper has 8192 and `d`.
     pub widths: [Option<usize>; 2],
     /// Adam's step size.
@@ -49,7 +49,7 @@ impl Settings {
     pub fn new(shaping: Shaping) -> Self {
         Self {
             shaping,
-            loss: Loss::Smooth { coef: 1.0 },
+            coef: 1.0,
             widths: [None; 2],
             learning_rate: 1e-4,
             batch: 64,
@@ -90,14 +90,7 @@ impl Settings {
             let fits = (1..=WIDEST).contains(&width);
             require(name, width as f64, fits, "between 1 and 65536")?;
         }
-        match self.loss {
-            Loss::Smooth { coef } => {
-                require("coef", coef, coef >= 0.0 && coef.is_finite(), "zero or more, and finite")
-            }
-            Loss::Td { lambda } => {
-                require("td-lambda", lambda, (0.0..=1.0).contains(&lambda), "between 0 and 1")
-            }
-        }
+        require("coef", self.coef, self.coef >= 0.0 && self.coef.is_finite(), "zero or more, and finite")
     }
 
     /// All that decides the head, but for the most epochs, by the names of the command line.
@@ -105,7 +98,7 @@ impl Settings {
         let pairs = [
             ("batch-size", json!(self.batch)),
             ("clip", json!(self.clip)),
-            ("loss", json!(self.loss.to_string())),
+            ("coef", json!(self.coef)),
             ("lr", json!(self.learning_rate)),
             ("memory", json!(self.memory)),
             ("patience", json!(self.patience)),
@@ -231,7 +224,7 @@ pub fn train(
         if !(training.is_finite() && validation.last.is_finite()) {
             return Err(Error::Diverged { epoch: number + 1, rate: settings.learning_rate });
         }
-        let best = state.add(epoch, settings.loss);
+        let best = state.add(epoch);
         state.write(checkpoint, &summary)?;
         trainer.watch.epoch(number, &epoch, best);
     }
@@ -265,7 +258,7 @@ impl Trainer<'_> {
                         let mut slopes = vec![0f32; values.len()];
                         for (target, own) in self.by_sample(piece) {
                             let (values, slopes) = (&values[own.clone()], &mut slopes[own]);
-                            sum += self.settings.loss.of(values, target.value, scale, slopes);
+                            sum += loss(values, target.value, self.settings.coef, scale, slopes);
                         }
                         slopes
                     };
