@@ -208,7 +208,7 @@ fn controlled_decoding_is_recorded() {
     assert_eq!((&answer["method"], answer["reward"].is_number()), (&json!("cd"), true));
     let settings = &answer["settings"];
     assert_eq!((&settings["value"], &settings["prompt_format"]), (&json!(head), &json!("raw")));
-    assert_eq!((&settings["strength"], &settings["policy_temperature"]), (&json!(1.5), &json!(0.7)));
+    assert_eq!((&settings["strength"], &settings["policy_temperature"]), (&json!(4.0), &json!(0.7)));
     let steps = lines(trace.as_ref());
     assert_eq!(steps.len(), 4);
     for step in steps {
