@@ -49,8 +49,8 @@ pub(crate) struct ShapingArgs {
     ref_quantile: Option<f64>,
 
     /// Which bound takes effect: paper (as given), reference-step or reference-offline (capped as the
-    /// paper's public code does; `reference` is the first in `generate`, the second in `threshold` and `train value`).
-    /// [default: paper]
+    /// paper's public code does; `reference` is the first in `generate`, the second in `threshold` and
+    /// `train value`). [default: paper]
     #[arg(long)]
     budget: Option<String>,
 }
