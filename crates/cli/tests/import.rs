@@ -7,27 +7,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use common::rollout::{command, refused, succeed};
 use common::{files, said};
 use serde_json::{Value, json};
-
-/// Arguments of `stackelberg rollout`.
-fn rollout<'a>(args: &[&'a str]) -> Vec<&'a str> {
-    [&["rollout"], args].concat()
-}
-
-fn command(args: &[&str]) -> Command {
-    common::command(&rollout(args))
-}
-
-#[track_caller]
-fn succeed(args: &[&str]) -> String {
-    common::succeed(&rollout(args))
-}
-
-#[track_caller]
-fn refused(args: &[&str]) -> String {
-    common::refused(&rollout(args))
-}
 
 fn manifest(folder: &str) -> Value {
     serde_json::from_slice(&fs::read(Path::new(folder).join("manifest.json")).unwrap()).unwrap()

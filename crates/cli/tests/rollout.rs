@@ -7,27 +7,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use common::rollout::{command, refused, succeed};
 use common::{files, said};
 use serde_json::json;
-
-/// Arguments of `stackelberg rollout`.
-fn rollout<'a>(args: &[&'a str]) -> Vec<&'a str> {
-    [&["rollout"], args].concat()
-}
-
-fn command(args: &[&str]) -> Command {
-    common::command(&rollout(args))
-}
-
-#[track_caller]
-fn succeed(args: &[&str]) -> String {
-    common::succeed(&rollout(args))
-}
-
-#[track_caller]
-fn refused(args: &[&str]) -> String {
-    common::refused(&rollout(args))
-}
 
 fn write_prompts(path: &Path, count: usize) {
     let line = |i| json!({"id": format!("p{i}"), "prompt": format!("Count to {i}.")}).to_string() + "\n";

@@ -210,13 +210,11 @@ fn remove(checkpoint: &Path) -> Result<()> {
 struct Desk {
     bar: ProgressBar,
     shaping: String,
-    constant: f64,
     began: Instant,
     /// Samples learned from, over all epochs.
     samples: usize,
     /// Of which in the epochs before this one.
     before: usize,
-    best: Option<f64>,
     written: usize,
 }
 
@@ -226,11 +224,9 @@ impl Desk {
         Ok(Self {
             bar: ProgressBar::new(0).with_style(style),
             shaping: settings.shaping.rule.to_string(),
-            constant: 0.0,
             began: Instant::now(),
             samples: 0,
             before: 0,
-            best: None,
             written: 0,
         })
     }
@@ -260,12 +256,12 @@ impl Watch for Desk {
                 self.say(&format!("warning: {count} {what}"));
             }
         }
-        self.constant = counts.constant;
         self.bar.set_length(samples as u64);
         self.began = Instant::now();
+        let mut least = f64::INFINITY;
         for (number, epoch) in done.iter().enumerate() {
-            let best = self.best.is_none_or(|best| epoch.validation.last < best);
-            self.epoch(number, epoch, best);
+            self.epoch(number, epoch, epoch.validation.last < least);
+            least = least.min(epoch.validation.last);
         }
         self.bar.set_prefix(format!("epoch {}", done.len() + 1));
     }
@@ -285,9 +281,6 @@ impl Watch for Desk {
             number + 1,
             epoch.training
         ));
-        if best {
-            self.best = Some(last);
-        }
         self.before = self.samples;
         self.written = number + 1;
         self.bar.set_position(0);

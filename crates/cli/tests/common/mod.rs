@@ -40,3 +40,26 @@ pub fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let whole = named.filter(|(name, _)| !name.ends_with(".partial"));
     whole.map(|(name, path)| (name, fs::read(path).unwrap())).collect()
 }
+
+/// The same of `stackelberg rollout`.
+pub mod rollout {
+    use std::process::Command;
+
+    fn of<'a>(args: &[&'a str]) -> Vec<&'a str> {
+        [&["rollout"], args].concat()
+    }
+
+    pub fn command(args: &[&str]) -> Command {
+        super::command(&of(args))
+    }
+
+    #[track_caller]
+    pub fn succeed(args: &[&str]) -> String {
+        super::succeed(&of(args))
+    }
+
+    #[track_caller]
+    pub fn refused(args: &[&str]) -> String {
+        super::refused(&of(args))
+    }
+}

@@ -83,14 +83,8 @@ pub fn collect(
     progress: &mut dyn Progress,
 ) -> Result<(), Error> {
     let manifest = dataset.manifest();
-    let missing = dataset.missing();
-    for shard in (0..manifest.shards()).filter(|&shard| part.has(shard)) {
-        if missing.binary_search(&shard).is_err() {
-            dataset.read(shard)?;
-        }
-    }
-    let missing = missing.into_iter().filter(|&shard| part.has(shard));
-    let numbers: Vec<usize> = missing.flat_map(|shard| manifest.prompts_of(shard)).collect();
+    let left = dataset.left(part)?.into_iter();
+    let numbers: Vec<usize> = left.flat_map(|shard| manifest.prompts_of(shard)).collect();
     let jobs: Vec<Job<'_>> = numbers
         .iter()
         .map(|&number| Job { id: &prompts[number].id, prompt: &prompts[number].tokens })

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use stackelberg_shaping::Rule;
 
 use super::manifest::{Manifest, difference, hex};
-use super::{Hidden, Row, ShapedColumns, row};
+use super::{Hidden, Part, Row, ShapedColumns, row};
 use crate::error::Error;
 use crate::whole;
 
@@ -124,6 +124,21 @@ impl Dataset {
     /// The shards that are not there yet.
     pub fn missing(&self) -> Vec<usize> {
         (0..self.manifest.shards()).filter(|&shard| !self.is_there(shard)).collect()
+    }
+
+    /// The shards of a part that are not there yet; those that are there are read.
+    ///
+    /// # Errors
+    /// A shard that is there is broken.
+    pub(super) fn left(&self, part: Part) -> Result<Vec<usize>, Error> {
+        let mut left = Vec::new();
+        for shard in (0..self.manifest.shards()).filter(|&shard| part.has(shard)) {
+            match self.is_there(shard) {
+                true => drop(self.read(shard)?),
+                false => left.push(shard),
+            }
+        }
+        Ok(left)
     }
 
     fn is_there(&self, shard: usize) -> bool {

@@ -12,7 +12,7 @@ use super::collect::broken_state;
 use super::manifest::hex;
 use super::samples::Source;
 use super::texts::{LayOut, Ready, Tokens, answers_turn, ready};
-use super::{Dataset, Hidden, Identity, Manifest, Progress, Prompt, Prompts, Row, Samples};
+use super::{Dataset, Hidden, Identity, Manifest, Part, Progress, Prompt, Prompts, Row, Samples};
 use crate::error::Error;
 
 /// Samples that are ready to be read, see [`Import::new`].
@@ -134,11 +134,7 @@ impl Import {
         at_once: usize,
         progress: &mut dyn Progress,
     ) -> Result<(), Error> {
-        let missing = dataset.missing();
-        for shard in (0..dataset.manifest().shards()).filter(|s| missing.binary_search(s).is_err()) {
-            dataset.read(shard)?;
-        }
-        for shard in missing {
+        for shard in dataset.left(Part::ALL)? {
             let (rows, hidden) = self.shard(dataset, shard, policy, reward, at_once, progress)?;
             dataset.write(shard, &rows, &hidden)?;
         }

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use safetensors::SafeTensors;
-use serde::de::DeserializeOwned;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value, from_value, json};
 
 use super::adam::Adam;
 use super::network::{Inputs, Network, Numbers};
@@ -110,13 +109,10 @@ impl Checkpoint {
             let (was, is) = (was.to_string(), is.to_string());
             return Err(Error::OtherSettings { folder: file(), field, was, is });
         }
-        fn parsed<T: DeserializeOwned>(value: Value) -> Result<T, serde_json::Error> {
-            serde_json::from_value(value)
-        }
-        let widths: [usize; 3] = parsed(field("widths")?).map_err(|e| wrong(&e))?;
-        let epochs: Vec<Epoch> = parsed(field("epochs")?).map_err(|e| wrong(&e))?;
-        let best: usize = parsed(field("best")?).map_err(|e| wrong(&e))?;
-        let steps: u64 = parsed(field("steps")?).map_err(|e| wrong(&e))?;
+        let widths: [usize; 3] = from_value(field("widths")?).map_err(|e| wrong(&e))?;
+        let epochs: Vec<Epoch> = from_value(field("epochs")?).map_err(|e| wrong(&e))?;
+        let best: usize = from_value(field("best")?).map_err(|e| wrong(&e))?;
+        let steps: u64 = from_value(field("steps")?).map_err(|e| wrong(&e))?;
         if best >= epochs.len() {
             return Err(wrong(&format!("its best epoch is {best} of {}", epochs.len())));
         }

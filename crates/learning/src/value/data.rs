@@ -265,11 +265,10 @@ impl<'a> Held<'a> {
 
     /// Reads those of these shards that are not there; others give way if they must.
     pub(super) fn hold(&mut self, shards: &[usize]) -> Result<(), Error> {
-        for &shard in shards.iter() {
+        for &shard in shards {
             if self.shards.contains_key(&shard) {
                 continue;
             }
-            let hidden = || self.dataset.read(shard)?.hidden();
             let bytes = |hidden: &Hidden| size_of_val(&hidden.states[..]);
             let mut held: usize = self.shards.values().map(bytes).sum();
             // Room first, so that there is never more than the most and one shard.
@@ -281,7 +280,7 @@ impl<'a> Held<'a> {
                     held -= self.shards.remove(&other).map_or(0, |hidden| bytes(&hidden));
                 }
             }
-            self.shards.insert(shard, hidden()?);
+            self.shards.insert(shard, self.dataset.read(shard)?.hidden()?);
         }
         Ok(())
     }
