@@ -75,7 +75,7 @@ mod ridge;
 pub mod rollouts;
 mod tensors;
 pub mod value;
-mod whole;
+pub mod whole;
 
 pub use card::{Card, Source};
 pub use conversation::{Conversation, Message, Role, group_ids};

@@ -35,7 +35,7 @@ pub(crate) fn replace(file: NamedTempFile, path: &Path) -> Result<(), Error> {
 }
 
 /// Writes a file whole.
-pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     replace(staged(path, bytes)?, path)
 }
 

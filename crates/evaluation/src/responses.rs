@@ -1,0 +1,225 @@
+//! Answers as files have them: this project's own, the paper's reference's, AlpacaEval's.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use stackelberg_engine::{Message, Prompt};
+use stackelberg_learning::json::{self, name_of};
+
+use crate::error::{Error, Result};
+
+/// One answer to one prompt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Response {
+    /// The line's own id, else a name made of the prompt's text.
+    pub id: String,
+    /// What was asked.
+    pub prompt: Prompt,
+    /// The answer.
+    pub text: String,
+    /// What else a line of `stackelberg generate` says; all `None` in files of others.
+    pub record: Record,
+}
+
+/// What `stackelberg generate` says of an answer beside its text.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Record {
+    /// base, args, cd, best-of-n, soft-best-of-n or follower.
+    pub method: Option<String>,
+    /// All settings, as they were written.
+    pub settings: Option<Value>,
+    /// What everything random followed from.
+    pub seed: Option<u64>,
+    /// Who answered (AlpacaEval).
+    pub generator: Option<String>,
+    /// Tokens of the answer.
+    pub tokens: Option<usize>,
+    /// Its reward under the reward that guided.
+    pub reward: Option<f64>,
+    /// Mean log-probability per token under the base policy at temperature 1, in nats.
+    pub mean_log_prob: Option<f64>,
+    /// KL from the base policy over the candidates, summed over the steps, in nats.
+    pub kl: Option<f64>,
+    /// `-ln` of the base mass of the candidates, summed over the guided steps, in nats.
+    pub outside: Option<f64>,
+    /// Seconds that it took.
+    pub elapsed: Option<f64>,
+    /// Steps in which the choice was not the base policy's.
+    pub steered: Option<usize>,
+}
+
+/// The answers of one file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Run {
+    /// The file's name, for messages and tables.
+    pub name: String,
+    /// In the order of the file; at least one, no two of the same id.
+    pub responses: Vec<Response>,
+    /// Whether all lines had ids of their own.
+    pub has_ids: bool,
+}
+
+/// A line as it is written.
+#[derive(Deserialize)]
+struct Line {
+    id: Option<Value>,
+    prompt: Option<Value>,
+    instruction: Option<Value>,
+    response: Option<String>,
+    result: Option<String>,
+    output: Option<String>,
+    #[serde(flatten)]
+    record: Record,
+}
+
+/// Reads answers: a JSON array or JSON lines, plain or gzipped; `-` is standard input. A line has `prompt`
+/// (a text, or messages with `role` and `content`) or `instruction`, and `response`, `result` or `output`.
+///
+/// # Errors
+/// The file cannot be read, has no answers, has two of one id; a line that is no answer, by its number and field.
+pub fn read(path: &Path) -> Result<Run> {
+    let name = name_of(path);
+    let text = json::read_text(path)?;
+    let (mut responses, mut has_ids) = (Vec::new(), true);
+    let mut used: HashMap<String, usize> = HashMap::new();
+    for (line, value) in json::values(&name, &text)? {
+        let wrong = |problem| Error::Line { file: name.clone(), line, problem };
+        let value = json::parse(value).map_err(wrong)?;
+        let (own_id, mut response) = response(value).map_err(wrong)?;
+        has_ids &= own_id;
+        if !own_id {
+            let alone = response.id.clone();
+            let mut number = 1;
+            while used.contains_key(&response.id) {
+                number += 1;
+                response.id = format!("{alone}-{number}");
+            }
+        }
+        if let Some(before) = used.insert(response.id.clone(), line) {
+            let id = &response.id;
+            return Err(wrong(format!(
+                "id: '{id}' is that of line {before} too: give one file one answer to each prompt"
+            )));
+        }
+        responses.push(response);
+    }
+    if responses.is_empty() {
+        return Err(Error::Empty { file: name });
+    }
+    Ok(Run { name, responses, has_ids })
+}
+
+/// The answer in a value, and whether it has an id of its own.
+fn response(value: Value) -> std::result::Result<(bool, Response), String> {
+    if !value.is_object() {
+        return Err("not an object with a prompt and a response".to_owned());
+    }
+    let line: Line = serde_json::from_value(value.clone()).map_err(|e| diagnosis(&value, &e))?;
+    let id = match line.id {
+        None | Some(Value::Null) => None,
+        Some(Value::String(id)) => Some(id),
+        Some(Value::Number(id)) => Some(id.to_string()),
+        Some(_) => return Err("id: expected a string or a number".to_owned()),
+    };
+    let prompt = match (line.prompt, line.instruction) {
+        (Some(_), Some(_)) => return Err("both 'prompt' and 'instruction': keep one".to_owned()),
+        (Some(prompt), None) => read_prompt("prompt", prompt)?,
+        (None, Some(prompt)) => read_prompt("instruction", prompt)?,
+        (None, None) => return Err("no 'prompt' or 'instruction'".to_owned()),
+    };
+    let mut texts = [line.response, line.result, line.output].into_iter().flatten();
+    let text = texts.next().ok_or("no 'response', 'result' or 'output'")?;
+    if texts.next().is_some() {
+        return Err("more than one of 'response', 'result' and 'output': keep one".to_owned());
+    }
+    let own_id = id.is_some();
+    let id = id.unwrap_or_else(|| name_for(&prompt));
+    Ok((own_id, Response { id, prompt, text, record: line.record }))
+}
+
+/// What is wrong with a line, by the first field that is.
+fn diagnosis(value: &Value, error: &serde_json::Error) -> String {
+    let texts = ["response", "result", "output", "method", "generator"];
+    let wrong = texts.iter().find(|&&field| !(value[field].is_null() || value[field].is_string()));
+    match wrong {
+        Some(field) => format!("{field}: expected a string"),
+        None => error.to_string(),
+    }
+}
+
+fn read_prompt(field: &str, value: Value) -> std::result::Result<Prompt, String> {
+    let expected = || format!("{field}: expected a text, or messages with role and content");
+    match value {
+        Value::String(text) => Ok(Prompt::Text(text)),
+        Value::Array(turns) => {
+            let turn =
+                |turn: &Value| Some(Message::new(turn["role"].as_str()?, turn["content"].as_str()?));
+            turns.iter().map(turn).collect::<Option<_>>().map(Prompt::Messages).ok_or_else(expected)
+        }
+        _ => Err(expected()),
+    }
+}
+
+/// A name made of a prompt's text.
+fn name_for(prompt: &Prompt) -> String {
+    let hash = Sha256::digest(format!("{prompt:?}"));
+    hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Pairs two runs by prompt: for each answer of `first`, in its order, the index of its partner in `second`. By
+/// id where both files have ids, else by the prompt's text.
+///
+/// # Errors
+/// A prompt that only one run answers, or an id that stands for two prompts; the first few are named.
+pub fn pair(first: &Run, second: &Run) -> Result<Vec<usize>> {
+    let by_id = first.has_ids && second.has_ids;
+    let keys = |run: &Run| -> Vec<String> {
+        match by_id {
+            true => run.responses.iter().map(|r| r.id.clone()).collect(),
+            false => {
+                let mut seen: HashMap<String, usize> = HashMap::new();
+                let mut key = |r: &Response| {
+                    let text = format!("{:?}", r.prompt);
+                    let count = seen.entry(text.clone()).or_default();
+                    *count += 1;
+                    format!("{text}{count}")
+                };
+                run.responses.iter().map(&mut key).collect()
+            }
+        }
+    };
+    let (ours, theirs) = (keys(first), keys(second));
+    let places: HashMap<&String, usize> = theirs.iter().zip(0..).collect();
+    let unpaired =
+        |problem| Error::Unpaired { first: first.name.clone(), second: second.name.clone(), problem };
+    let of_ours: HashMap<&String, usize> = ours.iter().zip(0..).collect();
+    let lonely = |keys: &[String], others: &HashMap<&String, usize>, run: &Run| -> Vec<String> {
+        let alone = keys.iter().zip(&run.responses).filter(|(key, _)| !others.contains_key(key));
+        alone.map(|(_, response)| format!("'{}'", response.id)).collect()
+    };
+    for (keys, others, run) in [(&ours, &places, first), (&theirs, &of_ours, second)] {
+        let alone = lonely(keys, others, run);
+        if !alone.is_empty() {
+            let few = alone.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
+            let more = if alone.len() > 5 { ", ..." } else { "" };
+            return Err(unpaired(format!(
+                "{} of {} prompts are in {} alone: {few}{more}",
+                alone.len(),
+                run.responses.len(),
+                run.name
+            )));
+        }
+    }
+    let partners: Vec<usize> = ours.iter().map(|key| places[key]).collect();
+    for (response, &partner) in first.responses.iter().zip(&partners) {
+        if response.prompt != second.responses[partner].prompt {
+            let id = &response.id;
+            return Err(unpaired(format!("prompt '{id}' has another text in each")));
+        }
+    }
+    Ok(partners)
+}
