@@ -74,6 +74,8 @@ struct Line<'a> {
     steered: usize,
     reward_calls: usize,
     skipped: usize,
+    kl: Option<f64>,
+    outside: f64,
 }
 
 impl Journal {
@@ -132,6 +134,8 @@ impl Journal {
             steered: answer.steered,
             reward_calls: answer.reward_calls,
             skipped: answer.skipped,
+            kl: answer.kl,
+            outside: answer.outside,
         };
         self.empty = false;
         let mut bytes = serde_json::to_vec(&line).context("cannot write the answer as JSON")?;
@@ -272,7 +276,8 @@ impl Trace {
                 "id": id, "step": number, "candidates": step.candidates, "tokens": texts,
                 (logits): step.logits, (rewards): step.rewards, "threshold": step.threshold,
                 "bound": step.bound, "shaped": step.shaped, "fused": step.fused, "chosen": step.chosen,
-                "base_choice": step.base_choice, "skipped": step.skipped,
+                "base_choice": step.base_choice, "skipped": step.skipped, "kl": step.kl, "ess": step.ess,
+                "outside": step.outside, "log_prob": step.log_prob,
             });
             writeln!(self.out, "{line}").with_context(cannot)?;
         }

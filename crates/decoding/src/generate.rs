@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use stackelberg_engine::reward::{Guide, ValueHead};
 use stackelberg_engine::{Checkpoint, Prefix, Reward, Tensor};
-use stackelberg_shaping::{Samples, argmax};
+use stackelberg_shaping::{Follower, Samples, argmax};
 
 use crate::beam::{self, Steps};
 use crate::error::{Error, Result};
@@ -33,6 +33,13 @@ pub struct Generation {
     pub reward_calls: usize,
     /// Steps in which they were not needed.
     pub skipped: usize,
+    /// KL from the base policy in nats. Guided steps: over their candidates, at the sampling temperature (greedy: at
+    /// 1), summed; `None` if a step was skipped. Best-of-n: `ln n - (n-1)/n`, which is never too small. Its siblings: of
+    /// the weights of the n answers from equal ones.
+    pub kl: Option<f64>,
+    /// `-ln` of the base policy's mass on the candidates, summed over the guided steps, in nats. With `kl` it is
+    /// the whole of the decoder's KL.
+    pub outside: f64,
     /// Time spent on prompt and answer; of a forward that several texts share, its share. Scoring the
     /// finished answer for the record is not counted, except by best-of-n and its siblings, which choose by it.
     pub elapsed: Duration,
@@ -195,7 +202,7 @@ impl Desk for Answers<'_> {
         let (run, began) = (self.run, Instant::now());
         let rewards = run.rewards(job, &texts)?;
         let (scoring, calls) = (began.elapsed(), texts.len());
-        let index = run.choose(job, &rewards)?;
+        let (index, kl) = run.choose(job, &rewards)?;
         let elapsed = texts.iter().map(|text| text.elapsed).sum::<Duration>() + scoring;
         for text in texts {
             let steps = self.steps.remove(&(job, text.sample)).unwrap_or_default();
@@ -207,7 +214,7 @@ impl Desk for Answers<'_> {
             }
             let mut answer = text.finish(rewards.get(index).copied());
             if run.settings.method.chooses_answers() {
-                (answer.reward_calls, answer.elapsed) = (calls, elapsed);
+                (answer.reward_calls, answer.elapsed, answer.kl) = (calls, elapsed, Some(kl));
             }
             self.watch.done(job, answer);
         }
@@ -354,20 +361,25 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Which of a prompt's answers it will be.
-    fn choose(&self, job: usize, rewards: &[f64]) -> Result<usize> {
+    /// Which of a prompt's answers it will be, and the KL of that choice from a blind one, in nats.
+    fn choose(&self, job: usize, rewards: &[f64]) -> Result<(usize, f64)> {
         let settings = self.settings;
-        Ok(match settings.method {
-            Method::Base | Method::Args | Method::Cd => 0,
-            Method::BestOfN => argmax(rewards).unwrap_or(0),
-            Method::SoftBestOfN | Method::Follower => {
-                let shaped = Samples::new(rewards).and_then(|samples| shape(settings, &samples));
-                let (shaping, shaped) = shaped.map_err(|source| Error::Shaping { step: 0, source })?;
-                let scores: Vec<f64> = shaped.values.iter().map(|s| shaping.strength * s).collect();
-                let uniform = Randomness::new(settings.seed, self.jobs[job].id, u64::MAX).uniform();
-                sample::draw(&sample::masses(&scores, 1.0), uniform)
+        match settings.method {
+            Method::Base | Method::Args | Method::Cd => Ok((0, 0.0)),
+            Method::BestOfN => {
+                let n = rewards.len() as f64;
+                Ok((argmax(rewards).unwrap_or(0), n.ln() - (n - 1.0) / n))
             }
-        })
+            Method::SoftBestOfN | Method::Follower => {
+                let follower = Samples::new(rewards).and_then(|samples| {
+                    let (shaping, shaped) = shape(settings, &samples)?;
+                    Follower::respond(&samples, &shaped.values, shaping.strength)
+                });
+                let follower = follower.map_err(|source| Error::Shaping { step: 0, source })?;
+                let uniform = Randomness::new(settings.seed, self.jobs[job].id, u64::MAX).uniform();
+                Ok((sample::draw(&follower.policy, uniform), follower.kl))
+            }
+        }
     }
 
     /// Rewards of finished answers to one prompt; none without a reward. What a step has seen is not

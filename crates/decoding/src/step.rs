@@ -12,7 +12,7 @@
 use stackelberg_engine::model::Segment;
 use stackelberg_engine::reward::{Guide, Question, ask};
 use stackelberg_engine::{Branches, Model, Tensor, kernel};
-use stackelberg_shaping::{KlBudget, Samples, Shaped, Shaping, argmax, fuse};
+use stackelberg_shaping::{Follower, KlBudget, Samples, Shaped, Shaping, argmax, fuse};
 
 use crate::error::{Error, Result};
 use crate::sample;
@@ -43,6 +43,13 @@ pub struct Step {
     pub base_choice: u32,
     /// Log-probability of the chosen token under the base policy at temperature 1, in nats.
     pub log_prob: f64,
+    /// KL of the guided choice from the base policy's over the candidates, at the sampling temperature (greedy:
+    /// at 1), in nats; `None` where no reward was asked for.
+    pub kl: Option<f64>,
+    /// Effective number of candidates that the guided choice still has, `1 / sum of squared masses`; likewise.
+    pub ess: Option<f64>,
+    /// `-ln` of the base policy's mass on the candidates, at the same temperature, in nats; likewise.
+    pub outside: Option<f64>,
     /// Whether the reward was left out because it could not have changed the choice.
     pub skipped: bool,
 }
@@ -174,9 +181,22 @@ impl Turn {
         }
         let shaped =
             Samples::from_logits(&rewards, &self.logits).and_then(|samples| shape(settings, &samples));
-        let (shaping, shaped) = shaped.map_err(|source| Error::Shaping { step: number, source })?;
+        let failed = |source| Error::Shaping { step: number, source };
+        let (shaping, shaped) = shaped.map_err(failed)?;
+        let temperature = match settings.sampling.temperature {
+            0.0 => 1.0,
+            temperature => temperature,
+        };
+        let at_temperature: Vec<f64> = self.logits.iter().map(|l| l / temperature).collect();
+        let follower = Samples::from_logits(&rewards, &at_temperature)
+            .and_then(|base| Follower::respond(&base, &shaped.values, shaping.strength / temperature))
+            .map_err(failed)?;
+        let of_base = if settings.method == Method::Cd { settings.policy_temperature } else { 1.0 };
         Ok(Some(Step {
             fused: fuse(&self.logits, &shaped.values, shaping.strength),
+            kl: Some(follower.kl),
+            ess: Some(follower.ess),
+            outside: Some(-self.next.log_mass(&self.candidates, of_base * temperature)),
             rewards: Some(rewards),
             threshold: shaped.threshold.map(|t| t.value),
             bound: shaped.bound,
@@ -204,6 +224,9 @@ impl Turn {
             chosen,
             base_choice: chosen,
             log_prob: self.next.log_prob(chosen),
+            kl: None,
+            ess: None,
+            outside: None,
             skipped: self.skipped,
         }
     }
@@ -282,6 +305,13 @@ impl Next {
         let log_z = sample::sum(&kernel::masses(&self.logits, temperature as f32)).ln();
         let most = logits[0];
         logits.iter_mut().for_each(|logit| *logit = (*logit - most) / temperature - log_z);
+    }
+
+    /// `ln` of the mass that some tokens have at this temperature, at most 0.
+    fn log_mass(&self, tokens: &[u32], temperature: f64) -> f64 {
+        let masses = kernel::masses(&self.logits, temperature as f32);
+        let of_tokens: f64 = tokens.iter().map(|&t| f64::from(masses[t as usize])).sum();
+        (of_tokens / sample::sum(&masses)).ln().min(0.0)
     }
 
     /// Log-probability of a token under the base policy at temperature 1, in nats.

@@ -38,6 +38,9 @@ pub(crate) struct Text<'a> {
     steered: usize,
     reward_calls: usize,
     skipped: usize,
+    /// Over the steps so far; `None` once it is not known of one.
+    kl: Option<f64>,
+    outside: f64,
     pub(crate) steps: usize,
 }
 
@@ -67,6 +70,8 @@ impl<'a> Text<'a> {
             steered: 0,
             reward_calls: 0,
             skipped: 0,
+            kl: Some(0.0),
+            outside: 0.0,
             steps: 0,
         }
     }
@@ -77,6 +82,10 @@ impl<'a> Text<'a> {
         self.steered += usize::from(step.chosen != step.base_choice);
         self.reward_calls += usize::from(step.rewards.is_some());
         self.skipped += usize::from(step.skipped);
+        // A step that guidance has no part in is the base policy's own.
+        let kl = if step.skipped { None } else { step.kl.or(Some(0.0)) };
+        self.kl = self.kl.zip(kl).map(|(sum, kl)| sum + kl);
+        self.outside += step.outside.unwrap_or(0.0);
         self.steps += 1;
         self.rewards.push(reward);
         self.answer.push(step.chosen)
@@ -132,6 +141,8 @@ impl<'a> Text<'a> {
             steered: self.steered,
             reward_calls: self.reward_calls,
             skipped: self.skipped,
+            kl: self.kl,
+            outside: self.outside,
             elapsed: self.elapsed,
         }
     }

@@ -8,8 +8,11 @@ Numbers that can be trusted about answers: metrics, paired comparisons, a judge,
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+pub mod compare;
 mod error;
 pub mod report;
 pub mod responses;
+pub mod text;
+pub mod words;
 
 pub use error::{Error, Result};
