@@ -1,24 +1,22 @@
 //! `stackelberg generate`: answers that follow a reward.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use stackelberg_decoding::{
-    AT_ONCE, Generation, Guidance, Job, Method, Settings, Step, Watch, generate, generate_all,
-};
+use stackelberg_decoding::{AT_ONCE, Guidance, Method, Settings, generate};
 use stackelberg_engine::reward::TextFormat;
 use stackelberg_engine::{Checkpoint, Message, Prompt, Reward};
 use stackelberg_shaping::{Budget, Rule, Shaping};
 
+use crate::answers::{Files, Session};
 use crate::model::{ModelArgs, fetch};
 use crate::prompts::{self, PromptText};
-use crate::record::{Journal, Recorded, Trace};
+use crate::record::{Names, Trace};
 use crate::sampling::SamplingArgs;
 use crate::shaping::ShapingArgs;
 use crate::terminal::{Printer, Style};
@@ -131,31 +129,37 @@ impl Generate {
         let guidance = Guidance { reward: reward.as_ref(), value: value.as_ref() };
         let format = text_format(self.layout.prompt_format, &policy, guidance);
         watch_for_ctrl_c()?;
-        let session = Session { policy: &policy, guidance, settings, format, generate: self };
+        let names = Names {
+            model: self.model.name(),
+            dtype: self.model.dtype.name(),
+            reward: self.reward_name(),
+            value: self.value.as_deref(),
+            system: self.layout.system.as_deref(),
+        };
+        let (policy, at_once) = (&policy, self.batch_size);
+        let session = Session { policy, guidance, settings, format, names, at_once };
         if self.prompt.is_some() && self.out.is_none() {
-            return session.answer_one(&prompts[0]);
+            return Conversation { session, generate: self }.answer_one(&prompts[0]);
         }
-        session.answer_all(&prompts)
+        self.answer_all(&session, &prompts)
     }
 
-    pub(crate) fn model_name(&self) -> &str {
-        self.model.name()
+    /// To files.
+    fn answer_all(&self, session: &Session<'_>, prompts: &[(String, Prompt)]) -> Result<()> {
+        let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {msg} {eta} left")?;
+        let bar = ProgressBar::new(prompts.len() as u64).with_style(style);
+        if self.out.is_none() && std::io::stdout().is_terminal() {
+            bar.set_draw_target(indicatif::ProgressDrawTarget::hidden());
+        }
+        let out = self.out.as_deref().filter(|out| *out != Path::new("-"));
+        let (trace, resume) = (self.trace.as_deref(), self.resume);
+        session.answer_all(prompts, &Files { out, trace, traced: usize::MAX, resume }, &bar)?;
+        bar.finish_and_clear();
+        Ok(())
     }
 
-    pub(crate) fn dtype_name(&self) -> &'static str {
-        self.model.dtype.name()
-    }
-
-    pub(crate) fn reward_name(&self) -> &str {
+    fn reward_name(&self) -> &str {
         self.reward.as_deref().unwrap_or("harmless")
-    }
-
-    pub(crate) fn system_text(&self) -> Option<&str> {
-        self.layout.system.as_deref()
-    }
-
-    pub(crate) fn value_name(&self) -> Option<&str> {
-        self.value.as_deref()
     }
 
     /// A value head is there where it is used, and nothing that it leaves no room for.
@@ -237,6 +241,10 @@ pub(crate) fn text_format(
 
 /// Has Ctrl-C end the run in order, and a second one end it at once.
 pub(crate) fn watch_for_ctrl_c() -> Result<()> {
+    static WATCHING: AtomicBool = AtomicBool::new(false);
+    if WATCHING.swap(true, Ordering::Relaxed) {
+        return Ok(());
+    }
     ctrlc::set_handler(|| {
         if INTERRUPTED.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
@@ -245,38 +253,30 @@ pub(crate) fn watch_for_ctrl_c() -> Result<()> {
     .context("cannot watch for Ctrl-C")
 }
 
-/// All that answers have in common.
-struct Session<'a> {
-    policy: &'a Checkpoint,
-    guidance: Guidance<'a>,
-    settings: Settings,
-    format: TextFormat,
+/// One answer on the terminal.
+struct Conversation<'a> {
+    session: Session<'a>,
     generate: &'a Generate,
 }
 
-impl Session<'_> {
-    fn tokens(&self, prompt: &Prompt) -> Result<Vec<u32>> {
-        let text = self.policy.lay_out(prompt, self.generate.system_text(), self.format)?;
-        Ok(self.policy.tokens(&text, self.format)?)
-    }
-
+impl Conversation<'_> {
     /// To the terminal.
     fn answer_one(&self, (id, prompt): &(String, Prompt)) -> Result<()> {
-        let tokens = self.tokens(prompt)?;
+        let tokens = self.session.tokens(prompt)?;
         let style = Style::of_stdout();
         if self.generate.compare {
-            let base = Settings { method: Method::Base, beams: 1, ..self.settings.clone() };
+            let base = Settings { method: Method::Base, beams: 1, ..self.session.settings.clone() };
             println!("{}", style.title("base"));
             self.show(id, &tokens, &base, style)?;
             println!();
-            let (method, rule) = (self.settings.method, self.settings.shaping.rule);
-            let (how, guide) = match self.generate.value_name() {
+            let (method, rule) = (self.session.settings.method, self.session.settings.shaping.rule);
+            let (how, guide) = match self.session.names.value {
                 Some(value) => (method.to_string(), value),
-                None => (format!("{method} {rule}"), self.generate.reward_name()),
+                None => (format!("{method} {rule}"), self.session.names.reward),
             };
             println!("{}", style.title(&format!("{how}, guided by {guide}")));
         }
-        self.show(id, &tokens, &self.settings, style)
+        self.show(id, &tokens, &self.session.settings, style)
     }
 
     fn show(&self, id: &str, tokens: &[u32], settings: &Settings, style: Style) -> Result<()> {
@@ -290,9 +290,10 @@ impl Session<'_> {
             .map(|path| Trace::open(path, false, &HashSet::new()))
             .transpose()?;
         let mut printer = Printer::new(live, style);
-        let answer = generate(self.policy, self.guidance, tokens, id, settings, &mut printer);
+        let answer =
+            generate(self.session.policy, self.session.guidance, tokens, id, settings, &mut printer);
         if let Some(trace) = &mut trace {
-            trace.write(id, settings.method, &printer.steps, &self.policy.tokenizer)?;
+            trace.write(id, settings.method, &printer.steps, &self.session.policy.tokenizer)?;
         }
         if let Some(error) = printer.failed {
             return Err(error).context("cannot write to standard output");
@@ -330,65 +331,10 @@ impl Session<'_> {
         }
         Ok(())
     }
-
-    /// To files.
-    fn answer_all(&self, prompts: &[(String, Prompt)]) -> Result<()> {
-        let recorded = Recorded::new(self.generate, &self.settings, self.format, self.policy);
-        let out = self.generate.out.as_deref().filter(|out| *out != Path::new("-"));
-        let mut journal = Journal::open(out, self.generate.resume, &recorded)?;
-        let resume = self.generate.resume;
-        let mut trace = self
-            .generate
-            .trace
-            .as_deref()
-            .map(|path| Trace::open(path, resume, &journal.ids()))
-            .transpose()?;
-        let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {msg} {eta} left")?;
-        let bar = ProgressBar::new(prompts.len() as u64).with_style(style);
-        if self.generate.out.is_none() && std::io::stdout().is_terminal() {
-            bar.set_draw_target(indicatif::ProgressDrawTarget::hidden());
-        }
-        let mut waiting = Vec::new();
-        for (id, prompt) in prompts {
-            if !journal.has(id, prompt) {
-                let tokens = self.tokens(prompt).with_context(|| format!("prompt {id}"))?;
-                waiting.push((id, prompt, tokens));
-            }
-        }
-        bar.set_position((prompts.len() - waiting.len()) as u64);
-        let jobs: Vec<Job<'_>> = waiting.iter().map(|(id, _, prompt)| Job { id, prompt }).collect();
-        let tokenizer = &self.policy.tokenizer;
-        let keep = |job: usize, steps: &[Step], answer: &Generation| {
-            let (id, prompt, _) = &waiting[job];
-            if let Some(trace) = &mut trace {
-                trace.write(id, self.settings.method, steps, tokenizer)?;
-            }
-            let seconds = answer.elapsed.as_secs_f64();
-            tracing::debug!(id, tokens = answer.tokens.len(), seconds, "answered");
-            journal.write(id, prompt, answer, &recorded)
-        };
-        let began = Instant::now();
-        let mut desk = Desk { keep, steps: HashMap::new(), bar: &bar, tokens: 0, began, failed: None };
-        let at_once = self.generate.batch_size;
-        let outcome =
-            generate_all(self.policy, self.guidance, &jobs, &self.settings, at_once, &mut desk);
-        if let Some(error) = desk.failed {
-            return Err(error);
-        }
-        match outcome {
-            Err(stackelberg_decoding::Error::Stopped) => {
-                let done = bar.position() as usize;
-                return Err(interrupted(done, prompts.len(), self.generate.out.as_deref()));
-            }
-            outcome => outcome?,
-        }
-        bar.finish_and_clear();
-        journal.finish()
-    }
 }
 
 /// What ends a run after Ctrl-C, with exit code 130.
-fn interrupted(done: usize, all: usize, out: Option<&Path>) -> anyhow::Error {
+pub(crate) fn interrupted(done: usize, all: usize, out: Option<&Path>) -> anyhow::Error {
     let out =
         out.map(|out| format!("; go on with --resume --out {}", out.display())).unwrap_or_default();
     Interrupted(format!("interrupted after {done} of {all} prompts{out}")).into()
@@ -405,38 +351,3 @@ impl std::fmt::Display for Interrupted {
 }
 
 impl std::error::Error for Interrupted {}
-
-/// Where answers come in: steps are collected until their answer is finished, then both are kept.
-struct Desk<'a, F> {
-    keep: F,
-    steps: HashMap<usize, Vec<Step>>,
-    bar: &'a ProgressBar,
-    tokens: usize,
-    began: Instant,
-    failed: Option<anyhow::Error>,
-}
-
-impl<F: FnMut(usize, &[Step], &Generation) -> Result<()>> Watch for Desk<'_, F> {
-    fn step(&mut self, job: usize, _: usize, step: &Step, _: &str) {
-        self.steps.entry(job).or_default().push(step.clone());
-    }
-
-    fn done(&mut self, job: usize, answer: Generation) {
-        let steps = self.steps.remove(&job).unwrap_or_default();
-        if self.stop() {
-            return;
-        }
-        if let Err(error) = (self.keep)(job, &steps, &answer) {
-            self.failed = Some(error);
-            return;
-        }
-        self.tokens += answer.tokens.len();
-        let rate = self.tokens as f64 / self.began.elapsed().as_secs_f64();
-        self.bar.set_message(format!("{rate:.1} tokens/s"));
-        self.bar.inc(1);
-    }
-
-    fn stop(&self) -> bool {
-        INTERRUPTED.load(Ordering::Relaxed) || self.failed.is_some()
-    }
-}

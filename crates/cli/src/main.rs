@@ -2,6 +2,7 @@
 
 #![warn(clippy::unwrap_used)]
 
+mod answers;
 mod bench;
 mod generate;
 mod import;

@@ -12,8 +12,17 @@ use stackelberg_decoding::{Generation, Method, Settings, Step};
 use stackelberg_engine::reward::TextFormat;
 use stackelberg_engine::{Checkpoint, Prompt, Tokenizer};
 
-use crate::generate::Generate;
 use crate::output::Output;
+
+/// What a run was asked for by name.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Names<'a> {
+    pub(crate) model: &'a str,
+    pub(crate) dtype: &'a str,
+    pub(crate) reward: &'a str,
+    pub(crate) value: Option<&'a str>,
+    pub(crate) system: Option<&'a str>,
+}
 
 /// The settings of a run, as every line of its output has them: enough to make the line again.
 pub(crate) struct Recorded {
@@ -24,18 +33,18 @@ pub(crate) struct Recorded {
 
 impl Recorded {
     pub(crate) fn new(
-        generate: &Generate,
+        names: Names<'_>,
         settings: &Settings,
         format: TextFormat,
         policy: &Checkpoint,
     ) -> Self {
         let (s, d) = (&settings.shaping, &settings.sampling);
         let value = json!({
-            "model": generate.model_name(), "model_fingerprint": policy.fingerprint,
-            "dtype": generate.dtype_name(), "reward": generate.reward_name(),
-            "value": generate.value_name(), "policy_temperature": settings.policy_temperature,
+            "model": names.model, "model_fingerprint": policy.fingerprint,
+            "dtype": names.dtype, "reward": names.reward,
+            "value": names.value, "policy_temperature": settings.policy_temperature,
             "beams": settings.beams, "length_penalty": settings.length_penalty,
-            "prompt_format": format.name(), "system": generate.system_text(),
+            "prompt_format": format.name(), "system": names.system,
             "shaping": s.rule.name(), "strength": s.strength, "bound": s.bound,
             "kl_budget": settings.kl_budget, "alpha": s.alpha, "cap": s.cap, "stretch": s.stretch,
             "ref_quantile": s.ref_quantile, "budget": s.budget.name(), "exponent_cap": s.exponent_cap,
@@ -43,6 +52,7 @@ impl Recorded {
             "max_new_tokens": settings.max_new_tokens, "temperature": d.temperature, "top_k": d.top_k,
             "top_p": d.top_p, "min_p": d.min_p, "repetition_penalty": d.repetition_penalty,
             "stop": settings.stop, "no_eos": settings.no_eos, "skip": settings.skip,
+            "stress": settings.stress.to_string(),
             "version": env!("CARGO_PKG_VERSION"),
         });
         Self { method: settings.method.name().to_owned(), settings: value, seed: settings.seed }

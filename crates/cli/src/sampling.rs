@@ -1,7 +1,7 @@
 //! Decoding on the command line: how tokens are chosen and where answers end.
 
 use clap::Args;
-use stackelberg_decoding::{Method, Sampling, Settings};
+use stackelberg_decoding::{Method, Sampling, Settings, Stress};
 use stackelberg_shaping::Shaping;
 
 #[derive(Args)]
@@ -55,6 +55,11 @@ pub(crate) struct SamplingArgs {
     #[arg(long, default_value_t = 0)]
     seed: u64,
 
+    /// Make the rewards worse before they guide, to see what the method makes of it: noise=STD, random=STD (numbers
+    /// that have nothing to do with the text) or reversed (the best gets the worst's).
+    #[arg(long, default_value_t = Stress::None, hide_default_value = true)]
+    stress: Stress,
+
     /// End the answer at this text; may be given several times.
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
@@ -95,6 +100,7 @@ impl SamplingArgs {
             seed: self.seed,
             stop: self.stop.clone(),
             no_eos: self.no_eos,
+            stress: self.stress,
             skip: !self.no_skip,
         }
     }

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::sample::{self, Randomness};
 use crate::settings::{Method, Settings};
 use crate::step::{Step, advance, shape};
+use crate::stress::Stress;
 use crate::text::{Answer, Text};
 
 /// An answer and how it came about.
@@ -174,7 +175,8 @@ pub fn generate_all<'a>(
     }
     let samples = if settings.method.chooses_answers() { settings.samples } else { 1 };
     // A head reads the hidden state that the last token leaves.
-    let read_last = settings.method != Method::Args && matches!(reward, Some(Reward::Head(_)));
+    let unseen = settings.method != Method::Args || settings.stress != Stress::None;
+    let read_last = unseen && matches!(reward, Some(Reward::Head(_)));
     let run = Run { policy, reward, value, jobs, settings, samples, read_last, keep_hidden: false };
     let mut answers = Answers { run: &run, watch, steps: HashMap::new() };
     if settings.beams > 1 { run.search(&mut answers) } else { run.write(at_once, &mut answers) }
@@ -336,7 +338,8 @@ impl<'a> Run<'a> {
         if let Some(guide) = &mut guide {
             guide.read(prompt);
         }
-        let randomness = Randomness::new(self.settings.seed, id, sample as u64);
+        let (seed, number) = (self.settings.seed, sample as u64);
+        let randomness = (Randomness::new(seed, id, number), Randomness::of_stress(seed, id, number));
         let answer = Answer::new(self.policy, self.settings, most);
         let mut text = Text::new((job, id, sample), read, guide, randomness, answer);
         text.elapsed = began.elapsed();
@@ -363,7 +366,10 @@ impl<'a> Run<'a> {
 
     /// Which of a prompt's answers it will be, and the KL of that choice from a blind one, in nats.
     fn choose(&self, job: usize, rewards: &[f64]) -> Result<(usize, f64)> {
-        let settings = self.settings;
+        let (settings, id) = (self.settings, self.jobs[job].id);
+        let mut disturbed = rewards.to_vec();
+        settings.stress.disturb(&mut disturbed, &mut Randomness::of_stress(settings.seed, id, u64::MAX));
+        let rewards = &disturbed;
         match settings.method {
             Method::Base | Method::Args | Method::Cd => Ok((0, 0.0)),
             Method::BestOfN => {
@@ -376,7 +382,7 @@ impl<'a> Run<'a> {
                     Follower::respond(&samples, &shaped.values, shaping.strength)
                 });
                 let follower = follower.map_err(|source| Error::Shaping { step: 0, source })?;
-                let uniform = Randomness::new(settings.seed, self.jobs[job].id, u64::MAX).uniform();
+                let uniform = Randomness::new(settings.seed, id, u64::MAX).uniform();
                 Ok((sample::draw(&follower.policy, uniform), follower.kl))
             }
         }

@@ -34,6 +34,7 @@ mod rollout;
 mod sample;
 mod settings;
 mod step;
+mod stress;
 mod text;
 
 pub use error::{Error, Result};
@@ -42,3 +43,4 @@ pub use rollout::{Rollouts, Sample, rollout};
 pub use sample::Randomness;
 pub use settings::{Method, Sampling, Settings};
 pub use step::Step;
+pub use stress::Stress;

@@ -25,6 +25,18 @@ impl Randomness {
         Self(rng)
     }
 
+    /// The stream that disturbs the rewards of the same answer: another one, so that stress leaves what tokens are
+    /// drawn with alone.
+    pub(crate) fn of_stress(seed: u64, prompt: &str, sample: u64) -> Self {
+        Self::new(seed ^ 0x5bd1_e995_9d1b_a5e7, prompt, sample)
+    }
+
+    /// A number of the normal distribution with mean 0 and standard deviation 1, by Box and Muller.
+    pub(crate) fn normal(&mut self) -> f64 {
+        let (radius, angle) = (1.0 - self.uniform(), self.uniform());
+        (-2.0 * radius.ln()).sqrt() * (std::f64::consts::TAU * angle).cos()
+    }
+
     /// A number in [0, 1).
     pub(crate) fn uniform(&mut self) -> f64 {
         self.0.random()

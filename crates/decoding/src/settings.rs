@@ -6,6 +6,7 @@ use std::str::FromStr;
 use stackelberg_shaping::{KlBudget, Rule, Shaping};
 
 use crate::error::{Error, Result};
+use crate::stress::Stress;
 
 /// Where the next token comes from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -117,6 +118,8 @@ pub struct Settings {
     pub stop: Vec<String>,
     /// Whether to write on after a token that ends the text, as the reference does.
     pub no_eos: bool,
+    /// What is done to rewards and values before they are shaped.
+    pub stress: Stress,
     /// Whether to leave out the reward where it provably cannot change the choice.
     pub skip: bool,
 }
@@ -137,6 +140,7 @@ impl Default for Settings {
             seed: 0,
             stop: Vec::new(),
             no_eos: false,
+            stress: Stress::None,
             skip: true,
         }
     }
@@ -188,6 +192,13 @@ impl Settings {
             "length-penalty",
             length,
             (0.0..f64::INFINITY).contains(&length),
+            "zero or more, and finite",
+        )?;
+        let std = self.stress.std();
+        require(
+            "the stress's standard deviation",
+            std,
+            (0.0..f64::INFINITY).contains(&std),
             "zero or more, and finite",
         )?;
         let penalty = repetition_penalty > 0.0 && repetition_penalty.is_finite();

@@ -17,6 +17,7 @@ use stackelberg_shaping::{Follower, KlBudget, Samples, Shaped, Shaping, argmax, 
 use crate::error::{Error, Result};
 use crate::sample;
 use crate::settings::{Method, Settings};
+use crate::stress::Stress;
 use crate::text::Text;
 
 /// What happened in one step, from candidates to choice.
@@ -64,11 +65,13 @@ pub(crate) fn advance(
     said: &mut dyn FnMut(&Text<'_>, &Step, &str),
 ) -> Result<()> {
     let mut turns = expect(model, texts, settings)?;
-    look_ahead(model, texts, &mut turns)?;
+    look_ahead(model, texts, &mut turns, settings.stress)?;
     let mut unread = Vec::new();
     for (text, turn) in texts.iter_mut().zip(turns) {
         let (step, seen) = turn.choose(text, settings).map_err(|error| error.of(text.id))?;
-        let reward = step.rewards.as_ref().zip(seen.index()).map(|(rewards, index)| rewards[index]);
+        // A disturbed reward is not the answer's.
+        let rewards = step.rewards.as_ref().filter(|_| settings.stress == Stress::None);
+        let reward = rewards.zip(seen.index()).map(|(rewards, index)| rewards[index]);
         let new = text.take(&step, reward).map_err(|error| error.of(text.id))?;
         said(text, &step, &new);
         // A token that ended the answer without being part of it is never read.
@@ -116,7 +119,12 @@ pub(crate) fn expect(model: &Model, texts: &[Text<'_>], settings: &Settings) -> 
 }
 
 /// Asks for the candidates' rewards, in one forward of the policy (heads) or of the reward model.
-pub(crate) fn look_ahead(model: &Model, texts: &mut [Text<'_>], turns: &mut [Turn]) -> Result<()> {
+pub(crate) fn look_ahead(
+    model: &Model,
+    texts: &mut [Text<'_>],
+    turns: &mut [Turn],
+    stress: Stress,
+) -> Result<()> {
     let mut asking: Vec<_> = texts.iter_mut().zip(turns).filter(|(_, turn)| turn.asks).collect();
     // All guides of a run are of one kind.
     if asking.iter().any(|(text, _)| text.guide.as_ref().is_some_and(Guide::needs_policy)) {
@@ -131,7 +139,10 @@ pub(crate) fn look_ahead(model: &Model, texts: &mut [Text<'_>], turns: &mut [Tur
         }
     }
     let rewards = ask(&mut questions)?;
-    asking.iter_mut().zip(rewards).for_each(|((_, turn), rewards)| turn.rewards = Some(rewards));
+    for ((text, turn), mut rewards) in asking.iter_mut().zip(rewards) {
+        stress.disturb(&mut rewards, &mut text.stress);
+        turn.rewards = Some(rewards);
+    }
     Ok(())
 }
 
@@ -340,7 +351,7 @@ pub(crate) fn shape(
 /// margin for rounding in the sum that would have decided.)
 fn cannot_matter(logits: &[f64], guide: &Guide<'_>, settings: &Settings) -> bool {
     let greedy = settings.sampling.temperature == 0.0 && settings.beams == 1;
-    if !greedy || settings.kl_budget.is_some() {
+    if !greedy || settings.kl_budget.is_some() || settings.stress != Stress::None {
         return false;
     }
     let shaping = settings.shaping_in_force();

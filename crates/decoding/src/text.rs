@@ -28,7 +28,9 @@ pub(crate) struct Text<'a> {
     /// Hidden states of the answer's tokens read so far, `[tokens, d]`, where they are kept.
     pub(crate) kept: Vec<f32>,
     pub(crate) guide: Option<Guide<'a>>,
+    /// What tokens are drawn with, and what rewards are disturbed with.
     pub(crate) randomness: Randomness,
+    pub(crate) stress: Randomness,
     pub(crate) answer: Answer<'a>,
     /// Time spent on it: where several texts share a forward, its share.
     pub(crate) elapsed: Duration,
@@ -49,7 +51,7 @@ impl<'a> Text<'a> {
         (job, id, sample): (usize, &'a str, usize),
         (prefix, hidden): (Prefix, Tensor),
         guide: Option<Guide<'a>>,
-        randomness: Randomness,
+        (randomness, stress): (Randomness, Randomness),
         answer: Answer<'a>,
     ) -> Self {
         Self {
@@ -63,6 +65,7 @@ impl<'a> Text<'a> {
             kept: Vec::new(),
             guide,
             randomness,
+            stress,
             answer,
             elapsed: Duration::ZERO,
             rewards: Vec::new(),
