@@ -9,6 +9,7 @@ Causal language models that look ahead: one forward of many candidate tokens ove
   without running it again ([`Prefix::commit`]).
 - [`Reward`] is what guides: a [`Head`](reward::Head) on the policy's hidden states, or a causal reward
   model. A [`ValueHead`](reward::ValueHead) says what the rest of a text promises.
+- [`Embedder`] gives texts places in a space where those that mean alike lie side by side.
 
 The engine knows nothing of shaping, sampling or prompts' files.
 
@@ -33,6 +34,7 @@ prefix.commit(&branches, 1)?; // the second is chosen, and is not run again
 mod cache;
 mod chat;
 mod checkpoint;
+pub mod embedder;
 mod error;
 pub mod kernel;
 pub mod model;
@@ -44,6 +46,7 @@ pub use cache::{Branches, Prefix};
 pub use candle_core::Tensor;
 pub use chat::{ChatTemplate, Message, Prompt};
 pub use checkpoint::{Checkpoint, fingerprint};
+pub use embedder::Embedder;
 pub use error::{Error, Result};
 pub use kernel::Dtype;
 pub use model::Model;

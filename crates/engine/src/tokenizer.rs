@@ -8,6 +8,7 @@ use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::digits::Digits;
 use tokenizers::pre_tokenizers::sequence::Sequence;
+use tokenizers::{PostProcessor, TruncationDirection};
 
 use crate::error::{Error, Result};
 
@@ -60,6 +61,34 @@ impl Tokenizer {
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>> {
         let encoding =
             self.inner.encode_fast(text, special).map_err(|e| Error::Tokenizer(e.to_string()))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The same without the cutting and padding that `tokenizer.json` may ask for.
+    pub(crate) fn whole(mut self) -> Self {
+        self.inner.with_padding(None);
+        // Taking it away cannot fail.
+        let _ = self.inner.with_truncation(None);
+        self
+    }
+
+    /// Tokens of a text with those that the tokenizer puts around every text, `most` in all: what is too
+    /// long loses its end or its start, not what is put around it.
+    ///
+    /// # Errors
+    /// The tokenizer fails.
+    pub(crate) fn encode_within(
+        &self,
+        text: &str,
+        most: usize,
+        side: TruncationDirection,
+    ) -> Result<Vec<u32>> {
+        let failed = |e: tokenizers::Error| Error::Tokenizer(e.to_string());
+        let around =
+            self.inner.get_post_processor().map_or(0, |processor| processor.added_tokens(false));
+        let mut encoding = self.inner.encode_fast(text, false).map_err(failed)?;
+        encoding.truncate(most.saturating_sub(around), 0, side);
+        let encoding = self.inner.post_process(encoding, None, true).map_err(failed)?;
         Ok(encoding.get_ids().to_vec())
     }
 

@@ -18,6 +18,7 @@
 mod attention;
 mod dtype;
 mod elementwise;
+mod encoder;
 mod int8;
 mod linear;
 mod pages;
@@ -28,8 +29,10 @@ mod tile;
 pub(crate) use attention::{Attention, Keys, Run, attend};
 pub use dtype::Dtype;
 pub use elementwise::{log_sum_exp, masses, rms_norm};
+pub(crate) use encoder::{Activation, BothWays, layer_norm};
 pub use linear::{Packed, Rows};
 pub(crate) use pages::{Layout, PAGE, Page};
+pub(crate) use pool::share;
 pub use pool::{count as threads, set as set_threads};
 pub use tanh::BiasTanh;
 pub(crate) use tanh::tanh_all;

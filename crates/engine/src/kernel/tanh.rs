@@ -11,7 +11,7 @@ const ROWS: usize = 64;
 
 /// `tanh(x)`, within 2e-7.
 #[inline(always)]
-fn tanh(x: f32) -> f32 {
+pub(super) fn tanh(x: f32) -> f32 {
     let square = x * x;
     let near = x * (1.0 + square * (-1.0 / 3.0 + square * (2.0 / 15.0 - square * (17.0 / 315.0))));
     let far = 1.0 - 2.0 / (elementwise::exp(2.0 * x.abs()) + 1.0);

@@ -4,13 +4,12 @@
 //! layers run over the rows of all segments together, only attention looks at each by itself. It knows
 //! nothing of rewards, sampling or text.
 
-use std::ops::Range;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
 
 use super::config::{Architecture, Config, open};
-use super::weights::{Matrix, Weights};
+use super::weights::{Weights, stacked};
 use crate::cache::{Branches, Prefix};
 use crate::error::{Error, Result};
 use crate::kernel::{Attention, Dtype, Keys, Layout, Packed, Run, attend, rms_norm};
@@ -348,18 +347,4 @@ fn runs<'a>(segments: &'a mut [Segment<'_>], kept: &'a mut [Vec<f32>]) -> Vec<Ru
         Run { rows: start - count..start, past, keys }
     };
     segments.iter_mut().zip(kept).map(run).collect()
-}
-
-/// Rows of several matrices, one below the other, each with its number of rows.
-fn stacked(parts: &[(Matrix<'_>, usize)], k: usize, rows: Range<usize>, to: &mut [f32]) -> Result<()> {
-    let mut above = 0;
-    for (part, n) in parts {
-        let own = rows.start.max(above)..rows.end.min(above + n);
-        if !own.is_empty() {
-            let to = &mut to[(own.start - rows.start) * k..(own.end - rows.start) * k];
-            part.read(own.start - above..own.end - above, to)?;
-        }
-        above += n;
-    }
-    Ok(())
 }

@@ -8,4 +8,4 @@ pub use config::{Config, Llama3Scaling};
 pub use decoder::{Model, Segment};
 
 pub(crate) use config::{OneOrMany, as_u64, open};
-pub(crate) use weights::weight_files;
+pub(crate) use weights::{Weights, stacked, weight_files};

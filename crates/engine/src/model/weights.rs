@@ -215,6 +215,25 @@ impl Matrix<'_> {
     }
 }
 
+/// Rows of several matrices, one below the other, each with its number of rows.
+pub(crate) fn stacked(
+    parts: &[(Matrix<'_>, usize)],
+    k: usize,
+    rows: Range<usize>,
+    to: &mut [f32],
+) -> Result<()> {
+    let mut above = 0;
+    for (part, n) in parts {
+        let own = rows.start.max(above)..rows.end.min(above + n);
+        if !own.is_empty() {
+            let to = &mut to[(own.start - rows.start) * k..(own.end - rows.start) * k];
+            part.read(own.start - above..own.end - above, to)?;
+        }
+        above += n;
+    }
+    Ok(())
+}
+
 #[cfg(unix)]
 fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> std::io::Result<()> {
     std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)

@@ -1,0 +1,232 @@
+//! Sentence embedders: a text in, a vector out, and texts that mean alike get vectors that point alike.
+//!
+//! An embedder is a folder of the BERT family (BERT, RoBERTa, XLM-RoBERTa): `config.json`,
+//! `model.safetensors`, `tokenizer.json`. Where the files of sentence-transformers lie beside them
+//! (`modules.json`, `1_Pooling/config.json`, `sentence_bert_config.json`), they decide the pooling and the
+//! longest text. A folder without them is read as SimCSE is: see [`Pooling`].
+//!
+//! ```no_run
+//! use stackelberg_engine::{Embedder, source};
+//!
+//! let embedder = Embedder::load(&source::resolve("all-minilm-l6-v2", &|_| ())?)?;
+//! let found = embedder.embed(&["How do I bake bread?", "Mix flour, water, salt and yeast."])?;
+//! let cosine: f32 = found[0].iter().zip(&found[1]).map(|(a, b)| a * b).sum();
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod config;
+mod encoder;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use config::{Config, Reading};
+use encoder::Encoder;
+use tokenizers::TruncationDirection;
+
+use crate::checkpoint::fingerprint;
+use crate::error::{Error, Result};
+use crate::kernel;
+use crate::tokenizer::Tokenizer;
+
+/// How the states of a text's tokens become one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pooling {
+    /// Their mean, special tokens included.
+    Mean,
+    /// The first token's state.
+    Cls,
+    /// The first token's state behind the model's own pooler, `tanh(W x + b)`: as SimCSE is used. The
+    /// default of a folder without the files of sentence-transformers, if it has a pooler.
+    Pooler,
+}
+
+/// Which end of a text that is too long is cut off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Truncate {
+    /// The end goes, the start is kept.
+    End,
+    /// The start goes, the end is kept.
+    Start,
+}
+
+/// A loaded sentence embedder.
+pub struct Embedder {
+    encoder: Encoder,
+    tokenizer: Tokenizer,
+    pooling: Pooling,
+    max_tokens: usize,
+    lower_case: bool,
+    /// Tells this embedder's weights from any other's: see [`fingerprint`].
+    pub fingerprint: String,
+    /// Where it was loaded from.
+    pub path: PathBuf,
+}
+
+/// Rows of one forward: as many as the caches hold. No number depends on it.
+const ROWS: usize = 256;
+
+impl Embedder {
+    /// Loads a folder.
+    ///
+    /// # Errors
+    /// Files missing, cut short or malformed; another architecture; a tensor missing or misshapen; a pooling
+    /// or a module that is not known.
+    pub fn load(path: &Path) -> Result<Self> {
+        if !path.is_dir() {
+            let what = "no folder: an embedder is a folder with config.json, model.safetensors and tokenizer.json";
+            return Err(Error::invalid(path, what));
+        }
+        let config = Config::read(path)?;
+        let reading = Reading::of(path)?;
+        let encoder = Encoder::load(path, &config)?;
+        let tokenizer = Tokenizer::from_file(&path.join("tokenizer.json"))?.whole();
+        let (found, vocabulary) = (tokenizer.vocabulary(), encoder.vocabulary());
+        if found > vocabulary {
+            let what = format!("the tokenizer knows {found} tokens, the model {vocabulary}");
+            return Err(Error::invalid(path, what));
+        }
+        let simcse = if encoder.has_pooler() { Pooling::Pooler } else { Pooling::Cls };
+        Ok(Self {
+            pooling: reading.pooling.unwrap_or(simcse),
+            max_tokens: reading.max_tokens.unwrap_or(usize::MAX).min(encoder.context()),
+            lower_case: reading.lower_case,
+            encoder,
+            tokenizer,
+            fingerprint: fingerprint(path)?,
+            path: path.to_owned(),
+        })
+    }
+
+    /// The same embedder with another pooling than its folder asks for.
+    ///
+    /// # Errors
+    /// The pooler is asked for and the model has none.
+    pub fn with_pooling(self, pooling: Pooling) -> Result<Self> {
+        if pooling == Pooling::Pooler && !self.encoder.has_pooler() {
+            let name = "pooler.dense.weight".to_owned();
+            return Err(Error::MissingTensor { path: self.path, name });
+        }
+        Ok(Self { pooling, ..self })
+    }
+
+    /// How the states of a text's tokens become one.
+    pub fn pooling(&self) -> Pooling {
+        self.pooling
+    }
+
+    /// Numbers of an embedding.
+    pub fn width(&self) -> usize {
+        self.encoder.width()
+    }
+
+    /// Most tokens of a text that are read, special tokens included.
+    pub fn max_tokens(&self) -> usize {
+        self.max_tokens
+    }
+
+    /// Embeddings of texts, each of length 1, so that their products are cosines. What is too long loses its
+    /// end; an empty text has an embedding too. No number depends on the other texts.
+    ///
+    /// # Errors
+    /// The tokenizer fails.
+    pub fn embed(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>> {
+        let mut found = self.pooled(texts, Truncate::End)?;
+        for embedding in &mut found {
+            let norm =
+                embedding.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt().max(1e-12) as f32;
+            embedding.iter_mut().for_each(|x| *x /= norm);
+        }
+        Ok(found)
+    }
+
+    /// The same before it is brought to length 1; the caller says which end of a text that is too long goes.
+    ///
+    /// # Errors
+    /// As [`Embedder::embed`].
+    pub fn pooled(&self, texts: &[&str], truncate: Truncate) -> Result<Vec<Vec<f32>>> {
+        let tokens = self.tokens(texts, truncate)?;
+        let tokens: Vec<&[u32]> = tokens.iter().map(Vec::as_slice).collect();
+        let found: Vec<Mutex<Vec<Vec<f32>>>> = batches(&tokens).map(|_| Mutex::default()).collect();
+        let work = |(batch, found): (&[&[u32]], &Mutex<Vec<Vec<f32>>>)| {
+            *found.lock().unwrap_or_else(PoisonError::into_inner) = self.states(batch);
+        };
+        let mut jobs = batches(&tokens).zip(&found);
+        match found.len() {
+            // Its layers are shared among the threads instead.
+            1 => jobs.for_each(work),
+            // A few at a time, as the threads may be lent for a while only.
+            _ => loop {
+                let wave: Vec<_> = jobs.by_ref().take(16 * kernel::threads()).collect();
+                if wave.is_empty() {
+                    break;
+                }
+                kernel::share(wave.into_iter(), work);
+            },
+        }
+        let found =
+            found.into_iter().map(|found| found.into_inner().unwrap_or_else(PoisonError::into_inner));
+        Ok(found.flatten().collect())
+    }
+
+    fn tokens(&self, texts: &[&str], truncate: Truncate) -> Result<Vec<Vec<u32>>> {
+        let side = match truncate {
+            Truncate::End => TruncationDirection::Right,
+            Truncate::Start => TruncationDirection::Left,
+        };
+        let encode = |text: &str| {
+            let text = text.trim();
+            let tokens = match self.lower_case {
+                true => self.tokenizer.encode_within(&text.to_lowercase(), self.max_tokens, side)?,
+                false => self.tokenizer.encode_within(text, self.max_tokens, side)?,
+            };
+            if tokens.is_empty() { Err(Error::NoTokens) } else { Ok(tokens) }
+        };
+        let mut found: Vec<Result<Vec<u32>>> = texts.iter().map(|_| Err(Error::NoTokens)).collect();
+        kernel::share(found.iter_mut().zip(texts), |(to, text)| *to = encode(text));
+        found.into_iter().collect()
+    }
+
+    /// One state for each text.
+    fn states(&self, texts: &[&[u32]]) -> Vec<Vec<f32>> {
+        let d = self.width();
+        let hidden = self.encoder.forward(texts);
+        let mut rest = &hidden[..];
+        let one = |text: &&[u32]| {
+            let (own, behind) = rest.split_at(text.len() * d);
+            rest = behind;
+            match self.pooling {
+                Pooling::Mean => mean(own, d),
+                Pooling::Cls => own[..d].to_vec(),
+                Pooling::Pooler => self.encoder.pooler(&own[..d]),
+            }
+        };
+        texts.iter().map(one).collect()
+    }
+}
+
+/// Texts that are run together: some rows in all, one text at least.
+fn batches<'a, 'b>(texts: &'a [&'b [u32]]) -> impl Iterator<Item = &'a [&'b [u32]]> + Send {
+    let mut rest = texts;
+    std::iter::from_fn(move || {
+        let mut rows = 0;
+        let more = rest.iter().take_while(|text| {
+            rows += text.len();
+            rows <= ROWS
+        });
+        let count = more.count().max(1).min(rest.len());
+        let (batch, behind) = rest.split_at(count);
+        rest = behind;
+        (count > 0).then_some(batch)
+    })
+}
+
+/// Mean of rows `[n, d]`.
+fn mean(rows: &[f32], d: usize) -> Vec<f32> {
+    let mut sums = vec![0f64; d];
+    for row in rows.chunks_exact(d) {
+        sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x));
+    }
+    let n = (rows.len() / d) as f64;
+    sums.into_iter().map(|sum| (sum / n) as f32).collect()
+}

@@ -1,0 +1,290 @@
+//! The sentence embedder against sentence-transformers and transformers (see `tests/data/README.md`).
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use stackelberg_engine::embedder::{Embedder, Pooling, Truncate};
+use stackelberg_engine::source;
+
+#[derive(Deserialize)]
+struct Golden {
+    texts: Vec<Text>,
+    start_cut: Text,
+    tiny: HashMap<String, HashMap<String, Vec<f32>>>,
+}
+
+#[derive(Deserialize)]
+struct Text {
+    text: String,
+    times: usize,
+    #[serde(alias = "pooled")]
+    embedding: Vec<f32>,
+}
+
+fn golden() -> Golden {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/embed.json");
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+fn minilm() -> &'static Embedder {
+    static MINILM: OnceLock<Embedder> = OnceLock::new();
+    MINILM
+        .get_or_init(|| Embedder::load(&source::resolve("all-minilm-l6-v2", &|_| ()).unwrap()).unwrap())
+}
+
+#[track_caller]
+fn close(found: &[f32], expected: &[f32], tolerance: f32) {
+    assert_eq!(found.len(), expected.len());
+    for (i, (a, b)) in found.iter().zip(expected).enumerate() {
+        assert!((a - b).abs() <= tolerance, "[{i}]: {a} is not {b} within {tolerance}");
+    }
+}
+
+#[test]
+fn minilm_is_that_of_sentence_transformers() {
+    let Golden { texts: cases, start_cut, .. } = golden();
+    assert_eq!(cases.len(), 6);
+    assert_eq!((minilm().width(), minilm().max_tokens(), minilm().pooling()), (384, 256, Pooling::Mean));
+    let texts: Vec<String> = cases.iter().map(|case| case.text.repeat(case.times)).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    for (found, case) in minilm().embed(&texts).unwrap().iter().zip(&cases) {
+        close(found, &case.embedding, 1e-6);
+        let norm: f32 = found.iter().map(|x| x * x).sum();
+        assert!((norm - 1.0).abs() < 1e-6);
+    }
+    let text = start_cut.text.repeat(start_cut.times);
+    let [start, end] =
+        [Truncate::Start, Truncate::End].map(|cut| minilm().pooled(&[&text], cut).unwrap().remove(0));
+    close(&start, &start_cut.embedding, 5e-6);
+    assert_ne!(start, end);
+}
+
+/// To the bit, whatever shares the forward and on however many threads.
+#[test]
+fn a_text_is_not_touched_by_its_neighbours() {
+    let words: Vec<String> = (0..70).map(|i| "some words of a text ".repeat(1 + i * 7 % 40)).collect();
+    let texts: Vec<&str> = words.iter().map(String::as_str).collect();
+    let together = minilm().embed(&texts).unwrap();
+    for i in [0, 1, 33, 69] {
+        assert_eq!(minilm().embed(&texts[i..=i]).unwrap()[0], together[i]);
+    }
+    let backwards: Vec<&str> = texts.iter().rev().copied().collect();
+    assert!(minilm().embed(&backwards).unwrap().into_iter().rev().eq(together));
+    assert!(minilm().embed(&[]).unwrap().is_empty());
+}
+
+/// A tiny folder of the BERT family whose weights are sines, as the numbers of the reference were made.
+struct Tiny {
+    family: &'static str,
+    prefix: &'static str,
+    /// Names of a norm's weight and bias.
+    norm: [&'static str; 2],
+    without: &'static str,
+    config: Value,
+}
+
+const BERT: Tiny =
+    Tiny { family: "bert", prefix: "", norm: ["weight", "bias"], without: "-", config: Value::Null };
+
+impl Tiny {
+    fn write(&self) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let roberta = self.family == "roberta";
+        let mut config = json!({
+            "architectures": [if roberta { "RobertaModel" } else { "BertModel" }],
+            "model_type": self.family, "hidden_size": 12, "num_attention_heads": 3,
+            "intermediate_size": 20, "num_hidden_layers": 2, "vocab_size": 40,
+            "max_position_embeddings": 20, "type_vocab_size": if roberta { 1 } else { 2 },
+            "hidden_act": if roberta { "gelu_new" } else { "gelu" },
+            "layer_norm_eps": if roberta { 1e-5 } else { 1e-12 }, "pad_token_id": i32::from(roberta),
+        });
+        for (key, value) in self.config.as_object().into_iter().flatten() {
+            config[key] = value.clone();
+        }
+        put(&folder, "config.json", config);
+        let vocabulary: HashMap<String, usize> = (0..40).map(|i| (format!("w{i}"), i)).collect();
+        let special =
+            |id: usize| json!({"id": format!("w{id}"), "ids": [id], "tokens": [format!("w{id}")]});
+        put(
+            &folder,
+            "tokenizer.json",
+            json!({
+                "version": "1.0", "added_tokens": [], "normalizer": null, "decoder": null,
+                "pre_tokenizer": {"type": "WhitespaceSplit"},
+                "post_processor": {
+                    "type": "TemplateProcessing",
+                    "single": [
+                        {"SpecialToken": {"id": "w2", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
+                        {"SpecialToken": {"id": "w3", "type_id": 0}},
+                    ],
+                    "pair": [], "special_tokens": {"w2": special(2), "w3": special(3)},
+                },
+                "truncation": {"max_length": 4, "strategy": "LongestFirst", "stride": 0, "direction": "Right"},
+                "padding": {
+                    "strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0,
+                    "pad_type_id": 0, "pad_token": "w0",
+                },
+                "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "w0"},
+            }),
+        );
+        self.weights(&folder.path().join("model.safetensors"), if roberta { 1 } else { 2 });
+        folder
+    }
+
+    fn weights(&self, path: &Path, types: usize) {
+        let mut tensors: Vec<(String, Vec<usize>)> = vec![
+            ("embeddings.word_embeddings.weight".into(), vec![40, 12]),
+            ("embeddings.position_embeddings.weight".into(), vec![20, 12]),
+            ("embeddings.token_type_embeddings.weight".into(), vec![types, 12]),
+        ];
+        let mut norms = vec!["embeddings".to_owned()];
+        let mut linears = vec![("pooler.dense".to_owned(), 12, 12)];
+        for layer in 0..2 {
+            let part = |name: &str| format!("encoder.layer.{layer}.{name}");
+            norms.extend([part("attention.output"), part("output")]);
+            for name in ["self.query", "self.key", "self.value", "output.dense"] {
+                linears.push((part(&format!("attention.{name}")), 12, 12));
+            }
+            linears.push((part("intermediate.dense"), 20, 12));
+            linears.push((part("output.dense"), 12, 20));
+        }
+        for norm in norms {
+            tensors
+                .extend(["weight", "bias"].map(|part| (format!("{norm}.LayerNorm.{part}"), vec![12])));
+        }
+        for (name, n, k) in linears {
+            tensors.extend([(format!("{name}.weight"), vec![n, k]), (format!("{name}.bias"), vec![n])]);
+        }
+        let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
+        for (name, shape) in tensors.iter().filter(|(name, _)| !name.starts_with(self.without)) {
+            let (start, phase) = (data.len(), name.bytes().map(f64::from).sum::<f64>());
+            for i in 0..shape.iter().product::<usize>() {
+                let sine = (0.37 * i as f64 + phase).sin();
+                let value =
+                    if name.ends_with("LayerNorm.weight") { 1.0 + 0.1 * sine } else { 0.4 * sine };
+                data.extend_from_slice(&(value as f32).to_le_bytes());
+            }
+            let [weight, bias] = self.norm.map(|part| format!("LayerNorm.{part}"));
+            let stored = name.replace("LayerNorm.weight", &weight).replace("LayerNorm.bias", &bias);
+            let offsets = [start, data.len()];
+            let stored = format!("{}{stored}", self.prefix);
+            header.insert(stored, json!({"dtype": "F32", "shape": shape, "data_offsets": offsets}));
+        }
+        let header = Value::Object(header).to_string();
+        fs::write(path, [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat())
+            .unwrap();
+    }
+}
+
+fn put(folder: &tempfile::TempDir, name: &str, value: Value) {
+    let path = folder.path().join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, value.to_string()).unwrap();
+}
+
+fn load(folder: &tempfile::TempDir) -> Embedder {
+    Embedder::load(folder.path()).unwrap()
+}
+
+#[track_caller]
+fn refused(folder: &tempfile::TempDir, said: &[&str]) {
+    let error = Embedder::load(folder.path()).err().expect("it is refused").to_string();
+    for said in said {
+        assert!(error.contains(said), "'{said}' is not in '{error}'");
+    }
+    assert!(!error.contains('\n'), "{error}");
+}
+
+const WORDS: &str = "w5 w9 w30";
+
+#[test]
+fn tiny_folders_are_those_of_transformers() {
+    let golden = golden().tiny;
+    let old = Tiny { prefix: "bert.", norm: ["gamma", "beta"], ..BERT };
+    let roberta = Tiny { family: "roberta", prefix: "roberta.", ..BERT };
+    for tiny in [BERT, old, roberta] {
+        let folder = tiny.write();
+        // As SimCSE is read, the longest text given by the positions alone.
+        let embedder = load(&folder);
+        assert_eq!(embedder.pooling(), Pooling::Pooler);
+        assert_eq!(embedder.max_tokens(), if tiny.family == "roberta" { 18 } else { 20 });
+        for (name, pooling) in
+            [("pooler", Pooling::Pooler), ("cls", Pooling::Cls), ("mean", Pooling::Mean)]
+        {
+            let embedder = load(&folder).with_pooling(pooling).unwrap();
+            let found = embedder.pooled(&[WORDS], Truncate::End).unwrap();
+            close(&found[0], &golden[tiny.family][name], 3e-6);
+        }
+    }
+}
+
+#[test]
+fn the_files_of_sentence_transformers_decide() {
+    let folder = BERT.write();
+    let module = |kind: &str, path: &str| json!({"type": format!("a.b.{kind}"), "path": path});
+    let transformer = module("Transformer", "");
+    put(&folder, "modules.json", json!([transformer, module("Pooling", "1_Pooling")]));
+    put(&folder, "sentence_bert_config.json", json!({"max_seq_length": 6, "do_lower_case": true}));
+    let pooling = |mode: Value| put(&folder, "1_Pooling/config.json", mode);
+
+    pooling(json!({"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false}));
+    assert_eq!(load(&folder).pooling(), Pooling::Cls);
+    pooling(json!({"pooling_mode": "mean"}));
+    let embedder = load(&folder);
+    assert_eq!((embedder.pooling(), embedder.max_tokens()), (Pooling::Mean, 6));
+    // Four of the words fit between the two special tokens; case does not matter.
+    let texts = ["W7 W6 W5 W4 W9 W8", "w7 w6 w5 w4", "w5 w4 w9 w8", " w5 w4 w9 w8\n"];
+    let cut = |truncate| embedder.pooled(&texts, truncate).unwrap();
+    let [end, start] = [Truncate::End, Truncate::Start].map(cut);
+    assert!(end[0] == end[1] && start[0] == start[2] && start[2] == end[2] && end[2] == end[3]);
+    assert_ne!(start[0], end[0]);
+
+    pooling(json!({"pooling_mode_max_tokens": true, "pooling_mode_mean_tokens": true}));
+    refused(&folder, &["1_Pooling", "config.json", "max_tokens", "mean_tokens", "only mean or cls"]);
+    pooling(json!({}));
+    refused(&folder, &["1_Pooling", "no pooling_mode is switched on"]);
+    put(&folder, "modules.json", json!([transformer, module("Dense", "2_Dense")]));
+    refused(&folder, &["modules.json", "a.b.Dense", "2_Dense", "not supported"]);
+}
+
+#[test]
+fn wrong_folders_are_refused_in_one_line() {
+    let missing = Tiny { without: "encoder.layer.1.output.dense", ..BERT }.write();
+    refused(&missing, &["'encoder.layer.1.output.dense.weight' is missing"]);
+    let shape = Tiny { config: json!({"intermediate_size": 24}), ..BERT }.write();
+    refused(&shape, &["encoder.layer.0.intermediate.dense.weight", "[20, 12]", "[24, 12]"]);
+    let other = json!({"architectures": ["MPNetModel"], "model_type": "mpnet"});
+    refused(
+        &Tiny { config: other, ..BERT }.write(),
+        &["config.json", "MPNetModel", "supported are BertModel"],
+    );
+    let relative = json!({"position_embedding_type": "relative_key"});
+    refused(&Tiny { config: relative, ..BERT }.write(), &["position_embedding_type", "relative_key"]);
+    refused(&Tiny { config: json!({"hidden_act": "swish"}), ..BERT }.write(), &["hidden_act", "swish"]);
+    refused(
+        &Tiny { config: json!({"num_attention_heads": 5}), ..BERT }.write(),
+        &["num_attention_heads"],
+    );
+    refused(&Tiny { config: json!({"vocab_size": "x"}), ..BERT }.write(), &["config.json", "usize"]);
+
+    let small = BERT.write();
+    let text = fs::read_to_string(small.path().join("tokenizer.json")).unwrap();
+    fs::write(small.path().join("tokenizer.json"), text.replace("\"w39\":39", "\"w39\":39,\"x\":40"))
+        .unwrap();
+    refused(&small, &["the tokenizer knows 41 tokens, the model 40"]);
+
+    let no_pooler = Tiny { without: "pooler", ..BERT }.write();
+    assert_eq!(load(&no_pooler).pooling(), Pooling::Cls);
+    let error = load(&no_pooler).with_pooling(Pooling::Pooler).err().unwrap().to_string();
+    assert!(error.contains("pooler.dense.weight"), "{error}");
+
+    let file = no_pooler.path().join("config.json");
+    let error = Embedder::load(&file).err().unwrap().to_string();
+    assert!(error.contains("an embedder is a folder"), "{error}");
+    fs::remove_file(no_pooler.path().join("model.safetensors")).unwrap();
+    refused(&no_pooler, &["model.safetensors"]);
+}
