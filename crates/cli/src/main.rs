@@ -4,6 +4,8 @@
 
 mod answers;
 mod bench;
+mod evaluator;
+mod experiment;
 mod generate;
 mod import;
 mod model;
@@ -44,6 +46,7 @@ enum Command {
     Threshold(threshold::Threshold),
     Train(train::Train),
     Shape(shape::Shape),
+    Experiment(experiment::Command),
     Bench(bench::Bench),
     /// List models, prompts, data and rewards that are known by name.
     Models,
@@ -54,23 +57,36 @@ enum Command {
     },
 }
 
+impl Command {
+    fn run(self) -> anyhow::Result<()> {
+        match self {
+            Self::Generate(generate) => generate.run(),
+            Self::Rollout(rollout) => rollout.run(),
+            Self::Score(score) => score.run(),
+            Self::Threshold(threshold) => threshold.run(),
+            Self::Train(train) => train.run(),
+            Self::Shape(shape) => shape.run(),
+            Self::Experiment(experiment) => experiment.run(),
+            Self::Bench(bench) => bench.run(),
+            Self::Models => models::run(),
+            Self::Completions { shell } => {
+                clap_complete::generate(shell, &mut Cli::command(), "stackelberg", &mut std::io::stdout());
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Runs a command as if it had been typed behind `stackelberg`, in this process.
+pub(crate) fn run(words: &[String]) -> anyhow::Result<()> {
+    let words = std::iter::once("stackelberg").chain(words.iter().map(String::as_str));
+    Cli::try_parse_from(words)?.command.run()
+}
+
 fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::from_default_env();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let result = match Cli::parse().command {
-        Command::Generate(generate) => generate.run(),
-        Command::Rollout(rollout) => rollout.run(),
-        Command::Score(score) => score.run(),
-        Command::Threshold(threshold) => threshold.run(),
-        Command::Train(train) => train.run(),
-        Command::Shape(shape) => shape.run(),
-        Command::Bench(bench) => bench.run(),
-        Command::Models => models::run(),
-        Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "stackelberg", &mut std::io::stdout());
-            Ok(())
-        }
-    };
+    let result = Cli::parse().command.run();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read our output has enough of it.

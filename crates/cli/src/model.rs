@@ -25,7 +25,7 @@ pub(crate) struct ModelArgs {
 
     /// Threads to compute with. [default: all]
     #[arg(long, value_name = "N")]
-    threads: Option<usize>,
+    pub(crate) threads: Option<usize>,
 }
 
 impl ModelArgs {

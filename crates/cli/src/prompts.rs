@@ -4,6 +4,7 @@
 //! - a JSON array or JSON lines of objects with `prompt`, `instruction` or `messages` (each `role` and
 //!   `content`), and optionally an `id`; a bare string is a prompt too,
 //! - MT-bench's questions (`question_id`, `turns`): the first turn is the prompt,
+//! - preference pairs in the form of HH-RLHF (`chosen`, `rejected`): the conversation before the answer that was judged,
 //! - OpenAI's batch input: `custom_id`, and `messages` or `prompt` in a `body`,
 //! - `.txt`: a prompt on each line, as RealToxicityPrompts come; a folder is its `.txt` files by name.
 
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use stackelberg_learning::Error;
+use stackelberg_learning::{Conversation, Error};
 use stackelberg_learning::json::{self, name_of};
 
 /// One prompt to answer.
@@ -137,6 +138,7 @@ struct Object {
     instruction: Option<String>,
     messages: Option<Vec<Message>>,
     turns: Option<Vec<String>>,
+    chosen: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -185,12 +187,15 @@ impl Row {
             Row::Object(object) => *object,
         };
         let id = object.id.or(object.question_id).or(object.custom_id).map(Id::text);
+        let has_prompt = object.prompt.is_some() || object.messages.is_some();
         let first = |turns: Vec<String>| turns.into_iter().next().unwrap_or_default();
         let mut texts = [
             ("prompt", object.prompt.map(PromptText::Text)),
             ("instruction", object.instruction.map(PromptText::Text)),
             ("messages", object.messages.map(conversation).transpose()?),
             ("turns", object.turns.map(|turns| PromptText::Text(first(turns)))),
+            // With a prompt of its own, a pair's answers are no conversation.
+            ("chosen", object.chosen.filter(|_| !has_prompt).as_deref().map(judged).transpose()?),
         ]
         .into_iter()
         .filter_map(|(field, text)| Some((field, text?)));
@@ -199,7 +204,7 @@ impl Row {
                 let (inner, text) = row(body).and_then(Row::prompt).context("body")?;
                 return Ok((id.or(inner), text));
             }
-            bail!("no 'prompt', 'instruction', 'messages' or 'turns'");
+            bail!("no 'prompt', 'instruction', 'messages', 'turns' or 'chosen'");
         };
         if let Some((other, _)) = texts.next() {
             bail!("both '{field}' and '{other}': keep the one to answer");
@@ -217,6 +222,17 @@ fn filled(field: &str, words: String) -> Result<String> {
         bail!("{field}: it is empty");
     }
     Ok(words)
+}
+
+/// A conversation that was judged, without the answer that it was judged by.
+fn judged(text: &str) -> Result<PromptText> {
+    let mut messages = Conversation::parse(text).map_err(|e| anyhow!("chosen: {e}"))?.messages;
+    messages.pop();
+    let message = |message: stackelberg_learning::Message| Message {
+        role: message.role.name().to_owned(),
+        content: message.content,
+    };
+    conversation(messages.into_iter().map(message).collect()).context("chosen")
 }
 
 /// The messages, none empty but perhaps the system's.
@@ -238,6 +254,7 @@ fn conversation(messages: Vec<Message>) -> Result<PromptText> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
     use std::io::Write;
 
     fn from(name: &str, bytes: &[u8]) -> Result<Vec<Prompt>> {
@@ -295,6 +312,11 @@ mod tests {
         let messages = PromptText::Messages(vec![pair("system", ""), pair("user", "hi")]);
         let expected = [Prompt { id: "x".into(), text: messages }, text("81", "one")];
         assert_eq!(from("p.jsonl.gz", &gz.finish()?)?, expected);
+        let chosen = "\n\nHuman: hi\n\nAssistant: hello\n\nHuman: more\n\nAssistant: no";
+        let judged = json!({"chosen": chosen, "rejected": "\n\nHuman: hi\n\nAssistant: x"}).to_string();
+        let turns = vec![pair("user", "hi"), pair("assistant", "hello"), pair("user", "more")];
+        let found = from("p", judged.as_bytes())?;
+        assert_eq!(found[0].text, PromptText::Messages(turns));
         let batch = "{\"custom_id\": \"r1\", \"method\": \"POST\", \"url\": \"/v1/completions\", \
                      \"body\": {\"model\": \"m\", \"prompt\": \"one\"}}";
         assert_eq!(from("p", batch.as_bytes())?, [text("r1", "one")]);
@@ -323,7 +345,7 @@ mod tests {
             ("\"\"", "p:1: the prompt: it is empty"),
             ("3", "p:1: neither an object with a prompt nor a string"),
             ("{\"turns\": []}", "p:1: turns: it is empty"),
-            ("{\"text\": \"a\"}", "p:1: no 'prompt', 'instruction', 'messages' or 'turns'"),
+            ("{\"text\": \"a\"}", "p:1: no 'prompt', 'instruction', 'messages', 'turns' or 'chosen'"),
             (
                 "{\"prompt\": \"a\", \"instruction\": \"b\"}",
                 "p:1: both 'prompt' and 'instruction': keep the one to answer",

@@ -57,6 +57,11 @@ impl Recorded {
         });
         Self { method: settings.method.name().to_owned(), settings: value, seed: settings.seed }
     }
+
+    /// All of it as one value.
+    pub(crate) fn identity(&self) -> Value {
+        json!({"method": self.method, "settings": self.settings, "seed": self.seed})
+    }
 }
 
 /// The output file, line by line; or standard output.

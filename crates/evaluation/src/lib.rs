@@ -10,6 +10,8 @@ Numbers that can be trusted about answers: metrics, paired comparisons, a judge,
 
 pub mod compare;
 mod error;
+pub mod findings;
+pub mod metrics;
 pub mod report;
 pub mod responses;
 pub mod text;

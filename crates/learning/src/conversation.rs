@@ -60,7 +60,10 @@ impl Conversation {
 
     /// A text in the form of HH-RLHF: `\n\nHuman: ...\n\nAssistant: ...`, any number of turns, raw form
     /// as it is.
-    pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
+    ///
+    /// # Errors
+    /// It does not open with a human's turn, or does not end with the assistant's.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
         let Some(messages) = turns(text) else {
             return Err("does not open with \"\\n\\nHuman: \": write conversations as \
                         \"\\n\\nHuman: ...\\n\\nAssistant: ...\", or give the prompt in a field of its own");

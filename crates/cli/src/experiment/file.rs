@@ -1,0 +1,347 @@
+//! An experiment as it is written down: TOML, every field checked before anything runs.
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde::{Deserialize, Deserializer};
+use stackelberg_decoding::{Method, Stress};
+use stackelberg_engine::Dtype;
+use stackelberg_engine::reward::TextFormat;
+use stackelberg_shaping::Rule;
+
+/// The whole file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Experiment {
+    /// What the report is called.
+    pub(crate) name: String,
+    /// A paragraph for the report.
+    #[serde(default)]
+    pub(crate) about: String,
+    /// Every sampled run is made once with each.
+    #[serde(default = "one_seed")]
+    pub(crate) seeds: Vec<u64>,
+    /// Prompts, the first ones, of which every step is kept for the report.
+    #[serde(default = "few")]
+    pub(crate) traces: usize,
+    #[serde(default)]
+    pub(crate) policy: Policy,
+    pub(crate) rewards: Rewards,
+    /// A sentence embedder for coherence; "none" leaves it out.
+    #[serde(default = "embedder")]
+    pub(crate) embedder: String,
+    pub(crate) prompts: Vec<PromptSet>,
+    #[serde(default)]
+    pub(crate) decoding: Decoding,
+    #[serde(default)]
+    pub(crate) sweep: Sweep,
+    /// How value heads are made; needed where a method is cd.
+    pub(crate) values: Option<Values>,
+    pub(crate) methods: Vec<Methods>,
+    #[serde(default)]
+    pub(crate) stress: Vec<Stressed>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Policy {
+    pub(crate) model: String,
+    #[serde(deserialize_with = "named")]
+    pub(crate) dtype: Dtype,
+    #[serde(deserialize_with = "some_named")]
+    pub(crate) prompt_format: Option<TextFormat>,
+    pub(crate) system: Option<String>,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        let model = "smollm2-135m".to_owned();
+        Self { model, dtype: Dtype::Bf16, prompt_format: None, system: None }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Rewards {
+    /// What guides.
+    pub(crate) guide: String,
+    /// What only judges.
+    #[serde(default)]
+    pub(crate) held_out: Vec<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PromptSet {
+    /// As `generate --prompts` takes it; a path is looked for beside the experiment's file first.
+    pub(crate) from: String,
+    /// Only the first so many.
+    pub(crate) limit: Option<usize>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Decoding {
+    pub(crate) max_new_tokens: usize,
+    pub(crate) temperature: f64,
+    pub(crate) candidates: usize,
+    pub(crate) samples: usize,
+    pub(crate) policy_temperature: f64,
+    pub(crate) stop: Vec<String>,
+    pub(crate) batch_size: usize,
+}
+
+impl Default for Decoding {
+    fn default() -> Self {
+        Self {
+            max_new_tokens: 128,
+            temperature: 1.0,
+            candidates: 10,
+            samples: 10,
+            policy_temperature: 0.7,
+            stop: Vec::new(),
+            batch_size: 20,
+        }
+    }
+}
+
+/// How the one strength of the main table is chosen.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Sweep {
+    /// The shaping that is swept.
+    #[serde(deserialize_with = "named")]
+    pub(crate) shaping: Rule,
+    /// Diversity may not fall below this fraction of the base policy's.
+    pub(crate) diversity: f64,
+    /// Nor coherence.
+    pub(crate) coherence: f64,
+}
+
+impl Default for Sweep {
+    fn default() -> Self {
+        Self { shaping: Rule::Raw, diversity: 0.9, coherence: 0.9 }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Values {
+    /// What rollouts are drawn for; not the prompts that are answered later.
+    pub(crate) prompts: Vec<PromptSet>,
+    #[serde(default = "ten")]
+    pub(crate) samples: usize,
+    #[serde(default = "tokens")]
+    pub(crate) max_new_tokens: usize,
+    /// What rewards are shaped with before a head learns them.
+    #[serde(default = "one")]
+    pub(crate) strength: f64,
+    #[serde(default = "two")]
+    pub(crate) bound: f64,
+    #[serde(default = "steepness")]
+    pub(crate) alpha: f64,
+    #[serde(default = "one")]
+    pub(crate) cap: f64,
+    #[serde(default = "epochs")]
+    pub(crate) epochs: usize,
+    #[serde(default = "share")]
+    pub(crate) validation: f64,
+}
+
+/// A method with everything that is tried under it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Methods {
+    #[serde(deserialize_with = "named")]
+    pub(crate) method: Method,
+    #[serde(default, deserialize_with = "all_named")]
+    pub(crate) shapings: Vec<Rule>,
+    /// Shapings that are also tried under the budget of the paper's public code.
+    #[serde(default, deserialize_with = "all_named")]
+    pub(crate) reference: Vec<Rule>,
+    /// Strengths that the sweep tries; every shaping is run at the one it keeps.
+    #[serde(default)]
+    pub(crate) strengths: Vec<f64>,
+    /// Whether every shaping is run at every strength, for curves and for equal KL.
+    #[serde(default)]
+    pub(crate) curves: bool,
+    pub(crate) bound: Option<f64>,
+    pub(crate) alpha: Option<f64>,
+    pub(crate) cap: Option<f64>,
+}
+
+/// Rewards made worse on purpose.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Stressed {
+    #[serde(deserialize_with = "named")]
+    pub(crate) method: Method,
+    #[serde(deserialize_with = "all_named")]
+    pub(crate) shapings: Vec<Rule>,
+    /// noise=STD, random=STD, reversed.
+    #[serde(deserialize_with = "all_named")]
+    pub(crate) with: Vec<Stress>,
+}
+
+impl Experiment {
+    /// Reads and checks a file. Errors name file, line and field.
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        let file = path.display();
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {file}"))?;
+        let mut experiment: Self = toml::from_str(&text).map_err(|e| {
+            let before = e.span().map_or("", |span| text.get(..span.start).unwrap_or_default());
+            let line = 1 + before.matches('\n').count();
+            anyhow!("{file}:{line}: {}", e.message().trim())
+        })?;
+        experiment.check().with_context(|| file.to_string())?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let sets = experiment.values.iter_mut().flat_map(|values| &mut values.prompts);
+        for set in experiment.prompts.iter_mut().chain(sets) {
+            set.find(folder)?;
+        }
+        Ok(experiment)
+    }
+
+    fn check(&self) -> Result<()> {
+        let require = |holds: bool, what: &str| if holds { Ok(()) } else { Err(anyhow!("{what}")) };
+        require(!self.name.trim().is_empty(), "name: it is empty")?;
+        require(!self.seeds.is_empty(), "seeds: give at least one")?;
+        let distinct: BTreeSet<u64> = self.seeds.iter().copied().collect();
+        require(distinct.len() == self.seeds.len(), "seeds: one is given twice")?;
+        require(!self.prompts.is_empty(), "prompts: give at least one [[prompts]]")?;
+        require(!self.methods.is_empty(), "methods: give at least one [[methods]]")?;
+        require(self.decoding.batch_size > 0, "decoding.batch_size: at least 1")?;
+        let held_out = &self.rewards.held_out;
+        require(!held_out.contains(&self.rewards.guide), "rewards.held_out: the guide is no held-out reward")?;
+        for (field, fraction) in
+            [("diversity", self.sweep.diversity), ("coherence", self.sweep.coherence)]
+        {
+            let holds = (0.0..=1.0).contains(&fraction);
+            require(holds, &format!("sweep.{field}: {fraction} is no fraction between 0 and 1"))?;
+        }
+        for (number, methods) in self.methods.iter().enumerate() {
+            methods.check(&self.sweep).with_context(|| format!("methods[{number}]"))?;
+        }
+        let guided: Vec<Method> = self.methods.iter().map(|m| m.method).collect();
+        for (number, method) in guided.iter().enumerate() {
+            let what = format!("methods[{number}].method: {method} has an entry already");
+            require(!guided[..number].contains(method), &what)?;
+        }
+        if guided.contains(&Method::Cd) && self.values.is_none() {
+            bail!("values: cd needs a [values] table: prompts for rollouts, and how heads are trained");
+        }
+        for (number, stressed) in self.stress.iter().enumerate() {
+            let methods = self.methods.iter().find(|m| m.method == stressed.method);
+            let Some(methods) = methods.filter(|m| m.is_guided()) else {
+                bail!("stress[{number}].method: {} is none of the guided [[methods]]", stressed.method);
+            };
+            let known = |rule: &&Rule| !methods.shapings.contains(rule);
+            if let Some(rule) = stressed.shapings.iter().find(known) {
+                bail!("stress[{number}].shapings: {rule} is not among those of {}", stressed.method);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Methods {
+    /// Whether it guides step by step, by a strength.
+    pub(crate) fn is_guided(&self) -> bool {
+        matches!(self.method, Method::Args | Method::Cd)
+    }
+
+    fn check(&self, sweep: &Sweep) -> Result<()> {
+        if let Some(strength) = self.strengths.iter().find(|s| !(**s >= 0.0 && s.is_finite())) {
+            bail!("strengths: {strength} is no strength: zero or more, and finite");
+        }
+        if !self.is_guided() {
+            let shapes = self.method == Method::Follower;
+            if !shapes && !(self.shapings.is_empty() && self.reference.is_empty()) {
+                bail!("shapings: {} does not shape rewards", self.method);
+            }
+            return Ok(());
+        }
+        if self.strengths.is_empty() {
+            bail!("strengths: give at least one");
+        }
+        if !self.shapings.contains(&sweep.shaping) {
+            bail!("shapings: {} is missing, which the sweep needs", sweep.shaping);
+        }
+        Ok(())
+    }
+}
+
+impl PromptSet {
+    fn find(&mut self, folder: &Path) -> Result<()> {
+        let beside = folder.join(&self.from);
+        if !self.is_known() && beside.exists() {
+            self.from = beside.to_string_lossy().into_owned();
+        } else if !self.is_known() && !PathBuf::from(&self.from).exists() {
+            bail!(
+                "prompts: there is no {} here nor beside the experiment's file: put it there, or give another `from`",
+                self.from
+            );
+        }
+        Ok(())
+    }
+
+    fn is_known(&self) -> bool {
+        stackelberg_engine::source::Known::find(&self.from).is_some()
+    }
+}
+
+fn named<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(from: D) -> Result<T, D::Error> {
+    String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+}
+
+fn some_named<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(from: D) -> Result<Option<T>, D::Error> {
+    named(from).map(Some)
+}
+
+fn all_named<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(from: D) -> Result<Vec<T>, D::Error> {
+    let names = Vec::<String>::deserialize(from)?;
+    names.iter().map(|name| name.parse().map_err(serde::de::Error::custom)).collect()
+}
+
+fn one_seed() -> Vec<u64> {
+    vec![0]
+}
+
+fn few() -> usize {
+    4
+}
+
+fn embedder() -> String {
+    "all-minilm-l6-v2".to_owned()
+}
+
+fn ten() -> usize {
+    10
+}
+
+fn tokens() -> usize {
+    64
+}
+
+fn epochs() -> usize {
+    15
+}
+
+fn share() -> f64 {
+    0.1
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+fn two() -> f64 {
+    2.0
+}
+
+fn steepness() -> f64 {
+    1.5
+}

@@ -1,0 +1,319 @@
+//! Where an experiment's runs are made and kept: one folder a run, named by all that decides its answers.
+//!
+//! ```text
+//! DIR/runs/args-srs-1-s0-3f2a9c01/   answers.jsonl  trace.jsonl  run.json  scores-KEY.jsonl
+//! DIR/values/                        prompts.jsonl  rollouts/  raw.safetensors  srs.safetensors ...
+//! ```
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use anyhow::{Context, Result, bail};
+use indicatif::ProgressBar;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use stackelberg_decoding::{Guidance, Method, Settings};
+use stackelberg_engine::reward::{TextFormat, ValueHead};
+use stackelberg_engine::source::sha256_file;
+use stackelberg_engine::{Checkpoint, Prompt, Reward};
+use stackelberg_evaluation::metrics::{Coherence, Measured};
+use stackelberg_evaluation::responses::{self, Response};
+use stackelberg_learning::whole;
+
+use super::file::{Experiment, PromptSet};
+use super::plan::{self, Setting};
+use crate::answers::{Files, Session};
+use crate::evaluator::Evaluator;
+use crate::generate::{INTERRUPTED, interrupted, read_prompts, text_format};
+use crate::model::{ModelArgs, reward_hash};
+use crate::record::{Names, Recorded, prompt_value};
+
+/// An experiment with its models loaded.
+pub(crate) struct Lab<'a> {
+    pub(crate) experiment: &'a Experiment,
+    pub(crate) out: PathBuf,
+    pub(crate) model: ModelArgs,
+    pub(crate) policy: &'a Checkpoint,
+    guide: Reward,
+    guide_hash: String,
+    format: TextFormat,
+    pub(crate) prompts: Vec<(String, Prompt)>,
+    prompts_hash: String,
+    pub(crate) evaluator: Evaluator,
+}
+
+/// One run that is done: a setting under one seed.
+#[derive(Debug, Clone)]
+pub(crate) struct Done {
+    pub(crate) folder: PathBuf,
+    pub(crate) responses: Vec<Response>,
+    pub(crate) measured: Vec<Measured>,
+}
+
+impl<'a> Lab<'a> {
+    pub(crate) fn open(
+        experiment: &'a Experiment,
+        out: &Path,
+        model: ModelArgs,
+        policy: &'a Checkpoint,
+    ) -> Result<Self> {
+        let prompts = prompts_of(&experiment.prompts)?;
+        let guide_name = &experiment.rewards.guide;
+        let guide = model.reward(guide_name, policy)?;
+        let format = text_format(experiment.policy.prompt_format, policy, Some(&guide).into());
+        let rewards = [std::slice::from_ref(guide_name), &experiment.rewards.held_out].concat();
+        let embedder = Some(experiment.embedder.as_str()).filter(|name| *name != "none");
+        let evaluator = Evaluator::load(&rewards, embedder, &model, &mut || Ok(policy))?;
+        Ok(Self {
+            experiment,
+            out: out.to_owned(),
+            guide_hash: reward_hash(guide_name)?,
+            prompts_hash: hash_of(&prompts.iter().map(|(id, p)| json!([id, prompt_value(p)])).collect()),
+            model,
+            policy,
+            guide,
+            format,
+            prompts,
+            evaluator,
+        })
+    }
+
+    /// The seeds under which a setting is run: greedy answers are the same under all.
+    pub(crate) fn seeds(&self, setting: &Setting) -> &[u64] {
+        let greedy = setting.settings.sampling.temperature == 0.0 && !setting.method.chooses_answers();
+        if greedy { &self.experiment.seeds[..1] } else { &self.experiment.seeds }
+    }
+
+    /// Whether every answer of a setting is there.
+    pub(crate) fn is_done(&self, setting: &Setting) -> Result<bool> {
+        let done = |&seed| Ok(self.done(setting, seed)?.is_some());
+        self.seeds(setting).iter().map(done).try_fold(true, |all, done: Result<bool>| Ok(all && done?))
+    }
+
+    /// Makes what is missing of a setting's runs, and measures them. The bar counts answers.
+    pub(crate) fn run(
+        &self,
+        setting: &Setting,
+        coherence: &mut Option<Coherence<'_>>,
+        bar: &ProgressBar,
+    ) -> Result<Vec<Done>> {
+        let seeds = self.seeds(setting);
+        seeds.iter().map(|&seed| self.run_one(setting, seed, coherence, bar)).collect()
+    }
+
+    fn run_one(
+        &self,
+        setting: &Setting,
+        seed: u64,
+        coherence: &mut Option<Coherence<'_>>,
+        bar: &ProgressBar,
+    ) -> Result<Done> {
+        bar.set_prefix(format!("{setting}, seed {seed}"));
+        let Some(place) = self.place(setting, seed)? else {
+            bail!("{setting}: its value head is not trained yet");
+        };
+        if self.answers(&place.folder)?.is_none() {
+            self.answer(setting, &place, bar)?;
+        } else {
+            bar.inc(self.prompts.len() as u64);
+        }
+        if INTERRUPTED.load(Ordering::Relaxed) {
+            return Err(interrupted(0, 0, None));
+        }
+        let responses = self.answers(&place.folder)?.with_context(|| {
+            format!("{}: answers are missing though the run ended", place.folder.display())
+        })?;
+        let measured = self.measure(&place.folder, &responses, coherence)?;
+        Ok(Done { folder: place.folder, responses, measured })
+    }
+
+    /// A setting's run under one seed, if it is done and measured.
+    pub(crate) fn done(&self, setting: &Setting, seed: u64) -> Result<Option<Done>> {
+        let Some(place) = self.place(setting, seed)? else { return Ok(None) };
+        let Some(responses) = self.answers(&place.folder)? else { return Ok(None) };
+        let Some(measured) = self.measured(&place.folder)? else { return Ok(None) };
+        Ok(Some(Done { folder: place.folder, responses, measured }))
+    }
+
+    fn answer(&self, setting: &Setting, place: &Place, bar: &ProgressBar) -> Result<()> {
+        std::fs::create_dir_all(&place.folder)
+            .with_context(|| format!("cannot make {}", place.folder.display()))?;
+        whole::write(&place.folder.join("run.json"), pretty(&place.identity).as_bytes())?;
+        let (answers, trace) = (place.folder.join("answers.jsonl"), place.folder.join("trace.jsonl"));
+        let files = Files {
+            out: Some(&answers),
+            trace: (self.experiment.traces > 0).then_some(trace.as_path()),
+            traced: self.experiment.traces,
+            resume: true,
+        };
+        self.with_session(setting, &place.settings, |session| {
+            session.answer_all(&self.prompts, &files, bar)
+        })
+    }
+
+    /// Has `work` use a session of a setting, its value head loaded.
+    pub(crate) fn with_session<T>(
+        &self,
+        setting: &Setting,
+        settings: &Settings,
+        work: impl FnOnce(&Session<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let file = setting.value().map(|head| self.value_file(head));
+        let value = file.as_deref().map(ValueHead::load).transpose()?;
+        let name = setting.value().map(plan::ValueHead::file);
+        let session = Session {
+            policy: self.policy,
+            guidance: Guidance { reward: Some(&self.guide), value: value.as_ref() },
+            settings: settings.clone(),
+            format: self.format,
+            names: self.names(name.as_deref()),
+            at_once: self.experiment.decoding.batch_size,
+        };
+        work(&session)
+    }
+
+    fn names<'n>(&'n self, value: Option<&'n str>) -> Names<'n> {
+        Names {
+            model: &self.experiment.policy.model,
+            dtype: self.experiment.policy.dtype.name(),
+            reward: &self.experiment.rewards.guide,
+            value,
+            system: self.experiment.policy.system.as_deref(),
+        }
+    }
+
+    /// Where a run's files are, by all that decides its answers; `None` while its value head is not there.
+    pub(crate) fn place(&self, setting: &Setting, seed: u64) -> Result<Option<Place>> {
+        let value_hash = match setting.value().map(|head| self.value_file(head)) {
+            Some(file) if !file.exists() => return Ok(None),
+            Some(file) => {
+                let hash = sha256_file(&file).with_context(|| format!("cannot read {}", file.display()))?;
+                Some(hash)
+            }
+            None => None,
+        };
+        let settings = Settings { seed, ..setting.settings.clone() };
+        settings.check(self.policy.model.config().vocabulary).with_context(|| setting.to_string())?;
+        let name = setting.value().map(plan::ValueHead::file);
+        let recorded = Recorded::new(self.names(name.as_deref()), &settings, self.format, self.policy);
+        let mut identity = recorded.identity();
+        identity["reward_hash"] = json!(self.guide_hash);
+        identity["value_hash"] = json!(value_hash);
+        identity["prompts_hash"] = json!(self.prompts_hash);
+        let address = &hash_of(&identity)[..8];
+        let folder = self.out.join("runs").join(format!("{}-s{seed}-{address}", setting.slug()));
+        identity["commit"] = json!(env!("STACKELBERG_COMMIT"));
+        identity["command"] = json!(std::env::args().collect::<Vec<_>>());
+        Ok(Some(Place { folder, settings, identity }))
+    }
+
+    pub(crate) fn value_file(&self, head: plan::ValueHead) -> PathBuf {
+        self.out.join("values").join(head.file())
+    }
+
+    /// The answers of a run, in the order of the prompts, if all are there.
+    fn answers(&self, folder: &Path) -> Result<Option<Vec<Response>>> {
+        let file = folder.join("answers.jsonl");
+        let text = match std::fs::read_to_string(&file) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            text => text.with_context(|| format!("cannot read {}", file.display()))?,
+        };
+        // A last line that is not whole was written by a run that was killed.
+        let lines = text.lines().count() - usize::from(!text.is_empty() && !text.ends_with('\n'));
+        if lines < self.prompts.len() {
+            return Ok(None);
+        }
+        let mut by_id: HashMap<String, Response> =
+            responses::read(&file)?.responses.into_iter().map(|r| (r.id.clone(), r)).collect();
+        Ok(self.prompts.iter().map(|(id, _)| by_id.remove(id)).collect())
+    }
+
+    fn measure(
+        &self,
+        folder: &Path,
+        responses: &[Response],
+        coherence: &mut Option<Coherence<'_>>,
+    ) -> Result<Vec<Measured>> {
+        if let Some(measured) = self.measured(folder)? {
+            return Ok(measured);
+        }
+        let guide = Some(self.experiment.rewards.guide.as_str());
+        let measured =
+            self.evaluator.measure(Some(self.policy), responses, guide, coherence.as_mut())?;
+        let mut lines = Vec::new();
+        for measured in &measured {
+            serde_json::to_writer(&mut lines, measured).context("cannot write scores as JSON")?;
+            lines.push(b'\n');
+        }
+        whole::write(&self.scores(folder), &lines)?;
+        Ok(measured)
+    }
+
+    fn measured(&self, folder: &Path) -> Result<Option<Vec<Measured>>> {
+        let file = self.scores(folder);
+        let text = match std::fs::read_to_string(&file) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            text => text.with_context(|| format!("cannot read {}", file.display()))?,
+        };
+        let read = |line: &str| serde_json::from_str(line);
+        let broken = || format!("{}: not scores: delete the file", file.display());
+        let measured: Vec<Measured> = text.lines().map(read).collect::<Result<_, _>>().with_context(broken)?;
+        let ids = measured.iter().map(|m| &m.id);
+        if !ids.eq(self.prompts.iter().map(|(id, _)| id)) {
+            bail!("{}: scores of other prompts: delete the file", file.display());
+        }
+        Ok(Some(measured))
+    }
+
+    fn scores(&self, folder: &Path) -> PathBuf {
+        folder.join(format!("scores-{}.jsonl", self.evaluator.key()))
+    }
+
+    /// What the report says of where its numbers come from.
+    pub(crate) fn facts(&self) -> Vec<(String, String)> {
+        let fact = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let mut facts = vec![
+            fact("version", env!("CARGO_PKG_VERSION")),
+            fact("commit", env!("STACKELBERG_COMMIT")),
+            fact("command", &std::env::args().collect::<Vec<_>>().join(" ")),
+            fact("policy", &format!("{} ({})", self.experiment.policy.model, self.experiment.policy.dtype)),
+            fact("policy's hash", &self.policy.fingerprint),
+            fact("guide", &self.experiment.rewards.guide),
+            fact("prompts", &format!("{}, hash {}", self.prompts.len(), self.prompts_hash)),
+            fact("seeds", &self.experiment.seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")),
+        ];
+        facts.extend(self.evaluator.facts());
+        facts
+    }
+}
+
+/// Where a run's files are, and what decides its answers.
+pub(crate) struct Place {
+    pub(crate) folder: PathBuf,
+    pub(crate) settings: Settings,
+    pub(crate) identity: Value,
+}
+
+/// All prompts of some sets, in order.
+pub(crate) fn prompts_of(sets: &[PromptSet]) -> Result<Vec<(String, Prompt)>> {
+    let (mut prompts, mut used) = (Vec::new(), HashSet::new());
+    for set in sets {
+        let read = read_prompts(&set.from)?;
+        for (id, prompt) in read.into_iter().take(set.limit.unwrap_or(usize::MAX)) {
+            if !used.insert(id.clone()) {
+                bail!("prompts: {}: id '{id}' is in two sets: give each prompt its own", set.from);
+            }
+            prompts.push((id, prompt));
+        }
+    }
+    Ok(prompts)
+}
+
+fn hash_of(value: &Value) -> String {
+    Sha256::digest(value.to_string()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn pretty(value: &Value) -> String {
+    format!("{value:#}\n")
+}

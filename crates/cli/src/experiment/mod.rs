@@ -1,0 +1,199 @@
+//! `stackelberg experiment`: methods, shapings and strengths compared over the same prompts.
+//!
+//! ```text
+//! file ──► plan ──► lab (answers, scores; one folder a run) ──► sweep ──► results ──► report
+//! ```
+
+mod file;
+mod lab;
+mod plan;
+mod sweep;
+mod values;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+use stackelberg_evaluation::metrics::Coherence;
+
+use crate::generate::watch_for_ctrl_c;
+use crate::model::ModelArgs;
+use file::Experiment;
+use lab::{Done, Lab};
+use plan::Setting;
+use sweep::Kept;
+
+/// Compare methods, shapings and strengths over the same prompts, and write a report.
+#[derive(Args)]
+pub(crate) struct Command {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Run what is missing of an experiment, then write its report.
+    ///
+    /// First the base policy and the vanilla shaping at every strength; of these the best before text degenerates
+    /// is kept; then all shapings at that strength, and last what is asked for beside. Stopped or killed, the same
+    /// command goes on where it was.
+    Run(Where),
+    /// Say what there is to run, and run nothing.
+    Plan(Where),
+}
+
+#[derive(Args)]
+struct Where {
+    /// The experiment (TOML).
+    file: PathBuf,
+
+    /// The folder of its runs and its report. [default: the file's name, without .toml, in this folder]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+
+    /// Threads to compute with. [default: all]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+}
+
+impl Command {
+    pub(crate) fn run(&self) -> Result<()> {
+        match &self.what {
+            What::Run(place) => place.with_lab(run),
+            What::Plan(place) => place.plan(),
+        }
+    }
+}
+
+impl Where {
+    fn with_lab(&self, work: impl FnOnce(&Lab<'_>) -> Result<()>) -> Result<()> {
+        let experiment = Experiment::read(&self.file)?;
+        let out = match &self.out {
+            Some(out) => out.clone(),
+            None => PathBuf::from(self.file.file_stem().unwrap_or_default()),
+        };
+        let model = ModelArgs {
+            model: Some(experiment.policy.model.clone()),
+            dtype: experiment.policy.dtype,
+            threads: self.threads,
+        };
+        watch_for_ctrl_c()?;
+        let policy = model.load()?;
+        std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
+        work(&Lab::open(&experiment, &out, model, &policy)?)
+    }
+
+    fn plan(&self) -> Result<()> {
+        let experiment = Experiment::read(&self.file)?;
+        let prompts = lab::prompts_of(&experiment.prompts)?.len();
+        let (mut settings, mut answers) = (0, 0);
+        for (stage, of_stage) in stages(&experiment, &mut |_, methods| methods.strengths.first().copied())
+        {
+            println!("{stage}");
+            for setting in &of_stage {
+                println!("  {setting}");
+            }
+            settings += of_stage.len();
+            answers += of_stage.len() * experiment.seeds.len() * prompts;
+        }
+        println!(
+            "{settings} settings, {} seeds, {prompts} prompts: {answers} answers of at most {} tokens",
+            experiment.seeds.len(),
+            experiment.decoding.max_new_tokens
+        );
+        if experiment.guided().next().is_some() {
+            println!("(which strength is kept shows when the sweep is done; here it is each method's first)");
+        }
+        Ok(())
+    }
+}
+
+/// The stages of an experiment with what each runs. `kept` says which strength of a method is kept.
+fn stages<'e>(
+    experiment: &'e Experiment,
+    kept: &mut dyn FnMut(&Experiment, &'e file::Methods) -> Option<f64>,
+) -> Vec<(String, Vec<Setting>)> {
+    let mut stages = vec![("without guidance".to_owned(), experiment.unguided())];
+    let mut later = Vec::new();
+    for methods in experiment.guided() {
+        let method = methods.method;
+        stages.push((format!("{method}: the sweep"), experiment.sweep_of(methods)));
+        let Some(strength) = kept(experiment, methods) else { continue };
+        let others = experiment.shapings(methods, Some(strength));
+        stages.push((format!("{method}: all shapings at the kept strength"), others));
+        let stressed = experiment.stressed(methods, strength);
+        if !stressed.is_empty() {
+            later.push((format!("{method}: rewards made worse"), stressed));
+        }
+        let curves = experiment.curves(methods, strength);
+        if !curves.is_empty() {
+            later.push((format!("{method}: curves"), curves));
+        }
+    }
+    // Each setting once.
+    let mut seen: Vec<Setting> = Vec::new();
+    for (_, settings) in stages.iter_mut().chain(&mut later) {
+        settings.retain(|setting| !seen.contains(setting));
+        seen.extend(settings.iter().cloned());
+    }
+    stages.extend(later);
+    stages
+}
+
+/// Runs what is missing.
+fn run(lab: &Lab<'_>) -> Result<()> {
+    let mut bench = Bench::new(lab)?;
+    bench.run(&lab.experiment.unguided())?;
+    let mut kept = Vec::new();
+    for methods in lab.experiment.guided() {
+        bench.run(&lab.experiment.sweep_of(methods))?;
+        let strength = Kept::choose(lab, methods)?;
+        bench.say(&strength.finding());
+        kept.push(strength);
+    }
+    let all = stages(lab.experiment, &mut |_, methods| {
+        kept.iter().find(|kept| kept.method == methods.method).map(|kept| kept.strength)
+    });
+    for (stage, settings) in all {
+        bench.say(&stage);
+        bench.run(&settings)?;
+    }
+    bench.bar.finish_and_clear();
+    Ok(())
+}
+
+/// Where runs are made, one after the other, with a bar.
+struct Bench<'a> {
+    lab: &'a Lab<'a>,
+    coherence: Option<Coherence<'a>>,
+    bar: ProgressBar,
+}
+
+impl<'a> Bench<'a> {
+    fn new(lab: &'a Lab<'a>) -> Result<Self> {
+        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} answers {eta} left | {prefix} {msg}")?;
+        let bar = ProgressBar::new(0).with_style(style);
+        Ok(Self { lab, coherence: lab.evaluator.coherence(), bar })
+    }
+
+    /// A line that stays.
+    fn say(&self, line: &str) {
+        self.bar.suspend(|| eprintln!("{line}"));
+    }
+
+    fn run(&mut self, settings: &[Setting]) -> Result<()> {
+        let heads: Vec<_> = settings.iter().filter_map(Setting::value).collect();
+        self.lab.train_values(&heads)?;
+        let answers: usize =
+            settings.iter().map(|setting| self.lab.seeds(setting).len() * self.lab.prompts.len()).sum();
+        self.bar.set_length(answers as u64);
+        self.bar.set_position(0);
+        self.bar.reset_eta();
+        for setting in settings {
+            let _: Vec<Done> = self.lab.run(setting, &mut self.coherence, &self.bar)?;
+        }
+        Ok(())
+    }
+}
+

@@ -1,0 +1,172 @@
+//! From an experiment's file to the runs that it is made of.
+
+use std::fmt;
+
+use stackelberg_decoding::{Method, Sampling, Settings, Stress};
+use stackelberg_shaping::{Budget, Rule, Shaping};
+
+use super::file::{Experiment, Methods};
+use crate::generate::defaults;
+
+/// All that decides the answers but the seed: a point of a curve, a row of a table.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Setting {
+    pub(crate) method: Method,
+    /// How rewards are shaped: of candidates or answers, or (cd) before the value head learned them.
+    pub(crate) rule: Option<Rule>,
+    /// Whether under the budget of the paper's public code.
+    pub(crate) reference: bool,
+    /// `None` for methods without one.
+    pub(crate) strength: Option<f64>,
+    pub(crate) stress: Stress,
+    /// What the answers are made with, but for the seed.
+    pub(crate) settings: Settings,
+}
+
+impl Setting {
+    /// Its name without strength: the name of a curve.
+    pub(crate) fn curve(&self) -> String {
+        let rule = self.rule.map_or_else(String::new, |rule| format!(" {rule}"));
+        let reference = if self.reference { " (reference)" } else { "" };
+        format!("{}{rule}{reference}", self.method)
+    }
+
+    /// The value head that it needs.
+    pub(crate) fn value(&self) -> Option<ValueHead> {
+        let rule = self.rule.filter(|_| self.method == Method::Cd)?;
+        Some(ValueHead { rule, reference: self.reference })
+    }
+
+    /// A name for a folder: no other characters than letters, digits, points and hyphens.
+    pub(crate) fn slug(&self) -> String {
+        let said = self.to_string().to_lowercase().replace("λ ", "");
+        let plain = said.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' });
+        let words: String = plain.collect();
+        words.split('-').filter(|word| !word.is_empty()).collect::<Vec<_>>().join("-")
+    }
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.curve())?;
+        if let Some(strength) = self.strength {
+            write!(f, " λ {strength}")?;
+        }
+        if self.stress != Stress::None {
+            write!(f, " {}", self.stress)?;
+        }
+        Ok(())
+    }
+}
+
+/// A value head, by what it was trained on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct ValueHead {
+    pub(crate) rule: Rule,
+    pub(crate) reference: bool,
+}
+
+impl ValueHead {
+    pub(crate) fn file(self) -> String {
+        format!("{}{}.safetensors", self.rule, if self.reference { "-reference" } else { "" })
+    }
+}
+
+impl Experiment {
+    /// What needs no strength: the base policy, and methods that choose among its answers.
+    pub(crate) fn unguided(&self) -> Vec<Setting> {
+        let base = std::iter::once(self.setting(Method::Base, None, None, false, None));
+        let others = self.methods.iter().filter(|m| !m.is_guided() && m.method != Method::Base);
+        let others = others.flat_map(|m| match m.method {
+            Method::Follower => self.shapings(m, m.strengths.first().copied()),
+            Method::SoftBestOfN => {
+                vec![self.setting(m.method, Some(m), None, false, m.strengths.first().copied())]
+            }
+            _ => vec![self.setting(m.method, Some(m), None, false, None)],
+        });
+        base.chain(others).collect()
+    }
+
+    /// The methods that a strength guides.
+    pub(crate) fn guided(&self) -> impl Iterator<Item = &Methods> {
+        self.methods.iter().filter(|methods| methods.is_guided())
+    }
+
+    /// A method's sweep: the vanilla shaping at every strength.
+    pub(crate) fn sweep_of(&self, methods: &Methods) -> Vec<Setting> {
+        let vanilla = Some(self.sweep.shaping);
+        let at = |&strength| self.setting(methods.method, Some(methods), vanilla, false, Some(strength));
+        methods.strengths.iter().map(at).collect()
+    }
+
+    /// All shapings of a method at one strength, those under the reference's budget last.
+    pub(crate) fn shapings(&self, methods: &Methods, strength: Option<f64>) -> Vec<Setting> {
+        let of = |rules: &[Rule], reference| -> Vec<Setting> {
+            let setting = |&rule| self.setting(methods.method, Some(methods), Some(rule), reference, strength);
+            rules.iter().map(setting).collect()
+        };
+        [of(&methods.shapings, false), of(&methods.reference, true)].concat()
+    }
+
+    /// All of it at the strengths that are not the kept one, for curves.
+    pub(crate) fn curves(&self, methods: &Methods, kept: f64) -> Vec<Setting> {
+        let others = methods.strengths.iter().filter(|&&strength| methods.curves && strength != kept);
+        others.flat_map(|&strength| self.shapings(methods, Some(strength))).collect()
+    }
+
+    /// What is run with rewards made worse, at the kept strength.
+    pub(crate) fn stressed(&self, methods: &Methods, kept: f64) -> Vec<Setting> {
+        let mut settings = Vec::new();
+        for stressed in self.stress.iter().filter(|stressed| stressed.method == methods.method) {
+            for &stress in &stressed.with {
+                for &rule in &stressed.shapings {
+                    let mut setting =
+                        self.setting(methods.method, Some(methods), Some(rule), false, Some(kept));
+                    (setting.stress, setting.settings.stress) = (stress, stress);
+                    settings.push(setting);
+                }
+            }
+        }
+        settings
+    }
+
+    fn setting(
+        &self,
+        method: Method,
+        methods: Option<&Methods>,
+        rule: Option<Rule>,
+        reference: bool,
+        strength: Option<f64>,
+    ) -> Setting {
+        let default = defaults(method);
+        let budget = match (reference, method) {
+            (false, _) | (true, Method::Cd) => Budget::Paper,
+            (true, Method::Follower) => Budget::ReferenceOffline,
+            (true, _) => Budget::ReferenceStep,
+        };
+        let given = |of: fn(&Methods) -> Option<f64>, default| methods.and_then(of).unwrap_or(default);
+        let shaping = Shaping {
+            // A value head is used as it is.
+            rule: rule.filter(|_| method != Method::Cd).unwrap_or(default.rule),
+            strength: strength.unwrap_or(default.strength),
+            bound: given(|m| m.bound, default.bound),
+            alpha: given(|m| m.alpha, default.alpha),
+            cap: given(|m| m.cap, default.cap),
+            budget,
+            ..default
+        };
+        let decoding = &self.decoding;
+        let settings = Settings {
+            method,
+            shaping,
+            candidates: decoding.candidates,
+            samples: decoding.samples,
+            policy_temperature: decoding.policy_temperature,
+            max_new_tokens: decoding.max_new_tokens,
+            sampling: Sampling { temperature: decoding.temperature, ..Sampling::default() },
+            stop: decoding.stop.clone(),
+            ..Settings::default()
+        };
+        Setting { method, rule, reference, strength, stress: Stress::None, settings }
+    }
+}

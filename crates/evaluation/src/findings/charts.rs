@@ -1,0 +1,82 @@
+//! The charts of a report.
+
+use super::Findings;
+use crate::compare::mean;
+use crate::metrics::Metric;
+use crate::report::{Chart, Curve, Point};
+
+/// The horizontal axis of a chart.
+enum Axis<'m> {
+    Strength,
+    Metric(&'m Metric),
+}
+
+impl Findings<'_> {
+    pub(super) fn all_charts(&self) -> Vec<Chart> {
+        let mut charts = Vec::new();
+        let Some(guide) = self.rewards.first() else { return charts };
+        let kl = Axis::Metric(&Metric::Kl);
+        for reward in &self.rewards {
+            let against_kl = "At equal KL nothing beats the vanilla shaping under the guide's own reward, by Gibbs' principle; \
+                              under a held-out reward it can.";
+            charts.push(self.chart(&Axis::Strength, reward, ""));
+            charts.push(self.chart(&kl, reward, against_kl));
+        }
+        for held_out in &self.rewards[1..] {
+            let note = "Over-optimisation: where the curve bends down, more of the guide's reward costs what it stands for.";
+            charts.push(self.chart(&Axis::Metric(guide), held_out, note));
+        }
+        for metric in [Metric::Diversity, Metric::Coherence, Metric::LogProb] {
+            charts.push(self.chart(&Axis::Strength, &metric, ""));
+            charts.push(self.chart(&kl, &metric, ""));
+        }
+        charts.retain(|chart| !chart.curves.is_empty());
+        charts
+    }
+
+    /// `y` against `x`, a curve a shaping, with those points that are known.
+    fn chart(&self, x: &Axis<'_>, y: &Metric, note: &str) -> Chart {
+        let (x_name, x_label) = match x {
+            Axis::Strength => ("strength", "strength λ".to_owned()),
+            Axis::Metric(metric) => (metric.name(), axis(metric)),
+        };
+        let groups = self.guided();
+        let curve = |group: &String, (label, points): (String, Vec<usize>)| Curve {
+            label,
+            group: group.clone(),
+            points: points.into_iter().filter_map(|i| self.point(i, x, y)).collect(),
+        };
+        let curves = groups.iter().flat_map(|group| self.curves(group).into_iter().map(move |c| curve(group, c)));
+        Chart {
+            name: format!("{}-by-{x_name}", y.name()).to_lowercase().replace([' ', '/'], "-"),
+            title: format!("{} against {}", y.name(), x_label),
+            note: note.to_owned(),
+            x: x_label,
+            y: axis(y),
+            log_x: matches!(x, Axis::Strength),
+            base: self.bootstrap.estimate(self.of(0, y)),
+            curves: curves.filter(|curve: &Curve| curve.points.len() > 1).collect(),
+        }
+    }
+
+    fn point(&self, i: usize, x: &Axis<'_>, y: &Metric) -> Option<Point> {
+        let strength = self.series[i].strength?;
+        let x = match x {
+            Axis::Strength => strength,
+            Axis::Metric(metric) => mean(self.of(i, metric)),
+        };
+        let y = self.bootstrap.estimate(self.of(i, y))?;
+        let label = format!("λ {strength}");
+        x.is_finite().then(|| Point { x, y, label, degenerate: self.series[i].degenerate })
+    }
+}
+
+/// What stands beside an axis.
+fn axis(metric: &Metric) -> String {
+    match metric {
+        Metric::Kl => "KL from the base policy, nats per answer".to_owned(),
+        Metric::LogProb => "base log-probability per token, nats".to_owned(),
+        Metric::Reward(name) => format!("reward {name}"),
+        other => other.name().to_owned(),
+    }
+}
