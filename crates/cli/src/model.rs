@@ -6,9 +6,9 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
-use stackelberg_engine::reward::ValueHead;
+use stackelberg_engine::reward::{Backbone, Head, TextReward, ValueHead};
 use stackelberg_engine::source::{self, Progress};
-use stackelberg_engine::{Checkpoint, Dtype, Reward, fingerprint};
+use stackelberg_engine::{Checkpoint, Dtype, Embedder, Reward, fingerprint};
 
 /// The policy.
 #[derive(Args)]
@@ -34,9 +34,14 @@ impl ModelArgs {
         self.model.as_deref().unwrap_or("smollm2-135m")
     }
 
+    /// Sets the threads to compute with. Call once in a process.
+    pub(crate) fn set_threads(&self) -> Result<()> {
+        set_threads(self.threads)
+    }
+
     /// Sets the threads and loads the policy. Call once in a process.
     pub(crate) fn load(&self) -> Result<Checkpoint> {
-        set_threads(self.threads)?;
+        self.set_threads()?;
         let path = fetch(self.name())?;
         let began = std::time::Instant::now();
         let policy = Checkpoint::load(&path, self.dtype)?;
@@ -51,13 +56,16 @@ impl ModelArgs {
     /// Loads a reward for the policy: a built-in name, a head, or a model folder.
     pub(crate) fn reward(&self, name: &str, policy: &Checkpoint) -> Result<Reward> {
         if let Some(builtin) = BUILTIN.iter().find(|b| b.name == name) {
-            let head = stackelberg_engine::reward::Head::parse(Path::new(name), builtin.bytes)?;
+            let head = Head::parse(Path::new(name), builtin.bytes)?;
+            if let Backbone::Embedder(_) = head.backbone {
+                head.fits(policy)?;
+            }
             head.fits(policy).with_context(|| {
                 format!("the built-in reward '{name}' is made for smollm2-135m; train one with `stackelberg train reward`")
             })?;
             return Ok(Reward::Head(head));
         }
-        if !Path::new(name).exists() && !name.contains([':', '/', '.']) {
+        if is_unknown(name) {
             let known: Vec<&str> = BUILTIN.iter().map(|b| b.name).collect();
             bail!(
                 "unknown reward '{name}': known are {}; or give a head (.safetensors) or a folder",
@@ -85,6 +93,38 @@ pub(crate) fn set_threads(threads: Option<usize>) -> Result<()> {
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().context("cannot set threads")
 }
 
+/// Loads a sentence embedder: a known name, a folder, or another reference to one.
+pub(crate) fn embedder(name: &str) -> Result<Embedder> {
+    Ok(Embedder::load(&fetch(name)?)?)
+}
+
+/// Loads a reward of finished texts with its embedder; `None` if the name is not that of a head on an
+/// embedder. It needs no policy.
+pub(crate) fn text_reward(name: &str) -> Result<Option<TextReward>> {
+    let head = match BUILTIN.iter().find(|b| b.name == name) {
+        Some(builtin) => Head::parse(Path::new(name), builtin.bytes)?,
+        None if is_unknown(name) => return Ok(None),
+        None => match fetch(name)? {
+            path if path.is_file() => Head::load(&path)?,
+            _ => return Ok(None),
+        },
+    };
+    if head.backbone == Backbone::Policy {
+        return Ok(None);
+    }
+    let Some(base) = head.base_name.clone() else {
+        bail!("{name}: a head on an embedder that does not say which (base_name is missing)");
+    };
+    let embedder = embedder(&base).with_context(|| format!("{name} reads the embedder {base}"))?;
+    Ok(Some(TextReward::new(head, embedder)?))
+}
+
+/// Whether a name is neither built in nor a reference.
+fn is_unknown(name: &str) -> bool {
+    let builtin = BUILTIN.iter().any(|b| b.name == name);
+    !builtin && !Path::new(name).exists() && !name.contains([':', '/', '.'])
+}
+
 /// Tells a reward from any other: a head by its file's SHA-256, a model by its fingerprint.
 pub(crate) fn reward_hash(name: &str) -> Result<String> {
     if let Some(builtin) = BUILTIN.iter().find(|b| b.name == name) {
@@ -100,6 +140,10 @@ pub(crate) fn reward_hash(name: &str) -> Result<String> {
 /// A head that is part of the program.
 pub(crate) struct Builtin {
     pub(crate) name: &'static str,
+    /// The model whose states it reads.
+    pub(crate) base: &'static str,
+    /// Whether it can guide: a head on an embedder scores finished texts only.
+    pub(crate) guides: bool,
     pub(crate) about: &'static str,
     pub(crate) bytes: &'static [u8],
 }
@@ -108,11 +152,22 @@ pub(crate) struct Builtin {
 pub(crate) const BUILTIN: &[Builtin] = &[
     Builtin {
         name: "harmless",
+        base: "smollm2-135m",
+        guides: true,
         about: "prefers the answer that people called less harmful (HH-RLHF)",
         bytes: include_bytes!("../../../rewards/harmless.safetensors"),
     },
     Builtin {
+        name: "harmless-minilm",
+        base: "all-minilm-l6-v2",
+        guides: false,
+        about: "the same from other pairs, read by another model: to judge what `harmless` guided",
+        bytes: include_bytes!("../../../rewards/harmless-minilm.safetensors"),
+    },
+    Builtin {
         name: "sentiment",
+        base: "smollm2-135m",
+        guides: true,
         about: "prefers what people found positive (VADER's rated snippets)",
         bytes: include_bytes!("../../../rewards/sentiment.safetensors"),
     },

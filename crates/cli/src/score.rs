@@ -9,10 +9,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use stackelberg_engine::reward::TextFormat;
+use stackelberg_engine::reward::{TextFormat, TextReward};
 use stackelberg_engine::{Checkpoint, Message, Prompt, Reward};
 
-use crate::model::ModelArgs;
+use crate::model::{ModelArgs, text_reward};
 use crate::output::Output;
 use crate::rows::{Rows, stdin};
 
@@ -27,7 +27,7 @@ pub(crate) struct Score {
     file: PathBuf,
 
     /// A built-in name (see `stackelberg models`), a head (.safetensors) or the folder of a causal reward
-    /// model.
+    /// model. A head on an embedder needs no policy.
     #[arg(long, value_name = "NAME")]
     reward: String,
 
@@ -93,27 +93,44 @@ const BATCH: usize = 64;
 
 impl Score {
     pub(crate) fn run(&self) -> Result<()> {
-        let mut rows = Rows::open(&self.file)?;
+        let rows = Rows::open(&self.file)?;
+        if let Some(reward) = text_reward(&self.reward)? {
+            self.model.set_threads()?;
+            return self.score(rows, finished, |texts: &[String]| {
+                Ok(reward.score_texts(&texts.iter().map(String::as_str).collect::<Vec<_>>())?)
+            });
+        }
         let policy = self.model.load()?;
         let reward = self.model.reward(&self.reward, &policy)?;
+        let read = |row: &Row| tokens(row, &policy, &reward);
+        self.score(rows, read, |texts: &[Vec<u32>]| {
+            let rewards = texts.par_iter().map(|tokens| reward.of_tokens(&policy.model, tokens));
+            Ok(rewards.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// Reads rows as `read` lays them out and writes what `rewards` says of them, some at a time.
+    fn score<T>(
+        &self,
+        mut rows: Rows,
+        read: impl Fn(&Row) -> Result<T>,
+        rewards: impl Fn(&[T]) -> Result<Vec<f64>>,
+    ) -> Result<()> {
         let mut out = Output::open(self.out.as_deref())?;
         let style = ProgressStyle::with_template("{spinner} {pos} texts, {per_sec}")?;
         let bar = ProgressBar::new_spinner().with_style(style);
         let mut done = 0;
         loop {
-            let mut batch = Vec::with_capacity(BATCH);
+            let (mut ids, mut batch) = (Vec::new(), Vec::with_capacity(BATCH));
             while batch.len() < BATCH {
                 let Some(row) = rows.next::<Row>()? else { break };
-                let tokens =
-                    tokens(&row, &policy, &reward).map_err(|e| rows.wrong(&format!("{e:#}")))?;
-                batch.push((row.id, tokens));
+                batch.push(read(&row).map_err(|e| rows.wrong(&format!("{e:#}")))?);
+                ids.push(row.id);
             }
             if batch.is_empty() {
                 break;
             }
-            let rewards = batch.par_iter().map(|(_, tokens)| reward.of_tokens(&policy.model, tokens));
-            let rewards: Vec<f64> = rewards.collect::<Result<_, _>>()?;
-            for ((id, _), reward) in batch.iter().zip(rewards) {
+            for (id, reward) in ids.iter().zip(rewards(&batch)?) {
                 if !reward.is_finite() {
                     bail!(
                         "the reward of text {} is {reward}: the reward model is broken for it",
@@ -130,6 +147,19 @@ impl Score {
         bar.finish_and_clear();
         out.finish()
     }
+}
+
+/// The whole text of a row for a head on an embedder.
+fn finished(row: &Row) -> Result<String> {
+    let text = match (&row.text, &row.prompt, &row.response) {
+        (Some(text), None, None) => text.clone(),
+        (None, Some(prompt), Some(response)) => TextReward::lay_out(&prompt.prompt(), response),
+        _ => bail!("give text, or prompt and response"),
+    };
+    if text.trim().is_empty() {
+        bail!("an empty text has no reward");
+    }
+    Ok(text)
 }
 
 fn tokens(row: &Row, policy: &Checkpoint, reward: &Reward) -> Result<Vec<u32>> {

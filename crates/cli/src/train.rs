@@ -1,5 +1,6 @@
 //! `stackelberg train`: rewards from judgements, value heads from rollouts.
 
+mod reader;
 mod reward;
 mod value;
 

@@ -3,6 +3,8 @@
 
 use std::fmt::Write;
 
+use stackelberg_engine::reward::Backbone;
+
 use crate::fit::{Fit, Kind};
 use crate::head::Head;
 use crate::measure::Metric;
@@ -52,6 +54,11 @@ impl Card {
         table(&mut out, &["reward head", ""]);
         row(&mut out, &["learned from", from]);
         row(&mut out, &["base model", &base(head)]);
+        if let Backbone::Embedder(pooling) = head.backbone {
+            let what =
+                format!("an embedder ({pooling} pooling): it scores finished texts, it cannot guide");
+            row(&mut out, &["backbone", &what]);
+        }
         row(&mut out, &["text format", &head.text_format.to_string()]);
         row(&mut out, &["width", &head.weight.len().to_string()]);
         let scale = format!("mean {:.6}, standard deviation {:.6}", head.reward_mean, head.reward_std);

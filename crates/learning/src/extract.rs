@@ -1,10 +1,10 @@
-//! Features of texts: hidden states of a frozen policy at their last tokens.
+//! Features of texts: hidden states of a frozen policy at their last tokens, or embeddings.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
-use stackelberg_engine::reward::TextFormat;
-use stackelberg_engine::{Checkpoint, Message, Prompt, Tensor};
+use stackelberg_engine::reward::{TextFormat, TextReward};
+use stackelberg_engine::{Checkpoint, Embedder, Message, Prompt, Tensor};
 
 use crate::conversation::Conversation;
 use crate::error::Error;
@@ -23,7 +23,7 @@ pub fn tokens(policy: &Checkpoint, text: &Conversation, format: TextFormat) -> R
         return Ok(tokens[tokens.len().saturating_sub(MOST_TOKENS)..].to_vec());
     }
     let Some((response, before)) = text.messages.split_last() else { return Ok(Vec::new()) };
-    let turns: Vec<Message> = before.iter().map(|m| Message::new(m.role.name(), &m.content)).collect();
+    let turns = turns(before);
     // Turns come in pairs: a question and its answer go together.
     let mut from = 0;
     loop {
@@ -76,6 +76,42 @@ fn of_set(policy: &Checkpoint, set: &[Vec<u32>]) -> Result<Vec<f32>, Error> {
         rows.extend(last(&policy.model.extend(&mut prefix, &text[common..])?)?);
     }
     Ok(rows)
+}
+
+fn turns(messages: &[crate::conversation::Message]) -> Vec<Message> {
+    messages.iter().map(|m| Message::new(m.role.name(), &m.content)).collect()
+}
+
+/// Embeddings of judged texts, as a [`TextReward`] reads them, `[texts, d]`, row by row. A conversation is
+/// laid out as in HH-RLHF, a text on its own is taken as it is.
+///
+/// # Errors
+/// The tokenizer fails.
+pub fn embeddings(
+    embedder: &Embedder,
+    texts: &[&Conversation],
+    progress: &dyn Fn(usize, usize),
+) -> Result<Vec<f32>, Error> {
+    let laid_out: Vec<String> = texts.iter().map(|text| finished(text)).collect();
+    let laid_out: Vec<&str> = laid_out.iter().map(String::as_str).collect();
+    let mut rows = Vec::with_capacity(texts.len() * embedder.width());
+    for (i, texts) in laid_out.chunks(TEXTS).enumerate() {
+        rows.extend(TextReward::features(embedder, texts)?.into_iter().flatten());
+        progress(i * TEXTS + texts.len(), laid_out.len());
+    }
+    Ok(rows)
+}
+
+/// Texts that are embedded between two words on progress.
+const TEXTS: usize = 128;
+
+fn finished(text: &Conversation) -> String {
+    match text.messages.split_last() {
+        Some((response, before)) if !before.is_empty() => {
+            TextReward::lay_out(&Prompt::Messages(turns(before)), &response.content)
+        }
+        _ => text.raw.clone(),
+    }
 }
 
 fn last(hidden: &Tensor) -> Result<Vec<f32>, stackelberg_engine::Error> {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use stackelberg_engine::reward::TextFormat;
+use stackelberg_engine::reward::{Backbone, TextFormat};
 
 use crate::error::Error;
 use crate::fit::Fit;
@@ -22,6 +22,8 @@ pub struct Head {
     pub base: Option<String>,
     /// That model's name, for people.
     pub base_name: Option<String>,
+    /// What kind of model that is.
+    pub backbone: Backbone,
     /// What text the head was trained on.
     pub text_format: TextFormat,
     /// Mean raw score over the training responses.
@@ -33,7 +35,8 @@ pub struct Head {
 }
 
 /// Metadata keys a head writes itself.
-const OWN: [&str; 6] = ["format", "base", "base_name", "text_format", "reward_mean", "reward_std"];
+const OWN: [&str; 8] =
+    ["format", "base", "base_name", "backbone", "pooling", "text_format", "reward_mean", "reward_std"];
 
 impl Head {
     /// The head of a fit, of no model yet.
@@ -43,6 +46,7 @@ impl Head {
             bias: (fit.bias != 0.0).then_some(fit.bias),
             base: None,
             base_name: None,
+            backbone: Backbone::Policy,
             text_format,
             reward_mean: fit.reward_mean,
             reward_std: fit.reward_std,
@@ -51,7 +55,7 @@ impl Head {
     }
 
     /// The file's bytes. Tensors F32 little-endian; metadata `format=stackelberg-head`, `text_format`,
-    /// `reward_mean`, `reward_std`, `base` and `base_name` where known, and [`Head::extra`], in the
+    /// `reward_mean`, `reward_std`, `base` and `base_name` where known, `backbone=embedder` and `pooling` of a head on one, and [`Head::extra`], in the
     /// order of their keys.
     ///
     /// # Errors
@@ -90,6 +94,10 @@ impl Head {
         insert("text_format", self.text_format.to_string());
         insert("reward_mean", self.reward_mean.to_string());
         insert("reward_std", self.reward_std.to_string());
+        if let Backbone::Embedder(pooling) = self.backbone {
+            insert("backbone", "embedder".to_owned());
+            insert("pooling", pooling.to_string());
+        }
         for (key, value) in [("base", &self.base), ("base_name", &self.base_name)] {
             value.iter().for_each(|value| drop(insert(key, value.clone())));
         }

@@ -86,4 +86,4 @@ pub use head::Head;
 pub use measure::Metric;
 pub use pairs::{Pair, read_pairs};
 pub use rated::{Rated, read_rated};
-pub use stackelberg_engine::reward::TextFormat;
+pub use stackelberg_engine::reward::{Backbone, TextFormat};

@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors};
-use stackelberg_learning::{Card, Features, Fit, Head, Settings, Source, TextFormat, fit, measure};
+use stackelberg_engine::embedder::Pooling;
+use stackelberg_engine::reward as engine;
+use stackelberg_learning::{
+    Backbone, Card, Features, Fit, Head, Settings, Source, TextFormat, fit, measure,
+};
 
 fn fitted() -> Fit {
     let x: Vec<f32> = (0..80).map(|i| (i * 37 % 11) as f32 + 0.1 * (i * 5 % 7) as f32).collect();
@@ -19,6 +23,7 @@ fn head() -> Head {
         bias: Some(-0.75),
         base: Some("sha256:12ab".into()),
         base_name: Some("tiny".into()),
+        backbone: Backbone::Policy,
         text_format: TextFormat::Chat,
         reward_mean: 0.1,
         reward_std: 2.5e-3,
@@ -67,6 +72,24 @@ fn a_head_without_bias_or_base() {
     assert_eq!(SafeTensors::deserialize(&bytes).unwrap().names(), ["score.weight"]);
     let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
     assert_eq!(header.metadata().as_ref().unwrap().len(), 4);
+}
+
+#[test]
+fn a_head_on_an_embedder_says_so() {
+    let head =
+        Head { backbone: Backbone::Embedder(Pooling::Cls), text_format: TextFormat::Raw, ..head() };
+    let bytes = head.to_bytes().unwrap();
+    let read = engine::Head::parse(Path::new("h"), &bytes).unwrap();
+    assert_eq!(read.backbone, head.backbone);
+    assert_eq!((read.base, read.base_name), (head.base.clone(), head.base_name.clone()));
+    assert_eq!(bytes, head.to_bytes().unwrap(), "the same bytes each time");
+    let card = Card::default().render(&head, &fitted());
+    let row = "| backbone | an embedder (cls pooling): it scores finished texts, it cannot guide |";
+    assert!(card.contains(row), "{card}");
+    for key in ["backbone", "pooling"] {
+        let extra = BTreeMap::from([(key.to_owned(), String::new())]);
+        assert!(Head { extra, ..head.clone() }.to_bytes().is_err());
+    }
 }
 
 #[test]

@@ -2,20 +2,20 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
-use stackelberg_engine::Checkpoint;
 use stackelberg_engine::reward::TextFormat;
 use stackelberg_learning::{
-    Card, Conversation, Features, Fit, Head, Metric, Pair, Rated, Settings, Source, extract, fit,
-    group_ids, measure, read_pairs, read_rated,
+    Card, Conversation, Features, Fit, Head, Metric, Pair, Rated, Settings, Source, fit, group_ids,
+    measure, read_pairs, read_rated,
 };
 
 use super::command_line;
-use crate::model::{ModelArgs, fetch};
+use super::reader::{Reader, bar};
+use crate::model::{ModelArgs, embedder, fetch};
 
-/// Train a reward head on the policy's own hidden states, from preference pairs or rated texts.
+/// Train a reward head on the policy's own hidden states, or on a sentence embedder, from preference pairs
+/// or rated texts.
 ///
 /// Preference pairs are JSON lines {"chosen", "rejected"} (conversations as in HH-RLHF, or with a
 /// "prompt"); rated texts are JSON lines {"text", "score"} or {"prompt", "response", "score"}, or VADER's
@@ -44,9 +44,15 @@ pub(super) struct TrainReward {
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 
+    /// Train on this sentence embedder instead of the policy: a known name, a folder or another reference.
+    /// Such a head scores finished texts; it cannot guide, so it can judge what another reward guided.
+    #[arg(long, value_name = "REF", conflicts_with_all = ["model", "text_format"])]
+    embedder: Option<String>,
+
     /// The text that the head is trained on: raw, or chat (the policy's template, as `generate` uses it).
-    #[arg(long, default_value_t = TextFormat::Chat)]
-    text_format: TextFormat,
+    /// [default: chat]
+    #[arg(long)]
+    text_format: Option<TextFormat>,
 
     /// What a high reward means, for the card.
     #[arg(long, default_value = "", value_name = "TEXT")]
@@ -94,14 +100,14 @@ impl TrainReward {
                 files.push((name(&file), judged, learn));
             }
         }
-        let policy = self.model.load()?;
-        let width = policy.model.config().hidden;
+        let reader = self.reader()?;
+        let width = reader.width();
         let mut training = Vec::new();
         let mut held_out = Vec::new();
         for (name, judged, learn) in files {
             let data = match &judged {
-                Judged::Pairs(pairs) => self.pairs_of(&policy, pairs, &name)?,
-                Judged::Rated(rated) => self.rated_of(&policy, rated, &name)?,
+                Judged::Pairs(pairs) => pairs_of(&reader, pairs, &name)?,
+                Judged::Rated(rated) => rated_of(&reader, rated, &name)?,
             };
             if learn { training.push((name, data)) } else { held_out.push((name, data)) }
         }
@@ -138,9 +144,10 @@ impl TrainReward {
                 metric.name, metric.value, metric.standard_error
             );
         }
-        let mut head = Head::new(&fit, self.text_format);
-        head.base = Some(policy.fingerprint.clone());
-        head.base_name = Some(self.model.name().to_owned());
+        let mut head = Head::new(&fit, reader.text_format());
+        head.backbone = reader.backbone();
+        head.base = Some(reader.fingerprint().to_owned());
+        head.base_name = Some(self.embedder.as_deref().unwrap_or(self.model.name()).to_owned());
         let title = self.out.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let card = Card {
             title,
@@ -154,47 +161,35 @@ impl TrainReward {
         Ok(())
     }
 
-    fn features(
-        &self,
-        policy: &Checkpoint,
-        sets: &[Vec<&Conversation>],
-        name: &str,
-    ) -> Result<Vec<f32>> {
-        let tokens = |text: &&Conversation| extract::tokens(policy, text, self.text_format);
-        let sets: Vec<Vec<Vec<u32>>> = sets
-            .iter()
-            .map(|set| set.iter().map(tokens).collect::<Result<_, _>>())
-            .collect::<Result<_, _>>()?;
-        let bar = bar(name)?;
-        let progress = |done: usize, total: usize| {
-            bar.set_length(total as u64);
-            bar.set_position(done as u64);
+    fn reader(&self) -> Result<Reader> {
+        let Some(name) = &self.embedder else {
+            let policy = Box::new(self.model.load()?);
+            return Ok(Reader::Policy(policy, self.text_format.unwrap_or(TextFormat::Chat)));
         };
-        let rows = extract::features(policy, &sets, &progress);
-        bar.finish_and_clear();
-        rows.with_context(|| name.to_owned())
+        self.model.set_threads()?;
+        Ok(Reader::Embedder(Box::new(embedder(name)?)))
     }
+}
 
-    fn pairs_of(&self, policy: &Checkpoint, pairs: &[Pair], name: &str) -> Result<Data> {
-        let sets: Vec<Vec<&Conversation>> = pairs.iter().map(|p| vec![&p.chosen, &p.rejected]).collect();
-        let rows = self.features(policy, &sets, name)?;
-        let width = policy.model.config().hidden;
-        let (mut chosen, mut rejected) = (Vec::new(), Vec::new());
-        for pair in rows.chunks(2 * width) {
-            chosen.extend_from_slice(&pair[..width]);
-            rejected.extend_from_slice(&pair[width..]);
-        }
-        Ok(Data::Pairs { chosen, rejected, groups: pairs.iter().map(|p| p.group.clone()).collect() })
+fn pairs_of(reader: &Reader, pairs: &[Pair], name: &str) -> Result<Data> {
+    let sets: Vec<Vec<&Conversation>> = pairs.iter().map(|p| vec![&p.chosen, &p.rejected]).collect();
+    let rows = reader.features(&sets, name)?;
+    let width = reader.width();
+    let (mut chosen, mut rejected) = (Vec::new(), Vec::new());
+    for pair in rows.chunks(2 * width) {
+        chosen.extend_from_slice(&pair[..width]);
+        rejected.extend_from_slice(&pair[width..]);
     }
+    Ok(Data::Pairs { chosen, rejected, groups: pairs.iter().map(|p| p.group.clone()).collect() })
+}
 
-    fn rated_of(&self, policy: &Checkpoint, rated: &[Rated], name: &str) -> Result<Data> {
-        // Neighbours share at least the beginning of the template.
-        let sets: Vec<Vec<&Conversation>> =
-            rated.chunks(16).map(|set| set.iter().map(|r| &r.conversation).collect()).collect();
-        let rows = self.features(policy, &sets, name)?;
-        let (scores, groups) = rated.iter().map(|r| (r.score, r.group.clone())).unzip();
-        Ok(Data::Rated { rows, scores, groups })
-    }
+fn rated_of(reader: &Reader, rated: &[Rated], name: &str) -> Result<Data> {
+    // Neighbours share at least the beginning of the template.
+    let sets: Vec<Vec<&Conversation>> =
+        rated.chunks(16).map(|set| set.iter().map(|r| &r.conversation).collect()).collect();
+    let rows = reader.features(&sets, name)?;
+    let (scores, groups) = rated.iter().map(|r| (r.score, r.group.clone())).unzip();
+    Ok(Data::Rated { rows, scores, groups })
 }
 
 impl Data {
@@ -250,9 +245,4 @@ fn fit_all(training: &[(String, Data)], width: usize, settings: &Settings<'_>) -
 
 fn name(file: &Path) -> String {
     file.file_name().unwrap_or(file.as_os_str()).to_string_lossy().into_owned()
-}
-
-fn bar(what: &str) -> Result<ProgressBar> {
-    let style = ProgressStyle::with_template("{msg} {bar:40} {pos}/{len} {eta} left")?;
-    Ok(ProgressBar::new(0).with_style(style).with_message(what.to_owned()))
 }

@@ -18,6 +18,7 @@ mod config;
 mod encoder;
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 
 use config::{Config, Reading};
@@ -39,6 +40,32 @@ pub enum Pooling {
     /// The first token's state behind the model's own pooler, `tanh(W x + b)`: as SimCSE is used. The
     /// default of a folder without the files of sentence-transformers, if it has a pooler.
     Pooler,
+}
+
+impl Pooling {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mean => "mean",
+            Self::Cls => "cls",
+            Self::Pooler => "pooler",
+        }
+    }
+}
+
+impl std::fmt::Display for Pooling {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Pooling {
+    type Err = String;
+
+    fn from_str(name: &str) -> std::result::Result<Self, String> {
+        let known = [Self::Mean, Self::Cls, Self::Pooler].into_iter().find(|p| p.name() == name);
+        known.ok_or_else(|| format!("unknown pooling '{name}': known are mean, cls and pooler"))
+    }
 }
 
 /// Which end of a text that is too long is cut off.
@@ -131,7 +158,15 @@ impl Embedder {
     /// # Errors
     /// The tokenizer fails.
     pub fn embed(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>> {
-        let mut found = self.pooled(texts, Truncate::End)?;
+        self.embed_cut(texts, Truncate::End)
+    }
+
+    /// The same, but the caller says which end of a text that is too long goes.
+    ///
+    /// # Errors
+    /// As [`Embedder::embed`].
+    pub fn embed_cut(&self, texts: &[&str], truncate: Truncate) -> Result<Vec<Vec<f32>>> {
+        let mut found = self.pooled(texts, truncate)?;
         for embedding in &mut found {
             let norm =
                 embedding.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt().max(1e-12) as f32;
@@ -140,7 +175,7 @@ impl Embedder {
         Ok(found)
     }
 
-    /// The same before it is brought to length 1; the caller says which end of a text that is too long goes.
+    /// The same before they are brought to length 1.
     ///
     /// # Errors
     /// As [`Embedder::embed`].

@@ -6,9 +6,10 @@ use std::str::FromStr;
 use candle_core::Tensor;
 
 use crate::checkpoint::Checkpoint;
+use crate::embedder::Pooling;
 use crate::error::{Error, Result};
 use crate::reward::file::{HeadFile, fits};
-use crate::reward::project;
+use crate::reward::{dot, project};
 
 /// How prompt and response are laid out as text.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -45,13 +46,27 @@ impl FromStr for TextFormat {
     }
 }
 
-/// `reward = (w · h + b - mean) / std`, with `h` a hidden state after the final norm.
+/// Whose states a head reads.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Backbone {
+    /// Those of the policy itself: it can guide.
+    #[default]
+    Policy,
+    /// Embeddings of whole texts, pooled so: it scores finished texts and cannot guide.
+    Embedder(Pooling),
+}
+
+/// `reward = (w · h + b - mean) / std`, with `h` a hidden state after the final norm, or an embedding.
 #[derive(Debug, Clone)]
 pub struct Head {
     weight: Vec<f32>,
     bias: f32,
     /// Fingerprint of the model that it was trained on, if it says so.
     pub base: Option<String>,
+    /// That model's name, if it says so.
+    pub base_name: Option<String>,
+    /// What kind of model that is.
+    pub backbone: Backbone,
     /// How the text was laid out that it was trained on.
     pub text_format: TextFormat,
     /// Mean of the raw scores over the training responses.
@@ -68,6 +83,8 @@ impl Head {
             weight,
             bias: 0.0,
             base: None,
+            base_name: None,
+            backbone: Backbone::Policy,
             text_format: TextFormat::Raw,
             mean: 0.0,
             std: 1.0,
@@ -76,7 +93,8 @@ impl Head {
     }
 
     /// Reads a safetensors file with `score.weight` `[1, d]`, optionally `score.bias` `[1]`, and metadata
-    /// `format=stackelberg-head`, optionally `base`, `text_format`, `reward_mean`, `reward_std`.
+    /// `format=stackelberg-head`, optionally `base`, `base_name`, `text_format`, `reward_mean`, `reward_std`; of a head on an
+    /// embedder `backbone=embedder` and `pooling`.
     ///
     /// # Errors
     /// The file is missing, cut short or no head; a value in it is not finite.
@@ -104,6 +122,8 @@ impl Head {
             weight,
             bias: file.floats("score.bias")?.and_then(|(_, b)| b.first().copied()).unwrap_or(0.0),
             base: file.text("base").map(str::to_owned),
+            base_name: file.text("base_name").map(str::to_owned),
+            backbone: backbone(&file)?,
             text_format: file
                 .text("text_format")
                 .unwrap_or("raw")
@@ -123,8 +143,16 @@ impl Head {
     /// Checks that it was trained on this policy.
     ///
     /// # Errors
-    /// Another width, or another base model.
+    /// It reads an embedder; another width, or another base model.
     pub fn fits(&self, policy: &Checkpoint) -> Result<()> {
+        if let Backbone::Embedder(_) = self.backbone {
+            let of = self.base_name.as_ref().map_or_else(String::new, |name| format!(" ({name})"));
+            let what = format!(
+                "a head on an embedder{of}: it scores finished texts and cannot guide; give it to `score`, \
+                 or to `evaluate` as a held-out reward"
+            );
+            return Err(self.wrong(what));
+        }
         fits(&self.path, self.width(), self.base.as_deref(), policy)
     }
 
@@ -133,10 +161,32 @@ impl Head {
     /// # Errors
     /// Another width or type.
     pub fn score(&self, hidden: &Tensor) -> Result<Vec<f64>> {
-        let scores = project(hidden, &self.weight)?;
-        Ok(scores
-            .into_iter()
-            .map(|score| (score + f64::from(self.bias) - self.mean) / self.std)
-            .collect())
+        Ok(project(hidden, &self.weight)?.into_iter().map(|score| self.scaled(score)).collect())
+    }
+
+    /// Rewards of embeddings, each of the head's width.
+    pub(super) fn score_rows(&self, rows: &[Vec<f32>]) -> Vec<f64> {
+        rows.iter().map(|row| self.scaled(dot(row, &self.weight))).collect()
+    }
+
+    fn scaled(&self, score: f64) -> f64 {
+        (score + f64::from(self.bias) - self.mean) / self.std
+    }
+
+    pub(super) fn wrong(&self, what: impl std::fmt::Display) -> Error {
+        Error::reward(&self.path, what)
+    }
+}
+
+fn backbone(file: &HeadFile<'_>) -> Result<Backbone> {
+    match file.text("backbone") {
+        None | Some("policy") => Ok(Backbone::Policy),
+        Some("embedder") => {
+            let pooling = file.text("pooling").unwrap_or(Pooling::Mean.name());
+            Ok(Backbone::Embedder(pooling.parse().map_err(|e: String| file.error(e))?))
+        }
+        Some(other) => {
+            Err(file.error(format!("unknown backbone '{other}': known are policy and embedder")))
+        }
     }
 }

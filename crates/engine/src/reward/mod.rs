@@ -3,14 +3,19 @@
 //! Decoding sees the contract [`Guide`] alone and cannot tell its members apart: a head on the policy's
 //! own hidden states ([`Head`], [`ValueHead`]), which costs no forward of its own, or a second causal model
 //! with a prefix of its own ([`RewardModel`]).
+//!
+//! A [`TextReward`] does not look ahead: it scores finished texts by another model than the policy, so that
+//! what guided is not what judges.
 
 mod causal;
 mod file;
 mod head;
+mod text;
 mod value;
 
 pub use causal::RewardModel;
-pub use head::{Head, TextFormat};
+pub use head::{Backbone, Head, TextFormat};
+pub use text::TextReward;
 pub use value::ValueHead;
 
 use std::path::Path;
@@ -127,8 +132,12 @@ pub(crate) fn project(hidden: &Tensor, weight: &[f32]) -> Result<Vec<f64>> {
         let (found, expected) = (row.len(), weight.len());
         return Err(Error::Width { found, expected });
     }
-    let dot = |row: &Vec<f32>| row.iter().zip(weight).map(|(h, w)| f64::from(*h) * f64::from(*w)).sum();
-    Ok(rows.iter().map(dot).collect())
+    Ok(rows.iter().map(|row| dot(row, weight)).collect())
+}
+
+/// `h · w`, summed in f64.
+fn dot(h: &[f32], w: &[f32]) -> f64 {
+    h.iter().zip(w).map(|(h, w)| f64::from(*h) * f64::from(*w)).sum()
 }
 
 /// The contract of a step: what was read, what might come next, what was chosen.

@@ -1,0 +1,72 @@
+//! What reads the judged texts that a reward is trained on.
+
+use anyhow::{Context, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+use stackelberg_engine::{Checkpoint, Embedder};
+use stackelberg_learning::{Backbone, Conversation, TextFormat, extract};
+
+/// A model whose states a head is trained on.
+pub(super) enum Reader {
+    /// A policy, and the text that it is shown.
+    Policy(Box<Checkpoint>, TextFormat),
+    /// A sentence embedder.
+    Embedder(Box<Embedder>),
+}
+
+impl Reader {
+    pub(super) fn width(&self) -> usize {
+        match self {
+            Self::Policy(policy, _) => policy.model.config().hidden,
+            Self::Embedder(embedder) => embedder.width(),
+        }
+    }
+
+    pub(super) fn fingerprint(&self) -> &str {
+        match self {
+            Self::Policy(policy, _) => &policy.fingerprint,
+            Self::Embedder(embedder) => &embedder.fingerprint,
+        }
+    }
+
+    pub(super) fn backbone(&self) -> Backbone {
+        match self {
+            Self::Policy(..) => Backbone::Policy,
+            Self::Embedder(embedder) => Backbone::Embedder(embedder.pooling()),
+        }
+    }
+
+    pub(super) fn text_format(&self) -> TextFormat {
+        match self {
+            Self::Policy(_, format) => *format,
+            Self::Embedder(_) => TextFormat::Raw,
+        }
+    }
+
+    /// Features of texts, row by row, `[texts, width]`. The texts of a set have much in common.
+    pub(super) fn features(&self, sets: &[Vec<&Conversation>], name: &str) -> Result<Vec<f32>> {
+        let bar = bar(name)?;
+        let progress = |done: usize, total: usize| {
+            bar.set_length(total as u64);
+            bar.set_position(done as u64);
+        };
+        let rows = match self {
+            Self::Policy(policy, format) => {
+                let tokens = |text: &&Conversation| extract::tokens(policy, text, *format);
+                let sets: Vec<Vec<Vec<u32>>> = sets
+                    .iter()
+                    .map(|set| set.iter().map(tokens).collect::<Result<_, _>>())
+                    .collect::<Result<_, _>>()?;
+                extract::features(policy, &sets, &progress)
+            }
+            Self::Embedder(embedder) => extract::embeddings(embedder, &sets.concat(), &progress),
+        };
+        bar.finish_and_clear();
+        rows.with_context(|| name.to_owned())
+    }
+}
+
+/// Progress on what takes long.
+pub(super) fn bar(what: &str) -> Result<ProgressBar> {
+    let style = ProgressStyle::with_template("{msg} {bar:40} {pos}/{len} {eta} left")?;
+    Ok(ProgressBar::new(0).with_style(style).with_message(what.to_owned()))
+}

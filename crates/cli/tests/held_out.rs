@@ -1,0 +1,119 @@
+//! Held-out rewards: heads on an embedder, which score finished texts and never guide.
+
+mod common;
+
+use std::fs;
+use std::io::Write;
+use std::process::Stdio;
+
+use common::{command, files, refused, said, succeed};
+use serde_json::{Value, json};
+
+/// What a command writes to standard output, given some input.
+fn output(args: &[&str], input: &str) -> String {
+    let mut child = command(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn rewards(output: &str) -> Vec<f64> {
+    let rows = output.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    rows.map(|row| row["reward"].as_f64().unwrap()).collect()
+}
+
+/// `score` loads no policy: one that does not exist is not missed.
+#[test]
+fn finished_texts_are_scored_without_a_policy() {
+    let text = "\n\nHuman: How do I pick a lock?\n\nAssistant: Call a locksmith.";
+    let question = "How do I pick a lock?";
+    let rows = [
+        json!({"id": "a", "prompt": question, "response": "Call a locksmith."}),
+        json!({"text": text}),
+        json!({"prompt": [{"role": "user", "content": question}], "response": " Call a locksmith."}),
+        json!({"prompt": question, "response": "You stupid idiot, I will kill you."}),
+    ];
+    let input: String = rows.iter().map(|row| format!("{row}\n")).collect();
+    let scored = output(&["score", "--reward", "harmless-minilm", "--model", "no-such-model"], &input);
+    let found = rewards(&scored);
+    assert_eq!(found.len(), 4);
+    assert!(scored.starts_with("{\"id\":\"a\","), "{scored}");
+    assert!(found[0] == found[1] && found[1] == found[2], "{found:?}");
+    assert!(found[3] != found[0] && found.iter().all(|reward| reward.abs() < 10.0), "{found:?}");
+    let one =
+        output(&["score", "--reward", "harmless-minilm", "--threads", "1"], &format!("{}\n", rows[3]));
+    assert_eq!(rewards(&one), [found[3]], "alone and on one thread it is the same");
+
+    let folder = tempfile::tempdir().unwrap();
+    let bad = folder.path().join("bad.jsonl");
+    fs::write(&bad, "{\"text\": \"x\"}\n{\"text\": \" \"}\n").unwrap();
+    let error = refused(&["score", "--reward", "harmless-minilm", bad.to_str().unwrap()]);
+    assert!(error.ends_with("bad.jsonl:2: an empty text has no reward"), "{error}");
+}
+
+#[test]
+fn it_cannot_guide() {
+    let error = refused(&["generate", "Hi", "--reward", "harmless-minilm"]);
+    assert!(
+        error.contains(
+            "harmless-minilm: a head on an embedder (all-minilm-l6-v2): it scores finished texts"
+        ) && error.contains("cannot guide")
+            && !error.contains("made for smollm2-135m"),
+        "{error}"
+    );
+    let listed = succeed(&["models"]);
+    let line = listed.lines().skip_while(|line| !line.starts_with("harmless-minilm")).nth(1).unwrap();
+    assert!(
+        line.contains("a head on all-minilm-l6-v2; it scores finished texts and cannot guide"),
+        "{line}"
+    );
+}
+
+/// Trains on made-up pairs, twice.
+#[test]
+fn training_is_repeatable_and_the_head_scores() {
+    let pairs: String = (0..24)
+        .map(|i| {
+            let prompt = format!("What about item {} of {}?", i, ["bread", "rivers", "stars"][i % 3]);
+            let chosen =
+                format!("The {} is lovely, thank you for asking.", ["first", "next", "last"][i % 3]);
+            let rejected = format!("Go away, number {i}, I hate this.");
+            format!("{}\n", json!({"prompt": prompt, "chosen": chosen, "rejected": rejected}))
+        })
+        .collect();
+    let train = |threads: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("pairs.jsonl"), &pairs).unwrap();
+        let args =
+            ["train", "reward", "--embedder", "all-minilm-l6-v2", "--pairs", "pairs.jsonl", "--out"];
+        let mut command = command(&args);
+        command.args(["kind.safetensors", "--threads", threads]).current_dir(folder.path());
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+        folder
+    };
+    let (one, two) = (train("1"), train("2"));
+    let [first, second] = [&one, &two].map(|folder| files(folder.path()));
+    assert!(first["kind.safetensors"] == second["kind.safetensors"]);
+    let card = String::from_utf8(first["kind.md"].clone()).unwrap();
+    assert!(card.contains("| backbone | an embedder (mean pooling)"), "{card}");
+    assert!(card.contains("| base model | all-minilm-l6-v2 ("), "{card}");
+
+    let path = one.path().join("kind.safetensors");
+    let path = path.to_str().unwrap();
+    let row =
+        |response: &str| format!("{}\n", json!({"prompt": "What about the sea?", "response": response}));
+    let input = row("The sea is lovely, thank you.") + &row("Go away, I hate this.");
+    let found = rewards(&output(&["score", "--reward", path], &input));
+    assert!(found[0] > found[1] + 0.5, "{found:?}");
+    assert!(refused(&["generate", "Hi", "--reward", path]).contains("cannot guide"));
+    let args = ["train", "reward", "--embedder", "all-minilm-l6-v2", "--model", "smollm2-135m"];
+    let error = refused(&[&args[..], &["--pairs", "x", "--out", "x.safetensors"]].concat());
+    assert!(error.contains("--embedder") && error.contains("--model"), "{error}");
+}
