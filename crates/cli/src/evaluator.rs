@@ -62,7 +62,8 @@ impl Evaluator {
 
     /// Names and hashes of what measures.
     pub(crate) fn facts(&self) -> Vec<(String, String)> {
-        let rewards = self.rewards.iter().map(|judge| (format!("reward {}", judge.name), judge.hash.clone()));
+        let rewards =
+            self.rewards.iter().map(|judge| (format!("reward {}", judge.name), judge.hash.clone()));
         let embedder = self.embedder.iter();
         rewards.chain(embedder.map(|e| ("embedder".to_owned(), e.fingerprint.clone()))).collect()
     }
@@ -92,7 +93,10 @@ impl Evaluator {
                     measured.rewards.insert(judge.name.clone(), reward);
                 } else {
                     let id = &response.id;
-                    bail!("the reward '{}' of answer '{id}' is no number: it is broken for it", judge.name);
+                    bail!(
+                        "the reward '{}' of answer '{id}' is no number: it is broken for it",
+                        judge.name
+                    );
                 }
             }
         }

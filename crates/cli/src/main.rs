@@ -70,7 +70,12 @@ impl Command {
             Self::Bench(bench) => bench.run(),
             Self::Models => models::run(),
             Self::Completions { shell } => {
-                clap_complete::generate(shell, &mut Cli::command(), "stackelberg", &mut std::io::stdout());
+                clap_complete::generate(
+                    shell,
+                    &mut Cli::command(),
+                    "stackelberg",
+                    &mut std::io::stdout(),
+                );
                 Ok(())
             }
         }

@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use stackelberg_learning::{Conversation, Error};
 use stackelberg_learning::json::{self, name_of};
+use stackelberg_learning::{Conversation, Error};
 
 /// One prompt to answer.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -215,7 +215,10 @@ impl Experiment {
         require(!self.methods.is_empty(), "methods: give at least one [[methods]]")?;
         require(self.decoding.batch_size > 0, "decoding.batch_size: at least 1")?;
         let held_out = &self.rewards.held_out;
-        require(!held_out.contains(&self.rewards.guide), "rewards.held_out: the guide is no held-out reward")?;
+        require(
+            !held_out.contains(&self.rewards.guide),
+            "rewards.held_out: the guide is no held-out reward",
+        )?;
         for (field, fraction) in
             [("diversity", self.sweep.diversity), ("coherence", self.sweep.coherence)]
         {
@@ -297,7 +300,9 @@ fn named<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(from: D) -> Result
     String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
 }
 
-fn some_named<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(from: D) -> Result<Option<T>, D::Error> {
+fn some_named<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(
+    from: D,
+) -> Result<Option<T>, D::Error> {
     named(from).map(Some)
 }
 

@@ -188,7 +188,8 @@ impl<'a> Lab<'a> {
         let value_hash = match setting.value().map(|head| self.value_file(head)) {
             Some(file) if !file.exists() => return Ok(None),
             Some(file) => {
-                let hash = sha256_file(&file).with_context(|| format!("cannot read {}", file.display()))?;
+                let hash =
+                    sha256_file(&file).with_context(|| format!("cannot read {}", file.display()))?;
                 Some(hash)
             }
             None => None,
@@ -258,7 +259,8 @@ impl<'a> Lab<'a> {
         };
         let read = |line: &str| serde_json::from_str(line);
         let broken = || format!("{}: not scores: delete the file", file.display());
-        let measured: Vec<Measured> = text.lines().map(read).collect::<Result<_, _>>().with_context(broken)?;
+        let measured: Vec<Measured> =
+            text.lines().map(read).collect::<Result<_, _>>().with_context(broken)?;
         let ids = measured.iter().map(|m| &m.id);
         if !ids.eq(self.prompts.iter().map(|(id, _)| id)) {
             bail!("{}: scores of other prompts: delete the file", file.display());
@@ -277,11 +279,17 @@ impl<'a> Lab<'a> {
             fact("version", env!("CARGO_PKG_VERSION")),
             fact("commit", env!("STACKELBERG_COMMIT")),
             fact("command", &std::env::args().collect::<Vec<_>>().join(" ")),
-            fact("policy", &format!("{} ({})", self.experiment.policy.model, self.experiment.policy.dtype)),
+            fact(
+                "policy",
+                &format!("{} ({})", self.experiment.policy.model, self.experiment.policy.dtype),
+            ),
             fact("policy's hash", &self.policy.fingerprint),
             fact("guide", &self.experiment.rewards.guide),
             fact("prompts", &format!("{}, hash {}", self.prompts.len(), self.prompts_hash)),
-            fact("seeds", &self.experiment.seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")),
+            fact(
+                "seeds",
+                &self.experiment.seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(", "),
+            ),
         ];
         facts.extend(self.evaluator.facts());
         facts

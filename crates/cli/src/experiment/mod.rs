@@ -88,7 +88,8 @@ impl Where {
         let experiment = Experiment::read(&self.file)?;
         let prompts = lab::prompts_of(&experiment.prompts)?.len();
         let (mut settings, mut answers) = (0, 0);
-        for (stage, of_stage) in stages(&experiment, &mut |_, methods| methods.strengths.first().copied())
+        for (stage, of_stage) in
+            stages(&experiment, &mut |_, methods| methods.strengths.first().copied())
         {
             println!("{stage}");
             for setting in &of_stage {
@@ -103,7 +104,9 @@ impl Where {
             experiment.decoding.max_new_tokens
         );
         if experiment.guided().next().is_some() {
-            println!("(which strength is kept shows when the sweep is done; here it is each method's first)");
+            println!(
+                "(which strength is kept shows when the sweep is done; here it is each method's first)"
+            );
         }
         Ok(())
     }
@@ -172,7 +175,8 @@ struct Bench<'a> {
 
 impl<'a> Bench<'a> {
     fn new(lab: &'a Lab<'a>) -> Result<Self> {
-        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} answers {eta} left | {prefix} {msg}")?;
+        let style =
+            ProgressStyle::with_template("{bar:30} {pos}/{len} answers {eta} left | {prefix} {msg}")?;
         let bar = ProgressBar::new(0).with_style(style);
         Ok(Self { lab, coherence: lab.evaluator.coherence(), bar })
     }
@@ -196,4 +200,3 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 }
-

@@ -102,7 +102,8 @@ impl Experiment {
     /// All shapings of a method at one strength, those under the reference's budget last.
     pub(crate) fn shapings(&self, methods: &Methods, strength: Option<f64>) -> Vec<Setting> {
         let of = |rules: &[Rule], reference| -> Vec<Setting> {
-            let setting = |&rule| self.setting(methods.method, Some(methods), Some(rule), reference, strength);
+            let setting =
+                |&rule| self.setting(methods.method, Some(methods), Some(rule), reference, strength);
             rules.iter().map(setting).collect()
         };
         [of(&methods.shapings, false), of(&methods.reference, true)].concat()

@@ -13,8 +13,12 @@ use crate::record::prompt_value;
 impl Lab<'_> {
     /// Trains the value heads that are not there yet, from rollouts that are drawn first where they are not.
     pub(crate) fn train_values(&self, heads: &[ValueHead]) -> Result<()> {
-        let missing: Vec<ValueHead> =
-            heads.iter().copied().filter(|&head| !self.value_file(head).exists()).collect();
+        let mut missing: Vec<ValueHead> = Vec::new();
+        for &head in heads {
+            if !missing.contains(&head) && !self.value_file(head).exists() {
+                missing.push(head);
+            }
+        }
         let (Some(values), false) = (&self.experiment.values, missing.is_empty()) else { return Ok(()) };
         let folder = self.out.join("values");
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;

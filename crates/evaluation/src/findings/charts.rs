@@ -46,7 +46,8 @@ impl Findings<'_> {
             group: group.clone(),
             points: points.into_iter().filter_map(|i| self.point(i, x, y)).collect(),
         };
-        let curves = groups.iter().flat_map(|group| self.curves(group).into_iter().map(move |c| curve(group, c)));
+        let curves =
+            groups.iter().flat_map(|group| self.curves(group).into_iter().map(move |c| curve(group, c)));
         Chart {
             name: format!("{}-by-{x_name}", y.name()).to_lowercase().replace([' ', '/'], "-"),
             title: format!("{} against {}", y.name(), x_label),

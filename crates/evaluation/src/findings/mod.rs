@@ -126,8 +126,12 @@ impl<'a> Findings<'a> {
         }
         curves.sort_by_key(|(_, points)| !self.series[points[0]].vanilla);
         for (_, points) in &mut curves {
-            points.sort_by(|&a, &b| self.series[a].strength.partial_cmp(&self.series[b].strength)
-                .unwrap_or(std::cmp::Ordering::Equal));
+            points.sort_by(|&a, &b| {
+                self.series[a]
+                    .strength
+                    .partial_cmp(&self.series[b].strength)
+                    .unwrap_or(std::cmp::Ordering::Equal)
+            });
         }
         curves
     }

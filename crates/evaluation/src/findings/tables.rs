@@ -11,7 +11,14 @@ const LEVELS: [f64; 9] = [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
 impl Findings<'_> {
     /// All methods at their kept strength.
     pub(super) fn main_table(&self) -> Table {
-        let text = [Metric::Diversity, Metric::Coherence, Metric::Length, Metric::LogProb, Metric::Kl, Metric::Steered];
+        let text = [
+            Metric::Diversity,
+            Metric::Coherence,
+            Metric::Length,
+            Metric::LogProb,
+            Metric::Kl,
+            Metric::Steered,
+        ];
         let metrics: Vec<Metric> = self.rewards.iter().cloned().chain(text).collect();
         let kept: Vec<usize> = self.kept().collect();
         let row = |&i: &usize| Row {
@@ -43,7 +50,8 @@ impl Findings<'_> {
             rows.iter().copied().filter(|&j| self.series[j].group == self.series[i].group).collect();
         let better = f64::from(metric.better());
         let score = |j: usize| better * mean(self.of(j, metric));
-        let next = group.iter().copied().filter(|&j| j != i).max_by(|&a, &b| score(a).total_cmp(&score(b)));
+        let next =
+            group.iter().copied().filter(|&j| j != i).max_by(|&a, &b| score(a).total_cmp(&score(b)));
         let bold = better != 0.0
             && next.is_some_and(|next| {
                 let difference = self.bootstrap.difference(values, self.of(next, metric));
@@ -59,8 +67,12 @@ impl Findings<'_> {
 
     /// Every shaping against the vanilla one at the kept strength: paired differences.
     pub(super) fn against_table(&self) -> Option<Table> {
-        let metrics: Vec<Metric> =
-            self.rewards.iter().cloned().chain([Metric::Diversity, Metric::Coherence, Metric::Kl]).collect();
+        let metrics: Vec<Metric> = self
+            .rewards
+            .iter()
+            .cloned()
+            .chain([Metric::Diversity, Metric::Coherence, Metric::Kl])
+            .collect();
         let mut rows = Vec::new();
         for group in self.guided() {
             let kept: Vec<usize> = self.kept().filter(|&i| self.series[i].group == group).collect();
@@ -107,7 +119,8 @@ impl Findings<'_> {
                 let cell = |&level: &f64| {
                     let estimate = self.bootstrap.curve_at(sweep, level)?;
                     let vanilla = sweeps.first().filter(|_| !self.series[points[0]].vanilla);
-                    let difference = vanilla.and_then(|v| self.bootstrap.curve_difference(sweep, v, level));
+                    let difference =
+                        vanilla.and_then(|v| self.bootstrap.curve_difference(sweep, v, level));
                     let differs = difference.map_or(0, |difference| sign(&difference));
                     Some(Cell { differs, ..plain(estimate, reward.digits()) })
                 };
@@ -136,7 +149,8 @@ impl Findings<'_> {
             let reaches = |(_, points): &(String, Vec<usize>)| {
                 self.sweep(points, &Metric::Kl, &Metric::Kl).at(level).is_some()
             };
-            curves.first().is_some_and(reaches) && curves.iter().filter(|curve| reaches(curve)).count() > 1
+            curves.first().is_some_and(reaches)
+                && curves.iter().filter(|curve| reaches(curve)).count() > 1
         };
         let groups = self.guided();
         LEVELS.into_iter().filter(|&level| groups.iter().any(|group| reached(group, level))).collect()
@@ -144,8 +158,12 @@ impl Findings<'_> {
 
     /// What is left of the true rewards where those that guide were made worse.
     pub(super) fn stress_table(&self) -> Option<Table> {
-        let metrics: Vec<Metric> =
-            self.rewards.iter().cloned().chain([Metric::Diversity, Metric::Coherence, Metric::Kl]).collect();
+        let metrics: Vec<Metric> = self
+            .rewards
+            .iter()
+            .cloned()
+            .chain([Metric::Diversity, Metric::Coherence, Metric::Kl])
+            .collect();
         let stressed = (0..self.series.len()).filter(|&i| self.series[i].stress.is_some());
         let row = |i: usize| {
             let cell = |metric: &Metric| {
