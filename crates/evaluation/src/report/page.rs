@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 
 const STYLE: &str = concat!(
     include_str!("page/page.css"),
+    include_str!("page/tables.css"),
     include_str!("page/figures.css"),
     include_str!("page/browser.css"),
     include_str!("page/print.css")

@@ -209,6 +209,7 @@ fn charts(random: &mut Random) -> Vec<Chart> {
     shapes
         .map(|(name, title, x, y, shape)| {
             let log_x = x.starts_with("strength");
+            let noise = if y.contains("reward") { 0.01 } else { 0.002 };
             let curves = METHODS[1..].iter().map(|(label, group)| {
                 let slope = 0.8 + 0.35 * random.uniform();
                 let points = [0.25_f64, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0].map(|strength| {
@@ -217,7 +218,7 @@ fn charts(random: &mut Random) -> Vec<Chart> {
                     let size = shape(strength, slope);
                     Point {
                         x: stretch,
-                        y: estimate(size + 0.01 * random.normal(), 0.05 * (1.0 + size.abs())),
+                        y: estimate(size + noise * random.normal(), 8.0 * noise),
                         label: format!("λ {strength}"),
                         degenerate: strength > 2.5 && label.ends_with("raw"),
                     }
@@ -231,7 +232,7 @@ fn charts(random: &mut Random) -> Vec<Chart> {
                 x: x.into(),
                 y: y.into(),
                 log_x,
-                base: (name != "over-optimisation").then(|| estimate(shape(0.0, 1.0), 0.06)),
+                base: (name != "over-optimisation").then(|| estimate(shape(0.0, 1.0), 6.0 * noise)),
                 curves: curves.collect(),
             }
         })

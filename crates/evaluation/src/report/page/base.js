@@ -22,7 +22,9 @@ function filled(node, attributes, children) {
     if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
     else node.setAttribute(key, value === true ? "" : value);
   }
-  node.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== ""));
+  node.append(
+    ...children.flat().filter((child) => child !== null && child !== undefined && child !== ""),
+  );
   return node;
 }
 
@@ -53,7 +55,11 @@ const signed = (value) => (finite(value) && value > 0 ? "+" : "") + short(value)
 const estimate = (value) => `${short(value.mean)} [${short(value.low)}, ${short(value.high)}]`;
 
 /** For anchors: lower case, hyphens. */
-const slug = (text) => text.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-+|-+$/g, "") || "part";
+const slug = (text) =>
+  text
+    .toLowerCase()
+    .replace(/[^\p{L}\p{N}]+/gu, "-")
+    .replace(/^-+|-+$/g, "") || "part";
 
 const count = (n, one, many = one + "s") => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
 
@@ -84,7 +90,8 @@ function save(name, text) {
 
 /** One line of CSV. */
 const csvLine = (fields) =>
-  fields.map((f) => (/[",\r\n]/.test(f) ? `"${String(f).replace(/"/g, '""')}"` : f ?? "")).join(",") + "\n";
+  fields.map((f) => (/[",\r\n]/.test(f) ? `"${String(f).replace(/"/g, '""')}"` : (f ?? ""))).join(",") +
+  "\n";
 
 const report = JSON.parse(byId("report").textContent);
 
@@ -103,25 +110,73 @@ function nameLooks() {
       if (looks.has(label)) continue;
       const n = looks.size;
       const dash = DASHES[groups.indexOf(group) % DASHES.length];
-      looks.set(label, { group, colour: n % COLOURS, marker: MARKERS[n % MARKERS.length], dash, shown: true });
+      looks.set(label, {
+        group,
+        colour: n % COLOURS,
+        marker: MARKERS[n % MARKERS.length],
+        dash,
+        shown: true,
+      });
     }
   }
 }
 
 /** The path of a marker around a point. */
 function markerPath(kind, x, y, r = 4) {
-  const at = (points) => "M" + points.map(([a, b]) => `${(x + a * r).toFixed(1)} ${(y + b * r).toFixed(1)}`).join("L") + "Z";
+  const at = (points) =>
+    "M" + points.map(([a, b]) => `${(x + a * r).toFixed(1)} ${(y + b * r).toFixed(1)}`).join("L") + "Z";
   switch (kind) {
-    case "square": return at([[-0.9, -0.9], [0.9, -0.9], [0.9, 0.9], [-0.9, 0.9]]);
-    case "triangle": return at([[0, -1.2], [1.1, 0.8], [-1.1, 0.8]]);
-    case "down": return at([[0, 1.2], [1.1, -0.8], [-1.1, -0.8]]);
-    case "diamond": return at([[0, -1.3], [1.1, 0], [0, 1.3], [-1.1, 0]]);
-    case "cross": return at([[-0.4, -1.1], [0.4, -1.1], [0.4, -0.4], [1.1, -0.4], [1.1, 0.4], [0.4, 0.4], [0.4, 1.1], [-0.4, 1.1], [-0.4, 0.4], [-1.1, 0.4], [-1.1, -0.4], [-0.4, -0.4]]);
-    case "star": return at(Array.from({ length: 10 }, (_, i) => {
-      const size = i % 2 ? 0.55 : 1.35, angle = (Math.PI * i) / 5;
-      return [Math.sin(angle) * size, -Math.cos(angle) * size];
-    }));
-    default: return `M${x - r} ${y}a${r} ${r} 0 1 0 ${2 * r} 0a${r} ${r} 0 1 0 ${-2 * r} 0Z`;
+    case "square":
+      return at([
+        [-0.9, -0.9],
+        [0.9, -0.9],
+        [0.9, 0.9],
+        [-0.9, 0.9],
+      ]);
+    case "triangle":
+      return at([
+        [0, -1.2],
+        [1.1, 0.8],
+        [-1.1, 0.8],
+      ]);
+    case "down":
+      return at([
+        [0, 1.2],
+        [1.1, -0.8],
+        [-1.1, -0.8],
+      ]);
+    case "diamond":
+      return at([
+        [0, -1.3],
+        [1.1, 0],
+        [0, 1.3],
+        [-1.1, 0],
+      ]);
+    case "cross":
+      return at([
+        [-0.4, -1.1],
+        [0.4, -1.1],
+        [0.4, -0.4],
+        [1.1, -0.4],
+        [1.1, 0.4],
+        [0.4, 0.4],
+        [0.4, 1.1],
+        [-0.4, 1.1],
+        [-0.4, 0.4],
+        [-1.1, 0.4],
+        [-1.1, -0.4],
+        [-0.4, -0.4],
+      ]);
+    case "star":
+      return at(
+        Array.from({ length: 10 }, (_, i) => {
+          const size = i % 2 ? 0.55 : 1.35,
+            angle = (Math.PI * i) / 5;
+          return [Math.sin(angle) * size, -Math.cos(angle) * size];
+        }),
+      );
+    default:
+      return `M${x - r} ${y}a${r} ${r} 0 1 0 ${2 * r} 0a${r} ${r} 0 1 0 ${-2 * r} 0Z`;
   }
 }
 
@@ -129,7 +184,16 @@ function markerPath(kind, x, y, r = 4) {
 function swatch(label) {
   const look = looks.get(label);
   if (!look) return null;
-  return svg("svg", { class: `swatch colour-${look.colour}`, width: 26, height: 12, viewBox: "0 0 26 12", "aria-hidden": "true" },
+  return svg(
+    "svg",
+    {
+      class: `swatch colour-${look.colour}`,
+      width: 26,
+      height: 12,
+      viewBox: "0 0 26 12",
+      "aria-hidden": "true",
+    },
     svg("path", { class: "line", d: "M0 6H26", "stroke-dasharray": look.dash }),
-    svg("path", { class: "marker", d: markerPath(look.marker, 13, 6, 4) }));
+    svg("path", { class: "marker", d: markerPath(look.marker, 13, 6, 4) }),
+  );
 }

@@ -6,7 +6,8 @@ function ticks(low, high, wanted) {
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 2.5, 5, 10].map((m) => m * power).find((s) => s >= rough * 0.999) ?? rough;
   const out = [];
-  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) out.push(Number((i * step).toPrecision(12)));
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++)
+    out.push(Number((i * step).toPrecision(12)));
   return out;
 }
 
@@ -32,38 +33,62 @@ function scale(low, high, from, to, log, wanted) {
 }
 
 /** A number at an axis: as few digits as it has. */
-const tickText = (value) => (Math.abs(value) >= 1e5 || (value !== 0 && Math.abs(value) < 1e-3)
-  ? value.toExponential(0) : String(Number(value.toPrecision(6)))).replace(/-/g, MINUS);
+const tickText = (value) =>
+  (Math.abs(value) >= 1e5 || (value !== 0 && Math.abs(value) < 1e-3)
+    ? value.toExponential(0)
+    : String(Number(value.toPrecision(6)))
+  ).replace(/-/g, MINUS);
 
 /** The frame of a figure: grid, ticks, names of the axes. */
 function frame(box, x, y, names) {
   const parts = [];
   for (const value of y.ticks) {
     const place = y.at(value).toFixed(1);
-    parts.push(svg("path", { class: "grid", d: `M${box.left} ${place}H${box.right}` }),
-      svg("text", { class: "tick", x: box.left - 8, y: place, dy: "0.32em", "text-anchor": "end" }, tickText(value)));
+    parts.push(
+      svg("path", { class: "grid", d: `M${box.left} ${place}H${box.right}` }),
+      svg(
+        "text",
+        { class: "tick", x: box.left - 8, y: place, dy: "0.32em", "text-anchor": "end" },
+        tickText(value),
+      ),
+    );
   }
   for (const value of x.ticks) {
     const place = x.at(value).toFixed(1);
-    parts.push(svg("path", { class: "notch", d: `M${place} ${box.bottom}v4` }),
-      svg("text", { class: "tick", x: place, y: box.bottom + 18, "text-anchor": "middle" }, tickText(value)));
+    parts.push(
+      svg("path", { class: "notch", d: `M${place} ${box.bottom}v4` }),
+      svg(
+        "text",
+        { class: "tick", x: place, y: box.bottom + 18, "text-anchor": "middle" },
+        tickText(value),
+      ),
+    );
   }
   parts.push(svg("path", { class: "axis", d: `M${box.left} ${box.bottom}H${box.right}` }));
-  if (names.x) parts.push(svg("text", { class: "name", x: (box.left + box.right) / 2, y: box.bottom + 38, "text-anchor": "middle" }, names.x));
+  if (names.x)
+    parts.push(
+      svg(
+        "text",
+        { class: "name", x: (box.left + box.right) / 2, y: box.bottom + 38, "text-anchor": "middle" },
+        names.x,
+      ),
+    );
   if (names.y) parts.push(svg("text", { class: "name", x: 0, y: 12 }, names.y));
   return parts;
 }
 
 /**
  * Lets pointer and arrow keys stand on the points of a drawing. `rows` are lists of `{x, y, lines, said}`: left
- * and right go along a row, up and down to the nearest point of the next. One stop of the Tab key a drawing.
+ * and right go along a row, up and down to the nearest point of the next. One stop of the Tab key a
+ * drawing. `onrow` hears which row it is, and null when it is none.
  */
-function standOn(drawing, holder, rows) {
+function standOn(drawing, holder, rows, onrow = () => {}) {
   const ring = svg("circle", { class: "ring", r: 8, visibility: "hidden" });
   const tip = el("div", { class: "tip", hidden: true, "aria-hidden": "true" });
   drawing.append(ring);
   holder.append(tip);
-  let row = 0, place = 0;
+  let row = 0,
+    place = 0;
   const point = () => rows[row]?.[place];
   function show(spoken) {
     const p = point();
@@ -77,18 +102,22 @@ function standOn(drawing, holder, rows) {
     const above = p.y - tip.offsetHeight - 12;
     tip.style.left = `${left}px`;
     tip.style.top = `${above < 0 ? p.y + 14 : above}px`;
+    onrow(row);
     if (spoken) say(p.said);
   }
   function hide() {
     tip.hidden = true;
     ring.setAttribute("visibility", "hidden");
+    onrow(null);
   }
   function nearest(x, y, within) {
     let best = within;
-    rows.forEach((points, r) => points.forEach((p, i) => {
-      const far = Math.hypot(p.x - x, p.y - y);
-      if (far < best) [best, row, place] = [far, r, i];
-    }));
+    rows.forEach((points, r) =>
+      points.forEach((p, i) => {
+        const far = Math.hypot(p.x - x, p.y - y);
+        if (far < best) [best, row, place] = [far, r, i];
+      }),
+    );
     return best < within;
   }
   drawing.addEventListener("pointermove", (event) => {
@@ -97,7 +126,9 @@ function standOn(drawing, holder, rows) {
     else hide();
   });
   drawing.addEventListener("pointerleave", hide);
-  drawing.addEventListener("focus", () => { if (drawing.matches(":focus-visible")) show(true); });
+  drawing.addEventListener("focus", () => {
+    if (drawing.matches(":focus-visible")) show(true);
+  });
   drawing.addEventListener("blur", hide);
   drawing.addEventListener("keydown", (event) => {
     const p = point();
@@ -127,5 +158,11 @@ function drawnToWidth(holder, draw) {
     draw(width);
   };
   new ResizeObserver(again).observe(holder);
-  return { again, anew: () => { last = 0; again(); } };
+  return {
+    again,
+    anew: () => {
+      last = 0;
+      again();
+    },
+  };
 }

@@ -14,38 +14,100 @@ class Prompts {
 
   build() {
     const pick = (label, options, value) => {
-      const select = el("select", { onchange: () => this.arrange() }, options.map(([v, text]) => el("option", { value: v }, text)));
+      const select = el(
+        "select",
+        { onchange: () => this.arrange() },
+        options.map(([v, text]) => el("option", { value: v }, text)),
+      );
       select.value = value;
       return { select, labelled: el("label", {}, el("span", {}, label), select) };
     };
     const methods = report.methods.map((name, i) => [String(i), name]);
-    this.search = el("input", { type: "search", id: "search", placeholder: "Search prompts and answers", autocomplete: "off", spellcheck: "false",
-      "aria-keyshortcuts": "/", oninput: () => this.later(), onkeydown: (event) => this.fromSearch(event) });
-    this.sort = pick("Sort by", [["file", "order of the file"], ["down", "difference, largest first"], ["up", "difference, smallest first"],
-      ["high", "measure of the first, highest first"], ["low", "measure of the first, lowest first"], ["warnings", "warnings, most first"]], "file");
-    this.measure = pick("Measure", [...report.rewards.map((name, i) => [String(i), name]), ["kl", "KL"]], report.rewards.length ? "0" : "kl");
+    this.search = el("input", {
+      type: "search",
+      id: "search",
+      placeholder: "Search prompts and answers",
+      autocomplete: "off",
+      spellcheck: "false",
+      "aria-keyshortcuts": "/",
+      oninput: () => this.later(),
+      onkeydown: (event) => this.fromSearch(event),
+    });
+    this.sort = pick(
+      "Sort by",
+      [
+        ["file", "order of the file"],
+        ["down", "difference, largest first"],
+        ["up", "difference, smallest first"],
+        ["high", "measure of the first, highest first"],
+        ["low", "measure of the first, lowest first"],
+        ["warnings", "warnings, most first"],
+      ],
+      "file",
+    );
+    this.measure = pick(
+      "Measure",
+      [...report.rewards.map((name, i) => [String(i), name]), ["kl", "KL"]],
+      report.rewards.length ? "0" : "kl",
+    );
     this.first = pick("of", methods, String(Math.min(1, methods.length - 1)));
     this.second = pick("minus", methods, "0");
-    this.only = pick("Show", [["all", "all prompts"], ["warnings", "with warnings"], ["traces", "with a trace"]], "all");
+    this.only = pick(
+      "Show",
+      [
+        ["all", "all prompts"],
+        ["warnings", "with warnings"],
+        ["traces", "with a trace"],
+      ],
+      "all",
+    );
     this.found = el("p", { class: "found", role: "status" });
     this.rows = el("div", { class: "rows" });
-    this.list = el("div", { class: "list", tabindex: 0, role: "listbox", "aria-label": "Prompts",
-      onscroll: () => this.fill(), onkeydown: (event) => this.key(event), onclick: (event) => this.click(event) }, this.rows);
-    this.controls = el("div", { class: "controls" },
-      el("label", { class: "search", for: "search" }, el("span", {}, "Search ", el("kbd", {}, "/")), this.search),
-      this.sort.labelled, this.measure.labelled, this.first.labelled, this.second.labelled, this.only.labelled);
+    this.list = el(
+      "div",
+      {
+        class: "list",
+        tabindex: 0,
+        role: "listbox",
+        "aria-label": "Prompts",
+        onscroll: () => this.fill(),
+        onkeydown: (event) => this.key(event),
+        onclick: (event) => this.click(event),
+      },
+      this.rows,
+    );
+    this.controls = el(
+      "div",
+      { class: "controls" },
+      el(
+        "label",
+        { class: "search", for: "search" },
+        el("span", {}, "Search ", el("kbd", {}, "/")),
+        this.search,
+      ),
+      this.sort.labelled,
+      this.measure.labelled,
+      this.first.labelled,
+      this.second.labelled,
+      this.only.labelled,
+    );
     new ResizeObserver(() => this.fill()).observe(this.list);
   }
 
   /** The measure of an answer that the list is sorted by. */
   value(question, method) {
     const answer = this.questions[question].answers[method];
-    const value = this.measure.select.value === "kl" ? answer?.kl : answer?.rewards?.[Number(this.measure.select.value)];
+    const value =
+      this.measure.select.value === "kl"
+        ? answer?.kl
+        : answer?.rewards?.[Number(this.measure.select.value)];
     return finite(value) ? value : null;
   }
 
   difference(question) {
-    const [a, b] = [this.first, this.second].map((pick) => this.value(question, Number(pick.select.value)));
+    const [a, b] = [this.first, this.second].map((pick) =>
+      this.value(question, Number(pick.select.value)),
+    );
     return a === null || b === null ? null : a - b;
   }
 
@@ -72,18 +134,26 @@ class Prompts {
   arrange() {
     const shown = this.order[this.place];
     const text = this.search.value.trim();
-    const words = text ? new RegExp(text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&").replace(/\s+/g, "\\s+"), "iu") : null;
+    const words = text
+      ? new RegExp(text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&").replace(/\s+/g, "\\s+"), "iu")
+      : null;
     const found = this.questions.map((_, i) => i).filter((i) => this.matches(i, words));
     const key = {
-      down: (i) => this.difference(i), up: (i) => negative(this.difference(i)), warnings: (i) => this.warnings(i),
-      high: (i) => this.value(i, Number(this.first.select.value)), low: (i) => negative(this.value(i, Number(this.first.select.value))),
+      down: (i) => this.difference(i),
+      up: (i) => negative(this.difference(i)),
+      warnings: (i) => this.warnings(i),
+      high: (i) => this.value(i, Number(this.first.select.value)),
+      low: (i) => negative(this.value(i, Number(this.first.select.value))),
     }[this.sort.select.value];
     if (key) {
       const keys = new Map(found.map((i) => [i, key(i) ?? -Infinity]));
       found.sort((a, b) => (keys.get(b) > keys.get(a)) - (keys.get(b) < keys.get(a)) || a - b);
     }
     this.order = found;
-    this.found.textContent = found.length === this.questions.length ? count(found.length, "prompt") : `${found.length.toLocaleString("en")} of ${count(this.questions.length, "prompt")}`;
+    this.found.textContent =
+      found.length === this.questions.length
+        ? count(found.length, "prompt")
+        : `${found.length.toLocaleString("en")} of ${count(this.questions.length, "prompt")}`;
     this.rows.style.height = `${found.length * ROW}px`;
     const still = key ? -1 : found.indexOf(shown);
     this.show(Math.max(still, 0));
@@ -94,9 +164,14 @@ class Prompts {
     this.place = clamp(place, 0, Math.max(this.order.length - 1, 0));
     const top = this.place * ROW;
     if (top < this.list.scrollTop) this.list.scrollTop = top;
-    else if (top + ROW > this.list.scrollTop + this.list.clientHeight) this.list.scrollTop = top + ROW - this.list.clientHeight;
+    else if (top + ROW > this.list.scrollTop + this.list.clientHeight)
+      this.list.scrollTop = top + ROW - this.list.clientHeight;
     this.fill();
-    this.onshow(this.order.length ? this.questions[this.order[this.place]] : null, this.place, this.order.length);
+    this.onshow(
+      this.order.length ? this.questions[this.order[this.place]] : null,
+      this.place,
+      this.order.length,
+    );
   }
 
   /** Shows the prompt with an id, if there is one. */
@@ -113,20 +188,39 @@ class Prompts {
     const rows = [];
     for (let place = from; place < to; place++) rows.push(this.row(place));
     this.rows.replaceChildren(...rows);
-    this.list.setAttribute("aria-activedescendant", this.place >= from && this.place < to ? `prompt-${this.place}` : "");
+    this.list.setAttribute(
+      "aria-activedescendant",
+      this.place >= from && this.place < to ? `prompt-${this.place}` : "",
+    );
   }
 
   row(place) {
-    const index = this.order[place], question = this.questions[index];
+    const index = this.order[place],
+      question = this.questions[index];
     const sorted = this.sort.select.value;
     const single = sorted === "high" || sorted === "low";
     const value = single ? this.value(index, Number(this.first.select.value)) : this.difference(index);
     const warned = this.warnings(index);
-    const row = el("div", { class: "row", role: "option", id: `prompt-${place}`, "data-place": place, "aria-selected": String(place === this.place),
-      "aria-posinset": place + 1, "aria-setsize": this.order.length },
+    const row = el(
+      "div",
+      {
+        class: "row",
+        role: "option",
+        id: `prompt-${place}`,
+        "data-place": place,
+        "aria-selected": String(place === this.place),
+        "aria-posinset": place + 1,
+        "aria-setsize": this.order.length,
+      },
       el("span", { class: "text", dir: "auto" }, question.prompt.slice(0, 160) || "(empty)"),
-      el("span", { class: "facts" }, el("span", { class: "id" }, question.id), el("span", { class: "value" }, value === null ? "" : single ? short(value) : signed(value)),
-        warned ? el("span", { class: "warned" }, count(warned, "warning")) : null));
+      el(
+        "span",
+        { class: "facts" },
+        el("span", { class: "id" }, question.id),
+        el("span", { class: "value" }, value === null ? "" : single ? short(value) : signed(value)),
+        warned ? el("span", { class: "warned" }, count(warned, "warning")) : null,
+      ),
+    );
     row.style.top = `${place * ROW}px`;
     return row;
   }
@@ -138,7 +232,16 @@ class Prompts {
 
   key(event) {
     if (event.ctrlKey || event.altKey || event.metaKey) return;
-    const step = { ArrowDown: 1, ArrowUp: -1, ArrowRight: 1, ArrowLeft: -1, PageDown: 8, PageUp: -8, Home: -Infinity, End: Infinity }[event.key];
+    const step = {
+      ArrowDown: 1,
+      ArrowUp: -1,
+      ArrowRight: 1,
+      ArrowLeft: -1,
+      PageDown: 8,
+      PageUp: -8,
+      Home: -Infinity,
+      End: Infinity,
+    }[event.key];
     if (event.key === "Enter") byId("answers").focus();
     else if (step !== undefined) this.show(this.place + step);
     else return;
