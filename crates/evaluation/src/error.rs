@@ -40,6 +40,13 @@ pub enum Error {
         /// Which prompts differ.
         problem: String,
     },
+
+    /// A report whose parts do not fit together.
+    #[error("the report cannot be drawn: {problem}")]
+    Report {
+        /// Which part, and what is wrong with it.
+        problem: String,
+    },
 }
 
 /// What functions of this crate return.

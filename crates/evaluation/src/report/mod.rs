@@ -1,9 +1,34 @@
-//! What an experiment found, as a page, as tables and as figures: every number is computed before it gets
-//! here, and what is here only shows it.
+/*!
+What an experiment found, as a page, as tables and as figures: every number is computed before it gets
+here, and what is here only shows it.
 
+# Overview
+
+[`Report`] is the data. [`page`] makes one HTML file of it that needs no network; [`csv`], [`markdown`] and
+[`latex`] write one of its tables.
+
+```
+use stackelberg_evaluation::report::{self, Cell, Report, Row, Table};
+
+let cell = Cell { mean: 1.725, interval: Some((1.2, 2.25)), digits: 2, bold: true, differs: 1 };
+let row = Row { group: "args".into(), label: "srs, λ 1".into(), cells: vec![Some(cell)] };
+let table = Table { columns: vec!["reward".into()], rows: vec![row], ..Table::default() };
+assert_eq!(report::csv(&table), "group,name,reward,reward low,reward high\nargs,\"srs, λ 1\",1.725,1.2,2.25\n");
+
+let html = report::page(&Report { title: "Which shaping?".into(), tables: vec![table], ..Report::default() })?;
+assert!(html.starts_with("<!doctype html>"));
+# Ok::<(), stackelberg_evaluation::Error>(())
+```
+*/
+
+mod check;
 mod data;
+mod page;
+mod tables;
 
 pub use data::{
     Answer, Cell, Chart, Curve, Estimate, Histogram, Matrix, Point, Question, Report, Row, Table, Trace,
     TraceStep, Wins,
 };
+pub use page::page;
+pub use tables::{csv, latex, markdown};

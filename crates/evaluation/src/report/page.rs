@@ -1,0 +1,167 @@
+//! The page: one HTML file that holds its style, its script and all data, and can reach nothing else.
+
+use std::io::{self, Write};
+
+use base64::prelude::{BASE64_STANDARD, Engine};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde::Serialize;
+use serde_json::ser::{CompactFormatter, Formatter, Serializer};
+use sha2::{Digest, Sha256};
+
+use super::check::check;
+use super::{Chart, Histogram, Matrix, Report, Table};
+use crate::error::{Error, Result};
+
+const STYLE: &str = concat!(
+    include_str!("page/page.css"),
+    include_str!("page/tables.css"),
+    include_str!("page/figures.css"),
+    include_str!("page/browser.css"),
+    include_str!("page/print.css")
+);
+
+const SCRIPT: &str = concat!(
+    include_str!("page/base.js"),
+    include_str!("page/tables.js"),
+    include_str!("page/plot.js"),
+    include_str!("page/charts.js"),
+    include_str!("page/figures.js"),
+    include_str!("page/prompts.js"),
+    include_str!("page/answers.js"),
+    include_str!("page/trace.js"),
+    include_str!("page/page.js")
+);
+
+/// What is drawn at once, as plain JSON with all digits.
+#[derive(Serialize)]
+struct Head<'a> {
+    title: &'a str,
+    about: &'a str,
+    findings: &'a [String],
+    facts: &'a [(String, String)],
+    tables: &'a [Table],
+    charts: &'a [Chart],
+    matrices: &'a [Matrix],
+    histograms: &'a [Histogram],
+    methods: &'a [String],
+    rewards: &'a [String],
+    /// How many prompts the compressed part has.
+    questions: usize,
+}
+
+/// One self-contained HTML file: no network, not even if a text in it tries, for its policy forbids it.
+///
+/// Tables, charts, matrices and histograms are in it as JSON with all digits; prompts with their answers are
+/// gzipped together and every trace alone, numbers rounded to four significant digits, and unpacked by the
+/// browser after the rest is drawn: 1,000 prompts with 12 answers of 128 tokens come to about 4 MB, a traced
+/// answer of 128 tokens with 10 candidates to about 20 KB.
+///
+/// # Errors
+/// If parts of the report do not fit together: a row with more cells than columns, a trace that is not there.
+pub fn page(report: &Report) -> Result<String> {
+    check(report)?;
+    let head = Head {
+        title: &report.title,
+        about: &report.about,
+        findings: &report.findings,
+        facts: &report.facts,
+        tables: &report.tables,
+        charts: &report.charts,
+        matrices: &report.matrices,
+        histograms: &report.histograms,
+        methods: &report.methods,
+        rewards: &report.rewards,
+        questions: report.questions.len(),
+    };
+    let head = serde_json::to_string(&head).map_err(unwritable)?;
+    let mut packed = String::new();
+    if !report.questions.is_empty() {
+        packed += &block("questions", &pack(&report.questions)?);
+    }
+    for (index, trace) in report.traces.iter().enumerate() {
+        packed += &block(&format!("trace-{index}"), &pack(trace)?);
+    }
+    Ok(format!(
+        include_str!("page/page.html"),
+        title = escape_html(&report.title),
+        style_hash = hash(STYLE),
+        script_hash = hash(SCRIPT),
+        style = STYLE,
+        head = escape_json(&head),
+        script = SCRIPT,
+        packed = packed,
+    ))
+}
+
+/// A script element that the browser does not run.
+fn block(id: &str, content: &str) -> String {
+    format!("<script type=\"text/plain\" id=\"{id}\">{content}</script>\n")
+}
+
+/// JSON with rounded numbers, gzipped, in base64.
+fn pack(value: &impl Serialize) -> Result<String> {
+    let mut writer = GzEncoder::new(Vec::new(), Compression::default());
+    // In one piece: the serializer writes a few bytes at a time.
+    let mut json = Vec::new();
+    value.serialize(&mut Serializer::with_formatter(&mut json, Rounded)).map_err(unwritable)?;
+    let bytes = writer.write_all(&json).and_then(|()| writer.finish()).map_err(unwritable)?;
+    Ok(BASE64_STANDARD.encode(bytes))
+}
+
+fn unwritable(error: impl std::fmt::Display) -> Error {
+    Error::Report { problem: error.to_string() }
+}
+
+/// What a content security policy allows exactly this text by.
+fn hash(text: &str) -> String {
+    format!("sha256-{}", BASE64_STANDARD.encode(Sha256::digest(text)))
+}
+
+fn escape_html(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+/// JSON that may stand in a script element: no text of it can end the element or open a comment, and the two
+/// line ends that JSON has and old JavaScript has not are escaped.
+fn escape_json(json: &str) -> String {
+    json.replace('<', "\\u003c").replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029")
+}
+
+/// JSON without blanks, numbers rounded to four significant digits.
+struct Rounded;
+
+impl Formatter for Rounded {
+    fn write_f64<W: ?Sized + Write>(&mut self, writer: &mut W, value: f64) -> io::Result<()> {
+        CompactFormatter.write_f64(writer, four_digits(value))
+    }
+}
+
+/// The nearest number with four significant digits.
+fn four_digits(value: f64) -> f64 {
+    format!("{value:.3e}").parse().unwrap_or(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_keep_four_digits() {
+        for (value, rounded) in
+            [(1.234_56, "1.235"), (-0.000_123_456, "-0.0001235"), (0.0, "0.0"), (123_456.0, "123500.0")]
+        {
+            let mut json = Vec::new();
+            value.serialize(&mut Serializer::with_formatter(&mut json, Rounded)).unwrap();
+            assert_eq!(String::from_utf8(json).unwrap(), rounded);
+        }
+    }
+
+    #[test]
+    fn no_text_ends_the_element() {
+        let text = "</script><!-- \u{2028}\u{2029}";
+        let json = escape_json(&serde_json::to_string(text).unwrap());
+        assert!(!json.contains(['<', '\u{2028}', '\u{2029}']), "{json}");
+        assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
+    }
+}

@@ -1,0 +1,187 @@
+// Puts the page together: what stands at the top at once, the prompts when they are unpacked.
+
+const THEMES = { auto: "Light or dark: as the system", light: "Light", dark: "Dark" };
+
+function setTheme(theme, keep) {
+  document.documentElement.dataset.theme = theme;
+  byId("theme").textContent = THEMES[theme];
+  byId("theme").setAttribute("aria-label", `Colours: ${THEMES[theme]}. Change.`);
+  try {
+    if (keep) localStorage.setItem("stackelberg-theme", theme);
+  } catch {
+    // A page from a file may have no storage: the choice is then for this visit.
+  }
+}
+
+function startTheme() {
+  let theme = null;
+  try {
+    theme = localStorage.getItem("stackelberg-theme");
+  } catch {
+    // As above.
+  }
+  setTheme(theme in THEMES ? theme : "auto", false);
+  byId("theme").addEventListener("click", () => {
+    const names = Object.keys(THEMES);
+    setTheme(names[(names.indexOf(document.documentElement.dataset.theme) + 1) % names.length], true);
+  });
+}
+
+function drawHead() {
+  byId("title").textContent = report.title || "Report";
+  byId("about").textContent = report.about;
+  byId("findings").hidden = !report.findings.length;
+  byId("findings")
+    .querySelector("ul")
+    .append(...report.findings.map((text) => el("li", {}, text)));
+  if (!report.facts.length) return;
+  byId("facts").append(
+    section(
+      "how",
+      "How this was made",
+      "",
+      el(
+        "dl",
+        {},
+        report.facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))),
+      ),
+    ),
+  );
+}
+
+function drawContents() {
+  const links = [...document.querySelectorAll("main > section, footer > section")].map((part) => [
+    part.id,
+    part.querySelector("h2").firstChild.textContent,
+  ]);
+  byId("contents")
+    .querySelector("ul")
+    .append(...links.map(([id, name]) => el("li", {}, el("a", { href: "#" + id }, name))));
+}
+
+/** The section of prompts, still empty. */
+function promptsSection() {
+  return section(
+    "prompts",
+    "Prompts and answers",
+    "Every prompt with the answers of all methods. Slash goes to the search; in the list, arrow keys go from prompt to prompt.",
+    el(
+      "div",
+      { class: "browser", "aria-busy": "true" },
+      el("p", { class: "note" }, `Unpacking ${count(report.questions, "prompt")} …`),
+    ),
+  );
+}
+
+/** Where the hacking watch saw something: warnings a method. */
+function warningsOf(questions) {
+  const counts = report.methods.map(
+    (_, i) => questions.filter((q) => q.answers[i]?.warnings.length).length,
+  );
+  const some = report.methods.map((name, i) => [name, counts[i]]).filter(([, n]) => n);
+  if (!some.length) return null;
+  return el(
+    "p",
+    { class: "watch" },
+    el("b", {}, "Hacking watch"),
+    " saw something in answers of ",
+    some.flatMap(([name, n], i) => [
+      i ? ", " : "",
+      name,
+      el("span", { class: "interval" }, ` ${n.toLocaleString("en")}`),
+    ]),
+    ".",
+  );
+}
+
+async function fillPrompts() {
+  const holder = document.querySelector(".browser");
+  try {
+    const questions = await unpacked("questions");
+    let prompts = null;
+    const answers = new Answers((way) => prompts.show(prompts.place + way));
+    prompts = new Prompts(questions, (question, place, total) => {
+      answers.show(question, place, total);
+      if (question && prompts) remember(question.id);
+    });
+    const watch = warningsOf(questions);
+    holder.replaceChildren(
+      ...(watch ? [watch] : []),
+      prompts.controls,
+      el("div", { class: "side" }, prompts.found, prompts.list),
+      answers.node,
+    );
+    prompts.fill();
+    document.addEventListener("keydown", (event) => {
+      if (
+        event.key !== "/" ||
+        event.ctrlKey ||
+        event.altKey ||
+        event.metaKey ||
+        event.target.closest("input, select, textarea")
+      )
+        return;
+      event.preventDefault();
+      prompts.search.focus();
+    });
+    const toLink = () => {
+      const id = linked();
+      if (id !== null && prompts.open(id)) byId("prompts").scrollIntoView();
+    };
+    addEventListener("hashchange", toLink);
+    toLink();
+  } catch (error) {
+    holder.replaceChildren(
+      el(
+        "p",
+        { class: "note" },
+        `The prompts cannot be unpacked: ${error.message}. A browser from 2023 or newer can.`,
+      ),
+    );
+  }
+  holder.setAttribute("aria-busy", "false");
+}
+
+/** The id of the prompt that the page's address names. */
+function linked() {
+  try {
+    return location.hash.startsWith("#prompt=") ? decodeURIComponent(location.hash.slice(8)) : null;
+  } catch {
+    return null;
+  }
+}
+
+/** Keeps the shown prompt in the page's address, so that it can be linked to. */
+function remember(id) {
+  try {
+    history.replaceState(null, "", "#prompt=" + encodeURIComponent(id));
+  } catch {
+    // Some viewers forbid it.
+  }
+}
+
+function start() {
+  startTheme();
+  nameLooks();
+  drawHead();
+  const [first, ...others] = report.tables.map(drawTable);
+  byId("main").append(
+    ...(first ? [first] : []),
+    ...(report.charts.length ? [drawCharts()] : []),
+    ...others,
+    ...report.matrices.map(drawMatrix),
+    ...(report.histograms.length ? [drawHistograms()] : []),
+    ...(report.questions ? [promptsSection()] : []),
+  );
+  drawContents();
+  performance.mark("drawn");
+  const ready = async () => {
+    if (report.questions) await fillPrompts();
+    performance.mark("ready");
+    document.documentElement.dataset.ready = "true";
+  };
+  // Behind the first paint.
+  addEventListener("DOMContentLoaded", () => setTimeout(ready));
+}
+
+start();

@@ -1,0 +1,61 @@
+//! Markdown, as GitHub reads it.
+
+use super::{has_groups, numbers};
+use crate::report::{Cell, Table};
+
+/// The table as Markdown: `**1.73** [1.18, 2.25] ▲`, bold where the cell is, a triangle where it differs from
+/// the base.
+pub fn markdown(table: &Table) -> String {
+    let grouped = has_groups(table);
+    let mut out = String::new();
+    let mut heading = vec![String::new(); if grouped { 2 } else { 1 }];
+    heading.extend(table.columns.iter().map(|name| escape(name)));
+    line(&mut out, &heading);
+    let rule: Vec<String> = (0..heading.len())
+        .map(|column| if column < heading.len() - table.columns.len() { "---" } else { "---:" }.into())
+        .collect();
+    line(&mut out, &rule);
+    for row in &table.rows {
+        let mut fields = Vec::with_capacity(heading.len());
+        if grouped {
+            fields.push(escape(&row.group));
+        }
+        fields.push(escape(&row.label));
+        fields.extend(row.cells.iter().map(|cell| cell.as_ref().map_or("–".into(), text)));
+        line(&mut out, &fields);
+    }
+    out
+}
+
+fn text(cell: &Cell) -> String {
+    let (mean, interval) = numbers(cell);
+    let mut out = if cell.bold { format!("**{mean}**") } else { mean };
+    if let Some((low, high)) = interval {
+        out += &format!(" [{low}, {high}]");
+    }
+    match cell.differs {
+        0 => {}
+        below if below < 0 => out += " ▼",
+        _ => out += " ▲",
+    }
+    out
+}
+
+fn line(out: &mut String, fields: &[String]) {
+    *out += &format!("| {} |\n", fields.join(" | "));
+}
+
+/// Text that Markdown leaves as it is, on one line.
+fn escape(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars() {
+        match c {
+            '\n' | '\r' => out.push(' '),
+            '<' => out += "&lt;",
+            '&' => out += "&amp;",
+            '|' | '\\' | '*' | '_' | '`' | '[' | ']' | '~' | '$' | '#' => out.extend(['\\', c]),
+            _ => out.push(c),
+        }
+    }
+    out
+}
