@@ -7,7 +7,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use indicatif::ProgressBar;
-use stackelberg_decoding::{Generation, Guidance, Job, Settings, Step, Watch, generate_all};
+use stackelberg_decoding::{
+    Generation, Guidance, HackingWatch, Job, Settings, Step, Watch, generate_all,
+};
 use stackelberg_engine::reward::TextFormat;
 use stackelberg_engine::{Checkpoint, Prompt};
 
@@ -24,6 +26,8 @@ pub(crate) struct Session<'a> {
     pub(crate) names: Names<'a>,
     /// Texts written together.
     pub(crate) at_once: usize,
+    /// Whether to look out for text that the reward has taken over.
+    pub(crate) watch: bool,
 }
 
 /// Where answers go.
@@ -36,6 +40,8 @@ pub(crate) struct Files<'a> {
     pub(crate) traced: usize,
     /// Whether files that are there are gone on with.
     pub(crate) resume: bool,
+    /// Whether what the watch sees is also said.
+    pub(crate) warn: bool,
 }
 
 impl Session<'_> {
@@ -69,18 +75,22 @@ impl Session<'_> {
         }
         bar.inc((prompts.len() - waiting.len()) as u64);
         let jobs: Vec<Job<'_>> = waiting.iter().map(|(id, _, prompt)| Job { id, prompt }).collect();
-        let keep = |job: usize, steps: &[Step], answer: &Generation| {
+        let keep = |job: usize, steps: &[Step], warnings: &[String], answer: &Generation| {
             let (id, prompt, _) = &waiting[job];
             if let Some(trace) = trace.as_mut().filter(|_| traced.contains(id.as_str())) {
                 trace.write(id, self.settings.method, steps, &self.policy.tokenizer)?;
             }
             let seconds = answer.elapsed.as_secs_f64();
             tracing::debug!(id, tokens = answer.tokens.len(), seconds, "answered");
-            journal.write(id, prompt, answer, &recorded)
+            for warning in warnings.iter().filter(|_| files.warn) {
+                bar.suspend(|| eprintln!("warning: prompt {id}: {warning}"));
+            }
+            journal.write(id, prompt, answer, warnings, &recorded)
         };
         let traced = waiting.iter().map(|(id, ..)| traced.contains(id.as_str())).collect();
-        let (steps, began) = (HashMap::new(), Instant::now());
-        let mut desk = Desk { keep, traced, steps, bar, tokens: 0, began, failed: None };
+        let watched = self.watch.then_some(&self.settings);
+        let (under_way, began) = (HashMap::new(), Instant::now());
+        let mut desk = Desk { keep, traced, watched, under_way, bar, tokens: 0, began, failed: None };
         let outcome =
             generate_all(self.policy, self.guidance, &jobs, &self.settings, self.at_once, &mut desk);
         if let Some(error) = desk.failed {
@@ -97,30 +107,49 @@ impl Session<'_> {
 }
 
 /// Where answers come in: the steps of those that are traced are collected until their answer is finished, then both
-/// are kept.
+/// are kept, with what the watch saw.
 struct Desk<'a, F> {
     keep: F,
     traced: Vec<bool>,
-    steps: HashMap<usize, Vec<Step>>,
+    /// The settings that answers are watched under, if they are.
+    watched: Option<&'a Settings>,
+    under_way: HashMap<usize, UnderWay>,
     bar: &'a ProgressBar,
     tokens: usize,
     began: Instant,
     failed: Option<anyhow::Error>,
 }
 
-impl<F: FnMut(usize, &[Step], &Generation) -> Result<()>> Watch for Desk<'_, F> {
-    fn step(&mut self, job: usize, _: usize, step: &Step, _: &str) {
+/// What is known of an answer before it is finished.
+#[derive(Default)]
+struct UnderWay {
+    steps: Vec<Step>,
+    watch: Option<HackingWatch>,
+    warnings: Vec<String>,
+}
+
+impl<F: FnMut(usize, &[Step], &[String], &Generation) -> Result<()>> Watch for Desk<'_, F> {
+    fn step(&mut self, job: usize, number: usize, step: &Step, _: &str) {
+        if !self.traced[job] && self.watched.is_none() {
+            return;
+        }
+        let answer = self.under_way.entry(job).or_default();
+        if let Some(settings) = self.watched {
+            let watch = answer.watch.get_or_insert_with(|| HackingWatch::new(settings));
+            let warning = |alarm| format!("token {}: {alarm}", number + 1);
+            answer.warnings.extend(watch.step(step).into_iter().map(warning));
+        }
         if self.traced[job] {
-            self.steps.entry(job).or_default().push(step.clone());
+            answer.steps.push(step.clone());
         }
     }
 
     fn done(&mut self, job: usize, answer: Generation) {
-        let steps = self.steps.remove(&job).unwrap_or_default();
+        let UnderWay { steps, warnings, .. } = self.under_way.remove(&job).unwrap_or_default();
         if self.stop() {
             return;
         }
-        if let Err(error) = (self.keep)(job, &steps, &answer) {
+        if let Err(error) = (self.keep)(job, &steps, &warnings, &answer) {
             self.failed = Some(error);
             return;
         }

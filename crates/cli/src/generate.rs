@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use stackelberg_decoding::{AT_ONCE, Guidance, Method, Settings, generate};
+use stackelberg_decoding::{AT_ONCE, Guidance, HackingWatch, Method, Settings, generate};
 use stackelberg_engine::reward::TextFormat;
 use stackelberg_engine::{Checkpoint, Message, Prompt, Reward};
 use stackelberg_shaping::{Budget, Rule, Shaping};
@@ -65,6 +65,11 @@ pub(crate) struct Generate {
     /// shaped, fused, chosen.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
+
+    /// Warn where the reward takes over: guidance leaves no choice, the text repeats itself, or its tokens are far
+    /// less likely than the model's own. Lines of --out get `warnings`.
+    #[arg(long)]
+    watch: bool,
 
     /// Texts written together: more is faster and takes more memory; the answers are the same.
     #[arg(long, default_value_t = AT_ONCE, value_name = "N")]
@@ -137,7 +142,8 @@ impl Generate {
             system: self.layout.system.as_deref(),
         };
         let (policy, at_once) = (&policy, self.batch_size);
-        let session = Session { policy, guidance, settings, format, names, at_once };
+        let watch = self.watch;
+        let session = Session { policy, guidance, settings, format, names, at_once, watch };
         if self.prompt.is_some() && self.out.is_none() {
             return Conversation { session, generate: self }.answer_one(&prompts[0]);
         }
@@ -153,7 +159,11 @@ impl Generate {
         }
         let out = self.out.as_deref().filter(|out| *out != Path::new("-"));
         let (trace, resume) = (self.trace.as_deref(), self.resume);
-        session.answer_all(prompts, &Files { out, trace, traced: usize::MAX, resume }, &bar)?;
+        session.answer_all(
+            prompts,
+            &Files { out, trace, traced: usize::MAX, resume, warn: true },
+            &bar,
+        )?;
         bar.finish_and_clear();
         Ok(())
     }
@@ -324,6 +334,14 @@ impl Conversation<'_> {
             said.push_str(&format!(" | {steered} steered | {skipped} steps needed no {guide}"));
         }
         said.push_str(&format!(" | mean log-probability {:.2}]", answer.mean_log_prob));
+        if self.generate.watch {
+            let mut watch = HackingWatch::new(settings);
+            for (number, step) in (1..).zip(&printer.steps) {
+                for alarm in watch.step(step) {
+                    eprintln!("warning: token {number}: {alarm}");
+                }
+            }
+        }
         if self.generate.compare {
             println!("{}", style.faint(&said))
         } else {

@@ -91,6 +91,8 @@ struct Line<'a> {
     skipped: usize,
     kl: Option<f64>,
     outside: f64,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    warnings: &'a [String],
 }
 
 impl Journal {
@@ -132,6 +134,7 @@ impl Journal {
         id: &str,
         prompt: &Prompt,
         answer: &Generation,
+        warnings: &[String],
         recorded: &Recorded,
     ) -> Result<()> {
         let line = Line {
@@ -151,6 +154,7 @@ impl Journal {
             skipped: answer.skipped,
             kl: answer.kl,
             outside: answer.outside,
+            warnings,
         };
         self.empty = false;
         let mut bytes = serde_json::to_vec(&line).context("cannot write the answer as JSON")?;

@@ -30,6 +30,7 @@ println!("{} ({:?})", answer.text, answer.reward);
 mod beam;
 mod error;
 mod generate;
+mod hacking;
 mod rollout;
 mod sample;
 mod settings;
@@ -39,6 +40,7 @@ mod text;
 
 pub use error::{Error, Result};
 pub use generate::{AT_ONCE, Finish, Generation, Guidance, Job, Watch, generate, generate_all};
+pub use hacking::{Alarm, HackingWatch};
 pub use rollout::{Rollouts, Sample, rollout};
 pub use sample::Randomness;
 pub use settings::{Method, Sampling, Settings};

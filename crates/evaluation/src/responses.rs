@@ -48,6 +48,8 @@ pub struct Record {
     pub outside: Option<f64>,
     /// Seconds that it took.
     pub elapsed: Option<f64>,
+    /// What the hacking watch saw.
+    pub warnings: Vec<String>,
     /// Steps in which the choice was not the base policy's.
     pub steered: Option<usize>,
 }

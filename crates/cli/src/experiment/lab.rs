@@ -146,6 +146,7 @@ impl<'a> Lab<'a> {
             trace: (self.experiment.traces > 0).then_some(trace.as_path()),
             traced: self.experiment.traces,
             resume: true,
+            warn: false,
         };
         self.with_session(setting, &place.settings, |session| {
             session.answer_all(&self.prompts, &files, bar)
@@ -169,6 +170,7 @@ impl<'a> Lab<'a> {
             format: self.format,
             names: self.names(name.as_deref()),
             at_once: self.experiment.decoding.batch_size,
+            watch: true,
         };
         work(&session)
     }

@@ -7,6 +7,7 @@
 mod file;
 mod lab;
 mod plan;
+mod results;
 mod sweep;
 mod values;
 
@@ -39,6 +40,8 @@ enum What {
     /// is kept; then all shapings at that strength, and last what is asked for beside. Stopped or killed, the same
     /// command goes on where it was.
     Run(Where),
+    /// Write the report of what is done so far, and run nothing.
+    Report(Where),
     /// Say what there is to run, and run nothing.
     Plan(Where),
 }
@@ -61,6 +64,7 @@ impl Command {
     pub(crate) fn run(&self) -> Result<()> {
         match &self.what {
             What::Run(place) => place.with_lab(run),
+            What::Report(place) => place.with_lab(report),
             What::Plan(place) => place.plan(),
         }
     }
@@ -163,6 +167,24 @@ fn run(lab: &Lab<'_>) -> Result<()> {
         bench.run(&settings)?;
     }
     bench.bar.finish_and_clear();
+    results::write(lab, &kept)?;
+    println!("wrote {} and the tables beside it", lab.out.join("report.html").display());
+    Ok(())
+}
+
+/// Writes the report of what is done.
+fn report(lab: &Lab<'_>) -> Result<()> {
+    let mut kept = Vec::new();
+    for methods in lab.experiment.guided() {
+        let sweep = lab.experiment.sweep_of(methods);
+        let done = sweep.iter().map(|setting| sweep::runs(lab, setting));
+        // Before the sweep is done nothing is kept.
+        if done.collect::<Result<Option<Vec<_>>>>()?.is_some() {
+            kept.push(Kept::choose(lab, methods)?);
+        }
+    }
+    results::write(lab, &kept)?;
+    println!("wrote {} and the tables beside it", lab.out.join("report.html").display());
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 //! all.
 
 mod charts;
+mod sentences;
 mod tables;
 
 use std::collections::BTreeMap;

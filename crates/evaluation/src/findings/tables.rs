@@ -194,7 +194,7 @@ impl Findings<'_> {
 }
 
 /// -1 where an interval lies below 0, 1 above, 0 around it.
-fn sign(estimate: &Estimate) -> i8 {
+pub(super) fn sign(estimate: &Estimate) -> i8 {
     i8::from(estimate.low > 0.0) - i8::from(estimate.high < 0.0)
 }
 
