@@ -153,7 +153,7 @@ fn numbers_that_are_none_are_null() {
     let report = Report {
         methods: vec!["base".into()],
         questions: vec![Question { answers: vec![Some(answer)], ..Question::default() }],
-        traces: vec![Trace { steps: vec![step] }],
+        traces: vec![Trace { values: true, steps: vec![step] }],
         ..Report::default()
     };
     let trace = unpacked(&report::page(&report).unwrap(), "trace-0");

@@ -196,6 +196,8 @@ pub struct Answer {
 /// How an answer came about, step by step.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Trace {
+    /// Of controlled decoding: its steps have values and log-probabilities, not rewards and logits.
+    pub values: bool,
     /// Its steps.
     pub steps: Vec<TraceStep>,
 }

@@ -339,5 +339,5 @@ fn trace(random: &mut Random, steps: usize, candidates: usize) -> Trace {
             warning: (number == 17).then(|| "The reward rises although the text repeats itself.".into()),
         }
     });
-    Trace { steps: steps.collect() }
+    Trace { values: false, steps: steps.collect() }
 }

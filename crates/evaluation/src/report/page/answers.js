@@ -62,7 +62,8 @@ class Answers {
     );
   }
 
-  show(question, place, total) {
+  show(question, place, total, words) {
+    this.words = words;
     this.question = question;
     this.where.textContent = total
       ? `${(place + 1).toLocaleString("en")} of ${total.toLocaleString("en")}`
@@ -89,6 +90,23 @@ class Answers {
       ...methods.map(({ name, i }) => this.card(name, answers[i], i ? answers[0] : null)),
     );
     if (!methods.length) this.cards.append(el("p", { class: "note" }, "No method is chosen."));
+    this.mark();
+  }
+
+  /** Marks what was searched for, without a change to the texts. */
+  mark() {
+    if (!globalThis.CSS?.highlights) return;
+    const ranges = [];
+    for (const said of this.words ? this.node.querySelectorAll(".said") : []) {
+      const text = said.firstChild;
+      for (const found of text.data.matchAll(new RegExp(this.words, "giu"))) {
+        const range = new Range();
+        range.setStart(text, found.index);
+        range.setEnd(text, found.index + found[0].length);
+        ranges.push(range);
+      }
+    }
+    CSS.highlights.set("found", new Highlight(...ranges.slice(0, 2000)));
   }
 
   card(name, answer, base) {

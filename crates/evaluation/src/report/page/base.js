@@ -68,6 +68,8 @@ function say(text) {
   byId("spoken").textContent = text;
 }
 
+const UNREADABLE = "This cannot be unpacked: the file is damaged, or the browser is from before 2023.";
+
 /** A text by the id of the element that holds it gzipped in base64. */
 async function unpacked(id) {
   const text = byId(id).textContent;

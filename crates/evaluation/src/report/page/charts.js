@@ -27,7 +27,8 @@ function ownTicks(curves, x) {
   return ticks;
 }
 
-function curveParts(curve, x, y) {
+function curveParts(curve, x, y, names) {
+  const place = (p) => tickText(Number(p.x.toPrecision(3)));
   const look = looks.get(curve.label);
   const points = curve.points.filter((p) => finite(p.x) && finite(p.y.mean) && finite(x.at(p.x)));
   const at = (p, value) => `${x.at(p.x).toFixed(1)} ${y.at(value).toFixed(1)}`;
@@ -73,10 +74,16 @@ function curveParts(curve, x, y) {
       lines: [
         el("b", {}, curve.label),
         [p.label, ...worse].filter(Boolean).join(", "),
-        estimate(p.y),
-        `at ${short(p.x)}`,
+        `${names.y} ${estimate(p.y)}`,
+        `${names.x} ${place(p)}`,
       ],
-      said: [curve.label, p.label, ...worse, estimate(p.y), `at ${short(p.x)}`].join(", "),
+      said: [
+        curve.label,
+        p.label,
+        ...worse,
+        `${names.y} ${estimate(p.y)}`,
+        `${names.x} ${place(p)}`,
+      ].join(", "),
     };
   });
   return {
@@ -117,7 +124,7 @@ function drawCurves(chart, holder, width) {
     frame(box, x, y, chart),
   );
   if (chart.base && finite(chart.base.mean)) drawing.append(baseLine(chart.base, box, y));
-  const parts = curves.map((curve) => curveParts(curve, x, y));
+  const parts = curves.map((curve) => curveParts(curve, x, y, chart));
   drawing.append(...parts.map((part) => part.drawn));
   holder.append(drawing);
   const rows = parts.filter((part) => part.stops.length);

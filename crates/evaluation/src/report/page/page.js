@@ -1,11 +1,10 @@
 // Puts the page together: what stands at the top at once, the prompts when they are unpacked.
 
-const THEMES = { auto: "Light or dark: as the system", light: "Light", dark: "Dark" };
+const THEMES = { auto: "Auto", light: "Light", dark: "Dark" };
 
 function setTheme(theme, keep) {
   document.documentElement.dataset.theme = theme;
-  byId("theme").textContent = THEMES[theme];
-  byId("theme").setAttribute("aria-label", `Colours: ${THEMES[theme]}. Change.`);
+  byId("theme").textContent = `Colours: ${THEMES[theme]}`;
   try {
     if (keep) localStorage.setItem("stackelberg-theme", theme);
   } catch {
@@ -74,7 +73,7 @@ function promptsSection() {
 }
 
 /** Where the hacking watch saw something: warnings a method. */
-function warningsOf(questions) {
+function warningsOf(questions, show) {
   const counts = report.methods.map(
     (_, i) => questions.filter((q) => q.answers[i]?.warnings.length).length,
   );
@@ -90,56 +89,45 @@ function warningsOf(questions) {
       name,
       el("span", { class: "interval" }, ` ${n.toLocaleString("en")}`),
     ]),
-    ".",
+    ". ",
+    el("button", { type: "button", class: "quiet", onclick: show }, "Show these"),
   );
 }
 
 async function fillPrompts() {
   const holder = document.querySelector(".browser");
   try {
-    const questions = await unpacked("questions");
-    let prompts = null;
-    const answers = new Answers((way) => prompts.show(prompts.place + way));
-    prompts = new Prompts(questions, (question, place, total) => {
-      answers.show(question, place, total);
-      if (question && prompts) remember(question.id);
-    });
-    const watch = warningsOf(questions);
-    holder.replaceChildren(
-      ...(watch ? [watch] : []),
-      prompts.controls,
-      el("div", { class: "side" }, prompts.found, prompts.list),
-      answers.node,
-    );
-    prompts.fill();
-    document.addEventListener("keydown", (event) => {
-      if (
-        event.key !== "/" ||
-        event.ctrlKey ||
-        event.altKey ||
-        event.metaKey ||
-        event.target.closest("input, select, textarea")
-      )
-        return;
-      event.preventDefault();
-      prompts.search.focus();
-    });
-    const toLink = () => {
-      const id = linked();
-      if (id !== null && prompts.open(id)) byId("prompts").scrollIntoView();
-    };
-    addEventListener("hashchange", toLink);
-    toLink();
-  } catch (error) {
-    holder.replaceChildren(
-      el(
-        "p",
-        { class: "note" },
-        `The prompts cannot be unpacked: ${error.message}. A browser from 2023 or newer can.`,
-      ),
-    );
+    const questions = await unpacked("questions").catch(() => null);
+    if (questions) drawPrompts(holder, questions);
+    else holder.replaceChildren(el("p", { class: "note" }, UNREADABLE));
+  } finally {
+    holder.setAttribute("aria-busy", "false");
   }
-  holder.setAttribute("aria-busy", "false");
+}
+
+function drawPrompts(holder, questions) {
+  let prompts = null;
+  const answers = new Answers((way) => prompts.show(prompts.place + way));
+  prompts = new Prompts(questions, (question, place, total) => {
+    answers.show(question, place, total, prompts?.words ?? null);
+    if (question && prompts) remember(question.id);
+  });
+  const watch = warningsOf(questions, () => prompts.choose("warnings"));
+  const side = el("div", { class: "side" }, prompts.found, prompts.list);
+  holder.replaceChildren(...(watch ? [watch] : []), prompts.controls, side, answers.node);
+  prompts.fill();
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "/" || event.ctrlKey || event.altKey || event.metaKey) return;
+    if (event.target.closest("input, select, textarea")) return;
+    event.preventDefault();
+    prompts.search.focus();
+  });
+  const toLink = () => {
+    const id = linked();
+    if (id !== null && prompts.open(id)) byId("prompts").scrollIntoView();
+  };
+  addEventListener("hashchange", toLink);
+  toLink();
 }
 
 /** The id of the prompt that the page's address names. */

@@ -125,6 +125,12 @@ class Prompts {
     return has(id) || has(prompt) || answers.some((answer) => answer && has(answer.text));
   }
 
+  /** Shows all prompts, or those with warnings or traces. */
+  choose(which) {
+    this.only.select.value = which;
+    this.arrange();
+  }
+
   later() {
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.arrange(), 80);
@@ -134,10 +140,10 @@ class Prompts {
   arrange() {
     const shown = this.order[this.place];
     const text = this.search.value.trim();
-    const words = text
+    this.words = text
       ? new RegExp(text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&").replace(/\s+/g, "\\s+"), "iu")
       : null;
-    const found = this.questions.map((_, i) => i).filter((i) => this.matches(i, words));
+    const found = this.questions.map((_, i) => i).filter((i) => this.matches(i, this.words));
     const key = {
       down: (i) => this.difference(i),
       up: (i) => negative(this.difference(i)),

@@ -19,7 +19,12 @@ function traceButton(card, text, index, name) {
   };
   button.addEventListener("click", async () => {
     if (view) return close();
-    const trace = await unpacked(`trace-${index}`);
+    let trace = null;
+    try {
+      trace = await unpacked(`trace-${index}`);
+    } catch {
+      return button.after(el("p", { class: "note" }, UNREADABLE));
+    }
     if (view) return;
     view = traceView(trace, name, close);
     text.hidden = true;
@@ -57,7 +62,7 @@ function traceView(trace, name, close) {
     const said = [
       `token ${i + 1}: ${visible(step.text)}`,
       changed ? "not the base's choice" : "",
-      skipped ? "no reward asked for" : "",
+      skipped ? (trace.values ? "no value asked for" : "no reward asked for") : "",
       step.warning ? `warning: ${step.warning}` : "",
     ];
     tokens.append(
@@ -90,7 +95,7 @@ function traceView(trace, name, close) {
     buttons.forEach((button, i) =>
       i === place ? button.setAttribute("aria-current", "true") : button.removeAttribute("aria-current"),
     );
-    below.replaceChildren(stepTable(steps[place], place));
+    below.replaceChildren(stepTable(steps[place], place, trace.values));
   };
   const other = (way) => {
     for (let i = place + way; i >= 0 && i < steps.length; i += way) if (steered(steps[i])) return i;
@@ -118,7 +123,9 @@ function traceView(trace, name, close) {
     event.preventDefault();
   });
   const changed = steps.filter(steered).length,
-    skipped = steps.filter((step) => !step.rewards).length;
+    skipped = steps.filter((step) => !step.rewards).length,
+    warned = steps.filter((step) => step.warning).length,
+    reward = trace.values ? "value" : "reward";
   return el(
     "div",
     { class: "trace" },
@@ -127,7 +134,8 @@ function traceView(trace, name, close) {
       { class: "note" },
       `${count(steps.length, "token")}, `,
       el("span", { class: "token changed" }, `${changed} not the base's choice`),
-      skipped ? [", ", el("span", { class: "token skipped" }, `${skipped} without a reward`)] : "",
+      skipped ? [", ", el("span", { class: "token skipped" }, `${skipped} without a ${reward}`)] : "",
+      warned ? `, ${count(warned, "with a warning", "with warnings")}` : "",
       ". Left and right go from token to token, up and down between changed ones, Enter opens the candidates.",
     ),
     tokens,
@@ -137,7 +145,7 @@ function traceView(trace, name, close) {
 
 /** A small scale in a table's row: where a reward stands, and the threshold as a line through all rows. */
 function strip(value, low, high, threshold) {
-  const at = (v) => (high > low ? 4 + (72 * (v - low)) / (high - low) : 40).toFixed(1);
+  const at = (v) => (high > low ? 6 + (68 * (v - low)) / (high - low) : 40).toFixed(1);
   return svg(
     "svg",
     { class: "strip", width: 80, height: 22, viewBox: "0 0 80 22", "aria-hidden": "true" },
@@ -154,7 +162,8 @@ function strip(value, low, high, threshold) {
   );
 }
 
-function stepTable(step, place) {
+function stepTable(step, place, values) {
+  const reward = values ? "value" : "reward";
   const { tokens, logits, rewards, shaped, fused, threshold, chosen, base } = step;
   const known = [...(rewards ?? []), threshold].filter(finite);
   const [low, high] = [Math.min(...known), Math.max(...known)];
@@ -162,8 +171,8 @@ function stepTable(step, place) {
   const heads = [
     "candidate",
     "",
-    "base logit",
-    ...(rewards ? ["reward", ""] : []),
+    values ? "base log-probability" : "base logit",
+    ...(rewards ? [reward, ""] : []),
     ...(shaped ? ["shaped"] : []),
     "fused",
   ];
@@ -202,13 +211,7 @@ function stepTable(step, place) {
         : null,
     ),
     step.warning ? el("p", { class: "warnings" }, `⚠ ${step.warning}`) : null,
-    rewards
-      ? null
-      : el(
-          "p",
-          { class: "note" },
-          "The likeliest led by more than any reward could change: none was asked for.",
-        ),
+    rewards ? null : el("p", { class: "note" }, `No ${reward} was asked for here.`),
     finite(chosen) ? null : el("p", { class: "note" }, "The token was not among the candidates."),
     sideways(
       "Candidates",
