@@ -4,6 +4,7 @@
 
 mod answers;
 mod bench;
+mod evaluate;
 mod evaluator;
 mod experiment;
 mod generate;
@@ -46,6 +47,7 @@ enum Command {
     Threshold(threshold::Threshold),
     Train(train::Train),
     Shape(shape::Shape),
+    Evaluate(Box<evaluate::Evaluate>),
     Experiment(experiment::Command),
     Bench(bench::Bench),
     /// List models, prompts, data and rewards that are known by name.
@@ -66,6 +68,7 @@ impl Command {
             Self::Threshold(threshold) => threshold.run(),
             Self::Train(train) => train.run(),
             Self::Shape(shape) => shape.run(),
+            Self::Evaluate(evaluate) => evaluate.run(),
             Self::Experiment(experiment) => experiment.run(),
             Self::Bench(bench) => bench.run(),
             Self::Models => models::run(),

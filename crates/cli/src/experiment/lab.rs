@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use stackelberg_decoding::{Guidance, Method, Settings};
+use stackelberg_decoding::{Guidance, Settings};
 use stackelberg_engine::reward::{TextFormat, ValueHead};
 use stackelberg_engine::source::sha256_file;
 use stackelberg_engine::{Checkpoint, Prompt, Reward};
@@ -33,7 +33,6 @@ use crate::record::{Names, Recorded, prompt_value};
 pub(crate) struct Lab<'a> {
     pub(crate) experiment: &'a Experiment,
     pub(crate) out: PathBuf,
-    pub(crate) model: ModelArgs,
     pub(crate) policy: &'a Checkpoint,
     guide: Reward,
     guide_hash: String,
@@ -55,7 +54,7 @@ impl<'a> Lab<'a> {
     pub(crate) fn open(
         experiment: &'a Experiment,
         out: &Path,
-        model: ModelArgs,
+        model: &ModelArgs,
         policy: &'a Checkpoint,
     ) -> Result<Self> {
         let prompts = prompts_of(&experiment.prompts)?;
@@ -64,13 +63,12 @@ impl<'a> Lab<'a> {
         let format = text_format(experiment.policy.prompt_format, policy, Some(&guide).into());
         let rewards = [std::slice::from_ref(guide_name), &experiment.rewards.held_out].concat();
         let embedder = Some(experiment.embedder.as_str()).filter(|name| *name != "none");
-        let evaluator = Evaluator::load(&rewards, embedder, &model, &mut || Ok(policy))?;
+        let evaluator = Evaluator::load(&rewards, embedder, model, &mut || Ok(policy))?;
         Ok(Self {
             experiment,
             out: out.to_owned(),
             guide_hash: reward_hash(guide_name)?,
             prompts_hash: hash_of(&prompts.iter().map(|(id, p)| json!([id, prompt_value(p)])).collect()),
-            model,
             policy,
             guide,
             format,
@@ -83,12 +81,6 @@ impl<'a> Lab<'a> {
     pub(crate) fn seeds(&self, setting: &Setting) -> &[u64] {
         let greedy = setting.settings.sampling.temperature == 0.0 && !setting.method.chooses_answers();
         if greedy { &self.experiment.seeds[..1] } else { &self.experiment.seeds }
-    }
-
-    /// Whether every answer of a setting is there.
-    pub(crate) fn is_done(&self, setting: &Setting) -> Result<bool> {
-        let done = |&seed| Ok(self.done(setting, seed)?.is_some());
-        self.seeds(setting).iter().map(done).try_fold(true, |all, done: Result<bool>| Ok(all && done?))
     }
 
     /// Makes what is missing of a setting's runs, and measures them. The bar counts answers.

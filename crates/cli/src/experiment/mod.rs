@@ -85,7 +85,7 @@ impl Where {
         watch_for_ctrl_c()?;
         let policy = model.load()?;
         std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
-        work(&Lab::open(&experiment, &out, model, &policy)?)
+        work(&Lab::open(&experiment, &out, &model, &policy)?)
     }
 
     fn plan(&self) -> Result<()> {

@@ -9,9 +9,7 @@ use stackelberg_decoding::Stress;
 use stackelberg_engine::Tokenizer;
 use stackelberg_evaluation::findings::{Findings, Series};
 use stackelberg_evaluation::metrics::{Measured, prompt_text};
-use stackelberg_evaluation::report::{
-    self, Answer, Histogram, Question, Report, Trace, TraceStep,
-};
+use stackelberg_evaluation::report::{self, Answer, Histogram, Question, Report, Trace, TraceStep};
 use stackelberg_evaluation::responses::Response;
 use stackelberg_learning::whole;
 
@@ -102,9 +100,9 @@ fn assemble(lab: &Lab<'_>, kept: &[Kept], finished: &[Finished]) -> Result<Repor
         matrices: findings.matrices(),
         histograms,
         methods: shown.iter().map(|f| f.setting.curve()).collect(),
-        rewards,
-        questions,
         traces: browser.traces,
+        rewards: rewards.clone(),
+        questions,
     })
 }
 
@@ -155,11 +153,18 @@ impl<'a> Browser<'a> {
             }
             let less = base.log_prob.zip(measured.log_prob).map(|(base, own)| base - own);
             if let Some(less) = less.filter(|less| *less > LESS_LIKELY) {
-                warnings.push(format!("{less:.1} nats a token less likely than the base policy's answer"));
+                warnings
+                    .push(format!("{less:.1} nats a token less likely than the base policy's answer"));
             }
         }
+        let values = response.record.method.as_deref() == Some("cd");
         let trace = self.steps[method].remove(&response.id).map(|steps| {
-            self.traces.push(trace(steps, &response.record.warnings, &self.lab.policy.tokenizer));
+            self.traces.push(trace(
+                steps,
+                &response.record.warnings,
+                &self.lab.policy.tokenizer,
+                values,
+            ));
             self.traces.len() - 1
         });
         let reward = |name: &String| measured.rewards.get(name).copied();
@@ -176,7 +181,8 @@ impl<'a> Browser<'a> {
     fn histograms(&self, shown: &[&Finished]) -> Vec<Histogram> {
         let mut histograms = Vec::new();
         for (f, steps) in shown.iter().zip(&self.steps) {
-            let thresholds: Vec<f64> = steps.values().flatten().filter_map(|line| line.threshold).collect();
+            let thresholds: Vec<f64> =
+                steps.values().flatten().filter_map(|line| line.threshold).collect();
             histograms.extend(histogram(&f.setting.curve(), &thresholds));
         }
         histograms
@@ -228,17 +234,19 @@ fn read_trace(file: &Path) -> Result<HashMap<String, Vec<Line>>> {
         text => text.with_context(|| format!("cannot read {}", file.display()))?,
     };
     for (number, line) in (1..).zip(text.lines()) {
-        let line: Line = serde_json::from_str(line)
-            .with_context(|| format!("{}:{number}: no step of a trace: delete the run's folder", file.display()))?;
+        let line: Line = serde_json::from_str(line).with_context(|| {
+            format!("{}:{number}: no step of a trace: delete the run's folder", file.display())
+        })?;
         steps.entry(line.id.clone()).or_default().push(line);
     }
     Ok(steps)
 }
 
-fn trace(steps: Vec<Line>, warnings: &[String], tokenizer: &Tokenizer) -> Trace {
+fn trace(steps: Vec<Line>, warnings: &[String], tokenizer: &Tokenizer, values: bool) -> Trace {
     let warning = |number: usize| {
         let begin = format!("token {}: ", number + 1);
-        let said: Vec<&str> = warnings.iter().filter_map(|warning| warning.strip_prefix(&begin)).collect();
+        let said: Vec<&str> =
+            warnings.iter().filter_map(|warning| warning.strip_prefix(&begin)).collect();
         (!said.is_empty()).then(|| said.join("; "))
     };
     let step = |(number, line): (usize, Line)| {
@@ -257,5 +265,5 @@ fn trace(steps: Vec<Line>, warnings: &[String], tokenizer: &Tokenizer) -> Trace 
             warning: warning(number),
         }
     };
-    Trace { steps: steps.into_iter().enumerate().map(step).collect(), ..Trace::default() }
+    Trace { values, steps: steps.into_iter().enumerate().map(step).collect() }
 }

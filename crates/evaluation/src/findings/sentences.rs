@@ -9,7 +9,8 @@ impl Findings<'_> {
     pub fn sentences(&self) -> Vec<String> {
         let mut sentences = Vec::new();
         let judged = self.rewards.iter().skip(1).chain(self.rewards.first());
-        let metrics: Vec<Metric> = judged.cloned().chain([Metric::Diversity, Metric::Coherence]).collect();
+        let metrics: Vec<Metric> =
+            judged.cloned().chain([Metric::Diversity, Metric::Coherence]).collect();
         for group in self.guided() {
             let kept: Vec<usize> = self.kept().filter(|&i| self.series[i].group == group).collect();
             let vanilla = kept.iter().copied().find(|&i| self.series[i].vanilla);
@@ -23,7 +24,12 @@ impl Findings<'_> {
                         Some((self.name(i), sign(&difference)))
                     });
                     let place = format!("{group} at equal strength, λ {strength}");
-                    sentences.push(sentence(&place, metric, &self.name(vanilla), &signs.collect::<Vec<_>>()));
+                    sentences.push(sentence(
+                        &place,
+                        metric,
+                        &self.name(vanilla),
+                        &signs.collect::<Vec<_>>(),
+                    ));
                 }
             }
             for metric in &metrics {
@@ -38,13 +44,15 @@ impl Findings<'_> {
         let curves = self.curves(group);
         let (vanilla, others) = curves.split_first()?;
         let sweep = |points: &[usize]| self.sweep(points, &Metric::Kl, metric);
-        let reach = |level: f64| others.iter().filter(|(_, points)| sweep(points).at(level).is_some()).count();
+        let reach =
+            |level: f64| others.iter().filter(|(_, points)| sweep(points).at(level).is_some()).count();
         let levels = self.levels();
         let level = levels.into_iter().filter(|&level| sweep(&vanilla.1).at(level).is_some());
         let level = level.max_by_key(|&level| reach(level)).filter(|&level| reach(level) > 0)?;
         let signs = others.iter().filter_map(|(_, points)| {
             sweep(points).at(level)?;
-            let difference = self.bootstrap.curve_difference(&sweep(points), &sweep(&vanilla.1), level)?;
+            let difference =
+                self.bootstrap.curve_difference(&sweep(points), &sweep(&vanilla.1), level)?;
             Some((self.name(points[0]), sign(&difference)))
         });
         let place = format!("{group} at equal KL, {level} nats an answer");
@@ -61,7 +69,8 @@ impl Findings<'_> {
 
 fn sentence(place: &str, metric: &Metric, vanilla: &str, signs: &[(String, i8)]) -> String {
     let those = |sign: i8| {
-        let names: Vec<&str> = signs.iter().filter(|(_, s)| *s == sign).map(|(name, _)| name.as_str()).collect();
+        let names: Vec<&str> =
+            signs.iter().filter(|(_, s)| *s == sign).map(|(name, _)| name.as_str()).collect();
         names.join(", ")
     };
     let said = [(1, "more than"), (-1, "less than"), (0, "no clear difference from")];

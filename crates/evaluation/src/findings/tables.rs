@@ -143,7 +143,7 @@ impl Findings<'_> {
     }
 
     /// KL that at least two curves of a group reach, vanilla's among them.
-    fn levels(&self) -> Vec<f64> {
+    pub(super) fn levels(&self) -> Vec<f64> {
         let reached = |group: &String, level: f64| {
             let curves = self.curves(group);
             let reaches = |(_, points): &(String, Vec<usize>)| {

@@ -1,0 +1,312 @@
+//! `stackelberg evaluate`: metrics of answers, and paired comparisons of runs.
+
+use std::cell::OnceCell;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde::Serialize;
+use stackelberg_engine::Checkpoint;
+use stackelberg_evaluation::compare::{Bootstrap, wins};
+use stackelberg_evaluation::metrics::{Measured, Metric};
+use stackelberg_evaluation::report::{Cell, Estimate, Row, Table, Wins, csv, latex, markdown};
+use stackelberg_evaluation::responses::{self, Run, pair};
+
+use crate::evaluator::Evaluator;
+use crate::model::ModelArgs;
+use crate::output::Output;
+
+/// Measure answers: rewards, repetition, diversity, coherence, length, speed, KL; several runs are compared with the
+/// first, prompt by prompt.
+///
+/// Reads what `generate` writes, the paper's reference (prompt with result or response) and AlpacaEval (instruction,
+/// output, generator): JSON lines or arrays, plain or gzipped. Answers are cut where the model begins the human's next
+/// turn.
+#[derive(Args)]
+pub(crate) struct Evaluate {
+    /// Files of answers; - is standard input.
+    #[arg(required = true, value_name = "GENERATIONS")]
+    files: Vec<PathBuf>,
+
+    /// A reward to average, also one that did not guide; may be given several times. See `stackelberg models`.
+    #[arg(long, value_name = "NAME")]
+    reward: Vec<String>,
+
+    /// The sentence embedder that coherence is measured with: a known name or a folder of a BERT-like model.
+    #[arg(long, value_name = "REF", default_value = "all-minilm-l6-v2")]
+    embedder: String,
+
+    /// Leave out coherence: no model is needed then.
+    #[arg(long, conflicts_with = "embedder")]
+    no_embeddings: bool,
+
+    /// Do not compare runs with each other: they may answer different prompts.
+    #[arg(long)]
+    unpaired: bool,
+
+    /// Write one line an answer: id, reward, rep_2, rep_3, rep_4, diversity, coherence, length; of several runs also
+    /// its file; of several rewards also all of them.
+    #[arg(long, value_name = "FILE")]
+    each: Option<PathBuf>,
+
+    /// Write all means, intervals and comparisons as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+
+    /// How tables are printed: markdown, csv or latex.
+    #[arg(long, value_enum, default_value_t = Format::Markdown)]
+    format: Format,
+
+    /// Decides the bootstrap's resamples.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    Markdown,
+    Csv,
+    Latex,
+}
+
+/// One line of `--each`.
+#[derive(Serialize)]
+struct Each<'a> {
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run: Option<&'a str>,
+    reward: Option<f64>,
+    rep_2: f64,
+    rep_3: f64,
+    rep_4: f64,
+    diversity: f64,
+    coherence: Option<f64>,
+    length: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rewards: Option<&'a std::collections::BTreeMap<String, f64>>,
+}
+
+/// One run's means.
+#[derive(Serialize)]
+struct Means<'a> {
+    run: &'a str,
+    answers: usize,
+    metrics: Vec<Mean<'a>>,
+}
+
+#[derive(Serialize)]
+struct Mean<'a> {
+    metric: &'a str,
+    #[serde(flatten)]
+    estimate: Estimate,
+}
+
+/// One run less the first.
+#[derive(Serialize)]
+struct Comparison<'a> {
+    run: &'a str,
+    with: &'a str,
+    differences: Vec<Mean<'a>>,
+    wins: Vec<RewardWins<'a>>,
+}
+
+#[derive(Serialize)]
+struct RewardWins<'a> {
+    reward: &'a str,
+    #[serde(flatten)]
+    wins: Wins,
+}
+
+impl Evaluate {
+    pub(crate) fn run(&self) -> Result<()> {
+        let repeated = |(i, name): &(usize, &String)| self.reward[..*i].contains(name);
+        if let Some((_, name)) = self.reward.iter().enumerate().find(repeated) {
+            bail!("--reward {name}: it is given twice");
+        }
+        let runs: Vec<Run> =
+            self.files.iter().map(|file| responses::read(file)).collect::<Result<_, _>>()?;
+        // What cannot be compared is told before models are loaded.
+        let partners: Vec<Vec<usize>> = match self.unpaired {
+            true => Vec::new(),
+            false => runs[1..].iter().map(|run| pair(&runs[0], run)).collect::<Result<_, _>>()?,
+        };
+        let policy = OnceCell::new();
+        let evaluator = self.evaluator(&policy)?;
+        let mut coherence = evaluator.coherence();
+        let mut measured = Vec::with_capacity(runs.len());
+        for run in &runs {
+            let answers = evaluator.measure(policy.get(), &run.responses, None, coherence.as_mut());
+            measured.push(answers.with_context(|| run.name.clone())?);
+        }
+        if let Some(file) = &self.each {
+            self.write_each(file, &runs, &measured)?;
+        }
+        let metrics: Vec<Metric> =
+            self.reward.iter().cloned().map(Metric::Reward).chain(Metric::TEXT).collect();
+        let means: Vec<Means<'_>> = runs
+            .iter()
+            .zip(&measured)
+            .map(|(run, answers)| self.means(run, answers, &metrics))
+            .collect();
+        let others = runs.iter().zip(&measured).skip(1).zip(&partners);
+        let comparisons: Vec<Comparison<'_>> = others
+            .map(|((run, answers), partners)| {
+                let paired: Vec<&Measured> = partners.iter().map(|&i| &answers[i]).collect();
+                self.compare(run, &paired, (&runs[0], &measured[0]), &metrics)
+            })
+            .collect();
+        self.print(&means, &comparisons, &metrics)?;
+        match &self.json {
+            Some(file) => {
+                let mut out = Output::create(file)?;
+                let facts = evaluator.facts();
+                let all = serde_json::json!({
+                    "version": env!("CARGO_PKG_VERSION"), "commit": env!("STACKELBERG_COMMIT"),
+                    "command": std::env::args().collect::<Vec<_>>(), "seed": self.seed,
+                    "measured_by": facts, "runs": means, "comparisons": comparisons,
+                });
+                writeln!(out, "{all:#}")?;
+                out.finish()
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn evaluator(&self, policy: &OnceCell<Checkpoint>) -> Result<Evaluator> {
+        let embedder = (!self.no_embeddings).then_some(self.embedder.as_str());
+        Evaluator::load(&self.reward, embedder, &self.model, &mut || {
+            if policy.get().is_none() {
+                drop(policy.set(self.model.load()?));
+            }
+            policy.get().context("the policy is loaded")
+        })
+    }
+
+    fn write_each(&self, file: &Path, runs: &[Run], measured: &[Vec<Measured>]) -> Result<()> {
+        let mut out = Output::create(file)?;
+        for (run, answers) in runs.iter().zip(measured) {
+            for m in answers {
+                let line = Each {
+                    id: &m.id,
+                    run: (runs.len() > 1).then_some(run.name.as_str()),
+                    reward: self.reward.first().and_then(|name| m.rewards.get(name).copied()),
+                    rep_2: m.rep_2,
+                    rep_3: m.rep_3,
+                    rep_4: m.rep_4,
+                    diversity: m.diversity,
+                    coherence: m.coherence,
+                    length: m.length,
+                    rewards: (self.reward.len() > 1).then_some(&m.rewards),
+                };
+                serde_json::to_writer(&mut out, &line).map_err(std::io::Error::from)?;
+                out.write_all(b"\n").context("cannot write the output")?;
+            }
+        }
+        out.finish()
+    }
+
+    fn means<'a>(&self, run: &'a Run, answers: &[Measured], metrics: &'a [Metric]) -> Means<'a> {
+        let bootstrap = Bootstrap::new(answers.len(), self.seed);
+        let of = |metric: &'a Metric| {
+            let values: Vec<f64> = answers.iter().map(|answer| metric.of(answer)).collect();
+            Some(Mean { metric: metric.name(), estimate: bootstrap.estimate(&values)? })
+        };
+        Means {
+            run: &run.name,
+            answers: answers.len(),
+            metrics: metrics.iter().filter_map(of).collect(),
+        }
+    }
+
+    fn compare<'a>(
+        &self,
+        run: &'a Run,
+        answers: &[&Measured],
+        (first, firsts): (&'a Run, &[Measured]),
+        metrics: &'a [Metric],
+    ) -> Comparison<'a> {
+        let bootstrap = Bootstrap::new(firsts.len(), self.seed);
+        let values = |metric: &Metric| -> (Vec<f64>, Vec<f64>) {
+            answers.iter().zip(firsts).map(|(a, b)| (metric.of(a), metric.of(b))).unzip()
+        };
+        let difference = |metric: &'a Metric| {
+            let (ours, theirs) = values(metric);
+            Some(Mean { metric: metric.name(), estimate: bootstrap.difference(&ours, &theirs)? })
+        };
+        let won = |metric: &'a Metric| {
+            let (ours, theirs) = values(metric);
+            RewardWins { reward: metric.name(), wins: wins(&ours, &theirs) }
+        };
+        let rewards = metrics.iter().filter(|metric| matches!(metric, Metric::Reward(_)));
+        Comparison {
+            run: &run.name,
+            with: &first.name,
+            differences: metrics.iter().filter_map(difference).collect(),
+            wins: rewards.map(won).collect(),
+        }
+    }
+
+    fn print(
+        &self,
+        means: &[Means<'_>],
+        comparisons: &[Comparison<'_>],
+        metrics: &[Metric],
+    ) -> Result<()> {
+        let mut out = std::io::stdout().lock();
+        let write = |table: &Table| match self.format {
+            Format::Markdown => markdown(table),
+            Format::Csv => csv(table),
+            Format::Latex => latex(table),
+        };
+        let rows =
+            means.iter().map(|means| (format!("{} ({})", means.run, means.answers), &means.metrics));
+        writeln!(out, "{}", write(&table("metrics", rows, metrics)).trim_end())?;
+        if comparisons.is_empty() {
+            return Ok(());
+        }
+        let less = |c: &Comparison<'_>| format!("{} less {}", c.run, c.with);
+        let rows = comparisons.iter().map(|c| (less(c), &c.differences));
+        writeln!(out, "\n{}", write(&table("differences", rows, metrics)).trim_end())?;
+        for comparison in comparisons {
+            for RewardWins { reward, wins: Wins { win, tie, lose, p } } in &comparison.wins {
+                writeln!(
+                    out,
+                    "\n{} against {} by {reward}: {win} won, {tie} tied, {lose} lost (sign test p = {p:.3})",
+                    comparison.run, comparison.with
+                )?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Rows of means as a table: columns that are known of any row.
+fn table<'a, 'm: 'a>(
+    name: &str,
+    rows: impl Iterator<Item = (String, &'a Vec<Mean<'m>>)> + Clone,
+    metrics: &[Metric],
+) -> Table {
+    let known = |metric: &&Metric| {
+        rows.clone().any(|(_, means)| means.iter().any(|mean| mean.metric == metric.name()))
+    };
+    let columns: Vec<&Metric> = metrics.iter().filter(known).collect();
+    let row = |(label, means): (String, &'a Vec<Mean<'m>>)| {
+        let cell = |metric: &&Metric| {
+            let mean = means.iter().find(|mean| mean.metric == metric.name())?;
+            let Estimate { mean, low, high } = mean.estimate;
+            let interval = Some((low, high));
+            Some(Cell { mean, interval, digits: metric.digits(), bold: false, differs: 0 })
+        };
+        Row { group: String::new(), label, cells: columns.iter().map(cell).collect() }
+    };
+    Table {
+        name: name.to_owned(),
+        columns: columns.iter().map(|metric| metric.name().to_owned()).collect(),
+        rows: rows.clone().map(row).collect(),
+        ..Table::default()
+    }
+}
