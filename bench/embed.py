@@ -4,18 +4,24 @@
     python3 bench/embed.py --model FOLDER [--texts 2000] [--rounds 3]
 
 Needs sentence-transformers, torch and transformers. FOLDER is a folder of the BERT family, such as
-all-MiniLM-L6-v2. The texts are words of one paragraph, shuffled with a fixed seed, 10 to 200 a text.
+all-MiniLM-L6-v2. Stackelberg's seconds are those of the embedding, as the Python ones: both have the model
+loaded. The texts are words of one paragraph, shuffled with a fixed seed, 10 to 200 a text.
 """
 
 import argparse
 import json
+import os
 import platform
 import random
+import resource
+import statistics
 import subprocess
 import time
 
 import numpy as np
+import sentence_transformers
 import torch
+import transformers
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoTokenizer
 
@@ -57,6 +63,31 @@ def ours(binary, folder, lines):
     return found, json.loads(run.stderr.splitlines()[-1])["embed_s"]
 
 
+def processor():
+    """Processor seconds of this process and of the children that it waited for."""
+    own = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(use.ru_utime + use.ru_stime for use in own)
+
+
+def busy():
+    """Processor seconds of all programs (Linux)."""
+    with open("/proc/stat") as file:
+        user, nice, system = map(int, file.readline().split()[1:4])
+    return (user + nice + system) / os.sysconf("SC_CLK_TCK")
+
+
+def timed(name, work, raw):
+    """Runs `work`, which gives its result and its seconds if it knows them better."""
+    began, before, all_before = time.perf_counter(), processor(), busy()
+    found, seconds = work()
+    wall = time.perf_counter() - began
+    own = processor() - before
+    others = (busy() - all_before - own) / wall
+    raw[name].append({"seconds": seconds or wall, "processor_s": own, "cores_of_others": others})
+    print(name, json.dumps({key: round(value, 3) for key, value in raw[name][-1].items()}), flush=True)
+    return found
+
+
 def main():
     arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     arguments.add_argument("--model", required=True)
@@ -71,26 +102,35 @@ def main():
     model = AutoModel.from_pretrained(arguments.model).eval()
     tokenizer = AutoTokenizer.from_pretrained(arguments.model)
     tokens = sum(min(len(ids), library.max_seq_length) for ids in tokenizer(some)["input_ids"])
-    print(f"python {platform.python_version()}, torch {torch.__version__}, {torch.get_num_threads()} threads")
-    print(f"{len(some)} texts, {tokens} tokens")
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "crates", "Cargo.lock"]).returncode
+    print(f"command: bench/embed.py | texts {len(some)}, rounds {arguments.rounds}")
+    print(f"commit:  {commit.stdout.strip()}{' with changes' if changed else ''}")
+    print(f"machine: {os.cpu_count()} x {cpu()} | model {os.path.basename(arguments.model.rstrip('/'))}")
+    print(f"python {platform.python_version()}, torch {torch.__version__} ({torch.get_num_threads()} threads), "
+          f"transformers {transformers.__version__}, sentence-transformers {sentence_transformers.__version__}")
+    print(f"{len(some)} texts, {tokens} tokens, none longer than {library.max_seq_length}\n")
     library.encode(some[:32])
 
-    seconds = {"stackelberg": [], "sentence-transformers": [], "transformers": []}
+    print("raw figures, round by round (cores_of_others: how many cores other programs kept busy meanwhile)")
+    raw = {"stackelberg": [], "sentence-transformers": [], "transformers": []}
     for _ in range(arguments.rounds):
-        found, took = ours(arguments.binary, arguments.model, lines)
-        seconds["stackelberg"].append(took)
-        began = time.perf_counter()
-        expected = library.encode(some)
-        seconds["sentence-transformers"].append(time.perf_counter() - began)
-        began = time.perf_counter()
-        also = by_hand(model, tokenizer, some, library.max_seq_length)
-        seconds["transformers"].append(time.perf_counter() - began)
-    for name, took in seconds.items():
-        best = min(took)
-        rounds = ", ".join(f"{s:.2f}" for s in took)
-        print(f"{name:<22} {best:7.2f} s  {tokens / best:8.0f} tokens/s  (rounds: {rounds})")
-    print(f"largest difference from sentence-transformers: {np.abs(found - expected).max():.2e}")
-    print(f"of its own two Python ways:                    {np.abs(also - expected).max():.2e}")
+        found = timed("stackelberg", lambda: ours(arguments.binary, arguments.model, lines), raw)
+        expected = timed("sentence-transformers", lambda: (library.encode(some), None), raw)
+        also = timed("transformers", lambda: (by_hand(model, tokenizer, some, library.max_seq_length), None), raw)
+
+    print(f"\nmedians over {arguments.rounds} rounds; stackelberg's processor time includes loading\n")
+    print(f"{'':22} {'seconds':>8} {'tokens/s':>9} {'processor s':>12}")
+    for name, rounds in raw.items():
+        seconds, used = (statistics.median(one[key] for one in rounds) for key in ("seconds", "processor_s"))
+        print(f"{name:22} {seconds:8.2f} {tokens / seconds:9.0f} {used:12.2f}")
+    print(f"\nlargest difference from sentence-transformers: {np.abs(found - expected).max():.2e}")
+    print(f"between the two Python ways:                   {np.abs(also - expected).max():.2e}")
+
+
+def cpu():
+    with open("/proc/cpuinfo") as file:
+        return next((line.split(":")[1].strip() for line in file if line.startswith("model name")), "?")
 
 
 if __name__ == "__main__":

@@ -72,6 +72,11 @@ impl Tokenizer {
         self
     }
 
+    /// How many tokens are put around every text.
+    pub(crate) fn around(&self) -> usize {
+        self.inner.get_post_processor().map_or(0, |processor| processor.added_tokens(false))
+    }
+
     /// Tokens of a text with those that the tokenizer puts around every text, `most` in all: what is too
     /// long loses its end or its start, not what is put around it.
     ///
@@ -84,10 +89,8 @@ impl Tokenizer {
         side: TruncationDirection,
     ) -> Result<Vec<u32>> {
         let failed = |e: tokenizers::Error| Error::Tokenizer(e.to_string());
-        let around =
-            self.inner.get_post_processor().map_or(0, |processor| processor.added_tokens(false));
         let mut encoding = self.inner.encode_fast(text, false).map_err(failed)?;
-        encoding.truncate(most.saturating_sub(around), 0, side);
+        encoding.truncate(most.saturating_sub(self.around()), 0, side);
         let encoding = self.inner.post_process(encoding, None, true).map_err(failed)?;
         Ok(encoding.get_ids().to_vec())
     }

@@ -138,6 +138,8 @@ fn the_files_of_sentence_transformers_decide() {
     assert!(end[0] == end[1] && start[0] == start[2] && start[2] == end[2] && end[2] == end[3]);
     assert_ne!(start[0], end[0]);
 
+    put(&folder, "sentence_bert_config.json", json!({"max_seq_length": 2}));
+    refused(&folder, &["at most 2 tokens, and 2 are put around each"]);
     pooling(json!({"pooling_mode_max_tokens": true, "pooling_mode_mean_tokens": true}));
     refused(&folder, &["1_Pooling", "config.json", "max_tokens", "mean_tokens", "only mean or cls"]);
     pooling(json!({}));

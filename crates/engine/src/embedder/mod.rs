@@ -113,10 +113,18 @@ impl Embedder {
             let what = format!("the tokenizer knows {found} tokens, the model {vocabulary}");
             return Err(Error::invalid(path, what));
         }
+        let max_tokens = reading.max_tokens.unwrap_or(usize::MAX).min(encoder.context());
+        let around = tokenizer.around();
+        if max_tokens <= around {
+            let what = format!(
+                "texts have at most {max_tokens} tokens, and {around} are put around each: there is no room"
+            );
+            return Err(Error::invalid(path, what));
+        }
         let simcse = if encoder.has_pooler() { Pooling::Pooler } else { Pooling::Cls };
         Ok(Self {
             pooling: reading.pooling.unwrap_or(simcse),
-            max_tokens: reading.max_tokens.unwrap_or(usize::MAX).min(encoder.context()),
+            max_tokens,
             lower_case: reading.lower_case,
             encoder,
             tokenizer,

@@ -218,7 +218,8 @@ mod tests {
 
     #[test]
     fn activations_are_near() {
-        for i in -9_000..9_000 {
+        let step = if cfg!(miri) { 1_997 } else { 1 };
+        for i in (-9_000..9_000).step_by(step) {
             let x = i as f32 / 1000.0;
             let exact = f64::from(x);
             let normal = 0.5 * exact * (1.0 + exact_erf(exact / 2f64.sqrt()));

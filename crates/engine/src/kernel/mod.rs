@@ -3,6 +3,7 @@
 //! - [`Packed`] is a linear layer whose weights are laid out once, so that few rows cost hardly more than
 //!   one: the weights stream through once for all of them.
 //! - Attention lets any number of rows look back over prefixes that they share, without a copy.
+//! - An encoder's attention, norm and activations, of texts that are not padded.
 //! - A pool of threads takes both in tasks of microseconds ([`set_threads`]).
 //!
 //! **What is promised**: the order in which the terms of one output are added depends on the [`Variant`]

@@ -93,8 +93,8 @@ impl Head {
     }
 
     /// Reads a safetensors file with `score.weight` `[1, d]`, optionally `score.bias` `[1]`, and metadata
-    /// `format=stackelberg-head`, optionally `base`, `base_name`, `text_format`, `reward_mean`, `reward_std`; of a head on an
-    /// embedder `backbone=embedder` and `pooling`.
+    /// `format=stackelberg-head`, optionally `base`, `base_name`, `text_format`, `reward_mean`, `reward_std`;
+    /// of a head on an embedder `backbone=embedder` and `pooling`.
     ///
     /// # Errors
     /// The file is missing, cut short or no head; a value in it is not finite.
