@@ -5,6 +5,7 @@
 mod bench;
 mod generate;
 mod import;
+mod judge;
 mod model;
 mod models;
 mod output;
@@ -40,6 +41,7 @@ enum Command {
     Generate(Box<generate::Generate>),
     Rollout(Box<rollout::Rollout>),
     Score(score::Score),
+    Judge(Box<judge::Judge>),
     Threshold(threshold::Threshold),
     Train(train::Train),
     Shape(shape::Shape),
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
         Command::Generate(generate) => generate.run(),
         Command::Rollout(rollout) => rollout.run(),
         Command::Score(score) => score.run(),
+        Command::Judge(judge) => judge.run(),
         Command::Threshold(threshold) => threshold.run(),
         Command::Train(train) => train.run(),
         Command::Shape(shape) => shape.run(),
