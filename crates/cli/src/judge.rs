@@ -114,6 +114,14 @@ struct Server {
     /// A seed for the server, where it samples by one.
     #[arg(long, value_name = "N")]
     judge_seed: Option<u64>,
+
+    /// More fields of the request, as a JSON object: {"reasoning_effort": "low"}.
+    #[arg(long, value_name = "JSON", value_parser = object)]
+    body: Option<serde_json::Map<String, serde_json::Value>>,
+}
+
+fn object(text: &str) -> Result<serde_json::Map<String, serde_json::Value>, String> {
+    serde_json::from_str(text).map_err(|e| format!("not a JSON object: {e}"))
 }
 
 #[derive(Args)]
@@ -204,6 +212,7 @@ impl Judge {
             form: form::version(),
             temperature: (!self.server.no_temperature).then_some(0.0),
             seed: self.server.judge_seed,
+            extra: self.server.body.clone().unwrap_or_default(),
         }
     }
 
@@ -265,9 +274,12 @@ impl Judge {
         let outcome = ask(calls, &client, store, &asking, &desk);
         bar.finish_and_clear();
         let out = self.out.as_deref().unwrap_or(Path::new("-")).display();
-        let outcome = outcome.with_context(|| format!("verdicts so far are in {out}"))?;
+        let done = calls.len() - asking.open(calls, store).len();
+        let outcome = outcome.with_context(|| match done {
+            0 => "nothing was judged".to_owned(),
+            _ => format!("stopped after {done} of {} calls, which are kept in {out}", calls.len()),
+        })?;
         if outcome.stopped {
-            let done = calls.len() - asking.open(calls, store).len();
             let said = format!(
                 "interrupted after {done} of {} calls; the same command goes on with {out}",
                 calls.len()

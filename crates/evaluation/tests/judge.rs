@@ -16,7 +16,13 @@ use stackelberg_evaluation::judge::{
 const BOTH: [Order; 2] = [Order::Ab, Order::Ba];
 
 fn identity() -> Identity {
-    Identity { model: "judge".to_owned(), form: form::version(), temperature: Some(0.0), seed: None }
+    Identity {
+        model: "judge".to_owned(),
+        form: form::version(),
+        temperature: Some(0.0),
+        seed: None,
+        extra: serde_json::Map::new(),
+    }
 }
 
 fn client(server: &Server) -> Client {
@@ -124,6 +130,32 @@ fn a_call_is_asked_as_it_should_be() {
 }
 
 #[test]
+fn more_fields_can_be_sent_but_not_ours() {
+    let server = Server::start(fair);
+    let extra = |text: &str| Identity { extra: serde_json::from_str(text).unwrap(), ..identity() };
+    let low = extra("{\"reasoning_effort\": \"low\"}");
+    let judging = Judging::new(some_pairs(1));
+    let path = judging.folder.path().join("low.jsonl");
+    let client = Client::new(endpoint(&server), low.clone()).unwrap();
+    let mut store = Store::open(&path, &low).unwrap();
+    ask(&calls(&judging.pairs, &BOTH), &client, &mut store, &one_at_a_time(), &()).unwrap();
+    drop(store);
+    assert!(server.requests().iter().all(|request| request.body["reasoning_effort"] == "low"));
+    assert!(Store::open(&path, &low).is_ok());
+    let error = Store::open(&path, &identity()).unwrap_err().to_string();
+    assert!(error.contains("written with more of the request"), "{error}");
+    let error = Client::new(endpoint(&server), extra("{\"messages\": []}")).unwrap_err().to_string();
+    assert!(error.contains("'messages' is not for it to set"), "{error}");
+}
+
+#[test]
+fn a_refusal_is_met_once_however_many_calls_are_waiting() {
+    let server = Server::start(|_| Act::Status(401, "X: 0", "{}".to_owned()));
+    Judging::new(some_pairs(20)).go(&server, &Asking::default()).unwrap_err();
+    assert_eq!(server.requests().len(), 1);
+}
+
+#[test]
 fn what_fails_for_a_passing_reason_is_asked_again() {
     // Ten calls; the first request of each fails in another way, the second is answered.
     let server = Server::start(|request| {
@@ -184,7 +216,7 @@ fn a_server_that_asks_to_wait_is_waited_for() {
     let judging = Judging::new(some_pairs(3));
     let error = judging.go(&limited, &one_at_a_time()).unwrap_err().to_string();
     assert!(error.contains("429"), "{error}");
-    assert_eq!((limited.requests().len(), judging.lines().len()), (3, 0));
+    assert_eq!((limited.requests().len(), judging.store().len()), (3, 0));
 
     let poor = Server::start(|_| {
         Act::Status(429, "X: 0", "{\"error\": {\"code\": \"insufficient_quota\"}}".to_owned())
@@ -225,6 +257,8 @@ fn nobody_there() {
         ask(&calls(&judging.pairs, &BOTH), &client, &mut judging.store(), &Asking::default(), &());
     let error = error.unwrap_err().to_string();
     assert!(error.contains("is the server running"), "{error}");
+    // Nothing was judged, nothing is left behind.
+    assert!(!judging.folder.path().join("v.jsonl").exists());
 }
 
 #[test]

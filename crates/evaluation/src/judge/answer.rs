@@ -74,3 +74,46 @@ pub(super) fn shortened(text: &str) -> String {
         None => line,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use reqwest::header::HeaderValue;
+
+    #[test]
+    fn waits_are_seconds_or_dates() {
+        let asked = |value: &str| {
+            let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_str(value).unwrap())]);
+            asked_wait(&headers)
+        };
+        assert_eq!(asked("3"), Some(Duration::from_secs(3)));
+        let soon = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(100));
+        let found = asked(&soon).unwrap().as_secs_f64();
+        assert!((98.0..=100.0).contains(&found), "{found}");
+        for nothing in ["-1", "soon", "Wed, 21 Oct 2015 07:28:00 GMT", "NaN", "1e300"] {
+            assert_eq!(asked(nothing), None, "{nothing}");
+        }
+    }
+
+    #[test]
+    fn errors_are_said_in_one_short_line() {
+        assert_eq!(said("{\"error\": {\"message\": \"no\\nway\"}}"), "no way");
+        assert_eq!(said("{\"detail\": \"Not Found\"}"), "Not Found");
+        assert_eq!(said("{\"error\": \"model 'x' not found\"}"), "model 'x' not found");
+        assert_eq!(said(""), "nothing");
+        assert_eq!(said(&"ä".repeat(400)).chars().count(), 303);
+    }
+
+    #[test]
+    fn words_come_as_text_or_parts() {
+        let words = |message: &str| {
+            let text = format!("{{\"choices\": [{{\"message\": {message}}}]}}");
+            reply(&serde_json::from_str(&text).unwrap()).map(|reply| reply.text)
+        };
+        assert_eq!(words("{\"content\": \"8 7\"}").unwrap(), "8 7");
+        assert_eq!(words("{\"content\": [{\"type\": \"text\", \"text\": \"8 7\"}]}").unwrap(), "8 7");
+        assert_eq!(words("{\"content\": null, \"refusal\": \"I cannot.\"}").unwrap(), "I cannot.");
+        assert_eq!(words("{\"content\": null}").unwrap(), "");
+        assert_eq!(words("null"), None);
+    }
+}

@@ -86,7 +86,11 @@ pub fn ask(
         over: AtomicBool::new(false),
         state: Mutex::new(State { store, asked: 0, in_a_row: 0, ended: None }),
     };
-    let next = AtomicUsize::new(0);
+    // The first call goes alone: if the server is not there or refuses, it says so once.
+    if let Some(first) = open.first().filter(|_| !desk.stop()) {
+        desk.take(first);
+    }
+    let next = AtomicUsize::new(1);
     std::thread::scope(|scope| {
         for _ in 0..asking.concurrency.min(open.len()) {
             scope.spawn(|| {

@@ -110,9 +110,23 @@ impl Client {
     /// Prepares; nothing is sent.
     ///
     /// # Errors
-    /// An address that is none, or holds credentials; a key that no header can hold.
+    /// An address that is none, or holds credentials; a key that no header can hold; an extra field that this
+    /// crate fills.
     pub fn new(endpoint: Endpoint, identity: Identity) -> Result<Self, Error> {
         let url = address(&endpoint.base_url)?;
+        let own = [
+            "model",
+            "messages",
+            "temperature",
+            "seed",
+            endpoint.max_tokens_field.as_str(),
+            "stream",
+            "n",
+        ];
+        if let Some(field) = identity.extra.keys().find(|field| own.contains(&field.as_str())) {
+            let problem = format!("the field '{field}' is not for it to set");
+            return Err(Error::Setting { name: "more of the request", problem });
+        }
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(Key(key)) = &endpoint.key {
@@ -207,6 +221,9 @@ impl Client {
         }
         if let Some(seed) = self.identity.seed {
             body["seed"] = json!(seed);
+        }
+        for (field, value) in &self.identity.extra {
+            body[field.as_str()] = value.clone();
         }
         body
     }

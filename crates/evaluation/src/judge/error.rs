@@ -77,7 +77,7 @@ pub enum Error {
         file: String,
         /// From 1.
         line: usize,
-        /// What differs: `model`, `form`, `temperature` or `seed`.
+        /// What differs: `model`, `form`, `temperature`, `seed` or `more of the request`.
         field: &'static str,
         /// Its value in the file.
         was: String,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use stackelberg_learning::json::filled_lines;
@@ -18,7 +18,7 @@ use super::verdict::{Identity, Verdict};
 pub struct Store {
     /// `None` only reads.
     file: Option<File>,
-    name: String,
+    path: PathBuf,
     held: Held,
 }
 
@@ -93,7 +93,7 @@ impl Store {
             End::Cut(length) => file.set_len(length).map_err(cannot)?,
             End::Unclosed => file.write_all(b"\n").map_err(cannot)?,
         }
-        Ok(Self { file: Some(file), name, held })
+        Ok(Self { file: Some(file), path: path.to_owned(), held })
     }
 
     /// Reads a file of verdicts and leaves it alone; one that is not there holds none.
@@ -107,7 +107,7 @@ impl Store {
             Err(e) if e.kind() == io::ErrorKind::NotFound => HashMap::new(),
             Err(source) => return Err(Error::File { doing: "read", file: name, source }),
         };
-        Ok(Self { file: None, name, held })
+        Ok(Self { file: None, path: path.to_owned(), held })
     }
 
     /// What is known of a call.
@@ -135,7 +135,8 @@ impl Store {
     /// # Errors
     /// The file cannot be written.
     pub fn add(&mut self, verdict: Verdict) -> Result<(), Error> {
-        let cannot = |source| Error::File { doing: "write", file: self.name.clone(), source };
+        let cannot =
+            |source| Error::File { doing: "write", file: self.path.display().to_string(), source };
         let mut line = serde_json::to_vec(&verdict).map_err(|e| cannot(e.into()))?;
         line.push(b'\n');
         if let Some(file) = &mut self.file {
@@ -143,6 +144,17 @@ impl Store {
         }
         keep(&mut self.held, verdict);
         Ok(())
+    }
+}
+
+impl Drop for Store {
+    /// Nothing was judged: nothing is left behind.
+    fn drop(&mut self) {
+        let is_empty =
+            |file: &File| file.metadata().is_ok_and(|known| known.is_file() && known.len() == 0);
+        if self.file.as_ref().is_some_and(is_empty) {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -207,6 +219,7 @@ fn read(file: &mut File, name: &str, identity: &Identity) -> Result<(Held, End),
 
 fn check(name: &str, line: usize, verdict: &Verdict, is: &Identity) -> Result<(), Error> {
     let was = &verdict.identity;
+    let extra = |of: &Identity| serde_json::Value::from(of.extra.clone()).to_string();
     let number = |value: Option<f64>| value.map_or("none".to_owned(), |value| value.to_string());
     let seed = |value: Option<u64>| value.map_or("none".to_owned(), |value| value.to_string());
     let fields = [
@@ -214,6 +227,7 @@ fn check(name: &str, line: usize, verdict: &Verdict, is: &Identity) -> Result<()
         ("form", was.form.clone(), is.form.clone()),
         ("temperature", number(was.temperature), number(is.temperature)),
         ("seed", seed(was.seed), seed(is.seed)),
+        ("more of the request", extra(was), extra(is)),
     ];
     match fields.into_iter().find(|(_, was, is)| was != is) {
         Some((field, was, is)) => Err(Error::OtherJudge { file: name.to_owned(), line, field, was, is }),

@@ -1,6 +1,7 @@
 //! What came of a call.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::pairs::{Call, Order};
 
@@ -15,6 +16,9 @@ pub struct Identity {
     pub temperature: Option<f64>,
     /// For servers that sample by one.
     pub seed: Option<u64>,
+    /// More fields of the request, as the server knows them: `reasoning_effort`, `grammar`, ...
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub extra: Map<String, Value>,
 }
 
 /// What came of one call: a line of the file. Texts are kept as hashes, the reply as it is.
