@@ -62,7 +62,7 @@ pub(crate) struct Judge {
     retry_failed: bool,
 
     /// Resampling of prompts for the intervals follows from this.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_name = "SEED")]
     bootstrap_seed: u64,
 
     #[command(flatten)]
