@@ -73,8 +73,9 @@ impl Controlled {
             let step =
                 [(h[2] * g[0] - h[1] * g[1]) / determinant, (h[0] * g[1] - h[1] * g[0]) / determinant];
             let decrement = step[0] * g[0] + step[1] * g[1];
-            if decrement.is_nan() || decrement < 1e-14 {
-                break;
+            // So near, Newton's step is all but exact.
+            if decrement < 1e-6 {
+                return [at[0] - step[0], at[1] - step[1]];
             }
             let shorter = (0..40).map(|halvings| 0.5_f64.powi(halvings)).find_map(|length| {
                 let there = [at[0] - length * step[0], at[1] - length * step[1]];
@@ -83,7 +84,7 @@ impl Controlled {
             });
             match shorter {
                 Some((there, value)) => (at, loss) = (there, value),
-                // As low as rounding lets it come.
+                // As low as rounding lets it come, or no number.
                 None => break,
             }
         }
