@@ -9,6 +9,7 @@ mod evaluator;
 mod experiment;
 mod generate;
 mod import;
+mod judge;
 mod model;
 mod models;
 mod output;
@@ -44,6 +45,7 @@ enum Command {
     Generate(Box<generate::Generate>),
     Rollout(Box<rollout::Rollout>),
     Score(score::Score),
+    Judge(Box<judge::Judge>),
     Threshold(threshold::Threshold),
     Train(train::Train),
     Shape(shape::Shape),
@@ -68,6 +70,7 @@ impl Command {
             Self::Threshold(threshold) => threshold.run(),
             Self::Train(train) => train.run(),
             Self::Shape(shape) => shape.run(),
+            Self::Judge(judge) => judge.run(),
             Self::Evaluate(evaluate) => evaluate.run(),
             Self::Experiment(experiment) => experiment.run(),
             Self::Bench(bench) => bench.run(),

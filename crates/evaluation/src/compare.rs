@@ -127,7 +127,8 @@ pub fn mean(values: &[f64]) -> f64 {
     sum / f64::from(count)
 }
 
-fn interval(mean: f64, mut means: Vec<f64>) -> Option<Estimate> {
+/// A statistic with the 95 percent percentile interval of its values in resamples.
+pub(crate) fn interval(mean: f64, mut means: Vec<f64>) -> Option<Estimate> {
     means.retain(|mean| !mean.is_nan());
     means.sort_by(f64::total_cmp);
     let quantile = |q: f64| {

@@ -4,6 +4,7 @@ Numbers that can be trusted about answers: metrics, paired comparisons, a judge,
 # Overview
 
 [`responses::read`] reads answers, this project's or others', and [`responses::pair`] pairs two runs by prompt.
+[`judge`] asks a model which of the two answers better.
 */
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
@@ -11,6 +12,7 @@ Numbers that can be trusted about answers: metrics, paired comparisons, a judge,
 pub mod compare;
 mod error;
 pub mod findings;
+pub mod judge;
 pub mod metrics;
 pub mod report;
 pub mod responses;

@@ -1,0 +1,374 @@
+//! `stackelberg judge`: which of two runs answers better, by a judge model.
+
+mod print;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use stackelberg_evaluation::judge::{
+    Asking, Bootstrap, Call, Client, Endpoint, Identity, Key, Order, Pair, Store, Summary, Verdict,
+    Watch, ask, calls, form, pairs,
+};
+use stackelberg_evaluation::responses;
+
+use crate::generate::{INTERRUPTED, Interrupted, watch_for_ctrl_c};
+use crate::output::Output;
+
+/// Have a judge model compare two runs: win, tie and lose rates of A over B.
+///
+/// A and B are answers of `generate`, or JSON with prompt (or instruction) and response (or result, output).
+/// They are paired by id, or by prompt where ids are missing. Each pair is judged in both orders over an
+/// OpenAI-compatible chat endpoint: two scores of 1 to 10. Every verdict is kept in the --out file as it comes:
+/// the same command goes on where it was stopped, and no paid call is made twice.
+#[derive(Args)]
+pub(crate) struct Judge {
+    /// Answers of one method.
+    #[arg(value_name = "A")]
+    a: PathBuf,
+
+    /// Answers of the other to the same prompts.
+    #[arg(value_name = "B")]
+    b: PathBuf,
+
+    /// The judge, as the server calls it.
+    #[arg(long, value_name = "NAME")]
+    judge_model: String,
+
+    /// Verdicts as JSON lines, each as soon as it is there; those it has are not asked again.
+    #[arg(long, value_name = "FILE", required_unless_present = "dry_run")]
+    out: Option<PathBuf>,
+
+    /// Write the summary as JSON too.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+
+    /// Count calls and estimate tokens and cost; ask nothing, write nothing.
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Which answer is shown first: A (ab), B (ba), or each once (both).
+    #[arg(long, default_value = "both", value_name = "ORDER")]
+    order: Orders,
+
+    /// Ask calls again that failed in an earlier run.
+    #[arg(long)]
+    retry_failed: bool,
+
+    /// Resampling of prompts for the intervals follows from this.
+    #[arg(long, default_value_t = 0, value_name = "SEED")]
+    bootstrap_seed: u64,
+
+    #[command(flatten)]
+    server: Server,
+
+    #[command(flatten)]
+    price: Price,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Server")]
+struct Server {
+    /// What /chat/completions is put behind.
+    #[arg(long, default_value = "https://api.openai.com/v1", value_name = "URL")]
+    base_url: String,
+
+    /// The environment variable that holds the key. [default: OPENAI_API_KEY for https, no key for http]
+    #[arg(long, value_name = "NAME")]
+    key_env: Option<String>,
+
+    /// Calls under way at once.
+    #[arg(long, default_value_t = 8, value_name = "N")]
+    concurrency: usize,
+
+    /// How often a call is sent again after status 429 or 5xx, a time-out or a broken connection.
+    #[arg(long, default_value_t = 6, value_name = "N")]
+    retries: u32,
+
+    /// How often the judge is asked again when its reply holds no scores.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    ask_again: u32,
+
+    /// Longest wait for one answer, in seconds.
+    #[arg(long, default_value_t = 120.0, value_name = "SECONDS")]
+    timeout: f64,
+
+    /// Most tokens of a reply; models that think before they speak need thousands.
+    #[arg(long, default_value_t = 256, value_name = "N")]
+    max_tokens: u64,
+
+    /// What the server calls that: max_tokens or, for newer models of OpenAI's, max_completion_tokens.
+    #[arg(long, default_value = "max_tokens", value_name = "FIELD")]
+    max_tokens_field: String,
+
+    /// Leave temperature (0) out, for models that accept their own default only.
+    #[arg(long)]
+    no_temperature: bool,
+
+    /// A seed for the server, where it samples by one.
+    #[arg(long, value_name = "N")]
+    judge_seed: Option<u64>,
+
+    /// More fields of the request, as a JSON object: {"reasoning_effort": "low"}.
+    #[arg(long, value_name = "JSON", value_parser = object)]
+    body: Option<serde_json::Map<String, serde_json::Value>>,
+}
+
+fn object(text: &str) -> Result<serde_json::Map<String, serde_json::Value>, String> {
+    serde_json::from_str(text).map_err(|e| format!("not a JSON object: {e}"))
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Price")]
+struct Price {
+    /// Price of a million tokens asked.
+    #[arg(long, value_name = "PRICE", requires = "price_out")]
+    price_in: Option<f64>,
+
+    /// Price of a million tokens replied.
+    #[arg(long, value_name = "PRICE", requires = "price_in")]
+    price_out: Option<f64>,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Orders {
+    Both,
+    Ab,
+    Ba,
+}
+
+impl Orders {
+    fn orders(self) -> &'static [Order] {
+        match self {
+            Self::Both => &[Order::Ab, Order::Ba],
+            Self::Ab => &[Order::Ab],
+            Self::Ba => &[Order::Ba],
+        }
+    }
+}
+
+/// The summary, with what it is a summary of.
+#[derive(Serialize)]
+struct Report<'a> {
+    version: &'static str,
+    a: &'a Path,
+    b: &'a Path,
+    judge: &'a Identity,
+    orders: &'a [Order],
+    bootstrap_seed: u64,
+    cost: Option<f64>,
+    #[serde(flatten)]
+    summary: &'a Summary,
+}
+
+impl Judge {
+    pub(crate) fn run(&self) -> Result<()> {
+        self.check()?;
+        let (first, second) = (responses::read(&self.a)?, responses::read(&self.b)?);
+        let pairs = pairs(&first, &second, &responses::pair(&first, &second)?);
+        let calls = calls(&pairs, self.order.orders());
+        if self.dry_run {
+            return self.estimate(&pairs, &calls);
+        }
+        let Some(out) = &self.out else { bail!("--out FILE: where are the verdicts to go?") };
+        let mut store = Store::open(out, &self.identity())?;
+        self.ask_all(&calls, &mut store)?;
+        self.report(&pairs, &store)
+    }
+
+    fn check(&self) -> Result<()> {
+        let timeout = self.server.timeout;
+        if !(timeout > 0.0 && timeout <= 86_400.0) {
+            bail!("--timeout is {timeout}: give seconds above 0, a day at most");
+        }
+        for (name, price) in [("--price-in", self.price.price_in), ("--price-out", self.price.price_out)]
+        {
+            if price.is_some_and(|price| !(price >= 0.0 && price.is_finite())) {
+                bail!("{name} is no price");
+            }
+        }
+        if self.server.concurrency == 0 {
+            bail!("--concurrency is 0: at least one is needed");
+        }
+        let base = ["model", "messages", "temperature", "seed"];
+        if base.contains(&self.server.max_tokens_field.as_str()) {
+            bail!(
+                "--max-tokens-field is {}: that field is something else",
+                self.server.max_tokens_field
+            );
+        }
+        Ok(())
+    }
+
+    fn identity(&self) -> Identity {
+        Identity {
+            model: self.judge_model.clone(),
+            form: form::version(),
+            temperature: (!self.server.no_temperature).then_some(0.0),
+            seed: self.server.judge_seed,
+            extra: self.server.body.clone().unwrap_or_default(),
+        }
+    }
+
+    fn asking(&self) -> Asking {
+        Asking {
+            concurrency: self.server.concurrency,
+            ask_again: self.server.ask_again,
+            retry_failed: self.retry_failed,
+        }
+    }
+
+    fn client(&self) -> Result<Client> {
+        let server = &self.server;
+        let endpoint = Endpoint {
+            base_url: server.base_url.clone(),
+            key: self.key()?,
+            max_tokens: server.max_tokens,
+            max_tokens_field: server.max_tokens_field.clone(),
+            timeout: Duration::from_secs_f64(server.timeout),
+            retries: server.retries,
+            ..Endpoint::default()
+        };
+        Ok(Client::new(endpoint, self.identity())?)
+    }
+
+    /// The key, from the environment. Over plain HTTP none is sent that was not asked for.
+    fn key(&self) -> Result<Option<Key>> {
+        let secure = self.server.base_url.to_ascii_lowercase().starts_with("https:");
+        let name = match &self.server.key_env {
+            Some(name) => name.as_str(),
+            None if secure => "OPENAI_API_KEY",
+            None => return Ok(None),
+        };
+        match std::env::var(name) {
+            Ok(key) if !key.trim().is_empty() => Ok(Some(Key::new(&key))),
+            Ok(_) => bail!("the environment variable {name} is empty: put the key there"),
+            Err(std::env::VarError::NotUnicode(_)) => {
+                bail!("the environment variable {name} holds no key")
+            }
+            Err(_) => bail!(
+                "the environment variable {name} is not set: put the key there, or name another with --key-env"
+            ),
+        }
+    }
+
+    fn ask_all(&self, calls: &[Call<'_>], store: &mut Store) -> Result<()> {
+        let asking = self.asking();
+        let open = asking.open(calls, store).len();
+        if open == 0 {
+            return Ok(());
+        }
+        let client = self.client()?;
+        watch_for_ctrl_c()?;
+        let style = ProgressStyle::with_template("{bar:40} {pos}/{len} calls {msg} {eta} left")?;
+        let bar = ProgressBar::new(calls.len() as u64).with_style(style);
+        bar.set_position((calls.len() - open) as u64);
+        bar.reset_eta();
+        let desk = Desk { bar: &bar, counts: Mutex::new((0, 0)) };
+        let outcome = ask(calls, &client, store, &asking, &desk);
+        bar.finish_and_clear();
+        let out = self.out.as_deref().unwrap_or(Path::new("-")).display();
+        let done = calls.len() - asking.open(calls, store).len();
+        let outcome = outcome.with_context(|| match done {
+            0 => "nothing was judged".to_owned(),
+            _ => format!("stopped after {done} of {} calls, which are kept in {out}", calls.len()),
+        })?;
+        if outcome.stopped {
+            let said = format!(
+                "interrupted after {done} of {} calls; the same command goes on with {out}",
+                calls.len()
+            );
+            return Err(Interrupted(said).into());
+        }
+        Ok(())
+    }
+
+    fn report(&self, pairs: &[Pair], store: &Store) -> Result<()> {
+        let orders = self.order.orders();
+        let bootstrap = Bootstrap { seed: self.bootstrap_seed, ..Bootstrap::default() };
+        let summary = Summary::new(pairs, orders, store, &bootstrap);
+        let cost = self.price.of(&summary);
+        let judge = self.identity();
+        let report = Report {
+            version: env!("CARGO_PKG_VERSION"),
+            a: &self.a,
+            b: &self.b,
+            judge: &judge,
+            orders,
+            bootstrap_seed: self.bootstrap_seed,
+            cost,
+            summary: &summary,
+        };
+        if let Some(path) = &self.json {
+            let mut out = Output::create(path)?;
+            serde_json::to_writer_pretty(&mut out, &report).map_err(std::io::Error::from)?;
+            out.write_all(b"\n").context("cannot write the summary")?;
+            out.finish()?;
+        }
+        print!("{}", print::Text(&report));
+        if summary.judged == summary.identical && summary.calls.needed > 0 {
+            bail!("no call gave two scores: {}", print::failures(&summary.calls));
+        }
+        Ok(())
+    }
+
+    /// What there is to ask: calls, tokens by the length of the texts, cost.
+    fn estimate(&self, pairs: &[Pair], calls: &[Call<'_>]) -> Result<()> {
+        let open = match &self.out {
+            Some(out) => self.asking().open(calls, &Store::look(out, &self.identity())?),
+            None => calls.iter().collect(),
+        };
+        let identical = pairs.iter().filter(|pair| pair.identical()).count();
+        println!(
+            "{} prompts, of which {identical} have identical answers: ties without a call",
+            pairs.len()
+        );
+        println!("{} calls of {} to ask", open.len(), calls.len());
+        let asked = |call: &&Call<'_>| form::fill(call.prompt, call.first, call.second).chars().count();
+        let tokens_in = open.iter().map(asked).sum::<usize>() / CHARACTERS_A_TOKEN;
+        let tokens_out = open.len() as u64 * self.server.max_tokens;
+        println!("about {tokens_in} tokens in (at four characters each), at most {tokens_out} out");
+        if let (Some(price_in), Some(price_out)) = (self.price.price_in, self.price.price_out) {
+            let cost = (tokens_in as f64 * price_in + tokens_out as f64 * price_out) / 1e6;
+            println!("at most about {cost:.2}, if every reply can be read at once");
+        }
+        Ok(())
+    }
+}
+
+/// Of English text, roughly.
+const CHARACTERS_A_TOKEN: usize = 4;
+
+impl Price {
+    fn of(&self, summary: &Summary) -> Option<f64> {
+        Some(summary.calls.spent.cost(self.price_in?, self.price_out?))
+    }
+}
+
+/// The bar, as verdicts come in.
+struct Desk<'a> {
+    bar: &'a ProgressBar,
+    /// Failures, and tokens.
+    counts: Mutex<(usize, u64)>,
+}
+
+impl Watch for Desk<'_> {
+    fn done(&self, verdict: &Verdict) {
+        if let Ok(mut counts) = self.counts.lock() {
+            counts.0 += usize::from(verdict.failure.is_some());
+            counts.1 += verdict.tokens_in.unwrap_or(0) + verdict.tokens_out.unwrap_or(0);
+            self.bar.set_message(format!("{} failed, {} tokens", counts.0, counts.1));
+        }
+        self.bar.inc(1);
+    }
+
+    fn stop(&self) -> bool {
+        INTERRUPTED.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,97 @@
+//! The summary for people.
+
+use std::fmt::{self, Display, Formatter};
+
+use stackelberg_evaluation::judge::{Calls, Length, Position};
+use stackelberg_evaluation::report::Estimate;
+
+use super::{Orders, Report};
+
+/// A report as text.
+pub(super) struct Text<'a>(pub(super) &'a Report<'a>);
+
+impl Display for Text<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Report { a, b, judge, orders, summary, cost, .. } = self.0;
+        let how = match orders.len() == Orders::Both.orders().len() {
+            true => "both orders",
+            false => "one order",
+        };
+        writeln!(f, "A: {}\nB: {}", a.display(), b.display())?;
+        writeln!(f, "judged by {}, form {}, {how}", judge.model, judge.form)?;
+        let (judged, prompts) = (summary.judged, summary.prompts);
+        writeln!(
+            f,
+            "\n{judged} of {prompts} prompts judged: {} identical answers, {} by one order alone, {} without scores",
+            summary.identical, summary.one_sided, summary.unjudged
+        )?;
+        if judged == 0 {
+            return calls(f, &summary.calls, *cost);
+        }
+        writeln!(f, "A wins {}, ties {}, loses {}\n", summary.win, summary.tie, summary.lose)?;
+        writeln!(f, "share of prompts, with 95 percent bootstrap intervals")?;
+        share(f, "  A wins or ties", summary.win_tie_rate)?;
+        share(f, "  A wins", summary.win_rate)?;
+        share(f, "  A preferred, ties half", summary.preference)?;
+        share(f, "  the same at equal length", summary.length.controlled)?;
+        points(f, "  score of A less B", summary.difference)?;
+        if let Some(found) = &summary.position {
+            position(f, found)?;
+        }
+        length(f, &summary.length)?;
+        calls(f, &summary.calls, *cost)
+    }
+}
+
+fn share(f: &mut Formatter<'_>, label: &str, of: Option<Estimate>) -> fmt::Result {
+    match of.map(|e| [e.mean, e.low, e.high].map(|x| 100.0 * x)) {
+        Some([mean, low, high]) => writeln!(f, "{label:<34}{mean:>6.1}%  [{low:.1}, {high:.1}]"),
+        None => writeln!(f, "{label:<34}{:>7}", "-"),
+    }
+}
+
+fn points(f: &mut Formatter<'_>, label: &str, of: Option<Estimate>) -> fmt::Result {
+    match of {
+        Some(Estimate { mean, low, high }) => {
+            writeln!(f, "{label:<34}{mean:>+7.2}  [{low:+.2}, {high:+.2}]")
+        }
+        None => writeln!(f, "{label:<34}{:>7}", "-"),
+    }
+}
+
+fn position(f: &mut Formatter<'_>, found: &Position) -> fmt::Result {
+    writeln!(f, "\norder, over {} pairs with scores in both", found.pairs)?;
+    share(f, "  the order decides who wins", Some(found.flip_rate))?;
+    share(f, "  the first preferred, ties half", Some(found.first_preferred))?;
+    points(f, "  score of the first less second", Some(found.first_ahead))
+}
+
+fn length(f: &mut Formatter<'_>, found: &Length) -> fmt::Result {
+    let (a, b) = (found.mean_a.unwrap_or(0.0), found.mean_b.unwrap_or(0.0));
+    writeln!(f, "\nlength: A has {a:.0} characters in the mean, B {b:.0}")?;
+    share(f, "  the longer of two wins", found.longer_wins)?;
+    points(f, "  correlation of score and length", found.correlation)
+}
+
+fn calls(f: &mut Formatter<'_>, calls: &Calls, cost: Option<f64>) -> fmt::Result {
+    let (needed, verdicts, failed) = (calls.needed, calls.verdicts, calls.failed());
+    writeln!(f, "\n{needed} calls: {verdicts} verdicts, {failed} failed")?;
+    if failed > 0 {
+        writeln!(f, "failed: {} (--retry-failed asks them again)", failures(calls))?;
+    }
+    let spent = &calls.spent;
+    write!(f, "{} requests, {} tokens in, {} out", spent.requests, spent.tokens_in, spent.tokens_out)?;
+    if spent.uncounted > 0 {
+        write!(f, " (not counting {} calls: the server did not say)", spent.uncounted)?;
+    }
+    match cost {
+        Some(cost) => writeln!(f, ", cost {cost:.4}"),
+        None => writeln!(f),
+    }
+}
+
+/// How many calls failed of what.
+pub(super) fn failures(calls: &Calls) -> String {
+    let each = calls.failures.iter().map(|(kind, count)| format!("{count} {}", kind.name()));
+    each.collect::<Vec<_>>().join(", ")
+}

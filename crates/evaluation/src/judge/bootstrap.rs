@@ -1,0 +1,66 @@
+//! Intervals by resampling prompts.
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha12Rng;
+
+use crate::compare::interval;
+use crate::report::Estimate;
+
+/// Resamples prompts with replacement. Every interval of one seed and number of prompts sees the same samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bootstrap {
+    /// How many samples of prompts.
+    pub draws: usize,
+    /// What they follow from.
+    pub seed: u64,
+}
+
+impl Default for Bootstrap {
+    fn default() -> Self {
+        Self { draws: 10_000, seed: 0 }
+    }
+}
+
+impl Bootstrap {
+    /// A statistic of `n` prompts, with its 95 percent percentile interval. The statistic is given the prompts'
+    /// indices; `None` where it has no value for all of them, and samples without one are left out.
+    pub fn estimate(&self, n: usize, statistic: impl Fn(&[usize]) -> Option<f64>) -> Option<Estimate> {
+        let all: Vec<usize> = (0..n).collect();
+        let value = statistic(&all)?;
+        let mut rng = ChaCha12Rng::seed_from_u64(self.seed);
+        let mut sample = all;
+        let values = (0..self.draws).filter_map(|_| {
+            sample.iter_mut().for_each(|place| *place = rng.random_range(0..n));
+            statistic(&sample)
+        });
+        let values: Vec<f64> = values.collect();
+        let exact = Estimate { mean: value, low: value, high: value };
+        Some(interval(value, values).unwrap_or(exact))
+    }
+
+    /// The mean of one number per prompt.
+    pub fn mean(&self, values: &[f64]) -> Option<Estimate> {
+        self.estimate(values.len(), |sample| {
+            let sum: f64 = sample.iter().map(|&at| values[at]).sum();
+            (!sample.is_empty()).then(|| sum / sample.len() as f64)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_has_the_interval_of_its_binomial() {
+        // 300 prompts, 200 of them won: the binomial's standard deviation is 0.0272.
+        let values: Vec<f64> = (0..300).map(|i| if i < 200 { 1.0 } else { 0.0 }).collect();
+        let found = Bootstrap::default().mean(&values).unwrap();
+        assert!((found.mean - 2.0 / 3.0).abs() < 1e-12);
+        assert!((found.low - (found.mean - 1.96 * 0.02722)).abs() < 0.005, "{found:?}");
+        assert!((found.high - (found.mean + 1.96 * 0.02722)).abs() < 0.005, "{found:?}");
+        assert_eq!(Bootstrap::default().mean(&values), Some(found));
+        assert_ne!(Bootstrap { seed: 1, draws: 100 }.mean(&values), Some(found));
+        assert_eq!(Bootstrap::default().mean(&[]), None);
+    }
+}

@@ -1,0 +1,55 @@
+//! Which of two runs answers better? A judge model is asked, prompt by prompt, over any OpenAI-compatible
+//! chat endpoint.
+//!
+//! # The way of a verdict
+//!
+//! Two runs that [`responses::pair`](crate::responses::pair) has paired become [`Pair`]s. Each is asked about
+//! once per [`Order`]: a [`Call`] fills the rating [`form`], the [`Client`] sends it and repeats what failed,
+//! [`reply`] reads two scores of 1 to 10 out of what came back, and the [`Store`] keeps the [`Verdict`] before
+//! anything else happens. [`ask`] does this for all calls, several at a time, and leaves out those that the
+//! store has: no paid call is made twice. A [`Summary`] says who won, how sure that is, and how much of it is
+//! the judge's liking for the first answer or the longer one.
+//!
+//! A call that gave no scores is a failure, never a tie.
+
+mod answer;
+mod ask;
+mod bootstrap;
+mod client;
+mod error;
+pub mod form;
+mod length;
+mod pairs;
+pub mod reply;
+mod store;
+mod summary;
+mod verdict;
+
+pub use ask::{Asking, Outcome, Watch, ask};
+pub use bootstrap::Bootstrap;
+pub use client::{Client, Endpoint, Key};
+pub use error::Error;
+pub use length::length_controlled;
+pub use pairs::{Call, Order, Pair, calls, judged_text, pairs};
+pub use store::{Spent, Store};
+pub use summary::{Calls, Length, Position, Summary};
+pub use verdict::{Failure, Identity, Kind, Verdict};
+
+use std::fmt::Write;
+
+use sha2::{Digest, Sha256};
+
+/// The first half of a text's sha256, in hexadecimal: names a text among all others.
+fn hash(parts: &[&str]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        // With their lengths, so that no text can pass for two.
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    let mut text = String::new();
+    for byte in hash.finalize().iter().take(16) {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
