@@ -245,6 +245,13 @@ impl<'a> Lab<'a> {
         Ok(measured)
     }
 
+    /// Measures answers without looking for what is kept, nor keeping it.
+    pub(crate) fn measure_again(&self, responses: &[Response]) -> Result<Vec<Measured>> {
+        let guide = Some(self.experiment.rewards.guide.as_str());
+        let mut coherence = self.evaluator.coherence();
+        self.evaluator.measure(Some(self.policy), responses, guide, coherence.as_mut())
+    }
+
     fn measured(&self, folder: &Path) -> Result<Option<Vec<Measured>>> {
         let file = self.scores(folder);
         let text = match std::fs::read_to_string(&file) {

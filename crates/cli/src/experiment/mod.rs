@@ -10,6 +10,7 @@ mod plan;
 mod results;
 mod sweep;
 mod values;
+mod verify;
 
 use std::path::PathBuf;
 
@@ -42,6 +43,8 @@ enum What {
     Run(Where),
     /// Write the report of what is done so far, and run nothing.
     Report(Where),
+    /// Make some answers again and compare them, and their scores, with what is kept.
+    Verify(Verify),
     /// Say what there is to run, and run nothing.
     Plan(Where),
 }
@@ -65,8 +68,36 @@ impl Command {
         match &self.what {
             What::Run(place) => place.with_lab(run),
             What::Report(place) => place.with_lab(report),
+            What::Verify(verify) => verify.place.with_lab(|lab| verify.run(lab)),
             What::Plan(place) => place.plan(),
         }
+    }
+}
+
+#[derive(Args)]
+struct Verify {
+    #[command(flatten)]
+    place: Where,
+
+    /// Runs to look at, drawn at random from those that are done.
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    runs: usize,
+
+    /// Prompts of each run that are answered again.
+    #[arg(long, default_value_t = 4, value_name = "N")]
+    prompts: usize,
+
+    /// Decides which.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+impl Verify {
+    fn run(&self, lab: &Lab<'_>) -> Result<()> {
+        let kept = kept_so_far(lab)?;
+        let settings = all_stages(lab, &kept).into_iter().flat_map(|(_, settings)| settings).collect();
+        let part = verify::Part { runs: self.runs, prompts: self.prompts, seed: self.seed };
+        verify::verify(lab, settings, &part)
     }
 }
 
@@ -159,21 +190,34 @@ fn run(lab: &Lab<'_>) -> Result<()> {
         bench.say(&strength.finding());
         kept.push(strength);
     }
-    let all = stages(lab.experiment, &mut |_, methods| {
-        kept.iter().find(|kept| kept.method == methods.method).map(|kept| kept.strength)
-    });
-    for (stage, settings) in all {
+    for (stage, settings) in all_stages(lab, &kept) {
         bench.say(&stage);
         bench.run(&settings)?;
     }
     bench.bar.finish_and_clear();
-    results::write(lab, &kept)?;
-    println!("wrote {} and the tables beside it", lab.out.join("report.html").display());
-    Ok(())
+    finish(lab, &kept)
 }
 
 /// Writes the report of what is done.
 fn report(lab: &Lab<'_>) -> Result<()> {
+    finish(lab, &kept_so_far(lab)?)
+}
+
+fn finish(lab: &Lab<'_>, kept: &[Kept]) -> Result<()> {
+    results::write(lab, kept)?;
+    println!("wrote {} and the tables beside it", lab.out.join("report.html").display());
+    Ok(())
+}
+
+/// All stages by the strengths that are kept.
+fn all_stages(lab: &Lab<'_>, kept: &[Kept]) -> Vec<(String, Vec<Setting>)> {
+    stages(lab.experiment, &mut |_, methods| {
+        kept.iter().find(|kept| kept.method == methods.method).map(|kept| kept.strength)
+    })
+}
+
+/// The strengths of the methods whose sweep is done.
+fn kept_so_far(lab: &Lab<'_>) -> Result<Vec<Kept>> {
     let mut kept = Vec::new();
     for methods in lab.experiment.guided() {
         let sweep = lab.experiment.sweep_of(methods);
@@ -183,9 +227,7 @@ fn report(lab: &Lab<'_>) -> Result<()> {
             kept.push(Kept::choose(lab, methods)?);
         }
     }
-    results::write(lab, &kept)?;
-    println!("wrote {} and the tables beside it", lab.out.join("report.html").display());
-    Ok(())
+    Ok(kept)
 }
 
 /// Where runs are made, one after the other, with a bar.

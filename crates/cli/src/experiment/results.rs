@@ -13,9 +13,9 @@ use stackelberg_evaluation::report::{self, Answer, Histogram, Question, Report, 
 use stackelberg_evaluation::responses::Response;
 use stackelberg_learning::whole;
 
+use super::all_stages;
 use super::lab::{Done, Lab};
 use super::plan::Setting;
-use super::stages;
 use super::sweep::{Kept, is_degenerate, runs};
 
 /// Repetition of four words in a row that is so many points above the base policy's is worth a warning.
@@ -52,11 +52,8 @@ fn finished(lab: &Lab<'_>, kept: &[Kept]) -> Result<Vec<Finished>> {
     let strength_of = |setting: &Setting| {
         kept.iter().find(|kept| kept.method == setting.method).map(|kept| kept.strength)
     };
-    let all = stages(lab.experiment, &mut |_, methods| {
-        kept.iter().find(|kept| kept.method == methods.method).map(|kept| kept.strength)
-    });
     let mut finished = Vec::new();
-    for setting in all.into_iter().flat_map(|(_, settings)| settings) {
+    for setting in all_stages(lab, kept).into_iter().flat_map(|(_, settings)| settings) {
         let Some(runs) = runs(lab, &setting)? else { continue };
         // Methods that no sweep was made for stand as they are.
         let kept = strength_of(&setting).is_none_or(|kept| setting.strength == Some(kept));

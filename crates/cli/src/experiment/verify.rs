@@ -1,0 +1,107 @@
+//! Makes some answers of an experiment again and compares them with what is kept.
+
+use anyhow::{Context, Result, bail};
+use indicatif::ProgressBar;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha12Rng;
+use stackelberg_evaluation::metrics::Measured;
+use stackelberg_evaluation::responses::{self, Response};
+
+use super::lab::{Done, Lab};
+use super::plan::Setting;
+use super::sweep;
+use crate::answers::Files;
+
+/// How much is made again.
+pub(super) struct Part {
+    pub(super) runs: usize,
+    pub(super) prompts: usize,
+    pub(super) seed: u64,
+}
+
+/// A run that is done.
+struct Candidate {
+    setting: Setting,
+    seed: u64,
+    done: Done,
+}
+
+/// Answers some prompts of some runs again and measures them: every text, reward and score must come out the same.
+pub(super) fn verify(lab: &Lab<'_>, settings: Vec<Setting>, part: &Part) -> Result<()> {
+    let mut candidates = Vec::new();
+    for setting in settings {
+        let Some(runs) = sweep::runs(lab, &setting)? else { continue };
+        for (&seed, done) in lab.seeds(&setting).iter().zip(runs) {
+            candidates.push(Candidate { setting: setting.clone(), seed, done });
+        }
+    }
+    if candidates.is_empty() {
+        bail!("{}: no run is done: there is nothing to verify", lab.out.display());
+    }
+    let mut rng = ChaCha12Rng::seed_from_u64(part.seed);
+    let chosen: Vec<&Candidate> = candidates.sample(&mut rng, part.runs).collect();
+    let bar = ProgressBar::hidden();
+    let (mut compared, mut wrong) = (0, Vec::new());
+    for candidate in chosen {
+        let different = compare(lab, candidate, part.prompts, &mut rng, &bar)?;
+        compared += part.prompts.min(lab.prompts.len());
+        let verdict = if different.is_empty() { "the same" } else { "DIFFERENT" };
+        println!("{}, seed {}: {verdict}", candidate.setting, candidate.seed);
+        wrong.extend(different);
+    }
+    if let Some(first) = wrong.first() {
+        bail!(
+            "{} of {compared} answers came out different, the first: {first}: another processor, version or a changed \
+             file; make the runs again on one machine",
+            wrong.len()
+        );
+    }
+    println!("{compared} answers made again, each the same, with the same scores");
+    Ok(())
+}
+
+/// What is different in a run's answers to some prompts.
+fn compare(
+    lab: &Lab<'_>,
+    candidate: &Candidate,
+    prompts: usize,
+    rng: &mut impl Rng,
+    bar: &ProgressBar,
+) -> Result<Vec<String>> {
+    let all: Vec<usize> = (0..lab.prompts.len()).collect();
+    let mut numbers: Vec<usize> = all.sample(rng, prompts).copied().collect();
+    numbers.sort_unstable();
+    let asked: Vec<_> = numbers.iter().map(|&number| lab.prompts[number].clone()).collect();
+    let place = lab.place(&candidate.setting, candidate.seed)?.context("its value head is gone")?;
+    let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let file = folder.path().join("answers.jsonl");
+    let files = Files { out: Some(&file), trace: None, traced: 0, resume: false, warn: false };
+    lab.with_session(&candidate.setting, &place.settings, |session| {
+        session.answer_all(&asked, &files, bar)
+    })?;
+    let answers = responses::read(&file)?.responses;
+    let again: Vec<Response> = asked
+        .iter()
+        .map(|(id, _)| answers.iter().find(|answer| answer.id == *id).cloned())
+        .collect::<Option<_>>()
+        .context("an answer is missing")?;
+    let measured = lab.measure_again(&again)?;
+    let mut different = Vec::new();
+    for ((answer, measured), &number) in again.iter().zip(&measured).zip(&numbers) {
+        let (before, kept) = (&candidate.done.responses[number], &candidate.done.measured[number]);
+        let name = format!("{}, seed {}, prompt {}", candidate.setting, candidate.seed, answer.id);
+        if answer.text != before.text {
+            different.push(format!("{name}: the text"));
+        } else if !same(measured, kept) {
+            different.push(format!("{name}: the scores"));
+        }
+    }
+    Ok(different)
+}
+
+/// Whether scores are the same but for the time that answers took.
+fn same(a: &Measured, b: &Measured) -> bool {
+    Measured { tokens_per_second: None, ..a.clone() }
+        == Measured { tokens_per_second: None, ..b.clone() }
+}
