@@ -1,5 +1,5 @@
 //! Writes a made-up report, for looking at and for the browser's check:
-//! `cargo run --release -p stackelberg-evaluation --example report_fixture -- report.html 1000`.
+//! `target/release/examples/report_fixture report.html 1000`, after a build with `--all-targets`.
 
 #[path = "../tests/common/fixture.rs"]
 mod fixture;

@@ -54,8 +54,8 @@ struct Head<'a> {
 ///
 /// Tables, charts, matrices and histograms are in it as JSON with all digits; prompts with their answers are
 /// gzipped together and every trace alone, numbers rounded to four significant digits, and unpacked by the
-/// browser after the rest is drawn: 1,000 prompts with 12 answers of 128 tokens come to about 4 MB, a traced
-/// answer of 128 tokens with 10 candidates to about 20 KB.
+/// browser after the rest is drawn: 1,000 prompts with 12 answers of 128 tokens come to about 5 MB, a traced
+/// answer of 128 tokens with 10 candidates to about 20 KB, so a few hundred traces are what a page can carry.
 ///
 /// # Errors
 /// If parts of the report do not fit together: a row with more cells than columns, a trace that is not there.
@@ -84,7 +84,7 @@ pub fn page(report: &Report) -> Result<String> {
     }
     Ok(format!(
         include_str!("page/page.html"),
-        title = escape_html(&report.title),
+        title = escape_html(if report.title.is_empty() { "Report" } else { &report.title }),
         style_hash = hash(STYLE),
         script_hash = hash(SCRIPT),
         style = STYLE,

@@ -182,8 +182,11 @@ fn paired_table(random: &mut Random) -> Table {
     }
 }
 
+/// Name, title, axes, and the value at a strength and a slope.
+type Shape = (&'static str, &'static str, &'static str, &'static str, fn(f64, f64) -> f64);
+
 fn charts(random: &mut Random) -> Vec<Chart> {
-    let shapes: [(&str, &str, &str, &str, fn(f64, f64) -> f64); 5] = [
+    let shapes: [Shape; 5] = [
         ("reward-strength", "Reward against strength", "strength λ", "reward", |t, s| {
             s * (1.0 - (-t).exp()) * 2.4
         }),
@@ -242,16 +245,14 @@ fn charts(random: &mut Random) -> Vec<Chart> {
 fn matrix(random: &mut Random, prompts: usize) -> Matrix {
     let n = METHODS.len();
     let mut cells = vec![vec![None; n]; n];
-    for row in 0..n {
-        for column in row + 1..n {
-            let tie = random.below(prompts / 5 + 1);
-            let share = (0.5 - 0.04 * (column - row) as f64 + 0.05 * random.normal()).clamp(0.0, 1.0);
-            let win = ((prompts - tie) as f64 * share) as usize;
-            let lose = prompts - tie - win;
-            let p = if win.abs_diff(lose) > prompts / 16 { 0.003 } else { 0.4 };
-            cells[row][column] = Some(Wins { win, tie, lose, p });
-            cells[column][row] = Some(Wins { win: lose, tie, lose: win, p });
-        }
+    for (row, column) in (0..n).flat_map(|row| (row + 1..n).map(move |column| (row, column))) {
+        let tie = random.below(prompts / 5 + 1);
+        let share = (0.5 - 0.04 * (column - row) as f64 + 0.05 * random.normal()).clamp(0.0, 1.0);
+        let win = ((prompts - tie) as f64 * share) as usize;
+        let lose = prompts - tie - win;
+        let p = if win.abs_diff(lose) > prompts / 16 { 0.003 } else { 0.4 };
+        cells[row][column] = Some(Wins { win, tie, lose, p });
+        cells[column][row] = Some(Wins { win: lose, tie, lose: win, p });
     }
     Matrix {
         title: "Who wins".into(),
