@@ -32,10 +32,18 @@ const byId = (id) => document.getElementById(id);
 const finite = (value) => typeof value === "number" && Number.isFinite(value);
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
-/** A number with so many digits behind the point; zero has no sign. */
+/** A number with so many digits behind the point, halves to the even digit as in the files of the tables. */
+function rounded(value, digits) {
+  const all = value.toFixed(digits + 40);
+  const kept = all.slice(0, digits ? -40 : -41);
+  const isHalf = /^50*$/.test(all.slice(-40));
+  return isHalf && /[02468]$/.test(kept) ? kept : value.toFixed(digits);
+}
+
+/** The same; zero has no sign. */
 function fixed(value, digits) {
   if (!finite(value)) return NONE;
-  const text = value.toFixed(digits);
+  const text = rounded(value, digits);
   return text.startsWith("-") ? (/[1-9]/.test(text) ? MINUS + text.slice(1) : text.slice(1)) : text;
 }
 
