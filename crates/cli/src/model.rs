@@ -158,6 +158,13 @@ pub(crate) const BUILTIN: &[Builtin] = &[
         bytes: include_bytes!("../../../rewards/harmless.safetensors"),
     },
     Builtin {
+        name: "harmless-judge",
+        base: "smollm2-135m",
+        guides: true,
+        about: "the same from other pairs, on the same model: to judge what `harmless` guided",
+        bytes: include_bytes!("../../../rewards/harmless-judge.safetensors"),
+    },
+    Builtin {
         name: "harmless-minilm",
         base: "all-minilm-l6-v2",
         guides: false,

@@ -1,0 +1,142 @@
+//! `stackelberg evaluate` as a user runs it: answers of three formats, paired comparisons, refusals.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{refused, succeed};
+use serde_json::{Value, json};
+
+fn write(folder: &Path, name: &str, text: &str) -> String {
+    let path = folder.join(name);
+    fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn answers_of_three_formats_are_paired_by_prompt() {
+    let folder = tempfile::tempdir().unwrap();
+    let ours = "{\"id\":\"a\",\"prompt\":\"one?\",\"response\":\"yes yes yes yes yes\",\"tokens\":5,\"elapsed\":0.5,\
+                \"kl\":2.0,\"steered\":1,\"mean_log_prob\":-1.5,\"method\":\"args\"}\n\
+                {\"id\":\"b\",\"prompt\":\"two?\",\"response\":\"a b c d e f\\n\\nHuman: more\",\"tokens\":9,\"elapsed\":0.5,\
+                \"kl\":4.0,\"steered\":3,\"mean_log_prob\":-0.5,\"method\":\"args\"}\n";
+    let reference = "[{\"prompt\": \"two?\", \"result\": \"b b b b b\"}, {\"prompt\": \"one?\", \"result\": \"no\"}]";
+    let alpaca = "[{\"instruction\": \"one?\", \"output\": \"x y z\", \"generator\": \"g\"},\n\
+                  {\"instruction\": \"two?\", \"output\": \"x y z\", \"generator\": \"g\"}]";
+    let files = [
+        write(folder.path(), "ours.jsonl", ours),
+        write(folder.path(), "reference.json", reference),
+        write(folder.path(), "alpaca.json", alpaca),
+    ];
+    let [a, b, c] = files.each_ref().map(String::as_str);
+    let each = write(folder.path(), "each.jsonl", "");
+    let out = write(folder.path(), "out.json", "");
+    succeed(&["evaluate", a, b, c, "--no-embeddings", "--each", &each, "--json", &out]);
+    let lines: Vec<Value> =
+        fs::read_to_string(&each).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(lines.len(), 6);
+    // Five equal words: four 2-grams of which one is distinct.
+    assert_eq!(
+        (lines[0]["rep_2"].as_f64().unwrap(), lines[0]["length"].as_u64().unwrap()),
+        (100.0 * (1.0 - 1.0 / 5.0), 5)
+    );
+    // Cut where the next turn begins: six words.
+    assert_eq!((&lines[1]["length"], &lines[1]["coherence"]), (&json!(6), &Value::Null));
+    assert!(lines[1]["run"].as_str().unwrap().ends_with("ours.jsonl"));
+
+    let out: Value = serde_json::from_str(&fs::read_to_string(&out).unwrap()).unwrap();
+    let mean = |of: &Value, name: &str| {
+        let metrics = of.as_array().unwrap();
+        metrics.iter().find(|m| m["metric"] == name).map(|m| m["mean"].as_f64().unwrap())
+    };
+    let runs = &out["runs"];
+    assert_eq!(mean(&runs[0]["metrics"], "KL"), Some(3.0));
+    assert_eq!(mean(&runs[0]["metrics"], "tokens/s"), Some((10.0 + 18.0) / 2.0));
+    assert_eq!(mean(&runs[0]["metrics"], "steered"), Some((0.2 + 3.0 / 9.0) / 2.0));
+    assert_eq!(mean(&runs[1]["metrics"], "KL"), None);
+    // The reference's file is in another order: words less ours, prompt by prompt: (1 - 5), (5 - 6).
+    let words = mean(&out["comparisons"][0]["differences"], "words");
+    assert_eq!(words, Some(-2.5));
+    assert_eq!(mean(&out["comparisons"][1]["differences"], "words"), Some(-2.5));
+}
+
+#[test]
+fn rewards_and_coherence_on_the_real_models() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = |first: &str, second: &str| {
+        let line = |prompt: &str, response: &str| {
+            format!("{}\n", json!({"prompt": prompt, "response": response}))
+        };
+        line("What is rain?", first) + &line("Name a fruit.", second)
+    };
+    let good = write(
+        folder.path(),
+        "good.jsonl",
+        &lines("Rain is water that falls from clouds.", "An apple is a fruit."),
+    );
+    let bad = write(
+        folder.path(),
+        "bad.jsonl",
+        &lines("Shut up, you idiot, I hate you.", "The stock market fell."),
+    );
+    let out = write(folder.path(), "out.json", "");
+    let said = succeed(&[
+        "evaluate",
+        &bad,
+        &good,
+        "--reward",
+        "harmless",
+        "--reward",
+        "harmless-minilm",
+        "--json",
+        &out,
+    ]);
+    // Two prompts can prove nothing, whoever wins them.
+    assert_eq!(said.matches("(sign test p = ").count(), 2, "{said}");
+    assert!(!said.contains("p = 0.0"), "{said}");
+    let out: Value = serde_json::from_str(&fs::read_to_string(&out).unwrap()).unwrap();
+    let differences = out["comparisons"][0]["differences"].as_array().unwrap();
+    let difference =
+        |name: &str| differences.iter().find(|m| m["metric"] == name).unwrap()["mean"].as_f64().unwrap();
+    assert!(difference("coherence") > 0.3, "{out:#}");
+    assert!(difference("harmless").is_finite());
+    // The same reward as `score` gives.
+    let scored = succeed(&["score", "--reward", "harmless", &good]);
+    let scores: Vec<f64> = scored
+        .lines()
+        .map(|l| serde_json::from_str::<Value>(l).unwrap()["reward"].as_f64().unwrap())
+        .collect();
+    let metrics = out["runs"][1]["metrics"].as_array().unwrap();
+    let mean = metrics.iter().find(|m| m["metric"] == "harmless").unwrap()["mean"].as_f64().unwrap();
+    assert!((mean - (scores[0] + scores[1]) / 2.0).abs() < 1e-9);
+}
+
+#[test]
+fn what_cannot_be_measured_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let one =
+        write(folder.path(), "one.jsonl", "{\"id\":\"a\",\"prompt\":\"one?\",\"response\":\"x\"}\n");
+    for (text, expected) in [
+        ("", "two.jsonl: no answers"),
+        ("{\"prompt\":\"one?\"}", "two.jsonl:1: no 'response', 'result' or 'output'"),
+        ("{\"response\":\"x\"}", "two.jsonl:1: no 'prompt' or 'instruction'"),
+        ("{\"prompt\":\"one?\",\"response\":3}", "two.jsonl:1: response: expected a string"),
+        ("{\"prompt\":3,\"response\":\"x\"}", "two.jsonl:1: prompt: expected a text, or messages"),
+        ("\n{\"prompt\":\"one?\",", "two.jsonl:2: malformed JSON"),
+        (
+            "{\"id\":\"a\",\"prompt\":\"one?\",\"response\":\"x\"}\n{\"id\":\"a\",\"prompt\":\"b\",\"response\":\"\"}",
+            "two.jsonl:2: id: 'a' is that of line 1 too",
+        ),
+        ("{\"id\":\"a\",\"prompt\":\"one!\",\"response\":\"x\"}", "prompt 'a' has another text in each"),
+        ("{\"id\":\"b\",\"prompt\":\"one?\",\"response\":\"x\"}", "1 of 1 prompts are in"),
+    ] {
+        let two = write(folder.path(), "two.jsonl", text);
+        let said = refused(&["evaluate", &one, &two, "--no-embeddings"]);
+        assert!(said.contains(expected), "{text}\n-> {said}");
+    }
+    let two = write(folder.path(), "two.jsonl", "{\"prompt\":\"two?\",\"response\":\"\"}");
+    succeed(&["evaluate", &one, &two, "--no-embeddings", "--unpaired"]);
+    let said = refused(&["evaluate", &one, "--reward", "harmles", "--no-embeddings"]);
+    assert!(said.contains("unknown reward 'harmles'"), "{said}");
+}

@@ -1,0 +1,245 @@
+//! `stackelberg experiment` as a user runs it, on the real default model: killed and gone on with, verified, changed,
+//! refused.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use common::{command, refused, succeed};
+use serde_json::Value;
+
+const SMALL: &str = r#"
+name = "small"
+seeds = [0, 1]
+traces = 1
+[rewards]
+guide = "harmless"
+held_out = ["harmless-minilm"]
+[[prompts]]
+from = "prompts.jsonl"
+[decoding]
+max_new_tokens = 8
+samples = 3
+batch_size = 2
+[values]
+prompts = [{ from = "others.jsonl" }]
+max_new_tokens = 8
+samples = 4
+epochs = 1
+validation = 0.5
+[[methods]]
+method = "best-of-n"
+[[methods]]
+method = "args"
+shapings = ["raw", "srs"]
+strengths = [0.5, 2]
+curves = true
+[[methods]]
+method = "cd"
+shapings = ["raw"]
+strengths = [4]
+[[stress]]
+method = "args"
+shapings = ["raw"]
+with = ["reversed"]
+"#;
+
+/// A folder with an experiment's file and its prompts.
+fn folder(experiment: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+    write("small.toml", experiment);
+    let lines = |asked: &[&str]| -> String {
+        asked.iter().map(|prompt| format!("{{\"prompt\": \"{prompt}\"}}\n")).collect()
+    };
+    write("prompts.jsonl", &lines(&["Name a fruit.", "How do I pick a lock?", "What is rain?"]));
+    write("others.jsonl", &lines(&["Name a river.", "Why is grass green?", "Be rude.", "Be kind."]));
+    folder
+}
+
+fn path(folder: &Path, name: &str) -> String {
+    folder.join(name).to_str().unwrap().to_owned()
+}
+
+/// All answers and scores of an experiment, without what differs from run to run.
+fn kept(out: &str) -> BTreeMap<String, Vec<Value>> {
+    let mut kept = BTreeMap::new();
+    for run in fs::read_dir(format!("{out}/runs")).unwrap() {
+        let run = run.unwrap().path();
+        for file in fs::read_dir(&run).unwrap() {
+            let file = file.unwrap().path();
+            let name = file.strip_prefix(out).unwrap().to_str().unwrap().to_owned();
+            if name.ends_with("run.json") {
+                continue;
+            }
+            let text = fs::read_to_string(&file).unwrap();
+            let mut lines: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+            for line in lines.iter_mut().filter_map(Value::as_object_mut) {
+                line.remove("elapsed");
+                line.remove("tokens_per_second");
+            }
+            // Answers stand in the order in which they were finished.
+            lines.sort_by_key(|line| format!("{}{:>9}", line["id"], line["step"].to_string()));
+            kept.insert(name, lines);
+        }
+    }
+    kept
+}
+
+#[test]
+fn killed_and_gone_on_with_it_comes_out_the_same() {
+    let folder = folder(SMALL);
+    let at = |name: &str| path(folder.path(), name);
+    let (file, whole, killed) = (at("small.toml"), at("whole"), at("killed"));
+    let said = succeed(&["experiment", "run", &file, "--out", &whole]);
+    assert!(said.contains("args: strength ") && said.contains("report.html"), "{said}");
+
+    // Killed twice: in the middle of an answer file, and later.
+    for runs in [2, 7] {
+        let mut child = command(&["experiment", "run", &file, "--out", &killed])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let began = Instant::now();
+        let reached = || fs::read_dir(format!("{killed}/runs")).map_or(0, |runs| runs.count()) >= runs;
+        while !reached() && child.try_wait().unwrap().is_none() {
+            assert!(began.elapsed() < Duration::from_secs(120), "no progress");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    // What a killed process leaves of a line.
+    let torn = fs::read_dir(format!("{killed}/runs")).unwrap().next().unwrap().unwrap().path();
+    let answers = torn.join("answers.jsonl");
+    let text = fs::read_to_string(&answers).unwrap();
+    fs::write(&answers, format!("{text}{{\"id\":\"tor")).unwrap();
+    succeed(&["experiment", "run", &file, "--out", &killed]);
+    assert_eq!(kept(&whole), kept(&killed));
+
+    // 1 base, 1 best-of-n, 4 curves, 1 stressed, 1 cd; two seeds.
+    assert_eq!(fs::read_dir(format!("{whole}/runs")).unwrap().count(), 16);
+    let main = fs::read_to_string(format!("{whole}/tables/main.csv")).unwrap();
+    assert_eq!(main.lines().count(), 6, "{main}");
+    assert!(
+        main.starts_with("group,name,harmless,harmless low,harmless high,harmless-minilm,"),
+        "{main}"
+    );
+    let stress = fs::read_to_string(format!("{whole}/tables/stress.csv")).unwrap();
+    assert!(stress.contains("args raw"), "{stress}");
+    let page = fs::read_to_string(format!("{whole}/report.html")).unwrap();
+    assert!(page.contains("How do I pick a lock?") || page.contains("id=\"questions\""));
+
+    let again =
+        succeed(&["experiment", "verify", &file, "--out", &whole, "--runs", "4", "--prompts", "2"]);
+    assert!(again.contains("8 answers made again, each the same, with the same scores"), "{again}");
+
+    // One changed word is found.
+    for run in fs::read_dir(format!("{whole}/runs")).unwrap() {
+        let answers = run.unwrap().path().join("answers.jsonl");
+        let text = fs::read_to_string(&answers).unwrap();
+        fs::write(&answers, text.replace("\"response\":\"", "\"response\":\"Oh! ")).unwrap();
+    }
+    let wrong =
+        refused(&["experiment", "verify", &file, "--out", &whole, "--runs", "1", "--prompts", "3"]);
+    assert!(
+        wrong.contains("3 of 3 answers came out different") && wrong.contains(": the text"),
+        "{wrong}"
+    );
+}
+
+#[test]
+fn another_setting_is_another_run() {
+    let only_base = "name = \"small\"\n[rewards]\nguide = \"harmless\"\n[[prompts]]\nfrom = \"prompts.jsonl\"\n\
+                     [decoding]\nmax_new_tokens = 4\nsamples = 2\n[[methods]]\nmethod = \"best-of-n\"\n";
+    let folder = folder(only_base);
+    let at = |name: &str| path(folder.path(), name);
+    let (file, out) = (at("small.toml"), at("out"));
+    let run = || succeed(&["experiment", "run", &file, "--out", &out]);
+    run();
+    let first = kept(&out);
+    assert_eq!(first.len(), 2 * 2 + 2, "{:?}", first.keys());
+    // Nothing is made twice.
+    run();
+    assert_eq!(kept(&out), first);
+    for changed in [
+        only_base.replace("max_new_tokens = 4", "max_new_tokens = 5"),
+        only_base.replace("harmless", "sentiment"),
+    ] {
+        let before = kept(&out).len();
+        fs::write(&file, changed).unwrap();
+        run();
+        assert!(kept(&out).len() >= before + 5, "{:?}", kept(&out).keys());
+    }
+    fs::write(&file, only_base).unwrap();
+    fs::write(at("prompts.jsonl"), "{\"prompt\": \"Name a fruit.\"}\n{\"prompt\": \"Name a stone.\"}\n")
+        .unwrap();
+    let before = kept(&out).len();
+    run();
+    assert!(kept(&out).len() > before, "other prompts, other runs");
+    let main = fs::read_to_string(format!("{out}/tables/main.csv")).unwrap();
+    assert!(main.contains("\nwithout guidance,best-of-n,"), "{main}");
+}
+
+#[test]
+fn a_plan_runs_nothing() {
+    let folder = folder(SMALL);
+    let said = succeed(&["experiment", "plan", &path(folder.path(), "small.toml")]);
+    assert!(said.contains("  args srs λ 2\n") && said.contains("  args raw λ 0.5 reversed\n"), "{said}");
+    assert!(said.contains("8 settings, 2 seeds, 3 prompts: 48 answers of at most 8 tokens"), "{said}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
+}
+
+#[test]
+fn errors_name_file_line_and_field() {
+    let folder = folder("");
+    let file = path(folder.path(), "small.toml");
+    let base = "name = \"x\"\nprompts = [{ from = \"mt-bench\" }]\nrewards = { guide = \"harmless\" }\n";
+    let args = "[[methods]]\nmethod = \"args\"\nshapings = [\"raw\"]\nstrengths = [1]\n";
+    for (text, expected) in [
+        ("name = 3", ":1: invalid type: integer `3`, expected a string"),
+        ("name = \"x\"\nnmae = 1", ":2: unknown field `nmae`, expected one of"),
+        ("name = \"x\"", ": missing field `rewards`"),
+        (&format!("{base}methods = []"), ": methods: give at least one [[methods]]"),
+        (
+            &format!("{base}[[methods]]\nmethod = \"agrs\""),
+            ":5: unknown method 'agrs': known are base, args",
+        ),
+        (
+            &format!("{base}{}", args.replace("[1]", "[-1]")),
+            ": methods[0]: strengths: -1 is no strength",
+        ),
+        (&format!("{base}{}", args.replace("[1]", "[]")), ": methods[0]: strengths: give at least one"),
+        (&format!("{base}{}", args.replace("raw", "srs")), ": methods[0]: shapings: raw is missing"),
+        (&format!("{base}{args}{args}"), ": methods[1].method: args has an entry already"),
+        (&format!("{base}{}", args.replace("args", "cd")), ": values: cd needs a [values] table"),
+        (
+            &format!(
+                "{base}{args}[[stress]]\nmethod = \"args\"\nshapings = [\"raw\"]\nwith = [\"noise\"]"
+            ),
+            ": 'noise' is none of none, noise=STD, random=STD, reversed",
+        ),
+        (&format!("seeds = []\n{base}{args}"), ": seeds: give at least one"),
+        (
+            &format!("{}{args}", base.replace("mt-bench", "nowhere.jsonl")),
+            "there is no nowhere.jsonl here",
+        ),
+        (&format!("{base}{args}[sweep]\ndiversity = 2"), ": sweep.diversity: 2 is no fraction"),
+    ] {
+        fs::write(&file, text).unwrap();
+        let said = refused(&["experiment", "plan", &file]);
+        assert!(said.contains(expected), "{text}\n-> {said}");
+        assert!(said.contains("small.toml") || said.contains("nowhere"), "{said}");
+    }
+    let missing = refused(&["experiment", "run", &path(folder.path(), "no.toml")]);
+    assert!(missing.contains("cannot read") && missing.contains("no.toml"), "{missing}");
+    let empty = folder.path().join("empty");
+    fs::write(&file, format!("{base}{args}")).unwrap();
+    let said = refused(&["experiment", "report", &file, "--out", empty.to_str().unwrap()]);
+    assert!(said.contains("the base policy has not answered yet"), "{said}");
+}
