@@ -7,6 +7,7 @@ use stackelberg_evaluation::metrics::Metric;
 
 use super::file::Methods;
 use super::lab::{Done, Lab};
+use super::plan::Setting;
 
 /// The strength that a method's main comparison is made at, and why.
 #[derive(Debug, Clone)]
@@ -17,9 +18,9 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    /// Chooses from the sweep, which is done: of the strengths whose diversity and coherence are not below the given
-    /// fractions of the base policy's, the one of most reward: the held-out reward if there is one (the first), else
-    /// the guide's. If all degenerate, the least.
+    /// Chooses from the sweep, which is done: of the strengths below the first at which diversity or coherence fall
+    /// below the given fractions of the base policy's, the one of most reward: the held-out reward if there is one (the
+    /// first), else the guide's. If the least degenerates already, that one.
     pub(crate) fn choose(lab: &Lab<'_>, methods: &Methods) -> Result<Self> {
         let (experiment, method) = (lab.experiment, methods.method);
         let rewards = &experiment.rewards;
@@ -27,13 +28,16 @@ impl Kept {
         let base =
             runs(lab, &experiment.unguided()[0])?.context("the base policy has not answered yet")?;
         let mut best: Option<(f64, f64)> = None;
-        let mut degenerate = Vec::new();
-        for setting in experiment.sweep_of(methods) {
+        let mut degenerate = None;
+        let mut sweep = experiment.sweep_of(methods);
+        let strength_of = |setting: &Setting| setting.strength.unwrap_or(0.0);
+        sweep.sort_by(|a, b| strength_of(a).total_cmp(&strength_of(b)));
+        for setting in sweep {
             let Some(done) = runs(lab, &setting)? else { continue };
-            let strength = setting.strength.unwrap_or(0.0);
+            let strength = strength_of(&setting);
             if is_degenerate(lab, &done, &base) {
-                degenerate.push(strength);
-                continue;
+                degenerate = Some(strength);
+                break;
             }
             let reward = average(&done, &judge);
             if best.is_none_or(|(most, _)| reward > most) {
@@ -51,9 +55,9 @@ impl Kept {
         );
         let (strength, why) = match best {
             Some((reward, strength)) => {
-                let limit = match degenerate.is_empty() {
-                    true => format!("none of the strengths {} degenerates", said(&methods.strengths)),
-                    false => format!("strengths {} degenerate ({limits})", said(&degenerate)),
+                let limit = match degenerate {
+                    None => format!("none of the strengths {} degenerates", said(&methods.strengths)),
+                    Some(first) => format!("text degenerates from {first} on ({limits})"),
                 };
                 let judge = judge.name();
                 (
@@ -64,7 +68,7 @@ impl Kept {
                     ),
                 )
             }
-            None => (least, format!("every strength degenerates ({limits}); this is the least")),
+            None => (least, format!("it degenerates already ({limits}), and is the least")),
         };
         Ok(Self { method, strength, why })
     }
@@ -76,7 +80,7 @@ impl Kept {
 }
 
 /// A setting's runs under all seeds, if all are done.
-pub(crate) fn runs(lab: &Lab<'_>, setting: &super::plan::Setting) -> Result<Option<Vec<Done>>> {
+pub(crate) fn runs(lab: &Lab<'_>, setting: &Setting) -> Result<Option<Vec<Done>>> {
     lab.seeds(setting).iter().map(|&seed| lab.done(setting, seed)).collect()
 }
 
