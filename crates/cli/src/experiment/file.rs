@@ -261,8 +261,8 @@ impl Methods {
             bail!("strengths: {strength} is no strength: zero or more, and finite");
         }
         if !self.is_guided() {
-            let shapes = self.method == Method::Follower;
-            if !shapes && !(self.shapings.is_empty() && self.reference.is_empty()) {
+            let shapings = self.shapings.len() + self.reference.len();
+            if self.method != Method::Follower && shapings > 0 {
                 bail!("shapings: {} does not shape rewards", self.method);
             }
             return Ok(());

@@ -24,7 +24,7 @@ impl Findings<'_> {
                         Some((self.name(i), sign(&difference)))
                     });
                     let place = format!("{group} at equal strength, λ {strength}");
-                    sentences.push(sentence(
+                    sentences.extend(sentence(
                         &place,
                         metric,
                         &self.name(vanilla),
@@ -56,7 +56,7 @@ impl Findings<'_> {
             Some((self.name(points[0]), sign(&difference)))
         });
         let place = format!("{group} at equal KL, {level} nats an answer");
-        Some(sentence(&place, metric, &self.name(vanilla.1[0]), &signs.collect::<Vec<_>>()))
+        sentence(&place, metric, &self.name(vanilla.1[0]), &signs.collect::<Vec<_>>())
     }
 
     /// A shaping's name, without its method's.
@@ -67,7 +67,11 @@ impl Findings<'_> {
     }
 }
 
-fn sentence(place: &str, metric: &Metric, vanilla: &str, signs: &[(String, i8)]) -> String {
+/// `None` for a metric that is no reward and in which nothing differs.
+fn sentence(place: &str, metric: &Metric, vanilla: &str, signs: &[(String, i8)]) -> Option<String> {
+    if !matches!(metric, Metric::Reward(_)) && signs.iter().all(|(_, sign)| *sign == 0) {
+        return None;
+    }
     let those = |sign: i8| {
         let names: Vec<&str> =
             signs.iter().filter(|(_, s)| *s == sign).map(|(name, _)| name.as_str()).collect();
@@ -80,5 +84,5 @@ fn sentence(place: &str, metric: &Metric, vanilla: &str, signs: &[(String, i8)])
         .filter(|(names, _)| !names.is_empty())
         .map(|(names, words)| format!("{words} {vanilla}: {names}"))
         .collect();
-    format!("{place}, {}: {}.", metric.name(), parts.join("; "))
+    Some(format!("{place}, {}: {}.", metric.name(), parts.join("; ")))
 }
