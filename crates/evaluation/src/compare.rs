@@ -2,7 +2,7 @@
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
-use statrs::distribution::{Binomial, DiscreteCDF};
+use statrs::distribution::{Binomial, ContinuousCDF, DiscreteCDF, Normal, StudentsT};
 
 use crate::report::{Estimate, Wins};
 
@@ -33,27 +33,27 @@ impl Bootstrap {
         Self { prompts, draws: (0..Self::DRAWS).map(draw).collect() }
     }
 
-    /// The mean of one value a prompt in every resample. A value that is not a number is left out, with its prompt;
-    /// where none is left the mean is not a number.
+    /// Prompts below which there is no interval: resampling so few says little of what others would bring.
+    pub const FEWEST: usize = 10;
+
+    /// The mean of one value a prompt in every resample; not a number where one value is not.
     ///
     /// # Panics
     /// Not as many values as prompts.
     pub fn means(&self, values: &[f64]) -> Vec<f64> {
         assert_eq!(values.len(), self.prompts, "one value a prompt");
         let mean = |counts: &Vec<u16>| {
-            let (mut sum, mut weight) = (0.0, 0.0);
-            for (value, &count) in values.iter().zip(counts).filter(|(value, _)| !value.is_nan()) {
-                sum += value * f64::from(count);
-                weight += f64::from(count);
-            }
-            sum / weight
+            let sum: f64 =
+                values.iter().zip(counts).map(|(value, &count)| value * f64::from(count)).sum();
+            sum / self.prompts as f64
         };
         self.draws.iter().map(mean).collect()
     }
 
-    /// The mean with its 95 percent percentile interval; `None` without a value that is a number.
+    /// The mean with its 95 percent interval; `None` where a value is not a number: a mean over some of the prompts
+    /// would pass for one over all. Below [`Bootstrap::FEWEST`] prompts the interval is infinite.
     pub fn estimate(&self, values: &[f64]) -> Option<Estimate> {
-        interval(mean(values), self.means(values))
+        self.interval(mean(values), self.means(values))
     }
 
     /// The mean difference of two runs, prompt by prompt, `first - second`.
@@ -63,15 +63,31 @@ impl Bootstrap {
     }
 
     /// The value of a curve at `x`, with its interval. The curve's points are the means of `xs[point]` and
-    /// `ys[point]`, each with one value a prompt; between them it is straight. `None` if `x` lies outside it.
+    /// `ys[point]`, each with one value a prompt; between them it is straight in `√x`. `None` if `x` lies outside it,
+    /// or between points too far apart.
     pub fn curve_at(&self, curve: &Sweep<'_>, x: f64) -> Option<Estimate> {
-        interval(curve.at(x)?, self.curve_means(curve, x))
+        self.interval(curve.at(x)?, self.curve_means(curve, x))
     }
 
     /// How far one curve lies above another at `x`, with its interval.
     pub fn curve_difference(&self, first: &Sweep<'_>, second: &Sweep<'_>, x: f64) -> Option<Estimate> {
         let (a, b) = (self.curve_means(first, x), self.curve_means(second, x));
-        interval(first.at(x)? - second.at(x)?, a.iter().zip(b).map(|(a, b)| a - b).collect())
+        self.interval(first.at(x)? - second.at(x)?, a.iter().zip(b).map(|(a, b)| a - b).collect())
+    }
+
+    /// A percentile interval whose level is widened for few prompts, by the factor that a t interval has over the
+    /// plug-in normal one (the "expanded percentile" interval).
+    fn interval(&self, mean: f64, means: Vec<f64>) -> Option<Estimate> {
+        if self.prompts < Self::FEWEST {
+            let (low, high) = (f64::NEG_INFINITY, f64::INFINITY);
+            return (!mean.is_nan()).then_some(Estimate { mean, low, high });
+        }
+        let n = self.prompts as f64;
+        let tail = match (StudentsT::new(0.0, 1.0, n - 1.0), Normal::new(0.0, 1.0)) {
+            (Ok(t), Ok(normal)) => normal.cdf(t.inverse_cdf(0.025) * (n / (n - 1.0)).sqrt()),
+            _ => 0.025,
+        };
+        interval(mean, means, tail)
     }
 
     fn curve_means(&self, curve: &Sweep<'_>, x: f64) -> Vec<f64> {
@@ -86,7 +102,7 @@ impl Bootstrap {
     }
 }
 
-/// A curve that strength moves along: of each strength two values a prompt, those of the horizontal axis first.
+/// A curve that strength moves along: of each strength two values a prompt, the KL and what is read against it.
 #[derive(Debug, Clone, Default)]
 pub struct Sweep<'a> {
     /// The points, in any order.
@@ -94,21 +110,19 @@ pub struct Sweep<'a> {
 }
 
 impl Sweep<'_> {
-    /// The curve's value at `x`; `None` outside it.
+    /// The curve's value at `x`; `None` outside it, or between points too far apart.
     pub fn at(&self, x: f64) -> Option<f64> {
         interpolate(self.points.iter().map(|(xs, ys)| (mean(xs), mean(ys))).collect(), x, false)
     }
-
-    /// Where the curve begins and ends.
-    pub fn range(&self) -> Option<(f64, f64)> {
-        let xs = self.points.iter().map(|(xs, _)| mean(xs));
-        let (low, high) = xs.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), x| (l.min(x), h.max(x)));
-        (low <= high).then_some((low, high))
-    }
 }
 
+/// Neighbouring points of a curve that lie further apart than this, as a ratio of their x, say nothing of what is
+/// between them.
+const APART: f64 = 10.0;
+
+/// A curve's value at `x`, straight in `√x` between its points: the reward of a tilted policy grows as the root of its KL.
 fn interpolate(mut points: Vec<(f64, f64)>, x: f64, extend: bool) -> Option<f64> {
-    points.retain(|(x, y)| !x.is_nan() && !y.is_nan());
+    points.retain(|(x, y)| *x >= 0.0 && !y.is_nan());
     points.sort_by(|a, b| a.0.total_cmp(&b.0));
     let (first, last) = (points.first()?, points.last()?);
     if !extend && !(first.0..=last.0).contains(&x) {
@@ -116,19 +130,24 @@ fn interpolate(mut points: Vec<(f64, f64)>, x: f64, extend: bool) -> Option<f64>
     }
     let after = points.partition_point(|point| point.0 < x).clamp(1, points.len().max(2) - 1);
     let (Some(a), Some(b)) = (points.get(after - 1), points.get(after)) else { return Some(first.1) };
-    let share = if b.0 > a.0 { (x - a.0) / (b.0 - a.0) } else { 1.0 };
+    if x == b.0 {
+        return Some(b.1);
+    }
+    if !extend && b.0 > APART * a.0 {
+        return (x == a.0).then_some(a.1);
+    }
+    let (from, to) = (a.0.sqrt(), b.0.sqrt());
+    let share = if to > from { (x.max(0.0).sqrt() - from) / (to - from) } else { 1.0 };
     Some(a.1 + share * (b.1 - a.1))
 }
 
-/// The mean of the values that are numbers.
+/// The mean; not a number where one value is not.
 pub fn mean(values: &[f64]) -> f64 {
-    let numbers = values.iter().filter(|value| !value.is_nan());
-    let (sum, count) = numbers.fold((0.0, 0), |(sum, count), value| (sum + value, count + 1));
-    sum / f64::from(count)
+    values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// A statistic with the 95 percent percentile interval of its values in resamples.
-pub(crate) fn interval(mean: f64, mut means: Vec<f64>) -> Option<Estimate> {
+/// A statistic with the percentile interval of its values in resamples, so much left out at either end.
+pub(crate) fn interval(mean: f64, mut means: Vec<f64>, tail: f64) -> Option<Estimate> {
     means.retain(|mean| !mean.is_nan());
     means.sort_by(f64::total_cmp);
     let quantile = |q: f64| {
@@ -139,7 +158,7 @@ pub(crate) fn interval(mean: f64, mut means: Vec<f64>) -> Option<Estimate> {
     if mean.is_nan() || means.is_empty() {
         return None;
     }
-    Some(Estimate { mean, low: quantile(0.025), high: quantile(0.975) })
+    Some(Estimate { mean, low: quantile(tail), high: quantile(1.0 - tail) })
 }
 
 /// Wins, ties and losses of the first over the second, prompt by prompt, and the two-sided sign test's p: how
@@ -162,18 +181,23 @@ mod tests {
 
     #[test]
     fn intervals_cover_as_often_as_they_say() {
-        // Means of 40 skewed numbers; the true mean is 1.
         let mut rng = ChaCha12Rng::seed_from_u64(7);
-        let mut covered = 0;
-        let bootstrap = Bootstrap::new(40, 1);
-        for _ in 0..300 {
-            let values: Vec<f64> = (0..40).map(|_| -rng.random::<f64>().ln()).collect();
-            let found = bootstrap.estimate(&values).unwrap();
-            assert!((found.low..=found.high).contains(&found.mean));
-            covered += usize::from((found.low..=found.high).contains(&1.0));
+        // Means of normal numbers (sums of uniform ones), then of exponential ones: what skewness takes is not given back.
+        let normal = |rng: &mut ChaCha12Rng| (0..12).map(|_| rng.random::<f64>()).sum::<f64>() - 6.0;
+        let skewed = |rng: &mut ChaCha12Rng| -rng.random::<f64>().ln() - 1.0;
+        let draws: [(fn(&mut ChaCha12Rng) -> f64, usize, f64); 3] =
+            [(normal, 10, 0.93), (normal, 40, 0.93), (skewed, 40, 0.90)];
+        for (draw, prompts, least) in draws {
+            let bootstrap = Bootstrap::new(prompts, 1);
+            let covers = |rng: &mut ChaCha12Rng| {
+                let values: Vec<f64> = (0..prompts).map(|_| draw(rng)).collect();
+                let found = bootstrap.estimate(&values).unwrap();
+                assert!((found.low..=found.high).contains(&found.mean));
+                (found.low..=found.high).contains(&0.0)
+            };
+            let covered = (0..600).filter(|_| covers(&mut rng)).count() as f64 / 600.0;
+            assert!((least..0.98).contains(&covered), "{prompts} prompts: {covered}");
         }
-        // 95 percent less what skewness takes.
-        assert!((265..=297).contains(&covered), "{covered} of 300");
     }
 
     #[test]
@@ -183,10 +207,12 @@ mod tests {
         let second: Vec<f64> = first.iter().map(|v| v - 0.5).collect();
         let found = bootstrap.difference(&first, &second).unwrap();
         assert!((found.low - 0.5).abs() < 1e-9 && (found.high - 0.5).abs() < 1e-9, "{found:?}");
-        assert_eq!(bootstrap.estimate(&[f64::NAN; 50]), None);
         let mut holes = first.clone();
         holes[3] = f64::NAN;
-        assert!(bootstrap.estimate(&holes).is_some());
+        assert_eq!(bootstrap.estimate(&holes), None);
+        // Nine prompts say nothing for certain.
+        let few = Bootstrap::new(9, 3).difference(&first[..9], &second[..9]).unwrap();
+        assert_eq!((few.mean, few.low, few.high), (0.5, f64::NEG_INFINITY, f64::INFINITY));
     }
 
     #[test]
@@ -195,16 +221,19 @@ mod tests {
         let constant = |value: f64| vec![value; 20];
         let spread: Vec<f64> = (0..20).map(|i| f64::from(i) - 9.5).collect();
         let lifted: Vec<f64> = spread.iter().map(|v| v + 4.0).collect();
-        let (x0, x1, x2) = (constant(0.0), constant(2.0), constant(6.0));
+        let (x0, x1, x2) = (constant(1.0), constant(4.0), constant(16.0));
         let curve = Sweep { points: vec![(&x2, &lifted), (&x0, &spread), (&x1, &spread)] };
-        assert_eq!(curve.range(), Some((0.0, 6.0)));
-        assert_eq!(curve.at(4.0), Some(2.0));
-        assert_eq!(curve.at(6.1), None);
-        let flat = Sweep { points: vec![(&x0, &spread), (&x2, &spread)] };
+        // Half way between the roots 2 and 4.
+        assert_eq!(curve.at(9.0), Some(2.0));
+        assert_eq!((curve.at(16.1), curve.at(0.9)), (None, None));
+        let far = constant(50.0);
+        let gap = Sweep { points: vec![(&x0, &spread), (&far, &lifted)] };
+        assert_eq!((gap.at(9.0), gap.at(1.0), gap.at(50.0)), (None, Some(0.0), Some(4.0)));
+        let flat = Sweep { points: vec![(&x0, &spread), (&x1, &spread), (&x2, &spread)] };
         // The spread is common to both: only the lift is left.
-        let difference = bootstrap.curve_difference(&curve, &flat, 4.0).unwrap();
+        let difference = bootstrap.curve_difference(&curve, &flat, 9.0).unwrap();
         assert!((difference.low - 2.0).abs() < 1e-9 && (difference.high - 2.0).abs() < 1e-9);
-        assert!(bootstrap.curve_at(&curve, 4.0).unwrap().high > 3.0);
+        assert!(bootstrap.curve_at(&curve, 9.0).unwrap().high > 3.0);
     }
 
     #[test]

@@ -39,8 +39,7 @@ fn guided(curve: &str, strength: f64, reward: f64, kl: f64) -> Series {
     }
 }
 
-/// raw: reward 1 at KL 2, 2 at KL 6; hot: twice as far at the same strength, but the same at equal KL; worse: less at
-/// equal KL.
+/// raw: reward is the root of KL; hot: further at the same strength, but the same at equal KL; worse: less at equal KL.
 fn series() -> Vec<Series> {
     let base = Series {
         group: "without guidance".to_owned(),
@@ -52,12 +51,12 @@ fn series() -> Vec<Series> {
     let noisy = Series { stress: Some("noise=1".to_owned()), ..guided("raw", 2.0, 0.5, 6.0) };
     vec![
         base,
-        guided("raw", 1.0, 1.0, 2.0),
-        guided("raw", 2.0, 2.0, 6.0),
-        guided("hot", 1.0, 1.5, 4.0),
-        guided("hot", 2.0, 2.5, 8.0),
-        guided("worse", 1.0, 0.4, 2.0),
-        guided("worse", 2.0, 1.0, 6.0),
+        guided("raw", 1.0, 1.0, 1.0),
+        guided("raw", 2.0, 2.0, 4.0),
+        guided("hot", 1.0, 1.5, 2.25),
+        guided("hot", 2.0, 2.5, 6.25),
+        guided("worse", 1.0, 0.4, 1.0),
+        guided("worse", 2.0, 1.0, 4.0),
         noisy,
     ]
 }
@@ -96,17 +95,18 @@ fn tables_say_what_was_put_in() {
     assert!((difference.mean - 0.5).abs() < 0.05 && difference.differs == 1);
     assert_eq!(row(strength, "args worse less args raw").cells[0].as_ref().unwrap().differs, -1);
 
-    // At KL 4 raw is between its points: 1.5; hot is at one of its own: the same. At KL 2 hot is out of reach.
+    // At KL 4 hot is between its points, where raw has one: 2 both. At KL 1 and 2 hot is out of reach.
     let kl = &tables["equal-kl-guide"];
-    assert_eq!(kl.columns, ["KL 2", "KL 4"]);
+    assert_eq!(kl.columns, ["KL 1", "KL 2", "KL 4"]);
     let [raw, hot, worse] = ["args raw", "args hot", "args worse"].map(|label| &row(kl, label).cells);
-    assert!(hot[0].is_none());
+    assert!(hot[0].is_none() && hot[1].is_none());
     let at =
         |cell: &Option<stackelberg_evaluation::report::Cell>| cell.as_ref().unwrap().mean - base.mean;
-    assert!((at(&raw[1]) - 1.5).abs() < 0.05 && (at(&hot[1]) - 1.5).abs() < 0.05);
-    assert_eq!(hot[1].as_ref().unwrap().differs, 0);
-    assert!((at(&worse[1]) - 0.7).abs() < 0.05);
-    assert_eq!(worse[1].as_ref().unwrap().differs, -1);
+    assert!((at(&raw[2]) - 2.0).abs() < 0.05 && (at(&hot[2]) - 2.0).abs() < 0.05);
+    assert!((at(&raw[1]) - 2.0_f64.sqrt()).abs() < 0.05);
+    assert_eq!(hot[2].as_ref().unwrap().differs, 0);
+    assert!((at(&worse[2]) - 1.0).abs() < 0.05);
+    assert_eq!(worse[2].as_ref().unwrap().differs, -1);
 
     let stress = &tables["stress"];
     assert_eq!(stress.rows[0].group, "args, noise=1");
@@ -132,7 +132,7 @@ fn sentences_charts_and_wins() {
     let by_kl = charts.iter().find(|chart| chart.name == "guide-by-kl").unwrap();
     assert_eq!(by_kl.curves.len(), 3);
     let xs: Vec<f64> = by_kl.curves[0].points.iter().map(|point| point.x).collect();
-    assert_eq!((by_kl.curves[0].label.as_str(), xs), ("args raw", vec![2.0, 6.0]));
+    assert_eq!((by_kl.curves[0].label.as_str(), xs), ("args raw", vec![1.0, 4.0]));
     let matrices = findings.matrices();
     // Held-out first; base against hot.
     assert!(matrices[0].title.ends_with("judge"));

@@ -17,8 +17,8 @@ impl Findings<'_> {
         let Some(guide) = self.rewards.first() else { return charts };
         let kl = Axis::Metric(&Metric::Kl);
         for reward in &self.rewards {
-            let against_kl = "At equal KL nothing beats the vanilla shaping under the guide's own reward, by Gibbs' principle; \
-                              under a held-out reward it can.";
+            let against_kl = "A follower that is free to choose among whole answers gets most from the vanilla shaping at \
+                              equal KL, under the guide's own reward (Gibbs' principle); guidance step by step need not.";
             charts.push(self.chart(&Axis::Strength, reward, ""));
             charts.push(self.chart(&kl, reward, against_kl));
         }

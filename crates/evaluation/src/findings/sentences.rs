@@ -67,9 +67,11 @@ impl Findings<'_> {
     }
 }
 
-/// `None` for a metric that is no reward and in which nothing differs.
+/// `None` for a metric that is no reward and in which nothing differs, or for nothing at all.
 fn sentence(place: &str, metric: &Metric, vanilla: &str, signs: &[(String, i8)]) -> Option<String> {
-    if !matches!(metric, Metric::Reward(_)) && signs.iter().all(|(_, sign)| *sign == 0) {
+    if signs.is_empty()
+        || !matches!(metric, Metric::Reward(_)) && signs.iter().all(|(_, sign)| *sign == 0)
+    {
         return None;
     }
     let those = |sign: i8| {

@@ -17,6 +17,7 @@ impl Findings<'_> {
             Metric::Length,
             Metric::LogProb,
             Metric::Kl,
+            Metric::Outside,
             Metric::Steered,
         ];
         let metrics: Vec<Metric> = self.rewards.iter().cloned().chain(text).collect();
@@ -33,9 +34,11 @@ impl Findings<'_> {
             name: "main".to_owned(),
             title: "All methods at the kept strength".to_owned(),
             note: "Means over prompts with 95 percent bootstrap intervals. Bold: the best of its method, and the \
-                   interval of its paired difference from the next best leaves out 0. KL in nats per answer over the \
-                   candidates; log p is the base policy's, per token; steered is the share of tokens that are not the \
-                   base policy's choice."
+                   interval of its paired difference from the next best leaves out 0. A triangle: the paired difference \
+                   from the base policy leaves out 0; nothing is corrected for the number of marks. KL: nats per answer \
+                   from the base policy over the candidates, without what they leave out (KL outside); of best-of-n an \
+                   upper bound of the whole. log p: the base policy's, per token. steered: share of tokens that are not \
+                   the base policy's choice. The strength was chosen on the same prompts."
                 .to_owned(),
             columns: metrics.iter().map(|metric| metric.name().to_owned()).collect(),
             rows: kept.iter().map(row).collect(),
@@ -89,7 +92,7 @@ impl Findings<'_> {
         (!rows.is_empty()).then(|| Table {
             name: "equal-strength".to_owned(),
             title: "At equal strength, as the paper compares".to_owned(),
-            note: "Paired differences from the vanilla shaping with 95 percent bootstrap intervals, marked where they \
+            note: "Paired differences from the vanilla shaping with 95 percent bootstrap intervals; a triangle where they \
                    leave out 0. At equal strength whoever moves further from the base policy looks best: see the \
                    column KL, and the table at equal KL."
                 .to_owned(),
@@ -133,9 +136,10 @@ impl Findings<'_> {
         (!levels.is_empty() && !rows.is_empty()).then(|| Table {
             name: format!("equal-kl-{}", reward.name()),
             title: format!("{} at equal KL", reward.name()),
-            note: "Each curve read at the same KL from the base policy (nats per answer over the candidates), straight \
-                   between its strengths, with 95 percent bootstrap intervals. Marked: the paired difference from the \
-                   vanilla shaping at that KL leaves out 0. A dash: the curve does not reach that KL."
+            note: "Each curve read at the same KL from the base policy (nats per answer over the candidates; what they \
+                   leave out comes on top for all), straight in its root between the strengths that were run, with 95 \
+                   percent bootstrap intervals. A triangle: the paired difference from the vanilla shaping at that KL \
+                   leaves out 0. A dash: the curve does not reach that KL, or its points around it are too far apart."
                 .to_owned(),
             columns: levels.iter().map(|level| format!("KL {level}")).collect(),
             rows,
@@ -185,7 +189,7 @@ impl Findings<'_> {
             title: "With rewards made worse".to_owned(),
             note: "What guided was disturbed (noise: Gaussian of that standard deviation added; random: Gaussian numbers \
                    instead; reversed: the best candidate gets the worst's reward); what is shown is the true reward, at \
-                   the kept strength. Marked: the paired difference from the base policy leaves out 0."
+                   the kept strength. A triangle: the paired difference from the base policy leaves out 0."
                 .to_owned(),
             columns: metrics.iter().map(|metric| metric.name().to_owned()).collect(),
             rows,
@@ -199,5 +203,6 @@ pub(super) fn sign(estimate: &Estimate) -> i8 {
 }
 
 fn plain(Estimate { mean, low, high }: Estimate, digits: usize) -> Cell {
-    Cell { mean, interval: Some((low, high)), digits, bold: false, differs: 0 }
+    let interval = low.is_finite().then_some((low, high));
+    Cell { mean, interval, digits, bold: false, differs: 0 }
 }

@@ -35,7 +35,7 @@ impl Bootstrap {
         });
         let values: Vec<f64> = values.collect();
         let exact = Estimate { mean: value, low: value, high: value };
-        Some(interval(value, values).unwrap_or(exact))
+        Some(interval(value, values, 0.025).unwrap_or(exact))
     }
 
     /// The mean of one number per prompt.

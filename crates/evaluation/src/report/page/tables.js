@@ -32,7 +32,7 @@ function tableCell(cell) {
           "span",
           { class: cell.differs > 0 ? "above" : "below" },
           el("span", { "aria-hidden": "true" }, cell.differs > 0 ? "▲" : "▼"),
-          el("span", { class: "unseen" }, cell.differs > 0 ? " above the base " : " below the base "),
+          el("span", { class: "unseen" }, cell.differs > 0 ? " clearly more " : " clearly less "),
         )
       : null,
     cell.interval
@@ -92,16 +92,15 @@ function drawTable(table) {
       ),
     ),
   );
-  const marked = table.rows.some((row) => row.cells.some((cell) => cell?.differs));
   const bold = table.rows.some((row) => row.cells.some((cell) => cell?.bold));
   const legend = [
     table.rows.some((row) => row.cells.some((cell) => cell?.interval))
       ? "Brackets: 95 percent bootstrap intervals over prompts."
       : "",
     bold ? "Bold: the best of its group, and the interval of its lead says so." : "",
-    marked ? "▲ ▼: differs from the base, the interval of the difference leaves out 0." : "",
   ]
-    .filter(Boolean)
+    // A note says it better.
+    .filter((words) => words && !table.note)
     .join(" ");
   return section(
     id,
