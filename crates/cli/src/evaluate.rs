@@ -271,10 +271,15 @@ impl Evaluate {
         let less = |c: &Comparison<'_>| format!("{} less {}", c.run, c.with);
         let rows = comparisons.iter().map(|c| (less(c), &c.differences));
         writeln!(out, "\n{}", write(&table("differences", rows, metrics)).trim_end())?;
+        let mut say: Box<dyn Write> = match self.format {
+            Format::Markdown => Box::new(out),
+            // Tables for machines are left alone.
+            Format::Csv | Format::Latex => Box::new(std::io::stderr()),
+        };
         for comparison in comparisons {
             for RewardWins { reward, wins: Wins { win, tie, lose, p } } in &comparison.wins {
                 writeln!(
-                    out,
+                    say,
                     "\n{} against {} by {reward}: {win} won, {tie} tied, {lose} lost (sign test p = {p:.3})",
                     comparison.run, comparison.with
                 )?;
@@ -298,7 +303,7 @@ fn table<'a, 'm: 'a>(
         let cell = |metric: &&Metric| {
             let mean = means.iter().find(|mean| mean.metric == metric.name())?;
             let Estimate { mean, low, high } = mean.estimate;
-            let interval = Some((low, high));
+            let interval = low.is_finite().then_some((low, high));
             Some(Cell { mean, interval, digits: metric.digits(), bold: false, differs: 0 })
         };
         Row { group: String::new(), label, cells: columns.iter().map(cell).collect() }

@@ -14,7 +14,7 @@ use stackelberg_engine::{Checkpoint, Message, Prompt, Reward};
 use stackelberg_shaping::{Budget, Rule, Shaping};
 
 use crate::answers::{Files, Session};
-use crate::model::{ModelArgs, fetch};
+use crate::model::{ModelArgs, fetch, reward_hash};
 use crate::prompts::{self, PromptText};
 use crate::record::{Names, Trace};
 use crate::sampling::SamplingArgs;
@@ -121,6 +121,12 @@ impl Generate {
         if self.compare && settings.method == Method::Base {
             bail!("--compare with --method base would show the same answer twice");
         }
+        if settings.method.chooses_answers() && settings.sampling.temperature == 0.0 {
+            bail!(
+                "--temperature 0: all answers that {} chooses from would be the same",
+                settings.method
+            );
+        }
         self.check_value(&settings)?;
         let prompts = self.read_prompts()?;
         let policy = self.model.load()?;
@@ -134,10 +140,14 @@ impl Generate {
         let guidance = Guidance { reward: reward.as_ref(), value: value.as_ref() };
         let format = text_format(self.layout.prompt_format, &policy, guidance);
         watch_for_ctrl_c()?;
+        let value_hash = self.value.as_deref().map(reward_hash).transpose()?;
+        let reward_hash = reward.as_ref().map(|_| reward_hash(self.reward_name())).transpose()?;
         let names = Names {
             model: self.model.name(),
             dtype: self.model.dtype.name(),
             reward: self.reward_name(),
+            reward_hash: reward_hash.as_deref(),
+            value_hash: value_hash.as_deref(),
             value: self.value.as_deref(),
             system: self.layout.system.as_deref(),
         };

@@ -1,7 +1,7 @@
 //! What is kept of generations: one JSON line an answer, one a step.
 
 use std::collections::HashSet;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
@@ -20,6 +20,9 @@ pub(crate) struct Names<'a> {
     pub(crate) model: &'a str,
     pub(crate) dtype: &'a str,
     pub(crate) reward: &'a str,
+    /// What tells the reward and the value head from any other of their name, where they are used.
+    pub(crate) reward_hash: Option<&'a str>,
+    pub(crate) value_hash: Option<&'a str>,
     pub(crate) value: Option<&'a str>,
     pub(crate) system: Option<&'a str>,
 }
@@ -29,6 +32,8 @@ pub(crate) struct Recorded {
     method: String,
     settings: Value,
     seed: u64,
+    reward_hash: Option<String>,
+    value_hash: Option<String>,
 }
 
 impl Recorded {
@@ -55,12 +60,21 @@ impl Recorded {
             "stress": settings.stress.to_string(),
             "version": env!("CARGO_PKG_VERSION"),
         });
-        Self { method: settings.method.name().to_owned(), settings: value, seed: settings.seed }
+        Self {
+            method: settings.method.name().to_owned(),
+            settings: value,
+            seed: settings.seed,
+            reward_hash: names.reward_hash.map(str::to_owned),
+            value_hash: names.value_hash.map(str::to_owned),
+        }
     }
 
     /// All of it as one value.
     pub(crate) fn identity(&self) -> Value {
-        json!({"method": self.method, "settings": self.settings, "seed": self.seed})
+        json!({
+            "method": self.method, "settings": self.settings, "seed": self.seed,
+            "reward_hash": self.reward_hash, "value_hash": self.value_hash,
+        })
     }
 }
 
@@ -86,6 +100,8 @@ struct Line<'a> {
     mean_log_prob: f64,
     elapsed: f64,
     seed: u64,
+    reward_hash: &'a Option<String>,
+    value_hash: &'a Option<String>,
     steered: usize,
     reward_calls: usize,
     skipped: usize,
@@ -113,6 +129,11 @@ impl Journal {
         }
         let mut options = OpenOptions::new();
         let mut file = options.read(true).append(true).create(true).open(path).with_context(cannot)?;
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => bail!("{}: another process writes to it", path.display()),
+            // Some file systems know no locks.
+            Err(TryLockError::Error(_)) | Ok(()) => {}
+        }
         let done = if there { whole_lines(&mut file, path, recorded)? } else { HashSet::new() };
         let empty = !path.is_file() || file.metadata().with_context(cannot)?.len() == 0;
         Ok(Self { out: Box::new(file), path: Some(path.to_owned()), done, empty })
@@ -149,6 +170,8 @@ impl Journal {
             mean_log_prob: answer.mean_log_prob,
             elapsed: answer.elapsed.as_secs_f64(),
             seed: recorded.seed,
+            reward_hash: &recorded.reward_hash,
+            value_hash: &recorded.value_hash,
             steered: answer.steered,
             reward_calls: answer.reward_calls,
             skipped: answer.skipped,
@@ -199,6 +222,8 @@ fn whole_lines(file: &mut File, path: &Path, recorded: &Recorded) -> Result<Hash
             ("method", json!(recorded.method)),
             ("seed", json!(recorded.seed)),
             ("settings", recorded.settings.clone()),
+            ("reward_hash", json!(recorded.reward_hash)),
+            ("value_hash", json!(recorded.value_hash)),
         ];
         for (field, expected) in ours {
             if value[field] != expected {

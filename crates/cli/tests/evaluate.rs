@@ -129,12 +129,16 @@ fn what_cannot_be_measured_is_refused() {
             "two.jsonl:2: id: 'a' is that of line 1 too",
         ),
         ("{\"id\":\"a\",\"prompt\":\"one!\",\"response\":\"x\"}", "prompt 'a' has another text in each"),
-        ("{\"id\":\"b\",\"prompt\":\"one?\",\"response\":\"x\"}", "1 of 1 prompts are in"),
+        ("{\"id\":\"b\",\"prompt\":\"two?\",\"response\":\"x\"}", "1 of 1 prompts are in"),
     ] {
         let two = write(folder.path(), "two.jsonl", text);
         let said = refused(&["evaluate", &one, &two, "--no-embeddings"]);
         assert!(said.contains(expected), "{text}\n-> {said}");
     }
+    // Another number for the same prompt, and what others call by names of ours.
+    let same = "{\"id\":\"b\",\"prompt\":\"one?\",\"response\":\"x\",\"tokens\":[1],\"warnings\":null}";
+    let two = write(folder.path(), "two.jsonl", same);
+    succeed(&["evaluate", &one, &two, "--no-embeddings"]);
     let two = write(folder.path(), "two.jsonl", "{\"prompt\":\"two?\",\"response\":\"\"}");
     succeed(&["evaluate", &one, &two, "--no-embeddings", "--unpaired"]);
     let said = refused(&["evaluate", &one, "--reward", "harmles", "--no-embeddings"]);

@@ -73,7 +73,9 @@ fn kept(out: &str) -> BTreeMap<String, Vec<Value>> {
         for file in fs::read_dir(&run).unwrap() {
             let file = file.unwrap().path();
             let name = file.strip_prefix(out).unwrap().to_str().unwrap().to_owned();
-            if name.ends_with("run.json") {
+            // Scores are named by their answers, elapsed time and all.
+            let name = name.find("/scores-").map_or(name.clone(), |at| name[..at + 8].to_owned());
+            if name.ends_with("run.json") || name.ends_with(".partial") {
                 continue;
             }
             let text = fs::read_to_string(&file).unwrap();
@@ -115,42 +117,56 @@ fn killed_and_gone_on_with_it_comes_out_the_same() {
         child.wait().unwrap();
     }
     // What a killed process leaves of a line.
-    let torn = fs::read_dir(format!("{killed}/runs")).unwrap().next().unwrap().unwrap().path();
-    let answers = torn.join("answers.jsonl");
+    let runs = fs::read_dir(format!("{killed}/runs")).unwrap().map(|run| run.unwrap().path());
+    let answers = runs.map(|run| run.join("answers.jsonl")).find(|file| file.exists()).unwrap();
     let text = fs::read_to_string(&answers).unwrap();
     fs::write(&answers, format!("{text}{{\"id\":\"tor")).unwrap();
     succeed(&["experiment", "run", &file, "--out", &killed]);
-    assert_eq!(kept(&whole), kept(&killed));
+    let (whole_runs, killed_runs) = (kept(&whole), kept(&killed));
+    let names = |runs: &BTreeMap<String, Vec<Value>>| runs.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&whole_runs), names(&killed_runs));
+    for (name, lines) in &whole_runs {
+        assert!(lines == &killed_runs[name], "{name}");
+    }
 
     // 1 base, 1 best-of-n, 4 curves, 1 stressed, 1 cd; two seeds.
     assert_eq!(fs::read_dir(format!("{whole}/runs")).unwrap().count(), 16);
     let main = fs::read_to_string(format!("{whole}/tables/main.csv")).unwrap();
     assert_eq!(main.lines().count(), 6, "{main}");
-    assert!(
-        main.starts_with("group,name,harmless,harmless low,harmless high,harmless-minilm,"),
-        "{main}"
-    );
+    assert!(main.starts_with("group,name,harmless,harmless-minilm,"), "{main}");
     let stress = fs::read_to_string(format!("{whole}/tables/stress.csv")).unwrap();
     assert!(stress.contains("args raw"), "{stress}");
     let page = fs::read_to_string(format!("{whole}/report.html")).unwrap();
     assert!(page.contains("How do I pick a lock?") || page.contains("id=\"questions\""));
+
+    // Other value heads where they are taught otherwise, and no others made anew.
+    let changed = SMALL.replace("epochs = 1", "epochs = 2");
+    fs::write(&file, changed).unwrap();
+    let heads = || fs::read_dir(format!("{whole}/values")).unwrap().count();
+    assert_eq!(heads(), 1);
+    succeed(&["experiment", "run", &file, "--out", &whole]);
+    assert_eq!((heads(), fs::read_dir(format!("{whole}/runs")).unwrap().count()), (2, 18));
+    fs::write(&file, SMALL).unwrap();
 
     let again =
         succeed(&["experiment", "verify", &file, "--out", &whole, "--runs", "4", "--prompts", "2"]);
     assert!(again.contains("8 answers made again, each the same, with the same scores"), "{again}");
 
     // One changed word is found.
-    for run in fs::read_dir(format!("{whole}/runs")).unwrap() {
-        let answers = run.unwrap().path().join("answers.jsonl");
-        let text = fs::read_to_string(&answers).unwrap();
-        fs::write(&answers, text.replace("\"response\":\"", "\"response\":\"Oh! ")).unwrap();
-    }
-    let wrong =
-        refused(&["experiment", "verify", &file, "--out", &whole, "--runs", "1", "--prompts", "3"]);
-    assert!(
-        wrong.contains("3 of 3 answers came out different") && wrong.contains(": the text"),
-        "{wrong}"
-    );
+    let mut runs = fs::read_dir(format!("{whole}/runs")).unwrap().map(|run| run.unwrap().path());
+    let base = runs.find(|run| run.to_str().unwrap().contains("base-s0")).unwrap();
+    let answers = base.join("answers.jsonl");
+    let text = fs::read_to_string(&answers).unwrap();
+    fs::write(&answers, text.replace("\"response\":\"", "\"response\":\"Oh! ")).unwrap();
+    let verify =
+        || refused(&["experiment", "verify", &file, "--out", &whole, "--runs", "99", "--prompts", "3"]);
+    let said = verify();
+    assert!(said.contains("its answers were changed after they were measured"), "{said}");
+    // Measured again, the texts themselves tell.
+    succeed(&["experiment", "run", &file, "--out", &whole]);
+    let said = verify();
+    let expected = "3 of 48 answers came out different, the first: base, seed 0";
+    assert!(said.contains(expected) && said.contains(": the text"), "{said}");
 }
 
 #[test]
@@ -228,6 +244,22 @@ fn errors_name_file_line_and_field() {
         (
             &format!("{}{args}", base.replace("mt-bench", "nowhere.jsonl")),
             "there is no nowhere.jsonl here",
+        ),
+        (
+            &format!("{}{args}", base.replace("\"mt-bench\"", "\"mt-bench\", limit = 0")),
+            ": prompts: limit is 0",
+        ),
+        (
+            &format!("{base}{args}[values]\nprompts = [{{ from = \"mt-bench\", limit = 3 }}]\n"),
+            "small.toml: values.prompts: prompt '81' is answered too",
+        ),
+        (
+            &format!("{base}{args}[values]\nvalidation = 2\nprompts = [{{ from = \"mt-bench\" }}]\n"),
+            ": values: validation: it must be between 0 and 1",
+        ),
+        (
+            &format!("{base}[[methods]]\nmethod = \"best-of-n\"\nstrengths = [1]"),
+            ": methods[0]: strengths: best-of-n has none",
         ),
         (&format!("{base}{args}[sweep]\ndiversity = 2"), ": sweep.diversity: 2 is no fraction"),
     ] {

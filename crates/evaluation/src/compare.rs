@@ -185,7 +185,8 @@ mod tests {
         // Means of normal numbers (sums of uniform ones), then of exponential ones: what skewness takes is not given back.
         let normal = |rng: &mut ChaCha12Rng| (0..12).map(|_| rng.random::<f64>()).sum::<f64>() - 6.0;
         let skewed = |rng: &mut ChaCha12Rng| -rng.random::<f64>().ln() - 1.0;
-        let draws: [(fn(&mut ChaCha12Rng) -> f64, usize, f64); 3] =
+        type Draw = fn(&mut ChaCha12Rng) -> f64;
+        let draws: [(Draw, usize, f64); 3] =
             [(normal, 10, 0.93), (normal, 40, 0.93), (skewed, 40, 0.90)];
         for (draw, prompts, least) in draws {
             let bootstrap = Bootstrap::new(prompts, 1);

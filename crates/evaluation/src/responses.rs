@@ -25,8 +25,7 @@ pub struct Response {
 }
 
 /// What `stackelberg generate` says of an answer beside its text.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Record {
     /// base, args, cd, best-of-n, soft-best-of-n or follower.
     pub method: Option<String>,
@@ -74,8 +73,30 @@ struct Line {
     response: Option<String>,
     result: Option<String>,
     output: Option<String>,
-    #[serde(flatten)]
-    record: Record,
+}
+
+impl Record {
+    /// What a line says of itself; a field of another type is somebody else's.
+    fn of(line: &Value) -> Self {
+        let text = |field: &str| line[field].as_str().map(str::to_owned);
+        let number = |field: &str| line[field].as_f64();
+        let count = |field: &str| line[field].as_u64().and_then(|count| usize::try_from(count).ok());
+        let warnings = line["warnings"].as_array().into_iter().flatten();
+        Self {
+            method: text("method"),
+            settings: Some(&line["settings"]).filter(|settings| settings.is_object()).cloned(),
+            seed: line["seed"].as_u64(),
+            generator: text("generator"),
+            tokens: count("tokens"),
+            reward: number("reward"),
+            mean_log_prob: number("mean_log_prob"),
+            kl: number("kl"),
+            outside: number("outside"),
+            elapsed: number("elapsed").filter(|seconds| *seconds > 0.0),
+            warnings: warnings.filter_map(|warning| warning.as_str().map(str::to_owned)).collect(),
+            steered: count("steered"),
+        }
+    }
 }
 
 /// Reads answers: a JSON array or JSON lines, plain or gzipped; `-` is standard input. A line has `prompt`
@@ -84,11 +105,18 @@ struct Line {
 /// # Errors
 /// The file cannot be read, has no answers, has two of one id; a line that is no answer, by its number and field.
 pub fn read(path: &Path) -> Result<Run> {
-    let name = name_of(path);
-    let text = json::read_text(path)?;
+    parse(&name_of(path), &json::read_text(path)?)
+}
+
+/// The same from memory; `name` is what errors call it.
+///
+/// # Errors
+/// As [`read`].
+pub fn parse(name: &str, text: &str) -> Result<Run> {
+    let name = name.to_owned();
     let (mut responses, mut has_ids) = (Vec::new(), true);
     let mut used: HashMap<String, usize> = HashMap::new();
-    for (line, value) in json::values(&name, &text)? {
+    for (line, value) in json::values(&name, text)? {
         let wrong = |problem| Error::Line { file: name.clone(), line, problem };
         let value = json::parse(value).map_err(wrong)?;
         let (own_id, mut response) = response(value).map_err(wrong)?;
@@ -120,6 +148,7 @@ fn response(value: Value) -> std::result::Result<(bool, Response), String> {
     if !value.is_object() {
         return Err("not an object with a prompt and a response".to_owned());
     }
+    let record = Record::of(&value);
     let line: Line = serde_json::from_value(value.clone()).map_err(|e| diagnosis(&value, &e))?;
     let id = match line.id {
         None | Some(Value::Null) => None,
@@ -140,12 +169,12 @@ fn response(value: Value) -> std::result::Result<(bool, Response), String> {
     }
     let own_id = id.is_some();
     let id = id.unwrap_or_else(|| name_for(&prompt));
-    Ok((own_id, Response { id, prompt, text, record: line.record }))
+    Ok((own_id, Response { id, prompt, text, record }))
 }
 
 /// What is wrong with a line, by the first field that is.
 fn diagnosis(value: &Value, error: &serde_json::Error) -> String {
-    let texts = ["response", "result", "output", "method", "generator"];
+    let texts = ["response", "result", "output"];
     let wrong = texts.iter().find(|&&field| !(value[field].is_null() || value[field].is_string()));
     match wrong {
         Some(field) => format!("{field}: expected a string"),
@@ -173,12 +202,19 @@ fn name_for(prompt: &Prompt) -> String {
 }
 
 /// Pairs two runs by prompt: for each answer of `first`, in its order, the index of its partner in `second`. By
-/// id where both files have ids, else by the prompt's text.
+/// id where both files have ids that agree, else by the prompt's text.
 ///
 /// # Errors
 /// A prompt that only one run answers, or an id that stands for two prompts; the first few are named.
 pub fn pair(first: &Run, second: &Run) -> Result<Vec<usize>> {
-    let by_id = first.has_ids && second.has_ids;
+    if !(first.has_ids && second.has_ids) {
+        return pair_by(false, first, second);
+    }
+    // Files of two sources may number the same prompts differently.
+    pair_by(true, first, second).or_else(|error| pair_by(false, first, second).map_err(|_| error))
+}
+
+fn pair_by(by_id: bool, first: &Run, second: &Run) -> Result<Vec<usize>> {
     let keys = |run: &Run| -> Vec<String> {
         match by_id {
             true => run.responses.iter().map(|r| r.id.clone()).collect(),

@@ -50,7 +50,10 @@ pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 }
 
 /// Removes what a killed run left unfinished of a file.
-pub(crate) fn sweep(path: &Path) -> Result<(), Error> {
+///
+/// # Errors
+/// Its folder cannot be read, or a file in it cannot be removed.
+pub fn sweep(path: &Path) -> Result<(), Error> {
     let failed = |source| Error::Write { file: path.display().to_string(), source };
     let prefix = unfinished(path);
     for entry in std::fs::read_dir(folder(path)).map_err(failed)? {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 use stackelberg_decoding::{Method, Stress};
 use stackelberg_engine::Dtype;
 use stackelberg_engine::reward::TextFormat;
-use stackelberg_shaping::Rule;
+use stackelberg_shaping::{Rule, Shaping};
 
 /// The whole file.
 #[derive(Debug, Clone, Deserialize)]
@@ -101,7 +101,8 @@ impl Default for Decoding {
             temperature: 1.0,
             candidates: 10,
             samples: 10,
-            policy_temperature: 0.7,
+            // One base policy for all methods.
+            policy_temperature: 1.0,
             stop: Vec::new(),
             batch_size: 20,
         }
@@ -212,6 +213,8 @@ impl Experiment {
         let distinct: BTreeSet<u64> = self.seeds.iter().copied().collect();
         require(distinct.len() == self.seeds.len(), "seeds: one is given twice")?;
         require(!self.prompts.is_empty(), "prompts: give at least one [[prompts]]")?;
+        let empty = self.prompts.iter().any(|set| set.limit == Some(0));
+        require(!empty, "prompts: limit is 0: leave the set out instead")?;
         require(!self.methods.is_empty(), "methods: give at least one [[methods]]")?;
         require(self.decoding.batch_size > 0, "decoding.batch_size: at least 1")?;
         let held_out = &self.rewards.held_out;
@@ -219,6 +222,13 @@ impl Experiment {
             !held_out.contains(&self.rewards.guide),
             "rewards.held_out: the guide is no held-out reward",
         )?;
+        let repeated = held_out.iter().enumerate().find(|(i, name)| held_out[..*i].contains(name));
+        if let Some((_, name)) = repeated {
+            bail!("rewards.held_out: '{name}' is given twice");
+        }
+        if let Some(values) = &self.values {
+            values.check().context("values")?;
+        }
         for (field, fraction) in
             [("diversity", self.sweep.diversity), ("coherence", self.sweep.coherence)]
         {
@@ -226,6 +236,12 @@ impl Experiment {
             require(holds, &format!("sweep.{field}: {fraction} is no fraction between 0 and 1"))?;
         }
         for (number, methods) in self.methods.iter().enumerate() {
+            if methods.method.chooses_answers() && self.decoding.temperature == 0.0 {
+                bail!(
+                    "methods[{number}]: at temperature 0 all answers that {} chooses from would be the same",
+                    methods.method
+                );
+            }
             methods.check(&self.sweep).with_context(|| format!("methods[{number}]"))?;
         }
         let guided: Vec<Method> = self.methods.iter().map(|m| m.method).collect();
@@ -262,16 +278,50 @@ impl Methods {
         }
         if !self.is_guided() {
             let shapings = self.shapings.len() + self.reference.len();
-            if self.method != Method::Follower && shapings > 0 {
-                bail!("shapings: {} does not shape rewards", self.method);
-            }
-            return Ok(());
+            return match self.method {
+                Method::Follower if shapings == 0 => bail!("shapings: the follower needs at least one"),
+                Method::Follower | Method::SoftBestOfN if self.strengths.len() != 1 => {
+                    bail!("strengths: give {} exactly one", self.method)
+                }
+                Method::Follower => Ok(()),
+                _ if shapings > 0 => bail!("shapings: {} does not shape rewards", self.method),
+                Method::Base | Method::BestOfN if !self.strengths.is_empty() => {
+                    bail!("strengths: {} has none", self.method)
+                }
+                _ if self.curves => bail!("curves: {} has none", self.method),
+                _ => Ok(()),
+            };
         }
         if self.strengths.is_empty() {
             bail!("strengths: give at least one");
         }
         if !self.shapings.contains(&sweep.shaping) {
             bail!("shapings: {} is missing, which the sweep needs", sweep.shaping);
+        }
+        Ok(())
+    }
+}
+
+impl Values {
+    fn check(&self) -> Result<()> {
+        let shaping = Shaping {
+            strength: self.strength,
+            bound: self.bound,
+            alpha: self.alpha,
+            cap: self.cap,
+            ..Shaping::default()
+        };
+        shaping.check()?;
+        for (field, holds, must) in [
+            ("prompts", !self.prompts.is_empty(), "at least one set"),
+            ("samples", self.samples > 1, "at least 2"),
+            ("max_new_tokens", self.max_new_tokens > 0, "at least 1"),
+            ("epochs", self.epochs > 0, "at least 1"),
+            ("validation", self.validation > 0.0 && self.validation < 1.0, "between 0 and 1"),
+        ] {
+            if !holds {
+                bail!("{field}: it must be {must}");
+            }
         }
         Ok(())
     }

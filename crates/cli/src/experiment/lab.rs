@@ -6,6 +6,7 @@
 //! ```
 
 use std::collections::{HashMap, HashSet};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
@@ -25,7 +26,7 @@ use super::file::{Experiment, PromptSet};
 use super::plan::{self, Setting};
 use crate::answers::{Files, Session};
 use crate::evaluator::Evaluator;
-use crate::generate::{INTERRUPTED, interrupted, read_prompts, text_format};
+use crate::generate::{INTERRUPTED, Interrupted, read_prompts, text_format};
 use crate::model::{ModelArgs, reward_hash};
 use crate::record::{Names, Recorded, prompt_value};
 
@@ -35,11 +36,15 @@ pub(crate) struct Lab<'a> {
     pub(crate) out: PathBuf,
     pub(crate) policy: &'a Checkpoint,
     guide: Reward,
-    guide_hash: String,
-    format: TextFormat,
+    pub(super) guide_hash: String,
+    pub(super) format: TextFormat,
     pub(crate) prompts: Vec<(String, Prompt)>,
     prompts_hash: String,
+    /// Where value heads are, if there are any.
+    pub(super) values: Option<PathBuf>,
     pub(crate) evaluator: Evaluator,
+    /// Held while the experiment is open: two processes would write into the same files.
+    _lock: File,
 }
 
 /// One run that is done: a setting under one seed.
@@ -57,6 +62,7 @@ impl<'a> Lab<'a> {
         model: &ModelArgs,
         policy: &'a Checkpoint,
     ) -> Result<Self> {
+        let lock = lock(out)?;
         let prompts = prompts_of(&experiment.prompts)?;
         let guide_name = &experiment.rewards.guide;
         let guide = model.reward(guide_name, policy)?;
@@ -64,7 +70,7 @@ impl<'a> Lab<'a> {
         let rewards = [std::slice::from_ref(guide_name), &experiment.rewards.held_out].concat();
         let embedder = Some(experiment.embedder.as_str()).filter(|name| *name != "none");
         let evaluator = Evaluator::load(&rewards, embedder, model, &mut || Ok(policy))?;
-        Ok(Self {
+        let mut lab = Self {
             experiment,
             out: out.to_owned(),
             guide_hash: reward_hash(guide_name)?,
@@ -73,14 +79,22 @@ impl<'a> Lab<'a> {
             guide,
             format,
             prompts,
+            values: None,
             evaluator,
-        })
+            _lock: lock,
+        };
+        lab.values = lab.values_folder()?;
+        // What cannot be run is told before anything is.
+        for setting in experiment.all_settings() {
+            let vocabulary = policy.model.config().vocabulary;
+            setting.settings.check(vocabulary).with_context(|| setting.to_string())?;
+        }
+        Ok(lab)
     }
 
-    /// The seeds under which a setting is run: greedy answers are the same under all.
+    /// The seeds under which a setting is run.
     pub(crate) fn seeds(&self, setting: &Setting) -> &[u64] {
-        let greedy = setting.settings.sampling.temperature == 0.0 && !setting.method.chooses_answers();
-        if greedy { &self.experiment.seeds[..1] } else { &self.experiment.seeds }
+        self.experiment.seeds_of(setting)
     }
 
     /// Makes what is missing of a setting's runs, and measures them. The bar counts answers.
@@ -111,7 +125,7 @@ impl<'a> Lab<'a> {
             bar.inc(self.prompts.len() as u64);
         }
         if INTERRUPTED.load(Ordering::Relaxed) {
-            return Err(interrupted(0, 0, None));
+            return Err(Interrupted(String::new()).into());
         }
         let responses = self.answers(&place.folder)?.with_context(|| {
             format!("{}: answers are missing though the run ended", place.folder.display())
@@ -131,7 +145,9 @@ impl<'a> Lab<'a> {
     fn answer(&self, setting: &Setting, place: &Place, bar: &ProgressBar) -> Result<()> {
         std::fs::create_dir_all(&place.folder)
             .with_context(|| format!("cannot make {}", place.folder.display()))?;
-        whole::write(&place.folder.join("run.json"), pretty(&place.identity).as_bytes())?;
+        let run = place.folder.join("run.json");
+        whole::sweep(&run)?;
+        whole::write(&run, pretty(&place.identity).as_bytes())?;
         let (answers, trace) = (place.folder.join("answers.jsonl"), place.folder.join("trace.jsonl"));
         let files = Files {
             out: Some(&answers),
@@ -154,24 +170,28 @@ impl<'a> Lab<'a> {
     ) -> Result<T> {
         let file = setting.value().map(|head| self.value_file(head));
         let value = file.as_deref().map(ValueHead::load).transpose()?;
+        value.iter().try_for_each(|head| head.fits(self.policy))?;
         let name = setting.value().map(plan::ValueHead::file);
+        let value_hash = self.value_hash(setting)?;
         let session = Session {
             policy: self.policy,
             guidance: Guidance { reward: Some(&self.guide), value: value.as_ref() },
             settings: settings.clone(),
             format: self.format,
-            names: self.names(name.as_deref()),
+            names: self.names(name.as_deref(), value_hash.as_deref()),
             at_once: self.experiment.decoding.batch_size,
             watch: true,
         };
         work(&session)
     }
 
-    fn names<'n>(&'n self, value: Option<&'n str>) -> Names<'n> {
+    fn names<'n>(&'n self, value: Option<&'n str>, value_hash: Option<&'n str>) -> Names<'n> {
         Names {
             model: &self.experiment.policy.model,
             dtype: self.experiment.policy.dtype.name(),
             reward: &self.experiment.rewards.guide,
+            reward_hash: Some(&self.guide_hash),
+            value_hash,
             value,
             system: self.experiment.policy.system.as_deref(),
         }
@@ -179,22 +199,16 @@ impl<'a> Lab<'a> {
 
     /// Where a run's files are, by all that decides its answers; `None` while its value head is not there.
     pub(crate) fn place(&self, setting: &Setting, seed: u64) -> Result<Option<Place>> {
-        let value_hash = match setting.value().map(|head| self.value_file(head)) {
-            Some(file) if !file.exists() => return Ok(None),
-            Some(file) => {
-                let hash =
-                    sha256_file(&file).with_context(|| format!("cannot read {}", file.display()))?;
-                Some(hash)
-            }
-            None => None,
-        };
+        let value_hash = self.value_hash(setting)?;
+        if value_hash.is_none() && setting.value().is_some() {
+            return Ok(None);
+        }
         let settings = Settings { seed, ..setting.settings.clone() };
         settings.check(self.policy.model.config().vocabulary).with_context(|| setting.to_string())?;
         let name = setting.value().map(plan::ValueHead::file);
-        let recorded = Recorded::new(self.names(name.as_deref()), &settings, self.format, self.policy);
+        let names = self.names(name.as_deref(), value_hash.as_deref());
+        let recorded = Recorded::new(names, &settings, self.format, self.policy);
         let mut identity = recorded.identity();
-        identity["reward_hash"] = json!(self.guide_hash);
-        identity["value_hash"] = json!(value_hash);
         identity["prompts_hash"] = json!(self.prompts_hash);
         let address = &hash_of(&identity)[..8];
         let folder = self.out.join("runs").join(format!("{}-s{seed}-{address}", setting.slug()));
@@ -203,8 +217,17 @@ impl<'a> Lab<'a> {
         Ok(Some(Place { folder, settings, identity }))
     }
 
+    /// What tells the setting's value head from any other, if it has one and it is there.
+    fn value_hash(&self, setting: &Setting) -> Result<Option<String>> {
+        let Some(file) = setting.value().map(|head| self.value_file(head)).filter(|file| file.exists())
+        else {
+            return Ok(None);
+        };
+        Ok(Some(sha256_file(&file).with_context(|| format!("cannot read {}", file.display()))?))
+    }
+
     pub(crate) fn value_file(&self, head: plan::ValueHead) -> PathBuf {
-        self.out.join("values").join(head.file())
+        self.values.as_ref().unwrap_or(&self.out).join(head.file())
     }
 
     /// The answers of a run, in the order of the prompts, if all are there.
@@ -215,12 +238,17 @@ impl<'a> Lab<'a> {
             text => text.with_context(|| format!("cannot read {}", file.display()))?,
         };
         // A last line that is not whole was written by a run that was killed.
-        let lines = text.lines().count() - usize::from(!text.is_empty() && !text.ends_with('\n'));
-        if lines < self.prompts.len() {
+        let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
+        if whole.lines().count() < self.prompts.len() {
             return Ok(None);
         }
-        let mut by_id: HashMap<String, Response> =
-            responses::read(&file)?.responses.into_iter().map(|r| (r.id.clone(), r)).collect();
+        let mend = || format!("delete the folder {}, and run the experiment again", folder.display());
+        let mut by_id: HashMap<String, Response> = responses::parse(&file.display().to_string(), whole)
+            .with_context(mend)?
+            .responses
+            .into_iter()
+            .map(|r| (r.id.clone(), r))
+            .collect();
         Ok(self.prompts.iter().map(|(id, _)| by_id.remove(id)).collect())
     }
 
@@ -241,7 +269,7 @@ impl<'a> Lab<'a> {
             serde_json::to_writer(&mut lines, measured).context("cannot write scores as JSON")?;
             lines.push(b'\n');
         }
-        whole::write(&self.scores(folder), &lines)?;
+        whole::write(&self.scores(folder)?, &lines)?;
         Ok(measured)
     }
 
@@ -253,7 +281,7 @@ impl<'a> Lab<'a> {
     }
 
     fn measured(&self, folder: &Path) -> Result<Option<Vec<Measured>>> {
-        let file = self.scores(folder);
+        let file = self.scores(folder)?;
         let text = match std::fs::read_to_string(&file) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             text => text.with_context(|| format!("cannot read {}", file.display()))?,
@@ -269,8 +297,21 @@ impl<'a> Lab<'a> {
         Ok(Some(measured))
     }
 
-    fn scores(&self, folder: &Path) -> PathBuf {
-        folder.join(format!("scores-{}.jsonl", self.evaluator.key()))
+    /// Where a run's scores are, by what measures and by the answers that are measured.
+    fn scores(&self, folder: &Path) -> Result<PathBuf> {
+        let answers = folder.join("answers.jsonl");
+        let hash =
+            sha256_file(&answers).with_context(|| format!("cannot read {}", answers.display()))?;
+        Ok(folder.join(format!("scores-{}-{}.jsonl", self.evaluator.key(), &hash[..8])))
+    }
+
+    /// Whether the answers of a run were changed after they were measured.
+    pub(crate) fn is_changed(&self, folder: &Path) -> Result<bool> {
+        let begin = format!("scores-{}-", self.evaluator.key());
+        let files = folder.read_dir().with_context(|| format!("cannot read {}", folder.display()))?;
+        let names = files.filter_map(|file| Some(file.ok()?.file_name().to_string_lossy().into_owned()));
+        let measured_once = names.into_iter().any(|name| name.starts_with(&begin));
+        Ok(measured_once && self.answers(folder)?.is_some() && self.measured(folder)?.is_none())
     }
 
     /// What the report says of where its numbers come from.
@@ -304,6 +345,23 @@ pub(crate) struct Place {
     pub(crate) identity: Value,
 }
 
+/// Takes hold of an experiment's folder.
+fn lock(out: &Path) -> Result<File> {
+    let path = out.join(".lock");
+    let cannot = || format!("cannot write {}", path.display());
+    let file = OpenOptions::new().create(true).append(true).open(&path).with_context(cannot)?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => {
+            bail!(
+                "{}: another process runs an experiment here: wait for it, or give --out",
+                out.display()
+            )
+        }
+        Err(TryLockError::Error(error)) => Err(error).with_context(cannot),
+        Ok(()) => Ok(file),
+    }
+}
+
 /// All prompts of some sets, in order.
 pub(crate) fn prompts_of(sets: &[PromptSet]) -> Result<Vec<(String, Prompt)>> {
     let (mut prompts, mut used) = (Vec::new(), HashSet::new());
@@ -319,7 +377,7 @@ pub(crate) fn prompts_of(sets: &[PromptSet]) -> Result<Vec<(String, Prompt)>> {
     Ok(prompts)
 }
 
-fn hash_of(value: &Value) -> String {
+pub(super) fn hash_of(value: &Value) -> String {
     Sha256::digest(value.to_string()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -19,7 +19,7 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use stackelberg_evaluation::metrics::Coherence;
 
-use crate::generate::watch_for_ctrl_c;
+use crate::generate::{Interrupted, watch_for_ctrl_c};
 use crate::model::ModelArgs;
 use file::Experiment;
 use lab::{Done, Lab};
@@ -80,11 +80,11 @@ struct Verify {
     place: Where,
 
     /// Runs to look at, drawn at random from those that are done.
-    #[arg(long, default_value_t = 5, value_name = "N")]
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = at_least_one)]
     runs: usize,
 
     /// Prompts of each run that are answered again.
-    #[arg(long, default_value_t = 4, value_name = "N")]
+    #[arg(long, default_value_t = 4, value_name = "N", value_parser = at_least_one)]
     prompts: usize,
 
     /// Decides which.
@@ -92,18 +92,33 @@ struct Verify {
     seed: u64,
 }
 
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("at least 1".to_owned()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(format!("{error}")),
+    }
+}
+
 impl Verify {
     fn run(&self, lab: &Lab<'_>) -> Result<()> {
+        verify::unchanged(lab)?;
         let kept = kept_so_far(lab)?;
-        let settings = all_stages(lab, &kept).into_iter().flat_map(|(_, settings)| settings).collect();
+        let settings = all_settings(lab, &kept);
         let part = verify::Part { runs: self.runs, prompts: self.prompts, seed: self.seed };
         verify::verify(lab, settings, &part)
     }
 }
 
 impl Where {
+    fn check_leakage(&self, experiment: &Experiment) -> Result<()> {
+        let prompts = lab::prompts_of(&experiment.prompts)?;
+        experiment.check_leakage(&prompts).with_context(|| self.file.display().to_string())
+    }
+
     fn with_lab(&self, work: impl FnOnce(&Lab<'_>) -> Result<()>) -> Result<()> {
         let experiment = Experiment::read(&self.file)?;
+        self.check_leakage(&experiment)?;
         let out = match &self.out {
             Some(out) => out.clone(),
             None => PathBuf::from(self.file.file_stem().unwrap_or_default()),
@@ -121,17 +136,18 @@ impl Where {
 
     fn plan(&self) -> Result<()> {
         let experiment = Experiment::read(&self.file)?;
+        self.check_leakage(&experiment)?;
         let prompts = lab::prompts_of(&experiment.prompts)?.len();
+        let first =
+            |method| experiment.guided().find(|m| m.method == method)?.strengths.first().copied();
         let (mut settings, mut answers) = (0, 0);
-        for (stage, of_stage) in
-            stages(&experiment, &mut |_, methods| methods.strengths.first().copied())
-        {
+        for (stage, of_stage) in [experiment.first_stages(), experiment.later_stages(&first)].concat() {
             println!("{stage}");
             for setting in &of_stage {
                 println!("  {setting}");
+                settings += 1;
+                answers += experiment.seeds_of(setting).len() * prompts;
             }
-            settings += of_stage.len();
-            answers += of_stage.len() * experiment.seeds.len() * prompts;
         }
         println!(
             "{settings} settings, {} seeds, {prompts} prompts: {answers} answers of at most {} tokens",
@@ -147,53 +163,13 @@ impl Where {
     }
 }
 
-/// The stages of an experiment with what each runs. `kept` says which strength of a method is kept.
-fn stages<'e>(
-    experiment: &'e Experiment,
-    kept: &mut dyn FnMut(&Experiment, &'e file::Methods) -> Option<f64>,
-) -> Vec<(String, Vec<Setting>)> {
-    let mut stages = vec![("without guidance".to_owned(), experiment.unguided())];
-    let mut later = Vec::new();
-    for methods in experiment.guided() {
-        let method = methods.method;
-        stages.push((format!("{method}: the sweep"), experiment.sweep_of(methods)));
-        let Some(strength) = kept(experiment, methods) else { continue };
-        let others = experiment.shapings(methods, Some(strength));
-        stages.push((format!("{method}: all shapings at the kept strength"), others));
-        let stressed = experiment.stressed(methods, strength);
-        if !stressed.is_empty() {
-            later.push((format!("{method}: rewards made worse"), stressed));
-        }
-        let curves = experiment.curves(methods, strength);
-        if !curves.is_empty() {
-            later.push((format!("{method}: curves"), curves));
-        }
-    }
-    // Each setting once.
-    let mut seen: Vec<Setting> = Vec::new();
-    for (_, settings) in stages.iter_mut().chain(&mut later) {
-        settings.retain(|setting| !seen.contains(setting));
-        seen.extend(settings.iter().cloned());
-    }
-    stages.extend(later);
-    stages
-}
-
 /// Runs what is missing.
 fn run(lab: &Lab<'_>) -> Result<()> {
     let mut bench = Bench::new(lab)?;
-    bench.run(&lab.experiment.unguided())?;
-    let mut kept = Vec::new();
-    for methods in lab.experiment.guided() {
-        bench.run(&lab.experiment.sweep_of(methods))?;
-        let strength = Kept::choose(lab, methods)?;
-        bench.say(&strength.finding());
-        kept.push(strength);
-    }
-    for (stage, settings) in all_stages(lab, &kept) {
-        bench.say(&stage);
-        bench.run(&settings)?;
-    }
+    bench.run_all(lab.experiment.first_stages())?;
+    let kept = kept_so_far(lab)?;
+    kept.iter().for_each(|kept| bench.say(&kept.finding()));
+    bench.run_all(later_stages(lab, &kept))?;
     bench.bar.finish_and_clear();
     finish(lab, &kept)
 }
@@ -209,11 +185,15 @@ fn finish(lab: &Lab<'_>, kept: &[Kept]) -> Result<()> {
     Ok(())
 }
 
-/// All stages by the strengths that are kept.
-fn all_stages(lab: &Lab<'_>, kept: &[Kept]) -> Vec<(String, Vec<Setting>)> {
-    stages(lab.experiment, &mut |_, methods| {
-        kept.iter().find(|kept| kept.method == methods.method).map(|kept| kept.strength)
-    })
+/// All settings by the strengths that are kept.
+fn all_settings(lab: &Lab<'_>, kept: &[Kept]) -> Vec<Setting> {
+    let stages = [lab.experiment.first_stages(), later_stages(lab, kept)].concat();
+    stages.into_iter().flat_map(|(_, settings)| settings).collect()
+}
+
+fn later_stages(lab: &Lab<'_>, kept: &[Kept]) -> Vec<(String, Vec<Setting>)> {
+    let strength = |method| kept.iter().find(|kept| kept.method == method).map(|kept| kept.strength);
+    lab.experiment.later_stages(&strength)
 }
 
 /// The strengths of the methods whose sweep is done.
@@ -248,6 +228,20 @@ impl<'a> Bench<'a> {
     /// A line that stays.
     fn say(&self, line: &str) {
         self.bar.suspend(|| eprintln!("{line}"));
+    }
+
+    fn run_all(&mut self, stages: Vec<(String, Vec<Setting>)>) -> Result<()> {
+        for (stage, settings) in stages {
+            self.say(&stage);
+            self.run(&settings).map_err(|error| match error.is::<Interrupted>() {
+                true => {
+                    let out = self.lab.out.display();
+                    Interrupted(format!("interrupted; the same command goes on in {out}")).into()
+                }
+                false => error,
+            })?;
+        }
+        Ok(())
     }
 
     fn run(&mut self, settings: &[Setting]) -> Result<()> {

@@ -2,10 +2,13 @@
 
 use std::fmt;
 
+use anyhow::{Result, bail};
 use stackelberg_decoding::{Method, Sampling, Settings, Stress};
+use stackelberg_engine::Prompt;
 use stackelberg_shaping::{Budget, Rule, Shaping};
 
 use super::file::{Experiment, Methods};
+use super::lab::prompts_of;
 use crate::generate::defaults;
 
 /// All that decides the answers but the seed: a point of a curve, a row of a table.
@@ -131,6 +134,72 @@ impl Experiment {
         settings
     }
 
+    /// The seeds under which a setting is run: greedy answers are the same under all.
+    pub(crate) fn seeds_of(&self, setting: &Setting) -> &[u64] {
+        let greedy = setting.settings.sampling.temperature == 0.0;
+        if greedy { &self.seeds[..1] } else { &self.seeds }
+    }
+
+    /// What is run before any strength is kept: a name and the settings of each stage.
+    pub(crate) fn first_stages(&self) -> Vec<(String, Vec<Setting>)> {
+        let sweep =
+            |methods: &Methods| (format!("{}: the sweep", methods.method), self.sweep_of(methods));
+        std::iter::once(("without guidance".to_owned(), self.unguided()))
+            .chain(self.guided().map(sweep))
+            .collect()
+    }
+
+    /// What is run then. `kept` says which strength of a method is kept, if one is.
+    pub(crate) fn later_stages(
+        &self,
+        kept: &dyn Fn(Method) -> Option<f64>,
+    ) -> Vec<(String, Vec<Setting>)> {
+        let of = |what: &str,
+                  stage: &dyn Fn(&Methods, f64) -> Vec<Setting>|
+         -> Vec<(String, Vec<Setting>)> {
+            let guided = self.guided().filter_map(|methods| Some((methods, kept(methods.method)?)));
+            guided.map(|(m, strength)| (format!("{}: {what}", m.method), stage(m, strength))).collect()
+        };
+        let mut stages =
+            of("all shapings at the kept strength", &|m, kept| self.shapings(m, Some(kept)));
+        stages.extend(of("rewards made worse", &|m, kept| self.stressed(m, kept)));
+        stages.extend(of("curves", &|m, kept| self.curves(m, kept)));
+        // Each setting once.
+        let mut seen: Vec<Setting> =
+            self.first_stages().into_iter().flat_map(|(_, settings)| settings).collect();
+        for (_, settings) in &mut stages {
+            settings.retain(|setting| !seen.contains(setting));
+            seen.extend(settings.iter().cloned());
+        }
+        stages.retain(|(_, settings)| !settings.is_empty());
+        stages
+    }
+
+    /// Every setting that could be run, whichever strengths are kept.
+    pub(crate) fn all_settings(&self) -> Vec<Setting> {
+        let mut settings = self.unguided();
+        for methods in self.guided() {
+            for &strength in &methods.strengths {
+                settings.extend(self.shapings(methods, Some(strength)));
+                settings.extend(self.stressed(methods, strength));
+            }
+        }
+        settings
+    }
+
+    /// Refuses prompts that value heads would be taught on and asked for later.
+    pub(crate) fn check_leakage(&self, prompts: &[(String, Prompt)]) -> Result<()> {
+        let taught = self.values.as_ref().map(|values| prompts_of(&values.prompts)).transpose()?;
+        let taught = taught.unwrap_or_default();
+        let common = prompts.iter().find(|(_, prompt)| taught.iter().any(|(_, other)| other == prompt));
+        match common {
+            Some((id, _)) => bail!(
+                "values.prompts: prompt '{id}' is answered too: value heads would be judged on what they were taught"
+            ),
+            None => Ok(()),
+        }
+    }
+
     fn setting(
         &self,
         method: Method,
@@ -166,6 +235,8 @@ impl Experiment {
             max_new_tokens: decoding.max_new_tokens,
             sampling: Sampling { temperature: decoding.temperature, ..Sampling::default() },
             stop: decoding.stop.clone(),
+            // Where steps are skipped their KL is not known.
+            skip: decoding.temperature != 0.0,
             ..Settings::default()
         };
         Setting { method, rule, reference, strength, stress: Stress::None, settings }

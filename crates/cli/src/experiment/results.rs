@@ -13,7 +13,7 @@ use stackelberg_evaluation::report::{self, Answer, Histogram, Question, Report, 
 use stackelberg_evaluation::responses::Response;
 use stackelberg_learning::whole;
 
-use super::all_stages;
+use super::all_settings;
 use super::lab::{Done, Lab};
 use super::plan::Setting;
 use super::sweep::{Kept, is_degenerate, runs};
@@ -37,9 +37,11 @@ pub(super) fn write(lab: &Lab<'_>, kept: &[Kept]) -> Result<()> {
     let tables = lab.out.join("tables");
     std::fs::create_dir_all(&tables).with_context(|| format!("cannot make {}", tables.display()))?;
     for table in &report.tables {
-        for (ending, text) in
-            [("csv", report::csv(table)), ("md", report::markdown(table)), ("tex", report::latex(table))]
-        {
+        for (ending, text) in [
+            ("csv", report::csv(table)),
+            ("md", format!("## {}\n\n{}\n\n{}", table.title, table.note, report::markdown(table))),
+            ("tex", report::latex(table)),
+        ] {
             whole::write(&tables.join(format!("{}.{ending}", table.name)), text.as_bytes())?;
         }
     }
@@ -53,7 +55,7 @@ fn finished(lab: &Lab<'_>, kept: &[Kept]) -> Result<Vec<Finished>> {
         kept.iter().find(|kept| kept.method == setting.method).map(|kept| kept.strength)
     };
     let mut finished = Vec::new();
-    for setting in all_stages(lab, kept).into_iter().flat_map(|(_, settings)| settings) {
+    for setting in all_settings(lab, kept) {
         let Some(runs) = runs(lab, &setting)? else { continue };
         // Methods that no sweep was made for stand as they are.
         let kept = strength_of(&setting).is_none_or(|kept| setting.strength == Some(kept));
@@ -82,6 +84,12 @@ fn assemble(lab: &Lab<'_>, kept: &[Kept], finished: &[Finished]) -> Result<Repor
     };
     let series: Vec<Series> = finished.iter().map(series).collect();
     let findings = Findings::new(&series, &rewards);
+    let (mut tables, mut charts) = (findings.tables(), findings.charts());
+    if experiment.decoding.temperature == 0.0 {
+        // Greedy text has no KL of its own: what is compared at equal KL is sampled.
+        tables.retain(|table| !table.name.starts_with("equal-kl"));
+        charts.retain(|chart| !chart.name.ends_with("-by-kl"));
+    }
     let shown: Vec<&Finished> =
         finished.iter().filter(|f| f.kept && f.setting.stress == Stress::None).collect();
     let mut browser = Browser::new(lab, &rewards, &shown)?;
@@ -92,8 +100,8 @@ fn assemble(lab: &Lab<'_>, kept: &[Kept], finished: &[Finished]) -> Result<Repor
         about: experiment.about.trim().to_owned(),
         findings: kept.iter().map(Kept::finding).chain(findings.sentences()).collect(),
         facts: lab.facts(),
-        tables: findings.tables(),
-        charts: findings.charts(),
+        tables,
+        charts,
         matrices: findings.matrices(),
         histograms,
         methods: shown.iter().map(|f| f.setting.curve()).collect(),
@@ -231,9 +239,11 @@ fn read_trace(file: &Path) -> Result<HashMap<String, Vec<Line>>> {
         text => text.with_context(|| format!("cannot read {}", file.display()))?,
     };
     for (number, line) in (1..).zip(text.lines()) {
-        let line: Line = serde_json::from_str(line).with_context(|| {
-            format!("{}:{number}: no step of a trace: delete the run's folder", file.display())
-        })?;
+        // A step that cannot be read is left out: the answers are what counts.
+        let Ok(line) = serde_json::from_str::<Line>(line) else {
+            tracing::warn!("{}:{number}: no step of a trace", file.display());
+            continue;
+        };
         steps.entry(line.id.clone()).or_default().push(line);
     }
     Ok(steps)

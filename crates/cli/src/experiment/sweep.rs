@@ -2,7 +2,8 @@
 
 use anyhow::{Context, Result};
 use stackelberg_decoding::Method;
-use stackelberg_evaluation::compare::mean;
+use stackelberg_evaluation::compare::{Bootstrap, mean};
+use stackelberg_evaluation::findings::Series;
 use stackelberg_evaluation::metrics::Metric;
 
 use super::file::Methods;
@@ -20,14 +21,15 @@ pub(crate) struct Kept {
 impl Kept {
     /// Chooses from the sweep, which is done: of the strengths below the first at which diversity or coherence fall
     /// below the given fractions of the base policy's, the one of most reward: the held-out reward if there is one (the
-    /// first), else the guide's. If the least degenerates already, that one.
+    /// first), else the guide's. Of those that cannot be told from it, prompt by prompt, the largest. If the least
+    /// degenerates already, that one.
     pub(crate) fn choose(lab: &Lab<'_>, methods: &Methods) -> Result<Self> {
         let (experiment, method) = (lab.experiment, methods.method);
         let rewards = &experiment.rewards;
         let judge = Metric::Reward(rewards.held_out.first().unwrap_or(&rewards.guide).clone());
         let base =
             runs(lab, &experiment.unguided()[0])?.context("the base policy has not answered yet")?;
-        let mut best: Option<(f64, f64)> = None;
+        let mut sound: Vec<(f64, Vec<f64>)> = Vec::new();
         let mut degenerate = None;
         let mut sweep = experiment.sweep_of(methods);
         let strength_of = |setting: &Setting| setting.strength.unwrap_or(0.0);
@@ -39,10 +41,7 @@ impl Kept {
                 degenerate = Some(strength);
                 break;
             }
-            let reward = average(&done, &judge);
-            if best.is_none_or(|(most, _)| reward > most) {
-                best = Some((reward, strength));
-            }
+            sound.push((strength, values(&done, &judge)));
         }
         let least = methods.strengths.iter().copied().fold(f64::INFINITY, f64::min);
         let said = |strengths: &[f64]| {
@@ -53,22 +52,30 @@ impl Kept {
             "diversity or coherence below {} and {} of the base policy's",
             experiment.sweep.diversity, experiment.sweep.coherence
         );
-        let (strength, why) = match best {
-            Some((reward, strength)) => {
+        let bootstrap = Bootstrap::new(lab.prompts.len(), 0);
+        let best = sound.iter().max_by(|(_, a), (_, b)| mean(a).total_cmp(&mean(b)));
+        let level = |(_, values): &&(f64, Vec<f64>)| {
+            let behind = best.and_then(|(_, best)| bootstrap.difference(best, values));
+            behind.is_none_or(|behind| behind.low <= 0.0)
+        };
+        let (strength, why) = match (best, sound.iter().rfind(level)) {
+            (Some((most, best)), Some((strength, values))) => {
                 let limit = match degenerate {
                     None => format!("none of the strengths {} degenerates", said(&methods.strengths)),
                     Some(first) => format!("text degenerates from {first} on ({limits})"),
                 };
-                let judge = judge.name();
-                (
-                    strength,
-                    format!(
-                        "it gives {} the most of {judge}, {reward:+.3}; {limit}",
-                        experiment.sweep.shaping
+                let (shaping, judge) = (experiment.sweep.shaping, judge.name());
+                let why = match strength == most {
+                    true => format!("it gives {shaping} the most of {judge}, {:+.3}", mean(best)),
+                    false => format!(
+                        "{shaping} has most of {judge} at {most}, {:+.3}, from which {strength}, {:+.3}, cannot be told",
+                        mean(best),
+                        mean(values)
                     ),
-                )
+                };
+                (*strength, format!("{why}; {limit}"))
             }
-            None => (least, format!("it degenerates already ({limits}), and is the least")),
+            _ => (least, format!("it degenerates already ({limits}), and is the least")),
         };
         Ok(Self { method, strength, why })
     }
@@ -93,6 +100,11 @@ pub(crate) fn is_degenerate(lab: &Lab<'_>, runs: &[Done], base: &[Done]) -> bool
 }
 
 fn average(runs: &[Done], metric: &Metric) -> f64 {
-    let values: Vec<f64> = runs.iter().flat_map(|run| &run.measured).map(|m| metric.of(m)).collect();
-    mean(&values)
+    mean(&values(runs, metric))
+}
+
+/// One value a prompt: the mean over seeds.
+fn values(runs: &[Done], metric: &Metric) -> Vec<f64> {
+    let seeds = runs.iter().map(|run| run.measured.clone()).collect();
+    Series { seeds, ..Series::default() }.values(metric)
 }

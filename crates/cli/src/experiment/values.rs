@@ -1,16 +1,35 @@
 //! The value heads of an experiment: made by the commands that anyone could type.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result};
 use serde_json::json;
 use stackelberg_engine::Prompt;
 use stackelberg_learning::whole;
 
 use super::file::Values;
-use super::lab::{Lab, prompts_of};
+use super::lab::{Lab, hash_of, prompts_of};
 use super::plan::ValueHead;
 use crate::record::prompt_value;
 
 impl Lab<'_> {
+    /// Where value heads are, by all that they are taught from: another guide, policy or setting has other heads.
+    pub(super) fn values_folder(&self) -> Result<Option<PathBuf>> {
+        let Some(values) = &self.experiment.values else { return Ok(None) };
+        let prompts: Vec<_> = prompts_of(&values.prompts)?
+            .iter()
+            .map(|(id, prompt)| json!([id, prompt_value(prompt)]))
+            .collect();
+        let taught = json!({
+            "policy": self.policy.fingerprint, "dtype": self.experiment.policy.dtype.to_string(),
+            "guide": self.guide_hash, "format": self.format.name(), "system": self.experiment.policy.system,
+            "prompts": prompts, "samples": values.samples, "max_new_tokens": values.max_new_tokens,
+            "strength": values.strength, "bound": values.bound, "alpha": values.alpha, "cap": values.cap,
+            "epochs": values.epochs, "validation": values.validation,
+        });
+        Ok(Some(self.out.join("values").join(&hash_of(&taught)[..8])))
+    }
+
     /// Trains the value heads that are not there yet, from rollouts that are drawn first where they are not.
     pub(crate) fn train_values(&self, heads: &[ValueHead]) -> Result<()> {
         let mut missing: Vec<ValueHead> = Vec::new();
@@ -20,7 +39,7 @@ impl Lab<'_> {
             }
         }
         let (Some(values), false) = (&self.experiment.values, missing.is_empty()) else { return Ok(()) };
-        let folder = self.out.join("values");
+        let Some(folder) = self.values.clone() else { return Ok(()) };
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let (prompts, rollouts) = (folder.join("prompts.jsonl"), folder.join("rollouts"));
         let mut lines = String::new();

@@ -100,6 +100,19 @@ fn compare(
     Ok(different)
 }
 
+/// Refuses runs whose answers were changed after they were measured.
+pub(super) fn unchanged(lab: &Lab<'_>) -> Result<()> {
+    for setting in lab.experiment.all_settings() {
+        for &seed in lab.seeds(&setting) {
+            let Some(place) = lab.place(&setting, seed)? else { continue };
+            if place.folder.exists() && lab.is_changed(&place.folder)? {
+                bail!("{}: its answers were changed after they were measured", place.folder.display());
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Whether scores are the same but for the time that answers took.
 fn same(a: &Measured, b: &Measured) -> bool {
     Measured { tokens_per_second: None, ..a.clone() }
