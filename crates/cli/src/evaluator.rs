@@ -9,7 +9,7 @@ use stackelberg_evaluation::metrics::{self, Coherence, Measured};
 use stackelberg_evaluation::responses::Response;
 use stackelberg_evaluation::text::cut;
 
-use crate::model::{ModelArgs, embedder, reward_hash, text_reward};
+use crate::model::{ModelArgs, embedder, reward_hash, scored_tokens, text_reward};
 
 /// What measures.
 pub(crate) struct Evaluator {
@@ -138,10 +138,5 @@ fn tokens(response: &Response, policy: &Checkpoint, reward: &Reward) -> Result<V
     let format = text("prompt_format").map(str::parse::<TextFormat>).transpose();
     let format = format.map_err(anyhow::Error::msg)?.unwrap_or(reward.text_format(policy));
     let laid_out = policy.lay_out(&response.prompt, text("system"), format)? + cut(&response.text);
-    let tokens = policy.tokens(&laid_out, format)?;
-    let context = policy.model.context();
-    if tokens.len() > context {
-        bail!("{} tokens do not fit the model's context of {context}", tokens.len());
-    }
-    Ok(tokens)
+    scored_tokens(policy, &laid_out, format)
 }

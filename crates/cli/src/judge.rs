@@ -13,7 +13,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use stackelberg_evaluation::judge::{
-    Asking, Bootstrap, Call, Client, Endpoint, Identity, Key, Order, Pair, Store, Summary, Verdict,
+    Asking, Call, Client, Endpoint, Identity, Key, Order, Pair, Resampling, Store, Summary, Verdict,
     Watch, ask, calls, form, pairs,
 };
 use stackelberg_evaluation::responses;
@@ -291,7 +291,7 @@ impl Judge {
 
     fn report(&self, pairs: &[Pair], store: &Store) -> Result<()> {
         let orders = self.order.orders();
-        let bootstrap = Bootstrap { seed: self.bootstrap_seed, ..Bootstrap::default() };
+        let bootstrap = Resampling { seed: self.bootstrap_seed, ..Resampling::default() };
         let summary = Summary::new(pairs, orders, store, &bootstrap);
         let cost = self.price.of(&summary);
         let judge = self.identity();

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
-use stackelberg_engine::reward::{Backbone, Head, TextReward, ValueHead};
+use stackelberg_engine::reward::{Backbone, Head, TextFormat, TextReward, ValueHead};
 use stackelberg_engine::source::{self, Progress};
 use stackelberg_engine::{Checkpoint, Dtype, Embedder, Reward, fingerprint};
 
@@ -201,4 +201,17 @@ pub(crate) fn fetch(reference: &str) -> Result<PathBuf> {
     let path = source::resolve(reference, &say);
     bar.finish_and_clear();
     Ok(path?)
+}
+
+/// Tokens of a text that a reward on the policy is to score.
+pub(crate) fn scored_tokens(policy: &Checkpoint, text: &str, format: TextFormat) -> Result<Vec<u32>> {
+    let tokens = policy.tokens(text, format)?;
+    if tokens.is_empty() {
+        bail!("an empty text has no reward");
+    }
+    let context = policy.model.context();
+    if tokens.len() > context {
+        bail!("{} tokens do not fit the model's context of {context}", tokens.len());
+    }
+    Ok(tokens)
 }

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use stackelberg_engine::reward::{TextFormat, TextReward};
 use stackelberg_engine::{Checkpoint, Message, Prompt, Reward};
 
-use crate::model::{ModelArgs, text_reward};
+use crate::model::{ModelArgs, scored_tokens, text_reward};
 use crate::output::Output;
 use crate::rows::{Rows, stdin};
 
@@ -172,13 +172,5 @@ fn tokens(row: &Row, policy: &Checkpoint, reward: &Reward) -> Result<Vec<u32>> {
         }
         _ => bail!("give text, or prompt and response"),
     };
-    let tokens = policy.tokens(&text, format)?;
-    if tokens.is_empty() {
-        bail!("an empty text has no reward");
-    }
-    let context = policy.model.context();
-    if tokens.len() > context {
-        bail!("{} tokens do not fit the model's context of {context}", tokens.len());
-    }
-    Ok(tokens)
+    scored_tokens(policy, &text, format)
 }

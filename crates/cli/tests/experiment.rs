@@ -39,6 +39,10 @@ shapings = ["raw", "srs"]
 strengths = [0.5, 2]
 curves = true
 [[methods]]
+method = "args"
+shapings = ["raw", "hard"]
+kl_budgets = [0.2]
+[[methods]]
 method = "cd"
 shapings = ["raw"]
 strengths = [4]
@@ -98,7 +102,12 @@ fn killed_and_gone_on_with_it_comes_out_the_same() {
     let at = |name: &str| path(folder.path(), name);
     let (file, whole, killed) = (at("small.toml"), at("whole"), at("killed"));
     let said = succeed(&["experiment", "run", &file, "--out", &whole]);
-    assert!(said.contains("args: strength ") && said.contains("report.html"), "{said}");
+    assert!(
+        said.contains("args: λ ")
+            && said.contains("args by KL budget: 0.2 nats a step is kept")
+            && said.contains("report.html"),
+        "{said}"
+    );
 
     // Killed twice: in the middle of an answer file, and later.
     for runs in [2, 7] {
@@ -129,11 +138,19 @@ fn killed_and_gone_on_with_it_comes_out_the_same() {
         assert!(lines == &killed_runs[name], "{name}");
     }
 
-    // 1 base, 1 best-of-n, 4 curves, 1 stressed, 1 cd; two seeds.
-    assert_eq!(fs::read_dir(format!("{whole}/runs")).unwrap().count(), 16);
+    // 1 base, 1 best-of-n, 4 curves, 1 stressed, 2 by budget, 1 stressed, 1 cd; two seeds.
+    assert_eq!(fs::read_dir(format!("{whole}/runs")).unwrap().count(), 22);
     let main = fs::read_to_string(format!("{whole}/tables/main.csv")).unwrap();
-    assert_eq!(main.lines().count(), 6, "{main}");
+    assert_eq!(main.lines().count(), 8, "{main}");
     assert!(main.starts_with("group,name,harmless,harmless-minilm,"), "{main}");
+    // No step of a budget's takes more than it.
+    assert!(main.contains("\nargs by KL budget,\"args hard, 0.2 nats a step\","), "{main}");
+    for (name, lines) in whole_runs.iter().filter(|(name, _)| name.contains("0.2-nats")) {
+        for line in lines.iter().filter(|line| line["kl"].is_f64()) {
+            let (kl, tokens) = (line["kl"].as_f64().unwrap(), line["new_tokens"].as_f64().unwrap());
+            assert!(kl <= 0.2 * (tokens + 1.0) + 1e-6, "{name}: {line}");
+        }
+    }
     let stress = fs::read_to_string(format!("{whole}/tables/stress.csv")).unwrap();
     assert!(stress.contains("args raw"), "{stress}");
     let page = fs::read_to_string(format!("{whole}/report.html")).unwrap();
@@ -145,7 +162,7 @@ fn killed_and_gone_on_with_it_comes_out_the_same() {
     let heads = || fs::read_dir(format!("{whole}/values")).unwrap().count();
     assert_eq!(heads(), 1);
     succeed(&["experiment", "run", &file, "--out", &whole]);
-    assert_eq!((heads(), fs::read_dir(format!("{whole}/runs")).unwrap().count()), (2, 18));
+    assert_eq!((heads(), fs::read_dir(format!("{whole}/runs")).unwrap().count()), (2, 24));
     fs::write(&file, SMALL).unwrap();
 
     let again =
@@ -165,7 +182,7 @@ fn killed_and_gone_on_with_it_comes_out_the_same() {
     // Measured again, the texts themselves tell.
     succeed(&["experiment", "run", &file, "--out", &whole]);
     let said = verify();
-    let expected = "3 of 48 answers came out different, the first: base, seed 0";
+    let expected = "3 of 66 answers came out different, the first: base, seed 0";
     assert!(said.contains(expected) && said.contains(": the text"), "{said}");
 }
 
@@ -207,7 +224,7 @@ fn a_plan_runs_nothing() {
     let folder = folder(SMALL);
     let said = succeed(&["experiment", "plan", &path(folder.path(), "small.toml")]);
     assert!(said.contains("  args srs λ 2\n") && said.contains("  args raw λ 0.5 reversed\n"), "{said}");
-    assert!(said.contains("8 settings, 2 seeds, 3 prompts: 48 answers of at most 8 tokens"), "{said}");
+    assert!(said.contains("11 settings, 2 seeds, 3 prompts: 66 answers of at most 8 tokens"), "{said}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
 }
 
@@ -231,6 +248,15 @@ fn errors_name_file_line_and_field() {
             ": methods[0]: strengths: -1 is no strength",
         ),
         (&format!("{base}{}", args.replace("[1]", "[]")), ": methods[0]: strengths: give at least one"),
+        (
+            &format!("{base}{}", args.replace("strengths = [1]", "kl_budgets = [0]")),
+            ": methods[0]: kl_budgets: 0 is no budget",
+        ),
+        (
+            &format!("{base}{}kl_budgets = [1]\n", args),
+            ": methods[0]: kl_budgets: they are for args and cd, in place of strengths",
+        ),
+        (&format!("{base}{}", args.replace("[1]", "[1, 1]")), ": methods[0]: λ 1 is given twice"),
         (&format!("{base}{}", args.replace("raw", "srs")), ": methods[0]: shapings: raw is missing"),
         (&format!("{base}{args}{args}"), ": methods[1].method: args has an entry already"),
         (&format!("{base}{}", args.replace("args", "cd")), ": values: cd needs a [values] table"),

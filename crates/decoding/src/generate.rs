@@ -378,7 +378,7 @@ impl<'a> Run<'a> {
             }
             Method::SoftBestOfN | Method::Follower => {
                 let follower = Samples::new(rewards).and_then(|samples| {
-                    let (shaping, shaped) = shape(settings, &samples)?;
+                    let (shaping, shaped) = shape(settings, &samples, 1.0)?;
                     Follower::respond(&samples, &shaped.values, shaping.strength)
                 });
                 let follower = follower.map_err(|source| Error::Shaping { step: 0, source })?;

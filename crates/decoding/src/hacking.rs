@@ -8,7 +8,7 @@ use std::collections::{HashSet, VecDeque};
 use std::fmt;
 
 use crate::sample::masses;
-use crate::settings::{Method, Settings};
+use crate::settings::Settings;
 use crate::step::Step;
 
 /// What began to go wrong, with the figure that says so, over the last steps.
@@ -78,11 +78,8 @@ impl HackingWatch {
 
     /// A watch over an answer that is made under these settings.
     pub fn new(settings: &Settings) -> Self {
-        let scale = if settings.method == Method::Cd { settings.policy_temperature } else { 1.0 };
-        let temperature = match settings.sampling.temperature {
-            0.0 => 1.0,
-            temperature => temperature,
-        };
+        let (scale, temperature) =
+            (settings.logits_temperature(), settings.sampling.effective_temperature());
         Self { scale, temperature, ..Self::default() }
     }
 

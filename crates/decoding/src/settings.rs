@@ -87,6 +87,14 @@ impl Default for Sampling {
     }
 }
 
+impl Sampling {
+    /// The temperature that a step's KL and effective number of candidates are taken at: 1 for greedy text, which has
+    /// none.
+    pub(crate) fn effective_temperature(&self) -> f64 {
+        if self.temperature == 0.0 { 1.0 } else { self.temperature }
+    }
+}
+
 /// All settings of a generation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
@@ -95,8 +103,8 @@ pub struct Settings {
     /// How candidates' rewards are shaped, and how much they count. [`Method::Cd`] and
     /// [`Method::SoftBestOfN`] use its strength alone.
     pub shaping: Shaping,
-    /// A KL budget per step (methods that choose among answers: per prompt), in nats, in place of the
-    /// bound (or strength).
+    /// A KL budget per step, at the temperature that tokens are drawn at (methods that choose among answers: per
+    /// prompt), in nats, in place of the bound (or strength).
     pub kl_budget: Option<f64>,
     /// Candidates per step, `k`.
     pub candidates: usize,
@@ -147,6 +155,12 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// The temperature that the logits of a step are divided by already: [`Method::Cd`] adds values to
+    /// log-probabilities at the policy's temperature.
+    pub(crate) fn logits_temperature(&self) -> f64 {
+        if self.method == Method::Cd { self.policy_temperature } else { 1.0 }
+    }
+
     /// Checks every setting against its range.
     ///
     /// # Errors

@@ -190,19 +190,21 @@ impl Turn {
         if let Some(i) = rewards.iter().position(|r| !r.is_finite()) {
             return Err(Error::Reward { step: number, token: self.candidates[i], reward: rewards[i] });
         }
-        let shaped =
-            Samples::from_logits(&rewards, &self.logits).and_then(|samples| shape(settings, &samples));
         let failed = |source| Error::Shaping { step: number, source };
-        let (shaping, shaped) = shaped.map_err(failed)?;
-        let temperature = match settings.sampling.temperature {
-            0.0 => 1.0,
-            temperature => temperature,
-        };
+        let temperature = settings.sampling.effective_temperature();
         let at_temperature: Vec<f64> = self.logits.iter().map(|l| l / temperature).collect();
+        // The threshold is the paper's, of the policy at temperature 1; a budget holds where the token is drawn.
+        let (prior, at) = match settings.kl_budget {
+            None => (&self.logits, 1.0),
+            Some(_) => (&at_temperature, temperature),
+        };
+        let shaped =
+            Samples::from_logits(&rewards, prior).and_then(|samples| shape(settings, &samples, at));
+        let (shaping, shaped) = shaped.map_err(failed)?;
         let follower = Samples::from_logits(&rewards, &at_temperature)
             .and_then(|base| Follower::respond(&base, &shaped.values, shaping.strength / temperature))
             .map_err(failed)?;
-        let of_base = if settings.method == Method::Cd { settings.policy_temperature } else { 1.0 };
+        let of_base = settings.logits_temperature();
         Ok(Some(Step {
             fused: fuse(&self.logits, &shaped.values, shaping.strength),
             kl: Some(follower.kl),
@@ -332,17 +334,21 @@ impl Next {
     }
 }
 
-/// Rewards shaped, and the shaping in force.
+/// Rewards shaped, and the shaping in force. The samples' weights are at the temperature that is drawn at; there the
+/// follower feels `strength / temperature`.
 pub(crate) fn shape(
     settings: &Settings,
     samples: &Samples<'_>,
+    temperature: f64,
 ) -> std::result::Result<(Shaping, Shaped), stackelberg_shaping::Error> {
-    let shaping = settings.shaping_in_force();
-    let shaping = match settings.kl_budget {
-        Some(nats) => KlBudget::solve(&shaping, samples, nats)?.shaping,
-        None => shaping,
-    };
-    Ok((shaping, shaping.apply(samples)?))
+    let mut shaping = settings.shaping_in_force();
+    shaping.strength /= temperature;
+    if let Some(nats) = settings.kl_budget {
+        shaping = KlBudget::solve(&shaping, samples, nats)?.shaping;
+    }
+    let shaped = shaping.apply(samples)?;
+    shaping.strength *= temperature;
+    Ok((shaping, shaped))
 }
 
 /// The lossless skip: shaped rewards differ by at most the rule's span (a rule without one never spreads

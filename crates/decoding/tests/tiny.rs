@@ -60,14 +60,20 @@ proptest! {
         prop_assert_eq!(cd.steered, 0);
     }
 
-    /// One KL budget per step is kept at every step.
+    /// One KL budget per step is kept at every step, at the temperature that tokens are drawn at.
     #[test]
-    fn a_kl_budget_is_kept(mut settings in settings(), prompt in prop::collection::vec(0..40u32, 1..8)) {
+    fn a_kl_budget_is_kept(
+        mut settings in settings(),
+        prompt in prop::collection::vec(0..40u32, 1..8),
+        temperature in prop::sample::select(vec![0.0, 0.5, 1.0, 2.0]),
+    ) {
         settings.kl_budget = Some(0.2);
+        settings.sampling.temperature = temperature;
         let (_, steps) = run(0, &prompt, &settings);
+        let drawn_at = if temperature == 0.0 { 1.0 } else { temperature };
         for step in steps {
-            let policy = softmax(&step.fused);
-            let base = softmax(&step.logits);
+            let at = |scores: &[f64]| softmax(&scores.iter().map(|s| s / drawn_at).collect::<Vec<_>>());
+            let (policy, base) = (at(&step.fused), at(&step.logits));
             let kl: f64 = policy.iter().zip(&base).filter(|(w, _)| **w > 0.0).map(|(w, p)| w * (w / p).ln()).sum();
             prop_assert!(kl <= 0.2 + 1e-9, "{kl}");
         }

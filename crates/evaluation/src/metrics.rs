@@ -220,7 +220,7 @@ impl<'a> Coherence<'a> {
 }
 
 /// What was asked, as one text: of a conversation all turns, one a line, as they were said.
-pub fn prompt_text(prompt: &Prompt) -> String {
+fn prompt_text(prompt: &Prompt) -> String {
     match prompt {
         Prompt::Text(text) => text.clone(),
         Prompt::Messages(turns) => {

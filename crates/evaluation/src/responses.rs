@@ -261,3 +261,15 @@ fn pair_by(by_id: bool, first: &Run, second: &Run) -> Result<Vec<usize>> {
     }
     Ok(partners)
 }
+
+/// A prompt as people and judges read it: its text, of a conversation with who said what.
+pub fn conversation(prompt: &Prompt) -> String {
+    match prompt {
+        Prompt::Text(text) => text.clone(),
+        Prompt::Messages(turns) if turns.len() == 1 => turns[0].content.clone(),
+        Prompt::Messages(turns) => {
+            let turn = |turn: &Message| format!("{}: {}", turn.role, turn.content);
+            turns.iter().map(turn).collect::<Vec<_>>().join("\n\n")
+        }
+    }
+}

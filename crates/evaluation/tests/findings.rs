@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use stackelberg_evaluation::findings::{Findings, Series};
+use stackelberg_evaluation::findings::{Findings, Knob, Series};
 use stackelberg_evaluation::metrics::Measured;
 use stackelberg_evaluation::report::{Row, Table};
 
@@ -31,7 +31,7 @@ fn guided(curve: &str, strength: f64, reward: f64, kl: f64) -> Series {
     Series {
         group: "args".to_owned(),
         curve: format!("args {curve}"),
-        strength: Some(strength),
+        knob: Some(Knob::Strength(strength)),
         kept: strength == 2.0,
         vanilla: curve == "raw",
         seeds: vec![seed(reward, kl, 0.8), seed(reward, kl, 0.8)],

@@ -9,7 +9,7 @@ use std::time::Duration;
 use judge_server::{Act, Server, say};
 use serde_json::Value;
 use stackelberg_evaluation::judge::{
-    Asking, Bootstrap, Client, Endpoint, Error, Identity, Key, Kind, Order, Outcome, Pair, Store,
+    Asking, Client, Endpoint, Error, Identity, Key, Kind, Order, Outcome, Pair, Resampling, Store,
     Summary, Verdict, Watch, ask, calls, form, length_controlled,
 };
 
@@ -75,7 +75,7 @@ impl Judging {
     }
 
     fn summary(&self) -> Summary {
-        Summary::new(&self.pairs, &BOTH, &self.store(), &Bootstrap { draws: 500, seed: 0 })
+        Summary::new(&self.pairs, &BOTH, &self.store(), &Resampling { draws: 500, seed: 0 })
     }
 
     fn text(&self) -> String {
@@ -451,8 +451,12 @@ fn a_judge_that_always_prefers_the_first_is_found_out() {
     // Both orders together know of no winner.
     assert_eq!((summary.win, summary.tie, summary.lose), (0, 8, 0));
     // One order alone would have seen A win everything, and cannot tell.
-    let half =
-        Summary::new(&judging.pairs, &[Order::Ab], &judging.store(), &Bootstrap { draws: 100, seed: 0 });
+    let half = Summary::new(
+        &judging.pairs,
+        &[Order::Ab],
+        &judging.store(),
+        &Resampling { draws: 100, seed: 0 },
+    );
     assert_eq!((half.win, half.one_sided, half.position.is_none()), (8, 0, true));
 
     let fair_one = Server::start(fair);

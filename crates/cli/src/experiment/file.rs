@@ -10,7 +10,10 @@ use serde::{Deserialize, Deserializer};
 use stackelberg_decoding::{Method, Stress};
 use stackelberg_engine::Dtype;
 use stackelberg_engine::reward::TextFormat;
+use stackelberg_evaluation::findings::Knob;
 use stackelberg_shaping::{Rule, Shaping};
+
+use super::plan::group;
 
 /// The whole file.
 #[derive(Debug, Clone, Deserialize)]
@@ -165,8 +168,11 @@ pub(crate) struct Methods {
     pub(crate) reference: Vec<Rule>,
     /// Strengths that the sweep tries; every shaping is run at the one it keeps.
     #[serde(default)]
-    pub(crate) strengths: Vec<f64>,
-    /// Whether every shaping is run at every strength, for curves and for equal KL.
+    strengths: Vec<f64>,
+    /// Instead of strengths: nats that a step may take. Each rule gets the bound, or strength, that takes so many.
+    #[serde(default)]
+    kl_budgets: Vec<f64>,
+    /// Whether every shaping is run at every strength (or budget), for curves and for equal KL.
     #[serde(default)]
     pub(crate) curves: bool,
     pub(crate) bound: Option<f64>,
@@ -244,21 +250,22 @@ impl Experiment {
             }
             methods.check(&self.sweep).with_context(|| format!("methods[{number}]"))?;
         }
-        let guided: Vec<Method> = self.methods.iter().map(|m| m.method).collect();
-        for (number, method) in guided.iter().enumerate() {
-            let what = format!("methods[{number}].method: {method} has an entry already");
-            require(!guided[..number].contains(method), &what)?;
+        let groups: Vec<String> = self.methods.iter().map(Methods::group).collect();
+        for (number, group) in groups.iter().enumerate() {
+            let what = format!("methods[{number}].method: {group} has an entry already");
+            require(!groups[..number].contains(group), &what)?;
         }
-        if guided.contains(&Method::Cd) && self.values.is_none() {
+        if self.methods.iter().any(|m| m.method == Method::Cd) && self.values.is_none() {
             bail!("values: cd needs a [values] table: prompts for rollouts, and how heads are trained");
         }
         for (number, stressed) in self.stress.iter().enumerate() {
-            let methods = self.methods.iter().find(|m| m.method == stressed.method);
-            let Some(methods) = methods.filter(|m| m.is_guided()) else {
+            let methods =
+                || self.methods.iter().filter(|m| m.is_guided() && m.method == stressed.method);
+            if methods().next().is_none() {
                 bail!("stress[{number}].method: {} is none of the guided [[methods]]", stressed.method);
-            };
-            let known = |rule: &&Rule| !methods.shapings.contains(rule);
-            if let Some(rule) = stressed.shapings.iter().find(known) {
+            }
+            let unknown = |rule: &&Rule| !methods().any(|methods| methods.shapings.contains(rule));
+            if let Some(rule) = stressed.shapings.iter().find(unknown) {
                 bail!("stress[{number}].shapings: {rule} is not among those of {}", stressed.method);
             }
         }
@@ -267,7 +274,18 @@ impl Experiment {
 }
 
 impl Methods {
-    /// Whether it guides step by step, by a strength.
+    /// What its rows stand under in the report.
+    pub(crate) fn group(&self) -> String {
+        group(self.method, self.knobs().first().copied())
+    }
+
+    /// The strengths, or the KL budgets, in the file's order.
+    pub(crate) fn knobs(&self) -> Vec<Knob> {
+        let strengths = self.strengths.iter().copied().map(Knob::Strength);
+        strengths.chain(self.kl_budgets.iter().copied().map(Knob::KlBudget)).collect()
+    }
+
+    /// Whether it guides step by step.
     pub(crate) fn is_guided(&self) -> bool {
         matches!(self.method, Method::Args | Method::Cd)
     }
@@ -275,6 +293,19 @@ impl Methods {
     fn check(&self, sweep: &Sweep) -> Result<()> {
         if let Some(strength) = self.strengths.iter().find(|s| !(**s >= 0.0 && s.is_finite())) {
             bail!("strengths: {strength} is no strength: zero or more, and finite");
+        }
+        if let Some(nats) = self.kl_budgets.iter().find(|nats| !(**nats > 0.0 && nats.is_finite())) {
+            bail!("kl_budgets: {nats} is no budget: above zero, and finite");
+        }
+        if let Some((number, knob)) =
+            self.knobs().iter().enumerate().find(|(number, knob)| self.knobs()[..*number].contains(knob))
+        {
+            bail!("{knob} is given twice (the second is number {})", number + 1);
+        }
+        if !self.kl_budgets.is_empty() && (!self.is_guided() || !self.strengths.is_empty()) {
+            bail!(
+                "kl_budgets: they are for args and cd, in place of strengths (args may have two entries)"
+            );
         }
         if !self.is_guided() {
             let shapings = self.shapings.len() + self.reference.len();
@@ -292,8 +323,8 @@ impl Methods {
                 _ => Ok(()),
             };
         }
-        if self.strengths.is_empty() {
-            bail!("strengths: give at least one");
+        if self.knobs().is_empty() {
+            bail!("strengths: give at least one (or kl_budgets)");
         }
         if !self.shapings.contains(&sweep.shaping) {
             bail!("shapings: {} is missing, which the sweep needs", sweep.shaping);

@@ -97,41 +97,36 @@ impl<'a> Lab<'a> {
         self.experiment.seeds_of(setting)
     }
 
-    /// Makes what is missing of a setting's runs, and measures them. The bar counts answers.
+    /// Makes what is missing of a setting's run under one seed, and measures it. The bar counts answers.
     pub(crate) fn run(
-        &self,
-        setting: &Setting,
-        coherence: &mut Option<Coherence<'_>>,
-        bar: &ProgressBar,
-    ) -> Result<Vec<Done>> {
-        let seeds = self.seeds(setting);
-        seeds.iter().map(|&seed| self.run_one(setting, seed, coherence, bar)).collect()
-    }
-
-    fn run_one(
         &self,
         setting: &Setting,
         seed: u64,
         coherence: &mut Option<Coherence<'_>>,
         bar: &ProgressBar,
-    ) -> Result<Done> {
+    ) -> Result<()> {
         bar.set_prefix(format!("{setting}, seed {seed}"));
         let Some(place) = self.place(setting, seed)? else {
             bail!("{setting}: its value head is not trained yet");
         };
-        if self.answers(&place.folder)?.is_none() {
-            self.answer(setting, &place, bar)?;
-        } else {
-            bar.inc(self.prompts.len() as u64);
+        let responses = match self.answers(&place.folder)? {
+            Some(responses) => {
+                bar.inc(self.prompts.len() as u64);
+                responses
+            }
+            None => {
+                self.answer(setting, &place, bar)?;
+                stop_if_interrupted()?;
+                self.answers(&place.folder)?.with_context(|| {
+                    format!("{}: answers are missing though the run ended", place.folder.display())
+                })?
+            }
+        };
+        stop_if_interrupted()?;
+        if self.measured(&place.folder)?.is_none() {
+            self.keep(&place.folder, &self.measure(&responses, coherence)?)?;
         }
-        if INTERRUPTED.load(Ordering::Relaxed) {
-            return Err(Interrupted(String::new()).into());
-        }
-        let responses = self.answers(&place.folder)?.with_context(|| {
-            format!("{}: answers are missing though the run ended", place.folder.display())
-        })?;
-        let measured = self.measure(&place.folder, &responses, coherence)?;
-        Ok(Done { folder: place.folder, responses, measured })
+        Ok(())
     }
 
     /// A setting's run under one seed, if it is done and measured.
@@ -204,7 +199,6 @@ impl<'a> Lab<'a> {
             return Ok(None);
         }
         let settings = Settings { seed, ..setting.settings.clone() };
-        settings.check(self.policy.model.config().vocabulary).with_context(|| setting.to_string())?;
         let name = setting.value().map(plan::ValueHead::file);
         let names = self.names(name.as_deref(), value_hash.as_deref());
         let recorded = Recorded::new(names, &settings, self.format, self.policy);
@@ -252,32 +246,24 @@ impl<'a> Lab<'a> {
         Ok(self.prompts.iter().map(|(id, _)| by_id.remove(id)).collect())
     }
 
-    fn measure(
+    /// Measures answers, whether their scores are kept or not.
+    pub(crate) fn measure(
         &self,
-        folder: &Path,
         responses: &[Response],
         coherence: &mut Option<Coherence<'_>>,
     ) -> Result<Vec<Measured>> {
-        if let Some(measured) = self.measured(folder)? {
-            return Ok(measured);
-        }
         let guide = Some(self.experiment.rewards.guide.as_str());
-        let measured =
-            self.evaluator.measure(Some(self.policy), responses, guide, coherence.as_mut())?;
+        self.evaluator.measure(Some(self.policy), responses, guide, coherence.as_mut())
+    }
+
+    /// Keeps a run's scores beside its answers.
+    fn keep(&self, folder: &Path, measured: &[Measured]) -> Result<()> {
         let mut lines = Vec::new();
-        for measured in &measured {
+        for measured in measured {
             serde_json::to_writer(&mut lines, measured).context("cannot write scores as JSON")?;
             lines.push(b'\n');
         }
-        whole::write(&self.scores(folder)?, &lines)?;
-        Ok(measured)
-    }
-
-    /// Measures answers without looking for what is kept, nor keeping it.
-    pub(crate) fn measure_again(&self, responses: &[Response]) -> Result<Vec<Measured>> {
-        let guide = Some(self.experiment.rewards.guide.as_str());
-        let mut coherence = self.evaluator.coherence();
-        self.evaluator.measure(Some(self.policy), responses, guide, coherence.as_mut())
+        Ok(whole::write(&self.scores(folder)?, &lines)?)
     }
 
     fn measured(&self, folder: &Path) -> Result<Option<Vec<Measured>>> {
@@ -309,8 +295,8 @@ impl<'a> Lab<'a> {
     pub(crate) fn is_changed(&self, folder: &Path) -> Result<bool> {
         let begin = format!("scores-{}-", self.evaluator.key());
         let files = folder.read_dir().with_context(|| format!("cannot read {}", folder.display()))?;
-        let names = files.filter_map(|file| Some(file.ok()?.file_name().to_string_lossy().into_owned()));
-        let measured_once = names.into_iter().any(|name| name.starts_with(&begin));
+        let mut names = files.filter_map(|file| Some(file.ok()?.file_name()));
+        let measured_once = names.any(|name| name.to_string_lossy().starts_with(&begin));
         Ok(measured_once && self.answers(folder)?.is_some() && self.measured(folder)?.is_none())
     }
 
@@ -360,6 +346,10 @@ fn lock(out: &Path) -> Result<File> {
         Err(TryLockError::Error(error)) => Err(error).with_context(cannot),
         Ok(()) => Ok(file),
     }
+}
+
+fn stop_if_interrupted() -> Result<()> {
+    if INTERRUPTED.load(Ordering::Relaxed) { Err(Interrupted(String::new()).into()) } else { Ok(()) }
 }
 
 /// All prompts of some sets, in order.

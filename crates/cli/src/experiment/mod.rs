@@ -21,8 +21,8 @@ use stackelberg_evaluation::metrics::Coherence;
 
 use crate::generate::{Interrupted, watch_for_ctrl_c};
 use crate::model::ModelArgs;
-use file::Experiment;
-use lab::{Done, Lab};
+use file::{Experiment, Methods};
+use lab::Lab;
 use plan::Setting;
 use sweep::Kept;
 
@@ -138,8 +138,7 @@ impl Where {
         let experiment = Experiment::read(&self.file)?;
         self.check_leakage(&experiment)?;
         let prompts = lab::prompts_of(&experiment.prompts)?.len();
-        let first =
-            |method| experiment.guided().find(|m| m.method == method)?.strengths.first().copied();
+        let first = |methods: &Methods| methods.knobs().first().copied();
         let (mut settings, mut answers) = (0, 0);
         for (stage, of_stage) in [experiment.first_stages(), experiment.later_stages(&first)].concat() {
             println!("{stage}");
@@ -192,22 +191,14 @@ fn all_settings(lab: &Lab<'_>, kept: &[Kept]) -> Vec<Setting> {
 }
 
 fn later_stages(lab: &Lab<'_>, kept: &[Kept]) -> Vec<(String, Vec<Setting>)> {
-    let strength = |method| kept.iter().find(|kept| kept.method == method).map(|kept| kept.strength);
-    lab.experiment.later_stages(&strength)
+    let knob = |methods: &Methods| Kept::of(kept, &methods.group()).map(|kept| kept.knob);
+    lab.experiment.later_stages(&knob)
 }
 
 /// The strengths of the methods whose sweep is done.
 fn kept_so_far(lab: &Lab<'_>) -> Result<Vec<Kept>> {
-    let mut kept = Vec::new();
-    for methods in lab.experiment.guided() {
-        let sweep = lab.experiment.sweep_of(methods);
-        let done = sweep.iter().map(|setting| sweep::runs(lab, setting));
-        // Before the sweep is done nothing is kept.
-        if done.collect::<Result<Option<Vec<_>>>>()?.is_some() {
-            kept.push(Kept::choose(lab, methods)?);
-        }
-    }
-    Ok(kept)
+    let kept = lab.experiment.guided().map(|methods| Kept::choose(lab, methods));
+    Ok(kept.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
 }
 
 /// Where runs are made, one after the other, with a bar.
@@ -253,7 +244,9 @@ impl<'a> Bench<'a> {
         self.bar.set_position(0);
         self.bar.reset_eta();
         for setting in settings {
-            let _: Vec<Done> = self.lab.run(setting, &mut self.coherence, &self.bar)?;
+            for &seed in self.lab.seeds(setting) {
+                self.lab.run(setting, seed, &mut self.coherence, &self.bar)?;
+            }
         }
         Ok(())
     }

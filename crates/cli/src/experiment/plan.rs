@@ -5,6 +5,7 @@ use std::fmt;
 use anyhow::{Result, bail};
 use stackelberg_decoding::{Method, Sampling, Settings, Stress};
 use stackelberg_engine::Prompt;
+use stackelberg_evaluation::findings::Knob;
 use stackelberg_shaping::{Budget, Rule, Shaping};
 
 use super::file::{Experiment, Methods};
@@ -19,14 +20,19 @@ pub(crate) struct Setting {
     pub(crate) rule: Option<Rule>,
     /// Whether under the budget of the paper's public code.
     pub(crate) reference: bool,
-    /// `None` for methods without one.
-    pub(crate) strength: Option<f64>,
+    /// How far guidance may go; `None` for methods that do not guide.
+    pub(crate) knob: Option<Knob>,
     pub(crate) stress: Stress,
     /// What the answers are made with, but for the seed.
     pub(crate) settings: Settings,
 }
 
 impl Setting {
+    /// What it stands under in the report.
+    pub(crate) fn group(&self) -> String {
+        group(self.method, self.knob)
+    }
+
     /// Its name without strength: the name of a curve.
     pub(crate) fn curve(&self) -> String {
         let rule = self.rule.map_or_else(String::new, |rule| format!(" {rule}"));
@@ -49,11 +55,19 @@ impl Setting {
     }
 }
 
+/// What the rows of a method stand under.
+pub(super) fn group(method: Method, knob: Option<Knob>) -> String {
+    match knob {
+        Some(Knob::KlBudget(_)) => format!("{method} by KL budget"),
+        _ => method.to_string(),
+    }
+}
+
 impl fmt::Display for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.curve())?;
-        if let Some(strength) = self.strength {
-            write!(f, " λ {strength}")?;
+        if let Some(knob) = self.knob {
+            write!(f, " {knob}")?;
         }
         if self.stress != Stress::None {
             write!(f, " {}", self.stress)?;
@@ -81,49 +95,49 @@ impl Experiment {
         let base = std::iter::once(self.setting(Method::Base, None, None, false, None));
         let others = self.methods.iter().filter(|m| !m.is_guided() && m.method != Method::Base);
         let others = others.flat_map(|m| match m.method {
-            Method::Follower => self.shapings(m, m.strengths.first().copied()),
+            Method::Follower => self.shapings(m, m.knobs().first().copied()),
             Method::SoftBestOfN => {
-                vec![self.setting(m.method, Some(m), None, false, m.strengths.first().copied())]
+                vec![self.setting(m.method, Some(m), None, false, m.knobs().first().copied())]
             }
             _ => vec![self.setting(m.method, Some(m), None, false, None)],
         });
         base.chain(others).collect()
     }
 
-    /// The methods that a strength guides.
+    /// The methods that guide step by step.
     pub(crate) fn guided(&self) -> impl Iterator<Item = &Methods> {
         self.methods.iter().filter(|methods| methods.is_guided())
     }
 
-    /// A method's sweep: the vanilla shaping at every strength.
+    /// A method's sweep: the vanilla shaping at every strength, or budget.
     pub(crate) fn sweep_of(&self, methods: &Methods) -> Vec<Setting> {
         let vanilla = Some(self.sweep.shaping);
-        let at = |&strength| self.setting(methods.method, Some(methods), vanilla, false, Some(strength));
-        methods.strengths.iter().map(at).collect()
+        let at = |knob| self.setting(methods.method, Some(methods), vanilla, false, Some(knob));
+        methods.knobs().into_iter().map(at).collect()
     }
 
     /// All shapings of a method at one strength, those under the reference's budget last.
-    pub(crate) fn shapings(&self, methods: &Methods, strength: Option<f64>) -> Vec<Setting> {
+    pub(crate) fn shapings(&self, methods: &Methods, knob: Option<Knob>) -> Vec<Setting> {
         let of = |rules: &[Rule], reference| -> Vec<Setting> {
             let setting =
-                |&rule| self.setting(methods.method, Some(methods), Some(rule), reference, strength);
+                |&rule| self.setting(methods.method, Some(methods), Some(rule), reference, knob);
             rules.iter().map(setting).collect()
         };
         [of(&methods.shapings, false), of(&methods.reference, true)].concat()
     }
 
     /// All of it at the strengths that are not the kept one, for curves.
-    pub(crate) fn curves(&self, methods: &Methods, kept: f64) -> Vec<Setting> {
-        let others = methods.strengths.iter().filter(|&&strength| methods.curves && strength != kept);
-        others.flat_map(|&strength| self.shapings(methods, Some(strength))).collect()
+    pub(crate) fn curves(&self, methods: &Methods, kept: Knob) -> Vec<Setting> {
+        let others = methods.knobs().into_iter().filter(|&knob| methods.curves && knob != kept);
+        others.flat_map(|knob| self.shapings(methods, Some(knob))).collect()
     }
 
     /// What is run with rewards made worse, at the kept strength.
-    pub(crate) fn stressed(&self, methods: &Methods, kept: f64) -> Vec<Setting> {
+    pub(crate) fn stressed(&self, methods: &Methods, kept: Knob) -> Vec<Setting> {
         let mut settings = Vec::new();
         for stressed in self.stress.iter().filter(|stressed| stressed.method == methods.method) {
             for &stress in &stressed.with {
-                for &rule in &stressed.shapings {
+                for &rule in stressed.shapings.iter().filter(|rule| methods.shapings.contains(rule)) {
                     let mut setting =
                         self.setting(methods.method, Some(methods), Some(rule), false, Some(kept));
                     (setting.stress, setting.settings.stress) = (stress, stress);
@@ -143,7 +157,7 @@ impl Experiment {
     /// What is run before any strength is kept: a name and the settings of each stage.
     pub(crate) fn first_stages(&self) -> Vec<(String, Vec<Setting>)> {
         let sweep =
-            |methods: &Methods| (format!("{}: the sweep", methods.method), self.sweep_of(methods));
+            |methods: &Methods| (format!("{}: the sweep", methods.group()), self.sweep_of(methods));
         std::iter::once(("without guidance".to_owned(), self.unguided()))
             .chain(self.guided().map(sweep))
             .collect()
@@ -152,13 +166,13 @@ impl Experiment {
     /// What is run then. `kept` says which strength of a method is kept, if one is.
     pub(crate) fn later_stages(
         &self,
-        kept: &dyn Fn(Method) -> Option<f64>,
+        kept: &dyn Fn(&Methods) -> Option<Knob>,
     ) -> Vec<(String, Vec<Setting>)> {
         let of = |what: &str,
-                  stage: &dyn Fn(&Methods, f64) -> Vec<Setting>|
+                  stage: &dyn Fn(&Methods, Knob) -> Vec<Setting>|
          -> Vec<(String, Vec<Setting>)> {
-            let guided = self.guided().filter_map(|methods| Some((methods, kept(methods.method)?)));
-            guided.map(|(m, strength)| (format!("{}: {what}", m.method), stage(m, strength))).collect()
+            let guided = self.guided().filter_map(|methods| Some((methods, kept(methods)?)));
+            guided.map(|(m, knob)| (format!("{}: {what}", m.group()), stage(m, knob))).collect()
         };
         let mut stages =
             of("all shapings at the kept strength", &|m, kept| self.shapings(m, Some(kept)));
@@ -179,9 +193,9 @@ impl Experiment {
     pub(crate) fn all_settings(&self) -> Vec<Setting> {
         let mut settings = self.unguided();
         for methods in self.guided() {
-            for &strength in &methods.strengths {
-                settings.extend(self.shapings(methods, Some(strength)));
-                settings.extend(self.stressed(methods, strength));
+            for knob in methods.knobs() {
+                settings.extend(self.shapings(methods, Some(knob)));
+                settings.extend(self.stressed(methods, knob));
             }
         }
         settings
@@ -206,9 +220,14 @@ impl Experiment {
         methods: Option<&Methods>,
         rule: Option<Rule>,
         reference: bool,
-        strength: Option<f64>,
+        knob: Option<Knob>,
     ) -> Setting {
         let default = defaults(method);
+        let (strength, kl_budget) = match knob {
+            Some(Knob::Strength(strength)) => (Some(strength), None),
+            Some(Knob::KlBudget(nats)) => (None, Some(nats)),
+            None => (None, None),
+        };
         let budget = match (reference, method) {
             (false, _) | (true, Method::Cd) => Budget::Paper,
             (true, Method::Follower) => Budget::ReferenceOffline,
@@ -229,6 +248,7 @@ impl Experiment {
         let settings = Settings {
             method,
             shaping,
+            kl_budget,
             candidates: decoding.candidates,
             samples: decoding.samples,
             policy_temperature: decoding.policy_temperature,
@@ -239,6 +259,6 @@ impl Experiment {
             skip: decoding.temperature != 0.0,
             ..Settings::default()
         };
-        Setting { method, rule, reference, strength, stress: Stress::None, settings }
+        Setting { method, rule, reference, knob, stress: Stress::None, settings }
     }
 }

@@ -8,9 +8,9 @@ use serde::Deserialize;
 use stackelberg_decoding::Stress;
 use stackelberg_engine::Tokenizer;
 use stackelberg_evaluation::findings::{Findings, Series};
-use stackelberg_evaluation::metrics::{Measured, prompt_text};
+use stackelberg_evaluation::metrics::Measured;
 use stackelberg_evaluation::report::{self, Answer, Histogram, Question, Report, Trace, TraceStep};
-use stackelberg_evaluation::responses::Response;
+use stackelberg_evaluation::responses::{Response, conversation};
 use stackelberg_learning::whole;
 
 use super::all_settings;
@@ -51,14 +51,11 @@ pub(super) fn write(lab: &Lab<'_>, kept: &[Kept]) -> Result<()> {
 }
 
 fn finished(lab: &Lab<'_>, kept: &[Kept]) -> Result<Vec<Finished>> {
-    let strength_of = |setting: &Setting| {
-        kept.iter().find(|kept| kept.method == setting.method).map(|kept| kept.strength)
-    };
     let mut finished = Vec::new();
     for setting in all_settings(lab, kept) {
         let Some(runs) = runs(lab, &setting)? else { continue };
         // Methods that no sweep was made for stand as they are.
-        let kept = strength_of(&setting).is_none_or(|kept| setting.strength == Some(kept));
+        let kept = Kept::of(kept, &setting.group()).is_none_or(|kept| setting.knob == Some(kept.knob));
         finished.push(Finished { setting, kept, runs });
     }
     Ok(finished)
@@ -70,12 +67,12 @@ fn assemble(lab: &Lab<'_>, kept: &[Kept], finished: &[Finished]) -> Result<Repor
     let rewards: Vec<String> =
         [std::slice::from_ref(&experiment.rewards.guide), &experiment.rewards.held_out].concat();
     let series = |f: &Finished| Series {
-        group: match f.setting.strength {
-            Some(_) => f.setting.method.to_string(),
+        group: match f.setting.knob {
+            Some(_) => f.setting.group(),
             None => "without guidance".to_owned(),
         },
         curve: f.setting.curve(),
-        strength: f.setting.strength,
+        knob: f.setting.knob,
         stress: (f.setting.stress != Stress::None).then(|| f.setting.stress.to_string()),
         kept: f.kept,
         vanilla: f.setting.rule == Some(experiment.sweep.shaping) && !f.setting.reference,
@@ -138,7 +135,7 @@ impl<'a> Browser<'a> {
                 let (response, measured) = (&run.responses[number], &run.measured[number]);
                 answers.push(Some(self.answer(method, response, measured, base)));
             }
-            questions.push(Question { id: id.clone(), prompt: prompt_text(prompt), answers });
+            questions.push(Question { id: id.clone(), prompt: conversation(prompt), answers });
         }
         questions
     }

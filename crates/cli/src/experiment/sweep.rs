@@ -1,9 +1,10 @@
 //! Which strength of a method is kept: the best before text degenerates.
 
-use anyhow::{Context, Result};
-use stackelberg_decoding::Method;
+use std::cmp::Ordering;
+
+use anyhow::Result;
 use stackelberg_evaluation::compare::{Bootstrap, mean};
-use stackelberg_evaluation::findings::Series;
+use stackelberg_evaluation::findings::{Knob, Series};
 use stackelberg_evaluation::metrics::Metric;
 
 use super::file::Methods;
@@ -13,76 +14,83 @@ use super::plan::Setting;
 /// The strength that a method's main comparison is made at, and why.
 #[derive(Debug, Clone)]
 pub(crate) struct Kept {
-    pub(crate) method: Method,
-    pub(crate) strength: f64,
+    group: String,
+    pub(crate) knob: Knob,
     why: String,
 }
 
 impl Kept {
-    /// Chooses from the sweep, which is done: of the strengths below the first at which diversity or coherence fall
+    /// Chooses from the sweep, `None` while it is not done: of the strengths below the first at which diversity or coherence fall
     /// below the given fractions of the base policy's, the one of most reward: the held-out reward if there is one (the
     /// first), else the guide's. Of those that cannot be told from it, prompt by prompt, the largest. If the least
     /// degenerates already, that one.
-    pub(crate) fn choose(lab: &Lab<'_>, methods: &Methods) -> Result<Self> {
-        let (experiment, method) = (lab.experiment, methods.method);
+    pub(crate) fn choose(lab: &Lab<'_>, methods: &Methods) -> Result<Option<Self>> {
+        let experiment = lab.experiment;
         let rewards = &experiment.rewards;
         let judge = Metric::Reward(rewards.held_out.first().unwrap_or(&rewards.guide).clone());
-        let base =
-            runs(lab, &experiment.unguided()[0])?.context("the base policy has not answered yet")?;
-        let mut sound: Vec<(f64, Vec<f64>)> = Vec::new();
+        let sweep = experiment.sweep_of(methods);
+        let done = sweep
+            .iter()
+            .map(|setting| Ok(runs(lab, setting)?.and_then(|runs| Some((setting.knob?, runs)))));
+        let done = done.collect::<Result<Option<Vec<_>>>>()?;
+        let (Some(base), Some(mut sweep)) = (runs(lab, &experiment.unguided()[0])?, done) else {
+            return Ok(None);
+        };
+        sweep.sort_by(|(a, _), (b, _)| a.partial_cmp(b).unwrap_or(Ordering::Equal));
+        let mut sound: Vec<(Knob, Vec<f64>)> = Vec::new();
         let mut degenerate = None;
-        let mut sweep = experiment.sweep_of(methods);
-        let strength_of = |setting: &Setting| setting.strength.unwrap_or(0.0);
-        sweep.sort_by(|a, b| strength_of(a).total_cmp(&strength_of(b)));
-        for setting in sweep {
-            let Some(done) = runs(lab, &setting)? else { continue };
-            let strength = strength_of(&setting);
+        let Some(least) = sweep.first().map(|(knob, _)| *knob) else { return Ok(None) };
+        for (knob, done) in sweep {
             if is_degenerate(lab, &done, &base) {
-                degenerate = Some(strength);
+                degenerate = Some(knob);
                 break;
             }
-            sound.push((strength, values(&done, &judge)));
+            sound.push((knob, values(&done, &judge)));
         }
-        let least = methods.strengths.iter().copied().fold(f64::INFINITY, f64::min);
-        let said = |strengths: &[f64]| {
-            let said: Vec<String> = strengths.iter().map(|s| format!("{s}")).collect();
-            said.join(", ")
-        };
         let limits = format!(
             "diversity or coherence below {} and {} of the base policy's",
             experiment.sweep.diversity, experiment.sweep.coherence
         );
         let bootstrap = Bootstrap::new(lab.prompts.len(), 0);
         let best = sound.iter().max_by(|(_, a), (_, b)| mean(a).total_cmp(&mean(b)));
-        let level = |(_, values): &&(f64, Vec<f64>)| {
+        let level = |(_, values): &&(Knob, Vec<f64>)| {
             let behind = best.and_then(|(_, best)| bootstrap.difference(best, values));
             behind.is_none_or(|behind| behind.low <= 0.0)
         };
-        let (strength, why) = match (best, sound.iter().rfind(level)) {
-            (Some((most, best)), Some((strength, values))) => {
+        let (knob, why) = match (best, sound.iter().rfind(level)) {
+            (Some((most, best)), Some((knob, values))) => {
                 let limit = match degenerate {
-                    None => format!("none of the strengths {} degenerates", said(&methods.strengths)),
+                    None => {
+                        let tried: Vec<String> =
+                            sound.iter().map(|(knob, _)| knob.to_string()).collect();
+                        format!("text degenerates at none of {}", tried.join(", "))
+                    }
                     Some(first) => format!("text degenerates from {first} on ({limits})"),
                 };
                 let (shaping, judge) = (experiment.sweep.shaping, judge.name());
-                let why = match strength == most {
+                let why = match knob == most {
                     true => format!("it gives {shaping} the most of {judge}, {:+.3}", mean(best)),
                     false => format!(
-                        "{shaping} has most of {judge} at {most}, {:+.3}, from which {strength}, {:+.3}, cannot be told",
+                        "{shaping} has most of {judge} at {most}, {:+.3}, from which {knob}, {:+.3}, cannot be told",
                         mean(best),
                         mean(values)
                     ),
                 };
-                (*strength, format!("{why}; {limit}"))
+                (*knob, format!("{why}; {limit}"))
             }
             _ => (least, format!("it degenerates already ({limits}), and is the least")),
         };
-        Ok(Self { method, strength, why })
+        Ok(Some(Self { group: methods.group(), knob, why }))
+    }
+
+    /// What is kept of a group, if anything is yet.
+    pub(crate) fn of<'k>(kept: &'k [Self], group: &str) -> Option<&'k Self> {
+        kept.iter().find(|kept| kept.group == group)
     }
 
     /// The choice in one sentence.
     pub(crate) fn finding(&self) -> String {
-        format!("{}: strength {} is kept: {}.", self.method, self.strength, self.why)
+        format!("{}: {} is kept: {}.", self.group, self.knob, self.why)
     }
 }
 

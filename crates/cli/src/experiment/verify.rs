@@ -86,7 +86,7 @@ fn compare(
         .map(|(id, _)| answers.iter().find(|answer| answer.id == *id).cloned())
         .collect::<Option<_>>()
         .context("an answer is missing")?;
-    let measured = lab.measure_again(&again)?;
+    let measured = lab.measure(&again, &mut lab.evaluator.coherence())?;
     let mut different = Vec::new();
     for ((answer, measured), &number) in again.iter().zip(&measured).zip(&numbers) {
         let (before, kept) = (&candidate.done.responses[number], &candidate.done.measured[number]);

@@ -1,6 +1,6 @@
 //! The charts of a report.
 
-use super::Findings;
+use super::{Findings, Knob};
 use crate::compare::mean;
 use crate::metrics::Metric;
 use crate::report::{Chart, Curve, Point};
@@ -8,6 +8,7 @@ use crate::report::{Chart, Curve, Point};
 /// The horizontal axis of a chart.
 enum Axis<'m> {
     Strength,
+    KlBudget,
     Metric(&'m Metric),
 }
 
@@ -20,6 +21,7 @@ impl Findings<'_> {
             let against_kl = "A follower that is free to choose among whole answers gets most from the vanilla shaping at \
                               equal KL, under the guide's own reward (Gibbs' principle); guidance step by step need not.";
             charts.push(self.chart(&Axis::Strength, reward, ""));
+            charts.push(self.chart(&Axis::KlBudget, reward, ""));
             charts.push(self.chart(&kl, reward, against_kl));
         }
         for held_out in &self.rewards[1..] {
@@ -28,6 +30,7 @@ impl Findings<'_> {
         }
         for metric in [Metric::Diversity, Metric::Coherence, Metric::LogProb] {
             charts.push(self.chart(&Axis::Strength, &metric, ""));
+            charts.push(self.chart(&Axis::KlBudget, &metric, ""));
             charts.push(self.chart(&kl, &metric, ""));
         }
         charts.retain(|chart| !chart.curves.is_empty());
@@ -38,6 +41,7 @@ impl Findings<'_> {
     fn chart(&self, x: &Axis<'_>, y: &Metric, note: &str) -> Chart {
         let (x_name, x_label) = match x {
             Axis::Strength => ("strength", "strength λ".to_owned()),
+            Axis::KlBudget => ("kl-budget", "KL budget, nats a step".to_owned()),
             Axis::Metric(metric) => (metric.name(), axis(metric)),
         };
         let groups = self.guided();
@@ -54,20 +58,21 @@ impl Findings<'_> {
             note: note.to_owned(),
             x: x_label,
             y: axis(y),
-            log_x: matches!(x, Axis::Strength),
+            log_x: !matches!(x, Axis::Metric(_)),
             base: self.bootstrap.estimate(self.of(0, y)),
             curves: curves.filter(|curve: &Curve| curve.points.len() > 1).collect(),
         }
     }
 
     fn point(&self, i: usize, x: &Axis<'_>, y: &Metric) -> Option<Point> {
-        let strength = self.series[i].strength?;
-        let x = match x {
-            Axis::Strength => strength,
-            Axis::Metric(metric) => mean(self.of(i, metric)),
+        let knob = self.series[i].knob?;
+        let x = match (x, knob) {
+            (Axis::Strength, Knob::Strength(value)) | (Axis::KlBudget, Knob::KlBudget(value)) => value,
+            (Axis::Metric(metric), _) => mean(self.of(i, metric)),
+            _ => return None,
         };
         let y = self.bootstrap.estimate(self.of(i, y))?;
-        let label = format!("λ {strength}");
+        let label = knob.to_string();
         x.is_finite().then(|| Point { x, y, label, degenerate: self.series[i].degenerate })
     }
 }

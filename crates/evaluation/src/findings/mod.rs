@@ -7,11 +7,40 @@ mod charts;
 mod sentences;
 mod tables;
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::fmt;
 
 use crate::compare::{Bootstrap, Sweep, mean, wins};
 use crate::metrics::{Measured, Metric};
 use crate::report::{Chart, Matrix, Table};
+
+/// What says how far guidance may go.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+pub enum Knob {
+    /// The strength λ = 1/β.
+    Strength(f64),
+    /// Nats from the base policy that a step may take, in place of a strength or bound.
+    KlBudget(f64),
+}
+
+impl Knob {
+    /// The number on it.
+    pub fn value(self) -> f64 {
+        match self {
+            Self::Strength(value) | Self::KlBudget(value) => value,
+        }
+    }
+}
+
+impl fmt::Display for Knob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Strength(strength) => write!(f, "λ {strength}"),
+            Self::KlBudget(nats) => write!(f, "{nats} nats a step"),
+        }
+    }
+}
 
 /// All answers of one setting.
 #[derive(Debug, Clone, Default)]
@@ -20,11 +49,11 @@ pub struct Series {
     pub group: String,
     /// Method and shaping: the name of a curve.
     pub curve: String,
-    /// How strongly it guides, for methods that have a strength.
-    pub strength: Option<f64>,
+    /// How far guidance may go, for methods that guide.
+    pub knob: Option<Knob>,
     /// What was done to the rewards that guided, if anything.
     pub stress: Option<String>,
-    /// Whether it stands in the main table: it has no strength, or the one that the sweep kept.
+    /// Whether it stands in the main table: it has no knob, or stands where the sweep kept it.
     pub kept: bool,
     /// Whether it is of the shaping that was swept.
     pub vanilla: bool,
@@ -117,7 +146,7 @@ impl<'a> Findings<'a> {
     fn curves(&self, group: &str) -> Vec<(String, Vec<usize>)> {
         let mut curves: Vec<(String, Vec<usize>)> = Vec::new();
         for (i, series) in self.series.iter().enumerate() {
-            if series.group != group || series.strength.is_none() || series.stress.is_some() {
+            if series.group != group || series.knob.is_none() || series.stress.is_some() {
                 continue;
             }
             match curves.iter_mut().find(|(name, _)| *name == series.curve) {
@@ -127,20 +156,16 @@ impl<'a> Findings<'a> {
         }
         curves.sort_by_key(|(_, points)| !self.series[points[0]].vanilla);
         for (_, points) in &mut curves {
-            points.sort_by(|&a, &b| {
-                self.series[a]
-                    .strength
-                    .partial_cmp(&self.series[b].strength)
-                    .unwrap_or(std::cmp::Ordering::Equal)
-            });
+            let knob = |i: usize| self.series[i].knob;
+            points.sort_by(|&a, &b| knob(a).partial_cmp(&knob(b)).unwrap_or(Ordering::Equal));
         }
         curves
     }
 
-    /// Groups that a strength guides, in order of appearance.
+    /// Groups that are guided, in order of appearance.
     fn guided(&self) -> Vec<String> {
         let mut groups: Vec<String> = Vec::new();
-        for series in self.series.iter().filter(|series| series.strength.is_some()) {
+        for series in self.series.iter().filter(|series| series.knob.is_some()) {
             if !groups.contains(&series.group) {
                 groups.push(series.group.clone());
             }

@@ -15,7 +15,7 @@ impl Findings<'_> {
             let kept: Vec<usize> = self.kept().filter(|&i| self.series[i].group == group).collect();
             let vanilla = kept.iter().copied().find(|&i| self.series[i].vanilla);
             if let Some(vanilla) = vanilla.filter(|_| kept.len() > 1) {
-                let strength = self.series[vanilla].strength.unwrap_or_default();
+                let knob = self.series[vanilla].knob.map_or_else(String::new, |knob| knob.to_string());
                 let others = || kept.iter().copied().filter(|&i| i != vanilla);
                 for metric in &metrics {
                     let signs = others().filter_map(|i| {
@@ -23,7 +23,7 @@ impl Findings<'_> {
                             self.bootstrap.difference(self.of(i, metric), self.of(vanilla, metric))?;
                         Some((self.name(i), sign(&difference)))
                     });
-                    let place = format!("{group} at equal strength, λ {strength}");
+                    let place = format!("{group} at equal strength, {knob}");
                     sentences.extend(sentence(
                         &place,
                         metric,

@@ -24,8 +24,8 @@ impl Findings<'_> {
         let kept: Vec<usize> = self.kept().collect();
         let row = |&i: &usize| Row {
             group: self.series[i].group.clone(),
-            label: match self.series[i].strength {
-                Some(strength) => format!("{}, λ {strength}", self.series[i].curve),
+            label: match self.series[i].knob {
+                Some(knob) => format!("{}, {knob}", self.series[i].curve),
                 None => self.series[i].curve.clone(),
             },
             cells: metrics.iter().map(|metric| self.cell(i, metric, &kept)).collect(),
@@ -60,22 +60,24 @@ impl Findings<'_> {
                 let difference = self.bootstrap.difference(values, self.of(next, metric));
                 difference.is_some_and(|d| sign(&d) == metric.better())
             });
-        let base = self.of(0, metric);
-        let differs = match i {
-            0 => 0,
-            _ => self.bootstrap.difference(values, base).map_or(0, |difference| sign(&difference)),
-        };
-        Some(Cell { bold, differs, ..plain(estimate, metric.digits()) })
+        Some(Cell { bold, differs: self.beside_base(i, metric), ..plain(estimate, metric.digits()) })
+    }
+
+    /// Whether a series differs from the base policy, paired by prompt: -1 below, 1 above, 0 not clearly.
+    fn beside_base(&self, i: usize, metric: &Metric) -> i8 {
+        let difference = self.bootstrap.difference(self.of(i, metric), self.of(0, metric));
+        difference.filter(|_| i != 0).map_or(0, |difference| sign(&difference))
+    }
+
+    /// What smaller tables show: the rewards, what they cost the text, and how far from the base policy it is.
+    fn in_short(&self) -> Vec<Metric> {
+        let text = [Metric::Diversity, Metric::Coherence, Metric::Kl];
+        self.rewards.iter().cloned().chain(text).collect()
     }
 
     /// Every shaping against the vanilla one at the kept strength: paired differences.
     pub(super) fn against_table(&self) -> Option<Table> {
-        let metrics: Vec<Metric> = self
-            .rewards
-            .iter()
-            .cloned()
-            .chain([Metric::Diversity, Metric::Coherence, Metric::Kl])
-            .collect();
+        let metrics = self.in_short();
         let mut rows = Vec::new();
         for group in self.guided() {
             let kept: Vec<usize> = self.kept().filter(|&i| self.series[i].group == group).collect();
@@ -162,19 +164,12 @@ impl Findings<'_> {
 
     /// What is left of the true rewards where those that guide were made worse.
     pub(super) fn stress_table(&self) -> Option<Table> {
-        let metrics: Vec<Metric> = self
-            .rewards
-            .iter()
-            .cloned()
-            .chain([Metric::Diversity, Metric::Coherence, Metric::Kl])
-            .collect();
+        let metrics = self.in_short();
         let stressed = (0..self.series.len()).filter(|&i| self.series[i].stress.is_some());
         let row = |i: usize| {
             let cell = |metric: &Metric| {
                 let estimate = self.bootstrap.estimate(self.of(i, metric))?;
-                let difference = self.bootstrap.difference(self.of(i, metric), self.of(0, metric));
-                let differs = difference.map_or(0, |difference| sign(&difference));
-                Some(Cell { differs, ..plain(estimate, metric.digits()) })
+                Some(Cell { differs: self.beside_base(i, metric), ..plain(estimate, metric.digits()) })
             };
             let series = &self.series[i];
             Row {

@@ -14,23 +14,23 @@
 
 mod answer;
 mod ask;
-mod bootstrap;
 mod client;
 mod error;
 pub mod form;
 mod length;
 mod pairs;
 pub mod reply;
+mod resampling;
 mod store;
 mod summary;
 mod verdict;
 
 pub use ask::{Asking, Outcome, Watch, ask};
-pub use bootstrap::Bootstrap;
 pub use client::{Client, Endpoint, Key};
 pub use error::Error;
 pub use length::length_controlled;
 pub use pairs::{Call, Order, Pair, calls, judged_text, pairs};
+pub use resampling::Resampling;
 pub use store::{Spent, Store};
 pub use summary::{Calls, Length, Position, Summary};
 pub use verdict::{Failure, Identity, Kind, Verdict};

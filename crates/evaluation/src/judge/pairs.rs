@@ -1,10 +1,9 @@
 //! What is asked: pairs of answers, and one call per pair and order.
 
 use serde::{Deserialize, Serialize};
-use stackelberg_engine::Prompt;
 
 use super::hash;
-use crate::responses::Run;
+use crate::responses::{Run, conversation};
 use crate::text::cut;
 
 /// Two answers to one prompt.
@@ -63,7 +62,7 @@ pub struct Call<'a> {
 pub fn pairs(first: &Run, second: &Run, partners: &[usize]) -> Vec<Pair> {
     let pair = |(ours, &partner): (&crate::responses::Response, &usize)| Pair {
         id: ours.id.clone(),
-        prompt: shown(&ours.prompt),
+        prompt: conversation(&ours.prompt),
         a: judged_text(&ours.text).to_owned(),
         b: judged_text(&second.responses[partner].text).to_owned(),
     };
@@ -73,17 +72,6 @@ pub fn pairs(first: &Run, second: &Run, partners: &[usize]) -> Vec<Pair> {
 /// An answer as far as it is judged: up to where the model begins to speak for its user, as the paper cuts.
 pub fn judged_text(text: &str) -> &str {
     cut(text).trim()
-}
-
-fn shown(prompt: &Prompt) -> String {
-    match prompt {
-        Prompt::Text(text) => text.clone(),
-        Prompt::Messages(turns) if turns.len() == 1 => turns[0].content.clone(),
-        Prompt::Messages(turns) => {
-            let turn = |turn: &stackelberg_engine::Message| format!("{}: {}", turn.role, turn.content);
-            turns.iter().map(turn).collect::<Vec<_>>().join("\n\n")
-        }
-    }
 }
 
 /// The calls that these pairs take: none for identical answers, else one per order.

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::bootstrap::Bootstrap;
 use super::length::Controlled;
 use super::pairs::{Call, Order, Pair};
+use super::resampling::Resampling;
 use super::store::{Spent, Store};
 use super::verdict::Kind;
 use crate::report::Estimate;
@@ -127,7 +127,7 @@ fn preference(difference: f64) -> f64 {
 
 impl Summary {
     /// Sums up what the store has on these pairs.
-    pub fn new(pairs: &[Pair], orders: &[Order], store: &Store, bootstrap: &Bootstrap) -> Self {
+    pub fn new(pairs: &[Pair], orders: &[Order], store: &Store, bootstrap: &Resampling) -> Self {
         let mut calls = Calls::default();
         let judged: Vec<Judged<'_>> =
             pairs.iter().filter_map(|pair| judge(pair, orders, store, &mut calls)).collect();
@@ -193,7 +193,7 @@ fn judge<'a>(pair: &'a Pair, orders: &[Order], store: &Store, calls: &mut Calls)
     (!seen.is_empty()).then_some(Judged { pair, by_order, difference })
 }
 
-fn position(judged: &[Judged<'_>], bootstrap: &Bootstrap) -> Option<Position> {
+fn position(judged: &[Judged<'_>], bootstrap: &Resampling) -> Option<Position> {
     let both: Vec<[f64; 2]> =
         judged.iter().filter_map(|j| Some([j.by_order[0]?, j.by_order[1]?])).collect();
     let sides: Vec<[f64; 2]> = both.iter().map(|by_order| by_order.map(preference)).collect();
@@ -215,7 +215,7 @@ fn length(
     judged: &[Judged<'_>],
     differences: &[f64],
     preferences: &[f64],
-    bootstrap: &Bootstrap,
+    bootstrap: &Resampling,
 ) -> Length {
     let n = judged.len();
     if n == 0 {

@@ -6,22 +6,23 @@ use rand_chacha::ChaCha12Rng;
 use crate::compare::interval;
 use crate::report::Estimate;
 
-/// Resamples prompts with replacement. Every interval of one seed and number of prompts sees the same samples.
+/// Resamples prompts with replacement, as many as were judged, for any statistic of them (means over a fixed set of
+/// prompts have [`Bootstrap`](crate::compare::Bootstrap)). Every interval of one seed and number of prompts sees the same samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bootstrap {
+pub struct Resampling {
     /// How many samples of prompts.
     pub draws: usize,
     /// What they follow from.
     pub seed: u64,
 }
 
-impl Default for Bootstrap {
+impl Default for Resampling {
     fn default() -> Self {
         Self { draws: 10_000, seed: 0 }
     }
 }
 
-impl Bootstrap {
+impl Resampling {
     /// A statistic of `n` prompts, with its 95 percent percentile interval. The statistic is given the prompts'
     /// indices; `None` where it has no value for all of them, and samples without one are left out.
     pub fn estimate(&self, n: usize, statistic: impl Fn(&[usize]) -> Option<f64>) -> Option<Estimate> {
@@ -55,12 +56,12 @@ mod tests {
     fn a_share_has_the_interval_of_its_binomial() {
         // 300 prompts, 200 of them won: the binomial's standard deviation is 0.0272.
         let values: Vec<f64> = (0..300).map(|i| if i < 200 { 1.0 } else { 0.0 }).collect();
-        let found = Bootstrap::default().mean(&values).unwrap();
+        let found = Resampling::default().mean(&values).unwrap();
         assert!((found.mean - 2.0 / 3.0).abs() < 1e-12);
         assert!((found.low - (found.mean - 1.96 * 0.02722)).abs() < 0.005, "{found:?}");
         assert!((found.high - (found.mean + 1.96 * 0.02722)).abs() < 0.005, "{found:?}");
-        assert_eq!(Bootstrap::default().mean(&values), Some(found));
-        assert_ne!(Bootstrap { seed: 1, draws: 100 }.mean(&values), Some(found));
-        assert_eq!(Bootstrap::default().mean(&[]), None);
+        assert_eq!(Resampling::default().mean(&values), Some(found));
+        assert_ne!(Resampling { seed: 1, draws: 100 }.mean(&values), Some(found));
+        assert_eq!(Resampling::default().mean(&[]), None);
     }
 }
