@@ -15,7 +15,7 @@ use stackelberg_evaluation::responses::{self, Run, pair};
 
 use crate::evaluator::Evaluator;
 use crate::model::ModelArgs;
-use crate::output::Output;
+use crate::output::{Output, keep_inputs};
 
 /// Measure answers: rewards, repetition, diversity, coherence, length, speed, KL; several runs are compared with the
 /// first, prompt by prompt.
@@ -127,6 +127,7 @@ impl Evaluate {
         if let Some((_, name)) = self.reward.iter().enumerate().find(repeated) {
             bail!("--reward {name}: it is given twice");
         }
+        keep_inputs(&[&self.each, &self.json], &self.files)?;
         let runs: Vec<Run> =
             self.files.iter().map(|file| responses::read(file)).collect::<Result<_, _>>()?;
         // What cannot be compared is told before models are loaded.

@@ -19,7 +19,7 @@ use stackelberg_evaluation::judge::{
 use stackelberg_evaluation::responses;
 
 use crate::generate::{INTERRUPTED, Interrupted, watch_for_ctrl_c};
-use crate::output::Output;
+use crate::output::{Output, keep_inputs};
 
 /// Have a judge model compare two runs: win, tie and lose rates of A over B.
 ///
@@ -177,6 +177,7 @@ impl Judge {
             return self.estimate(&pairs, &calls);
         }
         let Some(out) = &self.out else { bail!("--out FILE: where are the verdicts to go?") };
+        keep_inputs(&[&self.json], [&self.a, &self.b, out])?;
         let mut store = Store::open(out, &self.identity())?;
         self.ask_all(&calls, &mut store)?;
         self.report(&pairs, &store)

@@ -22,6 +22,23 @@ pub(crate) enum Output {
     },
 }
 
+/// Refuses to write results over a file that is read.
+pub(crate) fn keep_inputs<'p>(
+    outputs: &[&Option<PathBuf>],
+    inputs: impl IntoIterator<Item = &'p PathBuf>,
+) -> Result<()> {
+    let same = |a: &Path, b: &Path| match (a.canonicalize(), b.canonicalize()) {
+        (Ok(a), Ok(b)) => a == b && a.is_file(),
+        _ => false,
+    };
+    for input in inputs {
+        if let Some(output) = outputs.iter().copied().flatten().find(|output| same(output, input)) {
+            bail!("cannot write {}: it is read as input; name another file", output.display());
+        }
+    }
+    Ok(())
+}
+
 impl Output {
     /// Opens `path`, or standard output for `None`, and lets Ctrl-C remove what is unfinished. Call once
     /// in a process.

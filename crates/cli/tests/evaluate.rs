@@ -32,6 +32,11 @@ fn answers_of_three_formats_are_paired_by_prompt() {
     let [a, b, c] = files.each_ref().map(String::as_str);
     let each = write(folder.path(), "each.jsonl", "");
     let out = write(folder.path(), "out.json", "");
+    for onto in [["--each", b], ["--json", a]] {
+        let said = refused(&["evaluate", a, b, "--no-embeddings", onto[0], onto[1]]);
+        assert!(said.contains("it is read as input"), "{said}");
+    }
+    assert_eq!(fs::read_to_string(a).unwrap(), ours);
     succeed(&["evaluate", a, b, c, "--no-embeddings", "--each", &each, "--json", &out]);
     let lines: Vec<Value> =
         fs::read_to_string(&each).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect();

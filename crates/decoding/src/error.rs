@@ -8,6 +8,10 @@ pub enum Error {
     #[error(transparent)]
     Engine(#[from] stackelberg_engine::Error),
 
+    /// The settings of the shaping are no good, or rewards of finished answers could not be shaped.
+    #[error(transparent)]
+    Rule(stackelberg_shaping::Error),
+
     /// The rewards of a step could not be shaped.
     #[error("step {step}: {source}")]
     Shaping {

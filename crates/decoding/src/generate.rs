@@ -381,7 +381,7 @@ impl<'a> Run<'a> {
                     let (shaping, shaped) = shape(settings, &samples, 1.0)?;
                     Follower::respond(&samples, &shaped.values, shaping.strength)
                 });
-                let follower = follower.map_err(|source| Error::Shaping { step: 0, source })?;
+                let follower = follower.map_err(Error::Rule)?;
                 let uniform = Randomness::new(settings.seed, id, u64::MAX).uniform();
                 Ok((sample::draw(&follower.policy, uniform), follower.kl))
             }

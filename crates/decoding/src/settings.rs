@@ -169,11 +169,10 @@ impl Settings {
         let require = |name, value, holds: bool, must| {
             if holds { Ok(()) } else { Err(Error::Setting { name, value, must }) }
         };
-        let shaping = |source| Error::Shaping { step: 0, source };
         let rule = self.shaping_in_force();
-        rule.check().map_err(shaping)?;
+        rule.check().map_err(Error::Rule)?;
         if let Some(nats) = self.kl_budget {
-            KlBudget::check(&rule, nats).map_err(shaping)?;
+            KlBudget::check(&rule, nats).map_err(Error::Rule)?;
         }
         let Sampling { temperature, top_p, min_p, repetition_penalty, .. } = self.sampling;
         let k = self.candidates;

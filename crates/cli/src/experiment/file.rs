@@ -269,6 +269,10 @@ impl Experiment {
                 bail!("stress[{number}].shapings: {rule} is not among those of {}", stressed.method);
             }
         }
+        // All but the size of the vocabulary is known here.
+        for setting in self.all_settings() {
+            setting.settings.check(usize::MAX).with_context(|| setting.to_string())?;
+        }
         Ok(())
     }
 }
@@ -301,6 +305,13 @@ impl Methods {
             self.knobs().iter().enumerate().find(|(number, knob)| self.knobs()[..*number].contains(knob))
         {
             bail!("{knob} is given twice (the second is number {})", number + 1);
+        }
+        for rules in [&self.shapings, &self.reference] {
+            if let Some((_, rule)) =
+                rules.iter().enumerate().find(|(i, rule)| rules[..*i].contains(rule))
+            {
+                bail!("shapings: {rule} is given twice");
+            }
         }
         if !self.kl_budgets.is_empty() && (!self.is_guided() || !self.strengths.is_empty()) {
             bail!(

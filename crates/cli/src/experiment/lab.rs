@@ -97,14 +97,15 @@ impl<'a> Lab<'a> {
         self.experiment.seeds_of(setting)
     }
 
-    /// Makes what is missing of a setting's run under one seed, and measures it. The bar counts answers.
+    /// Makes what is missing of a setting's run under one seed, and measures it: whether anything was. The bar counts
+    /// answers.
     pub(crate) fn run(
         &self,
         setting: &Setting,
         seed: u64,
         coherence: &mut Option<Coherence<'_>>,
         bar: &ProgressBar,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         bar.set_prefix(format!("{setting}, seed {seed}"));
         let Some(place) = self.place(setting, seed)? else {
             bail!("{setting}: its value head is not trained yet");
@@ -123,10 +124,11 @@ impl<'a> Lab<'a> {
             }
         };
         stop_if_interrupted()?;
-        if self.measured(&place.folder)?.is_none() {
-            self.keep(&place.folder, &self.measure(&responses, coherence)?)?;
+        if self.measured(&place.folder)?.is_some() {
+            return Ok(false);
         }
-        Ok(())
+        self.keep(&place.folder, &self.measure(&responses, coherence)?)?;
+        Ok(true)
     }
 
     /// A setting's run under one seed, if it is done and measured.
@@ -236,7 +238,12 @@ impl<'a> Lab<'a> {
         if whole.lines().count() < self.prompts.len() {
             return Ok(None);
         }
-        let mend = || format!("delete the folder {}, and run the experiment again", folder.display());
+        let mend = || {
+            format!(
+                "delete that line (or the folder {}), and run the experiment again",
+                folder.display()
+            )
+        };
         let mut by_id: HashMap<String, Response> = responses::parse(&file.display().to_string(), whole)
             .with_context(mend)?
             .responses

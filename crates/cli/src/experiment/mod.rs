@@ -14,13 +14,13 @@ mod verify;
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use stackelberg_evaluation::metrics::Coherence;
 
 use crate::generate::{Interrupted, watch_for_ctrl_c};
-use crate::model::ModelArgs;
+use crate::model::{ModelArgs, reward_hash};
 use file::{Experiment, Methods};
 use lab::Lab;
 use plan::Setting;
@@ -67,8 +67,8 @@ impl Command {
     pub(crate) fn run(&self) -> Result<()> {
         match &self.what {
             What::Run(place) => place.with_lab(run),
-            What::Report(place) => place.with_lab(report),
-            What::Verify(verify) => verify.place.with_lab(|lab| verify.run(lab)),
+            What::Report(place) => place.with_runs(report),
+            What::Verify(verify) => verify.place.with_runs(|lab| verify.run(lab)),
             What::Plan(place) => place.plan(),
         }
     }
@@ -116,13 +116,30 @@ impl Where {
         experiment.check_leakage(&prompts).with_context(|| self.file.display().to_string())
     }
 
+    fn folder(&self) -> PathBuf {
+        match &self.out {
+            Some(out) => out.clone(),
+            None => PathBuf::from(self.file.file_stem().unwrap_or_default()),
+        }
+    }
+
+    /// For what needs runs that are there already.
+    fn with_runs(&self, work: impl FnOnce(&Lab<'_>) -> Result<()>) -> Result<()> {
+        Experiment::read(&self.file)?;
+        let runs = self.folder().join("runs");
+        if !runs.is_dir() {
+            bail!(
+                "there is no {}: run the experiment first, or give its folder with --out",
+                runs.display()
+            );
+        }
+        self.with_lab(work)
+    }
+
     fn with_lab(&self, work: impl FnOnce(&Lab<'_>) -> Result<()>) -> Result<()> {
         let experiment = Experiment::read(&self.file)?;
         self.check_leakage(&experiment)?;
-        let out = match &self.out {
-            Some(out) => out.clone(),
-            None => PathBuf::from(self.file.file_stem().unwrap_or_default()),
-        };
+        let out = self.folder();
         let model = ModelArgs {
             model: Some(experiment.policy.model.clone()),
             dtype: experiment.policy.dtype,
@@ -138,9 +155,14 @@ impl Where {
         let experiment = Experiment::read(&self.file)?;
         self.check_leakage(&experiment)?;
         let prompts = lab::prompts_of(&experiment.prompts)?.len();
-        let first = |methods: &Methods| methods.knobs().first().copied();
+        for name in std::iter::once(&experiment.rewards.guide).chain(&experiment.rewards.held_out) {
+            // What would have to be fetched is left to the run.
+            if !name.contains(':') {
+                reward_hash(name).with_context(|| format!("{}: rewards", self.file.display()))?;
+            }
+        }
         let (mut settings, mut answers) = (0, 0);
-        for (stage, of_stage) in [experiment.first_stages(), experiment.later_stages(&first)].concat() {
+        for (stage, of_stage) in stages(&experiment, &[]) {
             println!("{stage}");
             for setting in &of_stage {
                 println!("  {setting}");
@@ -173,7 +195,7 @@ fn run(lab: &Lab<'_>) -> Result<()> {
     finish(lab, &kept)
 }
 
-/// Writes the report of what is done.
+/// Writes the report of what is done; says how much that is.
 fn report(lab: &Lab<'_>) -> Result<()> {
     finish(lab, &kept_so_far(lab)?)
 }
@@ -182,6 +204,15 @@ fn finish(lab: &Lab<'_>, kept: &[Kept]) -> Result<()> {
     results::write(lab, kept)?;
     println!("wrote {} and the tables beside it", lab.out.join("report.html").display());
     Ok(())
+}
+
+/// All that there is to run. Where no strength is kept yet, the first of a method stands for it: there are as many.
+fn stages(experiment: &Experiment, kept: &[Kept]) -> Vec<(String, Vec<Setting>)> {
+    let knob = |methods: &Methods| match Kept::of(kept, &methods.group()) {
+        Some(kept) => Some(kept.knob),
+        None => methods.knobs().first().copied(),
+    };
+    [experiment.first_stages(), experiment.later_stages(&knob)].concat()
 }
 
 /// All settings by the strengths that are kept.
@@ -212,7 +243,9 @@ impl<'a> Bench<'a> {
     fn new(lab: &'a Lab<'a>) -> Result<Self> {
         let style =
             ProgressStyle::with_template("{bar:30} {pos}/{len} answers {eta} left | {prefix} {msg}")?;
-        let bar = ProgressBar::new(0).with_style(style);
+        let runs = stages(lab.experiment, &[]).into_iter().flat_map(|(_, settings)| settings);
+        let runs: usize = runs.map(|setting| lab.seeds(&setting).len()).sum();
+        let bar = ProgressBar::new((runs * lab.prompts.len()) as u64).with_style(style);
         Ok(Self { lab, coherence: lab.evaluator.coherence(), bar })
     }
 
@@ -238,14 +271,13 @@ impl<'a> Bench<'a> {
     fn run(&mut self, settings: &[Setting]) -> Result<()> {
         let heads: Vec<_> = settings.iter().filter_map(Setting::value).collect();
         self.lab.train_values(&heads)?;
-        let answers: usize =
-            settings.iter().map(|setting| self.lab.seeds(setting).len() * self.lab.prompts.len()).sum();
-        self.bar.set_length(answers as u64);
-        self.bar.set_position(0);
-        self.bar.reset_eta();
         for setting in settings {
             for &seed in self.lab.seeds(setting) {
-                self.lab.run(setting, seed, &mut self.coherence, &self.bar)?;
+                let made = self.lab.run(setting, seed, &mut self.coherence, &self.bar)?;
+                if made && self.bar.is_hidden() {
+                    let (done, all) = (self.bar.position(), self.bar.length().unwrap_or_default());
+                    eprintln!("  {setting}, seed {seed} | {done} of {all} answers");
+                }
             }
         }
         Ok(())

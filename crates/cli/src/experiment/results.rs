@@ -13,10 +13,10 @@ use stackelberg_evaluation::report::{self, Answer, Histogram, Question, Report, 
 use stackelberg_evaluation::responses::{Response, conversation};
 use stackelberg_learning::whole;
 
-use super::all_settings;
 use super::lab::{Done, Lab};
 use super::plan::Setting;
 use super::sweep::{Kept, is_degenerate, runs};
+use super::{all_settings, stages};
 
 /// Repetition of four words in a row that is so many points above the base policy's is worth a warning.
 const REPEATS_MORE: f64 = 20.0;
@@ -54,8 +54,10 @@ fn finished(lab: &Lab<'_>, kept: &[Kept]) -> Result<Vec<Finished>> {
     let mut finished = Vec::new();
     for setting in all_settings(lab, kept) {
         let Some(runs) = runs(lab, &setting)? else { continue };
-        // Methods that no sweep was made for stand as they are.
-        let kept = Kept::of(kept, &setting.group()).is_none_or(|kept| setting.knob == Some(kept.knob));
+        // Methods that no sweep is made for stand as they are.
+        let swept = lab.experiment.guided().any(|methods| methods.group() == setting.group());
+        let kept = Kept::of(kept, &setting.group());
+        let kept = !swept || kept.is_some_and(|kept| setting.knob == Some(kept.knob));
         finished.push(Finished { setting, kept, runs });
     }
     Ok(finished)
@@ -63,7 +65,17 @@ fn finished(lab: &Lab<'_>, kept: &[Kept]) -> Result<Vec<Finished>> {
 
 fn assemble(lab: &Lab<'_>, kept: &[Kept], finished: &[Finished]) -> Result<Report> {
     let experiment = lab.experiment;
-    let base = finished.first().context("the base policy has not answered yet: run the experiment")?;
+    let base = finished.first().with_context(|| {
+        let runs = lab.out.join("runs");
+        format!(
+            "the base policy has not answered yet: run the experiment (what is in {} was made with other settings)",
+            runs.display()
+        )
+    })?;
+    let all = stages(experiment, kept).iter().map(|(_, settings)| settings.len()).sum::<usize>();
+    let unfinished = (finished.len() < all).then(|| {
+        format!("Unfinished: {} of {all} settings are done. The rest is missing here.", finished.len())
+    });
     let rewards: Vec<String> =
         [std::slice::from_ref(&experiment.rewards.guide), &experiment.rewards.held_out].concat();
     let series = |f: &Finished| Series {
@@ -95,7 +107,11 @@ fn assemble(lab: &Lab<'_>, kept: &[Kept], finished: &[Finished]) -> Result<Repor
     Ok(Report {
         title: experiment.name.clone(),
         about: experiment.about.trim().to_owned(),
-        findings: kept.iter().map(Kept::finding).chain(findings.sentences()).collect(),
+        findings: unfinished
+            .into_iter()
+            .chain(kept.iter().map(Kept::finding))
+            .chain(findings.sentences())
+            .collect(),
         facts: lab.facts(),
         tables,
         charts,

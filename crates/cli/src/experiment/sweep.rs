@@ -55,8 +55,9 @@ impl Kept {
         let best = sound.iter().max_by(|(_, a), (_, b)| mean(a).total_cmp(&mean(b)));
         let level = |(_, values): &&(Knob, Vec<f64>)| {
             let behind = best.and_then(|(_, best)| bootstrap.difference(best, values));
-            behind.is_none_or(|behind| behind.low <= 0.0)
+            behind.is_none_or(|behind| behind.low <= 0.0 && behind.low.is_finite() || behind.mean == 0.0)
         };
+        let unguided = mean(&values(&base, &judge));
         let (knob, why) = match (best, sound.iter().rfind(level)) {
             (Some((most, best)), Some((knob, values))) => {
                 let limit = match degenerate {
@@ -67,11 +68,15 @@ impl Kept {
                     }
                     Some(first) => format!("text degenerates from {first} on ({limits})"),
                 };
-                let (shaping, judge) = (experiment.sweep.shaping, judge.name());
+                let shaping = experiment.sweep.shaping;
+                let judge = judge.name();
                 let why = match knob == most {
-                    true => format!("it gives {shaping} the most of {judge}, {:+.3}", mean(best)),
+                    true => format!(
+                        "it gives {shaping} the most of {judge}, {:+.3} (base {unguided:+.3})",
+                        mean(best)
+                    ),
                     false => format!(
-                        "{shaping} has most of {judge} at {most}, {:+.3}, from which {knob}, {:+.3}, cannot be told",
+                        "{shaping} has most of {judge} at {most}, {:+.3} (base {unguided:+.3}), from which {knob}, {:+.3}, cannot be told",
                         mean(best),
                         mean(values)
                     ),

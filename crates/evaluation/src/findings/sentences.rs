@@ -2,11 +2,18 @@
 
 use super::Findings;
 use super::tables::sign;
+use crate::compare::Bootstrap;
 use crate::metrics::Metric;
 
 impl Findings<'_> {
     /// One sentence a method and metric: which shapings differ from the vanilla one, at equal strength and at equal KL.
     pub fn sentences(&self) -> Vec<String> {
+        let prompts = self.of(0, &Metric::Diversity).len();
+        if prompts < Bootstrap::FEWEST {
+            return vec![format!(
+                "{prompts} prompts are too few for intervals: nothing is said to differ."
+            )];
+        }
         let mut sentences = Vec::new();
         let judged = self.rewards.iter().skip(1).chain(self.rewards.first());
         let metrics: Vec<Metric> =

@@ -32,7 +32,7 @@ impl Findings<'_> {
         };
         Table {
             name: "main".to_owned(),
-            title: "All methods at the kept strength".to_owned(),
+            title: format!("All methods at the kept strength, {} prompts", self.of(0, &Metric::Diversity).len()),
             note: "Means over prompts with 95 percent bootstrap intervals. Bold: the best of its method, and the \
                    interval of its paired difference from the next best leaves out 0. A triangle: the paired difference \
                    from the base policy leaves out 0; nothing is corrected for the number of marks. KL: nats per answer \
