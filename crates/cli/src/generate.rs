@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use stackelberg_decoding::{AT_ONCE, Guidance, HackingWatch, Method, Settings, generate};
+use stackelberg_decoding::{AT_ONCE, Guidance, HackingWatch, Method, Settings, Stress, generate};
 use stackelberg_engine::reward::TextFormat;
 use stackelberg_engine::{Checkpoint, Message, Prompt, Reward};
 use stackelberg_shaping::{Budget, Rule, Shaping};
@@ -128,6 +128,7 @@ impl Generate {
             );
         }
         self.check_value(&settings)?;
+        self.check_used(&settings)?;
         let prompts = self.read_prompts()?;
         let policy = self.model.load()?;
         settings.check(policy.model.config().vocabulary)?;
@@ -192,6 +193,20 @@ impl Generate {
             ),
             (Method::Cd, Some(_)) | (_, None) => Ok(()),
             (method, Some(_)) => bail!("--value is for --method cd, and this is --method {method}"),
+        }
+    }
+
+    /// Refuses what was asked for and would do nothing.
+    fn check_used(&self, Settings { method, stress, .. }: &Settings) -> Result<()> {
+        if *method == Method::Base && *stress != Stress::None {
+            bail!("--stress has no effect with --method base: leave it out");
+        }
+        match method {
+            Method::Base | Method::BestOfN => self.shaping.check_used(method.name(), &[]),
+            Method::Cd | Method::SoftBestOfN => {
+                self.shaping.check_used(method.name(), &["--strength", "--beta", "--kl-budget"])
+            }
+            _ => Ok(()),
         }
     }
 

@@ -56,6 +56,29 @@ pub(crate) struct ShapingArgs {
 }
 
 impl ShapingArgs {
+    /// Refuses settings that were given and that a method makes no use of: of those named here it does.
+    pub(crate) fn check_used(&self, method: &str, used: &[&str]) -> anyhow::Result<()> {
+        let given = [
+            ("--shaping", self.shaping.is_some()),
+            ("--strength", self.strength.is_some()),
+            ("--beta", self.beta.is_some()),
+            ("--bound", self.bound.is_some()),
+            ("--kl-budget", self.kl_budget.is_some()),
+            ("--alpha", self.alpha.is_some()),
+            ("--cap", self.cap.is_some()),
+            ("--stretch", self.stretch.is_some()),
+            ("--exponent-cap", self.exponent_cap.is_some()),
+            ("--ref-quantile", self.ref_quantile.is_some()),
+            ("--budget", self.budget.is_some()),
+        ];
+        match given.iter().find(|(name, given)| *given && !used.contains(name)) {
+            Some((name, _)) => {
+                anyhow::bail!("{name} has no effect with --method {method}: leave it out")
+            }
+            None => Ok(()),
+        }
+    }
+
     /// The settings given, with the command's own defaults for the rest. Where only one of the
     /// reference's budgets makes sense, it is also called `reference`.
     pub(crate) fn shaping(&self, default: Shaping, reference: Option<Budget>) -> Result<Shaping, Error> {

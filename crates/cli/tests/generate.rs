@@ -234,6 +234,14 @@ fn controlled_decoding_is_recorded() {
     );
     let shaped = others(&["--method", "cd", "--value", &head, "--shaping", "hard"]);
     assert!(shaped.starts_with("error: --shaping hard has no part in --method cd"), "{shaped}");
+    for (options, name) in [
+        (&["--method", "cd", "--value", &head, "--bound", "3"][..], "--bound"),
+        (&["--method", "best-of-n", "--strength", "2"], "--strength"),
+        (&["--method", "base", "--stress", "reversed"], "--stress"),
+    ] {
+        let said = others(options);
+        assert!(said.starts_with(&format!("error: {name} has no effect with --method")), "{said}");
+    }
     let cold = others(&["--method", "cd", "--value", &head, "--policy-temperature", "0"]);
     assert_eq!(cold, "error: policy-temperature is 0: it must be between 0.000001 and 1000000");
     value_head(head.as_ref(), json!({"base": "abc"}));
