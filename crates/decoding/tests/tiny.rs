@@ -2,11 +2,12 @@
 
 mod common;
 
-use common::tiny::Tiny;
+use common::tiny::{D, Tiny};
 use common::{Steps, Together, config, guidance, parts, run, run_cd, settings, softmax};
 use proptest::prelude::*;
 use stackelberg_decoding::{Generation, Job, Method, Settings, generate, generate_all};
-use stackelberg_engine::{Dtype, Reward};
+use stackelberg_engine::reward::RewardModel;
+use stackelberg_engine::{Checkpoint, Dtype, Reward};
 use stackelberg_shaping::{Rule, Shaping};
 
 proptest! {
@@ -134,8 +135,10 @@ fn skips_are_frequent_enough_to_mean_something() {
 fn a_broken_reward_is_named() {
     let (policy, _) = parts();
     let folder = tempfile::tempdir().unwrap();
-    Tiny { labels: Some(1), broken_score: true, ..Tiny::default() }.write(folder.path());
-    let reward = Reward::load(folder.path(), policy, Dtype::F32).unwrap();
+    Tiny::default().write(folder.path());
+    let checkpoint = Checkpoint::load(folder.path(), Dtype::F32).unwrap();
+    let broken = RewardModel::new(checkpoint, vec![f32::NAN; D]).unwrap();
+    let reward = Reward::Model(Box::new(broken));
     let settings = Settings { skip: false, ..Settings::default() };
     let error =
         generate(policy, Some(&reward), &[4, 9], "p", &settings, &mut ()).unwrap_err().to_string();

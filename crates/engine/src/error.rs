@@ -32,7 +32,7 @@ pub enum Error {
         /// The architecture named.
         found: String,
         /// Those that there are.
-        supported: &'static str,
+        supported: String,
     },
 
     /// A tensor that the architecture needs is not in the weights.

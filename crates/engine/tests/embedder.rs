@@ -161,7 +161,7 @@ fn wrong_folders_are_refused_in_one_line() {
     );
     let relative = json!({"position_embedding_type": "relative_key"});
     refused(&Tiny { config: relative, ..BERT }.write(), &["position_embedding_type", "relative_key"]);
-    refused(&Tiny { config: json!({"hidden_act": "swish"}), ..BERT }.write(), &["hidden_act", "swish"]);
+    refused(&Tiny { config: json!({"hidden_act": "mish"}), ..BERT }.write(), &["hidden_act", "mish"]);
     refused(
         &Tiny { config: json!({"num_attention_heads": 5}), ..BERT }.write(),
         &["num_attention_heads"],

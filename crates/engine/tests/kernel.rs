@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 use proptest::prelude::*;
 use stackelberg_engine::Dtype;
-use stackelberg_engine::kernel::{Packed, Variant};
+use stackelberg_engine::kernel::{Activation, Norm, Packed, Variant};
 
 fn values(n: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -107,7 +107,7 @@ proptest! {
                 Ok::<(), std::convert::Infallible>(())
             }
         };
-        let gated = Packed::gated(n, k, dtype, rows(&g), rows(&u)).unwrap().after_norm(weight.clone(), 1e-5);
+        let gated = Packed::gated(n, k, dtype, Activation::Silu, rows(&g), rows(&u)).unwrap().after_norm(Norm::rms(weight.clone(), 1e-5));
         let mut y = vec![0.0; m * n];
         gated.apply(&x, &mut y, false);
         let mut normed = Vec::new();

@@ -207,18 +207,38 @@ fn refused(folder: &Path) -> String {
 #[test]
 fn broken_checkpoints_are_named() {
     let with = |config| written(&Tiny { config, ..Tiny::default() });
-    let error = refused(with(json!({"architectures": ["GPT2LMHeadModel"]})).path());
+    let error = refused(with(json!({"architectures": ["MambaForCausalLM"]})).path());
     assert!(error.starts_with(
-        "F/config.json: architecture 'GPT2LMHeadModel' is not supported; supported are Llama"
+        "F/config.json: architecture 'MambaForCausalLM' is not supported; supported are Llama, "
     ));
-    let error = refused(with(json!({"rope_scaling": {"type": "yarn"}})).path());
-    assert!(error.starts_with("F/config.json: rope_scaling of type 'yarn' is not supported"), "{error}");
+    for (scaling, said) in [
+        (
+            json!({"type": "dynamic", "factor": 2.0}),
+            "type 'dynamic' is not supported; default, linear, ",
+        ),
+        (json!({"type": "yarn"}), "missing field `factor`"),
+        (json!({"type": "linear", "factor": 0.0}), "0 stands where a positive number is needed"),
+        (
+            json!({"type": "longrope", "short_factor": [1.0], "long_factor": [1.0],
+                "original_max_position_embeddings": 64}),
+            "1 short and 1 long factors for 2 pairs",
+        ),
+    ] {
+        let error = refused(with(json!({"rope_scaling": scaling})).path());
+        assert!(error.starts_with(&format!("F/config.json: rope_scaling: {said}")), "{error}");
+    }
+    let error = refused(with(json!({"rope_theta": 0.5})).path());
+    assert_eq!(error, "F/config.json: rope turns 4 of 4 numbers of a head by powers of 0.5");
+    let error = refused(with(json!({"num_hidden_layers": 1})).path());
+    assert_eq!(
+        error,
+        "F: a LlamaForCausalLM has no tensor 'model.layers.1.input_layernorm.weight' and 8 more: the file is \
+         another model's"
+    );
     let error = refused(with(json!({"num_key_value_heads": 3})).path());
     assert_eq!(error, "F/config.json: 4 heads of size 4 cannot share 3 key-value heads");
     let error = refused(with(json!({"hidden_size": 0})).path());
     assert_eq!(error, "F/config.json: the hidden size is 0");
-    let error = refused(with(json!({"sliding_window": 16})).path());
-    assert_eq!(error, "F/config.json: sliding-window attention is not supported");
     let error = refused(with(json!({"num_hidden_layers": 3})).path());
     assert!(
         error.starts_with("F: the tensor 'model.layers.2.self_attn.q_proj.weight' is missing"),
@@ -278,6 +298,8 @@ fn rewards_that_do_not_fit_are_named() {
     assert!(refused(language_model.path()).starts_with("F: a language model, not a reward model"));
     let three = written(&Tiny { labels: Some(3), ..Tiny::default() });
     assert_eq!(refused(three.path()), "F: has 3 labels; a reward model has one");
+    let broken = written(&Tiny { labels: Some(1), broken_score: true, ..Tiny::default() });
+    assert_eq!(refused(broken.path()), "F: score.weight[0] is NaN");
     let other = written(&Tiny { labels: Some(1), last_word: "other", ..Tiny::default() });
     assert!(
         refused(other.path())

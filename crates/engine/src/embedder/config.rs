@@ -71,18 +71,14 @@ impl Config {
         let roberta = match family.as_str() {
             "bert" => false,
             "roberta" | "xlm-roberta" | "camembert" => true,
-            _ => return Err(Error::Architecture { path, found, supported: SUPPORTED }),
+            _ => return Err(Error::Architecture { path, found, supported: SUPPORTED.to_owned() }),
         };
         let hf: Hf = serde_json::from_value(value).map_err(|e| Error::invalid(&path, e))?;
-        let activation = match hf.hidden_act.as_str() {
-            "gelu" => Activation::Gelu,
-            "gelu_new" | "gelu_pytorch_tanh" => Activation::GeluTanh,
-            "relu" => Activation::Relu,
-            other => {
-                let what = format!("hidden_act is '{other}': known are gelu, gelu_new and relu");
-                return Err(Error::invalid(&path, what));
-            }
-        };
+        let activation = Activation::named(&hf.hidden_act).ok_or_else(|| {
+            let what =
+                format!("hidden_act is '{}': known are gelu, gelu_new, silu and relu", hf.hidden_act);
+            Error::invalid(&path, what)
+        })?;
         if let Some(kind) = hf.position_embedding_type.as_deref().filter(|kind| *kind != "absolute") {
             let what = format!("position_embedding_type is '{kind}': only absolute is supported");
             return Err(Error::invalid(&path, what));

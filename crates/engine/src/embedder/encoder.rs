@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::config::Config;
 use crate::error::Result;
-use crate::kernel::{Activation, BothWays, Dtype, Packed, layer_norm};
+use crate::kernel::{Activation, BothWays, Dtype, Norm, Packed};
 use crate::model::{Weights, stacked};
 
 pub(super) struct Encoder {
@@ -28,12 +28,6 @@ pub(super) struct Encoder {
 struct Linear {
     weight: Packed,
     bias: Vec<f32>,
-}
-
-struct Norm {
-    weight: Vec<f32>,
-    bias: Vec<f32>,
-    eps: f32,
 }
 
 struct Layer {
@@ -137,12 +131,6 @@ impl Linear {
     }
 }
 
-impl Norm {
-    fn apply(&self, x: &mut [f32]) {
-        layer_norm(x, &self.weight, &self.bias, self.eps);
-    }
-}
-
 /// Takes an encoder's parts out of the weights.
 struct Reader<'a> {
     weights: Weights,
@@ -223,6 +211,6 @@ impl Reader<'_> {
         let old = self.weights.contains(&format!("{name}.gamma"));
         let [weight, bias] = if old { ["gamma", "beta"] } else { ["weight", "bias"] };
         let vector = |part: &str| self.weights.vector(&format!("{name}.{part}"), self.config.hidden);
-        Ok(Norm { weight: vector(weight)?, bias: vector(bias)?, eps: self.config.norm_eps })
+        Ok(Norm::layer(vector(weight)?, vector(bias)?, self.config.norm_eps))
     }
 }

@@ -8,11 +8,10 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Arc;
 
-use candle_core::{Result, Tensor};
-
 use super::elementwise::{exp, sum, tree, vectorised};
-use super::linear::{Output, with_slice};
+use super::linear::Output;
 use super::pages::{Layout, PAGE, Page};
+use super::tanh::tanh;
 use super::tile::{self, LANES};
 use super::{Variant, pool};
 
@@ -20,8 +19,33 @@ use super::{Variant, pool};
 pub(crate) struct Attention {
     pub(crate) heads: usize,
     pub(crate) layout: Layout,
-    /// Rotary frequencies, radians per position, `[dim / 2]`.
+    /// What products of queries and keys are multiplied by.
+    pub(crate) scale: f32,
+    /// `Some(c)`: a score s becomes `c tanh(s / c)`.
+    pub(crate) cap: Option<f32>,
+    /// The rotations that layers choose from.
+    pub(crate) rotary: Vec<Rotary>,
+    /// What each layer sees.
+    pub(crate) sight: Vec<Sight>,
+}
+
+/// A rotary position embedding.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Rotary {
+    /// Radians per position, of the pairs `(0, n), (1, n + 1)...` of a head's first 2n numbers; the others
+    /// are left alone.
     pub(crate) frequencies: Vec<f32>,
+    /// What cosines and sines are multiplied by.
+    pub(crate) factor: f32,
+}
+
+/// What a layer sees of the tokens before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sight {
+    /// Which rotation, if any.
+    pub(crate) rotary: Option<usize>,
+    /// How many tokens, the query's own included; `None`: all.
+    pub(crate) window: Option<usize>,
 }
 
 /// Rows of a forward that belong to one text.
@@ -49,48 +73,49 @@ impl Run<'_> {
     }
 }
 
-/// Rotary cosines and sines of the rows of a forward, `[rows][dim / 2]`.
+/// One rotation's cosines and sines of the rows of a forward, `[rows][half]`.
 pub(crate) struct Angles {
+    half: usize,
     cos: Vec<f32>,
     sin: Vec<f32>,
 }
 
+/// Of a layer that does not rotate.
+static STILL: Angles = Angles { half: 0, cos: Vec::new(), sin: Vec::new() };
+
 impl Attention {
-    /// The angles of all rows.
-    pub(crate) fn angles(&self, runs: &[Run<'_>]) -> Angles {
-        let positions = runs.iter().flat_map(|run| (0..run.rows.len()).map(|row| run.position(row)));
-        let angles =
-            positions.flat_map(|position| self.frequencies.iter().map(move |f| position as f32 * f));
-        let (cos, sin) = angles.map(|angle| (angle.cos(), angle.sin())).unzip();
-        Angles { cos, sin }
+    /// The angles of all rows, of each rotation.
+    pub(crate) fn angles(&self, runs: &[Run<'_>]) -> Vec<Angles> {
+        let of = |Rotary { frequencies, factor }: &Rotary| {
+            let positions = runs.iter().flat_map(|run| (0..run.rows.len()).map(|row| run.position(row)));
+            let angles =
+                positions.flat_map(|position| frequencies.iter().map(move |f| position as f32 * f));
+            let (cos, sin) = angles.map(|angle| (angle.cos() * factor, angle.sin() * factor)).unzip();
+            Angles { half: frequencies.len(), cos, sin }
+        };
+        self.rotary.iter().map(of).collect()
     }
 
-    fn width(&self) -> usize {
+    /// Numbers to a row of q, k and v, side by side.
+    pub(crate) fn width(&self) -> usize {
         (self.heads + 2 * self.layout.kv_heads) * self.layout.dim
     }
 }
 
 /// Attention of one layer: q, k and v of all rows side by side, `[rows, (heads + 2 kv_heads) dim]`, before
 /// rotation, to `[rows, heads * dim]`. Keys and values go where the runs say.
-///
-/// # Errors
-/// Another shape, type or device.
 pub(crate) fn attend(
     attention: &Attention,
     layer: usize,
-    qkv: &Tensor,
-    angles: &Angles,
+    qkv: &[f32],
+    angles: &[Angles],
     runs: &mut [Run<'_>],
-) -> Result<Tensor> {
-    let (rows, _) = qkv.dims2()?;
-    let width = attention.heads * attention.layout.dim;
-    let mut out = vec![0f32; rows * width];
-    with_slice(qkv, |qkv| {
-        let pass = Pass { attention, layer, qkv, angles, variant: Variant::detect() };
-        pass.keep(runs);
-        pass.look_back(runs, &Output::new(&mut out, width));
-    })?;
-    Tensor::from_vec(out, (rows, width), qkv.device())
+    out: &mut [f32],
+) {
+    let angles = attention.sight[layer].rotary.map_or(&STILL, |rotary| &angles[rotary]);
+    let pass = Pass { attention, layer, qkv, angles, variant: Variant::detect() };
+    pass.keep(runs);
+    pass.look_back(runs, &Output::new(out, attention.heads * attention.layout.dim));
 }
 
 struct Pass<'a> {
@@ -159,7 +184,7 @@ impl Pass<'_> {
     }
 
     fn look_back(&self, runs: &[Run<'_>], out: &Output<'_>) {
-        let Attention { heads, layout, .. } = *self.attention;
+        let Attention { heads, layout, .. } = self.attention;
         let group = heads / layout.kv_heads;
         let mut tiles = Vec::new();
         let mut products = 0;
@@ -187,10 +212,10 @@ impl Pass<'_> {
         out: &Output<'_>,
         scratch: &mut Scratch,
     ) {
-        let Attention { heads, layout, .. } = *self.attention;
+        let Attention { heads, layout, scale, cap, .. } = *self.attention;
+        let window = self.attention.sight[self.layer].window;
         let (dim, padded, group) = (layout.dim, layout.padded(), heads / layout.kv_heads);
         let count = rows.len() * group;
-        let scale = 1.0 / (dim as f32).sqrt();
         let Scratch { q, scores, shares, part, sums, running, own } = scratch;
         for (buffer, size) in [
             (&mut *q, count * dim),
@@ -221,7 +246,9 @@ impl Pass<'_> {
         let last = run.position(rows.end - 1);
         // Keys in the pages that the last row sees.
         let stored = if branch { last } else { last + 1 };
-        for page in 0..=last / PAGE {
+        // The first key that each row sees, and that any does.
+        let first = |position: usize| window.map_or(0, |window| (position + 1).saturating_sub(window));
+        for page in first(run.position(rows.start)) / PAGE..=last / PAGE {
             let before = page * PAGE;
             let stored = stored.saturating_sub(before).min(PAGE);
             let at = layout.at(self.layer, head);
@@ -244,11 +271,17 @@ impl Pass<'_> {
                 for (t, ((halves, shares), (state, sums))) in
                     halves.zip(shares.as_chunks_mut::<PAGE>().0).zip(states).enumerate()
                 {
-                    let seen =
-                        (run.position(rows.start + t / group) + 1).saturating_sub(before).min(PAGE);
+                    let position = run.position(rows.start + t / group);
+                    let in_page = |key: usize| key.saturating_sub(before).min(PAGE);
+                    let seen = in_page(first(position))..in_page(position + 1);
                     if let Some(slot) = slot {
                         let half = if slot < LANES { &mut *halves.0 } else { &mut *halves.1 };
                         half[slot % LANES] = own.scores[t];
+                    }
+                    if let Some(cap) = cap {
+                        for score in halves.0.iter_mut().chain(halves.1.iter_mut()) {
+                            *score = cap * tanh(*score / cap);
+                        }
                     }
                     let shrink = fold(halves.0, halves.1, seen, shares, state);
                     if shrink != 1.0 {
@@ -300,32 +333,36 @@ impl Pass<'_> {
 
     /// A head of a row, turned to its position and scaled.
     fn rotate(&self, row: usize, head: usize, scale: f32, to: &mut [f32]) {
-        let half = to.len() / 2;
-        let (first, second) = self.head(row, head).split_at(half);
-        let (cos, sin) =
-            (&self.angles.cos[row * half..][..half], &self.angles.sin[row * half..][..half]);
-        let (to_first, to_second) = to.split_at_mut(half);
+        let Angles { half, cos, sin } = self.angles;
+        let half = *half;
+        let (turned, still) = self.head(row, head).split_at(2 * half);
+        let (first, second) = turned.split_at(half);
+        let (cos, sin) = (&cos[row * half..][..half], &sin[row * half..][..half]);
+        let (to_turned, to_still) = to.split_at_mut(2 * half);
+        let (to_first, to_second) = to_turned.split_at_mut(half);
         for i in 0..half {
             to_first[i] = (first[i] * cos[i] - second[i] * sin[i]) * scale;
             to_second[i] = (second[i] * cos[i] + first[i] * sin[i]) * scale;
         }
+        to_still.iter_mut().zip(still).for_each(|(to, x)| *to = x * scale);
     }
 }
 
-/// Folds the scores of one row's first `seen` keys of a page into its running maximum and total: shares
+/// Folds the scores of the keys of a page that one row has `seen` into its running maximum and total: shares
 /// relative to the new maximum, zero for the other keys. Gives what older sums shrink by.
 #[inline(always)]
 fn fold(
     low: &[f32],
     high: &[f32],
-    seen: usize,
+    seen: Range<usize>,
     shares: &mut [f32; PAGE],
     (most, total): &mut (f32, f32),
 ) -> f32 {
     for (to, from) in shares.chunks_exact_mut(LANES).zip([low, high]) {
         to.copy_from_slice(&from[..LANES]);
     }
-    shares[seen..].fill(f32::NEG_INFINITY);
+    shares[..seen.start].fill(f32::NEG_INFINITY);
+    shares[seen.end..].fill(f32::NEG_INFINITY);
     let larger = |a: f32, b: f32| if a > b { a } else { b };
     let mut lanes = [*most; 16];
     for chunk in shares.as_chunks::<16>().0 {
@@ -334,14 +371,15 @@ fn fold(
         }
     }
     let new = tree(lanes, larger);
-    if seen == 0 {
+    if seen.is_empty() {
         shares.fill(0.0);
         return 1.0;
     }
     for share in shares.iter_mut() {
         *share = exp(*share - new);
     }
-    shares[seen..].fill(0.0);
+    shares[..seen.start].fill(0.0);
+    shares[seen.end..].fill(0.0);
     let shrink = exp(*most - new);
     *total = *total * shrink + sum(shares, |x| x);
     *most = new;

@@ -1,7 +1,5 @@
-//! What is done number by number: norm, exponential, silu. Plain Rust that the compiler vectorises for the
+//! What is done number by number: sums, exponential, silu. Plain Rust that the compiler vectorises for the
 //! variant at hand; every variant gives the same bits.
-
-use candle_core::{Result, Tensor};
 
 use super::Variant;
 
@@ -83,33 +81,6 @@ pub(super) fn tree(mut numbers: [f32; 16], f: impl Fn(f32, f32) -> f32) -> f32 {
         }
     }
     numbers[0]
-}
-
-/// RMS norm of one row.
-#[inline(always)]
-pub(super) fn norm(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) {
-    let scale = 1.0 / (sum(x, |x| x * x) / x.len() as f32 + eps).sqrt();
-    for ((y, x), weight) in y.iter_mut().zip(x).zip(weight) {
-        *y = x * scale * weight;
-    }
-}
-
-/// RMS norm of every row of x `[n, d]`, `weight` `[d]`.
-///
-/// # Errors
-/// Another shape, type or device.
-pub fn rms_norm(x: &Tensor, weight: &[f32], eps: f32) -> Result<Tensor> {
-    let (n, d) = x.dims2()?;
-    let mut y = vec![0f32; n * d];
-    super::linear::with_slice(x, |x| {
-        let variant = Variant::detect();
-        vectorised(variant, || {
-            for (x, y) in x.chunks_exact(d).zip(y.chunks_exact_mut(d)) {
-                norm(x, weight, eps, y);
-            }
-        });
-    })?;
-    Tensor::from_vec(y, (n, d), x.device())
 }
 
 /// `ln Σ exp(x)`.

@@ -1,10 +1,9 @@
-//! What an encoder needs besides linear layers: attention that looks both ways, layer norm, activations.
+//! Attention that looks both ways, as an encoder needs it.
 //!
-//! All of it keeps the promise of this module: a text's numbers do not depend on the texts beside it.
+//! It keeps the promise of this module: a text's numbers do not depend on the texts beside it.
 
 use super::Variant;
 use super::elementwise::{exp, sum, vectorised};
-use super::tanh::tanh;
 use super::tile::{self, LANES};
 
 /// Queries that are run at once: bounds the memory of the scores.
@@ -139,100 +138,9 @@ fn total(scores: &[f32], rows: usize, row: usize) -> f32 {
     sum(&sums, |x| x)
 }
 
-/// Layer norm of every row of x `[n, d]` in place; weight and bias `[d]`.
-pub(crate) fn layer_norm(x: &mut [f32], weight: &[f32], bias: &[f32], eps: f32) {
-    let d = weight.len();
-    vectorised(Variant::detect(), || {
-        for row in x.chunks_exact_mut(d) {
-            let mean = sum(row, |x| x) / d as f32;
-            let variance = sum(row, |x| (x - mean) * (x - mean)) / d as f32;
-            let scale = 1.0 / (variance + eps).sqrt();
-            for ((x, weight), bias) in row.iter_mut().zip(weight).zip(bias) {
-                *x = (*x - mean) * scale * weight + bias;
-            }
-        }
-    });
-}
-
-/// What lies between the two linear layers of an encoder's feed-forward part.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Activation {
-    /// `x Φ(x)`, with the normal distribution's own Φ.
-    Gelu,
-    /// The same with a tanh in its place.
-    GeluTanh,
-    /// `max(x, 0)`.
-    Relu,
-}
-
-impl Activation {
-    /// Applies it to every number.
-    pub(crate) fn apply(self, x: &mut [f32]) {
-        vectorised(Variant::detect(), || match self {
-            Self::Gelu => x.iter_mut().for_each(|x| *x = gelu(*x)),
-            Self::GeluTanh => x.iter_mut().for_each(|x| *x = gelu_tanh(*x)),
-            Self::Relu => x.iter_mut().for_each(|x| *x = x.max(0.0)),
-        });
-    }
-}
-
-#[inline(always)]
-fn gelu(x: f32) -> f32 {
-    0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))
-}
-
-#[inline(always)]
-fn gelu_tanh(x: f32) -> f32 {
-    // √(2/π)
-    const ROOT: f32 = std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::FRAC_1_SQRT_2;
-    0.5 * x * (1.0 + tanh(ROOT * (x + 0.044715 * x * x * x)))
-}
-
-/// The error function, within 3e-7 (Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26).
-#[inline(always)]
-fn erf(x: f32) -> f32 {
-    let t = 1.0 / (1.0 + 0.327_591_1 * x.abs());
-    let mut sum = 1.061_405_4;
-    for factor in [-1.453_152, 1.421_413_7, -0.284_496_72, 0.254_829_6] {
-        sum = sum * t + factor;
-    }
-    (1.0 - sum * t * exp(-x * x)).copysign(x)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// By the series where it converges fast, 1 beyond.
-    fn exact_erf(x: f64) -> f64 {
-        if x.abs() > 5.0 {
-            return x.signum();
-        }
-        let (mut term, mut sum) = (x, x);
-        for i in 1..200 {
-            term *= -x * x / f64::from(i);
-            sum += term / f64::from(2 * i + 1);
-        }
-        sum * 2.0 / std::f64::consts::PI.sqrt()
-    }
-
-    #[test]
-    fn activations_are_near() {
-        let step = if cfg!(miri) { 1_997 } else { 1 };
-        for i in (-9_000..9_000).step_by(step) {
-            let x = i as f32 / 1000.0;
-            let exact = f64::from(x);
-            let normal = 0.5 * exact * (1.0 + exact_erf(exact / 2f64.sqrt()));
-            assert!((f64::from(gelu(x)) - normal).abs() < 1e-6, "gelu({x})");
-            let inner = (2.0 / std::f64::consts::PI).sqrt() * (exact + 0.044715 * exact.powi(3));
-            let by_tanh = 0.5 * exact * (1.0 + inner.tanh());
-            assert!((f64::from(gelu_tanh(x)) - by_tanh).abs() < 2e-6, "gelu_tanh({x})");
-        }
-        let mut x = [-2.0, 0.0, 3.0];
-        Activation::Relu.apply(&mut x);
-        assert_eq!(x, [0.0, 0.0, 3.0]);
-        assert!(gelu(f32::NAN).is_nan() && gelu_tanh(f32::NAN).is_nan());
-    }
 
     fn numbers(n: usize) -> Vec<f32> {
         (0..n).map(|i| ((i * 7919) % 997) as f32 / 250.0 - 2.0).collect()
@@ -268,18 +176,6 @@ mod tests {
             attention.attend(&qkv[..3 * width], &mut again);
             assert!(n > 1 || again == first);
             assert!(again.iter().zip(&qkv[2 * width..]).all(|(y, v)| (y - v).abs() < 1e-6));
-        }
-    }
-
-    #[test]
-    fn rows_are_normed() {
-        let (weight, bias) = (vec![2.0; 50], vec![0.5; 50]);
-        let mut x = numbers(100);
-        layer_norm(&mut x, &weight, &bias, 1e-12);
-        for row in x.chunks_exact(50) {
-            let mean = row.iter().sum::<f32>() / 50.0;
-            let variance = row.iter().map(|x| (x - mean) * (x - mean)).sum::<f32>() / 50.0;
-            assert!((mean - 0.5).abs() < 1e-5 && (variance - 4.0).abs() < 1e-4, "{mean} {variance}");
         }
     }
 }

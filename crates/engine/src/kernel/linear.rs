@@ -1,14 +1,16 @@
 //! The packed linear layer: `y = x Wᵀ` for few rows, at the speed at which the weights can be read. What
-//! comes right before and after it (norm, gate, residual) is done on the way.
+//! comes right before and after it (norm, bias, gate, activation, residual) is done on the way.
 
 use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Mutex;
 
-use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Storage, Tensor, bail};
+use candle_core::{Result, Storage, Tensor, bail};
 
-use super::elementwise::{norm, silu, vectorised};
+use super::activation::Activation;
+use super::elementwise::vectorised;
+use super::norm::Norm;
 use super::tile::{self, LANES, Pair, Weight};
 use super::{Dtype, Variant, int8, pool};
 
@@ -19,8 +21,12 @@ pub struct Packed {
     n: usize,
     k: usize,
     variant: Variant,
-    /// Weight and epsilon of the RMS norm that comes first.
-    norm: Option<(Vec<f32>, f32)>,
+    /// What comes first.
+    norm: Option<Norm>,
+    /// Added to the outputs, `[n]`.
+    bias: Option<Vec<f32>>,
+    /// What the outputs go through.
+    activation: Option<Activation>,
     /// Outputs of a gated layer.
     gated: Option<usize>,
 }
@@ -49,7 +55,7 @@ impl Packed {
         Self::with_variant(n, k, dtype, Variant::detect(), rows)
     }
 
-    /// A gated layer: `silu(x Gᵀ) * (x Uᵀ)` with `n` outputs.
+    /// A gated layer: `f(x Gᵀ) * (x Uᵀ)` with `n` outputs, `f` the activation.
     ///
     /// # Errors
     /// What `gate` and `up` say.
@@ -57,6 +63,7 @@ impl Packed {
         n: usize,
         k: usize,
         dtype: Dtype,
+        activation: Activation,
         gate: impl Rows<E>,
         up: impl Rows<E>,
     ) -> std::result::Result<Self, E> {
@@ -69,6 +76,7 @@ impl Packed {
         };
         let mut layer = Self::new(2 * n.next_multiple_of(LANES), k, dtype, rows)?;
         layer.gated = Some(n);
+        layer.activation = Some(activation);
         Ok(layer)
     }
 
@@ -99,13 +107,32 @@ impl Packed {
                 Weights::Int8(weights)
             }
         };
-        Ok(Self { weights, n, k, variant, norm: None, gated: None })
+        Ok(Self { weights, n, k, variant, norm: None, bias: None, activation: None, gated: None })
     }
 
-    /// The same layer behind an RMS norm with weight `[k]`.
-    pub fn after_norm(mut self, weight: Vec<f32>, eps: f32) -> Self {
-        assert_eq!(weight.len(), self.k, "a norm has one weight per input");
-        self.norm = Some((weight, eps));
+    /// The same layer behind a norm of width `k`.
+    ///
+    /// # Panics
+    /// If the norm has another width.
+    pub fn after_norm(mut self, norm: Norm) -> Self {
+        assert_eq!(norm.width(), self.k, "a norm has one weight per input");
+        self.norm = Some(norm);
+        self
+    }
+
+    /// The same layer with a bias `[n]`: `x Wᵀ + b`.
+    ///
+    /// # Panics
+    /// If the bias has another length, or the layer is gated.
+    pub fn with_bias(mut self, bias: Vec<f32>) -> Self {
+        assert!(self.gated.is_none() && bias.len() == self.n, "a bias has one number per output");
+        self.bias = Some(bias);
+        self
+    }
+
+    /// The same layer with an activation behind it.
+    pub fn then(mut self, activation: Activation) -> Self {
+        self.activation = Some(activation);
         self
     }
 
@@ -141,29 +168,13 @@ impl Packed {
     /// # Errors
     /// Another shape, dtype or device.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let m = self.rows_of(x)?;
+        let m = match x.dims2()? {
+            (m, k) if k == self.k => m,
+            (_, k) => bail!("packed-linear: {k} inputs where {} are expected", self.k),
+        };
         let mut y = vec![0f32; m * self.outputs()];
         with_slice(x, |x| self.apply(x, &mut y, false))?;
         Tensor::from_vec(y, (m, self.outputs()), x.device())
-    }
-
-    /// `y += x Wᵀ`, in place: x `[m, k]`, y `[m, outputs]`.
-    ///
-    /// # Errors
-    /// Another shape, dtype or device.
-    pub fn add_to(&self, y: &Tensor, x: &Tensor) -> Result<()> {
-        let m = self.rows_of(x)?;
-        if y.dims() != [m, self.outputs()] {
-            bail!("packed-linear: {:?} where [{m}, {}] is expected", y.dims(), self.outputs());
-        }
-        y.inplace_op2(x, &AddTo(self))
-    }
-
-    fn rows_of(&self, x: &Tensor) -> Result<usize> {
-        match x.dims2()? {
-            (m, k) if k == self.k => Ok(m),
-            (_, k) => bail!("packed-linear: {k} inputs where {} are expected", self.k),
-        }
     }
 
     /// The layer on slices: y is overwritten or, if `add`, added to.
@@ -186,12 +197,16 @@ impl Packed {
                     if self.gated.is_some() {
                         self.panel(2 * panel, &input, tile);
                         self.panel(2 * panel + 1, &input, other);
-                        vectorised(self.variant, || gate(tile, other));
+                        let activation = self.activation.unwrap_or(Activation::Silu);
+                        vectorised(self.variant, || gate(activation, tile, other));
                     } else {
                         self.panel(panel, &input, tile);
                     }
                     let from = panel * LANES;
                     let columns = from..(from + LANES).min(width);
+                    if self.gated.is_none() {
+                        self.finish(columns.clone(), tile);
+                    }
                     for (row, tile) in tile.chunks_exact(LANES).enumerate() {
                         // SAFETY: each panel is computed by one task, and panels' columns do not overlap.
                         let y = unsafe { output.part(row, columns.clone()) };
@@ -206,13 +221,27 @@ impl Packed {
         });
     }
 
+    /// Adds the bias of these outputs and applies the activation: tile `[m][32]`.
+    fn finish(&self, columns: Range<usize>, tile: &mut [f32]) {
+        if let Some(bias) = &self.bias {
+            for row in tile.chunks_exact_mut(LANES) {
+                row.iter_mut().zip(&bias[columns.clone()]).for_each(|(y, bias)| *y += bias);
+            }
+        }
+        if let Some(activation) = self.activation {
+            vectorised(self.variant, || activation.each(tile));
+        }
+    }
+
     /// What the kernels read: behind the norm, rounded as the weights are.
     fn prepare(&self, x: &[f32], m: usize) -> Input {
         let (k, even) = (self.k, self.k.next_multiple_of(2));
         let dots = self.variant == Variant::Avx512Dot;
-        let normed = |x: &[f32], y: &mut [f32]| match &self.norm {
-            Some((weight, eps)) => norm(x, weight, *eps, y),
-            None => y[..k].copy_from_slice(x),
+        let normed = |x: &[f32], y: &mut [f32]| {
+            y[..k].copy_from_slice(x);
+            if let Some(norm) = &self.norm {
+                norm.in_place(&mut y[..k]);
+            }
         };
         let rows = x.chunks_exact(k);
         let mut input = match self.weights {
@@ -310,10 +339,9 @@ fn part<T>(weights: &[T], panel: usize, length: usize) -> &[T] {
 }
 
 #[inline(always)]
-fn gate(gate: &mut [f32], up: &[f32]) {
-    for (gate, up) in gate.iter_mut().zip(up) {
-        *gate = silu(*gate) * up;
-    }
+fn gate(activation: Activation, gate: &mut [f32], up: &[f32]) {
+    activation.each(gate);
+    gate.iter_mut().zip(up).for_each(|(gate, up)| *gate *= up);
 }
 
 /// A matrix `[rows, width]` that several threads write to, each its own parts.
@@ -403,22 +431,4 @@ pub(super) fn with_slice<R>(x: &Tensor, read: impl FnOnce(&[f32]) -> R) -> Resul
         bail!("the kernels are for the CPU")
     };
     Ok(read(&storage.as_slice::<f32>()?[start..end]))
-}
-
-struct AddTo<'a>(&'a Packed);
-
-impl InplaceOp2 for AddTo<'_> {
-    fn name(&self) -> &'static str {
-        "packed-linear"
-    }
-
-    fn cpu_fwd(&self, y: &mut CpuStorage, to: &Layout, x: &CpuStorage, from: &Layout) -> Result<()> {
-        let (Some((y0, y1)), Some((x0, x1))) = (to.contiguous_offsets(), from.contiguous_offsets())
-        else {
-            bail!("packed-linear: not contiguous")
-        };
-        let CpuStorage::F32(y) = y else { bail!("packed-linear: not f32") };
-        self.0.apply(&x.as_slice::<f32>()?[x0..x1], &mut y[y0..y1], true);
-        Ok(())
-    }
 }

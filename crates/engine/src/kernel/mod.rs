@@ -16,22 +16,26 @@
     reason = "vector instructions and threads; each block is held against a plain twin"
 )]
 
+mod activation;
 mod attention;
 mod dtype;
 mod elementwise;
 mod encoder;
 mod int8;
 mod linear;
+mod norm;
 mod pages;
 mod pool;
 mod tanh;
 mod tile;
 
-pub(crate) use attention::{Attention, Keys, Run, attend};
+pub use activation::Activation;
+pub(crate) use attention::{Attention, Keys, Rotary, Run, Sight, attend};
 pub use dtype::Dtype;
-pub use elementwise::{log_sum_exp, masses, rms_norm};
-pub(crate) use encoder::{Activation, BothWays, layer_norm};
+pub use elementwise::{log_sum_exp, masses};
+pub(crate) use encoder::BothWays;
 pub use linear::{Packed, Rows};
+pub use norm::Norm;
 pub(crate) use pages::{Layout, PAGE, Page};
 pub(crate) use pool::share;
 pub use pool::{count as threads, set as set_threads};

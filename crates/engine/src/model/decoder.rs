@@ -1,4 +1,4 @@
-//! The decoder of the Llama family, read top to bottom.
+//! The decoder, read top to bottom: one for all families, whose differences are in [`Config`].
 //!
 //! One forward takes a ragged list of segments, each some tokens behind a prefix of its own: all linear
 //! layers run over the rows of all segments together, only attention looks at each by itself. It knows
@@ -8,32 +8,75 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 
-use super::config::{Architecture, Config, open};
-use super::weights::{Weights, stacked};
+use super::parts::Parts;
+use super::{Architecture, Config, Weights, open};
 use crate::cache::{Branches, Prefix};
 use crate::error::{Error, Result};
-use crate::kernel::{Attention, Dtype, Keys, Layout, Packed, Run, attend, rms_norm};
+use crate::kernel::{Attention, Dtype, Keys, Layout, Norm, Packed, Run, attend, tanh_all};
 
 /// A loaded model. Weights are kept once; activations are f32.
 pub struct Model {
-    config: Config,
-    embedding: Packed,
-    layers: Vec<Layer>,
-    norm: Vec<f32>,
+    pub(super) config: Config,
+    pub(super) embedding: Packed,
+    /// Positions that were learned, `[context][d]`.
+    pub(super) positions: Option<Vec<f32>>,
+    pub(super) layers: Vec<Layer>,
+    pub(super) norm: Norm,
     /// `None`: tied to the embedding.
-    head: Option<Packed>,
-    /// Score rows of a sequence classifier, `[labels][d]`.
-    score: Option<Vec<Vec<f32>>>,
-    attention: Attention,
+    pub(super) head: Option<Packed>,
+    /// The score head of a sequence classifier.
+    pub(super) score: Option<ScoreHead>,
+    pub(super) attention: Attention,
 }
 
-struct Layer {
-    /// Norm, then rows of q, k and v, one after the other.
-    qkv: Packed,
-    output: Packed,
-    /// Norm, then silu(gate) times up.
-    gate_up: Packed,
-    down: Packed,
+/// What a sequence classifier makes of a text's last hidden state.
+#[derive(Debug, Clone)]
+pub struct ScoreHead {
+    /// What each label is called.
+    pub names: Vec<String>,
+    /// Rows `[labels][d]`, f32 whatever the dtype of the rest.
+    pub rows: Vec<Vec<f32>>,
+}
+
+pub(super) struct Layer {
+    /// The norm before it if there is one, then rows of q, k and v, one after the other.
+    pub(super) qkv: Packed,
+    pub(super) qk_norm: Option<[Norm; 2]>,
+    pub(super) output: Residual,
+    /// The norm before it if there is one; then f(gate) times up, or f(up).
+    pub(super) up: Packed,
+    pub(super) down: Residual,
+}
+
+/// A linear layer whose outputs are added to the hidden states.
+pub(super) struct Residual {
+    pub(super) linear: Packed,
+    /// What they go through first.
+    pub(super) norm: Option<Norm>,
+}
+
+impl Residual {
+    /// x `[m, k]`, hidden `[m, d]`.
+    fn add(&self, x: &[f32], hidden: &mut [f32], scratch: &mut Vec<f32>) {
+        let Some(norm) = &self.norm else { return self.linear.apply(x, hidden, true) };
+        scratch.resize(hidden.len(), 0.0);
+        self.linear.apply(x, scratch, false);
+        norm.apply(scratch);
+        hidden.iter_mut().zip(scratch).for_each(|(hidden, x)| *hidden += *x);
+    }
+}
+
+impl Layer {
+    /// Norms the queries and the keys of rows `[(heads + 2 kv_heads) dim]`.
+    fn norm_queries_and_keys(&self, attention: &Attention, qkv: &mut [f32]) {
+        let Some([q_norm, k_norm]) = &self.qk_norm else { return };
+        let (q, kv) =
+            (attention.heads * attention.layout.dim, attention.layout.kv_heads * attention.layout.dim);
+        for row in qkv.chunks_exact_mut(q + 2 * kv) {
+            q_norm.apply(&mut row[..q]);
+            k_norm.apply(&mut row[q..q + kv]);
+        }
+    }
 }
 
 /// Tokens to run behind a prefix.
@@ -60,61 +103,9 @@ impl Model {
 
     pub(crate) fn assemble(architecture: Architecture, weights: &Weights, dtype: Dtype) -> Result<Self> {
         let Architecture { config, labels, .. } = architecture;
-        let Config { hidden: d, intermediate, heads, kv_heads, head_dim: dim, vocabulary, .. } = config;
-        let (q, kv) = (heads * dim, kv_heads * dim);
-        let eps = config.norm_eps as f32;
-        let matrix = |name: &str, n: usize, k: usize| -> Result<Packed> {
-            let matrix = weights.matrix(name, n, k)?;
-            Packed::new(n, k, dtype, |rows, to: &mut [f32]| matrix.read(rows, to))
-        };
-        let layer = |i: usize| -> Result<Layer> {
-            let name = |part: &str| format!("model.layers.{i}.{part}.weight");
-            let qkv = [
-                (weights.rotary(&name("self_attn.q_proj"), heads, dim, d)?, q),
-                (weights.rotary(&name("self_attn.k_proj"), kv_heads, dim, d)?, kv),
-                (weights.matrix(&name("self_attn.v_proj"), kv, d)?, kv),
-            ];
-            let qkv =
-                Packed::new(q + 2 * kv, d, dtype, |rows, to: &mut [f32]| stacked(&qkv, d, rows, to))?;
-            let gate = weights.matrix(&name("mlp.gate_proj"), intermediate, d)?;
-            let up = weights.matrix(&name("mlp.up_proj"), intermediate, d)?;
-            let gate_up = Packed::gated(
-                intermediate,
-                d,
-                dtype,
-                |rows, to: &mut [f32]| gate.read(rows, to),
-                |rows, to: &mut [f32]| up.read(rows, to),
-            )?;
-            Ok(Layer {
-                qkv: qkv.after_norm(weights.vector(&name("input_layernorm"), d)?, eps),
-                output: matrix(&name("self_attn.o_proj"), d, q)?,
-                gate_up: gate_up.after_norm(weights.vector(&name("post_attention_layernorm"), d)?, eps),
-                down: matrix(&name("mlp.down_proj"), d, intermediate)?,
-            })
-        };
-        let embedding = matrix("model.embed_tokens.weight", vocabulary, d)?;
-        let head = match labels.is_none() && !config.tied {
-            true => Some(matrix("lm_head.weight", vocabulary, d)?),
-            false => None,
-        };
-        let score = labels.map(|labels| -> Result<Vec<Vec<f32>>> {
-            let matrix = weights.matrix("score.weight", labels, d)?;
-            let mut rows = vec![0.0; labels * d];
-            matrix.read(0..labels, &mut rows)?;
-            Ok(rows.chunks_exact(d).map(<[f32]>::to_vec).collect())
-        });
-        let score = score.transpose()?;
-        let layers = (0..config.layers).map(layer).collect::<Result<_>>()?;
-        let norm = weights.vector("model.norm.weight", d)?;
-        let mut frequencies = config.frequencies();
-        if weights.contains("rope_freqs.weight") {
-            // Llama 3 in GGUF: each frequency is divided by the factor stored for it.
-            let factors = weights.vector("rope_freqs.weight", dim / 2)?;
-            frequencies.iter_mut().zip(factors).for_each(|(f, factor)| *f /= factor);
-        }
-        let layout = Layout { layers: config.layers, kv_heads, dim };
-        let attention = Attention { heads, layout, frequencies };
-        Ok(Self { config, embedding, layers, norm, head, score, attention })
+        let model = Parts { config: &config, weights, dtype }.model(labels)?;
+        weights.all_asked(&config.architecture)?;
+        Ok(model)
     }
 
     /// The model's shape.
@@ -127,9 +118,9 @@ impl Model {
         self.config.context
     }
 
-    /// Score rows `[labels][d]` of a sequence classifier; `None` for a language model.
-    pub fn score(&self) -> Option<&[Vec<f32>]> {
-        self.score.as_deref()
+    /// The score head of a sequence classifier; `None` for a language model.
+    pub fn score(&self) -> Option<&ScoreHead> {
+        self.score.as_ref()
     }
 
     /// Bytes of weights held in memory.
@@ -140,7 +131,8 @@ impl Model {
 
     /// Bytes of weights that a forward reads, up to the hidden states.
     pub fn body_bytes(&self) -> usize {
-        let layer = |l: &Layer| l.qkv.bytes() + l.output.bytes() + l.gate_up.bytes() + l.down.bytes();
+        let layer =
+            |l: &Layer| l.qkv.bytes() + l.output.linear.bytes() + l.up.bytes() + l.down.linear.bytes();
         self.layers.iter().map(layer).sum()
     }
 
@@ -239,7 +231,14 @@ impl Model {
     /// # Errors
     /// Another width.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        Ok(self.head.as_ref().unwrap_or(&self.embedding).forward(hidden)?)
+        let head = self.head.as_ref().unwrap_or(&self.embedding);
+        let Some(cap) = self.config.logit_cap else { return Ok(head.forward(hidden)?) };
+        let logits = head.forward(hidden)?;
+        let mut capped: Vec<f32> = logits.flatten_all()?.to_vec1()?;
+        capped.iter_mut().for_each(|x| *x /= cap);
+        tanh_all(&mut capped);
+        capped.iter_mut().for_each(|x| *x *= cap);
+        Ok(Tensor::from_vec(capped, logits.shape(), &Device::Cpu)?)
     }
 
     fn run(&self, segment: Segment<'_>) -> Result<Branches> {
@@ -256,17 +255,23 @@ impl Model {
             self.check(segment)?;
         }
         let mut kept: Vec<Vec<f32>> = segments.iter().map(|segment| self.beside(segment)).collect();
-        let hidden = self.embed(segments)?; // [rows, d]
+        let mut hidden = self.embed(segments); // [rows, d]
         let mut runs = runs(segments, &mut kept);
         let angles = self.attention.angles(&runs);
+        let (d, rows) = (self.config.hidden, hidden.len() / self.config.hidden);
+        let mut qkv = vec![0f32; rows * self.attention.width()];
+        let mut attended = vec![0f32; rows * self.attention.heads * self.attention.layout.dim];
+        let (mut inner, mut scratch) = (vec![0f32; rows * self.config.intermediate], Vec::new());
         for (i, layer) in self.layers.iter().enumerate() {
-            let qkv = layer.qkv.forward(&hidden)?; // [rows, (heads + 2 kv_heads) dim]
-            let attended = attend(&self.attention, i, &qkv, &angles, &mut runs)?; // [rows, heads dim]
-            layer.output.add_to(&hidden, &attended)?;
-            let gated = layer.gate_up.forward(&hidden)?; // [rows, intermediate]
-            layer.down.add_to(&hidden, &gated)?;
+            layer.qkv.apply(&hidden, &mut qkv, false);
+            layer.norm_queries_and_keys(&self.attention, &mut qkv);
+            attend(&self.attention, i, &qkv, &angles, &mut runs, &mut attended);
+            layer.output.add(&attended, &mut hidden, &mut scratch);
+            layer.up.apply(&hidden, &mut inner, false);
+            layer.down.add(&inner, &mut hidden, &mut scratch);
         }
-        let hidden = rms_norm(&hidden, &self.norm, self.config.norm_eps as f32)?;
+        self.norm.apply(&mut hidden);
+        let hidden = Tensor::from_vec(hidden, (rows, d), &Device::Cpu)?;
         let ranges: Vec<_> = runs.into_iter().map(|run| run.rows).collect();
         let mut out = Vec::with_capacity(segments.len());
         for ((segment, rows), kept) in segments.iter_mut().zip(ranges).zip(kept) {
@@ -303,14 +308,19 @@ impl Model {
         }
     }
 
-    fn embed(&self, segments: &[Segment<'_>]) -> Result<Tensor> {
-        let (d, tokens) = (self.config.hidden, segments.iter().flat_map(|segment| segment.tokens()));
-        let tokens: Vec<u32> = tokens.copied().collect();
-        let mut rows = vec![0f32; tokens.len() * d];
-        for (row, &token) in rows.chunks_exact_mut(d).zip(&tokens) {
+    fn embed(&self, segments: &[Segment<'_>]) -> Vec<f32> {
+        let d = self.config.hidden;
+        let mut rows =
+            vec![0f32; segments.iter().map(|segment| segment.tokens().len()).sum::<usize>() * d];
+        let tokens = segments.iter().flat_map(Segment::placed);
+        for (row, (token, position)) in rows.chunks_exact_mut(d).zip(tokens) {
             self.embedding.row(token as usize, row);
+            row.iter_mut().for_each(|x| *x *= self.config.embedding_scale);
+            if let Some(positions) = &self.positions {
+                row.iter_mut().zip(&positions[position * d..]).for_each(|(x, place)| *x += place);
+            }
         }
-        Ok(Tensor::from_vec(rows, (tokens.len(), d), &Device::Cpu)?)
+        rows
     }
 
     fn fits(&self, tokens: usize) -> Result<()> {
@@ -331,6 +341,12 @@ impl Segment<'_> {
         match self {
             Self::Read(_, tokens) | Self::Branch(_, tokens) => tokens,
         }
+    }
+
+    /// The tokens, each with its position in its text.
+    fn placed(&self) -> impl Iterator<Item = (u32, usize)> {
+        let (past, step) = (self.prefix().len(), usize::from(matches!(self, Self::Read(..))));
+        self.tokens().iter().enumerate().map(move |(i, token)| (*token, past + i * step))
     }
 }
 

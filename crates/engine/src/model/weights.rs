@@ -2,7 +2,8 @@
 //! time, from several threads, so that no second copy of the model is ever in memory; a memory map would
 //! count as one.
 
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufReader, Read, Seek};
 use std::ops::Range;
@@ -16,16 +17,39 @@ use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 
+use super::family::Family;
 use crate::error::{Error, Result};
 
-/// Tensors by their Hugging Face names.
+/// Tensors by name.
 pub(crate) struct Weights {
     path: PathBuf,
     files: Vec<(PathBuf, File)>,
     tensors: HashMap<String, Stored>,
-    /// Whether names and rows are in the order of GGUF.
-    gguf: bool,
+    naming: Naming,
+    /// Those that were asked for.
+    asked: RefCell<HashSet<String>>,
 }
+
+/// How the tensors that are asked for are called here, and how their numbers lie.
+#[derive(Debug, Clone)]
+pub(crate) enum Naming {
+    /// As they are asked for.
+    Own,
+    /// As Hugging Face calls this family's.
+    Hf {
+        family: Family,
+        /// What stands before the names inside the model.
+        prefix: &'static str,
+    },
+    /// As they are asked for, in the order of GGUF.
+    Gguf(Family),
+}
+
+/// What may stand before the names: models that see, too, keep their text part apart.
+const PREFIXES: [&str; 5] =
+    ["model.", "", "transformer.", "language_model.model.", "model.language_model."];
+/// Tensors outside of the model proper.
+const HEADS: [&str; 3] = ["output.weight", "score.weight", "regression_head.weight"];
 
 /// Where a tensor lies.
 struct Stored {
@@ -60,8 +84,12 @@ pub(crate) struct Matrix<'a> {
     offset: u64,
     kind: Kind,
     k: usize,
+    /// The first row.
+    first: usize,
     /// Width of a head whose rows are stored in the order of interleaved rotation.
     interleaved: Option<usize>,
+    /// All rows, of a matrix that is stored by columns.
+    turned: Option<Vec<f32>>,
 }
 
 impl Weights {
@@ -85,7 +113,8 @@ impl Weights {
             }
             files.push((path, file));
         }
-        Ok(Self { path: folder.to_owned(), files, tensors, gguf: false })
+        let (naming, asked) = (Naming::Own, RefCell::default());
+        Ok(Self { path: folder.to_owned(), files, tensors, naming, asked })
     }
 
     /// Opens a GGUF file: its tensors and its metadata.
@@ -120,20 +149,68 @@ impl Weights {
             );
         }
         let files = vec![(path.to_owned(), file)];
-        Ok((Self { path: path.to_owned(), files, tensors, gguf: true }, content))
+        let (naming, asked) = (Naming::Own, RefCell::default());
+        Ok((Self { path: path.to_owned(), files, tensors, naming, asked }, content))
+    }
+
+    /// From here on tensors are asked for by the names of GGUF.
+    pub(super) fn name_as(&mut self, naming: Naming) {
+        self.naming = naming;
+    }
+
+    /// How a folder names the tensors of this family.
+    pub(super) fn name_as_hf(&mut self, family: Family) {
+        let embedding = family.hf_name("token_embd.weight");
+        let holds = |prefix: &&str| self.tensors.contains_key(&format!("{prefix}{embedding}"));
+        let prefix = PREFIXES.into_iter().find(holds).unwrap_or("model.");
+        self.naming = Naming::Hf { family, prefix };
     }
 
     /// The name under which a tensor is stored.
     fn stored_name(&self, name: &str) -> String {
-        if self.gguf { gguf_name(name) } else { name.to_owned() }
+        match self.naming {
+            Naming::Own | Naming::Gguf(_) => name.to_owned(),
+            Naming::Hf { family, prefix } => {
+                let own = family.hf_name(name);
+                let inside = !HEADS.contains(&name);
+                let prefix = if inside { prefix } else { prefix.strip_suffix("model.").unwrap_or("") };
+                let both = format!("{prefix}{own}");
+                // The head of a model that sees, too, stands inside or outside of its text part.
+                if inside || self.tensors.contains_key(&both) { both } else { own }
+            }
+        }
     }
 
     pub(crate) fn contains(&self, name: &str) -> bool {
         self.tensors.contains_key(&self.stored_name(name))
     }
 
+    /// Checks that nothing is stored that nobody asked for: the model would not be the one that was trained.
+    ///
+    /// # Errors
+    /// There is such a tensor.
+    pub(super) fn all_asked(&self, architecture: &str) -> Result<()> {
+        let asked = self.asked.borrow();
+        let prefix = match self.naming {
+            Naming::Hf { prefix, .. } if prefix.contains("language") => prefix,
+            _ => "",
+        };
+        let mut left: Vec<&String> = self
+            .tensors
+            .keys()
+            .filter(|name| !asked.contains(*name) && !needless(name, prefix))
+            .collect();
+        left.sort_unstable();
+        let Some(first) = left.first() else { return Ok(()) };
+        let more = if left.len() > 1 { format!(" and {} more", left.len() - 1) } else { String::new() };
+        let what =
+            format!("a {architecture} has no tensor '{first}'{more}: the file is another model's");
+        Err(Error::invalid(&self.path, what))
+    }
+
     fn find(&self, name: &str, shape: &[usize]) -> Result<&Stored> {
         let (name, path) = (self.stored_name(name), self.path.clone());
+        self.asked.borrow_mut().insert(name.clone());
         match self.tensors.get(&name) {
             Some(stored) if stored.shape == shape => Ok(stored),
             Some(Stored { shape: found, .. }) => {
@@ -148,8 +225,46 @@ impl Weights {
     pub(crate) fn vector(&self, name: &str, n: usize) -> Result<Vec<f32>> {
         let stored = self.find(name, &[n])?;
         let mut numbers = vec![0.0; n];
-        self.of(stored, n).read(0..1, &mut numbers)?;
+        self.of(stored, n).read_stored(0..1, &mut numbers)?;
         Ok(numbers)
+    }
+
+    /// A bias of q or k, `[heads * dim]`, in the order of [`rotary`](Self::rotary)'s rows.
+    pub(super) fn rotary_bias(&self, name: &str, heads: usize, dim: usize) -> Result<Vec<f32>> {
+        let stored = self.vector(name, heads * dim)?;
+        if !matches!(self.naming, Naming::Gguf(family) if family.interleaved()) {
+            return Ok(stored);
+        }
+        Ok((0..heads * dim).map(|row| stored[deinterleaved(row, dim)]).collect())
+    }
+
+    /// The file or folder.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The weight of a norm, `[n]`, without the one that some families take away from it.
+    pub(super) fn norm(&self, name: &str, n: usize) -> Result<Vec<f32>> {
+        let mut weight = self.vector(name, n)?;
+        if matches!(self.naming, Naming::Hf { family, .. } if family.norms_from_one()) {
+            weight.iter_mut().for_each(|w| *w += 1.0);
+        }
+        Ok(weight)
+    }
+
+    /// The weight of a linear layer, `[n, k]`, which some families store the other way round.
+    pub(super) fn linear(&self, name: &str, n: usize, k: usize) -> Result<Matrix<'_>> {
+        if !matches!(self.naming, Naming::Hf { family, .. } if family.transposed()) {
+            return self.matrix(name, n, k);
+        }
+        let columns = self.matrix(name, k, n)?;
+        let mut stored = vec![0.0; n * k];
+        columns.read(0..k, &mut stored)?;
+        let mut turned = vec![0.0; n * k];
+        for (i, column) in stored.chunks_exact(n).enumerate() {
+            turned.iter_mut().skip(i).step_by(k).zip(column).for_each(|(to, x)| *to = *x);
+        }
+        Ok(Matrix { k, turned: Some(turned), ..columns })
     }
 
     /// A tensor `[n, k]`.
@@ -167,23 +282,33 @@ impl Weights {
     /// The rows of q or k, `[heads * dim, k]`, in the order of rotation by halves: pairs
     /// `(0, d/2), (1, d/2 + 1)...`. GGUF keeps them interleaved, `(0, 1), (2, 3)...`.
     pub(crate) fn rotary(&self, name: &str, heads: usize, dim: usize, k: usize) -> Result<Matrix<'_>> {
-        let matrix = self.matrix(name, heads * dim, k)?;
-        Ok(Matrix { interleaved: self.gguf.then_some(dim), ..matrix })
+        let matrix = self.linear(name, heads * dim, k)?;
+        let interleaved = matches!(self.naming, Naming::Gguf(family) if family.interleaved());
+        Ok(Matrix { interleaved: interleaved.then_some(dim), ..matrix })
     }
 
     fn of(&self, stored: &Stored, k: usize) -> Matrix<'_> {
         let Stored { file, offset, kind, .. } = *stored;
-        Matrix { file: &self.files[file], offset, kind, k, interleaved: None }
+        Matrix { file: &self.files[file], offset, kind, k, first: 0, interleaved: None, turned: None }
     }
 }
 
 impl Matrix<'_> {
+    /// The same from this row on.
+    pub(super) fn from(self, first: usize) -> Self {
+        Self { first, ..self }
+    }
+
     /// Some rows, `[rows, k]`.
     pub(crate) fn read(&self, rows: Range<usize>, to: &mut [f32]) -> Result<()> {
+        let rows = rows.start + self.first..rows.end + self.first;
+        if let Some(turned) = &self.turned {
+            to.copy_from_slice(&turned[rows.start * self.k..rows.end * self.k]);
+            return Ok(());
+        }
         let Some(dim) = self.interleaved else { return self.read_stored(rows, to) };
         for (row, to) in rows.zip(to.chunks_exact_mut(self.k)) {
-            let (head, half, pair) = (row / dim, row % dim / (dim / 2), row % (dim / 2));
-            let stored = head * dim + 2 * pair + half;
+            let stored = deinterleaved(row, dim);
             self.read_stored(stored..stored + 1, to)?;
         }
         Ok(())
@@ -234,6 +359,20 @@ pub(crate) fn stacked(
     Ok(())
 }
 
+/// Where interleaved rotation keeps the row that rotation by halves has here.
+fn deinterleaved(row: usize, dim: usize) -> usize {
+    let (head, half, pair) = (row / dim, row % dim / (dim / 2), row % (dim / 2));
+    head * dim + 2 * pair + half
+}
+
+/// Tensors that a model may do without: tables that follow from the configuration, an output layer that is
+/// tied, and what lies outside of the text part.
+fn needless(name: &str, prefix: &str) -> bool {
+    let follows = ["rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias"];
+    let tied = ["lm_head.weight", "output.weight", "language_model.lm_head.weight"];
+    follows.iter().any(|end| name.ends_with(end)) || tied.contains(&name) || !name.starts_with(prefix)
+}
+
 #[cfg(unix)]
 fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> std::io::Result<()> {
     std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
@@ -256,33 +395,6 @@ fn broken_gguf(path: &Path, error: &candle_core::Error) -> Error {
     let said = error.to_string();
     let said = said.lines().next().unwrap_or_default().trim();
     Error::invalid(path, format!("not a whole GGUF file ({said}): download it again"))
-}
-
-/// The names that llama.cpp gives to the same tensors.
-fn gguf_name(name: &str) -> String {
-    let Some(rest) = name.strip_prefix("model.layers.") else {
-        let own = match name {
-            "model.embed_tokens.weight" => "token_embd.weight",
-            "model.norm.weight" => "output_norm.weight",
-            "lm_head.weight" => "output.weight",
-            other => other,
-        };
-        return own.to_owned();
-    };
-    let (layer, part) = rest.split_once('.').unwrap_or((rest, ""));
-    let own = match part {
-        "self_attn.q_proj.weight" => "attn_q.weight",
-        "self_attn.k_proj.weight" => "attn_k.weight",
-        "self_attn.v_proj.weight" => "attn_v.weight",
-        "self_attn.o_proj.weight" => "attn_output.weight",
-        "mlp.gate_proj.weight" => "ffn_gate.weight",
-        "mlp.up_proj.weight" => "ffn_up.weight",
-        "mlp.down_proj.weight" => "ffn_down.weight",
-        "input_layernorm.weight" => "attn_norm.weight",
-        "post_attention_layernorm.weight" => "ffn_norm.weight",
-        other => other,
-    };
-    format!("blk.{layer}.{own}")
 }
 
 /// `model.safetensors`, or the shards that `model.safetensors.index.json` lists.

@@ -24,13 +24,13 @@ impl RewardModel {
     /// As [`Checkpoint::load`]; no classifier, more than one label, another tokenizer than the policy's.
     pub fn load(path: &Path, policy: &Checkpoint, dtype: Dtype) -> Result<Self> {
         let checkpoint = Checkpoint::load(path, dtype)?;
-        let Some(scores) = checkpoint.model.score() else {
+        let Some(head) = checkpoint.model.score() else {
             let what =
-                "a language model, not a reward model: LlamaForSequenceClassification is expected";
+                "a language model, not a reward model: a ...ForSequenceClassification is expected";
             return Err(Error::reward(path, what));
         };
-        let [score] = scores else {
-            let labels = scores.len();
+        let [score] = &head.rows[..] else {
+            let labels = head.rows.len();
             return Err(Error::reward(path, format!("has {labels} labels; a reward model has one")));
         };
         let score = score.clone();

@@ -1,0 +1,142 @@
+//! Every family of decoders against transformers: tiny checkpoints with random weights (see
+//! `families/make.py`), their hidden states, logits and scores.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use candle_core::Tensor;
+use serde::Deserialize;
+use serde_json::Value;
+use stackelberg_engine::Dtype;
+use stackelberg_engine::model::Model;
+
+const FAMILIES: [&str; 12] = [
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen2-yarn",
+    "qwen3",
+    "gemma2",
+    "gemma2-scaled",
+    "gemma3",
+    "phi3",
+    "smollm3",
+    "olmo2",
+    "gpt2",
+];
+
+#[derive(Deserialize)]
+struct Expected {
+    tokens: Vec<u32>,
+    /// After the final norm, of the last token.
+    hidden: Vec<f32>,
+    /// Of the last three positions.
+    logits: Vec<Vec<f32>>,
+    score: Option<f32>,
+    classifier: Option<String>,
+}
+
+fn folder(family: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/families").join(family)
+}
+
+fn expected(family: &str) -> Expected {
+    serde_json::from_str(&fs::read_to_string(folder(family).join("expected.json")).unwrap()).unwrap()
+}
+
+fn rows(tensor: &Tensor) -> Vec<Vec<f32>> {
+    tensor.to_vec2().unwrap()
+}
+
+/// The greatest difference, relative to 1 plus the size of what is expected.
+fn distance(found: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(found.len(), expected.len());
+    found.iter().zip(expected).map(|(a, b)| (a - b).abs() / (1.0 + b.abs())).fold(0.0, f32::max)
+}
+
+/// Distances of the last hidden state and of the logits from what transformers makes.
+fn distances(model: &Model, expected: &Expected) -> (f32, f32) {
+    let (_, hidden) = model.prefill(&expected.tokens).unwrap();
+    let n = expected.tokens.len();
+    let logits = rows(&model.logits(&hidden.narrow(0, n - 3, 3).unwrap()).unwrap());
+    let last = rows(&hidden).pop().unwrap();
+    let worst = logits.iter().zip(&expected.logits).map(|(a, b)| distance(a, b)).fold(0.0, f32::max);
+    (distance(&last, &expected.hidden), worst)
+}
+
+#[test]
+fn every_family_is_transformers() {
+    for family in FAMILIES {
+        let expected = expected(family);
+        let gguf =
+            (!["mistral", "gemma2-scaled"].contains(&family)).then(|| folder(family).join("model.gguf"));
+        for path in [Some(folder(family)), gguf].into_iter().flatten() {
+            let model = Model::load(&path, Dtype::F32).unwrap_or_else(|error| panic!("{error}"));
+            let (hidden, logits) = distances(&model, &expected);
+            assert!(hidden < 1e-4 && logits < 1e-4, "{}: {hidden} {logits}", path.display());
+            let model = Model::load(&path, Dtype::Bf16).unwrap();
+            let (hidden, logits) = distances(&model, &expected);
+            assert!(hidden < 0.2 && logits < 0.2, "{} in bf16: {hidden} {logits}", path.display());
+        }
+        assert!(Model::load(&folder(family), Dtype::Int8).is_ok());
+    }
+}
+
+/// Token by token, in pieces, as candidates among others: the same bits.
+#[test]
+fn branches_are_sequential_decoding() {
+    for family in FAMILIES {
+        let model = Model::load(&folder(family), Dtype::F32).unwrap();
+        let tokens = expected(family).tokens;
+        let (_, whole) = model.prefill(&tokens).unwrap();
+        let whole = rows(&whole);
+        let (mut prefix, mut last) = (model.empty(), Vec::new());
+        for (i, &token) in tokens.iter().enumerate() {
+            if i > 0 {
+                let candidates = [(token + 1) % 80, token, (token + 7) % 80];
+                let ahead = model.branch(&prefix, &candidates).unwrap();
+                assert_eq!(rows(&ahead.hidden)[1], whole[i], "{family}: candidate at {i}");
+            }
+            if i % 3 == 1 {
+                let ahead = model.branch(&prefix, &[token]).unwrap();
+                prefix.commit(&ahead, 0).unwrap();
+                last = rows(&ahead.hidden).remove(0);
+            } else {
+                last = rows(&model.extend(&mut prefix, &[token]).unwrap()).remove(0);
+            }
+            assert_eq!(last, whole[i], "{family}: token {i}");
+        }
+        assert!(!last.is_empty());
+    }
+}
+
+#[test]
+fn every_classifier_is_transformers() {
+    for family in FAMILIES {
+        let Expected { tokens, score: Some(score), classifier: Some(classifier), .. } = expected(family)
+        else {
+            assert_eq!(family, "olmo2", "transformers has a classifier of {family}");
+            continue;
+        };
+        // The body and the head as two shards of one model.
+        let shards = tempfile::tempdir().unwrap();
+        for file in ["model.safetensors", "score.safetensors"] {
+            fs::copy(folder(family).join(file), shards.path().join(file)).unwrap();
+        }
+        let index =
+            serde_json::json!({"weight_map": {"a": "model.safetensors", "b": "score.safetensors"}});
+        fs::write(shards.path().join("model.safetensors.index.json"), index.to_string()).unwrap();
+        let config = fs::read_to_string(folder(family).join("config.json")).unwrap();
+        let mut config: Value = serde_json::from_str(&config).unwrap();
+        config["architectures"] = serde_json::json!([classifier]);
+        config["num_labels"] = 1.into();
+        fs::write(shards.path().join("config.json"), config.to_string()).unwrap();
+
+        let model = Model::load(shards.path(), Dtype::F32).unwrap();
+        let head = model.score().unwrap();
+        let (_, hidden) = model.prefill(&tokens).unwrap();
+        let last = rows(&hidden).pop().unwrap();
+        let found: f32 = last.iter().zip(&head.rows[0]).map(|(h, w)| h * w).sum();
+        assert!((found - score).abs() < 1e-4 * (1.0 + score.abs()), "{family}: {found} not {score}");
+    }
+}
