@@ -1,13 +1,10 @@
 //! Text to tokens and back.
 
+mod gguf;
+
 use std::path::Path;
 
 use candle_core::quantized::gguf_file::Content;
-use candle_core::quantized::tokenizer::TokenizerFromGguf;
-use tokenizers::pre_tokenizers::PreTokenizerWrapper;
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::pre_tokenizers::digits::Digits;
-use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::{PostProcessor, TruncationDirection};
 
 use crate::error::{Error, Result};
@@ -30,26 +27,9 @@ impl Tokenizer {
 
     /// Reads the tokenizer inside a GGUF file.
     pub(crate) fn from_gguf(path: &Path, content: &Content) -> Result<Self> {
-        let mut inner = tokenizers::Tokenizer::from_gguf(content).map_err(|e| {
-            let said = e.to_string();
-            let said = said.lines().next().unwrap_or_default();
-            Error::invalid(path, format!("{said}: put the model's tokenizer.json beside the file"))
+        let inner = gguf::build(content).map_err(|what| {
+            Error::invalid(path, format!("{what}: put the model's tokenizer.json beside the file"))
         })?;
-        let text =
-            |key: &str| content.metadata.get(key).and_then(|v| v.to_string().ok()).map(String::as_str);
-        // What candle does not know yet: no space is put before the text, and digits stand alone in
-        // the tokenizers that say so.
-        let byte_level = ByteLevel::new(false, true, true);
-        match text("tokenizer.ggml.pre").unwrap_or("gpt-2") {
-            "smollm" | "starcoder" | "refact" | "command-r" => {
-                let parts: Vec<PreTokenizerWrapper> = vec![Digits::new(true).into(), byte_level.into()];
-                inner.with_pre_tokenizer(Some(Sequence::new(parts)));
-            }
-            "gpt-2" | "gpt2" | "default" => {
-                inner.with_pre_tokenizer(Some(byte_level));
-            }
-            _ => {}
-        }
         Ok(Self { inner })
     }
 
