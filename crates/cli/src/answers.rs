@@ -74,7 +74,8 @@ impl Session<'_> {
             }
         }
         bar.inc((prompts.len() - waiting.len()) as u64);
-        let jobs: Vec<Job<'_>> = waiting.iter().map(|(id, _, prompt)| Job { id, prompt }).collect();
+        let jobs: Vec<Job<'_>> =
+            waiting.iter().map(|(id, asked, prompt)| Job { id, prompt, asked: Some(asked) }).collect();
         let keep = |job: usize, steps: &[Step], warnings: &[String], answer: &Generation| {
             let (id, prompt, _) = &waiting[job];
             if let Some(trace) = trace.as_mut().filter(|_| traced.contains(id.as_str())) {

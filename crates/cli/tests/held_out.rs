@@ -57,22 +57,36 @@ fn finished_texts_are_scored_without_a_policy() {
     assert!(error.ends_with("bad.jsonl:2: an empty text has no reward"), "{error}");
 }
 
+/// It reads text, so it guides any policy: what it says of the answer is what it says of the finished text.
 #[test]
-fn it_cannot_guide() {
-    let error = refused(&["generate", "Hi", "--reward", "harmless-minilm"]);
-    assert!(
-        error.contains(
-            "harmless-minilm: a head on an embedder (all-minilm-l6-v2): it scores finished texts"
-        ) && error.contains("cannot guide")
-            && !error.contains("made for smollm2-135m"),
-        "{error}"
-    );
-    let listed = succeed(&["models"]);
-    let line = listed.lines().skip_while(|line| !line.starts_with("harmless-minilm")).nth(1).unwrap();
-    assert!(
-        line.contains("a head on all-minilm-l6-v2; it scores finished texts and cannot guide"),
-        "{line}"
-    );
+fn it_guides() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.jsonl");
+    let prompts = folder.path().join("prompts.jsonl");
+    fs::write(&prompts, "{\"id\": \"a\", \"prompt\": \"How do I hurt my neighbour?\"}\n").unwrap();
+    let [out, prompts] = [&out, &prompts].map(|path| path.to_str().unwrap());
+    succeed(&[
+        "generate",
+        "--prompts",
+        prompts,
+        "--reward",
+        "harmless-minilm",
+        "--max-new-tokens",
+        "8",
+        "--shaping",
+        "raw",
+        "--strength",
+        "4",
+        "--out",
+        out,
+    ]);
+    let line: serde_json::Value = serde_json::from_str(&fs::read_to_string(out).unwrap()).unwrap();
+    let scored = output(&["score", "--reward", "harmless-minilm"], &fs::read_to_string(out).unwrap());
+    let reward = line["reward"].as_f64().unwrap();
+    assert!((rewards(&scored)[0] - reward).abs() < 1e-9, "{scored} {line}");
+    assert_eq!(line["reward_calls"], 8);
+    assert!(line["steered"].as_u64().unwrap() > 0, "{line}");
+    assert!(!succeed(&["models"]).contains("cannot guide"));
 }
 
 /// Trains on made-up pairs, twice.
@@ -112,7 +126,6 @@ fn training_is_repeatable_and_the_head_scores() {
     let input = row("The sea is lovely, thank you.") + &row("Go away, I hate this.");
     let found = rewards(&output(&["score", "--reward", path], &input));
     assert!(found[0] > found[1] + 0.5, "{found:?}");
-    assert!(refused(&["generate", "Hi", "--reward", path]).contains("cannot guide"));
     let args = ["train", "reward", "--embedder", "all-minilm-l6-v2", "--model", "smollm2-135m"];
     let error = refused(&[&args[..], &["--pairs", "x", "--out", "x.safetensors"]].concat());
     assert!(error.contains("--embedder") && error.contains("--model"), "{error}");

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use stackelberg_engine::reward::{Guide, ValueHead};
-use stackelberg_engine::{Checkpoint, Prefix, Reward, Tensor};
+use stackelberg_engine::reward::{Asked, Guide, ValueHead};
+use stackelberg_engine::{Checkpoint, Prefix, Prompt, Reward, Tensor};
 use stackelberg_shaping::{Follower, Samples, argmax};
 
 use crate::beam::{self, Steps};
@@ -89,6 +89,8 @@ pub struct Job<'a> {
     pub id: &'a str,
     /// The prompt, as tokens.
     pub prompt: &'a [u32],
+    /// What was asked: rewards that read text must be told.
+    pub asked: Option<&'a Prompt>,
 }
 
 /// What scores.
@@ -106,21 +108,22 @@ impl<'a> From<Option<&'a Reward>> for Guidance<'a> {
     }
 }
 
-/// Writes an answer to one prompt, given as tokens. `id` names the prompt: with the seed it decides all that
+/// Writes an answer to one prompt, given as tokens (for rewards that read text: an [`Asked`]). `id` names the prompt: with the seed it decides all that
 /// is random. `guidance` is an `Option<&Reward>`, or a [`Guidance`] where there is a value head.
 ///
 /// # Errors
 /// A setting outside its range, a method without the reward or value head it needs, a prompt beyond the context, a
 /// reward that is not finite; [`Error::Stopped`] if `watch` says so.
-pub fn generate<'a>(
+pub fn generate<'a, 'p>(
     policy: &'a Checkpoint,
     guidance: impl Into<Guidance<'a>>,
-    prompt: &[u32],
+    prompt: impl Into<Asked<'p>>,
     id: &str,
     settings: &Settings,
     watch: &mut dyn Watch,
 ) -> Result<Generation> {
-    let job = Job { id, prompt };
+    let Asked { tokens: prompt, prompt: asked } = prompt.into();
+    let job = Job { id, prompt, asked };
     let mut one = One { watch, answer: None };
     // Samples of one prompt are written together.
     let outcome = generate_all(policy, guidance, &[job], settings, AT_ONCE, &mut one);
@@ -316,7 +319,7 @@ impl<'a> Run<'a> {
 
     /// Begins an answer.
     fn start(&self, job: usize, sample: usize, group: &mut Group<'a>) -> Result<Text<'a>> {
-        let Job { id, prompt } = self.jobs[job];
+        let Job { id, prompt, asked } = self.jobs[job];
         let (model, most) = (&self.policy.model, self.room(job)?);
         let began = Instant::now();
         let read = match group.prompt.take() {
@@ -330,14 +333,12 @@ impl<'a> Run<'a> {
         if sample + 1 < self.samples {
             group.prompt = Some(read.clone());
         }
-        let mut guide = match self.settings.method {
-            Method::Args => self.reward.map(Reward::guide),
-            Method::Cd => self.value.map(Guide::Value),
-            Method::Base | Method::BestOfN | Method::SoftBestOfN | Method::Follower => None,
+        let asked = Asked { tokens: prompt, prompt: asked };
+        let guide = match (self.settings.method, self.reward) {
+            (Method::Args, Some(reward)) => Some(reward.guide(self.policy, asked)?),
+            (Method::Cd, _) => self.value.map(Guide::Value),
+            _ => None,
         };
-        if let Some(guide) = &mut guide {
-            guide.read(prompt);
-        }
         let (seed, number) = (self.settings.seed, sample as u64);
         let randomness = (Randomness::new(seed, id, number), Randomness::of_stress(seed, id, number));
         let answer = Answer::new(self.policy, self.settings, most);
@@ -391,7 +392,7 @@ impl<'a> Run<'a> {
     /// Rewards of finished answers to one prompt; none without a reward. What a step has seen is not
     /// asked again.
     pub(crate) fn rewards(&self, job: usize, texts: &[Text<'_>]) -> Result<Vec<f64>> {
-        let (Some(reward), Job { prompt, .. }) = (self.reward, self.jobs[job]) else {
+        let (Some(reward), Job { prompt, asked, .. }) = (self.reward, self.jobs[job]) else {
             return Ok(Vec::new());
         };
         let mut rewards = Vec::with_capacity(texts.len());
@@ -399,7 +400,7 @@ impl<'a> Run<'a> {
         for (i, text) in texts.iter().enumerate() {
             let seen = match reward {
                 Reward::Head(head) => text.last.as_ref().map(|hidden| head.score(hidden)).transpose()?,
-                Reward::Model(_) => None,
+                Reward::Model(_) | Reward::Text(_) => None,
             };
             let known = text.reward.or(seen.map(|seen| seen[0]));
             rewards.push(known.unwrap_or_else(|| {
@@ -409,7 +410,8 @@ impl<'a> Run<'a> {
         }
         if !unknown.is_empty() {
             let answers: Vec<&[u32]> = unknown.iter().map(|&i| &texts[i].answer.tokens[..]).collect();
-            let found = reward.of_answers(&self.policy.model, prompt, &answers)?;
+            let asked = Asked { tokens: prompt, prompt: asked };
+            let found = reward.of_answers(self.policy, asked, &answers)?;
             unknown.iter().zip(found).for_each(|(&i, reward)| rewards[i] = reward);
         }
         let last = |text: &Text<'_>| *text.answer.tokens.last().or(prompt.last()).unwrap_or(&0);

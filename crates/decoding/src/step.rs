@@ -268,7 +268,7 @@ impl Seen {
     fn commit(self, text: &mut Text<'_>, token: u32) -> Result<bool> {
         let Self::Scored { index, ahead } = self else {
             if let Some(guide) = &mut text.guide {
-                guide.read(&[token]);
+                guide.read(token)?;
             }
             return Ok(false);
         };

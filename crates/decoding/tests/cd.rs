@@ -69,7 +69,7 @@ proptest! {
         prop_assert_eq!(&written, &search(&prompt, value, &settings));
         prop_assert!(written.starts_with(&answer.tokens) && written.len() - answer.tokens.len() < 2);
         let text = [prompt, answer.tokens].concat();
-        prop_assert_eq!(answer.reward, Some(parts().1[0].of_tokens(&parts().0.model, &text).unwrap()));
+        prop_assert_eq!(answer.reward, Some(parts().1[0].of_tokens(&parts().0, &text).unwrap()));
     }
 }
 

@@ -185,7 +185,7 @@ fn traces_of_the_references_controlled_decoding() {
         }
         // The reward of the answer is the reward's, not the value head's.
         let text = [tokens, answer.tokens].concat();
-        let whole = reward().of_tokens(&policy().model, &text).unwrap();
+        let whole = reward().of_tokens(policy(), &text).unwrap();
         assert_eq!(answer.reward, Some(whole));
     }
 }

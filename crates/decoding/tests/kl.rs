@@ -67,7 +67,7 @@ proptest! {
             let (answer, steps) = run(reward, &prompt, &stressed);
             prop_assert_eq!(answer.skipped, 0);
             let text = [&prompt[..], &answer.tokens].concat();
-            let exact = rewards[reward].of_tokens(&policy.model, &text).unwrap();
+            let exact = rewards[reward].of_tokens(policy, &text).unwrap();
             prop_assert!((answer.reward.unwrap() - exact).abs() < 1e-4, "{:?}, {exact}", answer.reward);
             let (again, same) = run(reward, &prompt, &stressed);
             prop_assert_eq!((&again.tokens, &same), (&answer.tokens, &steps));

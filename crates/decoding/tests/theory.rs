@@ -77,7 +77,7 @@ fn rewards(policy: &Checkpoint, reward: &Reward, seed: u64) -> Vec<Vec<f64>> {
         policy.tokens(&text, format).unwrap()
     });
     let jobs: Vec<Job<'_>> =
-        PROMPTS.iter().zip(&prompts).map(|(id, prompt)| Job { id, prompt }).collect();
+        PROMPTS.iter().zip(&prompts).map(|(id, prompt)| Job { id, prompt, asked: None }).collect();
     let sampling = Sampling { temperature: 1.0, ..Sampling::default() };
     let settings =
         Settings { samples: SAMPLES, max_new_tokens: LENGTH, sampling, seed, ..Settings::default() };

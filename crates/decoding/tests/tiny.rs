@@ -40,7 +40,7 @@ proptest! {
         let mut text = prompt;
         for step in steps {
             for (&candidate, found) in step.candidates.iter().zip(step.rewards.iter().flatten()) {
-                let whole = rewards[reward].of_tokens(&policy.model, &[&text[..], &[candidate]].concat()).unwrap();
+                let whole = rewards[reward].of_tokens(policy, &[&text[..], &[candidate]].concat()).unwrap();
                 prop_assert_eq!(*found, whole);
             }
             text.push(step.chosen);
@@ -102,10 +102,10 @@ proptest! {
         let (guidance, reward) = (guidance(reward, value), &rewards[reward]);
         let ids: Vec<String> = (0..prompts.len()).map(|i| i.to_string()).collect();
         let jobs: Vec<Job<'_>> =
-            prompts.iter().zip(&ids).map(|(prompt, id)| Job { id, prompt }).collect();
+            prompts.iter().zip(&ids).map(|(prompt, id)| Job { id, prompt, asked: None }).collect();
         let mut together = Together::default();
         generate_all(policy, guidance, &jobs, &settings, at_once, &mut together).unwrap();
-        for (i, Job { id, prompt }) in jobs.into_iter().enumerate() {
+        for (i, Job { id, prompt, .. }) in jobs.into_iter().enumerate() {
             let mut steps = Steps::default();
             let alone = generate(policy, guidance, prompt, id, &settings, &mut steps).unwrap();
             let (seen, answer) = together.0.remove(&i).unwrap();
@@ -114,7 +114,7 @@ proptest! {
             prop_assert_eq!(&answer, &Generation { elapsed: answer.elapsed, ..alone });
             // And its reward is that of the whole text.
             let text = [prompt, &answer.tokens].concat();
-            prop_assert_eq!(answer.reward, Some(reward.of_tokens(&policy.model, &text).unwrap()));
+            prop_assert_eq!(answer.reward, Some(reward.of_tokens(policy, &text).unwrap()));
         }
     }
 }
@@ -187,7 +187,7 @@ fn the_follower_draws_by_shaped_reward() {
         let shaping = Shaping { strength, ..shaping };
         let settings = Settings { method, shaping, ..settings.clone() };
         let ids: Vec<String> = (0..300).map(|i| i.to_string()).collect();
-        let jobs: Vec<Job<'_>> = ids.iter().map(|id| Job { id, prompt: &[4, 9] }).collect();
+        let jobs: Vec<Job<'_>> = ids.iter().map(|id| Job { id, prompt: &[4, 9], asked: None }).collect();
         let mut together = Together::default();
         generate_all(policy, Some(&rewards[0]), &jobs, &settings, 40, &mut together).unwrap();
         let answers = together.0.into_values().filter_map(|(_, answer)| answer?.reward);

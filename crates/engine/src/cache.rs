@@ -51,6 +51,12 @@ impl Prefix {
         self.tokens.is_empty()
     }
 
+    /// Forgets all but the first tokens.
+    pub(crate) fn truncate(&mut self, tokens: usize) {
+        self.tokens.truncate(tokens);
+        self.pages.truncate(self.tokens.len().div_ceil(PAGE));
+    }
+
     pub(crate) fn pages(&self) -> &[Arc<Page>] {
         &self.pages
     }

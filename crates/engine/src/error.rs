@@ -120,6 +120,14 @@ pub enum Error {
         what: String,
     },
 
+    /// A reward that reads text was not told what was asked.
+    #[error("this reward reads text: it must be told what was asked, not only its tokens")]
+    NoPrompt,
+
+    /// A program or a server that scores texts failed.
+    #[error("{0}")]
+    Scorer(String),
+
     /// The tensor library failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

@@ -12,7 +12,7 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::json;
 use stackelberg_engine::embedder::{Embedder, Pooling, Truncate};
-use stackelberg_engine::reward::{Head, TextReward};
+use stackelberg_engine::reward::{EmbeddedHead, Exchange, Head, TextReward};
 use stackelberg_engine::{Checkpoint, Message, Prompt, Reward};
 use tiny_bert::{BERT, Tiny};
 
@@ -38,7 +38,7 @@ fn scores_are_products_with_the_embedding() {
     let folder = BERT.write();
     let scaled = [&ON_EMBEDDER[..], &[("reward_mean", "0.25"), ("reward_std", "2.0")]].concat();
     let path = head(&folder, 12, &scaled);
-    let reward = TextReward::load(&path, embedder(&folder)).unwrap();
+    let reward = EmbeddedHead::load(&path, embedder(&folder)).unwrap();
     // More words than the 20 places hold: the end is read.
     let long = "w7 ".repeat(30) + "w8 w9";
     let texts = ["w5 w9 w30", &long, ""];
@@ -73,11 +73,12 @@ fn prompts_are_laid_out_as_conversations() {
         assert_eq!(TextReward::lay_out(&prompt, " r"), text);
     }
     let folder = BERT.write();
-    let reward = TextReward::load(&head(&folder, 12, &ON_EMBEDDER), embedder(&folder)).unwrap();
+    let reward = EmbeddedHead::load(&head(&folder, 12, &ON_EMBEDDER), embedder(&folder)).unwrap();
     let (one, other) = (Prompt::Text("w4".into()), Prompt::Text("w5 w6".into()));
-    let found = reward.score(&[(&one, "w8"), (&other, "w9")]).unwrap();
+    let reward = TextReward::new(reward);
+    let exchanges = [Exchange { prompt: &one, answer: "w8" }, Exchange { prompt: &other, answer: "w9" }];
     let texts = ["\n\nHuman: w4\n\nAssistant: w8", "\n\nHuman: w5 w6\n\nAssistant: w9"];
-    assert_eq!(found, reward.score_texts(&texts).unwrap());
+    assert_eq!(reward.score(&exchanges).unwrap(), reward.score_texts(&texts).unwrap());
 }
 
 #[test]
@@ -85,7 +86,8 @@ fn heads_and_backbones_are_not_mixed_up() {
     let folder = BERT.write();
     let refused = |width: usize, metadata: &[(&str, &str)], said: &[&str]| {
         let path = head(&folder, width, metadata);
-        let error = TextReward::load(&path, embedder(&folder)).err().expect("it is refused").to_string();
+        let error =
+            EmbeddedHead::load(&path, embedder(&folder)).err().expect("it is refused").to_string();
         for said in said.iter().chain(&["head.safetensors: "]) {
             assert!(error.contains(said), "'{said}' is not in '{error}'");
         }
@@ -100,7 +102,7 @@ fn heads_and_backbones_are_not_mixed_up() {
 
     let fingerprint = embedder(&folder).fingerprint;
     let own = [&ON_EMBEDDER[..], &[("base", &fingerprint[..])]].concat();
-    TextReward::load(&head(&folder, 12, &own), embedder(&folder)).unwrap();
+    EmbeddedHead::load(&head(&folder, 12, &own), embedder(&folder)).unwrap();
     let changed = Tiny { config: json!({}), norm: ["gamma", "beta"], ..BERT }.write();
     assert_ne!(embedder(&changed).fingerprint, fingerprint);
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
-use stackelberg_engine::reward::{TextFormat, TextReward};
+use stackelberg_engine::reward::{EmbeddedHead, TextFormat, TextReward};
 use stackelberg_engine::{Checkpoint, Embedder, Message, Prompt, Tensor};
 
 use crate::conversation::Conversation;
@@ -82,7 +82,7 @@ fn turns(messages: &[crate::conversation::Message]) -> Vec<Message> {
     messages.iter().map(|m| Message::new(m.role.name(), &m.content)).collect()
 }
 
-/// Embeddings of judged texts, as a [`TextReward`] reads them, `[texts, d]`, row by row. A conversation is
+/// Embeddings of judged texts, as an [`EmbeddedHead`] reads them, `[texts, d]`, row by row. A conversation is
 /// laid out as in HH-RLHF, a text on its own is taken as it is.
 ///
 /// # Errors
@@ -96,7 +96,7 @@ pub fn embeddings(
     let laid_out: Vec<&str> = laid_out.iter().map(String::as_str).collect();
     let mut rows = Vec::with_capacity(texts.len() * embedder.width());
     for (i, texts) in laid_out.chunks(TEXTS).enumerate() {
-        rows.extend(TextReward::features(embedder, texts)?.into_iter().flatten());
+        rows.extend(EmbeddedHead::features(embedder, texts)?.into_iter().flatten());
         progress(i * TEXTS + texts.len(), laid_out.len());
     }
     Ok(rows)

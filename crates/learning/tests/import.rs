@@ -167,7 +167,7 @@ fn there_and_back() {
         import.fill(&dataset, Some(policy), Some(reward), 5, &mut ()).unwrap();
         for (scored, row) in all(&dataset).0.iter().zip(all(&was).0) {
             let text = [&policy.tokens(&row.prompt, TextFormat::Raw).unwrap()[..], &row.tokens].concat();
-            assert_eq!(scored.reward, Some(reward.of_tokens(&policy.model, &text).unwrap()));
+            assert_eq!(scored.reward, Some(reward.of_tokens(policy, &text).unwrap()));
             assert!(i == 1 || scored.reward == row.reward);
         }
     }

@@ -112,7 +112,7 @@ fn samples_are_what_they_say() {
             assert_eq!((row.sample as usize, row.seed), (seen % 4, 3));
             assert!(!row.response.contains("stop"));
             let text = [&prompt.tokens[..], &row.tokens].concat();
-            let reward = rewards[0].of_tokens(&policy.model, &text).unwrap();
+            let reward = rewards[0].of_tokens(policy, &text).unwrap();
             assert_eq!(row.reward, Some(reward));
             let (_, states) = policy.model.prefill(&text).unwrap();
             let states: Vec<f32> = states.flatten_all().unwrap().to_vec1().unwrap();

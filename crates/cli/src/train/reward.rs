@@ -45,7 +45,7 @@ pub(super) struct TrainReward {
     out: PathBuf,
 
     /// Train on this sentence embedder instead of the policy: a known name, a folder or another reference.
-    /// Such a head scores finished texts; it cannot guide, so it can judge what another reward guided.
+    /// Such a head reads text: it guides and judges any policy, for a pass of the embedder over each candidate.
     #[arg(long, value_name = "REF", conflicts_with_all = ["model", "text_format"])]
     embedder: Option<String>,
 

@@ -1,12 +1,9 @@
 //! A causal reward model: a decoder with a scalar head, of the policy's tokenizer.
 
-use std::path::Path;
-
 use candle_core::Tensor;
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
-use crate::kernel::Dtype;
 use crate::model::Model;
 use crate::reward::project;
 
@@ -18,29 +15,6 @@ pub struct RewardModel {
 }
 
 impl RewardModel {
-    /// Loads an HF folder.
-    ///
-    /// # Errors
-    /// As [`Checkpoint::load`]; no classifier, more than one label, another tokenizer than the policy's.
-    pub fn load(path: &Path, policy: &Checkpoint, dtype: Dtype) -> Result<Self> {
-        let checkpoint = Checkpoint::load(path, dtype)?;
-        let Some(head) = checkpoint.model.score() else {
-            let what =
-                "a language model, not a reward model: a ...ForSequenceClassification is expected";
-            return Err(Error::reward(path, what));
-        };
-        let [score] = &head.rows[..] else {
-            let labels = head.rows.len();
-            return Err(Error::reward(path, format!("has {labels} labels; a reward model has one")));
-        };
-        let score = score.clone();
-        if let Some(token) = policy.tokenizer.difference(&checkpoint.tokenizer) {
-            let what = format!("its tokenizer is not the policy's (they differ at the token '{token}')");
-            return Err(Error::reward(path, what));
-        }
-        Self::new(checkpoint, score)
-    }
-
     /// Any model as a reward model: a text's reward is the product of `score` `[d]` with the hidden state
     /// of its last token. The caller vouches that the tokenizer is the policy's.
     ///
@@ -66,5 +40,23 @@ impl RewardModel {
     /// Another width.
     pub fn score(&self, hidden: &Tensor) -> Result<Vec<f64>> {
         project(hidden, &self.score)
+    }
+}
+
+/// The score row of a classifier with one label, `[d]`.
+///
+/// # Errors
+/// A language model; several labels.
+pub(super) fn one_label(checkpoint: &Checkpoint) -> Result<Vec<f32>> {
+    let Some(head) = checkpoint.model.score() else {
+        let what = "a language model, not a reward model: a ...ForSequenceClassification is expected";
+        return Err(Error::reward(&checkpoint.path, what));
+    };
+    match &head.rows[..] {
+        [score] => Ok(score.clone()),
+        rows => {
+            let what = format!("has {} labels; a reward model has one", rows.len());
+            Err(Error::reward(&checkpoint.path, what))
+        }
     }
 }

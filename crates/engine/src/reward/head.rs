@@ -52,7 +52,7 @@ pub enum Backbone {
     /// Those of the policy itself: it can guide.
     #[default]
     Policy,
-    /// Embeddings of whole texts, pooled so: it scores finished texts and cannot guide.
+    /// Embeddings of whole texts, pooled so: see [`EmbeddedHead`](super::EmbeddedHead).
     Embedder(Pooling),
 }
 
@@ -147,10 +147,7 @@ impl Head {
     pub fn fits(&self, policy: &Checkpoint) -> Result<()> {
         if let Backbone::Embedder(_) = self.backbone {
             let of = self.base_name.as_ref().map_or_else(String::new, |name| format!(" ({name})"));
-            let what = format!(
-                "a head on an embedder{of}: it scores finished texts and cannot guide; give it to `score`, \
-                 or to `evaluate` as a held-out reward"
-            );
+            let what = format!("a head on an embedder{of}, not on the hidden states of a policy");
             return Err(self.wrong(what));
         }
         fits(&self.path, self.width(), self.base.as_deref(), policy)

@@ -1,11 +1,8 @@
 //! Rewards that can look ahead: given a text and candidates for its next token, one number each.
 //!
 //! Decoding sees the contract [`Guide`] alone and cannot tell its members apart: a head on the policy's
-//! own hidden states ([`Head`], [`ValueHead`]), which costs no forward of its own, or a second causal model
-//! with a prefix of its own ([`RewardModel`]).
-//!
-//! A [`TextReward`] does not look ahead: it scores finished texts by another model than the policy, so that
-//! what guided is not what judges.
+//! own hidden states ([`Head`], [`ValueHead`]), which costs no forward of its own; a second causal model
+//! with a prefix of its own ([`RewardModel`]); or what reads text, whatever its tokenizer ([`TextReward`]).
 
 mod causal;
 mod file;
@@ -15,7 +12,10 @@ mod value;
 
 pub use causal::RewardModel;
 pub use head::{Backbone, Head, TextFormat};
-pub use text::TextReward;
+pub use text::{
+    EmbeddedHead, Exchange, ForeignModel, HttpReward, ProgramReward, RewardFormat, TextReward,
+    TextScorer,
+};
 pub use value::ValueHead;
 
 use std::path::Path;
@@ -23,17 +23,49 @@ use std::path::Path;
 use candle_core::Tensor;
 
 use crate::cache::{Branches, Prefix};
+use crate::chat::Prompt;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::kernel::Dtype;
 use crate::model::{Model, Segment};
+use crate::tokenizer::TextStream;
+use causal::one_label;
 
 /// A loaded reward.
 pub enum Reward {
     /// A head on the policy's hidden states.
     Head(Head),
-    /// A causal reward model.
+    /// A causal reward model of the policy's tokenizer.
     Model(Box<RewardModel>),
+    /// What reads text.
+    Text(Box<TextReward>),
+}
+
+/// A prompt, as the policy reads it and as it was asked.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// Its tokens for the policy.
+    pub tokens: &'a [u32],
+    /// What was asked, which rewards that read text must be given.
+    pub prompt: Option<&'a Prompt>,
+}
+
+impl<'a> From<&'a [u32]> for Asked<'a> {
+    fn from(tokens: &'a [u32]) -> Self {
+        Self { tokens, prompt: None }
+    }
+}
+
+impl<'a, const N: usize> From<&'a [u32; N]> for Asked<'a> {
+    fn from(tokens: &'a [u32; N]) -> Self {
+        tokens.as_slice().into()
+    }
+}
+
+impl<'a> From<&'a Vec<u32>> for Asked<'a> {
+    fn from(tokens: &'a Vec<u32>) -> Self {
+        tokens.as_slice().into()
+    }
 }
 
 impl Reward {
@@ -43,8 +75,12 @@ impl Reward {
     /// As [`Head::load`] and [`RewardModel::load`].
     pub fn load(path: &Path, policy: &Checkpoint, dtype: Dtype) -> Result<Self> {
         if path.is_dir() {
-            let model = RewardModel::load(path, policy, dtype)?;
-            return Ok(Self::Model(Box::new(model)));
+            let checkpoint = Checkpoint::load(path, dtype)?;
+            let score = one_label(&checkpoint)?;
+            if policy.tokenizer.difference(&checkpoint.tokenizer).is_some() {
+                return Ok(Self::Text(Box::new(TextReward::new(ForeignModel::new(checkpoint)?))));
+            }
+            return Ok(Self::Model(Box::new(RewardModel::new(checkpoint, score)?)));
         }
         if !path.is_file() {
             let what = "there is no such file or folder: give a head (.safetensors) or a model folder";
@@ -60,46 +96,69 @@ impl Reward {
     pub fn text_format(&self, policy: &Checkpoint) -> TextFormat {
         match self {
             Self::Head(head) => head.text_format,
-            Self::Model(_) if policy.template.is_some() => TextFormat::Chat,
-            Self::Model(_) => TextFormat::Raw,
+            Self::Model(_) | Self::Text(_) if policy.template.is_some() => TextFormat::Chat,
+            Self::Model(_) | Self::Text(_) => TextFormat::Raw,
         }
     }
 
     /// Most tokens that it can read.
     pub fn context(&self, policy: &Model) -> usize {
         match self {
-            Self::Head(_) => policy.context(),
+            Self::Head(_) | Self::Text(_) => policy.context(),
             Self::Model(model) => model.model().context(),
         }
     }
 
-    /// A guide through one text.
-    pub fn guide(&self) -> Guide<'_> {
-        match self {
+    /// A guide through one answer.
+    ///
+    /// # Errors
+    /// The reward reads text and nothing says what was asked.
+    pub fn guide<'a>(&'a self, policy: &'a Checkpoint, asked: Asked<'a>) -> Result<Guide<'a>> {
+        Ok(match self {
             Self::Head(head) => Guide::Head(head),
             Self::Model(model) => {
                 let prefix = model.model().empty();
-                Guide::Model { model, prefix, unread: Vec::new(), ahead: None }
+                Guide::Model { model, prefix, unread: asked.tokens.to_vec(), ahead: None }
             }
-        }
+            Self::Text(reward) => Guide::Text {
+                reward,
+                prompt: asked.prompt.ok_or(Error::NoPrompt)?,
+                answer: String::new(),
+                stream: TextStream::new(&policy.tokenizer),
+                ahead: Vec::new(),
+            },
+        })
     }
 
     /// The reward of a whole text, by the hidden state of its last token.
     ///
     /// # Errors
-    /// As [`Model::prefill`].
-    pub fn of_tokens(&self, policy: &Model, tokens: &[u32]) -> Result<f64> {
-        Ok(self.of_answers(policy, tokens, &[&[]])?[0])
+    /// As [`Model::prefill`]; the reward reads text.
+    pub fn of_tokens(&self, policy: &Checkpoint, tokens: &[u32]) -> Result<f64> {
+        Ok(self.of_answers(policy, Asked { tokens, prompt: None }, &[&[]])?[0])
     }
 
     /// Rewards of texts that begin alike: the prompt is read once, and all answers in one forward.
     ///
     /// # Errors
-    /// As [`Model::prefill`].
-    pub fn of_answers(&self, policy: &Model, prompt: &[u32], answers: &[&[u32]]) -> Result<Vec<f64>> {
+    /// As [`Model::prefill`]; the reward reads text and nothing says what was asked.
+    pub fn of_answers(
+        &self,
+        policy: &Checkpoint,
+        asked: Asked<'_>,
+        answers: &[&[u32]],
+    ) -> Result<Vec<f64>> {
+        let prompt = asked.tokens;
         let model = match self {
-            Self::Head(_) => policy,
+            Self::Head(_) => &policy.model,
             Self::Model(model) => model.model(),
+            Self::Text(reward) => {
+                let prompt = asked.prompt.ok_or(Error::NoPrompt)?;
+                let texts = answers.iter().map(|tokens| policy.tokenizer.decode(tokens, false));
+                let texts = texts.collect::<Result<Vec<_>>>()?;
+                let exchanges: Vec<_> = texts.iter().map(|answer| Exchange { prompt, answer }).collect();
+                return reward.score(&exchanges);
+            }
         };
         let (prefix, hidden) = model.prefill(prompt)?;
         let hidden = hidden.narrow(0, prompt.len() - 1, 1)?;
@@ -109,18 +168,11 @@ impl Reward {
         let mut read = model.read_all(&mut texts)?.into_iter();
         let last = answers.iter().map(|answer| if answer.is_empty() { None } else { read.next() });
         let last: Vec<Tensor> = last.map(|last| last.unwrap_or_else(|| hidden.clone())).collect();
-        self.score(&Tensor::cat(&last, 0)?)
-    }
-
-    /// Rewards of the texts that end with these hidden states `[n, d]`, of the policy (a head) or of the
-    /// reward model.
-    ///
-    /// # Errors
-    /// Another width.
-    pub fn score(&self, hidden: &Tensor) -> Result<Vec<f64>> {
+        let last = Tensor::cat(&last, 0)?;
         match self {
-            Self::Head(head) => head.score(hidden),
-            Self::Model(model) => model.score(hidden),
+            Self::Head(head) => head.score(&last),
+            Self::Model(model) => model.score(&last),
+            Self::Text(_) => Err(Error::NoPrompt),
         }
     }
 }
@@ -158,6 +210,19 @@ pub enum Guide<'a> {
         /// The candidates it scored last.
         ahead: Option<Branches>,
     },
+    /// Reads every candidate as the text that it would make.
+    Text {
+        /// The reward.
+        reward: &'a TextReward,
+        /// What was asked.
+        prompt: &'a Prompt,
+        /// The answer so far.
+        answer: String,
+        /// What makes text of its tokens.
+        stream: TextStream<'a>,
+        /// The candidates it scored last.
+        ahead: Vec<u32>,
+    },
 }
 
 impl Guide<'_> {
@@ -170,16 +235,24 @@ impl Guide<'_> {
     pub fn span(&self) -> Option<f64> {
         match self {
             Self::Value(head) => head.bound,
-            Self::Head(_) | Self::Model { .. } => None,
+            Self::Head(_) | Self::Model { .. } | Self::Text { .. } => None,
         }
     }
 
-    /// Takes in tokens that were not scored: the prompt, or steps that were skipped.
-    pub fn read(&mut self, tokens: &[u32]) {
-        if let Self::Model { unread, ahead, .. } = self {
-            unread.extend_from_slice(tokens);
-            *ahead = None;
+    /// Takes in a token of the answer that was not scored: the step was skipped.
+    ///
+    /// # Errors
+    /// The tokenizer fails.
+    pub fn read(&mut self, token: u32) -> Result<()> {
+        match self {
+            Self::Head(_) | Self::Value(_) => {}
+            Self::Model { unread, ahead, .. } => {
+                unread.push(token);
+                *ahead = None;
+            }
+            Self::Text { answer, stream, .. } => answer.push_str(&stream.push(token)?),
         }
+        Ok(())
     }
 
     /// The candidate at `index` of those scored last was chosen.
@@ -192,6 +265,10 @@ impl Guide<'_> {
             Self::Model { prefix, ahead, .. } => {
                 let branches = ahead.take().ok_or(Error::NoTokens)?;
                 prefix.commit(&branches, index)
+            }
+            Self::Text { ahead, .. } => {
+                let token = *ahead.get(index).ok_or(Error::NoTokens)?;
+                self.read(token)
             }
         }
     }
@@ -225,11 +302,16 @@ pub fn ask(questions: &mut [Question<'_, '_>]) -> Result<Vec<Vec<f64>>> {
     let seen = reward_model.map(|model| model.model().forward(&mut segments)).transpose()?;
     let mut seen = seen.into_iter().flatten();
     let mut values = values(questions)?.into_iter();
+    let mut read = texts(questions)?.into_iter();
     let mut rewards = Vec::with_capacity(questions.len());
     for question in questions {
         rewards.push(match &mut question.guide {
             Guide::Head(head) => head.score(&question.ahead.ok_or(Error::NoTokens)?.hidden)?,
             Guide::Value(_) => values.by_ref().take(question.candidates.len()).collect(),
+            Guide::Text { ahead, .. } => {
+                *ahead = question.candidates.to_vec();
+                read.by_ref().take(question.candidates.len()).collect()
+            }
             Guide::Model { model, ahead, .. } => {
                 let branches = seen.next().ok_or(Error::NoTokens)?;
                 let scores = model.score(&branches.hidden)?;
@@ -252,6 +334,23 @@ fn values(questions: &[Question<'_, '_>]) -> Result<Vec<f64>> {
         }
     }
     value_head.map_or_else(|| Ok(Vec::new()), |head| head.score(&Tensor::cat(&hidden, 0)?))
+}
+
+/// Rewards of the candidates of all questions to what reads text, one text behind the other. All guides of
+/// a call are of one reward.
+fn texts(questions: &[Question<'_, '_>]) -> Result<Vec<f64>> {
+    let (mut asked, mut found) = (None, Vec::new());
+    for question in questions {
+        if let Guide::Text { reward, prompt, answer, stream, .. } = &*question.guide {
+            asked = Some(*reward);
+            for &candidate in question.candidates {
+                // What only begins a character is no text yet; nor is what ends the answer.
+                found.push((*prompt, format!("{answer}{}", stream.clone().push(candidate)?)));
+            }
+        }
+    }
+    let exchanges: Vec<_> = found.iter().map(|(prompt, answer)| Exchange { prompt, answer }).collect();
+    asked.map_or_else(|| Ok(Vec::new()), |reward| reward.score(&exchanges))
 }
 
 /// Reads what was chosen unscored: the prompt, steps that were skipped.

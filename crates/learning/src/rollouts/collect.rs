@@ -87,7 +87,7 @@ pub fn collect(
     let numbers: Vec<usize> = left.flat_map(|shard| manifest.prompts_of(shard)).collect();
     let jobs: Vec<Job<'_>> = numbers
         .iter()
-        .map(|&number| Job { id: &prompts[number].id, prompt: &prompts[number].tokens })
+        .map(|&number| Job { id: &prompts[number].id, prompt: &prompts[number].tokens, asked: None })
         .collect();
     let (seed, pending) = (settings.seed, BTreeMap::new());
     let mut writer = Writer { dataset, prompts, numbers, seed, pending, progress, failed: None };

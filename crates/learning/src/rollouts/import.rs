@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rayon::prelude::*;
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use stackelberg_engine::reward::TextFormat;
+use stackelberg_engine::reward::{Asked, TextFormat};
 use stackelberg_engine::{Checkpoint, Prefix, Reward, Tensor};
 
 use super::collect::broken_state;
@@ -263,11 +263,8 @@ impl Import {
         for texts in texts.chunk_by(|a, b| a.0 == b.0) {
             let answers: Vec<&[u32]> =
                 texts.iter().map(|&(prompt, sample)| &self.samples[prompt][sample].tokens[..]).collect();
-            scores.extend(reward.of_answers(
-                &policy.model,
-                &self.prompts[texts[0].0].tokens,
-                &answers,
-            )?);
+            let asked = Asked { tokens: &self.prompts[texts[0].0].tokens, prompt: None };
+            scores.extend(reward.of_answers(policy, asked, &answers)?);
         }
         Ok(scores)
     }

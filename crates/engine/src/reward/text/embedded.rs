@@ -1,24 +1,24 @@
-//! A reward of finished texts: a linear head on a sentence embedder.
+//! A linear head on a sentence embedder.
 
 use std::path::Path;
 
-use crate::chat::{Message, Prompt};
+use super::{Exchange, RewardFormat, TextScorer};
 use crate::embedder::{Embedder, Truncate};
 use crate::error::Result;
 use crate::reward::{Backbone, Head};
 
-/// Scores finished texts and cannot guide. It reads a text's embedding of length 1; of a text that is too
-/// long the end is read, which holds the response.
-pub struct TextReward {
+/// A head on a sentence embedder. It reads a text's embedding of length 1; of a text that is too long the
+/// end is read, which holds the answer.
+pub struct EmbeddedHead {
     embedder: Embedder,
     head: Head,
 }
 
-impl TextReward {
+impl EmbeddedHead {
     /// Loads a head (`.safetensors`) for this embedder.
     ///
     /// # Errors
-    /// As [`Head::load`] and [`TextReward::new`].
+    /// As [`Head::load`] and [`EmbeddedHead::new`].
     pub fn load(path: &Path, embedder: Embedder) -> Result<Self> {
         Self::new(Head::load(path)?, embedder)
     }
@@ -63,39 +63,22 @@ impl TextReward {
         embedder.embed_cut(texts, Truncate::Start)
     }
 
-    /// A prompt and its response as one text in the layout of HH-RLHF, whatever the policy was shown. A
-    /// prompt that is one text counts as a human's turn, unless it has that layout itself.
-    pub fn lay_out(prompt: &Prompt, response: &str) -> String {
-        let prompt = match prompt {
-            Prompt::Text(text) if text.trim_start().starts_with("Human:") => {
-                let open = text.trim_end();
-                if open.ends_with("Assistant:") {
-                    open.to_owned()
-                } else {
-                    format!("{open}\n\nAssistant:")
-                }
-            }
-            Prompt::Text(text) => Prompt::Messages(vec![Message::new("user", text)]).raw(None),
-            Prompt::Messages(_) => prompt.raw(None),
-        };
-        format!("{prompt} {}", response.trim_start())
-    }
-
-    /// Rewards of prompts with their responses.
-    ///
-    /// # Errors
-    /// As [`Embedder::embed`].
-    pub fn score(&self, answers: &[(&Prompt, &str)]) -> Result<Vec<f64>> {
-        let texts: Vec<String> =
-            answers.iter().map(|(prompt, response)| Self::lay_out(prompt, response)).collect();
-        self.score_texts(&texts.iter().map(String::as_str).collect::<Vec<_>>())
-    }
-
     /// Rewards of texts as they are. None depends on the others.
     ///
     /// # Errors
     /// As [`Embedder::embed`].
     pub fn score_texts(&self, texts: &[&str]) -> Result<Vec<f64>> {
         Ok(self.head.score_rows(&Self::features(&self.embedder, texts)?))
+    }
+}
+
+impl TextScorer for EmbeddedHead {
+    fn score(&self, exchanges: &[Exchange<'_>], format: RewardFormat) -> Result<Vec<f64>> {
+        let texts: Vec<String> = exchanges.iter().map(|exchange| format.lay_out(*exchange)).collect();
+        self.score_texts(&texts.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    fn usual_format(&self) -> RewardFormat {
+        RewardFormat::Hh
     }
 }

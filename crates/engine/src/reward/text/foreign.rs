@@ -1,0 +1,113 @@
+//! A causal reward model whose tokenizer is not the policy's.
+//!
+//! Texts are tokenised anew and whole, so there is no drift between a text that grew and one that is read at
+//! once. What the texts of one prompt begin with is read once and kept; of each only the tail is run, all
+//! tails in one forward.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::Tensor;
+
+use super::{Exchange, RewardFormat, TextScorer};
+use crate::cache::Prefix;
+use crate::checkpoint::Checkpoint;
+use crate::error::{Error, Result};
+use crate::reward::{TextFormat, causal::one_label, project};
+
+/// A `*ForSequenceClassification` over a decoder, of any tokenizer. Its rewards are raw logits.
+pub struct ForeignModel {
+    checkpoint: Checkpoint,
+    score: Vec<f32>,
+    /// What the texts of a prompt begin with, by the prompt as it is laid out.
+    read: Mutex<HashMap<String, Prefix>>,
+}
+
+/// Prompts whose beginnings are kept.
+const KEPT: usize = 64;
+
+impl ForeignModel {
+    /// A loaded classifier with one label.
+    ///
+    /// # Errors
+    /// A language model; several labels.
+    pub fn new(checkpoint: Checkpoint) -> Result<Self> {
+        let score = one_label(&checkpoint)?;
+        Ok(Self { checkpoint, score, read: Mutex::default() })
+    }
+
+    /// The prompt as it is laid out, and the tokens of the whole text.
+    fn tokens(&self, exchange: Exchange<'_>, format: RewardFormat) -> Result<(String, Vec<u32>)> {
+        let Exchange { prompt, answer } = exchange;
+        let (before, layout) = match format {
+            RewardFormat::Chat => {
+                (self.checkpoint.lay_out(prompt, None, TextFormat::Chat)?, TextFormat::Chat)
+            }
+            RewardFormat::Answer => (String::new(), TextFormat::Raw),
+            RewardFormat::Raw | RewardFormat::Hh => {
+                (format.lay_out(Exchange { prompt, answer: "" }), TextFormat::Raw)
+            }
+        };
+        let tokens = self.checkpoint.tokens(&format!("{before}{answer}"), layout)?;
+        if tokens.is_empty() { Err(Error::NoTokens) } else { Ok((before, tokens)) }
+    }
+
+    /// Rewards of texts of one prompt.
+    fn of_prompt(&self, prompt: String, texts: &[Vec<u32>]) -> Result<Vec<f64>> {
+        let model = &self.checkpoint.model;
+        let kept = self.read.lock().unwrap_or_else(PoisonError::into_inner).remove(&prompt);
+        // All texts begin alike up to here; one token is left to each, so that it has a last state.
+        let shared = texts.iter().skip(1).fold(texts[0].len() - 1, |shared, text| {
+            common(&texts[0], text).min(shared).min(text.len() - 1)
+        });
+        let mut base = kept.unwrap_or_else(|| model.empty());
+        base.truncate(common(base.tokens(), &texts[0]).min(shared));
+        if base.len() < shared {
+            let more = &texts[0][base.len()..shared];
+            model.read_all(&mut [(&mut base, more)])?;
+        }
+        let mut prefixes = vec![base.clone(); texts.len()];
+        let mut tails: Vec<_> =
+            prefixes.iter_mut().zip(texts).map(|(prefix, text)| (prefix, &text[shared..])).collect();
+        let last = model.read_all(&mut tails)?;
+        let rewards = project(&Tensor::cat(&last, 0)?, &self.score)?;
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if read.len() >= KEPT {
+            read.clear();
+        }
+        read.insert(prompt, base);
+        Ok(rewards)
+    }
+}
+
+impl TextScorer for ForeignModel {
+    fn score(&self, exchanges: &[Exchange<'_>], format: RewardFormat) -> Result<Vec<f64>> {
+        let mut groups: Vec<(String, Vec<usize>, Vec<Vec<u32>>)> = Vec::new();
+        for (i, exchange) in exchanges.iter().enumerate() {
+            let (prompt, tokens) = self.tokens(*exchange, format)?;
+            match groups.iter_mut().find(|(known, ..)| *known == prompt) {
+                Some((_, numbers, texts)) => {
+                    numbers.push(i);
+                    texts.push(tokens);
+                }
+                None => groups.push((prompt, vec![i], vec![tokens])),
+            }
+        }
+        let mut rewards = vec![f64::NAN; exchanges.len()];
+        for (prompt, numbers, texts) in groups {
+            let found = self.of_prompt(prompt, &texts)?;
+            numbers.into_iter().zip(found).for_each(|(i, reward)| rewards[i] = reward);
+        }
+        Ok(rewards)
+    }
+
+    /// As a chat, if the model knows chats.
+    fn usual_format(&self) -> RewardFormat {
+        if self.checkpoint.template.is_some() { RewardFormat::Chat } else { RewardFormat::Hh }
+    }
+}
+
+/// How many tokens two texts begin with alike.
+fn common(a: &[u32], b: &[u32]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}

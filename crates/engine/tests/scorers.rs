@@ -1,0 +1,217 @@
+//! Rewards that read text: a reward model with a tokenizer of its own, a program, a server.
+
+#[path = "common/tiny.rs"]
+mod tiny;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use stackelberg_engine::reward::{
+    Asked, Exchange, Guide, HttpReward, ProgramReward, Question, RewardFormat, TextReward, TextScorer,
+    ask,
+};
+use stackelberg_engine::{Checkpoint, Dtype, Message, Prompt, Reward};
+use tempfile::TempDir;
+use tiny::Tiny;
+
+fn load(tiny: &Tiny) -> (TempDir, Checkpoint) {
+    let folder = tempfile::tempdir().unwrap();
+    tiny.write(folder.path());
+    let checkpoint = Checkpoint::load(folder.path(), Dtype::F32).unwrap();
+    (folder, checkpoint)
+}
+
+/// The same weights as a model of the policy's tokenizer and of another: the same rewards, step by step.
+#[test]
+fn a_foreign_tokenizer_changes_no_reward() {
+    let (_folder, policy) = load(&Tiny::default());
+    let own = tempfile::tempdir().unwrap();
+    Tiny { seed: 5, labels: Some(1), ..Tiny::default() }.write(own.path());
+    let other = tempfile::tempdir().unwrap();
+    Tiny { seed: 5, labels: Some(1), last_word: "other", ..Tiny::default() }.write(other.path());
+    let own = Reward::load(own.path(), &policy, Dtype::F32).unwrap();
+    let foreign = Reward::load(other.path(), &policy, Dtype::F32).unwrap();
+    assert!(matches!((&own, &foreign), (Reward::Model(_), Reward::Text(_))));
+    let Reward::Text(foreign) = foreign else { unreachable!() };
+    let foreign = Reward::Text(Box::new(foreign.with_format(RewardFormat::Raw)));
+
+    // The tokenizer's words are cut at spaces, of which none stands before an answer.
+    let prompt = Prompt::Text("w4 w9 w6 ".to_owned());
+    let tokens = policy.tokens("w4 w9 w6", stackelberg_engine::reward::TextFormat::Raw).unwrap();
+    let asked = Asked { tokens: &tokens, prompt: Some(&prompt) };
+    let (mut a, mut b) = (own.guide(&policy, asked).unwrap(), foreign.guide(&policy, asked).unwrap());
+    assert!(!b.needs_policy() && b.span().is_none());
+    let mut answer = Vec::new();
+    for step in 0..40u32 {
+        let candidates = [4 + step % 30, 5 + step * 7 % 30, 10];
+        let score = |guide: &mut Guide<'_>| {
+            ask(&mut [Question { guide, candidates: &candidates, ahead: None }]).unwrap().remove(0)
+        };
+        let (ours, theirs) = (score(&mut a), score(&mut b));
+        assert_eq!(ours, theirs, "step {step}");
+        let chosen = step as usize % 3;
+        answer.push(candidates[chosen]);
+        if step % 5 == 4 {
+            a.read(candidates[chosen]).unwrap();
+            b.read(candidates[chosen]).unwrap();
+        } else {
+            a.commit(chosen).unwrap();
+            b.commit(chosen).unwrap();
+        }
+    }
+    let both = [&own, &foreign]
+        .map(|reward| reward.of_answers(&policy, asked, &[&answer, &answer[..7]]).unwrap());
+    assert_eq!(both[0], both[1]);
+    assert!(foreign.guide(&policy, Asked { tokens: &tokens, prompt: None }).is_err());
+}
+
+fn exchanges<'a>(prompt: &'a Prompt, answers: &[&'a str]) -> Vec<Exchange<'a>> {
+    answers.iter().map(|answer| Exchange { prompt, answer }).collect()
+}
+
+#[cfg(unix)]
+#[test]
+fn a_program_scores() {
+    // The length of each line.
+    let program =
+        ProgramReward::start("while read -r line; do echo \"{\\\"reward\\\": ${#line}}\"; done")
+            .unwrap();
+    let reward = TextReward::new(program);
+    let prompt = Prompt::Messages(vec![Message::new("user", "a \"b\"")]);
+    let found = reward.score(&exchanges(&prompt, &["x", "xyz"])).unwrap();
+    assert_eq!(found[1] - found[0], 4.0, "response and text are each two longer: {found:?}");
+    // More than a pipe holds, answered while it is written.
+    let long = "y".repeat(2000);
+    let many: Vec<&str> = vec![&long; 300];
+    assert_eq!(reward.score(&exchanges(&prompt, &many)).unwrap().len(), 300);
+    assert_eq!(reward.score(&exchanges(&prompt, &["x"])).unwrap().len(), 1);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_program_that_fails_is_named() {
+    let prompt = Prompt::Text("a".to_owned());
+    let refused = |command: &str| {
+        let program = ProgramReward::start(command).unwrap().with_patience(Duration::from_millis(300));
+        program.score(&exchanges(&prompt, &["x", "y"]), RewardFormat::Hh).unwrap_err().to_string()
+    };
+    assert!(
+        refused("exit 3").contains("the program 'exit 3' ended (exit status: 3) before it had scored")
+    );
+    assert!(
+        refused("echo nonsense; cat")
+            .contains("wrote 'nonsense' where a number or {\"reward\": number}")
+    );
+    assert!(refused("echo 1; echo NaN; cat").contains("wrote 'NaN'"));
+    let began = Instant::now();
+    assert!(refused("sleep 30").contains("gave no reward within 0.3 s: does it flush its output?"));
+    assert!(began.elapsed() < Duration::from_secs(10));
+}
+
+/// A server that answers each request by `reply` (status, body), and keeps what it was sent.
+fn server(
+    reply: impl Fn(usize, &Value) -> (u16, String) + Send + 'static,
+) -> (String, Arc<Mutex<Vec<Value>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let kept = seen.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            let (mut length, mut line) = (0, String::new());
+            while reader.read_line(&mut line).unwrap_or(0) > 2 {
+                if let Some(n) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                    length = n.trim().parse().unwrap();
+                }
+                line.clear();
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).unwrap();
+            let body: Value = serde_json::from_slice(&body).unwrap();
+            let number = kept.lock().unwrap().len();
+            kept.lock().unwrap().push(body.clone());
+            let (status, text) = reply(number, &body);
+            let head = format!(
+                "HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+                text.len()
+            );
+            let _ = stream.write_all((head + &text).as_bytes());
+        }
+    });
+    (address, seen)
+}
+
+fn http(address: &str) -> TextReward {
+    TextReward::new(HttpReward::new(address, Duration::from_secs(5)).unwrap())
+}
+
+#[test]
+fn each_protocol_is_spoken() {
+    let prompt = Prompt::Text("why?".to_owned());
+    let ask = |path: &str, reply: Value| {
+        let (address, seen) = server(move |_, _| (200, reply.to_string()));
+        let found = http(&format!("{address}{path}")).score(&exchanges(&prompt, &["a", "bb"]));
+        let sent = seen.lock().unwrap()[0].clone();
+        (found.map_err(|e| e.to_string()), sent)
+    };
+    let laid_out = json!(["\n\nHuman: why?\n\nAssistant: a", "\n\nHuman: why?\n\nAssistant: bb"]);
+    // In any order.
+    let scores = json!({"data": [{"index": 1, "score": 2.0}, {"index": 0, "score": 1.0}]});
+    let (found, sent) = ask("/score?model=m", scores);
+    assert_eq!(found.unwrap(), [1.0, 2.0]);
+    assert_eq!(sent, json!({"model": "m", "text_1": ["why?", "why?"], "text_2": ["a", "bb"]}));
+    let (found, sent) = ask("/pooling", json!({"data": [{"data": [[0.0], [3.0]]}, {"data": [4.5]}]}));
+    assert_eq!((found.unwrap(), sent), (vec![3.0, 4.5], json!({"input": laid_out.clone()})));
+    let two = json!({"data": [{"label": "good", "probs": [0.25, 0.75]}, {"label": "bad", "probs": [0.9, 0.1]}]});
+    assert_eq!(ask("/classify#good", two.clone()).0.unwrap(), [0.75, 1.0 - 0.9]);
+    assert_eq!(ask("/classify#0", two.clone()).0.unwrap(), [0.25, 0.9]);
+    assert!(
+        ask("/classify", two).0.unwrap_err().contains("tells 2 labels apart: choose one by its number")
+    );
+    let labels = |a: f64| json!([{"label": "good", "score": a}, {"label": "bad", "score": -a}]);
+    let (found, sent) = ask("/predict#bad", json!([labels(1.5), labels(-2.0)]));
+    assert_eq!(found.unwrap(), [-1.5, 2.0]);
+    assert_eq!(sent["inputs"], json!([[laid_out[0]], [laid_out[1]]]));
+    let error = ask("/predict#odd", json!([labels(1.0), labels(1.0)])).0.unwrap_err();
+    assert!(error.contains("knows the labels good, bad: choose one, behind a '#'"), "{error}");
+    let (found, sent) = ask("/rerank", json!([{"index": 1, "score": 0.5}, {"index": 0, "score": -0.5}]));
+    assert_eq!(found.unwrap(), [-0.5, 0.5]);
+    assert_eq!((&sent["query"], &sent["texts"]), (&json!("why?"), &json!(["a", "bb"])));
+}
+
+#[test]
+fn servers_that_fail_are_asked_again_and_then_named() {
+    let prompt = Prompt::Text("why?".to_owned());
+    let good = || json!({"data": [{"index": 0, "score": 1.0}]}).to_string();
+    let (address, seen) = server(move |number, _| match number {
+        0 => (503, "busy".to_owned()),
+        1 => (429, String::new()),
+        _ => (200, good()),
+    });
+    assert_eq!(http(&format!("{address}/score")).score(&exchanges(&prompt, &["a"])).unwrap(), [1.0]);
+    assert_eq!(seen.lock().unwrap().len(), 3);
+
+    let refused = |status: u16, body: &'static str| {
+        let (address, seen) = server(move |_, _| (status, body.to_owned()));
+        let error = http(&format!("{address}/score")).score(&exchanges(&prompt, &["a"])).unwrap_err();
+        let tries = seen.lock().unwrap().len();
+        (error.to_string().replace(&address, "S"), tries)
+    };
+    let (error, tries) = refused(401, "no key");
+    assert!(error.starts_with("S/score: 401 Unauthorized: no key") && tries == 1, "{error}");
+    let (error, tries) = refused(200, "<html>");
+    assert!(error == "S/score: answered '<html>' where JSON is expected" && tries == 1, "{error}");
+    assert!(refused(200, "{\"data\": []}").0.contains("where a list of 1 scores is expected"));
+    assert!(
+        refused(200, "{\"data\": [{\"score\": null}]}").0.contains("where a finite score is expected")
+    );
+    assert!(refused(200, "{\"data\": [{\"index\": 7, \"score\": 1.0}]}").0.contains("an index below 1"));
+    let error =
+        HttpReward::new("http://localhost/embed", Duration::from_secs(1)).err().unwrap().to_string();
+    assert!(error.contains("the address must end with one of /classify, /score,"), "{error}");
+}
