@@ -197,9 +197,16 @@ impl Generate {
     }
 
     /// Refuses what was asked for and would do nothing.
-    fn check_used(&self, Settings { method, stress, .. }: &Settings) -> Result<()> {
+    fn check_used(&self, settings: &Settings) -> Result<()> {
+        let Settings { method, stress, .. } = settings;
         if *method == Method::Base && *stress != Stress::None {
             bail!("--stress has no effect with --method base: leave it out");
+        }
+        let gated = settings.score_every != 1 || settings.min_entropy != 0.0;
+        if gated && !matches!(method, Method::Args | Method::Cd) {
+            bail!(
+                "--score-every and --min-entropy have no effect with --method {method}: leave them out"
+            );
         }
         match method {
             Method::Base | Method::BestOfN => self.shaping.check_used(method.name(), &[]),

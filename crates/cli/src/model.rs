@@ -8,7 +8,8 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
 use stackelberg_engine::reward::{
-    Backbone, EmbeddedHead, Head, HttpReward, ProgramReward, TextFormat, TextReward, ValueHead,
+    Backbone, EmbeddedHead, Head, HttpReward, ProgramReward, RewardFormat, TextFormat, TextReward,
+    ValueHead,
 };
 use stackelberg_engine::source::{self, Progress};
 use stackelberg_engine::{Checkpoint, Dtype, Embedder, Reward, fingerprint};
@@ -61,6 +62,15 @@ impl ModelArgs {
         if let Some(reward) = text_reward(name)? {
             return Ok(Reward::Text(Box::new(reward)));
         }
+        let (format, name) = split_format(name);
+        if let Some(format) = format {
+            return match self.reward(name, policy)? {
+                Reward::Text(reward) => Ok(Reward::Text(Box::new(reward.with_format(format)))),
+                _ => bail!(
+                    "{format}:{name}: it reads the policy's own tokens, not text: give it as {name}"
+                ),
+            };
+        }
         if let Some(builtin) = BUILTIN.iter().find(|b| b.name == name) {
             let head = Head::parse(Path::new(name), builtin.bytes)?;
             head.fits(policy).with_context(|| {
@@ -104,6 +114,24 @@ pub(crate) fn embedder(name: &str) -> Result<Embedder> {
 /// Loads a reward that reads text, whatever the policy: a head on an embedder, a program, a server; `None` if
 /// the name is another's.
 pub(crate) fn text_reward(name: &str) -> Result<Option<TextReward>> {
+    let (format, name) = split_format(name);
+    let reward = reader_of_text(name)?;
+    Ok(match format {
+        Some(format) => reward.map(|reward| reward.with_format(format)),
+        None => reward,
+    })
+}
+
+/// `answer:NAME` is the reward NAME that sees the answer alone, and so on: the name says how what is scored is laid
+/// out, so that it is the same wherever the reward is asked.
+fn split_format(name: &str) -> (Option<RewardFormat>, &str) {
+    match name.split_once(':').map(|(format, rest)| (format.parse(), rest)) {
+        Some((Ok(format), rest)) => (Some(format), rest),
+        _ => (None, name),
+    }
+}
+
+fn reader_of_text(name: &str) -> Result<Option<TextReward>> {
     if let Some(command) = name.strip_prefix("program:") {
         return Ok(Some(TextReward::new(ProgramReward::start(command)?)));
     }
@@ -143,6 +171,7 @@ fn is_unknown(name: &str) -> bool {
 
 /// Tells a reward from any other: a head by its file's SHA-256, a model by its fingerprint.
 pub(crate) fn reward_hash(name: &str) -> Result<String> {
+    let (_, name) = split_format(name);
     if let Some(builtin) = BUILTIN.iter().find(|b| b.name == name) {
         return Ok(Sha256::digest(builtin.bytes).iter().map(|byte| format!("{byte:02x}")).collect());
     }

@@ -44,7 +44,7 @@ impl Recorded {
         policy: &Checkpoint,
     ) -> Self {
         let (s, d) = (&settings.shaping, &settings.sampling);
-        let value = json!({
+        let mut value = json!({
             "model": names.model, "model_fingerprint": policy.fingerprint,
             "dtype": names.dtype, "reward": names.reward,
             "value": names.value, "policy_temperature": settings.policy_temperature,
@@ -60,6 +60,13 @@ impl Recorded {
             "stress": settings.stress.to_string(),
             "version": env!("CARGO_PKG_VERSION"),
         });
+        // Younger settings are told only where they are not the usual: files from before them stay the same.
+        if settings.score_every != 1 {
+            value["score_every"] = json!(settings.score_every);
+        }
+        if settings.min_entropy != 0.0 {
+            value["min_entropy"] = json!(settings.min_entropy);
+        }
         Self {
             method: settings.method.name().to_owned(),
             settings: value,

@@ -68,6 +68,16 @@ pub(crate) struct SamplingArgs {
     #[arg(long)]
     no_eos: bool,
 
+    /// Ask for rewards at every N-th token only; in between the model writes on by itself. Faster, and the text
+    /// follows less.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    score_every: usize,
+
+    /// Ask for rewards only where the model is unsure: where its entropy over the candidates is at least this.
+    /// Faster, and the text follows less.
+    #[arg(long, default_value_t = 0.0, value_name = "NATS", allow_negative_numbers = true)]
+    min_entropy: f64,
+
     /// Ask for rewards also where they provably cannot change the choice.
     #[arg(long)]
     no_skip: bool,
@@ -101,6 +111,8 @@ impl SamplingArgs {
             stop: self.stop.clone(),
             no_eos: self.no_eos,
             stress: self.stress,
+            score_every: self.score_every,
+            min_entropy: self.min_entropy,
             skip: !self.no_skip,
         }
     }

@@ -1,32 +1,11 @@
-//! Held-out rewards: heads on an embedder, which score finished texts and never guide.
+//! Heads on an embedder, such as the held-out reward: they read text.
 
 mod common;
 
 use std::fs;
-use std::io::Write;
-use std::process::Stdio;
 
-use common::{command, files, refused, said, succeed};
-use serde_json::{Value, json};
-
-/// What a command writes to standard output, given some input.
-fn output(args: &[&str], input: &str) -> String {
-    let mut child = command(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{}", said(&output));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn rewards(output: &str) -> Vec<f64> {
-    let rows = output.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    rows.map(|row| row["reward"].as_f64().unwrap()).collect()
-}
+use common::{command, files, output, refused, rewards, said, succeed};
+use serde_json::json;
 
 /// `score` loads no policy: one that does not exist is not missed.
 #[test]

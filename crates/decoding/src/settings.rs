@@ -128,6 +128,11 @@ pub struct Settings {
     pub no_eos: bool,
     /// What is done to rewards and values before they are shaped.
     pub stress: Stress,
+    /// Rewards are asked for at every so many-th token only; in between the base policy writes on. 1 is all.
+    pub score_every: usize,
+    /// And only where the base policy's entropy over the candidates, at temperature 1, is at least this, in
+    /// nats. 0 is everywhere.
+    pub min_entropy: f64,
     /// Whether to leave out the reward where it provably cannot change the choice.
     pub skip: bool,
 }
@@ -149,6 +154,8 @@ impl Default for Settings {
             stop: Vec::new(),
             no_eos: false,
             stress: Stress::None,
+            score_every: 1,
+            min_entropy: 0.0,
             skip: true,
         }
     }
@@ -181,6 +188,16 @@ impl Settings {
             k as f64,
             (1..=vocabulary).contains(&k),
             "between 1 and the vocabulary's size",
+        )?;
+        let most = (k as f64).ln();
+        let entropy = (0.0..=most).contains(&self.min_entropy);
+        require("min-entropy", self.min_entropy, entropy, "between 0 and ln of the candidates")?;
+        let every = self.score_every;
+        require(
+            "score-every",
+            every as f64,
+            every == 1 || (every > 1 && self.beams == 1),
+            "at least 1; with beams, 1",
         )?;
         require("samples", self.samples as f64, self.samples > 0, "at least 1")?;
         require("max-new-tokens", self.max_new_tokens as f64, self.max_new_tokens > 0, "at least 1")?;

@@ -112,10 +112,24 @@ pub(crate) fn expect(model: &Model, texts: &[Text<'_>], settings: &Settings) -> 
         }
         let skipped = settings.skip
             && text.guide.as_ref().is_some_and(|guide| cannot_matter(&logits, guide, settings));
-        let asks = text.guide.is_some() && !skipped;
+        let due = text.steps.is_multiple_of(settings.score_every) && !is_sure(&logits, settings);
+        let (asks, skipped) = (text.guide.is_some() && !skipped && due, skipped && due);
         Turn { next, candidates, logits, asks, skipped, ahead: None, rewards: None }
     };
     Ok(texts.iter().zip(logits).map(turn).collect())
+}
+
+/// Whether the base policy is surer of the candidates than rewards are asked for.
+fn is_sure(logits: &[f64], settings: &Settings) -> bool {
+    if settings.min_entropy == 0.0 {
+        return false;
+    }
+    // Of cd they are at the policy's temperature already.
+    let logits: Vec<f64> = logits.iter().map(|l| l * settings.logits_temperature()).collect();
+    let masses = sample::masses(&logits, 1.0);
+    let total: f64 = masses.iter().sum();
+    let shares = masses.iter().map(|mass| mass / total).filter(|share| *share > 0.0);
+    shares.map(|share| -share * share.ln()).sum::<f64>() < settings.min_entropy
 }
 
 /// Asks for the candidates' rewards, in one forward of the policy (heads) or of the reward model.

@@ -4,8 +4,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
 
 /// `stackelberg` with these arguments.
 pub fn command(args: &[&str]) -> Command {
@@ -31,6 +34,27 @@ pub fn refused(args: &[&str]) -> String {
     let output = command(args).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", said(&output));
     said(&output).trim_end().to_owned()
+}
+
+/// What a command writes to standard output, given some input.
+#[track_caller]
+pub fn output(args: &[&str], input: &str) -> String {
+    let mut child = command(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The rewards on lines of JSON.
+pub fn rewards(output: &str) -> Vec<f64> {
+    let rows = output.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    rows.map(|row| row["reward"].as_f64().unwrap()).collect()
 }
 
 /// The files of a folder that have their names.
