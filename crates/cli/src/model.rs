@@ -8,8 +8,8 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
 use stackelberg_engine::reward::{
-    Backbone, EmbeddedHead, Head, HttpReward, ProgramReward, RewardFormat, TextFormat, TextReward,
-    ValueHead,
+    Backbone, Classifier, EmbeddedHead, Head, HttpReward, ProgramReward, RewardFormat, TextFormat,
+    TextReward, ValueHead,
 };
 use stackelberg_engine::source::{self, Progress};
 use stackelberg_engine::{Checkpoint, Dtype, Embedder, Reward, fingerprint};
@@ -141,8 +141,12 @@ fn reader_of_text(name: &str) -> Result<Option<TextReward>> {
     let head = match BUILTIN.iter().find(|b| b.name == name) {
         Some(builtin) => Head::parse(Path::new(name), builtin.bytes)?,
         None if is_unknown(name) => return Ok(None),
-        None => match fetch(name)? {
+        None => match fetch(name_of_file(name))? {
             path if path.is_file() => Head::load(&path)?,
+            path if Classifier::is_in(&path) => {
+                let label = name.split_once('#').map(|(_, label)| label);
+                return Ok(Some(TextReward::new(Classifier::load(&path, label)?)));
+            }
             _ => return Ok(None),
         },
     };
@@ -156,6 +160,11 @@ fn reader_of_text(name: &str) -> Result<Option<TextReward>> {
     Ok(Some(TextReward::new(EmbeddedHead::new(head, embedder)?)))
 }
 
+/// A reference without the label behind it.
+fn name_of_file(name: &str) -> &str {
+    name.split_once('#').map_or(name, |(name, _)| name)
+}
+
 /// How long a server may take for an answer.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -165,6 +174,7 @@ fn is_address(name: &str) -> bool {
 
 /// Whether a name is neither built in nor a reference.
 fn is_unknown(name: &str) -> bool {
+    let name = name_of_file(name);
     let builtin = BUILTIN.iter().any(|b| b.name == name);
     !builtin && !Path::new(name).exists() && !name.contains([':', '/', '.'])
 }
@@ -179,7 +189,7 @@ pub(crate) fn reward_hash(name: &str) -> Result<String> {
     if name.starts_with("program:") || is_address(name) {
         return Ok(Sha256::digest(name).iter().map(|byte| format!("{byte:02x}")).collect());
     }
-    let path = fetch(name)?;
+    let path = fetch(name_of_file(name))?;
     if path.is_dir() {
         return Ok(fingerprint(&path)?);
     }

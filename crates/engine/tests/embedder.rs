@@ -157,7 +157,7 @@ fn wrong_folders_are_refused_in_one_line() {
     let other = json!({"architectures": ["MPNetModel"], "model_type": "mpnet"});
     refused(
         &Tiny { config: other, ..BERT }.write(),
-        &["config.json", "MPNetModel", "supported are BertModel"],
+        &["config.json", "MPNetModel", "supported are Bert, Roberta"],
     );
     let relative = json!({"position_embedding_type": "relative_key"});
     refused(&Tiny { config: relative, ..BERT }.write(), &["position_embedding_type", "relative_key"]);

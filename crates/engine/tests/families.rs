@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use stackelberg_engine::Dtype;
 use stackelberg_engine::model::Model;
+use stackelberg_engine::reward::{Classifier, RewardFormat, TextReward};
 
 const FAMILIES: [&str; 12] = [
     "llama",
@@ -138,5 +139,42 @@ fn every_classifier_is_transformers() {
         let last = rows(&hidden).pop().unwrap();
         let found: f32 = last.iter().zip(&head.rows[0]).map(|(h, w)| h * w).sum();
         assert!((found - score).abs() < 1e-4 * (1.0 + score.abs()), "{family}: {found} not {score}");
+    }
+}
+
+#[derive(Deserialize)]
+struct Classified {
+    texts: Vec<String>,
+    logits: Vec<Vec<f32>>,
+}
+
+/// Classifiers over encoders: logits, in company and alone, and the rewards that labels make of them.
+#[test]
+fn every_encoder_is_transformers() {
+    for family in ["bert", "roberta", "distilbert", "electra"] {
+        let folder = folder(family);
+        let expected: Classified =
+            serde_json::from_str(&fs::read_to_string(folder.join("expected.json")).unwrap()).unwrap();
+        assert!(Classifier::is_in(&folder));
+        let classifier = Classifier::load(&folder, Some("good-bad")).unwrap();
+        let texts: Vec<&str> = expected.texts.iter().map(String::as_str).collect();
+        let logits = classifier.logits(&texts).unwrap();
+        for ((found, expected), text) in logits.iter().zip(&expected.logits).zip(&texts) {
+            assert!(distance(found, expected) < 1e-4, "{family}: {found:?} not {expected:?}");
+            assert_eq!(classifier.logits(&[text]).unwrap()[0], *found, "{family}: alone");
+        }
+        let reward = TextReward::new(classifier);
+        assert_eq!(reward.format(), RewardFormat::Answer);
+        let found = reward.score_texts(&texts).unwrap();
+        for (reward, logits) in found.iter().zip(&logits) {
+            assert_eq!(*reward, f64::from(logits[1]) - f64::from(logits[0]));
+        }
+        let refused = |label| Classifier::load(&folder, label).err().unwrap().to_string();
+        assert!(
+            refused(None)
+                .contains("has the labels bad, good: choose one behind a '#', or two as GOOD-BAD")
+        );
+        assert!(refused(Some("odd")).contains("has no label 'odd': it has bad, good"));
+        assert!(Classifier::load(&folder, Some("good")).is_ok());
     }
 }

@@ -115,7 +115,7 @@ fn heads_and_backbones_are_not_mixed_up() {
     let error = Reward::load(&path, &policy, stackelberg_engine::Dtype::F32).err().unwrap().to_string();
     assert!(
         error.ends_with(
-            "a head on an embedder (all-minilm-l6-v2): it scores finished texts and cannot guide; give it to \
+            "a head on an embedder (all-minilm-l6-v2): it scores finished texts and not on the hidden states of a policy; give it to \
              `score`, or to `evaluate` as a held-out reward"
         ),
         "{error}"

@@ -11,10 +11,20 @@ use super::Pooling;
 use crate::error::{Error, Result};
 use crate::kernel::Activation;
 
+/// How the families name their tensors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Names {
+    Bert,
+    DistilBert,
+}
+
 /// Shape of an encoder of the BERT family.
 pub(super) struct Config {
+    pub(super) names: Names,
     /// Width of the hidden states, `d`.
     pub(super) hidden: usize,
+    /// Width of the embeddings; ELECTRA's are brought to `d` by a layer.
+    pub(super) embedding: usize,
     pub(super) intermediate: usize,
     pub(super) layers: usize,
     pub(super) heads: usize,
@@ -23,6 +33,7 @@ pub(super) struct Config {
     pub(super) positions: usize,
     /// Row of a text's first token in it.
     pub(super) first_position: usize,
+    /// Kinds of text, of which the first is read; none for DistilBERT.
     pub(super) types: usize,
     pub(super) norm_eps: f32,
     pub(super) activation: Activation,
@@ -36,19 +47,26 @@ pub(super) struct Reading {
     pub(super) lower_case: bool,
 }
 
-const SUPPORTED: &str = "BertModel, RobertaModel, XLMRobertaModel";
+const SUPPORTED: &str =
+    "Bert, Roberta, XLMRoberta, Camembert, Electra, DistilBert, each Model or ForSequenceClassification";
 
 /// `config.json`, as far as it matters here.
 #[derive(Deserialize)]
 struct Hf {
+    #[serde(alias = "dim")]
     hidden_size: usize,
+    embedding_size: Option<usize>,
+    #[serde(alias = "hidden_dim")]
     intermediate_size: usize,
+    #[serde(alias = "n_layers")]
     num_hidden_layers: usize,
+    #[serde(alias = "n_heads")]
     num_attention_heads: usize,
     vocab_size: usize,
     max_position_embeddings: usize,
-    type_vocab_size: usize,
-    layer_norm_eps: f32,
+    type_vocab_size: Option<usize>,
+    layer_norm_eps: Option<f32>,
+    #[serde(alias = "activation")]
     hidden_act: String,
     position_embedding_type: Option<String>,
     pad_token_id: Option<usize>,
@@ -66,13 +84,16 @@ impl Config {
                 "roberta".to_owned()
             }
             () if found.starts_with("Bert") => "bert".to_owned(),
+            () if found.starts_with("DistilBert") => "distilbert".to_owned(),
+            () if found.starts_with("Electra") => "electra".to_owned(),
             () => found.clone(),
         });
         let roberta = match family.as_str() {
-            "bert" => false,
+            "bert" | "electra" | "distilbert" => false,
             "roberta" | "xlm-roberta" | "camembert" => true,
             _ => return Err(Error::Architecture { path, found, supported: SUPPORTED.to_owned() }),
         };
+        let names = if family == "distilbert" { Names::DistilBert } else { Names::Bert };
         let hf: Hf = serde_json::from_value(value).map_err(|e| Error::invalid(&path, e))?;
         let activation = Activation::named(&hf.hidden_act).ok_or_else(|| {
             let what =
@@ -83,8 +104,11 @@ impl Config {
             let what = format!("position_embedding_type is '{kind}': only absolute is supported");
             return Err(Error::invalid(&path, what));
         }
+        let usual_types = if names == Names::DistilBert { 0 } else { 2 };
         let config = Self {
+            names,
             hidden: hf.hidden_size,
+            embedding: hf.embedding_size.filter(|_| family == "electra").unwrap_or(hf.hidden_size),
             intermediate: hf.intermediate_size,
             layers: hf.num_hidden_layers,
             heads: hf.num_attention_heads,
@@ -92,8 +116,8 @@ impl Config {
             positions: hf.max_position_embeddings,
             // RoBERTa counts from behind the padding token's number.
             first_position: if roberta { hf.pad_token_id.unwrap_or(1) + 1 } else { 0 },
-            types: hf.type_vocab_size,
-            norm_eps: hf.layer_norm_eps,
+            types: hf.type_vocab_size.filter(|_| usual_types > 0).unwrap_or(usual_types),
+            norm_eps: hf.layer_norm_eps.unwrap_or(1e-12),
             activation,
         };
         config.check(&path)?;
@@ -106,7 +130,7 @@ impl Config {
             ("intermediate_size", self.intermediate),
             ("num_attention_heads", self.heads),
             ("vocab_size", self.vocabulary),
-            ("type_vocab_size", self.types),
+            ("embedding_size", self.embedding),
         ];
         if let Some((name, _)) = sizes.iter().find(|(_, size)| *size == 0) {
             return Err(Error::invalid(path, format!("{name} is 0")));

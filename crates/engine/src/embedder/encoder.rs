@@ -6,26 +6,30 @@
 
 use std::path::Path;
 
-use super::config::Config;
+use super::config::{Config, Names};
 use crate::error::Result;
 use crate::kernel::{Activation, BothWays, Dtype, Norm, Packed};
 use crate::model::{Weights, stacked};
 
 pub(super) struct Encoder {
     hidden: usize,
+    /// Width of the embeddings, `e`.
+    embedding: usize,
     heads: usize,
-    /// `[vocabulary][d]`.
+    /// `[vocabulary][e]`.
     words: Vec<f32>,
-    /// Positions and the first type, added: `[tokens][d]`.
+    /// Positions and the first type, added: `[tokens][e]`.
     positions: Vec<f32>,
     norm: Norm,
+    /// From embeddings to states, where they differ in width.
+    project: Option<Linear>,
     layers: Vec<Layer>,
     activation: Activation,
     /// The layer behind the first token's state, if there is one.
     pooler: Option<Linear>,
 }
 
-struct Linear {
+pub(crate) struct Linear {
     weight: Packed,
     bias: Vec<f32>,
 }
@@ -43,7 +47,7 @@ struct Layer {
 impl Encoder {
     pub(super) fn load(folder: &Path, config: &Config) -> Result<Self> {
         let weights = Weights::open_hf(folder)?;
-        let known = ["", "bert.", "roberta."];
+        let known = ["", "bert.", "roberta.", "electra.", "distilbert."];
         let holds =
             |prefix: &&str| weights.contains(&format!("{prefix}embeddings.word_embeddings.weight"));
         let prefix = known.into_iter().find(holds).unwrap_or_default();
@@ -52,7 +56,7 @@ impl Encoder {
 
     /// Most tokens of a text.
     pub(super) fn context(&self) -> usize {
-        self.positions.len() / self.hidden
+        self.positions.len() / self.embedding
     }
 
     pub(super) fn width(&self) -> usize {
@@ -60,7 +64,7 @@ impl Encoder {
     }
 
     pub(super) fn vocabulary(&self) -> usize {
-        self.words.len() / self.hidden
+        self.words.len() / self.embedding
     }
 
     pub(super) fn has_pooler(&self) -> bool {
@@ -101,7 +105,7 @@ impl Encoder {
     }
 
     fn embed(&self, texts: &[&[u32]], rows: usize) -> Vec<f32> {
-        let d = self.hidden;
+        let d = self.embedding;
         let mut x = Vec::with_capacity(rows * d);
         for text in texts {
             for (&token, position) in text.iter().zip(self.positions.chunks_exact(d)) {
@@ -110,13 +114,23 @@ impl Encoder {
             }
         }
         self.norm.apply(&mut x);
-        x
+        let Some(project) = &self.project else { return x };
+        let mut y = Vec::new();
+        project.forward(&x, rows, &mut y);
+        y
     }
 }
 
 impl Linear {
+    /// A layer `[n, k]` with its bias.
+    pub(crate) fn load(weights: &Weights, name: &str, n: usize, k: usize) -> Result<Self> {
+        let matrix = weights.matrix(&format!("{name}.weight"), n, k)?;
+        let weight = Packed::new(n, k, Dtype::F32, |rows, to: &mut [f32]| matrix.read(rows, to))?;
+        Ok(Self { weight, bias: weights.vector(&format!("{name}.bias"), n)? })
+    }
+
     /// `y = W x + b`.
-    fn forward(&self, x: &[f32], rows: usize, y: &mut Vec<f32>) {
+    pub(crate) fn forward(&self, x: &[f32], rows: usize, y: &mut Vec<f32>) {
         y.clear();
         (0..rows).for_each(|_| y.extend_from_slice(&self.bias));
         self.weight.apply(x, y, true);
@@ -140,24 +154,33 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn encoder(&self) -> Result<Encoder> {
-        let Config { hidden, heads, positions: rows, first_position, vocabulary, types, .. } =
-            *self.config;
-        let mut positions = self.table("embeddings.position_embeddings.weight", rows, hidden)?;
-        positions.drain(..first_position * hidden);
-        let types = self.table("embeddings.token_type_embeddings.weight", types, hidden)?;
-        for row in positions.chunks_exact_mut(hidden) {
-            row.iter_mut().zip(&types).for_each(|(x, kind)| *x += kind);
+        let Config {
+            hidden, embedding, heads, positions: rows, first_position, vocabulary, types, ..
+        } = *self.config;
+        let mut positions = self.table("embeddings.position_embeddings.weight", rows, embedding)?;
+        positions.drain(..first_position * embedding);
+        if types > 0 {
+            let types = self.table("embeddings.token_type_embeddings.weight", types, embedding)?;
+            for row in positions.chunks_exact_mut(embedding) {
+                row.iter_mut().zip(&types).for_each(|(x, kind)| *x += kind);
+            }
         }
+        let project = match embedding == hidden {
+            true => None,
+            false => Some(self.linear("embeddings_project", hidden, embedding)?),
+        };
         let pooler = match self.weights.contains(&self.name("pooler.dense.weight")) {
             true => Some(self.linear("pooler.dense", hidden, hidden)?),
             false => None,
         };
         Ok(Encoder {
             hidden,
+            embedding,
             heads,
-            words: self.table("embeddings.word_embeddings.weight", vocabulary, hidden)?,
+            words: self.table("embeddings.word_embeddings.weight", vocabulary, embedding)?,
             positions,
-            norm: self.norm("embeddings.LayerNorm")?,
+            norm: self.norm("embeddings.LayerNorm", embedding)?,
+            project,
             layers: (0..self.config.layers).map(|i| self.layer(i)).collect::<Result<_>>()?,
             activation: self.config.activation,
             pooler,
@@ -166,14 +189,34 @@ impl Reader<'_> {
 
     fn layer(&self, i: usize) -> Result<Layer> {
         let Config { hidden, intermediate, .. } = *self.config;
-        let part = |name: &str| format!("encoder.layer.{i}.{name}");
+        let [layers, qkv, output, attention_norm, up, down, output_norm] = match self.config.names {
+            Names::Bert => [
+                "encoder.layer",
+                "attention.self",
+                "attention.output.dense",
+                "attention.output.LayerNorm",
+                "intermediate.dense",
+                "output.dense",
+                "output.LayerNorm",
+            ],
+            Names::DistilBert => [
+                "transformer.layer",
+                "attention",
+                "attention.out_lin",
+                "sa_layer_norm",
+                "ffn.lin1",
+                "ffn.lin2",
+                "output_layer_norm",
+            ],
+        };
+        let part = |name: &str| format!("{layers}.{i}.{name}");
         Ok(Layer {
-            qkv: self.qkv(&part("attention.self"))?,
-            output: self.linear(&part("attention.output.dense"), hidden, hidden)?,
-            attention_norm: self.norm(&part("attention.output.LayerNorm"))?,
-            up: self.linear(&part("intermediate.dense"), intermediate, hidden)?,
-            down: self.linear(&part("output.dense"), hidden, intermediate)?,
-            output_norm: self.norm(&part("output.LayerNorm"))?,
+            qkv: self.qkv(&part(qkv))?,
+            output: self.linear(&part(output), hidden, hidden)?,
+            attention_norm: self.norm(&part(attention_norm), hidden)?,
+            up: self.linear(&part(up), intermediate, hidden)?,
+            down: self.linear(&part(down), hidden, intermediate)?,
+            output_norm: self.norm(&part(output_norm), hidden)?,
         })
     }
 
@@ -188,15 +231,17 @@ impl Reader<'_> {
     }
 
     fn linear(&self, name: &str, n: usize, k: usize) -> Result<Linear> {
-        let matrix = self.weights.matrix(&self.name(&format!("{name}.weight")), n, k)?;
-        let weight = Packed::new(n, k, Dtype::F32, |rows, to: &mut [f32]| matrix.read(rows, to))?;
-        Ok(Linear { weight, bias: self.weights.vector(&self.name(&format!("{name}.bias")), n)? })
+        Linear::load(&self.weights, &self.name(name), n, k)
     }
 
     fn qkv(&self, name: &str) -> Result<Linear> {
         let d = self.config.hidden;
         let (mut parts, mut bias) = (Vec::new(), Vec::new());
-        for part in ["query", "key", "value"] {
+        let parts_of_it = match self.config.names {
+            Names::Bert => ["query", "key", "value"],
+            Names::DistilBert => ["q_lin", "k_lin", "v_lin"],
+        };
+        for part in parts_of_it {
             let name = self.name(&format!("{name}.{part}"));
             parts.push((self.weights.matrix(&format!("{name}.weight"), d, d)?, d));
             bias.extend(self.weights.vector(&format!("{name}.bias"), d)?);
@@ -206,11 +251,11 @@ impl Reader<'_> {
     }
 
     /// Old checkpoints call weight and bias gamma and beta.
-    fn norm(&self, name: &str) -> Result<Norm> {
+    fn norm(&self, name: &str, width: usize) -> Result<Norm> {
         let name = self.name(name);
         let old = self.weights.contains(&format!("{name}.gamma"));
         let [weight, bias] = if old { ["gamma", "beta"] } else { ["weight", "bias"] };
-        let vector = |part: &str| self.weights.vector(&format!("{name}.{part}"), self.config.hidden);
+        let vector = |part: &str| self.weights.vector(&format!("{name}.{part}"), width);
         Ok(Norm::layer(vector(weight)?, vector(bias)?, self.config.norm_eps))
     }
 }

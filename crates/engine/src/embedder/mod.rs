@@ -23,6 +23,8 @@ use std::sync::{Mutex, PoisonError};
 
 use config::{Config, Reading};
 use encoder::Encoder;
+
+pub(crate) use encoder::Linear;
 use tokenizers::TruncationDirection;
 
 use crate::checkpoint::fingerprint;

@@ -13,8 +13,8 @@ mod value;
 pub use causal::RewardModel;
 pub use head::{Backbone, Head, TextFormat};
 pub use text::{
-    EmbeddedHead, Exchange, ForeignModel, HttpReward, ProgramReward, RewardFormat, TextReward,
-    TextScorer,
+    Classifier, EmbeddedHead, Exchange, ForeignModel, HttpReward, ProgramReward, RewardFormat,
+    TextReward, TextScorer,
 };
 pub use value::ValueHead;
 
@@ -74,6 +74,9 @@ impl Reward {
     /// # Errors
     /// As [`Head::load`] and [`RewardModel::load`].
     pub fn load(path: &Path, policy: &Checkpoint, dtype: Dtype) -> Result<Self> {
+        if path.is_dir() && Classifier::is_in(path) {
+            return Ok(Self::Text(Box::new(TextReward::new(Classifier::load(path, None)?))));
+        }
         if path.is_dir() {
             let checkpoint = Checkpoint::load(path, dtype)?;
             let score = one_label(&checkpoint)?;

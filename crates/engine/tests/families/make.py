@@ -212,6 +212,47 @@ def score(classifier, config, state, tokens, seed, folder):
         return scorer(tokens).logits[0, 0].item()
 
 
+# Encoders that classify: name: (family of transformers, its configuration)
+ENCODERS = {
+    "bert": ("Bert", dict(hidden_act="gelu")),
+    "roberta": ("Roberta", dict(type_vocab_size=1, pad_token_id=3, max_position_embeddings=68)),
+    "distilbert": ("DistilBert", dict(dim=32, hidden_dim=40, n_layers=2, n_heads=4)),
+    "electra": ("Electra", dict(embedding_size=16)),
+}
+WORDS = [f"w{i}" for i in range(80)]
+TEXTS = ["w5 w6 w7", "w70", "", " ".join(f"w{7 * i % 75 + 4}" for i in range(40))]
+
+
+def make_encoder(name, seed):
+    """The same for a classifier of two labels over an encoder; with a tokenizer of words."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    family, differs = ENCODERS[name]
+    folder = HERE / name
+    folder.mkdir(exist_ok=True)
+    fields = dict(vocab_size=80, hidden_size=32, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
+                  max_position_embeddings=64, pad_token_id=0, id2label={0: "bad", 1: "good"})
+    if family == "DistilBert":
+        fields = dict(vocab_size=80, max_position_embeddings=64, pad_token_id=0, id2label=fields["id2label"])
+    config = getattr(transformers, f"{family}Config")(**{**fields, **differs})
+    model = getattr(transformers, f"{family}ForSequenceClassification")(config).eval().float()
+    randomise(model, seed)
+    state = {k: v.bfloat16().contiguous() for k, v in model.state_dict().items() if not k.endswith("position_ids")}
+    save_file(state, folder / "model.safetensors")
+    config.architectures = [type(model).__name__]
+    (folder / "config.json").write_text(json.dumps(config.to_diff_dict(), indent=1, sort_keys=True) + "\n")
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="w3"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(single="w1 $A w2", special_tokens=[("w1", 1), ("w2", 2)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    with torch.no_grad():
+        logits = [model(torch.tensor([tokenizer.encode(text).ids])).logits[0].tolist() for text in TEXTS]
+    (folder / "expected.json").write_text(json.dumps({"texts": TEXTS, "logits": logits}) + "\n")
+    print(f"{name}: {sum(f.stat().st_size for f in folder.iterdir()) // 1024} KiB, {logits[0]}")
+
+
 if __name__ == "__main__":
+    for i, name in enumerate(ENCODERS):
+        make_encoder(name, 1000 + i)
     for i, name in enumerate(FAMILIES):
         make(name, 10 * i)

@@ -3,6 +3,7 @@
 //!
 //! What such a reward sees is laid out in one way wherever it is asked, see [`RewardFormat`].
 
+mod classifier;
 mod embedded;
 mod foreign;
 mod http;
@@ -10,6 +11,7 @@ mod program;
 
 use std::str::FromStr;
 
+pub use classifier::Classifier;
 pub use embedded::EmbeddedHead;
 pub use foreign::ForeignModel;
 pub use http::HttpReward;

@@ -1,0 +1,137 @@
+//! An encoder that classifies texts: BERT, RoBERTa, DistilBERT, ELECTRA.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::{Exchange, RewardFormat, TextScorer};
+use crate::embedder::{Embedder, Linear, Pooling, Truncate};
+use crate::error::{Error, Result};
+use crate::kernel::{Activation, tanh_all};
+use crate::model::Weights;
+
+/// `*ForSequenceClassification` over an encoder. Its reward is the logit of one label, or the difference of
+/// two; of a text that is too long the end is read.
+pub struct Classifier {
+    embedder: Embedder,
+    dense: Option<(Linear, Between)>,
+    output: Linear,
+    labels: usize,
+    /// What the reward adds and what it takes away.
+    plus: usize,
+    minus: Option<usize>,
+}
+
+/// What lies between the two layers of a head.
+#[derive(Clone, Copy)]
+enum Between {
+    Tanh,
+    Of(Activation),
+}
+
+impl Classifier {
+    /// Whether a folder holds one.
+    pub fn is_in(folder: &Path) -> bool {
+        let text = std::fs::read_to_string(folder.join("config.json")).unwrap_or_default();
+        let config: Value = serde_json::from_str(&text).unwrap_or_default();
+        let family = ["Bert", "Roberta", "XLMRoberta", "Camembert", "DistilBert", "Electra"];
+        let name = config["architectures"][0].as_str().unwrap_or_default();
+        name.strip_suffix("ForSequenceClassification").is_some_and(|name| family.contains(&name))
+    }
+
+    /// Loads a folder. `label` names the label that is the reward, or two as `GOOD-BAD`, whose difference is; a
+    /// classifier with one label needs none.
+    ///
+    /// # Errors
+    /// As [`Embedder::load`]; several labels and none chosen, or one that is not there.
+    pub fn load(folder: &Path, label: Option<&str>) -> Result<Self> {
+        let path = folder.join("config.json");
+        let text = std::fs::read_to_string(&path).map_err(Error::read(&path))?;
+        let config: Value = serde_json::from_str(&text).map_err(|e| Error::invalid(&path, e))?;
+        let names = labels(&config);
+        let (plus, minus) = chosen(&names, label).map_err(|what| Error::reward(folder, what))?;
+        let weights = Weights::open_hf(folder)?;
+        let (embedder, n) = (Embedder::load(folder)?, names.len());
+        let d = embedder.width();
+        let (dense, output) = if weights.contains("classifier.dense.weight") {
+            let electra = config["model_type"] == "electra";
+            let between = if electra { Between::Of(Activation::Gelu) } else { Between::Tanh };
+            (Some(("classifier.dense", between)), "classifier.out_proj")
+        } else if weights.contains("pre_classifier.weight") {
+            (Some(("pre_classifier", Between::Of(Activation::Relu))), "classifier")
+        } else {
+            (None, "classifier")
+        };
+        // BERT's dense layer is its pooler.
+        let pooling = if dense.is_some() { Pooling::Cls } else { Pooling::Pooler };
+        let dense = match dense {
+            Some((name, between)) => Some((Linear::load(&weights, name, d, d)?, between)),
+            None => None,
+        };
+        let output = Linear::load(&weights, output, n, d)?;
+        Ok(Self { embedder: embedder.with_pooling(pooling)?, dense, output, labels: n, plus, minus })
+    }
+
+    /// Logits of texts, `[texts][labels]`.
+    ///
+    /// # Errors
+    /// The tokenizer fails.
+    pub fn logits(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>> {
+        let states = self.embedder.pooled(texts, Truncate::Start)?.concat();
+        let rows = texts.len();
+        let (mut inner, mut logits) = (states, Vec::new());
+        if let Some((dense, between)) = &self.dense {
+            let mut y = Vec::new();
+            dense.forward(&inner, rows, &mut y);
+            match between {
+                Between::Tanh => tanh_all(&mut y),
+                Between::Of(activation) => activation.apply(&mut y),
+            }
+            inner = y;
+        }
+        self.output.forward(&inner, rows, &mut logits);
+        Ok(logits.chunks_exact(self.labels).map(<[f32]>::to_vec).collect())
+    }
+}
+
+impl TextScorer for Classifier {
+    fn score(&self, exchanges: &[Exchange<'_>], format: RewardFormat) -> Result<Vec<f64>> {
+        let texts: Vec<String> = exchanges.iter().map(|exchange| format.lay_out(*exchange)).collect();
+        let logits = self.logits(&texts.iter().map(String::as_str).collect::<Vec<_>>())?;
+        let reward = |logits: &Vec<f32>| {
+            f64::from(logits[self.plus]) - self.minus.map_or(0.0, |minus| f64::from(logits[minus]))
+        };
+        Ok(logits.iter().map(reward).collect())
+    }
+
+    /// The answer alone: most classifiers learned from single texts.
+    fn usual_format(&self) -> RewardFormat {
+        RewardFormat::Answer
+    }
+}
+
+/// The labels by number; two of them where nothing is said, as transformers takes it.
+fn labels(config: &Value) -> Vec<String> {
+    let named = config["id2label"].as_object();
+    let said = config["num_labels"].as_u64().map(|n| n.min(1 << 16) as usize);
+    let n = said.or(named.map(serde_json::Map::len)).unwrap_or(2);
+    let name = |i: usize| named?.get(&i.to_string())?.as_str().map(str::to_owned);
+    (0..n).map(|i| name(i).unwrap_or_else(|| format!("LABEL_{i}"))).collect()
+}
+
+/// The labels that make up the reward.
+fn chosen(names: &[String], label: Option<&str>) -> std::result::Result<(usize, Option<usize>), String> {
+    let find = |name: &str| names.iter().position(|known| known == name);
+    let known = || names.join(", ");
+    match label {
+        None if names.len() == 1 => Ok((0, None)),
+        None => Err(format!("has the labels {}: choose one behind a '#', or two as GOOD-BAD", known())),
+        Some(label) => match (find(label), label.split_once('-')) {
+            (Some(plus), _) => Ok((plus, None)),
+            (None, Some((plus, minus))) if find(plus).is_some() && find(minus).is_some() => {
+                Ok((find(plus).unwrap_or(0), find(minus)))
+            }
+            _ => Err(format!("has no label '{label}': it has {}", known())),
+        },
+    }
+}
