@@ -52,8 +52,7 @@ enum Command {
     Evaluate(Box<evaluate::Evaluate>),
     Experiment(experiment::Command),
     Bench(bench::Bench),
-    /// List models, prompts, data and rewards that are known by name.
-    Models,
+    Models(models::Models),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -74,7 +73,7 @@ impl Command {
             Self::Evaluate(evaluate) => evaluate.run(),
             Self::Experiment(experiment) => experiment.run(),
             Self::Bench(bench) => bench.run(),
-            Self::Models => models::run(),
+            Self::Models(models) => models.run(),
             Self::Completions { shell } => {
                 clap_complete::generate(
                     shell,

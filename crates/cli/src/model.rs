@@ -142,7 +142,7 @@ fn reader_of_text(name: &str) -> Result<Option<TextReward>> {
         Some(builtin) => Head::parse(Path::new(name), builtin.bytes)?,
         None if is_unknown(name) => return Ok(None),
         None => match fetch(name_of_file(name))? {
-            path if path.is_file() => Head::load(&path)?,
+            path if path.extension().is_some_and(|end| end == "safetensors") => Head::load(&path)?,
             path if Classifier::is_in(&path) => {
                 let label = name.split_once('#').map(|(_, label)| label);
                 return Ok(Some(TextReward::new(Classifier::load(&path, label)?)));

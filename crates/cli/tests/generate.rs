@@ -359,6 +359,28 @@ fn models_and_completions() {
         assert!(listed.contains(name), "{name}");
     }
     assert!(succeed(&["completions", "bash"], "").contains("_stackelberg"));
+
+    let checked = succeed(&["models", "check", "smollm2-135m"], "");
+    for said in [
+        "architecture     llama\n",
+        "parameters       134.5 million\n",
+        "9 heads of 64, 3 to a key\n",
+        "context          8192 tokens\n",
+        "ends a text      <|im_end|>\n",
+        "tokens for 'Hi'\n",
+        "The capital of France is Paris",
+    ] {
+        assert!(checked.contains(said), "{said} is not in {checked}");
+    }
+    let checked = succeed(&["models", "check", "harmless-minilm"], "");
+    assert!(
+        checked.contains("reads text, laid out as hh") && checked.contains(": prefers the kind one")
+    );
+    assert!(
+        succeed(&["models", "check", "harmless"], "")
+            .contains("hidden states of width 576 of smollm2-135m")
+    );
+    assert!(refused(&["models", "check", "/no/such"], "").contains("/no/such does not exist"));
 }
 
 #[test]

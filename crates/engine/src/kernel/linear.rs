@@ -141,6 +141,14 @@ impl Packed {
         self.gated.unwrap_or(self.n)
     }
 
+    /// Numbers that were given, biases and the norm before it included.
+    pub fn parameters(&self) -> usize {
+        let rows = self.gated.map_or(self.n, |n| 2 * n);
+        rows * self.k
+            + self.bias.as_ref().map_or(0, Vec::len)
+            + self.norm.as_ref().map_or(0, Norm::parameters)
+    }
+
     /// Bytes of memory held.
     pub fn bytes(&self) -> usize {
         match &self.weights {

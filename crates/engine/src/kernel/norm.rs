@@ -32,6 +32,11 @@ impl Norm {
         self.weight.len()
     }
 
+    /// Its weights and biases.
+    pub fn parameters(&self) -> usize {
+        self.weight.len() + self.bias.as_ref().map_or(0, Vec::len)
+    }
+
     /// Norms every row of x `[n, d]`, in place.
     pub fn apply(&self, x: &mut [f32]) {
         let variant = Variant::detect();

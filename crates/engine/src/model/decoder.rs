@@ -123,6 +123,21 @@ impl Model {
         self.score.as_ref()
     }
 
+    /// Numbers that make up the model.
+    pub fn parameters(&self) -> usize {
+        let norm = |norm: &Option<Norm>| norm.as_ref().map_or(0, Norm::parameters);
+        let residual = |r: &Residual| r.linear.parameters() + norm(&r.norm);
+        let layer = |l: &Layer| {
+            let qk: usize = l.qk_norm.iter().flatten().map(Norm::parameters).sum();
+            l.qkv.parameters() + qk + residual(&l.output) + l.up.parameters() + residual(&l.down)
+        };
+        let score = self.score.as_ref().map_or(0, |score| score.rows.iter().map(Vec::len).sum());
+        let positions = self.positions.as_ref().map_or(0, Vec::len);
+        let head = self.head.as_ref().map_or(0, Packed::parameters);
+        let layers: usize = self.layers.iter().map(layer).sum();
+        self.embedding.parameters() + positions + layers + self.norm.parameters() + head + score
+    }
+
     /// Bytes of weights held in memory.
     pub fn bytes(&self) -> usize {
         let own_head = self.head.as_ref().map_or(0, Packed::bytes);

@@ -29,6 +29,11 @@ impl RewardModel {
         Ok(Self { checkpoint, score })
     }
 
+    /// The model under the head, with all that belongs to it.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
     /// The model under the head.
     pub fn model(&self) -> &Model {
         &self.checkpoint.model
