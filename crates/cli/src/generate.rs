@@ -36,8 +36,9 @@ pub(crate) struct Generate {
     #[arg(long, value_name = "FILE")]
     prompts: Option<String>,
 
-    /// What guides: a built-in name (see `stackelberg models`), a head (.safetensors) or the folder of a
-    /// causal reward model. [default: harmless, where it fits the model]
+    /// What guides: a built-in name (see `stackelberg models`), a head (.safetensors), the folder of a reward
+    /// model or of a classifier (#LABEL), program:COMMAND or http://HOST/PATH; answer:, hh:, raw: or chat: before it
+    /// says what it sees. [default: harmless, where it fits the model]
     #[arg(long, value_name = "NAME")]
     reward: Option<String>,
 

@@ -88,6 +88,17 @@ impl ModelArgs {
         Ok(Reward::load(&fetch(name)?, policy, self.dtype)?)
     }
 
+    /// Loads a reward that reads the policy's tokens, as rollouts need it.
+    pub(crate) fn token_reward(&self, name: &str, policy: &Checkpoint) -> Result<Reward> {
+        match self.reward(name, policy)? {
+            Reward::Text(_) => bail!(
+                "{name} reads text: rollouts take a head on the policy, or a reward model with its tokenizer; or write \
+                 samples with `generate`, score them with `score`, and bring both in with `rollout import`"
+            ),
+            reward => Ok(reward),
+        }
+    }
+
     /// Loads a value head for the policy.
     pub(crate) fn value(&self, name: &str, policy: &Checkpoint) -> Result<ValueHead> {
         let head = ValueHead::load(&fetch(name)?)?;

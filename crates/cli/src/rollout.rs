@@ -153,7 +153,7 @@ impl Rollout {
         let policy = self.model.load()?;
         let reward = match self.no_reward {
             true => None,
-            false => Some(self.model.reward(&self.reward, &policy)?),
+            false => Some(self.model.token_reward(&self.reward, &policy)?),
         };
         let format = text_format(self.layout.prompt_format, &policy, reward.as_ref().into());
         let settings = self.settings();

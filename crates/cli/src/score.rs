@@ -26,8 +26,8 @@ pub(crate) struct Score {
     #[arg(default_value_os_t = stdin())]
     file: PathBuf,
 
-    /// A built-in name (see `stackelberg models`), a head (.safetensors) or the folder of a causal reward
-    /// model. A head on an embedder needs no policy.
+    /// A built-in name, a head, a folder, a program or a server: what `generate --reward` takes. Rewards that read
+    /// text need no policy.
     #[arg(long, value_name = "NAME")]
     reward: String,
 

@@ -79,6 +79,9 @@ pub struct ChatTemplate {
     eos: String,
 }
 
+/// Instructions that a template may take: a thousand times what the longest conversations need.
+const FUEL: u64 = 10_000_000;
+
 impl ChatTemplate {
     /// A template with the texts of the BOS and EOS tokens, which many of them write out.
     pub fn new(source: impl Into<String>, bos: impl Into<String>, eos: impl Into<String>) -> Self {
@@ -93,6 +96,8 @@ impl ChatTemplate {
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|e| Error::Template(e.to_string()))?);
+        // A template is a stranger's program: one that never ends is stopped.
+        environment.set_fuel(Some(FUEL));
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_function("raise_exception", |said: String| -> std::result::Result<String, _> {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, said))
