@@ -69,10 +69,11 @@ impl<'a> From<&'a Vec<u32>> for Asked<'a> {
 }
 
 impl Reward {
-    /// Loads a head (`.safetensors`) or a reward model (an HF folder) for this policy.
+    /// Loads a head (`.safetensors`), a reward model or a classifier (HF folders) for this policy.
     ///
     /// # Errors
-    /// As [`Head::load`] and [`RewardModel::load`].
+    /// As [`Head::load`], [`Checkpoint::load`] and [`Classifier::load`]; a language model, a classifier of several
+    /// labels.
     pub fn load(path: &Path, policy: &Checkpoint, dtype: Dtype) -> Result<Self> {
         if path.is_dir() && Classifier::is_in(path) {
             return Ok(Self::Text(Box::new(TextReward::new(Classifier::load(path, None)?))));
