@@ -3,6 +3,8 @@
 //! Inside, tensors go by the names of GGUF: they say what a tensor is for, the same in every family
 //! (`blk.3.ffn_norm.weight` stands before the feed-forward part, `post_ffw_norm` behind it).
 
+use super::config::{Norms, QkNorm};
+
 /// A family of decoders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Family {
@@ -76,6 +78,24 @@ impl Family {
             names.join(", "),
             gguf.join(", ")
         )
+    }
+
+    /// Where the norms of a layer stand.
+    pub(super) fn norms(self) -> Norms {
+        match self {
+            Self::Gemma2 | Self::Gemma3 => Norms::Both,
+            Self::Olmo2 => Norms::After,
+            _ => Norms::Before,
+        }
+    }
+
+    /// What is normed of queries and keys.
+    pub(super) fn qk_norm(self) -> Option<QkNorm> {
+        match self {
+            Self::Qwen3 | Self::Gemma3 => Some(QkNorm::Head),
+            Self::Olmo2 => Some(QkNorm::All),
+            _ => None,
+        }
     }
 
     /// Whether GGUF keeps the rows of queries and keys interleaved, `(0, 1), (2, 3)...`, where all others

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use candle_core::quantized::gguf_file::{Content, Value};
 
-use super::config::{Bias, Config, Norms, QkNorm};
+use super::config::{Bias, Config};
 use super::family::Family;
 use super::rope::{Rope, Stretched, plain, rotary};
 use super::weights::{Naming, Weights};
@@ -40,7 +40,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn config(&self) -> Result<Config> {
-        use Family::{Gemma2, Gemma3, Gpt2, Olmo2, Qwen2, Qwen3};
+        use Family::{Gemma2, Gemma3, Gpt2, Qwen2};
         let family = self.family;
         let (gemma, gpt2) = (matches!(family, Gemma2 | Gemma3), family == Gpt2);
         let (heads, hidden) = (self.number("attention.head_count")?, self.number("embedding_length")?);
@@ -71,16 +71,8 @@ impl Reader<'_> {
             context,
             norm_eps: self.real(eps).ok_or_else(|| self.missing(eps))? as f32,
             layer_norm: gpt2,
-            norms: match family {
-                Gemma2 | Gemma3 => Norms::Both,
-                Olmo2 => Norms::After,
-                _ => Norms::Before,
-            },
-            qk_norm: match family {
-                Qwen3 | Gemma3 => Some(QkNorm::Head),
-                Olmo2 => Some(QkNorm::All),
-                _ => None,
-            },
+            norms: family.norms(),
+            qk_norm: family.qk_norm(),
             bias: Bias {
                 qkv: family == Qwen2 || has("blk.0.attn_q.bias") || has("blk.0.attn_qkv.bias"),
                 output: has("blk.0.attn_output.bias"),

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::config::{Bias, Config, Norms, QkNorm};
+use super::config::{Bias, Config};
 use super::family::{Family, Task};
 use super::rope::{Rope, Stretched, plain, rotary};
 use crate::error::{Error, Result};
@@ -74,8 +74,6 @@ struct Hf {
     #[serde(default)]
     scale_attn_by_inverse_layer_idx: bool,
     scale_attn_weights: Option<bool>,
-    id2label: Option<serde_json::Map<String, Value>>,
-    num_labels: Option<usize>,
 }
 
 /// `eos_token_id` is a number here and a list there.
@@ -121,10 +119,11 @@ pub(super) fn read(path: &Path) -> Result<Described> {
     if let Some(fields) = value.as_object_mut() {
         fields.retain(|_, value| !value.is_null());
     }
+    let names = labels(&value);
     let hf: Hf = serde_json::from_value(value).map_err(|e| Error::invalid(path, e))?;
     let labels = match task {
         Task::Language => None,
-        Task::Classifier => Some(Labels { names: hf.labels(), tensor: "score.weight" }),
+        Task::Classifier => Some(Labels { names, tensor: "score.weight" }),
         Task::Regression => {
             Some(Labels { names: vec!["reward".to_owned()], tensor: "regression_head.weight" })
         }
@@ -134,14 +133,13 @@ pub(super) fn read(path: &Path) -> Result<Described> {
     Ok(Described { config, family, labels })
 }
 
-impl Hf {
-    /// The labels by number; two of them where nothing is said, as transformers takes it.
-    fn labels(&self) -> Vec<String> {
-        let named = self.id2label.as_ref();
-        let n = self.num_labels.or(named.map(serde_json::Map::len)).unwrap_or(2).min(1 << 16);
-        let name = |i: usize| named?.get(&i.to_string())?.as_str().map(str::to_owned);
-        (0..n).map(|i| name(i).unwrap_or_else(|| format!("LABEL_{i}"))).collect()
-    }
+/// A classifier's labels by number; two of them where `config.json` says nothing, as transformers takes it.
+pub(crate) fn labels(config: &Value) -> Vec<String> {
+    let named = config["id2label"].as_object();
+    let said = config["num_labels"].as_u64().map(|n| n.min(1 << 16) as usize);
+    let n = said.or(named.map(serde_json::Map::len)).unwrap_or(2);
+    let name = |i: usize| named?.get(&i.to_string())?.as_str().map(str::to_owned);
+    (0..n).map(|i| name(i).unwrap_or_else(|| format!("LABEL_{i}"))).collect()
 }
 
 struct Reader<'a> {
@@ -180,16 +178,8 @@ impl Reader<'_> {
             context,
             norm_eps: hf.rms_norm_eps as f32,
             layer_norm: gpt2,
-            norms: match family {
-                Gemma2 | Gemma3 => Norms::Both,
-                Olmo2 => Norms::After,
-                _ => Norms::Before,
-            },
-            qk_norm: match family {
-                Qwen3 | Gemma3 => Some(QkNorm::Head),
-                Olmo2 => Some(QkNorm::All),
-                _ => None,
-            },
+            norms: family.norms(),
+            qk_norm: family.qk_norm(),
             bias: Bias { qkv: biased || family == Qwen2, output: biased, feed_forward: gpt2 },
             activation: self.activation()?,
             gated: !gpt2,

@@ -23,7 +23,7 @@ pub use config::{Bias, Config, Norms, QkNorm};
 pub use decoder::{Model, ScoreHead, Segment};
 
 pub(crate) use gguf::as_u64;
-pub(crate) use hf::{Labels, OneOrMany};
+pub(crate) use hf::{Labels, OneOrMany, labels};
 pub(crate) use weights::{Weights, stacked, weight_files};
 
 use std::path::Path;

@@ -8,7 +8,7 @@ use super::{Exchange, RewardFormat, TextScorer};
 use crate::embedder::{Embedder, Linear, Pooling, Truncate};
 use crate::error::{Error, Result};
 use crate::kernel::{Activation, tanh_all};
-use crate::model::Weights;
+use crate::model::{Weights, labels};
 
 /// `*ForSequenceClassification` over an encoder. Its reward is the logit of one label, or the difference of
 /// two; of a text that is too long the end is read.
@@ -108,15 +108,6 @@ impl TextScorer for Classifier {
     fn usual_format(&self) -> RewardFormat {
         RewardFormat::Answer
     }
-}
-
-/// The labels by number; two of them where nothing is said, as transformers takes it.
-fn labels(config: &Value) -> Vec<String> {
-    let named = config["id2label"].as_object();
-    let said = config["num_labels"].as_u64().map(|n| n.min(1 << 16) as usize);
-    let n = said.or(named.map(serde_json::Map::len)).unwrap_or(2);
-    let name = |i: usize| named?.get(&i.to_string())?.as_str().map(str::to_owned);
-    (0..n).map(|i| name(i).unwrap_or_else(|| format!("LABEL_{i}"))).collect()
 }
 
 /// The labels that make up the reward.
