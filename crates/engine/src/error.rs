@@ -147,5 +147,10 @@ impl Error {
     }
 }
 
+/// Runs a library's reader of files from strangers; `None` if it panics over what it finds there.
+pub(crate) fn unwinding<T>(read: impl FnOnce() -> T) -> Option<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(read)).ok()
+}
+
 /// Results of this crate.
 pub type Result<T> = std::result::Result<T, Error>;

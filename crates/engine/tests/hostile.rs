@@ -137,7 +137,7 @@ fn case(number: u64, folder: &Path) {
 
 #[test]
 fn no_file_makes_it_panic() {
-    let cases: u64 = std::env::var("HOSTILE_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(400);
+    let cases: u64 = std::env::var("HOSTILE_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(3000);
     let first: u64 = std::env::var("HOSTILE_FIRST").ok().and_then(|n| n.parse().ok()).unwrap_or(0);
     let folder = tempfile::tempdir().unwrap();
     let mut broken = Vec::new();

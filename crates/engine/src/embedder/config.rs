@@ -115,7 +115,7 @@ impl Config {
             vocabulary: hf.vocab_size,
             positions: hf.max_position_embeddings,
             // RoBERTa counts from behind the padding token's number.
-            first_position: if roberta { hf.pad_token_id.unwrap_or(1) + 1 } else { 0 },
+            first_position: if roberta { hf.pad_token_id.unwrap_or(1).saturating_add(1) } else { 0 },
             types: hf.type_vocab_size.filter(|_| usual_types > 0).unwrap_or(usual_types),
             norm_eps: hf.layer_norm_eps.unwrap_or(1e-12),
             activation,

@@ -225,8 +225,9 @@ impl Reader<'_> {
     }
 
     fn table(&self, name: &str, n: usize, k: usize) -> Result<Vec<f32>> {
+        let matrix = self.weights.matrix(&self.name(name), n, k)?;
         let mut rows = vec![0.0; n * k];
-        self.weights.matrix(&self.name(name), n, k)?.read(0..n, &mut rows)?;
+        matrix.read(0..n, &mut rows)?;
         Ok(rows)
     }
 

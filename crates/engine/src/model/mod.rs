@@ -5,6 +5,7 @@
 //! | `config` | what a decoder looks like, whichever file said so |
 //! | `family` | the families, and what each calls its tensors |
 //! | `hf`, `gguf` | reading `config.json`, or the metadata of a GGUF file, into that |
+//! | `lengths` | whether what a GGUF file announces fits into it |
 //! | `rope` | rotary embeddings and how they are stretched |
 //! | `weights` | tensors, read a few rows at a time |
 //! | `parts` | putting a model together from them |
@@ -15,6 +16,7 @@ mod decoder;
 mod family;
 mod gguf;
 mod hf;
+mod lengths;
 mod parts;
 mod rope;
 mod weights;

@@ -76,7 +76,8 @@ impl Rope<'_> {
     /// A type that is not known; its numbers missing or senseless.
     pub(super) fn scaled(&self, scaling: &Value) -> Result<Stretched> {
         let Self { theta, width, head_dim, .. } = *self;
-        let even = width.is_multiple_of(2) && width <= head_dim;
+        // No head is as wide as that.
+        let even = width.is_multiple_of(2) && width <= head_dim.min(1 << 16);
         if !(even && theta.is_finite() && theta > 1.0) {
             let what =
                 format!("rope turns {width} of {head_dim} numbers of a head by powers of {theta}");

@@ -18,7 +18,8 @@ use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 
 use super::family::Family;
-use crate::error::{Error, Result};
+use super::lengths;
+use crate::error::{Error, Result, unwinding};
 
 /// Tensors by name.
 pub(crate) struct Weights {
@@ -122,7 +123,11 @@ impl Weights {
         let file = File::open(path).map_err(Error::read(path))?;
         let size = file.metadata().map_err(Error::read(path))?.len();
         let mut reader = BufReader::with_capacity(1 << 20, &file);
-        let content = Content::read(&mut reader).map_err(|e| broken_gguf(path, &e))?;
+        lengths::check(&mut reader, size).map_err(|e| broken_gguf(path, &e.to_string()))?;
+        reader.rewind().map_err(Error::read(path))?;
+        let content = unwinding(|| Content::read(&mut reader));
+        let content = content.unwrap_or_else(|| Err(candle_core::Error::msg("it cannot be read")));
+        let content = content.map_err(|e| broken_gguf(path, &e.to_string()))?;
         let mut tensors = HashMap::new();
         for (name, info) in &content.tensor_infos {
             let kind = match info.ggml_dtype {
@@ -390,9 +395,8 @@ fn read_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> std::io::Resul
     Ok(())
 }
 
-fn broken_gguf(path: &Path, error: &candle_core::Error) -> Error {
+fn broken_gguf(path: &Path, said: &str) -> Error {
     // The first line says what; the rest is a backtrace.
-    let said = error.to_string();
     let said = said.lines().next().unwrap_or_default().trim();
     Error::invalid(path, format!("not a whole GGUF file ({said}): download it again"))
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use candle_core::quantized::gguf_file::Content;
 use tokenizers::{PostProcessor, TruncationDirection};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, unwinding};
 
 /// A model's tokenizer.
 pub struct Tokenizer {
@@ -21,7 +21,14 @@ impl Tokenizer {
     /// The file is missing or malformed.
     pub fn from_file(path: &Path) -> Result<Self> {
         let text = std::fs::read(path).map_err(Error::read(path))?;
-        let inner = tokenizers::Tokenizer::from_bytes(text).map_err(|e| Error::invalid(path, e))?;
+        // Some of what can be wrong shows with the first text only.
+        let inner = unwinding(|| {
+            let inner = tokenizers::Tokenizer::from_bytes(text)?;
+            inner.encode_fast("a", true).map(|_| inner)
+        });
+        let broken = || Err("it is no tokenizer that can be read".into());
+        let inner =
+            inner.unwrap_or_else(broken).map_err(|e: tokenizers::Error| Error::invalid(path, e))?;
         Ok(Self { inner })
     }
 
