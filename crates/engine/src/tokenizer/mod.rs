@@ -21,11 +21,7 @@ impl Tokenizer {
     /// The file is missing or malformed.
     pub fn from_file(path: &Path) -> Result<Self> {
         let text = std::fs::read(path).map_err(Error::read(path))?;
-        // Some of what can be wrong shows with the first text only.
-        let inner = unwinding(|| {
-            let inner = tokenizers::Tokenizer::from_bytes(text)?;
-            inner.encode_fast("a", true).map(|_| inner)
-        });
+        let inner = unwinding(|| tokenizers::Tokenizer::from_bytes(text));
         let broken = || Err("it is no tokenizer that can be read".into());
         let inner =
             inner.unwrap_or_else(broken).map_err(|e: tokenizers::Error| Error::invalid(path, e))?;
@@ -46,9 +42,11 @@ impl Tokenizer {
     /// # Errors
     /// The tokenizer fails.
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>> {
-        let encoding =
-            self.inner.encode_fast(text, special).map_err(|e| Error::Tokenizer(e.to_string()))?;
-        Ok(encoding.get_ids().to_vec())
+        // Some of what can be wrong with a tokenizer shows with a text only.
+        let encoding = unwinding(|| self.inner.encode_fast(text, special));
+        let broken = || Err("its parts do not fit each other".into());
+        let encoding = encoding.unwrap_or_else(broken);
+        Ok(encoding.map_err(|e| Error::Tokenizer(e.to_string()))?.get_ids().to_vec())
     }
 
     /// The same without the cutting and padding that `tokenizer.json` may ask for.
@@ -78,7 +76,9 @@ impl Tokenizer {
         let failed = |e: tokenizers::Error| Error::Tokenizer(e.to_string());
         let mut encoding = self.inner.encode_fast(text, false).map_err(failed)?;
         encoding.truncate(most.saturating_sub(self.around()), 0, side);
-        let encoding = self.inner.post_process(encoding, None, true).map_err(failed)?;
+        let encoding = unwinding(|| self.inner.post_process(encoding, None, true));
+        let broken = || Err("its parts do not fit each other".into());
+        let encoding = encoding.unwrap_or_else(broken).map_err(failed)?;
         Ok(encoding.get_ids().to_vec())
     }
 
