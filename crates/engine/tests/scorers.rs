@@ -48,7 +48,9 @@ fn a_foreign_tokenizer_changes_no_reward() {
     for step in 0..40u32 {
         let candidates = [4 + step % 30, 5 + step * 7 % 30, 10];
         let score = |guide: &mut Guide<'_>| {
-            ask(&mut [Question { guide, candidates: &candidates, ahead: None }]).unwrap().remove(0)
+            ask(&mut [Question { guide, candidates: &candidates, further: &[], ahead: None }])
+                .unwrap()
+                .remove(0)
         };
         let (ours, theirs) = (score(&mut a), score(&mut b));
         assert_eq!(ours, theirs, "step {step}");

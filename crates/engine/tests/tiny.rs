@@ -144,7 +144,8 @@ fn a_causal_reward_model_scores_candidates_as_whole_texts() {
     let mut text = TEXT.to_vec();
     for step in 0..4 {
         let candidates = [3, 30, 14 + step];
-        let question = Question { guide: &mut guide, candidates: &candidates, ahead: None };
+        let question =
+            Question { guide: &mut guide, candidates: &candidates, further: &[], ahead: None };
         let scores = ask(&mut [question]).unwrap().remove(0);
         for (&candidate, score) in candidates.iter().zip(&scores) {
             let whole = reward.of_tokens(&policy, &[&text[..], &[candidate]].concat()).unwrap();

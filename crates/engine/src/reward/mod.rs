@@ -212,7 +212,7 @@ pub enum Guide<'a> {
         /// What was chosen since, and it has not read.
         unread: Vec<u32>,
         /// The candidates it scored last.
-        ahead: Option<Branches>,
+        ahead: Option<Ahead>,
     },
     /// Reads every candidate as the text that it would make.
     Text {
@@ -224,9 +224,18 @@ pub enum Guide<'a> {
         answer: String,
         /// What makes text of its tokens.
         stream: TextStream<'a>,
-        /// The candidates it scored last.
-        ahead: Vec<u32>,
+        /// The candidates it scored last, each with what it was carried on by.
+        ahead: Vec<Vec<u32>>,
     },
+}
+
+/// What a reward model read of the candidates that it scored last.
+#[derive(Clone)]
+pub enum Ahead {
+    /// Each alone, directly behind what was read before.
+    Tokens(Branches),
+    /// Each with what it was carried on by: a prefix for each, of which one will be the text's.
+    Texts(Vec<Prefix>),
 }
 
 impl Guide<'_> {
@@ -259,7 +268,7 @@ impl Guide<'_> {
         Ok(())
     }
 
-    /// The candidate at `index` of those scored last was chosen.
+    /// The candidate at `index` of those scored last was chosen, with what it was carried on by.
     ///
     /// # Errors
     /// Nothing was scored.
@@ -267,25 +276,41 @@ impl Guide<'_> {
         match self {
             Self::Head(_) | Self::Value(_) => Ok(()),
             Self::Model { prefix, ahead, .. } => {
-                let branches = ahead.take().ok_or(Error::NoTokens)?;
-                prefix.commit(&branches, index)
+                match ahead.take().ok_or(Error::NoTokens)? {
+                    Ahead::Tokens(branches) => prefix.commit(&branches, index)?,
+                    Ahead::Texts(texts) => {
+                        *prefix = texts.into_iter().nth(index).ok_or(Error::NoTokens)?;
+                    }
+                }
+                Ok(())
             }
             Self::Text { ahead, .. } => {
-                let token = *ahead.get(index).ok_or(Error::NoTokens)?;
-                self.read(token)
+                let tokens = std::mem::take(ahead.get_mut(index).ok_or(Error::NoTokens)?);
+                tokens.into_iter().try_for_each(|token| self.read(token))
             }
         }
     }
 }
 
-/// What a step asks: rewards of the candidates for one text's next token.
+/// What a step asks: rewards of the candidates for one text's next token, or of what they were carried on to.
 pub struct Question<'g, 'a> {
     /// The text's guide.
     pub guide: &'g mut Guide<'a>,
     /// The candidates, `k` of them.
     pub candidates: &'g [u32],
-    /// The policy's own look ahead over them, which guides that need it must be given.
-    pub ahead: Option<&'g Branches>,
+    /// What each was carried on by, `k` rows of any lengths, if they were: rewards are of the texts at their ends.
+    pub further: &'g [Vec<u32>],
+    /// The policy's hidden states of their last tokens, `[k, d]`, which guides that need it must be given.
+    pub ahead: Option<&'g Tensor>,
+}
+
+impl Question<'_, '_> {
+    /// What each candidate would add to the text.
+    fn continuations(&self) -> Vec<Vec<u32>> {
+        let further = |i: usize| self.further.get(i).map_or(&[][..], |further| further);
+        let candidates = self.candidates.iter().enumerate();
+        candidates.map(|(i, &candidate)| [&[candidate], further(i)].concat()).collect()
+    }
 }
 
 /// Answers the questions of several texts together: rewards of each one's candidates. Guides of one reward
@@ -298,33 +323,69 @@ pub fn ask(questions: &mut [Question<'_, '_>]) -> Result<Vec<Vec<f64>>> {
     let mut reward_model = None;
     let mut segments = Vec::new();
     for question in questions.iter() {
-        if let Guide::Model { model, prefix, .. } = &*question.guide {
+        if let Guide::Model { model, prefix, .. } = &*question.guide
+            && question.further.is_empty()
+        {
             reward_model = Some(*model);
             segments.push(Segment::Branch(prefix, question.candidates));
         }
     }
     let seen = reward_model.map(|model| model.model().forward(&mut segments)).transpose()?;
     let mut seen = seen.into_iter().flatten();
+    let mut read_on = continued(questions)?.into_iter();
     let mut values = values(questions)?.into_iter();
     let mut read = texts(questions)?.into_iter();
     let mut rewards = Vec::with_capacity(questions.len());
     for question in questions {
+        let continuations = question.continuations();
         rewards.push(match &mut question.guide {
-            Guide::Head(head) => head.score(&question.ahead.ok_or(Error::NoTokens)?.hidden)?,
+            Guide::Head(head) => head.score(question.ahead.ok_or(Error::NoTokens)?)?,
             Guide::Value(_) => values.by_ref().take(question.candidates.len()).collect(),
             Guide::Text { ahead, .. } => {
-                *ahead = question.candidates.to_vec();
+                *ahead = continuations;
                 read.by_ref().take(question.candidates.len()).collect()
             }
             Guide::Model { model, ahead, .. } => {
-                let branches = seen.next().ok_or(Error::NoTokens)?;
-                let scores = model.score(&branches.hidden)?;
-                *ahead = Some(branches);
-                scores
+                let (read, hidden) = match question.further {
+                    [] => {
+                        let branches = seen.next().ok_or(Error::NoTokens)?;
+                        let hidden = branches.hidden.clone();
+                        (Ahead::Tokens(branches), hidden)
+                    }
+                    _ => {
+                        let (texts, hidden) = read_on.next().ok_or(Error::NoTokens)?;
+                        (Ahead::Texts(texts), hidden)
+                    }
+                };
+                *ahead = Some(read);
+                model.score(&hidden)?
             }
         });
     }
     Ok(rewards)
+}
+
+/// Reads what candidates were carried on to, for all questions to a reward model that say so: prefixes, and hidden
+/// states of their last tokens, `[k, d]`.
+fn continued(questions: &[Question<'_, '_>]) -> Result<Vec<(Vec<Prefix>, Tensor)>> {
+    let (mut reward_model, mut read) = (None, Vec::new());
+    for question in questions.iter().filter(|question| !question.further.is_empty()) {
+        if let Guide::Model { model, prefix, .. } = &*question.guide {
+            reward_model = Some(*model);
+            let continuations = question.continuations();
+            read.push((vec![prefix.clone(); continuations.len()], continuations));
+        }
+    }
+    let Some(model) = reward_model else { return Ok(Vec::new()) };
+    let texts =
+        read.iter_mut().flat_map(|(prefixes, continuations)| prefixes.iter_mut().zip(continuations));
+    let mut texts: Vec<_> = texts.map(|(prefix, tokens)| (prefix, &tokens[..])).collect();
+    let mut last = model.model().read_all(&mut texts)?.into_iter();
+    let of_question = |(prefixes, _): (Vec<Prefix>, _)| {
+        let hidden: Vec<Tensor> = last.by_ref().take(prefixes.len()).collect();
+        Ok((prefixes, Tensor::cat(&hidden, 0)?))
+    };
+    read.into_iter().map(of_question).collect()
 }
 
 /// Values of the candidates of all value heads' questions, one text behind the other.
@@ -334,7 +395,7 @@ fn values(questions: &[Question<'_, '_>]) -> Result<Vec<f64>> {
     for question in questions {
         if let Guide::Value(head) = &*question.guide {
             value_head = Some(*head);
-            hidden.push(&question.ahead.ok_or(Error::NoTokens)?.hidden);
+            hidden.push(question.ahead.ok_or(Error::NoTokens)?);
         }
     }
     value_head.map_or_else(|| Ok(Vec::new()), |head| head.score(&Tensor::cat(&hidden, 0)?))
@@ -347,9 +408,13 @@ fn texts(questions: &[Question<'_, '_>]) -> Result<Vec<f64>> {
     for question in questions {
         if let Guide::Text { reward, prompt, answer, stream, .. } = &*question.guide {
             asked = Some(*reward);
-            for &candidate in question.candidates {
+            for continuation in question.continuations() {
                 // What only begins a character is no text yet; nor is what ends the answer.
-                found.push((*prompt, format!("{answer}{}", stream.clone().push(candidate)?)));
+                let (mut text, mut stream) = (answer.clone(), stream.clone());
+                for token in continuation {
+                    text.push_str(&stream.push(token)?);
+                }
+                found.push((*prompt, text));
             }
         }
     }
