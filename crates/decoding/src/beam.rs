@@ -45,7 +45,7 @@ pub(crate) fn search<'a>(
         if stop() {
             return Err(Error::Stopped);
         }
-        let mut turns = expect(model, &texts, settings)?;
+        let mut turns = expect(model, texts.iter(), settings)?;
         look_ahead(model, &mut texts, &mut turns, settings.stress)?;
         let mut steps = Vec::with_capacity(texts.len());
         for (text, turn) in texts.iter().zip(&mut turns) {

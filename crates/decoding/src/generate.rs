@@ -10,6 +10,7 @@ use stackelberg_shaping::{Follower, Samples, argmax};
 use crate::beam::{self, Steps};
 use crate::error::{Error, Result};
 use crate::sample::{self, Randomness};
+use crate::segment;
 use crate::settings::{Method, Settings};
 use crate::step::{Step, advance, shape};
 use crate::stress::Stress;
@@ -287,6 +288,10 @@ impl<'a> Run<'a> {
             }
             let began = Instant::now();
             let said = &mut |text: &Text<'_>, step: &Step, new: &str| desk.step(text, step, new);
+            // Without a guide there is nothing to look ahead for.
+            let guided = texts.iter().any(|text| text.guide.is_some());
+            let advance =
+                if guided && self.settings.score_every > 1 { segment::advance } else { advance };
             advance(model, &mut texts, self.settings, self.read_last, said)?;
             if self.keep_hidden {
                 texts.iter_mut().try_for_each(|text| text.keep_hidden(self.jobs[text.job].prompt))?;

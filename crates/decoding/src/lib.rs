@@ -33,6 +33,7 @@ mod generate;
 mod hacking;
 mod rollout;
 mod sample;
+mod segment;
 mod settings;
 mod step;
 mod stress;

@@ -31,6 +31,11 @@ impl Randomness {
         Self::new(seed ^ 0x5bd1_e995_9d1b_a5e7, prompt, sample)
     }
 
+    /// A stream of its own, which this one decides.
+    pub fn fork(&mut self) -> Self {
+        Self(ChaCha12Rng::seed_from_u64(self.0.random()))
+    }
+
     /// A number of the normal distribution with mean 0 and standard deviation 1, by Box and Muller.
     pub(crate) fn normal(&mut self) -> f64 {
         let (radius, angle) = (1.0 - self.uniform(), self.uniform());
@@ -38,7 +43,7 @@ impl Randomness {
     }
 
     /// A number in [0, 1).
-    pub(crate) fn uniform(&mut self) -> f64 {
+    pub fn uniform(&mut self) -> f64 {
         self.0.random()
     }
 }

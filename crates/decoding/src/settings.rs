@@ -128,9 +128,10 @@ pub struct Settings {
     pub no_eos: bool,
     /// What is done to rewards and values before they are shaped.
     pub stress: Stress,
-    /// Rewards are asked for at every so many-th token only; in between the base policy writes on. 1 is all.
+    /// Tokens to a segment: the base policy carries every candidate on to so many tokens, rewards are asked for
+    /// of the texts at their ends, and the chosen one's whole segment is kept. 1 is token by token.
     pub score_every: usize,
-    /// And only where the base policy's entropy over the candidates, at temperature 1, is at least this, in
+    /// Rewards are only asked for where the base policy's entropy over the candidates, at temperature 1, is at least this, in
     /// nats. 0 is everywhere.
     pub min_entropy: f64,
     /// Whether to leave out the reward where it provably cannot change the choice.

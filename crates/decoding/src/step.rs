@@ -29,6 +29,9 @@ pub struct Step {
     pub logits: Vec<f64>,
     /// Their rewards, or values; `None` where none was asked for.
     pub rewards: Option<Vec<f64>>,
+    /// What the base policy carried each candidate on by before it was scored: rewards are of the texts at these
+    /// ends. Empty where candidates were scored as they are, or not at all.
+    pub continuations: Vec<Vec<u32>>,
     /// The threshold `m*`, for rules that have one.
     pub threshold: Option<f64>,
     /// The bound in force, for rules that have one.
@@ -64,7 +67,7 @@ pub(crate) fn advance(
     read_last: bool,
     said: &mut dyn FnMut(&Text<'_>, &Step, &str),
 ) -> Result<()> {
-    let mut turns = expect(model, texts, settings)?;
+    let mut turns = expect(model, texts.iter(), settings)?;
     look_ahead(model, texts, &mut turns, settings.stress)?;
     let mut unread = Vec::new();
     for (text, turn) in texts.iter_mut().zip(turns) {
@@ -88,19 +91,23 @@ pub(crate) fn advance(
 pub(crate) struct Turn {
     next: Next,
     /// The likeliest tokens, and their logits.
-    candidates: Vec<u32>,
+    pub(crate) candidates: Vec<u32>,
     logits: Vec<f64>,
     /// Whether their rewards are asked for.
-    asks: bool,
+    pub(crate) asks: bool,
     skipped: bool,
     /// The policy's look ahead over them, if the guide needs it.
     pub(crate) ahead: Option<Branches>,
-    rewards: Option<Vec<f64>>,
+    pub(crate) rewards: Option<Vec<f64>>,
 }
 
 /// What the base policy expects next in every text, and whether rewards matter.
-pub(crate) fn expect(model: &Model, texts: &[Text<'_>], settings: &Settings) -> Result<Vec<Turn>> {
-    let hidden: Vec<&Tensor> = texts.iter().map(|text| &text.hidden).collect();
+pub(crate) fn expect<'t, 'a: 't>(
+    model: &Model,
+    texts: impl Iterator<Item = &'t Text<'a>> + Clone,
+    settings: &Settings,
+) -> Result<Vec<Turn>> {
+    let hidden: Vec<&Tensor> = texts.clone().map(|text| &text.hidden).collect();
     let rows = Tensor::cat(&hidden, 0).map_err(stackelberg_engine::Error::from)?;
     let logits: Vec<Vec<f32>> =
         model.logits(&rows)?.to_vec2().map_err(stackelberg_engine::Error::from)?;
@@ -112,11 +119,11 @@ pub(crate) fn expect(model: &Model, texts: &[Text<'_>], settings: &Settings) -> 
         }
         let skipped = settings.skip
             && text.guide.as_ref().is_some_and(|guide| cannot_matter(&logits, guide, settings));
-        let due = text.steps.is_multiple_of(settings.score_every) && !is_sure(&logits, settings);
+        let due = !is_sure(&logits, settings);
         let (asks, skipped) = (text.guide.is_some() && !skipped && due, skipped && due);
         Turn { next, candidates, logits, asks, skipped, ahead: None, rewards: None }
     };
-    Ok(texts.iter().zip(logits).map(turn).collect())
+    Ok(texts.zip(logits).map(turn).collect())
 }
 
 /// Whether the base policy is surer of the candidates than rewards are asked for.
@@ -149,7 +156,8 @@ pub(crate) fn look_ahead(
     let mut questions = Vec::with_capacity(asking.len());
     for (text, turn) in &mut asking {
         if let Some(guide) = &mut text.guide {
-            questions.push(Question { guide, candidates: &turn.candidates, ahead: turn.ahead.as_ref() });
+            let ahead = turn.ahead.as_ref().map(|branches| &branches.hidden);
+            questions.push(Question { guide, candidates: &turn.candidates, further: &[], ahead });
         }
     }
     let rewards = ask(&mut questions)?;
@@ -161,7 +169,7 @@ pub(crate) fn look_ahead(
 }
 
 /// Reads the tokens that nobody looked ahead at, in one forward.
-fn read(model: &Model, unread: &mut [(&mut Text<'_>, u32)]) -> Result<()> {
+pub(crate) fn read(model: &Model, unread: &mut [(&mut Text<'_>, u32)]) -> Result<()> {
     if unread.is_empty() {
         return Ok(());
     }
@@ -176,7 +184,7 @@ fn read(model: &Model, unread: &mut [(&mut Text<'_>, u32)]) -> Result<()> {
 
 impl Turn {
     /// The choice, and what is left to do with it.
-    fn choose(mut self, text: &mut Text<'_>, settings: &Settings) -> Result<(Step, Seen)> {
+    pub(crate) fn choose(mut self, text: &mut Text<'_>, settings: &Settings) -> Result<(Step, Seen)> {
         let Some(step) = self.fused(text.steps, settings)? else {
             // A skipped step is greedy, too.
             let chosen = match settings.sampling.temperature {
@@ -239,11 +247,12 @@ impl Turn {
     }
 
     /// A step without rewards.
-    fn step(&self, chosen: u32) -> Step {
+    pub(crate) fn step(&self, chosen: u32) -> Step {
         Step {
             candidates: self.candidates.clone(),
             logits: self.logits.clone(),
             rewards: None,
+            continuations: Vec::new(),
             threshold: None,
             bound: None,
             shaped: None,
@@ -260,7 +269,7 @@ impl Turn {
 }
 
 /// What is known of the chosen token.
-enum Seen {
+pub(crate) enum Seen {
     Nothing,
     /// It is the candidate at `index` of those scored; a head's was looked at by the policy itself.
     Scored {
@@ -270,7 +279,7 @@ enum Seen {
 }
 
 impl Seen {
-    fn index(&self) -> Option<usize> {
+    pub(crate) fn index(&self) -> Option<usize> {
         match self {
             Self::Nothing => None,
             Self::Scored { index, .. } => Some(*index),

@@ -79,6 +79,11 @@ impl<'a> Text<'a> {
         }
     }
 
+    /// A text that begins like this one and goes on by the base policy alone.
+    pub(crate) fn unguided(&self, randomness: Randomness) -> Self {
+        Self { guide: None, randomness, ..self.clone() }
+    }
+
     /// Takes note of a step; gives what it adds to the answer's text for certain.
     pub(crate) fn take(&mut self, step: &Step, reward: Option<f64>) -> Result<String> {
         self.log_probs += step.log_prob;
