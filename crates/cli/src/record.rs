@@ -323,13 +323,17 @@ impl Trace {
                 .iter()
                 .map(|&t| tokenizer.decode(&[t], true))
                 .collect::<Result<_, _>>()?;
-            let line = json!({
+            let mut line = json!({
                 "id": id, "step": number, "candidates": step.candidates, "tokens": texts,
                 (logits): step.logits, (rewards): step.rewards, "threshold": step.threshold,
                 "bound": step.bound, "shaped": step.shaped, "fused": step.fused, "chosen": step.chosen,
                 "base_choice": step.base_choice, "skipped": step.skipped, "kl": step.kl, "ess": step.ess,
                 "outside": step.outside, "log_prob": step.log_prob,
             });
+            // What the rewards are of, where it is more than the candidates.
+            if !step.continuations.is_empty() {
+                line["continuations"] = json!(step.continuations);
+            }
             writeln!(self.out, "{line}").with_context(cannot)?;
         }
         self.out.flush().with_context(cannot)

@@ -68,8 +68,8 @@ pub(crate) struct SamplingArgs {
     #[arg(long)]
     no_eos: bool,
 
-    /// Ask for rewards at every N-th token only; in between the model writes on by itself. Faster, and the text
-    /// follows less.
+    /// Look N tokens ahead: the model carries each candidate on by itself to N tokens, and the reward is asked once
+    /// for each such segment. Faster where the reward costs more than the model.
     #[arg(long, default_value_t = 1, value_name = "N")]
     score_every: usize,
 

@@ -61,8 +61,16 @@ fn a_program_guides_scores_and_evaluates() {
     let answers = rewards(&output(&["score", "--reward", &format!("answer:{reward}")], &written));
     assert!(answers.iter().zip(&scored).all(|(answer, whole)| answer < whole), "{answers:?} {scored:?}");
 
-    let gated = generate("every.jsonl", &[&strong[..], &["--score-every", "4"]].concat());
-    assert!(gated.iter().all(|line| line["reward_calls"] == 3), "{gated:?}");
+    let trace = folder.path().join("trace.jsonl");
+    let ahead = ["--score-every", "4", "--trace", trace.to_str().unwrap()];
+    let segments = generate("segments.jsonl", &[&strong[..], &ahead].concat());
+    assert!(segments.iter().all(|line| line["reward_calls"] == 3), "{segments:?}");
+    for (number, step) in lines(&trace).iter().enumerate() {
+        // What the three rewards are of is told where a segment begins.
+        let begins = number % 4 == 0;
+        assert_eq!(step["rewards"].is_array(), begins);
+        assert_eq!(step["continuations"].as_array().map(Vec::len), begins.then_some(10));
+    }
     let unsure = generate("unsure.jsonl", &[&strong[..], &["--min-entropy", "1"]].concat());
     let calls = |line: &Value| line["reward_calls"].as_u64().unwrap();
     assert!(unsure.iter().all(|line| (1..12).contains(&calls(line))), "{unsure:?}");
