@@ -79,7 +79,13 @@ impl Session<'_> {
         let keep = |job: usize, steps: &[Step], warnings: &[String], answer: &Generation| {
             let (id, prompt, _) = &waiting[job];
             if let Some(trace) = trace.as_mut().filter(|_| traced.contains(id.as_str())) {
-                trace.write(id, self.settings.method, steps, &self.policy.tokenizer)?;
+                trace.write(
+                    id,
+                    self.settings.method,
+                    steps,
+                    self.names.parts,
+                    &self.policy.tokenizer,
+                )?;
             }
             let seconds = answer.elapsed.as_secs_f64();
             tracing::debug!(id, tokens = answer.tokens.len(), seconds, "answered");

@@ -147,7 +147,7 @@ impl Evaluate {
             self.write_each(file, &runs, &measured)?;
         }
         let metrics: Vec<Metric> =
-            self.reward.iter().cloned().map(Metric::Reward).chain(Metric::TEXT).collect();
+            evaluator.names().into_iter().map(Metric::Reward).chain(Metric::TEXT).collect();
         let means: Vec<Means<'_>> = runs
             .iter()
             .zip(&measured)
@@ -179,12 +179,7 @@ impl Evaluate {
 
     fn evaluator(&self, policy: &OnceCell<Checkpoint>) -> Result<Evaluator> {
         let embedder = (!self.no_embeddings).then_some(self.embedder.as_str());
-        Evaluator::load(&self.reward, embedder, &self.model, &mut || {
-            if policy.get().is_none() {
-                drop(policy.set(self.model.load()?));
-            }
-            policy.get().context("the policy is loaded")
-        })
+        Evaluator::load(&self.reward, embedder, &self.model, &mut || self.model.load_into(policy))
     }
 
     fn write_each(&self, file: &Path, runs: &[Run], measured: &[Vec<Measured>]) -> Result<()> {
@@ -201,7 +196,7 @@ impl Evaluate {
                     diversity: m.diversity,
                     coherence: m.coherence,
                     length: m.length,
-                    rewards: (self.reward.len() > 1).then_some(&m.rewards),
+                    rewards: (m.rewards.len() > 1).then_some(&m.rewards),
                 };
                 serde_json::to_writer(&mut out, &line).map_err(std::io::Error::from)?;
                 out.write_all(b"\n").context("cannot write the output")?;

@@ -38,7 +38,8 @@ pub(crate) struct Generate {
 
     /// What guides: a built-in name (see `stackelberg models`), a head (.safetensors), the folder of a reward
     /// model or of a classifier (#LABEL), program:COMMAND or http://HOST/PATH; answer:, hh:, raw: or chat: before it
-    /// says what it sees. [default: harmless, where it fits the model]
+    /// says what it sees. Several make up one: a*0.7+b*0.3, min(a,b), lex(a>=0,b). [default: harmless, where it fits
+    /// the model]
     #[arg(long, value_name = "NAME")]
     reward: Option<String>,
 
@@ -152,6 +153,7 @@ impl Generate {
             value_hash: value_hash.as_deref(),
             value: self.value.as_deref(),
             system: self.layout.system.as_deref(),
+            parts: reward.as_ref().map_or(&[], Reward::parts),
         };
         let (policy, at_once) = (&policy, self.batch_size);
         let watch = self.watch;
@@ -273,7 +275,7 @@ pub(crate) fn text_format(
             eprintln!("warning: {what} does not say which model it was trained on");
         }
     };
-    if let Some(Reward::Head(head)) = guidance.reward {
+    for head in guidance.reward.map(Reward::heads).into_iter().flatten() {
         check("the reward", Some(head.text_format), head.base.as_deref());
     }
     if let Some(value) = guidance.value {
@@ -337,7 +339,8 @@ impl Conversation<'_> {
         let answer =
             generate(self.session.policy, self.session.guidance, asked, id, settings, &mut printer);
         if let Some(trace) = &mut trace {
-            trace.write(id, settings.method, &printer.steps, &self.session.policy.tokenizer)?;
+            let (method, parts) = (settings.method, self.session.names.parts);
+            trace.write(id, method, &printer.steps, parts, &self.session.policy.tokenizer)?;
         }
         if let Some(error) = printer.failed {
             return Err(error).context("cannot write to standard output");
@@ -355,7 +358,10 @@ impl Conversation<'_> {
         writeln!(stdout)?;
         stdout.flush()?;
         let rate = answer.tokens.len() as f64 / answer.elapsed.as_secs_f64();
-        let reward = answer.reward.map_or_else(String::new, |r| format!("reward {r:+.3} | "));
+        let parts = self.session.names.parts.iter().zip(&answer.parts);
+        let parts: Vec<String> = parts.map(|(name, reward)| format!("{name} {reward:+.3}")).collect();
+        let parts = if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) };
+        let reward = answer.reward.map_or_else(String::new, |r| format!("reward {r:+.3}{parts} | "));
         let count = answer.tokens.len();
         let mut said = format!("[{reward}{count} tokens | {rate:.1} tokens/s");
         let guide = match settings.method {

@@ -109,7 +109,7 @@ impl Import {
         };
         let policy = policy.as_ref();
         let reward = match (policy, &self.reward) {
-            (Some(policy), Some(name)) => Some(self.model.token_reward(name, policy)?),
+            (Some(policy), Some(name)) => Some(self.model.reward(name, policy)?),
             _ => None,
         };
         let guided = |asked| {

@@ -143,6 +143,7 @@ mod tests {
             candidates: vec![chosen, base_choice],
             logits: if chosen == base_choice { vec![0.0, 0.0] } else { vec![-2.0, 0.0] },
             rewards: None,
+            parts: Vec::new(),
             threshold: None,
             bound: None,
             shaped: None,

@@ -16,6 +16,7 @@ use stackelberg_shaping::{Follower, KlBudget, Samples, Shaped, Shaping, argmax, 
 
 use crate::error::{Error, Result};
 use crate::sample;
+use crate::score::Score;
 use crate::settings::{Method, Settings};
 use crate::stress::Stress;
 use crate::text::Text;
@@ -29,6 +30,8 @@ pub struct Step {
     pub logits: Vec<f64>,
     /// Their rewards, or values; `None` where none was asked for.
     pub rewards: Option<Vec<f64>>,
+    /// Where the reward is made of several: what each said of the candidates, `[rewards][candidates]`.
+    pub parts: Vec<Vec<f64>>,
     /// The threshold `m*`, for rules that have one.
     pub threshold: Option<f64>,
     /// The bound in force, for rules that have one.
@@ -71,7 +74,10 @@ pub(crate) fn advance(
         let (step, seen) = turn.choose(text, settings).map_err(|error| error.of(text.id))?;
         // A disturbed reward is not the answer's.
         let rewards = step.rewards.as_ref().filter(|_| settings.stress == Stress::None);
-        let reward = rewards.zip(seen.index()).map(|(rewards, index)| rewards[index]);
+        let reward = rewards.zip(seen.index()).map(|(rewards, index)| Score {
+            reward: rewards[index],
+            parts: step.parts.iter().map(|part| part[index]).collect(),
+        });
         let new = text.take(&step, reward).map_err(|error| error.of(text.id))?;
         said(text, &step, &new);
         // A token that ended the answer without being part of it is never read.
@@ -96,6 +102,7 @@ pub(crate) struct Turn {
     /// The policy's look ahead over them, if the guide needs it.
     pub(crate) ahead: Option<Branches>,
     rewards: Option<Vec<f64>>,
+    parts: Vec<Vec<f64>>,
 }
 
 /// What the base policy expects next in every text, and whether rewards matter.
@@ -114,7 +121,7 @@ pub(crate) fn expect(model: &Model, texts: &[Text<'_>], settings: &Settings) -> 
             && text.guide.as_ref().is_some_and(|guide| cannot_matter(&logits, guide, settings));
         let due = text.steps.is_multiple_of(settings.score_every) && !is_sure(&logits, settings);
         let (asks, skipped) = (text.guide.is_some() && !skipped && due, skipped && due);
-        Turn { next, candidates, logits, asks, skipped, ahead: None, rewards: None }
+        Turn { next, candidates, logits, asks, skipped, ahead: None, rewards: None, parts: Vec::new() }
     };
     Ok(texts.iter().zip(logits).map(turn).collect())
 }
@@ -156,6 +163,7 @@ pub(crate) fn look_ahead(
     for ((text, turn), mut rewards) in asking.iter_mut().zip(rewards) {
         stress.disturb(&mut rewards, &mut text.stress);
         turn.rewards = Some(rewards);
+        turn.parts = text.guide.as_ref().map_or_else(Vec::new, |guide| guide.parts().to_vec());
     }
     Ok(())
 }
@@ -225,6 +233,7 @@ impl Turn {
             ess: Some(follower.ess),
             outside: Some(-self.next.log_mass(&self.candidates, of_base * temperature)),
             rewards: Some(rewards),
+            parts: std::mem::take(&mut self.parts),
             threshold: shaped.threshold.map(|t| t.value),
             bound: shaped.bound,
             shaped: Some(shaped.values),
@@ -244,6 +253,7 @@ impl Turn {
             candidates: self.candidates.clone(),
             logits: self.logits.clone(),
             rewards: None,
+            parts: Vec::new(),
             threshold: None,
             bound: None,
             shaped: None,

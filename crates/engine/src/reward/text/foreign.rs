@@ -13,7 +13,7 @@ use super::{Exchange, RewardFormat, TextScorer};
 use crate::cache::Prefix;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
-use crate::reward::{TextFormat, causal::one_label, project};
+use crate::reward::{TextFormat, causal::score_row, project};
 
 /// A `*ForSequenceClassification` over a decoder, of any tokenizer. Its rewards are raw logits.
 pub struct ForeignModel {
@@ -27,12 +27,12 @@ pub struct ForeignModel {
 const KEPT: usize = 64;
 
 impl ForeignModel {
-    /// A loaded classifier with one label.
+    /// A loaded classifier, and which of its labels is the reward, as in [`Classifier::load`](super::Classifier::load).
     ///
     /// # Errors
-    /// A language model; several labels.
-    pub fn new(checkpoint: Checkpoint) -> Result<Self> {
-        let score = one_label(&checkpoint)?;
+    /// A language model; several labels and none chosen, or one that is not there.
+    pub fn new(checkpoint: Checkpoint, label: Option<&str>) -> Result<Self> {
+        let score = score_row(&checkpoint, label)?;
         Ok(Self { checkpoint, score, read: Mutex::default() })
     }
 
