@@ -23,6 +23,11 @@ fn program(folder: &Path) -> String {
     format!("program:python3 {}", script.display())
 }
 
+/// Files of a folder, as arguments.
+fn paths<const N: usize>(folder: &Path, names: [&str; N]) -> [String; N] {
+    names.map(|name| folder.join(name).to_str().unwrap().to_owned())
+}
+
 fn lines(path: &Path) -> Vec<Value> {
     fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
@@ -71,6 +76,82 @@ fn a_program_guides_scores_and_evaluates() {
         never.iter().map(|line| &line["response"]).collect::<Vec<_>>(),
         base.iter().map(|line| &line["response"]).collect::<Vec<_>>()
     );
+}
+
+/// A combination is its parts put together, whoever asks, and each part is told apart.
+#[test]
+fn several_rewards_make_up_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let [prompts, out, trace] = paths(folder.path(), ["prompts.jsonl", "out.jsonl", "trace.jsonl"]);
+    fs::write(&prompts, "{\"prompt\": \"Name three fruits.\"}\n{\"prompt\": \"Hi\"}\n").unwrap();
+    let commas = program(folder.path());
+    let reward = format!("lex(\"{commas}\">=0, min(harmless, sentiment)*0.5+\"{commas}\"*2)");
+    let parts = [commas.as_str(), "harmless", "sentiment"];
+    let whole = |of: &dyn Fn(&str) -> f64| {
+        (of("harmless").min(of("sentiment")) * 0.5 + of(&commas) * 2.0).clamp(-10.0, 10.0)
+    };
+    let args =
+        ["generate", "--max-new-tokens", "8", "--no-skip", "--prompts", &prompts, "--reward", &reward];
+    succeed(&[&args[..], &["--out", &out, "--trace", &trace]].concat());
+    let answers = lines(out.as_ref());
+    for line in &answers {
+        let found = line["reward"].as_f64().unwrap();
+        assert_eq!(found, whole(&|name| line["rewards"][name].as_f64().unwrap()), "{line}");
+        assert_eq!(line["rewards"].as_object().unwrap().len(), 3);
+    }
+    let steps = lines(trace.as_ref());
+    assert_eq!(steps.len(), 16);
+    for step in &steps {
+        for (i, reward) in step["rewards"].as_array().unwrap().iter().enumerate() {
+            assert_eq!(*reward, whole(&|name| step["parts"][name][i].as_f64().unwrap()));
+        }
+    }
+    let written = fs::read_to_string(&out).unwrap();
+    let scored = output(&["score", "--reward", &reward], &written);
+    for (scored, line) in scored.lines().zip(&answers) {
+        let scored: Value = serde_json::from_str(scored).unwrap();
+        assert_eq!((&scored["reward"], &scored["rewards"]), (&line["reward"], &line["rewards"]));
+    }
+    for part in parts {
+        let alone = rewards(&output(&["score", "--reward", part], &written));
+        for (alone, line) in alone.iter().zip(&answers) {
+            assert_eq!(line["rewards"][part], *alone);
+        }
+    }
+    let table = succeed(&["evaluate", &out, "--reward", &reward, "--no-embeddings", "--format", "csv"]);
+    assert!(parts.iter().all(|part| table.contains(&part.replace('"', "\"\""))), "{table}");
+    let shown =
+        succeed(&["generate", "Hi", "--max-new-tokens", "4", "--reward", "harmless+sentiment*2"]);
+    assert!(shown.contains(" (harmless ") && shown.contains(", sentiment "), "{shown}");
+    // Two parts that swapped their weights are another reward.
+    let other = reward.replace("*0.5", "*0.25");
+    let again = refused(&[&args[..7], &[&other, "--out", &out, "--resume"]].concat());
+    assert!(again.contains("written with reward "), "{again}");
+}
+
+/// Rewards that read text score rollouts too, and rollouts brought in.
+#[test]
+fn rollouts_are_scored_by_what_reads_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let [prompts, out, again, generated] =
+        paths(folder.path(), ["prompts.jsonl", "out", "again", "generated.jsonl"]);
+    fs::write(&prompts, "{\"prompt\": \"Name three fruits.\"}\n{\"prompt\": \"Hi\"}\n").unwrap();
+    let reward = format!("\"{}\"*2+harmless", program(folder.path()));
+    let short = ["--samples", "2", "--max-new-tokens", "10", "--reward", &reward];
+    succeed(&[&["rollout", "--prompts", &prompts, "--out", &out][..], &short].concat());
+    let said = succeed(&["rollout", "merge", &out]);
+    assert!(said.contains("complete: 2 prompts, 4 samples") && said.contains("mean reward"), "{said}");
+    // The samples as lines of their own, scored once more.
+    let line = |prompt: &str, response: &str| {
+        serde_json::json!({"prompt": prompt, "response": response}).to_string() + "\n"
+    };
+    fs::write(&generated, line("Hi", "One, two, three") + &line("Hi", "One")).unwrap();
+    succeed(&["rollout", "import", &generated, "--out", &again, "--reward", &reward, "--no-hidden"]);
+    let said = succeed(&["rollout", "merge", &again]);
+    let written = fs::read_to_string(&generated).unwrap();
+    let scored = rewards(&output(&["score", "--reward", &reward], &written));
+    let mean = format!("mean reward {:+.4}", scored.iter().sum::<f64>() / 2.0);
+    assert!(said.contains(&mean), "{said} {mean}");
 }
 
 #[test]
