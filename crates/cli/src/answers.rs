@@ -13,7 +13,7 @@ use stackelberg_decoding::{
 use stackelberg_engine::reward::TextFormat;
 use stackelberg_engine::{Checkpoint, Prompt};
 
-use crate::generate::{INTERRUPTED, interrupted};
+use crate::generate::{INTERRUPTED, interrupted, warn_of_double_bos};
 use crate::record::{Journal, Names, Recorded, Trace};
 
 /// All that answers have in common.
@@ -73,6 +73,7 @@ impl Session<'_> {
                 waiting.push((id, prompt, tokens));
             }
         }
+        warn_of_double_bos(self.policy, waiting.iter().map(|(.., tokens)| &tokens[..]));
         bar.inc((prompts.len() - waiting.len()) as u64);
         let jobs: Vec<Job<'_>> =
             waiting.iter().map(|(id, asked, prompt)| Job { id, prompt, asked: Some(asked) }).collect();

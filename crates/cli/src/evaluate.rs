@@ -1,6 +1,7 @@
 //! `stackelberg evaluate`: metrics of answers, and paired comparisons of runs.
 
 use std::cell::OnceCell;
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -142,6 +143,7 @@ impl Evaluate {
         for run in &runs {
             let answers = evaluator.measure(policy.get(), &run.responses, None, coherence.as_mut());
             measured.push(answers.with_context(|| run.name.clone())?);
+            self.warn_of_formats(&evaluator, run);
         }
         if let Some(file) = &self.each {
             self.write_each(file, &runs, &measured)?;
@@ -180,6 +182,20 @@ impl Evaluate {
     fn evaluator(&self, policy: &OnceCell<Checkpoint>) -> Result<Evaluator> {
         let embedder = (!self.no_embeddings).then_some(self.embedder.as_str());
         Evaluator::load(&self.reward, embedder, &self.model, &mut || self.model.load_into(policy))
+    }
+
+    /// A word of warning where what guided answers is measured with another layout of what it reads.
+    fn warn_of_formats(&self, evaluator: &Evaluator, run: &Run) {
+        let settings = run.responses.iter().filter_map(|response| response.record.settings.as_ref());
+        let guides: BTreeSet<&str> =
+            settings.filter_map(|settings| settings["reward"].as_str()).collect();
+        for (name, there, here) in guides.into_iter().flat_map(|guide| evaluator.seen_otherwise(guide)) {
+            eprintln!(
+                "warning: {}: the reward {name} saw {there} text when it guided, and sees {here} text here: {there}: before \
+                 its name measures what was guided by",
+                run.name
+            );
+        }
     }
 
     fn write_each(&self, file: &Path, runs: &[Run], measured: &[Vec<Measured>]) -> Result<()> {

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 use stackelberg_decoding::Score;
+use stackelberg_engine::reward::RewardFormat;
 use stackelberg_engine::{Checkpoint, Embedder};
 use stackelberg_evaluation::metrics::{self, Coherence, Measured};
 use stackelberg_evaluation::responses::Response;
@@ -87,6 +88,11 @@ impl Evaluator {
             }
         }
         Ok(measured)
+    }
+
+    /// Rewards that see another layout than they saw when they guided, see [`Scorer::seen_otherwise`].
+    pub(crate) fn seen_otherwise(&self, guide: &str) -> Vec<(String, RewardFormat, RewardFormat)> {
+        self.rewards.iter().flat_map(|scorer| scorer.seen_otherwise(guide)).collect()
     }
 
     /// The names of the rewards, of one that is made of several with these behind it.

@@ -275,13 +275,44 @@ pub(crate) fn text_format(
             eprintln!("warning: {what} does not say which model it was trained on");
         }
     };
-    for head in guidance.reward.map(Reward::heads).into_iter().flatten() {
-        check("the reward", Some(head.text_format), head.base.as_deref());
+    for reward in guidance.reward.map_or(&[][..], Reward::each) {
+        match reward {
+            Reward::Head(head) => check("the reward", Some(head.text_format), head.base.as_deref()),
+            Reward::Model(model)
+                if format == TextFormat::Chat && !chats_alike(policy, model.checkpoint()) =>
+            {
+                eprintln!(
+                    "warning: the reward model's own chat template is not the policy's, whose tokens it reads: with chat: \
+                 before its name it reads its own"
+                )
+            }
+            _ => {}
+        }
     }
     if let Some(value) = guidance.value {
         check("the value head", value.text_format, value.base.as_deref());
     }
     format
+}
+
+/// Whether two models lay out a chat alike.
+fn chats_alike(one: &Checkpoint, other: &Checkpoint) -> bool {
+    let chat = |checkpoint: &Checkpoint| {
+        let prompt = Prompt::Text("What is asked?".to_owned());
+        checkpoint.lay_out(&prompt, None, TextFormat::Chat).ok()
+    };
+    chat(one) == chat(other)
+}
+
+/// A word of warning where prompts begin with the same special token twice.
+pub(crate) fn warn_of_double_bos<'a>(policy: &Checkpoint, prompts: impl Iterator<Item = &'a [u32]>) {
+    let twice: Vec<String> = prompts.filter_map(|tokens| policy.begins_twice(tokens)).collect();
+    if let Some(token) = twice.first() {
+        eprintln!(
+            "warning: {} prompts begin with {token} twice: take it out of their text, or the layout that it is part of",
+            twice.len()
+        );
+    }
 }
 
 /// Has Ctrl-C end the run in order, and a second one end it at once.
@@ -308,6 +339,7 @@ impl Conversation<'_> {
     /// To the terminal.
     fn answer_one(&self, (id, prompt): &(String, Prompt)) -> Result<()> {
         let tokens = self.session.tokens(prompt)?;
+        warn_of_double_bos(self.session.policy, std::iter::once(&tokens[..]));
         let asked = Asked { tokens: &tokens, prompt: Some(prompt) };
         let style = Style::of_stdout();
         if self.generate.compare {

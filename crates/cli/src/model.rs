@@ -9,8 +9,8 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
 use stackelberg_engine::reward::{
-    Backbone, Classifier, Combination, Combined, EmbeddedHead, Head, HttpReward, ProgramReward,
-    RewardFormat, TextReward, ValueHead,
+    Backbone, Classifier, Combination, Combined, EmbeddedHead, ForeignModel, Head, HttpReward,
+    ProgramReward, RewardFormat, TextReward, ValueHead,
 };
 use stackelberg_engine::source::{self, Progress};
 use stackelberg_engine::{Checkpoint, Dtype, Embedder, Reward, fingerprint};
@@ -86,8 +86,14 @@ impl ModelArgs {
         if let Some(format) = format {
             return match self.one_reward(name, policy)? {
                 Reward::Text(reward) => Ok(Reward::Text(Box::new(reward.with_format(format)))),
+                // Instead of the policy's tokens it reads text, laid out as it is asked to be.
+                Reward::Model(model) => {
+                    let reward = TextReward::new(ForeignModel::of(*model)).with_format(format);
+                    Ok(Reward::Text(Box::new(reward)))
+                }
                 _ => bail!(
-                    "{format}:{name}: it reads the policy's own tokens, not text: give it as {name}"
+                    "{format}:{name}: a head reads the policy's own tokens, not text: give it as {name}, and \
+                     choose the layout with --prompt-format"
                 ),
             };
         }
@@ -145,7 +151,7 @@ pub(crate) fn text_reward(name: &str) -> Result<Option<TextReward>> {
 
 /// `answer:NAME` is the reward NAME that sees the answer alone, and so on: the name says how what is scored is laid
 /// out, so that it is the same wherever the reward is asked.
-fn split_format(name: &str) -> (Option<RewardFormat>, &str) {
+pub(crate) fn split_format(name: &str) -> (Option<RewardFormat>, &str) {
     match name.split_once(':').map(|(format, rest)| (format.parse(), rest)) {
         Some((Ok(format), rest)) => (Some(format), rest),
         _ => (None, name),

@@ -15,7 +15,8 @@ use stackelberg_learning::rollouts::{
 };
 
 use crate::generate::{
-    INTERRUPTED, Interrupted, LayoutArgs, read_prompts, text_format, watch_for_ctrl_c,
+    INTERRUPTED, Interrupted, LayoutArgs, read_prompts, text_format, warn_of_double_bos,
+    watch_for_ctrl_c,
 };
 use crate::import::Import;
 use crate::model::{ModelArgs, reward_hash};
@@ -165,6 +166,7 @@ impl Rollout {
         };
         let named = |prompt| lay_out(prompt).with_context(|| format!("prompt {}", prompt.0));
         let prompts: Vec<Prompt> = prompts.iter().map(named).collect::<Result<_>>()?;
+        warn_of_double_bos(&policy, prompts.iter().map(|prompt| &prompt.tokens[..]));
         let manifest = self.manifest(
             &policy,
             &prompts,

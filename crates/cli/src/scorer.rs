@@ -3,10 +3,10 @@
 use anyhow::{Result, bail};
 use rayon::prelude::*;
 use stackelberg_decoding::Score;
-use stackelberg_engine::reward::{Combination, Exchange, TextFormat, TextReward};
+use stackelberg_engine::reward::{Combination, Exchange, RewardFormat, TextFormat, TextReward};
 use stackelberg_engine::{Checkpoint, Prompt, Reward};
 
-use crate::model::{ModelArgs, combination, reward_hash, text_reward};
+use crate::model::{ModelArgs, combination, reward_hash, split_format, text_reward};
 
 /// A reward by its name, loaded.
 pub(crate) struct Scorer {
@@ -67,6 +67,23 @@ impl Scorer {
     /// The rewards that it is made of, if it is made of several.
     pub(crate) fn parts(&self) -> &[String] {
         if self.combination.only().is_some() { &[] } else { self.combination.names() }
+    }
+
+    /// The rewards among those that made `guide` which see another layout here than they saw there: each one's name,
+    /// the format there and here.
+    pub(crate) fn seen_otherwise(&self, guide: &str) -> Vec<(String, RewardFormat, RewardFormat)> {
+        let Ok(guide) = combination(guide) else { return Vec::new() };
+        let mut otherwise = Vec::new();
+        for (name, reads) in self.combination.names().iter().zip(&self.rewards) {
+            let Reads::Text(reward) = reads else { continue };
+            for (format, same) in guide.names().iter().map(|name| split_format(name)) {
+                let there = format.unwrap_or(reward.usual_format());
+                if same == split_format(name).1 && there != reward.format() {
+                    otherwise.push((same.to_owned(), there, reward.format()));
+                }
+            }
+        }
+        otherwise
     }
 
     /// A text as the rewards read it. A prompt is laid out for the policy as it was, where that is known, else as the

@@ -2,12 +2,15 @@
 #![cfg(unix)]
 
 mod common;
+#[path = "../../engine/tests/common/tiny.rs"]
+mod tiny;
 
 use std::fs;
 use std::path::Path;
 
 use common::{output, refused, rewards, succeed};
 use serde_json::Value;
+use tiny::Tiny;
 
 /// Counts the commas of an answer, and once the words of the text, to tell formats apart.
 const COMMAS: &str = "
@@ -154,12 +157,54 @@ fn rollouts_are_scored_by_what_reads_text() {
     assert!(said.contains(&mean), "{said} {mean}");
 }
 
+/// A reward model of the policy's tokenizer, of two labels: the difference of its logits, of the policy's tokens or of
+/// text laid out otherwise.
+#[test]
+fn labels_and_formats_are_part_of_a_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    Tiny::default().write(&at("policy"));
+    Tiny { seed: 5, labels: Some(2), ..Tiny::default() }.write(&at("labels"));
+    let [policy, labels] = paths(folder.path(), ["policy", "labels"]);
+    let row = "{\"prompt\": \"w5 w6\", \"response\": \" w7 w8\"}";
+    let score = |format: &str, label: &str| {
+        let reward = format!("{format}{labels}{label}");
+        rewards(&output(&["score", "--dtype", "f32", "--model", &policy, "--reward", &reward], row))[0]
+    };
+    let difference = score("", "#LABEL_1-LABEL_0");
+    assert!((difference - (score("", "#LABEL_1") - score("", "#LABEL_0"))).abs() < 1e-5);
+    let formats = ["raw:", "hh:", "answer:"].map(|format| score(format, "#LABEL_1"));
+    assert_eq!(formats[0], score("", "#LABEL_1"));
+    assert!(formats[0] != formats[1] && formats[0] != formats[2], "{formats:?}");
+    let refused = |reward: &str| refused(&["generate", "w5", "--model", &policy, "--reward", reward]);
+    let unnamed = refused(&labels);
+    assert!(unnamed.contains("has the labels LABEL_0, LABEL_1: choose one behind a '#'"), "{unnamed}");
+    let odd = refused(&format!("{labels}#LABEL_2"));
+    assert!(odd.contains("has no label 'LABEL_2': it has LABEL_0, LABEL_1"), "{odd}");
+}
+
+#[test]
+fn layouts_that_differ_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let (reward, [out]) = (program(folder.path()), paths(folder.path(), ["out.jsonl"]));
+    succeed(&["generate", "Hi", "--max-new-tokens", "2", "--reward", &reward, "--out", &out]);
+    let evaluate = |reward: &str| succeed(&["evaluate", &out, "--no-embeddings", "--reward", reward]);
+    assert!(!evaluate(&format!("hh:{reward}")).contains("warning"));
+    let warned = evaluate(&format!("harmless+answer:{reward}"));
+    assert!(warned.contains("saw hh text when it guided, and sees answer text here"), "{warned}");
+    // A prompt that brings what the model's layout begins with.
+    let raw = ["generate", "--prompt-format", "raw", "--max-new-tokens", "2", "--method", "base"];
+    let twice = succeed(&[&raw[..], &["<|im_start|><|im_start|>user"]].concat());
+    assert!(twice.contains("warning: 1 prompts begin with <|im_start|> twice"), "{twice}");
+    assert!(!succeed(&[&raw[..], &["no no"]].concat()).contains("twice"));
+}
+
 #[test]
 fn what_cannot_be_is_said_in_one_line() {
     let hi = |more: &[&str]| refused(&[&["generate", "Hi", "--max-new-tokens", "2"], more].concat());
     assert!(
         hi(&["--reward", "answer:harmless"])
-            .contains("answer:harmless: it reads the policy's own tokens")
+            .contains("answer:harmless: a head reads the policy's own tokens")
     );
     let ended = hi(&["--reward", "program:true"]);
     assert!(ended.contains("the program 'true' ended (exit status: 0) before it had scored"), "{ended}");

@@ -75,6 +75,14 @@ impl Checkpoint {
     pub fn tokens(&self, text: &str, format: TextFormat) -> Result<Vec<u32>> {
         self.tokenizer.encode(text, format == TextFormat::Raw)
     }
+
+    /// The special token that a text begins with twice, if it does: most often because it was laid out before, with a
+    /// BOS of its own. Models have not seen such texts.
+    pub fn begins_twice(&self, tokens: &[u32]) -> Option<String> {
+        let [first, second, ..] = tokens else { return None };
+        let special = || self.tokenizer.decode(&[*first], false).is_ok_and(|text| text.is_empty());
+        if first == second && special() { self.tokenizer.token(*first) } else { None }
+    }
 }
 
 type Parts = (Tokenizer, Option<ChatTemplate>, Vec<u32>);

@@ -10,9 +10,9 @@ use crate::reward::project;
 
 /// `LlamaForSequenceClassification` and the like. Its rewards are raw logits, never a sigmoid.
 pub struct RewardModel {
-    checkpoint: Checkpoint,
+    pub(super) checkpoint: Checkpoint,
     /// `[d]`, f32 whatever the dtype of the rest.
-    score: Vec<f32>,
+    pub(super) score: Vec<f32>,
 }
 
 impl RewardModel {

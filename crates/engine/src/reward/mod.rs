@@ -124,25 +124,25 @@ impl Reward {
     /// How text should be laid out for it: as a head was trained (the first, of several); for a reward model as a
     /// chat, if the policy knows chats.
     pub fn text_format(&self, policy: &Checkpoint) -> TextFormat {
-        match self.heads().first() {
-            Some(head) => head.text_format,
-            None if policy.template.is_some() => TextFormat::Chat,
-            None => TextFormat::Raw,
-        }
+        let of_head = |reward: &Self| match reward {
+            Self::Head(head) => Some(head.text_format),
+            _ => None,
+        };
+        let chats = if policy.template.is_some() { TextFormat::Chat } else { TextFormat::Raw };
+        self.each().iter().find_map(of_head).unwrap_or(chats)
     }
 
-    /// The heads on the policy's hidden states that it has.
-    pub fn heads(&self) -> Vec<&Head> {
+    /// What it asks: itself, or each of several.
+    pub fn each(&self) -> &[Self] {
         match self {
-            Self::Head(head) => vec![head],
-            Self::Model(_) | Self::Text(_) => Vec::new(),
-            Self::Combined(combined) => combined.rewards().iter().flat_map(Self::heads).collect(),
+            Self::Combined(combined) => combined.rewards(),
+            Self::Head(_) | Self::Model(_) | Self::Text(_) => std::slice::from_ref(self),
         }
     }
 
     /// Whether it reads the policy's hidden states.
     pub fn reads_policy(&self) -> bool {
-        !self.heads().is_empty()
+        self.each().iter().any(|reward| matches!(reward, Self::Head(_)))
     }
 
     /// The names of the rewards that it is made of, if it is made of several.

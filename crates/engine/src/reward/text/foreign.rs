@@ -13,7 +13,7 @@ use super::{Exchange, RewardFormat, TextScorer};
 use crate::cache::Prefix;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
-use crate::reward::{TextFormat, causal::score_row, project};
+use crate::reward::{RewardModel, TextFormat, causal::score_row, project};
 
 /// A `*ForSequenceClassification` over a decoder, of any tokenizer. Its rewards are raw logits.
 pub struct ForeignModel {
@@ -34,6 +34,11 @@ impl ForeignModel {
     pub fn new(checkpoint: Checkpoint, label: Option<&str>) -> Result<Self> {
         let score = score_row(&checkpoint, label)?;
         Ok(Self { checkpoint, score, read: Mutex::default() })
+    }
+
+    /// A reward model of the policy's tokenizer, as one that reads text.
+    pub fn of(RewardModel { checkpoint, score }: RewardModel) -> Self {
+        Self { checkpoint, score, read: Mutex::default() }
     }
 
     /// The prompt as it is laid out, and the tokens of the whole text.

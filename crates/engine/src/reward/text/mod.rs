@@ -111,6 +111,11 @@ impl TextReward {
         Self { format, ..self }
     }
 
+    /// The format that the scorer was made for.
+    pub fn usual_format(&self) -> RewardFormat {
+        self.scorer.usual_format()
+    }
+
     /// How it lays out what it reads.
     pub fn format(&self) -> RewardFormat {
         self.format
