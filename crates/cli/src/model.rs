@@ -85,10 +85,10 @@ impl ModelArgs {
         let (format, name) = split_format(name);
         if let Some(format) = format {
             return match self.one_reward(name, policy)? {
-                Reward::Text(reward) => Ok(Reward::Text(Box::new(reward.with_format(format)))),
+                Reward::Text(reward) => Ok(Reward::Text(Box::new(reward.with_format(format)?))),
                 // Instead of the policy's tokens it reads text, laid out as it is asked to be.
                 Reward::Model(model) => {
-                    let reward = TextReward::new(ForeignModel::of(*model)).with_format(format);
+                    let reward = TextReward::new(ForeignModel::of(*model)).with_format(format)?;
                     Ok(Reward::Text(Box::new(reward)))
                 }
                 _ => bail!(
@@ -144,7 +144,7 @@ pub(crate) fn text_reward(name: &str) -> Result<Option<TextReward>> {
     let (format, name) = split_format(name);
     let reward = reader_of_text(name)?;
     Ok(match format {
-        Some(format) => reward.map(|reward| reward.with_format(format)),
+        Some(format) => reward.map(|reward| reward.with_format(format)).transpose()?,
         None => reward,
     })
 }

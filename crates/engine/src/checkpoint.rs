@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use candle_core::quantized::gguf_file::Content;
 use sha2::{Digest, Sha256};
 
-use crate::chat::{ChatTemplate, Prompt};
+use crate::chat::{ChatTemplate, Message, Prompt};
 use crate::error::{Error, Result};
 use crate::kernel::Dtype;
 use crate::model::{Model, OneOrMany, as_u64, open, weight_files};
@@ -65,6 +65,19 @@ impl Checkpoint {
                 Err(Error::Template("this model has none: use the prompt format raw".to_owned()))
             }
         }
+    }
+
+    /// The text of a conversation that this answer ends.
+    ///
+    /// # Errors
+    /// The model has no template, or it refuses the messages.
+    pub(crate) fn close(&self, prompt: &Prompt, answer: &str) -> Result<String> {
+        let Some(template) = &self.template else {
+            return Err(Error::Template("this model has none".to_owned()));
+        };
+        let mut messages = prompt.messages(None);
+        messages.push(Message::new("assistant", answer));
+        template.conversation(&messages)
     }
 
     /// Tokens of a text laid out in this format. A template writes its own special tokens; a raw text

@@ -48,6 +48,12 @@ impl ForeignModel {
             RewardFormat::Chat => {
                 (self.checkpoint.lay_out(prompt, None, TextFormat::Chat)?, TextFormat::Chat)
             }
+            RewardFormat::Closed => {
+                let whole = self.checkpoint.close(prompt, answer)?;
+                let tokens = self.checkpoint.tokens(&whole, TextFormat::Chat)?;
+                let before = prompt.raw(None);
+                return if tokens.is_empty() { Err(Error::NoTokens) } else { Ok((before, tokens)) };
+            }
             RewardFormat::Answer => (String::new(), TextFormat::Raw),
             RewardFormat::Raw | RewardFormat::Hh => {
                 (format.lay_out(Exchange { prompt, answer: "" }), TextFormat::Raw)
@@ -104,6 +110,15 @@ impl TextScorer for ForeignModel {
             numbers.into_iter().zip(found).for_each(|(i, reward)| rewards[i] = reward);
         }
         Ok(rewards)
+    }
+
+    fn formats(&self) -> &[RewardFormat] {
+        let all = &RewardFormat::ALL;
+        if self.checkpoint.template.is_some() {
+            all
+        } else {
+            &[RewardFormat::Raw, RewardFormat::Hh, RewardFormat::Answer]
+        }
     }
 
     /// As a chat, if the model knows chats.
