@@ -40,8 +40,7 @@ pub(crate) struct Rollout {
     #[arg(long, value_name = "DIR", required = true)]
     out: Option<PathBuf>,
 
-    /// What scores the samples: a built-in name (see `stackelberg models`), a head (.safetensors) or the
-    /// folder of a causal reward model.
+    /// What scores the samples: what `generate --reward` takes.
     #[arg(long, default_value = "harmless", value_name = "NAME")]
     reward: String,
 
