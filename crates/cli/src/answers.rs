@@ -13,7 +13,7 @@ use stackelberg_decoding::{
 use stackelberg_engine::reward::TextFormat;
 use stackelberg_engine::{Checkpoint, Prompt};
 
-use crate::generate::{INTERRUPTED, interrupted};
+use crate::generate::{INTERRUPTED, interrupted, warn_of_double_bos};
 use crate::record::{Journal, Names, Recorded, Trace};
 
 /// All that answers have in common.
@@ -73,13 +73,20 @@ impl Session<'_> {
                 waiting.push((id, prompt, tokens));
             }
         }
+        warn_of_double_bos(self.policy, waiting.iter().map(|(.., tokens)| &tokens[..]));
         bar.inc((prompts.len() - waiting.len()) as u64);
         let jobs: Vec<Job<'_>> =
             waiting.iter().map(|(id, asked, prompt)| Job { id, prompt, asked: Some(asked) }).collect();
         let keep = |job: usize, steps: &[Step], warnings: &[String], answer: &Generation| {
             let (id, prompt, _) = &waiting[job];
             if let Some(trace) = trace.as_mut().filter(|_| traced.contains(id.as_str())) {
-                trace.write(id, self.settings.method, steps, &self.policy.tokenizer)?;
+                trace.write(
+                    id,
+                    self.settings.method,
+                    steps,
+                    self.names.parts,
+                    &self.policy.tokenizer,
+                )?;
             }
             let seconds = answer.elapsed.as_secs_f64();
             tracing::debug!(id, tokens = answer.tokens.len(), seconds, "answered");

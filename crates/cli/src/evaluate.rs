@@ -1,6 +1,7 @@
 //! `stackelberg evaluate`: metrics of answers, and paired comparisons of runs.
 
 use std::cell::OnceCell;
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -142,12 +143,13 @@ impl Evaluate {
         for run in &runs {
             let answers = evaluator.measure(policy.get(), &run.responses, None, coherence.as_mut());
             measured.push(answers.with_context(|| run.name.clone())?);
+            self.warn_of_formats(&evaluator, run);
         }
         if let Some(file) = &self.each {
             self.write_each(file, &runs, &measured)?;
         }
         let metrics: Vec<Metric> =
-            self.reward.iter().cloned().map(Metric::Reward).chain(Metric::TEXT).collect();
+            evaluator.names().into_iter().map(Metric::Reward).chain(Metric::TEXT).collect();
         let means: Vec<Means<'_>> = runs
             .iter()
             .zip(&measured)
@@ -179,12 +181,21 @@ impl Evaluate {
 
     fn evaluator(&self, policy: &OnceCell<Checkpoint>) -> Result<Evaluator> {
         let embedder = (!self.no_embeddings).then_some(self.embedder.as_str());
-        Evaluator::load(&self.reward, embedder, &self.model, &mut || {
-            if policy.get().is_none() {
-                drop(policy.set(self.model.load()?));
-            }
-            policy.get().context("the policy is loaded")
-        })
+        Evaluator::load(&self.reward, embedder, &self.model, &mut || self.model.load_into(policy))
+    }
+
+    /// A word of warning where what guided answers is measured with another layout of what it reads.
+    fn warn_of_formats(&self, evaluator: &Evaluator, run: &Run) {
+        let settings = run.responses.iter().filter_map(|response| response.record.settings.as_ref());
+        let guides: BTreeSet<&str> =
+            settings.filter_map(|settings| settings["reward"].as_str()).collect();
+        for (name, there, here) in guides.into_iter().flat_map(|guide| evaluator.seen_otherwise(guide)) {
+            eprintln!(
+                "warning: {}: the reward {name} saw {there} text when it guided, and sees {here} text here: {there}: before \
+                 its name measures what was guided by",
+                run.name
+            );
+        }
     }
 
     fn write_each(&self, file: &Path, runs: &[Run], measured: &[Vec<Measured>]) -> Result<()> {
@@ -201,7 +212,7 @@ impl Evaluate {
                     diversity: m.diversity,
                     coherence: m.coherence,
                     length: m.length,
-                    rewards: (self.reward.len() > 1).then_some(&m.rewards),
+                    rewards: (m.rewards.len() > 1).then_some(&m.rewards),
                 };
                 serde_json::to_writer(&mut out, &line).map_err(std::io::Error::from)?;
                 out.write_all(b"\n").context("cannot write the output")?;

@@ -1,34 +1,21 @@
 //! Rewards and an embedder, loaded once, that measure answers: what `evaluate` and `experiment` share.
 
 use anyhow::{Context, Result, bail};
-use rayon::prelude::*;
 use sha2::{Digest, Sha256};
-use stackelberg_engine::reward::{Exchange, TextFormat, TextReward};
-use stackelberg_engine::{Checkpoint, Embedder, Reward};
+use stackelberg_decoding::Score;
+use stackelberg_engine::reward::RewardFormat;
+use stackelberg_engine::{Checkpoint, Embedder};
 use stackelberg_evaluation::metrics::{self, Coherence, Measured};
 use stackelberg_evaluation::responses::Response;
 use stackelberg_evaluation::text::cut;
 
-use crate::model::{ModelArgs, embedder, reward_hash, scored_tokens, text_reward};
+use crate::model::{ModelArgs, embedder};
+use crate::scorer::{Finished, Scorer};
 
 /// What measures.
 pub(crate) struct Evaluator {
-    rewards: Vec<Judge>,
+    rewards: Vec<Scorer>,
     embedder: Option<Embedder>,
-}
-
-/// A reward, by whatever it reads.
-struct Judge {
-    name: String,
-    hash: String,
-    reads: Reads,
-}
-
-enum Reads {
-    /// The hidden states of the policy, or a model with its tokenizer.
-    Policy(Box<Reward>),
-    /// Finished texts.
-    Text(Box<TextReward>),
 }
 
 impl Evaluator {
@@ -39,18 +26,9 @@ impl Evaluator {
         model: &ModelArgs,
         policy: &mut dyn FnMut() -> Result<&'p Checkpoint>,
     ) -> Result<Self> {
-        let mut judges = Vec::with_capacity(rewards.len());
-        for name in rewards {
-            let reads = match text_reward(name)? {
-                Some(reward) => Reads::Text(Box::new(reward)),
-                None => match model.reward(name, policy()?)? {
-                    Reward::Text(reward) => Reads::Text(reward),
-                    other => Reads::Policy(Box::new(other)),
-                },
-            };
-            judges.push(Judge { name: name.clone(), hash: reward_hash(name)?, reads });
-        }
-        Ok(Self { rewards: judges, embedder: embeds_with.map(embedder).transpose()? })
+        let load = |name: &String| Scorer::load(name, model, policy);
+        let rewards = rewards.iter().map(load).collect::<Result<_>>()?;
+        Ok(Self { rewards, embedder: embeds_with.map(embedder).transpose()? })
     }
 
     /// Tells what is measured from anything else that could be.
@@ -81,29 +59,53 @@ impl Evaluator {
         coherence: Option<&mut Coherence<'_>>,
     ) -> Result<Vec<Measured>> {
         let mut measured = metrics::measure(responses, coherence)?;
-        for judge in &self.rewards {
+        for scorer in &self.rewards {
             let known = |response: &Response| {
                 let whole = cut(&response.text).len() == response.text.len();
-                response.record.reward.filter(|_| whole && recorded == Some(judge.name.as_str()))
+                Some(response)
+                    .filter(|_| whole && recorded == Some(&scorer.name))
+                    .and_then(|r| score(r, scorer))
             };
-            let unknown: Vec<usize> =
-                (0..responses.len()).filter(|&i| known(&responses[i]).is_none()).collect();
-            let asked: Vec<&Response> = unknown.iter().map(|&i| &responses[i]).collect();
-            let mut found = judge.score(policy, &asked)?.into_iter();
-            for (measured, response) in measured.iter_mut().zip(responses) {
-                let reward = known(response).or_else(|| found.next());
-                if let Some(reward) = reward.filter(|reward| reward.is_finite()) {
-                    measured.rewards.insert(judge.name.clone(), reward);
-                } else {
-                    let id = &response.id;
+            let known: Vec<Option<Score>> = responses.iter().map(known).collect();
+            let asked = responses.iter().zip(&known).filter(|(_, known)| known.is_none());
+            let read = |(response, _): (&Response, _)| {
+                let ready = finished(response).and_then(|finished| scorer.read(policy, finished));
+                ready.with_context(|| format!("answer '{}'", response.id))
+            };
+            let ready = asked.map(read).collect::<Result<Vec<_>>>()?;
+            let mut found = scorer.score(policy, &ready)?.into_iter();
+            for (measured, known) in measured.iter_mut().zip(known) {
+                let Score { reward, parts } = known.or_else(|| found.next()).unwrap_or(f64::NAN.into());
+                if !reward.is_finite() {
                     bail!(
-                        "the reward '{}' of answer '{id}' is no number: it is broken for it",
-                        judge.name
+                        "the reward '{}' of answer '{}' is no number: it is broken for it",
+                        scorer.name,
+                        measured.id
                     );
                 }
+                measured.rewards.extend(scorer.parts().iter().cloned().zip(parts));
+                measured.rewards.insert(scorer.name.clone(), reward);
             }
         }
         Ok(measured)
+    }
+
+    /// Rewards that see another layout than they saw when they guided, see [`Scorer::seen_otherwise`].
+    pub(crate) fn seen_otherwise(&self, guide: &str) -> Vec<(String, RewardFormat, RewardFormat)> {
+        self.rewards.iter().flat_map(|scorer| scorer.seen_otherwise(guide)).collect()
+    }
+
+    /// The names of the rewards, of one that is made of several with these behind it.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for scorer in &self.rewards {
+            for name in std::iter::once(&scorer.name).chain(scorer.parts()) {
+                if !names.contains(name) {
+                    names.push(name.clone());
+                }
+            }
+        }
+        names
     }
 
     /// What measures coherence, if anything does.
@@ -112,36 +114,17 @@ impl Evaluator {
     }
 }
 
-impl Judge {
-    fn score(&self, policy: Option<&Checkpoint>, responses: &[&Response]) -> Result<Vec<f64>> {
-        match (&self.reads, policy) {
-            (Reads::Text(reward), _) => {
-                let exchanges: Vec<Exchange<'_>> = responses
-                    .iter()
-                    .map(|response| Exchange { prompt: &response.prompt, answer: cut(&response.text) })
-                    .collect();
-                Ok(reward.score(&exchanges)?)
-            }
-            (Reads::Policy(reward), Some(policy)) => {
-                let one = |response: &&Response| {
-                    let tokens = tokens(response, policy, reward);
-                    let tokens = tokens.with_context(|| format!("answer '{}'", response.id))?;
-                    Ok(reward.of_tokens(policy, &tokens)?)
-                };
-                responses.par_iter().map(one).collect()
-            }
-            (Reads::Policy(_), None) => bail!("the reward '{}' needs a policy", self.name),
-        }
-    }
+/// What a response was worth when it was written, if its line says all of it.
+fn score(Response { record, .. }: &Response, scorer: &Scorer) -> Option<Score> {
+    let parts = scorer.parts().iter().map(|name| record.rewards.get(name).copied());
+    Some(Score { reward: record.reward?, parts: parts.collect::<Option<_>>()? })
 }
 
-/// Prompt and answer as a reward on the policy reads them: as the answer's own line says they were laid out, else as the
-/// reward was trained.
-fn tokens(response: &Response, policy: &Checkpoint, reward: &Reward) -> Result<Vec<u32>> {
+/// A response as a reward reads it: as its own line says that it was laid out.
+fn finished(response: &Response) -> Result<Finished<'_>> {
     let settings = response.record.settings.as_ref();
     let text = |field: &str| settings.and_then(|settings| settings[field].as_str());
-    let format = text("prompt_format").map(str::parse::<TextFormat>).transpose();
-    let format = format.map_err(anyhow::Error::msg)?.unwrap_or(reward.text_format(policy));
-    let laid_out = policy.lay_out(&response.prompt, text("system"), format)? + cut(&response.text);
-    scored_tokens(policy, &laid_out, format)
+    let format = text("prompt_format").map(str::parse).transpose().map_err(anyhow::Error::msg)?;
+    let (prompt, system) = (Some(&response.prompt), text("system"));
+    Ok(Finished { prompt, text: cut(&response.text), format, system })
 }

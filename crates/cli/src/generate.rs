@@ -37,8 +37,9 @@ pub(crate) struct Generate {
     prompts: Option<String>,
 
     /// What guides: a built-in name (see `stackelberg models`), a head (.safetensors), the folder of a reward
-    /// model or of a classifier (#LABEL), program:COMMAND or http://HOST/PATH; answer:, hh:, raw: or chat: before it
-    /// says what it sees. [default: harmless, where it fits the model]
+    /// model or of a classifier (#LABEL), program:COMMAND or http://HOST/PATH; answer:, hh:, raw:, chat: or closed:
+    /// before it says what it sees. Several make up one: a*0.7+b*0.3, min(a,b), lex(a>=0,b). [default: harmless, where it fits
+    /// the model]
     #[arg(long, value_name = "NAME")]
     reward: Option<String>,
 
@@ -152,6 +153,7 @@ impl Generate {
             value_hash: value_hash.as_deref(),
             value: self.value.as_deref(),
             system: self.layout.system.as_deref(),
+            parts: reward.as_ref().map_or(&[], Reward::parts),
         };
         let (policy, at_once) = (&policy, self.batch_size);
         let watch = self.watch;
@@ -273,13 +275,44 @@ pub(crate) fn text_format(
             eprintln!("warning: {what} does not say which model it was trained on");
         }
     };
-    if let Some(Reward::Head(head)) = guidance.reward {
-        check("the reward", Some(head.text_format), head.base.as_deref());
+    for reward in guidance.reward.map_or(&[][..], Reward::each) {
+        match reward {
+            Reward::Head(head) => check("the reward", Some(head.text_format), head.base.as_deref()),
+            Reward::Model(model)
+                if format == TextFormat::Chat && !chats_alike(policy, model.checkpoint()) =>
+            {
+                eprintln!(
+                    "warning: the reward model's own chat template is not the policy's, whose tokens it reads: with chat: \
+                 before its name it reads its own"
+                )
+            }
+            _ => {}
+        }
     }
     if let Some(value) = guidance.value {
         check("the value head", value.text_format, value.base.as_deref());
     }
     format
+}
+
+/// Whether two models lay out a chat alike.
+fn chats_alike(one: &Checkpoint, other: &Checkpoint) -> bool {
+    let chat = |checkpoint: &Checkpoint| {
+        let prompt = Prompt::Text("What is asked?".to_owned());
+        checkpoint.lay_out(&prompt, None, TextFormat::Chat).ok()
+    };
+    chat(one) == chat(other)
+}
+
+/// A word of warning where prompts begin with the same special token twice.
+pub(crate) fn warn_of_double_bos<'a>(policy: &Checkpoint, prompts: impl Iterator<Item = &'a [u32]>) {
+    let twice: Vec<String> = prompts.filter_map(|tokens| policy.begins_twice(tokens)).collect();
+    if let Some(token) = twice.first() {
+        eprintln!(
+            "warning: {} prompts begin with {token} twice: take it out of their text, or the layout that it is part of",
+            twice.len()
+        );
+    }
 }
 
 /// Has Ctrl-C end the run in order, and a second one end it at once.
@@ -306,6 +339,7 @@ impl Conversation<'_> {
     /// To the terminal.
     fn answer_one(&self, (id, prompt): &(String, Prompt)) -> Result<()> {
         let tokens = self.session.tokens(prompt)?;
+        warn_of_double_bos(self.session.policy, std::iter::once(&tokens[..]));
         let asked = Asked { tokens: &tokens, prompt: Some(prompt) };
         let style = Style::of_stdout();
         if self.generate.compare {
@@ -337,7 +371,8 @@ impl Conversation<'_> {
         let answer =
             generate(self.session.policy, self.session.guidance, asked, id, settings, &mut printer);
         if let Some(trace) = &mut trace {
-            trace.write(id, settings.method, &printer.steps, &self.session.policy.tokenizer)?;
+            let (method, parts) = (settings.method, self.session.names.parts);
+            trace.write(id, method, &printer.steps, parts, &self.session.policy.tokenizer)?;
         }
         if let Some(error) = printer.failed {
             return Err(error).context("cannot write to standard output");
@@ -355,7 +390,10 @@ impl Conversation<'_> {
         writeln!(stdout)?;
         stdout.flush()?;
         let rate = answer.tokens.len() as f64 / answer.elapsed.as_secs_f64();
-        let reward = answer.reward.map_or_else(String::new, |r| format!("reward {r:+.3} | "));
+        let parts = self.session.names.parts.iter().zip(&answer.parts);
+        let parts: Vec<String> = parts.map(|(name, reward)| format!("{name} {reward:+.3}")).collect();
+        let parts = if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) };
+        let reward = answer.reward.map_or_else(String::new, |r| format!("reward {r:+.3}{parts} | "));
         let count = answer.tokens.len();
         let mut said = format!("[{reward}{count} tokens | {rate:.1} tokens/s");
         let guide = match settings.method {

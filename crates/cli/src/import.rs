@@ -40,8 +40,7 @@ pub(crate) struct Import {
     #[arg(long, value_name = "FILE")]
     prompts: Option<String>,
 
-    /// Score the samples anew: a built-in name (see `stackelberg models`), a head (.safetensors) or the
-    /// folder of a causal reward model. [default: the rewards in the files]
+    /// Score the samples anew: what `generate --reward` takes. [default: the rewards in the files]
     #[arg(long, value_name = "NAME")]
     reward: Option<String>,
 
@@ -109,7 +108,7 @@ impl Import {
         };
         let policy = policy.as_ref();
         let reward = match (policy, &self.reward) {
-            (Some(policy), Some(name)) => Some(self.model.token_reward(name, policy)?),
+            (Some(policy), Some(name)) => Some(self.model.reward(name, policy)?),
             _ => None,
         };
         let guided = |asked| {

@@ -20,6 +20,7 @@ mod rollout;
 mod rows;
 mod sampling;
 mod score;
+mod scorer;
 mod shape;
 mod shaping;
 mod summary;

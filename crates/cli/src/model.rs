@@ -1,5 +1,6 @@
 //! Which model and which reward, and how they get into memory.
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,8 +9,8 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
 use stackelberg_engine::reward::{
-    Backbone, Classifier, EmbeddedHead, Head, HttpReward, ProgramReward, RewardFormat, TextFormat,
-    TextReward, ValueHead,
+    Backbone, Classifier, Combination, Combined, EmbeddedHead, ForeignModel, Head, HttpReward,
+    ProgramReward, RewardFormat, TextReward, ValueHead,
 };
 use stackelberg_engine::source::{self, Progress};
 use stackelberg_engine::{Checkpoint, Dtype, Embedder, Reward, fingerprint};
@@ -57,17 +58,42 @@ impl ModelArgs {
         Ok(policy)
     }
 
-    /// Loads a reward for the policy: a built-in name, a head, or a model folder.
+    /// The policy, loaded when it is first asked for.
+    pub(crate) fn load_into<'p>(&self, policy: &'p OnceCell<Checkpoint>) -> Result<&'p Checkpoint> {
+        if policy.get().is_none() {
+            drop(policy.set(self.load()?));
+        }
+        policy.get().context("the policy is loaded")
+    }
+
+    /// Loads a reward for the policy, or several that make up one.
     pub(crate) fn reward(&self, name: &str, policy: &Checkpoint) -> Result<Reward> {
+        let combination = combination(name)?;
+        if let Some(name) = combination.only() {
+            return self.one_reward(name, policy);
+        }
+        let rewards = combination.names().iter().map(|name| self.one_reward(name, policy));
+        let rewards = rewards.collect::<Result<_>>()?;
+        Ok(Reward::Combined(Box::new(Combined::new(combination, rewards))))
+    }
+
+    /// Loads a reward: a built-in name, a head, a model folder, or what reads text.
+    pub(crate) fn one_reward(&self, name: &str, policy: &Checkpoint) -> Result<Reward> {
         if let Some(reward) = text_reward(name)? {
             return Ok(Reward::Text(Box::new(reward)));
         }
         let (format, name) = split_format(name);
         if let Some(format) = format {
-            return match self.reward(name, policy)? {
-                Reward::Text(reward) => Ok(Reward::Text(Box::new(reward.with_format(format)))),
+            return match self.one_reward(name, policy)? {
+                Reward::Text(reward) => Ok(Reward::Text(Box::new(reward.with_format(format)?))),
+                // Instead of the policy's tokens it reads text, laid out as it is asked to be.
+                Reward::Model(model) => {
+                    let reward = TextReward::new(ForeignModel::of(*model)).with_format(format)?;
+                    Ok(Reward::Text(Box::new(reward)))
+                }
                 _ => bail!(
-                    "{format}:{name}: it reads the policy's own tokens, not text: give it as {name}"
+                    "{format}:{name}: a head reads the policy's own tokens, not text: give it as {name}, and \
+                     choose the layout with --prompt-format"
                 ),
             };
         }
@@ -85,18 +111,8 @@ impl ModelArgs {
                 known.join(", ")
             );
         }
-        Ok(Reward::load(&fetch(name)?, policy, self.dtype)?)
-    }
-
-    /// Loads a reward that reads the policy's tokens, as rollouts need it.
-    pub(crate) fn token_reward(&self, name: &str, policy: &Checkpoint) -> Result<Reward> {
-        match self.reward(name, policy)? {
-            Reward::Text(_) => bail!(
-                "{name} reads text: rollouts take a head on the policy, or a reward model with its tokenizer; or write \
-                 samples with `generate`, score them with `score`, and bring both in with `rollout import`"
-            ),
-            reward => Ok(reward),
-        }
+        let (file, label) = split_label(name);
+        Ok(Reward::load_label(&fetch(file)?, label, policy, self.dtype)?)
     }
 
     /// Loads a value head for the policy.
@@ -128,14 +144,14 @@ pub(crate) fn text_reward(name: &str) -> Result<Option<TextReward>> {
     let (format, name) = split_format(name);
     let reward = reader_of_text(name)?;
     Ok(match format {
-        Some(format) => reward.map(|reward| reward.with_format(format)),
+        Some(format) => reward.map(|reward| reward.with_format(format)).transpose()?,
         None => reward,
     })
 }
 
 /// `answer:NAME` is the reward NAME that sees the answer alone, and so on: the name says how what is scored is laid
 /// out, so that it is the same wherever the reward is asked.
-fn split_format(name: &str) -> (Option<RewardFormat>, &str) {
+pub(crate) fn split_format(name: &str) -> (Option<RewardFormat>, &str) {
     match name.split_once(':').map(|(format, rest)| (format.parse(), rest)) {
         Some((Ok(format), rest)) => (Some(format), rest),
         _ => (None, name),
@@ -152,11 +168,10 @@ fn reader_of_text(name: &str) -> Result<Option<TextReward>> {
     let head = match BUILTIN.iter().find(|b| b.name == name) {
         Some(builtin) => Head::parse(Path::new(name), builtin.bytes)?,
         None if is_unknown(name) => return Ok(None),
-        None => match fetch(name_of_file(name))? {
+        None => match fetch(split_label(name).0)? {
             path if path.extension().is_some_and(|end| end == "safetensors") => Head::load(&path)?,
             path if Classifier::is_in(&path) => {
-                let label = name.split_once('#').map(|(_, label)| label);
-                return Ok(Some(TextReward::new(Classifier::load(&path, label)?)));
+                return Ok(Some(TextReward::new(Classifier::load(&path, split_label(name).1)?)));
             }
             _ => return Ok(None),
         },
@@ -171,9 +186,16 @@ fn reader_of_text(name: &str) -> Result<Option<TextReward>> {
     Ok(Some(TextReward::new(EmbeddedHead::new(head, embedder)?)))
 }
 
-/// A reference without the label behind it.
-fn name_of_file(name: &str) -> &str {
-    name.split_once('#').map_or(name, |(name, _)| name)
+/// A reference, and the label behind it.
+fn split_label(name: &str) -> (&str, Option<&str>) {
+    name.split_once('#').map_or((name, None), |(name, label)| (name, Some(label)))
+}
+
+/// What a name says of several rewards; a file is one, whatever signs its name has.
+pub(crate) fn combination(name: &str) -> Result<Combination> {
+    let file = split_label(split_format(name).1).0;
+    let name = if Path::new(file).exists() { &format!("\"{name}\"") } else { name };
+    name.parse().map_err(anyhow::Error::msg)
 }
 
 /// How long a server may take for an answer.
@@ -185,13 +207,27 @@ fn is_address(name: &str) -> bool {
 
 /// Whether a name is neither built in nor a reference.
 fn is_unknown(name: &str) -> bool {
-    let name = name_of_file(name);
+    let name = split_label(name).0;
     let builtin = BUILTIN.iter().any(|b| b.name == name);
     !builtin && !Path::new(name).exists() && !name.contains([':', '/', '.'])
 }
 
-/// Tells a reward from any other: a head by its file's SHA-256, a model by its fingerprint.
+/// Tells a reward from any other: a head by its file's SHA-256, a model by its fingerprint; several by how they make
+/// up one.
 pub(crate) fn reward_hash(name: &str) -> Result<String> {
+    let combination = combination(name)?;
+    if let Some(name) = combination.only() {
+        return one_hash(name);
+    }
+    let mut hash = Sha256::new();
+    hash.update(combination.to_string());
+    for name in combination.names() {
+        hash.update(one_hash(name)?);
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn one_hash(name: &str) -> Result<String> {
     let (_, name) = split_format(name);
     if let Some(builtin) = BUILTIN.iter().find(|b| b.name == name) {
         return Ok(Sha256::digest(builtin.bytes).iter().map(|byte| format!("{byte:02x}")).collect());
@@ -200,7 +236,7 @@ pub(crate) fn reward_hash(name: &str) -> Result<String> {
     if name.starts_with("program:") || is_address(name) {
         return Ok(Sha256::digest(name).iter().map(|byte| format!("{byte:02x}")).collect());
     }
-    let path = fetch(name_of_file(name))?;
+    let path = fetch(split_label(name).0)?;
     if path.is_dir() {
         return Ok(fingerprint(&path)?);
     }
@@ -265,17 +301,4 @@ pub(crate) fn fetch(reference: &str) -> Result<PathBuf> {
     let path = source::resolve(reference, &say);
     bar.finish_and_clear();
     Ok(path?)
-}
-
-/// Tokens of a text that a reward on the policy is to score.
-pub(crate) fn scored_tokens(policy: &Checkpoint, text: &str, format: TextFormat) -> Result<Vec<u32>> {
-    let tokens = policy.tokens(text, format)?;
-    if tokens.is_empty() {
-        bail!("an empty text has no reward");
-    }
-    let context = policy.model.context();
-    if tokens.len() > context {
-        bail!("{} tokens do not fit the model's context of {context}", tokens.len());
-    }
-    Ok(tokens)
 }

@@ -1,6 +1,6 @@
 //! What is kept of generations: one JSON line an answer, one a step.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -25,6 +25,8 @@ pub(crate) struct Names<'a> {
     pub(crate) value_hash: Option<&'a str>,
     pub(crate) value: Option<&'a str>,
     pub(crate) system: Option<&'a str>,
+    /// The rewards that the reward is made of, if of several.
+    pub(crate) parts: &'a [String],
 }
 
 /// The settings of a run, as every line of its output has them: enough to make the line again.
@@ -34,6 +36,8 @@ pub(crate) struct Recorded {
     seed: u64,
     reward_hash: Option<String>,
     value_hash: Option<String>,
+    /// The rewards that the reward is made of, if of several.
+    parts: Vec<String>,
 }
 
 impl Recorded {
@@ -73,6 +77,7 @@ impl Recorded {
             seed: settings.seed,
             reward_hash: names.reward_hash.map(str::to_owned),
             value_hash: names.value_hash.map(str::to_owned),
+            parts: names.parts.to_vec(),
         }
     }
 
@@ -104,6 +109,8 @@ struct Line<'a> {
     tokens: usize,
     finish_reason: &'a str,
     reward: Option<f64>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    rewards: BTreeMap<&'a str, f64>,
     mean_log_prob: f64,
     elapsed: f64,
     seed: u64,
@@ -174,6 +181,12 @@ impl Journal {
             tokens: answer.tokens.len(),
             finish_reason: answer.finish.name(),
             reward: answer.reward,
+            rewards: recorded
+                .parts
+                .iter()
+                .map(String::as_str)
+                .zip(answer.parts.iter().copied())
+                .collect(),
             mean_log_prob: answer.mean_log_prob,
             elapsed: answer.elapsed.as_secs_f64(),
             seed: recorded.seed,
@@ -310,6 +323,7 @@ impl Trace {
         id: &str,
         method: Method,
         steps: &[Step],
+        parts: &[String],
         tokenizer: &Tokenizer,
     ) -> Result<()> {
         let (logits, rewards) = match method {
@@ -333,6 +347,10 @@ impl Trace {
             // What the rewards are of, where it is more than the candidates.
             if !step.continuations.is_empty() {
                 line["continuations"] = json!(step.continuations);
+            }
+            if !step.parts.is_empty() {
+                line["parts"] =
+                    parts.iter().zip(&step.parts).map(|(k, v)| (k.clone(), json!(v))).collect();
             }
             writeln!(self.out, "{line}").with_context(cannot)?;
         }

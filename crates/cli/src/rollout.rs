@@ -15,7 +15,8 @@ use stackelberg_learning::rollouts::{
 };
 
 use crate::generate::{
-    INTERRUPTED, Interrupted, LayoutArgs, read_prompts, text_format, watch_for_ctrl_c,
+    INTERRUPTED, Interrupted, LayoutArgs, read_prompts, text_format, warn_of_double_bos,
+    watch_for_ctrl_c,
 };
 use crate::import::Import;
 use crate::model::{ModelArgs, reward_hash};
@@ -39,8 +40,7 @@ pub(crate) struct Rollout {
     #[arg(long, value_name = "DIR", required = true)]
     out: Option<PathBuf>,
 
-    /// What scores the samples: a built-in name (see `stackelberg models`), a head (.safetensors) or the
-    /// folder of a causal reward model.
+    /// What scores the samples: what `generate --reward` takes.
     #[arg(long, default_value = "harmless", value_name = "NAME")]
     reward: String,
 
@@ -153,7 +153,7 @@ impl Rollout {
         let policy = self.model.load()?;
         let reward = match self.no_reward {
             true => None,
-            false => Some(self.model.token_reward(&self.reward, &policy)?),
+            false => Some(self.model.reward(&self.reward, &policy)?),
         };
         let format = text_format(self.layout.prompt_format, &policy, reward.as_ref().into());
         let settings = self.settings();
@@ -161,10 +161,11 @@ impl Rollout {
         let lay_out = |(id, prompt): &(String, stackelberg_engine::Prompt)| -> Result<Prompt> {
             let text = policy.lay_out(prompt, self.layout.system.as_deref(), format)?;
             let tokens = policy.tokens(&text, format)?;
-            Ok(Prompt { id: id.clone(), text, tokens })
+            Ok(Prompt { id: id.clone(), text, tokens, asked: Some(prompt.clone()) })
         };
         let named = |prompt| lay_out(prompt).with_context(|| format!("prompt {}", prompt.0));
         let prompts: Vec<Prompt> = prompts.iter().map(named).collect::<Result<_>>()?;
+        warn_of_double_bos(&policy, prompts.iter().map(|prompt| &prompt.tokens[..]));
         let manifest = self.manifest(
             &policy,
             &prompts,
@@ -320,8 +321,10 @@ impl Run<'_> {
 
     /// Tokens per second, measured on the beginnings of some prompts' samples.
     fn rate(&self, prompts: &[&Prompt]) -> Result<f64> {
-        let jobs: Vec<Job<'_>> =
-            prompts.iter().map(|p| Job { id: &p.id, prompt: &p.tokens, asked: None }).collect();
+        let jobs: Vec<Job<'_>> = prompts
+            .iter()
+            .map(|p| Job { id: &p.id, prompt: &p.tokens, asked: p.asked.as_ref() })
+            .collect();
         let settings =
             Settings { max_new_tokens: self.settings.max_new_tokens.min(16), ..self.settings.clone() };
         let (mut count, began) = (Count(0), Instant::now());

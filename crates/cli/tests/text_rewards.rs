@@ -2,12 +2,15 @@
 #![cfg(unix)]
 
 mod common;
+#[path = "../../engine/tests/common/tiny.rs"]
+mod tiny;
 
 use std::fs;
 use std::path::Path;
 
 use common::{output, refused, rewards, succeed};
 use serde_json::Value;
+use tiny::Tiny;
 
 /// Counts the commas of an answer, and once the words of the text, to tell formats apart.
 const COMMAS: &str = "
@@ -21,6 +24,11 @@ fn program(folder: &Path) -> String {
     let script = folder.join("commas.py");
     fs::write(&script, COMMAS).unwrap();
     format!("program:python3 {}", script.display())
+}
+
+/// Files of a folder, as arguments.
+fn paths<const N: usize>(folder: &Path, names: [&str; N]) -> [String; N] {
+    names.map(|name| folder.join(name).to_str().unwrap().to_owned())
 }
 
 fn lines(path: &Path) -> Vec<Value> {
@@ -81,12 +89,130 @@ fn a_program_guides_scores_and_evaluates() {
     );
 }
 
+/// A combination is its parts put together, whoever asks, and each part is told apart.
+#[test]
+fn several_rewards_make_up_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let [prompts, out, trace] = paths(folder.path(), ["prompts.jsonl", "out.jsonl", "trace.jsonl"]);
+    fs::write(&prompts, "{\"prompt\": \"Name three fruits.\"}\n{\"prompt\": \"Hi\"}\n").unwrap();
+    let commas = program(folder.path());
+    let reward = format!("lex(\"{commas}\">=0, min(harmless, sentiment)*0.5+\"{commas}\"*2)");
+    let parts = [commas.as_str(), "harmless", "sentiment"];
+    let whole = |of: &dyn Fn(&str) -> f64| {
+        (of("harmless").min(of("sentiment")) * 0.5 + of(&commas) * 2.0).clamp(-10.0, 10.0)
+    };
+    let args =
+        ["generate", "--max-new-tokens", "8", "--no-skip", "--prompts", &prompts, "--reward", &reward];
+    succeed(&[&args[..], &["--out", &out, "--trace", &trace]].concat());
+    let answers = lines(out.as_ref());
+    for line in &answers {
+        let found = line["reward"].as_f64().unwrap();
+        assert_eq!(found, whole(&|name| line["rewards"][name].as_f64().unwrap()), "{line}");
+        assert_eq!(line["rewards"].as_object().unwrap().len(), 3);
+    }
+    let steps = lines(trace.as_ref());
+    assert_eq!(steps.len(), 16);
+    for step in &steps {
+        for (i, reward) in step["rewards"].as_array().unwrap().iter().enumerate() {
+            assert_eq!(*reward, whole(&|name| step["parts"][name][i].as_f64().unwrap()));
+        }
+    }
+    let written = fs::read_to_string(&out).unwrap();
+    let scored = output(&["score", "--reward", &reward], &written);
+    for (scored, line) in scored.lines().zip(&answers) {
+        let scored: Value = serde_json::from_str(scored).unwrap();
+        assert_eq!((&scored["reward"], &scored["rewards"]), (&line["reward"], &line["rewards"]));
+    }
+    for part in parts {
+        let alone = rewards(&output(&["score", "--reward", part], &written));
+        for (alone, line) in alone.iter().zip(&answers) {
+            assert_eq!(line["rewards"][part], *alone);
+        }
+    }
+    let table = succeed(&["evaluate", &out, "--reward", &reward, "--no-embeddings", "--format", "csv"]);
+    assert!(parts.iter().all(|part| table.contains(&part.replace('"', "\"\""))), "{table}");
+    let shown =
+        succeed(&["generate", "Hi", "--max-new-tokens", "4", "--reward", "harmless+sentiment*2"]);
+    assert!(shown.contains(" (harmless ") && shown.contains(", sentiment "), "{shown}");
+    // Two parts that swapped their weights are another reward.
+    let other = reward.replace("*0.5", "*0.25");
+    let again = refused(&[&args[..7], &[&other, "--out", &out, "--resume"]].concat());
+    assert!(again.contains("written with reward "), "{again}");
+}
+
+/// Rewards that read text score rollouts too, and rollouts brought in.
+#[test]
+fn rollouts_are_scored_by_what_reads_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let [prompts, out, again, generated] =
+        paths(folder.path(), ["prompts.jsonl", "out", "again", "generated.jsonl"]);
+    fs::write(&prompts, "{\"prompt\": \"Name three fruits.\"}\n{\"prompt\": \"Hi\"}\n").unwrap();
+    let reward = format!("\"{}\"*2+harmless", program(folder.path()));
+    let short = ["--samples", "2", "--max-new-tokens", "10", "--reward", &reward];
+    succeed(&[&["rollout", "--prompts", &prompts, "--out", &out][..], &short].concat());
+    let said = succeed(&["rollout", "merge", &out]);
+    assert!(said.contains("complete: 2 prompts, 4 samples") && said.contains("mean reward"), "{said}");
+    // The samples as lines of their own, scored once more.
+    let line = |prompt: &str, response: &str| {
+        serde_json::json!({"prompt": prompt, "response": response}).to_string() + "\n"
+    };
+    fs::write(&generated, line("Hi", "One, two, three") + &line("Hi", "One")).unwrap();
+    succeed(&["rollout", "import", &generated, "--out", &again, "--reward", &reward, "--no-hidden"]);
+    let said = succeed(&["rollout", "merge", &again]);
+    let written = fs::read_to_string(&generated).unwrap();
+    let scored = rewards(&output(&["score", "--reward", &reward], &written));
+    let mean = format!("mean reward {:+.4}", scored.iter().sum::<f64>() / 2.0);
+    assert!(said.contains(&mean), "{said} {mean}");
+}
+
+/// A reward model of the policy's tokenizer, of two labels: the difference of its logits, of the policy's tokens or of
+/// text laid out otherwise.
+#[test]
+fn labels_and_formats_are_part_of_a_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    Tiny::default().write(&at("policy"));
+    Tiny { seed: 5, labels: Some(2), ..Tiny::default() }.write(&at("labels"));
+    let [policy, labels] = paths(folder.path(), ["policy", "labels"]);
+    let row = "{\"prompt\": \"w5 w6\", \"response\": \" w7 w8\"}";
+    let score = |format: &str, label: &str| {
+        let reward = format!("{format}{labels}{label}");
+        rewards(&output(&["score", "--dtype", "f32", "--model", &policy, "--reward", &reward], row))[0]
+    };
+    let difference = score("", "#LABEL_1-LABEL_0");
+    assert!((difference - (score("", "#LABEL_1") - score("", "#LABEL_0"))).abs() < 1e-5);
+    let formats = ["raw:", "hh:", "answer:"].map(|format| score(format, "#LABEL_1"));
+    assert_eq!(formats[0], score("", "#LABEL_1"));
+    assert!(formats[0] != formats[1] && formats[0] != formats[2], "{formats:?}");
+    let refused = |reward: &str| refused(&["generate", "w5", "--model", &policy, "--reward", reward]);
+    let unnamed = refused(&labels);
+    assert!(unnamed.contains("has the labels LABEL_0, LABEL_1: choose one behind a '#'"), "{unnamed}");
+    let odd = refused(&format!("{labels}#LABEL_2"));
+    assert!(odd.contains("has no label 'LABEL_2': it has LABEL_0, LABEL_1"), "{odd}");
+}
+
+#[test]
+fn layouts_that_differ_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let (reward, [out]) = (program(folder.path()), paths(folder.path(), ["out.jsonl"]));
+    succeed(&["generate", "Hi", "--max-new-tokens", "2", "--reward", &reward, "--out", &out]);
+    let evaluate = |reward: &str| succeed(&["evaluate", &out, "--no-embeddings", "--reward", reward]);
+    assert!(!evaluate(&format!("hh:{reward}")).contains("warning"));
+    let warned = evaluate(&format!("harmless+answer:{reward}"));
+    assert!(warned.contains("saw hh text when it guided, and sees answer text here"), "{warned}");
+    // A prompt that brings what the model's layout begins with.
+    let raw = ["generate", "--prompt-format", "raw", "--max-new-tokens", "2", "--method", "base"];
+    let twice = succeed(&[&raw[..], &["<|im_start|><|im_start|>user"]].concat());
+    assert!(twice.contains("warning: 1 prompts begin with <|im_start|> twice"), "{twice}");
+    assert!(!succeed(&[&raw[..], &["no no"]].concat()).contains("twice"));
+}
+
 #[test]
 fn what_cannot_be_is_said_in_one_line() {
     let hi = |more: &[&str]| refused(&[&["generate", "Hi", "--max-new-tokens", "2"], more].concat());
     assert!(
         hi(&["--reward", "answer:harmless"])
-            .contains("answer:harmless: it reads the policy's own tokens")
+            .contains("answer:harmless: a head reads the policy's own tokens")
     );
     let ended = hi(&["--reward", "program:true"]);
     assert!(ended.contains("the program 'true' ended (exit status: 0) before it had scored"), "{ended}");

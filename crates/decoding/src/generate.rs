@@ -10,6 +10,7 @@ use stackelberg_shaping::{Follower, Samples, argmax};
 use crate::beam::{self, Steps};
 use crate::error::{Error, Result};
 use crate::sample::{self, Randomness};
+use crate::score::Score;
 use crate::segment;
 use crate::settings::{Method, Settings};
 use crate::step::{Step, advance, shape};
@@ -27,6 +28,8 @@ pub struct Generation {
     pub finish: Finish,
     /// Its reward, if there is a reward.
     pub reward: Option<f64>,
+    /// What that reward is made of, see [`Score::parts`](crate::Score::parts).
+    pub parts: Vec<f64>,
     /// Mean of the base policy's log-probability per token, the ending token included.
     pub mean_log_prob: f64,
     /// Steps in which the choice was not the base policy's.
@@ -180,7 +183,7 @@ pub fn generate_all<'a>(
     let samples = if settings.method.chooses_answers() { settings.samples } else { 1 };
     // A head reads the hidden state that the last token leaves.
     let unseen = settings.method != Method::Args || settings.stress != Stress::None;
-    let read_last = unseen && matches!(reward, Some(Reward::Head(_)));
+    let read_last = unseen && reward.is_some_and(Reward::reads_policy);
     let run = Run { policy, reward, value, jobs, settings, samples, read_last, keep_hidden: false };
     let mut answers = Answers { run: &run, watch, steps: HashMap::new() };
     if settings.beams > 1 { run.search(&mut answers) } else { run.write(at_once, &mut answers) }
@@ -218,7 +221,7 @@ impl Desk for Answers<'_> {
             for (number, (step, new)) in steps.iter().enumerate() {
                 self.watch.step(job, number, step, new);
             }
-            let mut answer = text.finish(rewards.get(index).copied());
+            let mut answer = text.finish(rewards.get(index).cloned());
             if run.settings.method.chooses_answers() {
                 (answer.reward_calls, answer.elapsed, answer.kl) = (calls, elapsed, Some(kl));
             }
@@ -371,9 +374,9 @@ impl<'a> Run<'a> {
     }
 
     /// Which of a prompt's answers it will be, and the KL of that choice from a blind one, in nats.
-    fn choose(&self, job: usize, rewards: &[f64]) -> Result<(usize, f64)> {
+    fn choose(&self, job: usize, scores: &[Score]) -> Result<(usize, f64)> {
         let (settings, id) = (self.settings, self.jobs[job].id);
-        let mut disturbed = rewards.to_vec();
+        let mut disturbed: Vec<f64> = scores.iter().map(|score| score.reward).collect();
         settings.stress.disturb(&mut disturbed, &mut Randomness::of_stress(settings.seed, id, u64::MAX));
         let rewards = &disturbed;
         match settings.method {
@@ -394,37 +397,53 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Rewards of finished answers to one prompt; none without a reward. What a step has seen is not
+    /// What finished answers to one prompt are worth; nothing without a reward. What a step has seen is not
     /// asked again.
-    pub(crate) fn rewards(&self, job: usize, texts: &[Text<'_>]) -> Result<Vec<f64>> {
-        let (Some(reward), Job { prompt, asked, .. }) = (self.reward, self.jobs[job]) else {
-            return Ok(Vec::new());
-        };
-        let mut rewards = Vec::with_capacity(texts.len());
-        let mut unknown = Vec::new();
-        for (i, text) in texts.iter().enumerate() {
-            let seen = match reward {
-                Reward::Head(head) => text.last.as_ref().map(|hidden| head.score(hidden)).transpose()?,
-                Reward::Model(_) | Reward::Text(_) => None,
-            };
-            let known = text.reward.or(seen.map(|seen| seen[0]));
-            rewards.push(known.unwrap_or_else(|| {
-                unknown.push(i);
-                f64::NAN
-            }));
-        }
-        if !unknown.is_empty() {
-            let answers: Vec<&[u32]> = unknown.iter().map(|&i| &texts[i].answer.tokens[..]).collect();
-            let asked = Asked { tokens: prompt, prompt: asked };
-            let found = reward.of_answers(self.policy, asked, &answers)?;
-            unknown.iter().zip(found).for_each(|(&i, reward)| rewards[i] = reward);
-        }
+    pub(crate) fn rewards(&self, job: usize, texts: &[Text<'_>]) -> Result<Vec<Score>> {
+        let Some(reward) = self.reward else { return Ok(Vec::new()) };
+        let unknown: Vec<&Text<'_>> = texts.iter().filter(|text| text.reward.is_none()).collect();
+        let mut found = self.scores(reward, job, &unknown)?.into_iter();
+        let score = |text: &Text<'_>| text.reward.clone().or_else(|| found.next());
+        let scores: Vec<Score> = texts.iter().filter_map(score).collect();
+        let prompt = self.jobs[job].prompt;
         let last = |text: &Text<'_>| *text.answer.tokens.last().or(prompt.last()).unwrap_or(&0);
-        match rewards.iter().zip(texts).find(|(reward, _)| !reward.is_finite()) {
-            Some((&reward, text)) => {
+        match scores.iter().zip(texts).find(|(score, _)| !score.reward.is_finite()) {
+            Some((&Score { reward, .. }, text)) => {
                 Err(Error::Reward { step: text.answer.tokens.len(), token: last(text), reward })
             }
-            None => Ok(rewards),
+            None => Ok(scores),
         }
+    }
+
+    /// What a reward says of finished answers to one prompt. A head reads the states that are there already.
+    fn scores(&self, reward: &Reward, job: usize, texts: &[&Text<'_>]) -> Result<Vec<Score>> {
+        if let Reward::Combined(combined) = reward {
+            let of_part = |part: &Reward| -> Result<Vec<f64>> {
+                Ok(self.scores(part, job, texts)?.into_iter().map(|score| score.reward).collect())
+            };
+            let parts = combined.rewards().iter().map(of_part).collect::<Result<Vec<_>>>()?;
+            let score =
+                |(i, reward)| Score { reward, parts: parts.iter().map(|part| part[i]).collect() };
+            return Ok(combined.of(&parts).into_iter().enumerate().map(score).collect());
+        }
+        let mut scores = Vec::with_capacity(texts.len());
+        let mut unread = Vec::new();
+        for (i, text) in texts.iter().enumerate() {
+            scores.push(match (reward, &text.last) {
+                (Reward::Head(head), Some(hidden)) => head.score(hidden)?[0],
+                _ => {
+                    unread.push(i);
+                    f64::NAN
+                }
+            });
+        }
+        if !unread.is_empty() {
+            let answers: Vec<&[u32]> = unread.iter().map(|&i| &texts[i].answer.tokens[..]).collect();
+            let Job { prompt, asked, .. } = self.jobs[job];
+            let found =
+                reward.of_answers(self.policy, Asked { tokens: prompt, prompt: asked }, &answers)?;
+            unread.iter().zip(found).for_each(|(&i, reward)| scores[i] = reward);
+        }
+        Ok(scores.into_iter().map(Score::from).collect())
     }
 }

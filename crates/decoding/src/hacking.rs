@@ -144,6 +144,7 @@ mod tests {
             logits: if chosen == base_choice { vec![0.0, 0.0] } else { vec![-2.0, 0.0] },
             rewards: None,
             continuations: Vec::new(),
+            parts: Vec::new(),
             threshold: None,
             bound: None,
             shaped: None,

@@ -33,6 +33,7 @@ mod generate;
 mod hacking;
 mod rollout;
 mod sample;
+mod score;
 mod segment;
 mod settings;
 mod step;
@@ -44,6 +45,7 @@ pub use generate::{AT_ONCE, Finish, Generation, Guidance, Job, Watch, generate, 
 pub use hacking::{Alarm, HackingWatch};
 pub use rollout::{Rollouts, Sample, rollout};
 pub use sample::Randomness;
+pub use score::Score;
 pub use settings::{Method, Sampling, Settings};
 pub use step::Step;
 pub use stress::Stress;

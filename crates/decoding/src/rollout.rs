@@ -52,7 +52,7 @@ pub fn rollout(
     // Candidates matter to guidance alone.
     let settings = &Settings { method: Method::Base, candidates: 1, ..settings.clone() };
     settings.check(policy.model.config().vocabulary)?;
-    let read_last = keep_hidden || matches!(reward, Some(Reward::Head(_)));
+    let read_last = keep_hidden || reward.is_some_and(Reward::reads_policy);
     let samples = settings.samples;
     let run = Run { policy, reward, value: None, jobs, settings, samples, read_last, keep_hidden };
     // A long run should not learn late that a prompt is too long.
@@ -77,7 +77,7 @@ impl Desk for Samples<'_> {
             let mut hidden = std::mem::take(&mut text.kept);
             // What ended the answer may have been read, and is not part of it.
             hidden.truncate(text.answer.tokens.len() * width);
-            Sample { answer: text.finish(rewards.get(i).copied()), hidden }
+            Sample { answer: text.finish(rewards.get(i).cloned()), hidden }
         };
         self.rollouts.done(job, texts.into_iter().enumerate().map(sample).collect());
         Ok(())

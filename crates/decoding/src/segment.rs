@@ -98,6 +98,7 @@ fn score(
         stress.disturb(&mut rewards, &mut text.stress);
         if let Some(turn) = &mut course.turn {
             turn.rewards = Some(rewards);
+            turn.parts = text.guide.as_ref().map_or_else(Vec::new, |guide| guide.parts().to_vec());
         }
     }
     Ok(())
@@ -167,14 +168,12 @@ impl<'a> Course<'a> {
         };
         let mut path = self.paths.swap_remove(index.unwrap_or(0));
         path.steps.splice(..usize::from(first.is_some()), first);
-        // A disturbed reward is not the answer's.
-        let rewards = path.steps[0].rewards.as_ref().filter(|_| settings.stress == Stress::None);
-        let reward = rewards.zip(index).map(|(rewards, index)| rewards[index]);
+        let score = path.steps[0].score(index, settings.stress);
         let mut left = path.steps.len();
         for step in &path.steps {
             left -= 1;
             // The reward is that of the text at its end.
-            let new = text.take(step, reward.filter(|_| left == 0))?;
+            let new = text.take(step, score.clone().filter(|_| left == 0))?;
             said(text, step, &new);
         }
         if let Some(guide) = &mut text.guide {

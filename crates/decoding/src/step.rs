@@ -16,6 +16,7 @@ use stackelberg_shaping::{Follower, KlBudget, Samples, Shaped, Shaping, argmax, 
 
 use crate::error::{Error, Result};
 use crate::sample;
+use crate::score::Score;
 use crate::settings::{Method, Settings};
 use crate::stress::Stress;
 use crate::text::Text;
@@ -32,6 +33,8 @@ pub struct Step {
     /// What the base policy carried each candidate on by before it was scored: rewards are of the texts at these
     /// ends. Empty where candidates were scored as they are, or not at all.
     pub continuations: Vec<Vec<u32>>,
+    /// Where the reward is made of several: what each said of the candidates, `[rewards][candidates]`.
+    pub parts: Vec<Vec<f64>>,
     /// The threshold `m*`, for rules that have one.
     pub threshold: Option<f64>,
     /// The bound in force, for rules that have one.
@@ -58,6 +61,18 @@ pub struct Step {
     pub skipped: bool,
 }
 
+impl Step {
+    /// What the text is worth with the candidate at `index`, if that was asked for. A disturbed reward is not the
+    /// text's.
+    pub(crate) fn score(&self, index: Option<usize>, stress: Stress) -> Option<Score> {
+        let rewards = self.rewards.as_ref().filter(|_| stress == Stress::None);
+        rewards.zip(index).map(|(rewards, index)| Score {
+            reward: rewards[index],
+            parts: self.parts.iter().map(|part| part[index]).collect(),
+        })
+    }
+}
+
 /// Adds one token to every text. `said` hears of each step and what it adds to the answer for certain. The
 /// last token of an answer is only read if `read_last`: nothing comes after it.
 pub(crate) fn advance(
@@ -72,9 +87,7 @@ pub(crate) fn advance(
     let mut unread = Vec::new();
     for (text, turn) in texts.iter_mut().zip(turns) {
         let (step, seen) = turn.choose(text, settings).map_err(|error| error.of(text.id))?;
-        // A disturbed reward is not the answer's.
-        let rewards = step.rewards.as_ref().filter(|_| settings.stress == Stress::None);
-        let reward = rewards.zip(seen.index()).map(|(rewards, index)| rewards[index]);
+        let reward = step.score(seen.index(), settings.stress);
         let new = text.take(&step, reward).map_err(|error| error.of(text.id))?;
         said(text, &step, &new);
         // A token that ended the answer without being part of it is never read.
@@ -99,6 +112,7 @@ pub(crate) struct Turn {
     /// The policy's look ahead over them, if the guide needs it.
     pub(crate) ahead: Option<Branches>,
     pub(crate) rewards: Option<Vec<f64>>,
+    pub(crate) parts: Vec<Vec<f64>>,
 }
 
 /// What the base policy expects next in every text, and whether rewards matter.
@@ -121,7 +135,7 @@ pub(crate) fn expect<'t, 'a: 't>(
             && text.guide.as_ref().is_some_and(|guide| cannot_matter(&logits, guide, settings));
         let due = !is_sure(&logits, settings);
         let (asks, skipped) = (text.guide.is_some() && !skipped && due, skipped && due);
-        Turn { next, candidates, logits, asks, skipped, ahead: None, rewards: None }
+        Turn { next, candidates, logits, asks, skipped, ahead: None, rewards: None, parts: Vec::new() }
     };
     Ok(texts.zip(logits).map(turn).collect())
 }
@@ -164,6 +178,7 @@ pub(crate) fn look_ahead(
     for ((text, turn), mut rewards) in asking.iter_mut().zip(rewards) {
         stress.disturb(&mut rewards, &mut text.stress);
         turn.rewards = Some(rewards);
+        turn.parts = text.guide.as_ref().map_or_else(Vec::new, |guide| guide.parts().to_vec());
     }
     Ok(())
 }
@@ -233,6 +248,7 @@ impl Turn {
             ess: Some(follower.ess),
             outside: Some(-self.next.log_mass(&self.candidates, of_base * temperature)),
             rewards: Some(rewards),
+            parts: std::mem::take(&mut self.parts),
             threshold: shaped.threshold.map(|t| t.value),
             bound: shaped.bound,
             shaped: Some(shaped.values),
@@ -253,6 +269,7 @@ impl Turn {
             logits: self.logits.clone(),
             rewards: None,
             continuations: Vec::new(),
+            parts: Vec::new(),
             threshold: None,
             bound: None,
             shaped: None,

@@ -8,6 +8,7 @@ use stackelberg_engine::{Checkpoint, Prefix, Tensor, TextStream};
 use crate::error::Result;
 use crate::generate::{Finish, Generation};
 use crate::sample::Randomness;
+use crate::score::Score;
 use crate::settings::Settings;
 use crate::step::Step;
 
@@ -22,7 +23,7 @@ pub(crate) struct Text<'a> {
     /// Hidden state of the last token read, `[1, d]`.
     pub(crate) hidden: Tensor,
     /// The finished answer's reward, if a step asked for it.
-    pub(crate) reward: Option<f64>,
+    pub(crate) reward: Option<Score>,
     /// Hidden state of the finished answer's last token, `[1, d]`, if it is known.
     pub(crate) last: Option<Tensor>,
     /// Hidden states of the answer's tokens read so far, `[tokens, d]`, where they are kept.
@@ -35,7 +36,7 @@ pub(crate) struct Text<'a> {
     /// Time spent on it: where several texts share a forward, its share.
     pub(crate) elapsed: Duration,
     /// Per token of the answer: the reward of the text up to it, where it was asked for.
-    rewards: Vec<Option<f64>>,
+    rewards: Vec<Option<Score>>,
     log_probs: f64,
     steered: usize,
     reward_calls: usize,
@@ -85,7 +86,7 @@ impl<'a> Text<'a> {
     }
 
     /// Takes note of a step; gives what it adds to the answer's text for certain.
-    pub(crate) fn take(&mut self, step: &Step, reward: Option<f64>) -> Result<String> {
+    pub(crate) fn take(&mut self, step: &Step, reward: Option<Score>) -> Result<String> {
         self.log_probs += step.log_prob;
         self.steered += usize::from(step.chosen != step.base_choice);
         self.reward_calls += usize::from(step.rewards.is_some());
@@ -110,12 +111,12 @@ impl<'a> Text<'a> {
     }
 
     /// The reward of the answer, if a step asked for it. A value is none.
-    fn known_reward(&self) -> Option<f64> {
+    fn known_reward(&self) -> Option<Score> {
         if let Some(Guide::Value(_)) = self.guide {
             return None;
         }
         let last = self.answer.tokens.len().checked_sub(1)?;
-        self.rewards.get(last).copied().flatten()
+        self.rewards.get(last).cloned().flatten()
     }
 
     /// Finished: what is known of the reward stays, what was read goes. `empty` takes the prefix's place.
@@ -139,12 +140,14 @@ impl<'a> Text<'a> {
         Ok(row.map_err(stackelberg_engine::Error::from)?)
     }
 
-    pub(crate) fn finish(self, reward: Option<f64>) -> Generation {
+    pub(crate) fn finish(self, score: Option<Score>) -> Generation {
+        let (reward, parts) = score.map(|Score { reward, parts }| (reward, parts)).unzip();
         Generation {
             text: self.answer.text,
             tokens: self.answer.tokens,
             finish: self.answer.finish.unwrap_or(Finish::Length),
             reward,
+            parts: parts.unwrap_or_default(),
             mean_log_prob: self.log_probs / self.steps.max(1) as f64,
             steered: self.steered,
             reward_calls: self.reward_calls,

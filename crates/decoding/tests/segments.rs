@@ -33,16 +33,16 @@ impl TextScorer for Hash {
     }
 }
 
-/// Guided by a head, a reward model, what reads text, a value head, a bounded one.
-const GUIDES: usize = 5;
+/// Guided by a head, a reward model, both at once, what reads text, a value head, a bounded one.
+const GUIDES: usize = 6;
 
 fn guidance(guide: usize) -> (Method, Guidance<'static>) {
     static TEXT: OnceLock<Reward> = OnceLock::new();
     let text = || TEXT.get_or_init(|| Reward::Text(Box::new(TextReward::new(Hash))));
     match guide {
-        0 | 1 => (Method::Args, Some(&parts().1[guide]).into()),
-        2 => (Method::Args, Some(text()).into()),
-        _ => (Method::Cd, Guidance { reward: Some(text()), value: Some(&values()[guide - 3]) }),
+        0..3 => (Method::Args, Some(&parts().1[guide]).into()),
+        3 => (Method::Args, Some(text()).into()),
+        _ => (Method::Cd, Guidance { reward: Some(text()), value: Some(&values()[guide - 4]) }),
     }
 }
 
@@ -153,12 +153,12 @@ impl Search<'_> {
 
     fn rewards(&self, written: &[u32], paths: &[Vec<u32>]) -> Vec<f64> {
         let texts: Vec<Vec<u32>> = paths.iter().map(|path| [written, path].concat()).collect();
-        if self.guide > 2 {
+        if self.guide > 3 {
             let value = |text: &Vec<u32>| {
                 let text = [self.prompt, text].concat();
                 let hidden = parts().0.model.prefill(&text).unwrap().1;
                 let last = hidden.narrow(0, text.len() - 1, 1).unwrap();
-                values()[self.guide - 3].score(&last).unwrap()[0]
+                values()[self.guide - 4].score(&last).unwrap()[0]
             };
             return texts.iter().map(value).collect();
         }
@@ -172,7 +172,7 @@ impl Search<'_> {
         let of = |scores: &[f64], shaped: &[f64]| {
             scores.iter().zip(shaped).map(|(score, s)| score + strength * s).collect()
         };
-        if self.guide > 2 {
+        if self.guide > 3 {
             let at = self.settings.policy_temperature;
             let masses = softmax(&logits.iter().map(|&l| f64::from(l) / at).collect::<Vec<_>>());
             let scores: Vec<f64> = candidates.iter().map(|&c| masses[c as usize].ln()).collect();
@@ -327,7 +327,7 @@ fn a_segment_ends_with_the_context() {
 fn segments_are_chosen_skipped_and_ended() {
     let shaping = Shaping { rule: Rule::Hard, strength: 0.5, bound: 2.0, ..Shaping::default() };
     let settings = Settings { shaping, score_every: 4, max_new_tokens: 30, ..Settings::default() };
-    for guides in [&[0][..], &[1], &[2], &[3, 4]] {
+    for guides in [&[0][..], &[1], &[2], &[3], &[4, 5]] {
         let (mut inside, mut skipped, mut steered) = (0, 0, 0);
         for (&guide, prompt) in guides.iter().flat_map(|guide| (4..40).map(move |p| (guide, p))) {
             let (answer, steps) = run(guide, &[prompt], &settings);
@@ -342,6 +342,6 @@ fn segments_are_chosen_skipped_and_ended() {
 #[test]
 fn beams_have_no_segments() {
     let settings = Settings { method: Method::Cd, beams: 2, score_every: 2, ..Settings::default() };
-    let error = generate(&parts().0, guidance(3).1, asked(&[1]), "p", &settings, &mut ()).unwrap_err();
+    let error = generate(&parts().0, guidance(4).1, asked(&[1]), "p", &settings, &mut ()).unwrap_err();
     assert_eq!(error.to_string(), "score-every is 2: it must be at least 1; with beams, 1");
 }

@@ -93,6 +93,18 @@ impl ChatTemplate {
     /// # Errors
     /// The template does not parse or refuses the messages.
     pub fn prompt(&self, messages: &[Message]) -> Result<String> {
+        self.render(messages, true)
+    }
+
+    /// The text of a conversation that is over, its last turn closed.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::prompt`].
+    pub fn conversation(&self, messages: &[Message]) -> Result<String> {
+        self.render(messages, false)
+    }
+
+    fn render(&self, messages: &[Message], answers: bool) -> Result<String> {
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|e| Error::Template(e.to_string()))?);
@@ -112,7 +124,7 @@ impl ChatTemplate {
                 messages => turns,
                 bos_token => self.bos.as_str(),
                 eos_token => self.eos.as_str(),
-                add_generation_prompt => true,
+                add_generation_prompt => answers,
             })
         });
         render.map_err(|e| Error::Template(e.to_string()))

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use candle_core::quantized::gguf_file::Content;
 use sha2::{Digest, Sha256};
 
-use crate::chat::{ChatTemplate, Prompt};
+use crate::chat::{ChatTemplate, Message, Prompt};
 use crate::error::{Error, Result};
 use crate::kernel::Dtype;
 use crate::model::{Model, OneOrMany, as_u64, open, weight_files};
@@ -67,6 +67,19 @@ impl Checkpoint {
         }
     }
 
+    /// The text of a conversation that this answer ends.
+    ///
+    /// # Errors
+    /// The model has no template, or it refuses the messages.
+    pub(crate) fn close(&self, prompt: &Prompt, answer: &str) -> Result<String> {
+        let Some(template) = &self.template else {
+            return Err(Error::Template("this model has none".to_owned()));
+        };
+        let mut messages = prompt.messages(None);
+        messages.push(Message::new("assistant", answer));
+        template.conversation(&messages)
+    }
+
     /// Tokens of a text laid out in this format. A template writes its own special tokens; a raw text
     /// gets those that the tokenizer puts around every text.
     ///
@@ -74,6 +87,14 @@ impl Checkpoint {
     /// The tokenizer fails.
     pub fn tokens(&self, text: &str, format: TextFormat) -> Result<Vec<u32>> {
         self.tokenizer.encode(text, format == TextFormat::Raw)
+    }
+
+    /// The special token that a text begins with twice, if it does: most often because it was laid out before, with a
+    /// BOS of its own. Models have not seen such texts.
+    pub fn begins_twice(&self, tokens: &[u32]) -> Option<String> {
+        let [first, second, ..] = tokens else { return None };
+        let special = || self.tokenizer.decode(&[*first], false).is_ok_and(|text| text.is_empty());
+        if first == second && special() { self.tokenizer.token(*first) } else { None }
     }
 }
 

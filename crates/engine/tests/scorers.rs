@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use stackelberg_engine::reward::{
-    Asked, Exchange, Guide, HttpReward, ProgramReward, Question, RewardFormat, TextReward, TextScorer,
-    ask,
+    Asked, Exchange, ForeignModel, Guide, HttpReward, ProgramReward, Question, RewardFormat,
+    RewardModel, TextReward, TextScorer, ask,
 };
 use stackelberg_engine::{Checkpoint, Dtype, Message, Prompt, Reward};
 use tempfile::TempDir;
@@ -36,7 +36,7 @@ fn a_foreign_tokenizer_changes_no_reward() {
     let foreign = Reward::load(other.path(), &policy, Dtype::F32).unwrap();
     assert!(matches!((&own, &foreign), (Reward::Model(_), Reward::Text(_))));
     let Reward::Text(foreign) = foreign else { unreachable!() };
-    let foreign = Reward::Text(Box::new(foreign.with_format(RewardFormat::Raw)));
+    let foreign = Reward::Text(Box::new(foreign.with_format(RewardFormat::Raw).unwrap()));
 
     // The tokenizer's words are cut at spaces, of which none stands before an answer.
     let prompt = Prompt::Text("w4 w9 w6 ".to_owned());
@@ -90,6 +90,35 @@ fn a_program_scores() {
     let many: Vec<&str> = vec![&long; 300];
     assert_eq!(reward.score(&exchanges(&prompt, &many)).unwrap().len(), 300);
     assert_eq!(reward.score(&exchanges(&prompt, &["x"])).unwrap().len(), 1);
+}
+
+/// `chat` ends with the answer, `closed` with what the template puts behind it; what has no template is asked for
+/// neither.
+#[test]
+fn chats_are_open_or_closed() {
+    let (_folder, policy) = load(&Tiny::default());
+    let own = tempfile::tempdir().unwrap();
+    Tiny { seed: 5, labels: Some(1), ..Tiny::default() }.write(own.path());
+    let template = "{% for m in messages %}{{ 'w30 ' if m.role == 'user' else 'w31 ' }}{{ m.content }} w32 \
+                    {% endfor %}{{ 'w31 ' if add_generation_prompt }}";
+    let config = json!({ "chat_template": template }).to_string();
+    std::fs::write(own.path().join("tokenizer_config.json"), config).unwrap();
+    let own = Checkpoint::load(own.path(), Dtype::F32).unwrap();
+    let whole = |text: &str| own.tokens(text, stackelberg_engine::reward::TextFormat::Raw).unwrap();
+    let (open, closed) = (whole("w30 w4 w5 w32 w31 w6 w7"), whole("w30 w4 w5 w32 w31 w6 w7 w32"));
+    let model = RewardModel::new(own, (0..tiny::D).map(|i| i as f32 - 7.0).collect()).unwrap();
+    let model = Reward::Model(Box::new(model));
+    let expected = [open, closed].map(|tokens| model.of_tokens(&policy, &tokens).unwrap());
+    let Reward::Model(model) = model else { unreachable!() };
+    let prompt = Prompt::Messages(vec![Message::new("user", "w4 w5")]);
+    let mut reward = TextReward::new(ForeignModel::of(*model));
+    for (format, expected) in [RewardFormat::Chat, RewardFormat::Closed].into_iter().zip(expected) {
+        reward = reward.with_format(format).unwrap();
+        assert_eq!(reward.score(&exchanges(&prompt, &["w6 w7"])).unwrap(), [expected], "{format}");
+    }
+    let program = TextReward::new(ProgramReward::start("cat").unwrap());
+    let refused = program.with_format(RewardFormat::Closed).err().unwrap().to_string();
+    assert!(refused.contains("no chat template to read closed text with: it reads raw, hh, answer"));
 }
 
 #[cfg(unix)]

@@ -1,6 +1,6 @@
 //! Answers as files have them: this project's own, the paper's reference's, AlpacaEval's.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use serde::Deserialize;
@@ -39,6 +39,8 @@ pub struct Record {
     pub tokens: Option<usize>,
     /// Its reward under the reward that guided.
     pub reward: Option<f64>,
+    /// Where that is made of several: each of these, by name.
+    pub rewards: BTreeMap<String, f64>,
     /// Mean log-probability per token under the base policy at temperature 1, in nats.
     pub mean_log_prob: Option<f64>,
     /// KL from the base policy over the candidates, summed over the steps, in nats.
@@ -81,6 +83,7 @@ impl Record {
         let text = |field: &str| line[field].as_str().map(str::to_owned);
         let number = |field: &str| line[field].as_f64();
         let count = |field: &str| line[field].as_u64().and_then(|count| usize::try_from(count).ok());
+        let rewards = line["rewards"].as_object().into_iter().flatten();
         let warnings = line["warnings"].as_array().into_iter().flatten();
         Self {
             method: text("method"),
@@ -89,6 +92,7 @@ impl Record {
             generator: text("generator"),
             tokens: count("tokens"),
             reward: number("reward"),
+            rewards: rewards.filter_map(|(name, x)| Some((name.clone(), x.as_f64()?))).collect(),
             mean_log_prob: number("mean_log_prob"),
             kl: number("kl"),
             outside: number("outside"),

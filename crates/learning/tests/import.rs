@@ -46,7 +46,7 @@ fn rollout(folder: &Path) -> Dataset {
     let prompt = |i: u32| {
         let tokens: Vec<u32> = (0..1 + i % 5).map(|j| 4 + (7 * i + j) % 30).collect();
         let text: Vec<String> = tokens.iter().map(|t| format!("w{t}")).collect();
-        rollouts::Prompt { id: format!("p{i}"), text: text.join(" "), tokens }
+        rollouts::Prompt { id: format!("p{i}"), text: text.join(" "), tokens, asked: None }
     };
     let prompts: Vec<_> = (0..7).map(prompt).collect();
     let sampling = Sampling { temperature: 0.7, top_p: 0.9, ..Sampling::default() };

@@ -38,7 +38,8 @@ fn prompts() -> Vec<Prompt> {
     let prompt = |i: u32| {
         let tokens: Vec<u32> = (0..1 + i % 5).map(|j| 4 + (7 * i + j) % 30).collect();
         let text: Vec<String> = tokens.iter().map(|t| format!("w{t}")).collect();
-        Prompt { id: format!("p{i}"), text: text.join(" "), tokens }
+        let asked = Some(stackelberg_engine::Prompt::Text(text.join(" ")));
+        Prompt { id: format!("p{i}"), text: text.join(" "), tokens, asked }
     };
     (0..11).map(prompt).collect()
 }

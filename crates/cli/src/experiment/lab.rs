@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use stackelberg_decoding::{Guidance, Method, Settings};
+use stackelberg_decoding::{Guidance, Settings};
 use stackelberg_engine::reward::{TextFormat, ValueHead};
 use stackelberg_engine::source::sha256_file;
 use stackelberg_engine::{Checkpoint, Prompt, Reward};
@@ -65,11 +65,7 @@ impl<'a> Lab<'a> {
         let lock = lock(out)?;
         let prompts = prompts_of(&experiment.prompts)?;
         let guide_name = &experiment.rewards.guide;
-        // Values are taught on rollouts.
-        let guide = match experiment.methods.iter().any(|methods| methods.method == Method::Cd) {
-            true => model.token_reward(guide_name, policy)?,
-            false => model.reward(guide_name, policy)?,
-        };
+        let guide = model.reward(guide_name, policy)?;
         let format = text_format(experiment.policy.prompt_format, policy, Some(&guide).into());
         let rewards = [std::slice::from_ref(guide_name), &experiment.rewards.held_out].concat();
         let embedder = Some(experiment.embedder.as_str()).filter(|name| *name != "none");
@@ -192,6 +188,7 @@ impl<'a> Lab<'a> {
             dtype: self.experiment.policy.dtype.name(),
             reward: &self.experiment.rewards.guide,
             reward_hash: Some(&self.guide_hash),
+            parts: self.guide.parts(),
             value_hash,
             value,
             system: self.experiment.policy.system.as_deref(),

@@ -10,14 +10,14 @@ use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use serde_json::json;
 use stackelberg_decoding::{Generation, Guidance, Method, Settings, Step, Watch, generate};
-use stackelberg_engine::reward::ValueHead;
+use stackelberg_engine::reward::{Combined, ValueHead};
 use stackelberg_engine::{Checkpoint, Dtype, Reward};
 use stackelberg_shaping::{Budget, Rule, Shaping};
 use tiny::{D, Tiny};
 
-/// A policy, a reward model and a head.
-pub fn parts() -> &'static (Checkpoint, [Reward; 2]) {
-    static PARTS: OnceLock<(Checkpoint, [Reward; 2])> = OnceLock::new();
+/// A policy; a head, a reward model, and both at once.
+pub fn parts() -> &'static (Checkpoint, [Reward; 3]) {
+    static PARTS: OnceLock<(Checkpoint, [Reward; 3])> = OnceLock::new();
     PARTS.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
@@ -34,7 +34,9 @@ pub fn parts() -> &'static (Checkpoint, [Reward; 2]) {
 
         let policy = Checkpoint::load(&at("policy"), Dtype::F32).unwrap();
         let load = |name: &str| Reward::load(&at(name), &policy, Dtype::F32).unwrap();
-        let rewards = [load("head.safetensors"), load("reward")];
+        let both = "lex(head>=-0.5, head*0.5+model)".parse().unwrap();
+        let both = Combined::new(both, vec![load("head.safetensors"), load("reward")]);
+        let rewards = [load("head.safetensors"), load("reward"), Reward::Combined(Box::new(both))];
         (policy, rewards)
     })
 }

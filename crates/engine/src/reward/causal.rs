@@ -5,13 +5,14 @@ use candle_core::Tensor;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::model::Model;
+use crate::reward::labels::Label;
 use crate::reward::project;
 
-/// `LlamaForSequenceClassification` with one label. Its rewards are raw logits, never a sigmoid.
+/// `LlamaForSequenceClassification` and the like. Its rewards are raw logits, never a sigmoid.
 pub struct RewardModel {
-    checkpoint: Checkpoint,
+    pub(super) checkpoint: Checkpoint,
     /// `[d]`, f32 whatever the dtype of the rest.
-    score: Vec<f32>,
+    pub(super) score: Vec<f32>,
 }
 
 impl RewardModel {
@@ -48,20 +49,16 @@ impl RewardModel {
     }
 }
 
-/// The score row of a classifier with one label, `[d]`.
+/// The score row of a classifier, `[d]`: that of a label, or the difference of two; see [`Label::of`].
 ///
 /// # Errors
-/// A language model; several labels.
-pub(super) fn one_label(checkpoint: &Checkpoint) -> Result<Vec<f32>> {
+/// A language model; several labels and none chosen, or one that is not there.
+pub(super) fn score_row(checkpoint: &Checkpoint, label: Option<&str>) -> Result<Vec<f32>> {
     let Some(head) = checkpoint.model.score() else {
         let what = "a language model, not a reward model: a ...ForSequenceClassification is expected";
         return Err(Error::reward(&checkpoint.path, what));
     };
-    match &head.rows[..] {
-        [score] => Ok(score.clone()),
-        rows => {
-            let what = format!("has {} labels; a reward model has one", rows.len());
-            Err(Error::reward(&checkpoint.path, what))
-        }
-    }
+    let label = Label::of(&head.names, label).map_err(|what| Error::reward(&checkpoint.path, what))?;
+    let weight = |i: usize| label.value(|row| f64::from(head.rows[row][i])) as f32;
+    Ok((0..head.rows[0].len()).map(weight).collect())
 }

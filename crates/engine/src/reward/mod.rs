@@ -2,15 +2,21 @@
 //!
 //! Decoding sees the contract [`Guide`] alone and cannot tell its members apart: a head on the policy's
 //! own hidden states ([`Head`], [`ValueHead`]), which costs no forward of its own; a second causal model
-//! with a prefix of its own ([`RewardModel`]); or what reads text, whatever its tokenizer ([`TextReward`]).
+//! with a prefix of its own ([`RewardModel`]); what reads text, whatever its tokenizer ([`TextReward`]); or several of
+//! these at once ([`Combined`]).
 
 mod causal;
+mod combination;
+mod combined;
 mod file;
 mod head;
+mod labels;
 mod text;
 mod value;
 
 pub use causal::RewardModel;
+pub use combination::Combination;
+pub use combined::Combined;
 pub use head::{Backbone, Head, TextFormat};
 pub use text::{
     Classifier, EmbeddedHead, Exchange, ForeignModel, HttpReward, ProgramReward, RewardFormat,
@@ -29,7 +35,8 @@ use crate::error::{Error, Result};
 use crate::kernel::Dtype;
 use crate::model::{Model, Segment};
 use crate::tokenizer::TextStream;
-use causal::one_label;
+use causal::score_row;
+use combined::ask_parts;
 
 /// A loaded reward.
 pub enum Reward {
@@ -39,6 +46,8 @@ pub enum Reward {
     Model(Box<RewardModel>),
     /// What reads text.
     Text(Box<TextReward>),
+    /// Several that make up one.
+    Combined(Box<Combined>),
 }
 
 /// A prompt, as the policy reads it and as it was asked.
@@ -75,14 +84,28 @@ impl Reward {
     /// As [`Head::load`], [`Checkpoint::load`] and [`Classifier::load`]; a language model, a classifier of several
     /// labels.
     pub fn load(path: &Path, policy: &Checkpoint, dtype: Dtype) -> Result<Self> {
+        Self::load_label(path, None, policy, dtype)
+    }
+
+    /// The same of a classifier with several labels, of which `label` names the one that is the reward, or two as
+    /// `GOOD-BAD`, whose difference is.
+    ///
+    /// # Errors
+    /// As [`Reward::load`]; a label that is not there.
+    pub fn load_label(
+        path: &Path,
+        label: Option<&str>,
+        policy: &Checkpoint,
+        dtype: Dtype,
+    ) -> Result<Self> {
         if path.is_dir() && Classifier::is_in(path) {
-            return Ok(Self::Text(Box::new(TextReward::new(Classifier::load(path, None)?))));
+            return Ok(Self::Text(Box::new(TextReward::new(Classifier::load(path, label)?))));
         }
         if path.is_dir() {
             let checkpoint = Checkpoint::load(path, dtype)?;
-            let score = one_label(&checkpoint)?;
+            let score = score_row(&checkpoint, label)?;
             if policy.tokenizer.difference(&checkpoint.tokenizer).is_some() {
-                return Ok(Self::Text(Box::new(TextReward::new(ForeignModel::new(checkpoint)?))));
+                return Ok(Self::Text(Box::new(TextReward::new(ForeignModel::new(checkpoint, label)?))));
             }
             return Ok(Self::Model(Box::new(RewardModel::new(checkpoint, score)?)));
         }
@@ -91,17 +114,42 @@ impl Reward {
             return Err(Error::reward(path, what));
         }
         let head = Head::load(path)?;
+        if let Some(label) = label {
+            return Err(Error::reward(path, format!("a head has no labels: leave out '#{label}'")));
+        }
         head.fits(policy)?;
         Ok(Self::Head(head))
     }
 
-    /// How text should be laid out for it: as a head was trained; for a reward model as a chat, if the
-    /// policy knows chats.
+    /// How text should be laid out for it: as a head was trained (the first, of several); for a reward model as a
+    /// chat, if the policy knows chats.
     pub fn text_format(&self, policy: &Checkpoint) -> TextFormat {
+        let of_head = |reward: &Self| match reward {
+            Self::Head(head) => Some(head.text_format),
+            _ => None,
+        };
+        let chats = if policy.template.is_some() { TextFormat::Chat } else { TextFormat::Raw };
+        self.each().iter().find_map(of_head).unwrap_or(chats)
+    }
+
+    /// What it asks: itself, or each of several.
+    pub fn each(&self) -> &[Self] {
         match self {
-            Self::Head(head) => head.text_format,
-            Self::Model(_) | Self::Text(_) if policy.template.is_some() => TextFormat::Chat,
-            Self::Model(_) | Self::Text(_) => TextFormat::Raw,
+            Self::Combined(combined) => combined.rewards(),
+            Self::Head(_) | Self::Model(_) | Self::Text(_) => std::slice::from_ref(self),
+        }
+    }
+
+    /// Whether it reads the policy's hidden states.
+    pub fn reads_policy(&self) -> bool {
+        self.each().iter().any(|reward| matches!(reward, Self::Head(_)))
+    }
+
+    /// The names of the rewards that it is made of, if it is made of several.
+    pub fn parts(&self) -> &[String] {
+        match self {
+            Self::Combined(combined) => combined.combination().names(),
+            Self::Head(_) | Self::Model(_) | Self::Text(_) => &[],
         }
     }
 
@@ -110,6 +158,10 @@ impl Reward {
         match self {
             Self::Head(_) | Self::Text(_) => policy.context(),
             Self::Model(model) => model.model().context(),
+            Self::Combined(combined) => {
+                let of = combined.rewards().iter().map(|reward| reward.context(policy));
+                of.min().unwrap_or(policy.context())
+            }
         }
     }
 
@@ -131,6 +183,10 @@ impl Reward {
                 stream: TextStream::new(&policy.tokenizer),
                 ahead: Vec::new(),
             },
+            Self::Combined(combined) => {
+                let guides = combined.rewards().iter().map(|reward| reward.guide(policy, asked));
+                Guide::Combined { combined, guides: guides.collect::<Result<_>>()?, parts: Vec::new() }
+            }
         })
     }
 
@@ -163,6 +219,11 @@ impl Reward {
                 let exchanges: Vec<_> = texts.iter().map(|answer| Exchange { prompt, answer }).collect();
                 return reward.score(&exchanges);
             }
+            Self::Combined(combined) => {
+                let parts =
+                    combined.rewards().iter().map(|part| part.of_answers(policy, asked, answers));
+                return Ok(combined.of(&parts.collect::<Result<Vec<_>>>()?));
+            }
         };
         let (prefix, hidden) = model.prefill(prompt)?;
         let hidden = hidden.narrow(0, prompt.len() - 1, 1)?;
@@ -176,7 +237,7 @@ impl Reward {
         match self {
             Self::Head(head) => head.score(&last),
             Self::Model(model) => model.score(&last),
-            Self::Text(_) => Err(Error::NoPrompt),
+            Self::Text(_) | Self::Combined(_) => Err(Error::NoPrompt),
         }
     }
 }
@@ -227,6 +288,15 @@ pub enum Guide<'a> {
         /// The candidates it scored last, each with what it was carried on by.
         ahead: Vec<Vec<u32>>,
     },
+    /// Asks several.
+    Combined {
+        /// The rewards.
+        combined: &'a Combined,
+        /// A guide for each.
+        guides: Vec<Guide<'a>>,
+        /// What each said of the candidates scored last, `[rewards][candidates]`.
+        parts: Vec<Vec<f64>>,
+    },
 }
 
 /// What a reward model read of the candidates that it scored last.
@@ -241,14 +311,24 @@ pub enum Ahead {
 impl Guide<'_> {
     /// Whether the guide needs the policy to look ahead over the candidates.
     pub fn needs_policy(&self) -> bool {
-        matches!(self, Self::Head(_) | Self::Value(_))
+        match self {
+            Self::Head(_) | Self::Value(_) => true,
+            Self::Model { .. } | Self::Text { .. } => false,
+            Self::Combined { guides, .. } => guides.iter().any(Guide::needs_policy),
+        }
+    }
+
+    /// What each of several rewards said of the candidates scored last, `[rewards][candidates]`; empty where there is
+    /// but one.
+    pub fn parts(&self) -> &[Vec<f64>] {
+        if let Self::Combined { parts, .. } = self { parts } else { &[] }
     }
 
     /// The most by which two of its rewards can differ, whatever the texts; `None` where there is no limit.
     pub fn span(&self) -> Option<f64> {
         match self {
             Self::Value(head) => head.bound,
-            Self::Head(_) | Self::Model { .. } | Self::Text { .. } => None,
+            Self::Head(_) | Self::Model { .. } | Self::Text { .. } | Self::Combined { .. } => None,
         }
     }
 
@@ -264,6 +344,9 @@ impl Guide<'_> {
                 *ahead = None;
             }
             Self::Text { answer, stream, .. } => answer.push_str(&stream.push(token)?),
+            Self::Combined { guides, .. } => {
+                guides.iter_mut().try_for_each(|guide| guide.read(token))?
+            }
         }
         Ok(())
     }
@@ -288,6 +371,7 @@ impl Guide<'_> {
                 let tokens = std::mem::take(ahead.get_mut(index).ok_or(Error::NoTokens)?);
                 tokens.into_iter().try_for_each(|token| self.read(token))
             }
+            Self::Combined { guides, .. } => guides.iter_mut().try_for_each(|guide| guide.commit(index)),
         }
     }
 }
@@ -319,6 +403,9 @@ impl Question<'_, '_> {
 /// # Errors
 /// The forward fails.
 pub fn ask(questions: &mut [Question<'_, '_>]) -> Result<Vec<Vec<f64>>> {
+    if let Some(rewards) = ask_parts(questions)? {
+        return Ok(rewards);
+    }
     read_on(questions)?;
     let mut reward_model = None;
     let mut segments = Vec::new();
@@ -341,6 +428,7 @@ pub fn ask(questions: &mut [Question<'_, '_>]) -> Result<Vec<Vec<f64>>> {
         rewards.push(match &mut question.guide {
             Guide::Head(head) => head.score(question.ahead.ok_or(Error::NoTokens)?)?,
             Guide::Value(_) => values.by_ref().take(question.candidates.len()).collect(),
+            Guide::Combined { .. } => Vec::new(),
             Guide::Text { ahead, .. } => {
                 *ahead = continuations;
                 read.by_ref().take(question.candidates.len()).collect()

@@ -18,6 +18,8 @@ pub struct Prompt {
     pub text: String,
     /// The same as tokens.
     pub tokens: Vec<u32>,
+    /// What was asked, which rewards that read text must be told.
+    pub asked: Option<stackelberg_engine::Prompt>,
 }
 
 /// One of `of` parts of a dataset's shards: those whose number leaves `index` when divided by `of`.
@@ -87,7 +89,8 @@ pub fn collect(
     let numbers: Vec<usize> = left.flat_map(|shard| manifest.prompts_of(shard)).collect();
     let jobs: Vec<Job<'_>> = numbers
         .iter()
-        .map(|&number| Job { id: &prompts[number].id, prompt: &prompts[number].tokens, asked: None })
+        .map(|&number| &prompts[number])
+        .map(|Prompt { id, tokens, asked, .. }| Job { id, prompt: tokens, asked: asked.as_ref() })
         .collect();
     let (seed, pending) = (settings.seed, BTreeMap::new());
     let mut writer = Writer { dataset, prompts, numbers, seed, pending, progress, failed: None };

@@ -252,7 +252,7 @@ impl Import {
         Ok(states)
     }
 
-    /// Rewards of texts by a reward model.
+    /// Rewards of texts by a reward that has a forward of its own.
     fn score(
         &self,
         policy: &Checkpoint,
@@ -263,7 +263,8 @@ impl Import {
         for texts in texts.chunk_by(|a, b| a.0 == b.0) {
             let answers: Vec<&[u32]> =
                 texts.iter().map(|&(prompt, sample)| &self.samples[prompt][sample].tokens[..]).collect();
-            let asked = Asked { tokens: &self.prompts[texts[0].0].tokens, prompt: None };
+            let Prompt { tokens, asked, .. } = &self.prompts[texts[0].0];
+            let asked = Asked { tokens, prompt: asked.as_ref() };
             scores.extend(reward.of_answers(policy, asked, &answers)?);
         }
         Ok(scores)

@@ -72,9 +72,14 @@ pub(super) fn ready(
         (Some(system), Some(policy)) => policy.lay_out(&given.prompt, system, format).map_err(here)?,
         (system, _) => given.prompt.raw(system.flatten()),
     };
+    // A chat that was laid out is not what was asked.
+    let asked = match given.layout {
+        Layout::Done(_) if format == TextFormat::Chat && bare.is_none() => None,
+        _ => Some(given.prompt.clone()),
+    };
     let Some(policy) = policy else {
         let plain = |found: &Found| (Ready::new(found, Vec::new()), Tokens::Given);
-        let prompt = Prompt { id: source.id.clone(), text, tokens: Vec::new() };
+        let prompt = Prompt { id: source.id.clone(), text, tokens: Vec::new(), asked };
         let format = Some(format).filter(|_| bare.is_none());
         return Ok((prompt, format, source.found.iter().map(plain).collect()));
     };
@@ -90,7 +95,7 @@ pub(super) fn ready(
     if tokens.is_empty() {
         return Err((source.place, format!("prompt '{}' has no token", source.id)));
     }
-    let prompt = Prompt { id: source.id.clone(), text, tokens };
+    let prompt = Prompt { id: source.id.clone(), text, tokens, asked };
     let mut samples = Vec::with_capacity(source.found.len());
     for (i, found) in source.found.iter().enumerate() {
         let (tokens, from) = tokens_of(policy, found).map_err(at(found.place))?;

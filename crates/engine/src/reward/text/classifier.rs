@@ -9,6 +9,7 @@ use crate::embedder::{Embedder, Linear, Pooling, Truncate};
 use crate::error::{Error, Result};
 use crate::kernel::{Activation, tanh_all};
 use crate::model::{Weights, labels};
+use crate::reward::labels::Label;
 
 /// `*ForSequenceClassification` over an encoder. Its reward is the logit of one label, or the difference of
 /// two; of a text that is too long the end is read.
@@ -17,9 +18,7 @@ pub struct Classifier {
     dense: Option<(Linear, Between)>,
     output: Linear,
     labels: usize,
-    /// What the reward adds and what it takes away.
-    plus: usize,
-    minus: Option<usize>,
+    reward: Label,
 }
 
 /// What lies between the two layers of a head.
@@ -49,7 +48,7 @@ impl Classifier {
         let text = std::fs::read_to_string(&path).map_err(Error::read(&path))?;
         let config: Value = serde_json::from_str(&text).map_err(|e| Error::invalid(&path, e))?;
         let names = labels(&config);
-        let (plus, minus) = chosen(&names, label).map_err(|what| Error::reward(folder, what))?;
+        let reward = Label::of(&names, label).map_err(|what| Error::reward(folder, what))?;
         let weights = Weights::open_hf(folder)?;
         let (embedder, n) = (Embedder::load(folder)?, names.len());
         let d = embedder.width();
@@ -69,7 +68,7 @@ impl Classifier {
             None => None,
         };
         let output = Linear::load(&weights, output, n, d)?;
-        Ok(Self { embedder: embedder.with_pooling(pooling)?, dense, output, labels: n, plus, minus })
+        Ok(Self { embedder: embedder.with_pooling(pooling)?, dense, output, labels: n, reward })
     }
 
     /// Logits of texts, `[texts][labels]`.
@@ -98,31 +97,12 @@ impl TextScorer for Classifier {
     fn score(&self, exchanges: &[Exchange<'_>], format: RewardFormat) -> Result<Vec<f64>> {
         let texts: Vec<String> = exchanges.iter().map(|exchange| format.lay_out(*exchange)).collect();
         let logits = self.logits(&texts.iter().map(String::as_str).collect::<Vec<_>>())?;
-        let reward = |logits: &Vec<f32>| {
-            f64::from(logits[self.plus]) - self.minus.map_or(0.0, |minus| f64::from(logits[minus]))
-        };
-        Ok(logits.iter().map(reward).collect())
+        let logit = |logits: &[f32], label| f64::from(logits[label]);
+        Ok(logits.iter().map(|logits| self.reward.value(|label| logit(logits, label))).collect())
     }
 
     /// The answer alone: most classifiers learned from single texts.
     fn usual_format(&self) -> RewardFormat {
         RewardFormat::Answer
-    }
-}
-
-/// The labels that make up the reward.
-fn chosen(names: &[String], label: Option<&str>) -> std::result::Result<(usize, Option<usize>), String> {
-    let find = |name: &str| names.iter().position(|known| known == name);
-    let known = || names.join(", ");
-    match label {
-        None if names.len() == 1 => Ok((0, None)),
-        None => Err(format!("has the labels {}: choose one behind a '#', or two as GOOD-BAD", known())),
-        Some(label) => match (find(label), label.split_once('-')) {
-            (Some(plus), _) => Ok((plus, None)),
-            (None, Some((plus, minus))) if find(plus).is_some() && find(minus).is_some() => {
-                Ok((find(plus).unwrap_or(0), find(minus)))
-            }
-            _ => Err(format!("has no label '{label}': it has {}", known())),
-        },
     }
 }

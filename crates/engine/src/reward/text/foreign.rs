@@ -13,7 +13,7 @@ use super::{Exchange, RewardFormat, TextScorer};
 use crate::cache::Prefix;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
-use crate::reward::{TextFormat, causal::one_label, project};
+use crate::reward::{RewardModel, TextFormat, causal::score_row, project};
 
 /// A `*ForSequenceClassification` over a decoder, of any tokenizer. Its rewards are raw logits.
 pub struct ForeignModel {
@@ -27,13 +27,18 @@ pub struct ForeignModel {
 const KEPT: usize = 64;
 
 impl ForeignModel {
-    /// A loaded classifier with one label.
+    /// A loaded classifier, and which of its labels is the reward, as in [`Classifier::load`](super::Classifier::load).
     ///
     /// # Errors
-    /// A language model; several labels.
-    pub fn new(checkpoint: Checkpoint) -> Result<Self> {
-        let score = one_label(&checkpoint)?;
+    /// A language model; several labels and none chosen, or one that is not there.
+    pub fn new(checkpoint: Checkpoint, label: Option<&str>) -> Result<Self> {
+        let score = score_row(&checkpoint, label)?;
         Ok(Self { checkpoint, score, read: Mutex::default() })
+    }
+
+    /// A reward model of the policy's tokenizer, as one that reads text.
+    pub fn of(RewardModel { checkpoint, score }: RewardModel) -> Self {
+        Self { checkpoint, score, read: Mutex::default() }
     }
 
     /// The prompt as it is laid out, and the tokens of the whole text.
@@ -42,6 +47,12 @@ impl ForeignModel {
         let (before, layout) = match format {
             RewardFormat::Chat => {
                 (self.checkpoint.lay_out(prompt, None, TextFormat::Chat)?, TextFormat::Chat)
+            }
+            RewardFormat::Closed => {
+                let whole = self.checkpoint.close(prompt, answer)?;
+                let tokens = self.checkpoint.tokens(&whole, TextFormat::Chat)?;
+                let before = prompt.raw(None);
+                return if tokens.is_empty() { Err(Error::NoTokens) } else { Ok((before, tokens)) };
             }
             RewardFormat::Answer => (String::new(), TextFormat::Raw),
             RewardFormat::Raw | RewardFormat::Hh => {
@@ -99,6 +110,15 @@ impl TextScorer for ForeignModel {
             numbers.into_iter().zip(found).for_each(|(i, reward)| rewards[i] = reward);
         }
         Ok(rewards)
+    }
+
+    fn formats(&self) -> &[RewardFormat] {
+        let all = &RewardFormat::ALL;
+        if self.checkpoint.template.is_some() {
+            all
+        } else {
+            &[RewardFormat::Raw, RewardFormat::Hh, RewardFormat::Answer]
+        }
     }
 
     /// As a chat, if the model knows chats.

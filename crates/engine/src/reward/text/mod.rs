@@ -18,7 +18,7 @@ pub use http::HttpReward;
 pub use program::ProgramReward;
 
 use crate::chat::{Message, Prompt};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A prompt and what was answered so far.
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +39,11 @@ pub trait TextScorer: Send + Sync {
 
     /// The format that it was made for.
     fn usual_format(&self) -> RewardFormat;
+
+    /// The formats that it can be asked in.
+    fn formats(&self) -> &[RewardFormat] {
+        &[RewardFormat::Raw, RewardFormat::Hh, RewardFormat::Answer]
+    }
 }
 
 /// How an exchange is laid out for a reward that reads text.
@@ -48,14 +53,17 @@ pub enum RewardFormat {
     Raw,
     /// `\n\nHuman: ...\n\nAssistant: ...`, the layout of HH-RLHF.
     Hh,
-    /// The reward model's own chat template.
+    /// The reward model's own chat template around the prompt, the answer behind it.
     Chat,
+    /// The reward model's own chat template around both, as if the answer were finished: where cards of reward models say
+    /// how to score a conversation, they mean this. The reward is of the turn's end.
+    Closed,
     /// The answer alone: what classifiers of single texts read.
     Answer,
 }
 
 impl RewardFormat {
-    const ALL: [Self; 4] = [Self::Raw, Self::Hh, Self::Chat, Self::Answer];
+    const ALL: [Self; 5] = [Self::Raw, Self::Hh, Self::Chat, Self::Closed, Self::Answer];
 
     /// Its name.
     pub fn name(self) -> &'static str {
@@ -63,15 +71,16 @@ impl RewardFormat {
             Self::Raw => "raw",
             Self::Hh => "hh",
             Self::Chat => "chat",
+            Self::Closed => "closed",
             Self::Answer => "answer",
         }
     }
 
-    /// The text; of [`RewardFormat::Chat`], which needs a template, that of [`RewardFormat::Hh`].
+    /// The text; of what needs a template, that of [`RewardFormat::Hh`].
     pub(crate) fn lay_out(self, Exchange { prompt, answer }: Exchange<'_>) -> String {
         match self {
             Self::Raw => prompt.raw(None) + answer,
-            Self::Hh | Self::Chat => TextReward::lay_out(prompt, answer),
+            Self::Hh | Self::Chat | Self::Closed => TextReward::lay_out(prompt, answer),
             Self::Answer => answer.to_owned(),
         }
     }
@@ -88,9 +97,13 @@ impl FromStr for RewardFormat {
 
     fn from_str(name: &str) -> std::result::Result<Self, String> {
         let known = Self::ALL.into_iter().find(|format| format.name() == name);
-        known
-            .ok_or_else(|| format!("unknown reward format '{name}': known are raw, hh, chat and answer"))
+        known.ok_or_else(|| format!("unknown reward format '{name}': known are {}", names(&Self::ALL)))
     }
+}
+
+/// Names of formats, for messages.
+fn names(formats: &[RewardFormat]) -> String {
+    formats.iter().map(|format| format.name()).collect::<Vec<_>>().join(", ")
 }
 
 /// A reward that reads text.
@@ -107,8 +120,23 @@ impl TextReward {
     }
 
     /// The same with another format.
-    pub fn with_format(self, format: RewardFormat) -> Self {
-        Self { format, ..self }
+    ///
+    /// # Errors
+    /// The scorer cannot be asked in it.
+    pub fn with_format(self, format: RewardFormat) -> Result<Self> {
+        let formats = self.scorer.formats();
+        if !formats.contains(&format) {
+            let known = names(formats);
+            let what =
+                format!("this reward has no chat template to read {format} text with: it reads {known}");
+            return Err(Error::Scorer(what));
+        }
+        Ok(Self { format, ..self })
+    }
+
+    /// The format that the scorer was made for.
+    pub fn usual_format(&self) -> RewardFormat {
+        self.scorer.usual_format()
     }
 
     /// How it lays out what it reads.

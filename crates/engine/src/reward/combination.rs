@@ -1,0 +1,401 @@
+//! Rewards that are made of several: what is written `helpful*0.7+harmless*0.3`.
+//!
+//! ```text
+//! reward = term {"+" term}                    a weighted sum
+//! term   = one ["*" number] | number "*" one
+//! one    = "min(" reward {"," reward} ")"     the smallest of several
+//!        | "lex(" {reward ">=" number ","} reward ")"     constraints, the most important first
+//!        | "(" reward ")" | name
+//! ```
+//!
+//! A name with any of `+ * , ( ) "` or a space in it stands in double quotes, where it is one of several;
+//! `program:COMMAND` goes on to the end.
+
+use std::fmt::{self, Display};
+use std::str::FromStr;
+
+/// How several rewards make up one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Combination {
+    names: Vec<String>,
+    whole: Expression,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Expression {
+    /// The reward of this number.
+    One(usize),
+    /// Weights and what they weigh.
+    Sum(Vec<(f64, Expression)>),
+    Min(Vec<Expression>),
+    /// What must reach which bound, the most important first; and what counts where all do.
+    Lex(Vec<(Expression, f64)>, Box<Expression>),
+}
+
+/// How far the last reward of `lex`, and a shortfall, count at most: what meets its constraints is never less than
+/// what misses one.
+const REACH: f64 = 10.0;
+
+impl Combination {
+    /// The rewards that it is made of, each once, in the order in which they are named.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// The one reward that it is made of as it is, if it is no more than that.
+    pub fn only(&self) -> Option<&str> {
+        matches!(self.whole, Expression::One(_)).then(|| self.names[0].as_str())
+    }
+
+    /// The reward of a text with these rewards, one for each name.
+    ///
+    /// `lex` with constraints `r_1 >= t_1, ..., r_n >= t_n` and a last reward `r` is `r`, held within -10 and 10, where
+    /// all are met. Where the `i`-th is the first that is missed it is `-20 (n - i + 1) - min(t_i - r_i, 10)`: below all
+    /// texts that miss a less important one first, and less the more it is missed by.
+    ///
+    /// # Panics
+    /// If there are fewer rewards than names.
+    pub fn of(&self, parts: &[f64]) -> f64 {
+        self.whole.of(parts)
+    }
+}
+
+impl Expression {
+    fn of(&self, parts: &[f64]) -> f64 {
+        match self {
+            Self::One(i) => parts[*i],
+            Self::Sum(terms) => terms.iter().map(|(weight, term)| weight * term.of(parts)).sum(),
+            // Not f64::min, which passes over what is no number.
+            Self::Min(of) => of
+                .iter()
+                .map(|x| x.of(parts))
+                .reduce(|a, b| if a <= b || a.is_nan() { a } else { b })
+                .unwrap_or(f64::NAN),
+            Self::Lex(constraints, last) => {
+                for (i, (constraint, bound)) in constraints.iter().enumerate() {
+                    let short = bound - constraint.of(parts);
+                    if short.is_nan() {
+                        return short;
+                    }
+                    if short > 0.0 {
+                        return -2.0 * REACH * (constraints.len() - i) as f64 - short.min(REACH);
+                    }
+                }
+                last.of(parts).clamp(-REACH, REACH)
+            }
+        }
+    }
+
+    fn write(&self, names: &[String], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::One(i) if names[*i].contains(is_sign) => write!(f, "\"{}\"", names[*i]),
+            Self::One(i) => f.write_str(&names[*i]),
+            Self::Sum(terms) => {
+                for (i, (weight, term)) in terms.iter().enumerate() {
+                    f.write_str(if i > 0 { "+" } else { "" })?;
+                    let (open, close) = if let Self::Sum(_) = term { ("(", ")") } else { ("", "") };
+                    f.write_str(open)?;
+                    term.write(names, f)?;
+                    f.write_str(close)?;
+                    if *weight != 1.0 {
+                        write!(f, "*{weight}")?;
+                    }
+                }
+                Ok(())
+            }
+            Self::Min(of) => {
+                for (i, one) in of.iter().enumerate() {
+                    f.write_str(if i > 0 { "," } else { "min(" })?;
+                    one.write(names, f)?;
+                }
+                f.write_str(")")
+            }
+            Self::Lex(constraints, last) => {
+                f.write_str("lex(")?;
+                for (constraint, bound) in constraints {
+                    constraint.write(names, f)?;
+                    write!(f, ">={bound},")?;
+                }
+                last.write(names, f)?;
+                f.write_str(")")
+            }
+        }
+    }
+}
+
+/// As it is written.
+impl Display for Combination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.only() {
+            Some(name) => f.write_str(name),
+            None => self.whole.write(&self.names, f),
+        }
+    }
+}
+
+impl FromStr for Combination {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut reader = Reader { text, rest: text, names: Vec::new(), depth: 0 };
+        let whole = reader.sum()?;
+        match reader.peek() {
+            None => Ok(Self { names: reader.names, whole }),
+            Some(_) => Err(reader.wrong("'+', '*' or the end")),
+        }
+    }
+}
+
+/// What ends a name that stands in no quotes.
+fn is_sign(c: char) -> bool {
+    matches!(c, '+' | '*' | ',' | '(' | ')' | '"') || c.is_whitespace()
+}
+
+/// Expressions may lie so deep in one another.
+const DEPTH: usize = 32;
+
+/// Reads an expression from left to right.
+struct Reader<'a> {
+    text: &'a str,
+    rest: &'a str,
+    names: Vec<String>,
+    depth: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn sum(&mut self) -> Result<Expression, String> {
+        self.depth += 1;
+        if self.depth > DEPTH {
+            return Err(self.wrong("something less deep"));
+        }
+        let mut terms = vec![self.term()?];
+        while self.take("+") {
+            terms.push(self.term()?);
+        }
+        self.depth -= 1;
+        match (terms.len(), terms.remove(0)) {
+            (1, (1.0, term)) => Ok(term),
+            (_, first) => {
+                terms.insert(0, first);
+                Ok(Expression::Sum(terms))
+            }
+        }
+    }
+
+    fn term(&mut self) -> Result<(f64, Expression), String> {
+        let before = self.rest;
+        if let Some(weight) = self.number()
+            && self.take("*")
+        {
+            return Ok((weight, self.one()?));
+        }
+        self.rest = before;
+        let one = self.one()?;
+        let weight = if self.take("*") {
+            self.number().ok_or_else(|| self.wrong("a weight, as in a*0.7,"))?
+        } else {
+            1.0
+        };
+        Ok((weight, one))
+    }
+
+    fn one(&mut self) -> Result<Expression, String> {
+        if self.take("(") {
+            let inner = self.sum()?;
+            return self.close().map(|()| inner);
+        }
+        if self.take("min(") {
+            let mut of = vec![self.sum()?];
+            while self.take(",") {
+                of.push(self.sum()?);
+            }
+            return self.close().map(|()| Expression::Min(of));
+        }
+        if self.take("lex(") {
+            let mut constraints = Vec::new();
+            loop {
+                let one = self.sum()?;
+                if !self.take(">=") {
+                    let lex = Expression::Lex(constraints, Box::new(one));
+                    return self.close().map(|()| lex);
+                }
+                let bound = self.number().ok_or_else(|| self.wrong("a number, as in a>=0,"))?;
+                constraints.push((one, bound));
+                if !self.take(",") {
+                    return Err(self.wrong("',' and what counts where the constraints are met"));
+                }
+            }
+        }
+        self.name()
+    }
+
+    fn name(&mut self) -> Result<Expression, String> {
+        self.peek();
+        let name = if self.take("\"") {
+            let Some((name, rest)) = self.rest.split_once('"') else {
+                return Err(self.wrong("a closing '\"'"));
+            };
+            self.rest = rest;
+            name
+        } else {
+            let bare = self.rest.split_once(':').map_or(self.rest, |(format, rest)| {
+                if format.parse::<super::RewardFormat>().is_ok() { rest } else { self.rest }
+            });
+            let end = match bare.starts_with("program:") {
+                true => self.rest.len(),
+                false => {
+                    let ends = [self.rest.find(is_sign), self.rest.find(">=")];
+                    ends.into_iter().flatten().min().unwrap_or(self.rest.len())
+                }
+            };
+            let (name, rest) = self.rest.split_at(end);
+            self.rest = rest;
+            name
+        };
+        if name.is_empty() {
+            return Err(self.wrong("the name of a reward"));
+        }
+        let known = self.names.iter().position(|known| known == name);
+        Ok(Expression::One(known.unwrap_or_else(|| {
+            self.names.push(name.to_owned());
+            self.names.len() - 1
+        })))
+    }
+
+    /// A finite number, if one comes next.
+    fn number(&mut self) -> Option<f64> {
+        self.peek();
+        let end = self.rest.find(is_sign).unwrap_or(self.rest.len());
+        let number = self.rest[..end].parse::<f64>().ok().filter(|x| x.is_finite())?;
+        self.rest = &self.rest[end..];
+        Some(number)
+    }
+
+    fn close(&mut self) -> Result<(), String> {
+        if self.take(")") { Ok(()) } else { Err(self.wrong("')'")) }
+    }
+
+    fn take(&mut self, sign: &str) -> bool {
+        self.peek();
+        let rest = self.rest.strip_prefix(sign);
+        self.rest = rest.unwrap_or(self.rest);
+        rest.is_some()
+    }
+
+    /// What comes next, behind spaces.
+    fn peek(&mut self) -> Option<char> {
+        self.rest = self.rest.trim_start();
+        self.rest.chars().next()
+    }
+
+    fn wrong(&self, expected: &str) -> String {
+        let at = match self.rest {
+            "" => "at its end".to_owned(),
+            rest => format!("before '{rest}'"),
+        };
+        format!(
+            "the reward '{}' cannot be read: {expected} is expected {at}; a name with signs or spaces in it stands \
+             in double quotes",
+            self.text
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Combination {
+        text.parse().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn one_name_is_itself() {
+        let names = [
+            "harmless",
+            "a/b-c_d.safetensors",
+            "folder#GOOD-BAD",
+            "http://localhost:8000/score?model=a#b",
+            "program:python3 score.py --add 1+2 (x)",
+            "hh:program:python3 \"score.py\" * 2",
+            "pypi:PACKAGE==1.0/path",
+        ];
+        for name in names {
+            let one = read(name);
+            assert_eq!((one.only(), one.names()), (Some(name), &[name.to_owned()][..]));
+            assert_eq!((one.to_string(), one.of(&[-2.5])), (name.to_owned(), -2.5));
+        }
+    }
+
+    #[test]
+    fn sums_minima_and_constraints_are_what_they_say() {
+        let sum = read("a*0.7+b*0.3");
+        assert_eq!(sum.names(), ["a", "b"]);
+        assert_eq!((sum.only(), sum.of(&[1.0, 2.0])), (None, 0.7 + 0.6));
+        assert_eq!(read("2 * a + b*-1 + a").of(&[1.0, 5.0]), -2.0);
+        assert_eq!(read("a*2").of(&[3.0]), 6.0);
+        assert_eq!(read("min(a, b+c, \"d,e\"*0.5)*2").of(&[3.0, 1.0, 1.5, 4.0]), 4.0);
+        assert!(read("min(a,b)").of(&[1.0, f64::NAN]).is_nan());
+        assert!(read("min(a,b)").of(&[f64::NAN, 1.0]).is_nan());
+        assert!(read("lex(a>=0,b)").of(&[f64::NAN, 1.0]).is_nan());
+        let piped = read("harmless*0.5+program:cat | head -n 1");
+        assert_eq!(piped.names(), ["harmless", "program:cat | head -n 1"]);
+    }
+
+    /// Texts are ordered by the most important constraint that they miss, then by how much, then by the last.
+    #[test]
+    fn lex_orders() {
+        let lex = read("lex(a >= 0, b >= -1.5, c)");
+        let ordered = [
+            [-20.0, 9.0, 9.0],
+            [-2.0, 9.0, 9.0],
+            [-1.0, -9.0, -9.0],
+            [0.0, -3.0, 9.0],
+            [5.0, -2.0, -9.0],
+            [0.0, -1.5, -12.0],
+            [9.0, 0.0, 0.5],
+            [0.1, 3.0, 0.75],
+        ];
+        let rewards = ordered.map(|parts| lex.of(&parts));
+        assert!(rewards.is_sorted_by(|a, b| a < b), "{rewards:?}");
+        assert_eq!(rewards[6], 0.5);
+        assert_eq!(rewards[2], -41.0);
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let texts = [
+            "a*0.7+b*0.3",
+            "min(a,\"b c\"*2+(d+e)*-1.5)",
+            "lex(a>=0,min(b,c)>=-1.5,d*0.1)",
+            "\"x+y\"+\"x\"",
+        ];
+        for text in texts {
+            let read_once = read(text);
+            assert_eq!(read(&read_once.to_string()), read_once, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_said() {
+        let refused = [
+            ("", "the name of a reward is expected at its end"),
+            ("a+", "the name of a reward is expected at its end"),
+            ("a**2", "a weight, as in a*0.7, is expected before '*2'"),
+            ("a*b", "a weight, as in a*0.7, is expected before 'b'"),
+            ("a*inf", "a weight, as in a*0.7, is expected before 'inf'"),
+            ("min(a,b", "')' is expected at its end"),
+            ("a b", "'+', '*' or the end is expected before 'b'"),
+            ("lex(a>=x,b)", "a number, as in a>=0, is expected before 'x,b)'"),
+            ("lex(a>=0)", "',' and what counts where the constraints are met is expected before ')'"),
+            ("\"a", "a closing '\"' is expected before 'a'"),
+            ("a>=1", "'+', '*' or the end is expected before '>=1'"),
+        ];
+        for (text, expected) in refused {
+            let error = text.parse::<Combination>().unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+        let deep = "(".repeat(100_000);
+        assert!(deep.parse::<Combination>().unwrap_err().contains("something less deep"));
+    }
+}
