@@ -1,7 +1,7 @@
 //! Sentence embedders: a text in, a vector out, and texts that mean alike get vectors that point alike.
 //!
-//! An embedder is a folder of the BERT family (BERT, RoBERTa, XLM-RoBERTa): `config.json`,
-//! `model.safetensors`, `tokenizer.json`. Where the files of sentence-transformers lie beside them
+//! An embedder is a folder of an encoder (BERT, RoBERTa, XLM-RoBERTa, DistilBERT, ELECTRA, DeBERTa, ModernBERT):
+//! `config.json`, `model.safetensors`, `tokenizer.json`. Where the files of sentence-transformers lie beside them
 //! (`modules.json`, `1_Pooling/config.json`, `sentence_bert_config.json`), they decide the pooling and the
 //! longest text. A folder without them is read as SimCSE is: see [`Pooling`].
 //!
@@ -16,21 +16,25 @@
 
 mod config;
 mod encoder;
+mod parts;
+mod reading;
+mod relative;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 
-use config::{Config, Reading};
+use config::Config;
 use encoder::Encoder;
+use reading::Reading;
 
-pub(crate) use encoder::Linear;
+pub(crate) use encoder::{Linear, bias};
 use tokenizers::TruncationDirection;
 
 use crate::checkpoint::fingerprint;
 use crate::error::{Error, Result};
 use crate::kernel;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Tokenizer, Tokens};
 
 /// How the states of a text's tokens become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,9 +195,8 @@ impl Embedder {
     /// As [`Embedder::embed`].
     pub fn pooled(&self, texts: &[&str], truncate: Truncate) -> Result<Vec<Vec<f32>>> {
         let tokens = self.tokens(texts, truncate)?;
-        let tokens: Vec<&[u32]> = tokens.iter().map(Vec::as_slice).collect();
         let found: Vec<Mutex<Vec<Vec<f32>>>> = batches(&tokens).map(|_| Mutex::default()).collect();
-        let work = |(batch, found): (&[&[u32]], &Mutex<Vec<Vec<f32>>>)| {
+        let work = |(batch, found): (&[Tokens], &Mutex<Vec<Vec<f32>>>)| {
             *found.lock().unwrap_or_else(PoisonError::into_inner) = self.states(batch);
         };
         let mut jobs = batches(&tokens).zip(&found);
@@ -214,7 +217,7 @@ impl Embedder {
         Ok(found.flatten().collect())
     }
 
-    fn tokens(&self, texts: &[&str], truncate: Truncate) -> Result<Vec<Vec<u32>>> {
+    fn tokens(&self, texts: &[&str], truncate: Truncate) -> Result<Vec<Tokens>> {
         let side = match truncate {
             Truncate::End => TruncationDirection::Right,
             Truncate::Start => TruncationDirection::Left,
@@ -225,19 +228,24 @@ impl Embedder {
                 true => self.tokenizer.encode_within(&text.to_lowercase(), self.max_tokens, side)?,
                 false => self.tokenizer.encode_within(text, self.max_tokens, side)?,
             };
-            if tokens.is_empty() { Err(Error::NoTokens) } else { Ok(tokens) }
+            let vocabulary = self.encoder.vocabulary();
+            match tokens.ids.iter().find(|token| **token as usize >= vocabulary) {
+                _ if tokens.is_empty() => Err(Error::NoTokens),
+                Some(&token) => Err(Error::Token { token, vocabulary }),
+                None => Ok(tokens),
+            }
         };
-        let mut found: Vec<Result<Vec<u32>>> = texts.iter().map(|_| Err(Error::NoTokens)).collect();
+        let mut found: Vec<Result<Tokens>> = texts.iter().map(|_| Err(Error::NoTokens)).collect();
         kernel::share(found.iter_mut().zip(texts), |(to, text)| *to = encode(text));
         found.into_iter().collect()
     }
 
     /// One state for each text.
-    fn states(&self, texts: &[&[u32]]) -> Vec<Vec<f32>> {
+    fn states(&self, texts: &[Tokens]) -> Vec<Vec<f32>> {
         let d = self.width();
         let hidden = self.encoder.forward(texts);
         let mut rest = &hidden[..];
-        let one = |text: &&[u32]| {
+        let one = |text: &Tokens| {
             let (own, behind) = rest.split_at(text.len() * d);
             rest = behind;
             match self.pooling {
@@ -251,7 +259,7 @@ impl Embedder {
 }
 
 /// Texts that are run together: some rows in all, one text at least.
-fn batches<'a, 'b>(texts: &'a [&'b [u32]]) -> impl Iterator<Item = &'a [&'b [u32]]> + Send {
+fn batches(texts: &[Tokens]) -> impl Iterator<Item = &[Tokens]> + Send {
     let mut rest = texts;
     std::iter::from_fn(move || {
         let mut rows = 0;

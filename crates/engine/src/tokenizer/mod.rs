@@ -14,6 +14,23 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
 }
 
+/// A text as an encoder reads it.
+pub(crate) struct Tokens {
+    pub(crate) ids: Vec<u32>,
+    /// Which of two texts a token belongs to, as the tokenizer numbers them.
+    pub(crate) kinds: Vec<u32>,
+}
+
+impl Tokens {
+    pub(crate) fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+}
+
 impl Tokenizer {
     /// Reads `tokenizer.json`.
     ///
@@ -72,14 +89,14 @@ impl Tokenizer {
         text: &str,
         most: usize,
         side: TruncationDirection,
-    ) -> Result<Vec<u32>> {
+    ) -> Result<Tokens> {
         let failed = |e: tokenizers::Error| Error::Tokenizer(e.to_string());
         let mut encoding = self.inner.encode_fast(text, false).map_err(failed)?;
         encoding.truncate(most.saturating_sub(self.around()), 0, side);
         let encoding = unwinding(|| self.inner.post_process(encoding, None, true));
         let broken = || Err("its parts do not fit each other".into());
         let encoding = encoding.unwrap_or_else(broken).map_err(failed)?;
-        Ok(encoding.get_ids().to_vec())
+        Ok(Tokens { ids: encoding.get_ids().to_vec(), kinds: encoding.get_type_ids().to_vec() })
     }
 
     /// Text of tokens; special tokens are left out unless asked for.

@@ -1,20 +1,20 @@
-//! An encoder that classifies texts: BERT, RoBERTa, DistilBERT, ELECTRA.
+//! An encoder that classifies texts: BERT, RoBERTa, DistilBERT, ELECTRA, DeBERTa, ModernBERT.
 
 use std::path::Path;
 
 use serde_json::Value;
 
 use super::{Exchange, RewardFormat, TextScorer};
-use crate::embedder::{Embedder, Linear, Pooling, Truncate};
+use crate::embedder::{Embedder, Linear, Pooling, Truncate, bias};
 use crate::error::{Error, Result};
-use crate::kernel::{Activation, tanh_all};
+use crate::kernel::{Activation, Norm, tanh_all};
 use crate::model::{Weights, labels};
 
 /// `*ForSequenceClassification` over an encoder. Its reward is the logit of one label, or the difference of
 /// two; of a text that is too long the end is read.
 pub struct Classifier {
     embedder: Embedder,
-    dense: Option<(Linear, Between)>,
+    dense: Option<Dense>,
     output: Linear,
     labels: usize,
     /// What the reward adds and what it takes away.
@@ -22,11 +22,12 @@ pub struct Classifier {
     minus: Option<usize>,
 }
 
-/// What lies between the two layers of a head.
-#[derive(Clone, Copy)]
-enum Between {
-    Tanh,
-    Of(Activation),
+/// The first of a head's two layers, and what lies behind it.
+struct Dense {
+    layer: Linear,
+    /// `None`: tanh.
+    activation: Option<Activation>,
+    norm: Option<Norm>,
 }
 
 impl Classifier {
@@ -34,9 +35,7 @@ impl Classifier {
     pub fn is_in(folder: &Path) -> bool {
         let text = std::fs::read_to_string(folder.join("config.json")).unwrap_or_default();
         let config: Value = serde_json::from_str(&text).unwrap_or_default();
-        let family = ["Bert", "Roberta", "XLMRoberta", "Camembert", "DistilBert", "Electra"];
-        let name = config["architectures"][0].as_str().unwrap_or_default();
-        name.strip_suffix("ForSequenceClassification").is_some_and(|name| family.contains(&name))
+        config["architectures"][0].as_str().and_then(family).is_some()
     }
 
     /// Loads a folder. `label` names the label that is the reward, or two as `GOOD-BAD`, whose difference is; a
@@ -53,22 +52,13 @@ impl Classifier {
         let weights = Weights::open_hf(folder)?;
         let (embedder, n) = (Embedder::load(folder)?, names.len());
         let d = embedder.width();
-        let (dense, output) = if weights.contains("classifier.dense.weight") {
-            let electra = config["model_type"] == "electra";
-            let between = if electra { Between::Of(Activation::Gelu) } else { Between::Tanh };
-            (Some(("classifier.dense", between)), "classifier.out_proj")
-        } else if weights.contains("pre_classifier.weight") {
-            (Some(("pre_classifier", Between::Of(Activation::Relu))), "classifier")
-        } else {
-            (None, "classifier")
+        let head = Reader { path: &path, config: &config, weights: &weights, d };
+        let (dense, pooling) = head.dense()?;
+        let output = match weights.contains("classifier.out_proj.weight") {
+            true => "classifier.out_proj",
+            false => "classifier",
         };
-        // BERT's dense layer is its pooler.
-        let pooling = if dense.is_some() { Pooling::Cls } else { Pooling::Pooler };
-        let dense = match dense {
-            Some((name, between)) => Some((Linear::load(&weights, name, d, d)?, between)),
-            None => None,
-        };
-        let output = Linear::load(&weights, output, n, d)?;
+        let output = Linear::load(&weights, output, n, d, true)?;
         Ok(Self { embedder: embedder.with_pooling(pooling)?, dense, output, labels: n, plus, minus })
     }
 
@@ -80,13 +70,14 @@ impl Classifier {
         let states = self.embedder.pooled(texts, Truncate::Start)?.concat();
         let rows = texts.len();
         let (mut inner, mut logits) = (states, Vec::new());
-        if let Some((dense, between)) = &self.dense {
+        if let Some(Dense { layer, activation, norm }) = &self.dense {
             let mut y = Vec::new();
-            dense.forward(&inner, rows, &mut y);
-            match between {
-                Between::Tanh => tanh_all(&mut y),
-                Between::Of(activation) => activation.apply(&mut y),
+            layer.forward(&inner, rows, &mut y);
+            match activation {
+                Some(activation) => activation.apply(&mut y),
+                None => tanh_all(&mut y),
             }
+            norm.iter().for_each(|norm| norm.apply(&mut y));
             inner = y;
         }
         self.output.forward(&inner, rows, &mut logits);
@@ -110,6 +101,78 @@ impl TextScorer for Classifier {
     }
 }
 
+/// The family in the name of a classifier's architecture.
+fn family(architecture: &str) -> Option<&str> {
+    let known = [
+        "Bert",
+        "Roberta",
+        "XLMRoberta",
+        "Camembert",
+        "DistilBert",
+        "Electra",
+        "DebertaV2",
+        "ModernBert",
+    ];
+    architecture.strip_suffix("ForSequenceClassification").filter(|family| known.contains(family))
+}
+
+/// Takes a head out of the weights.
+struct Reader<'a> {
+    path: &'a Path,
+    config: &'a Value,
+    weights: &'a Weights,
+    d: usize,
+}
+
+impl Reader<'_> {
+    /// The first layer of two, and which state it reads.
+    fn dense(&self) -> Result<(Option<Dense>, Pooling)> {
+        let Self { config, weights, d, .. } = *self;
+        let dense = |name: &str, activation, norm, biased| -> Result<Option<Dense>> {
+            let layer = Linear::load(weights, name, d, d, biased)?;
+            Ok(Some(Dense { layer, activation, norm }))
+        };
+        let found = match config["architectures"][0].as_str().and_then(family) {
+            Some("DebertaV2") => {
+                dense("pooler.dense", Some(self.activation("pooler_hidden_act")?), None, true)?
+            }
+            Some("ModernBert") => {
+                let flag = |name: &str| config[name].as_bool().unwrap_or(false);
+                let eps = config["norm_eps"].as_f64().unwrap_or(1e-5) as f32;
+                let weight = weights.vector("head.norm.weight", d)?;
+                let norm = Norm::layer(weight, bias(weights, "head.norm", d, flag("norm_bias"))?, eps);
+                let activation = self.activation("classifier_activation")?;
+                let found = dense("head.dense", Some(activation), Some(norm), flag("classifier_bias"))?;
+                let pooling = match &config["classifier_pooling"] {
+                    Value::Null => Pooling::Cls,
+                    known if *known == "cls" => Pooling::Cls,
+                    known if *known == "mean" => Pooling::Mean,
+                    other => {
+                        let what = format!("classifier_pooling is {other}: known are cls and mean");
+                        return Err(Error::invalid(self.path, what));
+                    }
+                };
+                return Ok((found, pooling));
+            }
+            Some("Electra") => dense("classifier.dense", Some(Activation::Gelu), None, true)?,
+            Some("DistilBert") => dense("pre_classifier", Some(Activation::Relu), None, true)?,
+            // Its dense layer is its pooler.
+            Some("Bert") => return Ok((None, Pooling::Pooler)),
+            _ => dense("classifier.dense", None, None, true)?,
+        };
+        Ok((found, Pooling::Cls))
+    }
+
+    /// A function by its name; where none is named it is gelu.
+    fn activation(&self, field: &str) -> Result<Activation> {
+        let name = self.config[field].as_str().unwrap_or("gelu");
+        Activation::named(name).ok_or_else(|| {
+            let what = format!("{field} is '{name}': known are gelu, gelu_new, silu and relu");
+            Error::invalid(self.path, what)
+        })
+    }
+}
+
 /// The labels that make up the reward.
 fn chosen(names: &[String], label: Option<&str>) -> std::result::Result<(usize, Option<usize>), String> {
     let find = |name: &str| names.iter().position(|known| known == name);
@@ -117,12 +180,14 @@ fn chosen(names: &[String], label: Option<&str>) -> std::result::Result<(usize, 
     match label {
         None if names.len() == 1 => Ok((0, None)),
         None => Err(format!("has the labels {}: choose one behind a '#', or two as GOOD-BAD", known())),
-        Some(label) => match (find(label), label.split_once('-')) {
-            (Some(plus), _) => Ok((plus, None)),
-            (None, Some((plus, minus))) if find(plus).is_some() && find(minus).is_some() => {
-                Ok((find(plus).unwrap_or(0), find(minus)))
-            }
-            _ => Err(format!("has no label '{label}': it has {}", known())),
-        },
+        Some(label) => {
+            let both = label.match_indices('-').find_map(|(at, _)| {
+                Some((find(&label[..at])?, Some(find(&label[at + 1..])?))) // labels may have a '-' too
+            });
+            find(label)
+                .map(|plus| (plus, None))
+                .or(both)
+                .ok_or_else(|| format!("has no label '{label}': it has {}", known()))
+        }
     }
 }
