@@ -26,6 +26,17 @@ const FAMILIES: [&str; 12] = [
     "gpt2",
 ];
 
+const ENCODERS: [&str; 8] = [
+    "bert",
+    "roberta",
+    "distilbert",
+    "electra",
+    "deberta",
+    "deberta-v2",
+    "modernbert",
+    "modernbert-biased",
+];
+
 #[derive(Deserialize)]
 struct Expected {
     tokens: Vec<u32>,
@@ -151,7 +162,7 @@ struct Classified {
 /// Classifiers over encoders: logits, in company and alone, and the rewards that labels make of them.
 #[test]
 fn every_encoder_is_transformers() {
-    for family in ["bert", "roberta", "distilbert", "electra"] {
+    for family in ENCODERS {
         let folder = folder(family);
         let expected: Classified =
             serde_json::from_str(&fs::read_to_string(folder.join("expected.json")).unwrap()).unwrap();
