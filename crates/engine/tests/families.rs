@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use stackelberg_engine::Dtype;
 use stackelberg_engine::model::Model;
 use stackelberg_engine::reward::{Classifier, RewardFormat, TextReward};
@@ -135,12 +135,11 @@ fn every_classifier_is_transformers() {
         for file in ["model.safetensors", "score.safetensors"] {
             fs::copy(folder(family).join(file), shards.path().join(file)).unwrap();
         }
-        let index =
-            serde_json::json!({"weight_map": {"a": "model.safetensors", "b": "score.safetensors"}});
+        let index = json!({"weight_map": {"a": "model.safetensors", "b": "score.safetensors"}});
         fs::write(shards.path().join("model.safetensors.index.json"), index.to_string()).unwrap();
         let config = fs::read_to_string(folder(family).join("config.json")).unwrap();
         let mut config: Value = serde_json::from_str(&config).unwrap();
-        config["architectures"] = serde_json::json!([classifier]);
+        config["architectures"] = json!([classifier]);
         config["num_labels"] = 1.into();
         fs::write(shards.path().join("config.json"), config.to_string()).unwrap();
 
@@ -187,5 +186,104 @@ fn every_encoder_is_transformers() {
         );
         assert!(refused(Some("odd")).contains("has no label 'odd': it has bad, good"));
         assert!(Classifier::load(&folder, Some("good")).is_ok());
+    }
+}
+
+/// What a configuration asks for and is not there is refused by the name of its field; what others write there is read.
+#[test]
+fn configurations_of_encoders_are_read_or_refused() {
+    let cases = [
+        (
+            "deberta",
+            "hidden_act",
+            json!("mish"),
+            "hidden_act is 'mish': known are gelu, gelu_new, silu and relu",
+        ),
+        (
+            "deberta",
+            "pos_att_type",
+            json!("c2p|p2p"),
+            "pos_att_type has 'p2p': only c2p and p2c are supported",
+        ),
+        (
+            "deberta",
+            "norm_rel_ebd",
+            json!("batch"),
+            "norm_rel_ebd is 'batch': only layer_norm and none are",
+        ),
+        (
+            "deberta",
+            "conv_kernel_size",
+            json!(3),
+            "conv_kernel_size: DeBERTa's convolution is not supported",
+        ),
+        ("deberta", "position_buckets", json!(1), "position_buckets is 1 for distances up to 64 tokens"),
+        (
+            "deberta",
+            "position_buckets",
+            json!(16),
+            "'deberta.encoder.rel_embeddings.weight' has shape [16, 32]",
+        ),
+        (
+            "deberta",
+            "share_att_key",
+            json!(false),
+            "'deberta.encoder.layer.0.attention.self.pos_key_proj.weight'",
+        ),
+        ("deberta", "pooler_hidden_act", json!("mish"), "pooler_hidden_act is 'mish': known are"),
+        ("deberta", "pos_att_type", json!(["p2c", "c2p"]), ""),
+        ("deberta", "num_labels", json!(5), ""),
+        ("deberta", "problem_type", json!("regression"), ""),
+        (
+            "modernbert",
+            "classifier_pooling",
+            json!("max"),
+            "classifier_pooling is \"max\": known are cls and mean",
+        ),
+        (
+            "modernbert",
+            "classifier_activation",
+            json!("mish"),
+            "classifier_activation is 'mish': known are",
+        ),
+        ("modernbert", "hidden_activation", json!("mish"), "hidden_act is 'mish'"),
+        (
+            "modernbert",
+            "mlp_bias",
+            json!(true),
+            "mlp_bias: biases in feed-forward layers are not supported",
+        ),
+        ("modernbert", "attention_bias", json!(true), "'model.layers.0.attn.Wqkv.bias' is missing"),
+        ("modernbert", "global_attn_every_n_layers", json!(0), "global_attn_every_n_layers is 0"),
+        (
+            "modernbert",
+            "layer_types",
+            json!(["full_attention"]),
+            "layer_types: one of full_attention and",
+        ),
+        (
+            "modernbert",
+            "rope_parameters",
+            json!({"full_attention": {"rope_type": "yarn"}}),
+            "rope_type 'yarn' is not",
+        ),
+        ("modernbert", "layer_norm_eps", json!(1e-5), ""),
+    ];
+    for (family, field, value, said) in cases {
+        let copy = tempfile::tempdir().unwrap();
+        for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+            fs::copy(folder(family).join(file), copy.path().join(file)).unwrap();
+        }
+        let path = copy.path().join("config.json");
+        let mut config: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        config[field] = value;
+        fs::write(&path, config.to_string()).unwrap();
+        match Classifier::load(copy.path(), Some("good")) {
+            Ok(_) => assert_eq!(said, "", "{family}: {field}"),
+            Err(error) => {
+                let error = error.to_string();
+                assert!(said != "" && error.contains(said) && !error.contains('\n'), "{field}: {error}");
+            }
+        }
     }
 }
