@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use candle_core::Tensor;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use stackelberg_engine::Dtype;
+use stackelberg_engine::embedder::Pooling;
 use stackelberg_engine::model::Model;
-use stackelberg_engine::reward::{Classifier, RewardFormat, TextReward};
+use stackelberg_engine::reward::{Classifier, Exchange, RewardFormat, TextReward};
+use stackelberg_engine::{Dtype, Embedder, Message, Prompt};
 
 const FAMILIES: [&str; 12] = [
     "llama",
@@ -156,6 +157,10 @@ fn every_classifier_is_transformers() {
 struct Classified {
     texts: Vec<String>,
     logits: Vec<Vec<f32>>,
+    #[serde(default)]
+    pairs: Vec<(String, String)>,
+    #[serde(default)]
+    pair_logits: Vec<Vec<f32>>,
 }
 
 /// Classifiers over encoders: logits, in company and alone, and the rewards that labels make of them.
@@ -179,6 +184,26 @@ fn every_encoder_is_transformers() {
         for (reward, logits) in found.iter().zip(&logits) {
             assert_eq!(*reward, f64::from(logits[1]) - f64::from(logits[0]));
         }
+        // Prompt and answer as a pair.
+        let reward = reward.with_format(RewardFormat::Pair);
+        let pairs: Vec<(Prompt, &str)> =
+            expected.pairs.iter().map(|(q, a)| (Prompt::Text(q.clone()), a.as_str())).collect();
+        let pairs: Vec<_> = pairs.iter().map(|(prompt, answer)| Exchange { prompt, answer }).collect();
+        let found = reward.score(&pairs).unwrap();
+        for ((found, logits), pair) in found.iter().zip(&expected.pair_logits).zip(&pairs) {
+            let expected = logits[1] - logits[0];
+            assert!(distance(&[*found as f32], &[expected]) < 2e-4, "{family}: {found} not {expected}");
+            assert_eq!(reward.score(&[*pair]).unwrap(), [*found], "{family}: a pair alone");
+        }
+        if family == "electra" {
+            let asked = Prompt::Messages(vec![Message::new("user", "w5")]);
+            let error = reward.score(&[Exchange { prompt: &asked, answer: "w6" }]).unwrap_err();
+            assert!(
+                error
+                    .to_string()
+                    .contains("tokenizer.json: its post_processor puts nothing between two")
+            );
+        }
         let refused = |label| Classifier::load(&folder, label).err().unwrap().to_string();
         assert!(
             refused(None)
@@ -186,6 +211,41 @@ fn every_encoder_is_transformers() {
         );
         assert!(refused(Some("odd")).contains("has no label 'odd': it has bad, good"));
         assert!(Classifier::load(&folder, Some("good")).is_ok());
+    }
+}
+
+/// A copy of a classifier whose configuration says something else.
+fn with(family: &str, field: &str, value: Value) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+        fs::copy(folder(family).join(file), copy.path().join(file)).unwrap();
+    }
+    let path = copy.path().join("config.json");
+    let mut config: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    config[field] = value;
+    fs::write(&path, config.to_string()).unwrap();
+    copy
+}
+
+#[test]
+fn labels_may_have_hyphens() {
+    let copy = with("deberta", "id2label", json!({"0": "non-toxic", "1": "toxic"}));
+    let score = |label| {
+        let classifier = Classifier::load(copy.path(), Some(label)).unwrap();
+        TextReward::new(classifier).score_texts(&["w5 w6"]).unwrap()[0]
+    };
+    let (good, bad) = (score("non-toxic"), score("toxic"));
+    assert_eq!([score("non-toxic-toxic"), score("toxic-non-toxic")], [good - bad, bad - good]);
+}
+
+/// Classifiers' encoders are embedders too, by their first token's state.
+#[test]
+fn encoders_are_embedders() {
+    for family in ["deberta", "modernbert"] {
+        let embedder = Embedder::load(&folder(family)).unwrap();
+        assert_eq!((embedder.pooling(), embedder.width()), (Pooling::Cls, 32));
+        let found = embedder.embed(&["w5 w6", "w7"]).unwrap();
+        assert_eq!(embedder.embed(&["w7"]).unwrap()[0], found[1]);
     }
 }
 
@@ -270,14 +330,7 @@ fn configurations_of_encoders_are_read_or_refused() {
         ("modernbert", "layer_norm_eps", json!(1e-5), ""),
     ];
     for (family, field, value, said) in cases {
-        let copy = tempfile::tempdir().unwrap();
-        for file in ["config.json", "model.safetensors", "tokenizer.json"] {
-            fs::copy(folder(family).join(file), copy.path().join(file)).unwrap();
-        }
-        let path = copy.path().join("config.json");
-        let mut config: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
-        config[field] = value;
-        fs::write(&path, config.to_string()).unwrap();
+        let copy = with(family, field, value);
         match Classifier::load(copy.path(), Some("good")) {
             Ok(_) => assert_eq!(said, "", "{family}: {field}"),
             Err(error) => {

@@ -92,6 +92,16 @@ fn a_program_scores() {
 
 #[cfg(unix)]
 #[test]
+fn pairs_are_for_classifiers() {
+    let program =
+        TextReward::new(ProgramReward::start("cat").unwrap()).with_format("pair".parse().unwrap());
+    let prompt = Prompt::Text("a".to_owned());
+    let error = program.score(&exchanges(&prompt, &["x"])).unwrap_err().to_string();
+    assert!(error.contains("the format pair is for classifiers over an encoder"), "{error}");
+}
+
+#[cfg(unix)]
+#[test]
 fn a_program_that_fails_is_named() {
     let prompt = Prompt::Text("a".to_owned());
     let refused = |command: &str| {

@@ -20,6 +20,7 @@ mod parts;
 mod reading;
 mod relative;
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
@@ -120,7 +121,7 @@ impl Embedder {
             return Err(Error::invalid(path, what));
         }
         let max_tokens = reading.max_tokens.unwrap_or(usize::MAX).min(encoder.context());
-        let around = tokenizer.around();
+        let around = tokenizer.around(false);
         if max_tokens <= around {
             let what = format!(
                 "texts have at most {max_tokens} tokens, and {around} are put around each: there is no room"
@@ -194,12 +195,44 @@ impl Embedder {
     /// # Errors
     /// As [`Embedder::embed`].
     pub fn pooled(&self, texts: &[&str], truncate: Truncate) -> Result<Vec<Vec<f32>>> {
-        let tokens = self.tokens(texts, truncate)?;
-        let found: Vec<Mutex<Vec<Vec<f32>>>> = batches(&tokens).map(|_| Mutex::default()).collect();
+        let side = match truncate {
+            Truncate::End => TruncationDirection::Right,
+            Truncate::Start => TruncationDirection::Left,
+        };
+        let encode =
+            |text: &&str| self.tokenizer.encode_within(&self.as_read(text), self.max_tokens, side);
+        Ok(self.run(&self.tokens(texts, encode)?))
+    }
+
+    /// The same of pairs of texts, as the tokenizer puts them together. What is too long loses the start of the
+    /// first text, then that of the second.
+    ///
+    /// # Errors
+    /// The tokenizer fails, or knows no pairs.
+    pub(crate) fn pooled_pairs(&self, pairs: &[(String, &str)]) -> Result<Vec<Vec<f32>>> {
+        if self.tokenizer.around(true) == 0 {
+            let what = "its post_processor puts nothing between two texts, as the format pair needs";
+            return Err(Error::invalid(&self.path.join("tokenizer.json"), what));
+        }
+        let encode = |(first, second): &(String, &str)| {
+            let (first, second) = (self.as_read(first), self.as_read(second));
+            self.tokenizer.encode_pair(&first, &second, self.max_tokens)
+        };
+        Ok(self.run(&self.tokens(pairs, encode)?))
+    }
+
+    /// A text as the tokenizer is given it.
+    fn as_read<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        if self.lower_case { text.trim().to_lowercase().into() } else { text.trim().into() }
+    }
+
+    /// One state for each text.
+    fn run(&self, tokens: &[Tokens]) -> Vec<Vec<f32>> {
+        let found: Vec<Mutex<Vec<Vec<f32>>>> = batches(tokens).map(|_| Mutex::default()).collect();
         let work = |(batch, found): (&[Tokens], &Mutex<Vec<Vec<f32>>>)| {
             *found.lock().unwrap_or_else(PoisonError::into_inner) = self.states(batch);
         };
-        let mut jobs = batches(&tokens).zip(&found);
+        let mut jobs = batches(tokens).zip(&found);
         match found.len() {
             // Its layers are shared among the threads instead.
             1 => jobs.for_each(work),
@@ -214,21 +247,17 @@ impl Embedder {
         }
         let found =
             found.into_iter().map(|found| found.into_inner().unwrap_or_else(PoisonError::into_inner));
-        Ok(found.flatten().collect())
+        found.flatten().collect()
     }
 
-    fn tokens(&self, texts: &[&str], truncate: Truncate) -> Result<Vec<Tokens>> {
-        let side = match truncate {
-            Truncate::End => TruncationDirection::Right,
-            Truncate::Start => TruncationDirection::Left,
-        };
-        let encode = |text: &str| {
-            let text = text.trim();
-            let tokens = match self.lower_case {
-                true => self.tokenizer.encode_within(&text.to_lowercase(), self.max_tokens, side)?,
-                false => self.tokenizer.encode_within(text, self.max_tokens, side)?,
-            };
-            let vocabulary = self.encoder.vocabulary();
+    fn tokens<T: Sync>(
+        &self,
+        texts: &[T],
+        encode: impl Fn(&T) -> Result<Tokens> + Sync,
+    ) -> Result<Vec<Tokens>> {
+        let vocabulary = self.encoder.vocabulary();
+        let checked = |text: &T| {
+            let tokens = encode(text)?;
             match tokens.ids.iter().find(|token| **token as usize >= vocabulary) {
                 _ if tokens.is_empty() => Err(Error::NoTokens),
                 Some(&token) => Err(Error::Token { token, vocabulary }),
@@ -236,11 +265,11 @@ impl Embedder {
             }
         };
         let mut found: Vec<Result<Tokens>> = texts.iter().map(|_| Err(Error::NoTokens)).collect();
-        kernel::share(found.iter_mut().zip(texts), |(to, text)| *to = encode(text));
+        kernel::share(found.iter_mut().zip(texts), |(to, text)| *to = checked(text));
         found.into_iter().collect()
     }
 
-    /// One state for each text.
+    /// The same of a few.
     fn states(&self, texts: &[Tokens]) -> Vec<Vec<f32>> {
         let d = self.width();
         let hidden = self.encoder.forward(texts);

@@ -232,7 +232,7 @@ ENCODERS = {
 }
 WORDS = [f"w{i}" for i in range(80)]
 TEXTS = ["w5 w6 w7", "w70", "", " ".join(f"w{7 * i % 75 + 4}" for i in range(40))]
-PAIRS = [["w9 w8", "w5 w6 w7"], [TEXTS[3][:60], TEXTS[3][60:]], ["", "w70"]]
+PAIRS = [["w9 w8", "w5 w6 w7"], [" ".join(TEXTS[3].split()[:15]), " ".join(TEXTS[3].split()[15:])], ["", "w70"]]
 
 
 def words(pair="w1 $A w2 $B:1 w2:1"):

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{Exchange, RewardFormat, TextScorer};
+use crate::chat::Prompt;
 use crate::embedder::{Embedder, Linear, Pooling, Truncate, bias};
 use crate::error::{Error, Result};
 use crate::kernel::{Activation, Norm, tanh_all};
@@ -67,9 +68,12 @@ impl Classifier {
     /// # Errors
     /// The tokenizer fails.
     pub fn logits(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>> {
-        let states = self.embedder.pooled(texts, Truncate::Start)?.concat();
-        let rows = texts.len();
-        let (mut inner, mut logits) = (states, Vec::new());
+        Ok(self.head(&self.embedder.pooled(texts, Truncate::Start)?))
+    }
+
+    /// The head's logits of states.
+    fn head(&self, states: &[Vec<f32>]) -> Vec<Vec<f32>> {
+        let (rows, mut inner, mut logits) = (states.len(), states.concat(), Vec::new());
         if let Some(Dense { layer, activation, norm }) = &self.dense {
             let mut y = Vec::new();
             layer.forward(&inner, rows, &mut y);
@@ -81,23 +85,42 @@ impl Classifier {
             inner = y;
         }
         self.output.forward(&inner, rows, &mut logits);
-        Ok(logits.chunks_exact(self.labels).map(<[f32]>::to_vec).collect())
+        logits.chunks_exact(self.labels).map(<[f32]>::to_vec).collect()
     }
 }
 
 impl TextScorer for Classifier {
     fn score(&self, exchanges: &[Exchange<'_>], format: RewardFormat) -> Result<Vec<f64>> {
-        let texts: Vec<String> = exchanges.iter().map(|exchange| format.lay_out(*exchange)).collect();
-        let logits = self.logits(&texts.iter().map(String::as_str).collect::<Vec<_>>())?;
+        let logits = if format == RewardFormat::Pair {
+            let pairs: Vec<_> =
+                exchanges.iter().map(|exchange| (asked(exchange.prompt), exchange.answer)).collect();
+            self.head(&self.embedder.pooled_pairs(&pairs)?)
+        } else {
+            let texts: Vec<String> =
+                exchanges.iter().map(|exchange| format.lay_out(*exchange)).collect();
+            self.logits(&texts.iter().map(String::as_str).collect::<Vec<_>>())?
+        };
         let reward = |logits: &Vec<f32>| {
             f64::from(logits[self.plus]) - self.minus.map_or(0.0, |minus| f64::from(logits[minus]))
         };
         Ok(logits.iter().map(reward).collect())
     }
 
+    fn reads_pairs(&self) -> bool {
+        true
+    }
+
     /// The answer alone: most classifiers learned from single texts.
     fn usual_format(&self) -> RewardFormat {
         RewardFormat::Answer
+    }
+}
+
+/// The first text of a pair: a question as it stands, a longer conversation as it is laid out elsewhere.
+fn asked(prompt: &Prompt) -> String {
+    match prompt {
+        Prompt::Messages(messages) if messages.len() == 1 => messages[0].content.clone(),
+        _ => prompt.raw(None),
     }
 }
 

@@ -44,7 +44,7 @@ impl ForeignModel {
                 (self.checkpoint.lay_out(prompt, None, TextFormat::Chat)?, TextFormat::Chat)
             }
             RewardFormat::Answer => (String::new(), TextFormat::Raw),
-            RewardFormat::Raw | RewardFormat::Hh => {
+            RewardFormat::Raw | RewardFormat::Hh | RewardFormat::Pair => {
                 (format.lay_out(Exchange { prompt, answer: "" }), TextFormat::Raw)
             }
         };

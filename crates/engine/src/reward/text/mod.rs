@@ -18,7 +18,7 @@ pub use http::HttpReward;
 pub use program::ProgramReward;
 
 use crate::chat::{Message, Prompt};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A prompt and what was answered so far.
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +39,11 @@ pub trait TextScorer: Send + Sync {
 
     /// The format that it was made for.
     fn usual_format(&self) -> RewardFormat;
+
+    /// Whether it can be asked in the format [`RewardFormat::Pair`].
+    fn reads_pairs(&self) -> bool {
+        false
+    }
 }
 
 /// How an exchange is laid out for a reward that reads text.
@@ -52,10 +57,12 @@ pub enum RewardFormat {
     Chat,
     /// The answer alone: what classifiers of single texts read.
     Answer,
+    /// Prompt and answer as the two texts of a classifier's tokenizer, `[CLS] prompt [SEP] answer [SEP]`.
+    Pair,
 }
 
 impl RewardFormat {
-    const ALL: [Self; 4] = [Self::Raw, Self::Hh, Self::Chat, Self::Answer];
+    const ALL: [Self; 5] = [Self::Raw, Self::Hh, Self::Chat, Self::Answer, Self::Pair];
 
     /// Its name.
     pub fn name(self) -> &'static str {
@@ -64,13 +71,15 @@ impl RewardFormat {
             Self::Hh => "hh",
             Self::Chat => "chat",
             Self::Answer => "answer",
+            Self::Pair => "pair",
         }
     }
 
-    /// The text; of [`RewardFormat::Chat`], which needs a template, that of [`RewardFormat::Hh`].
+    /// The text; of [`RewardFormat::Chat`], which needs a template, that of [`RewardFormat::Hh`]; of
+    /// [`RewardFormat::Pair`], which is two texts, that of [`RewardFormat::Raw`].
     pub(crate) fn lay_out(self, Exchange { prompt, answer }: Exchange<'_>) -> String {
         match self {
-            Self::Raw => prompt.raw(None) + answer,
+            Self::Raw | Self::Pair => prompt.raw(None) + answer,
             Self::Hh | Self::Chat => TextReward::lay_out(prompt, answer),
             Self::Answer => answer.to_owned(),
         }
@@ -88,8 +97,9 @@ impl FromStr for RewardFormat {
 
     fn from_str(name: &str) -> std::result::Result<Self, String> {
         let known = Self::ALL.into_iter().find(|format| format.name() == name);
-        known
-            .ok_or_else(|| format!("unknown reward format '{name}': known are raw, hh, chat and answer"))
+        known.ok_or_else(|| {
+            format!("unknown reward format '{name}': known are raw, hh, chat, answer and pair")
+        })
     }
 }
 
@@ -119,8 +129,12 @@ impl TextReward {
     /// Rewards of prompts with their answers. None depends on the others.
     ///
     /// # Errors
-    /// What the scorer says.
+    /// What the scorer says; it reads no pairs and is asked to.
     pub fn score(&self, exchanges: &[Exchange<'_>]) -> Result<Vec<f64>> {
+        if self.format == RewardFormat::Pair && !self.scorer.reads_pairs() {
+            let what = "the format pair is for classifiers over an encoder, which this reward is not: use raw or hh";
+            return Err(Error::Scorer(what.to_owned()));
+        }
         if exchanges.is_empty() { Ok(Vec::new()) } else { self.scorer.score(exchanges, self.format) }
     }
 
