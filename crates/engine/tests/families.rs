@@ -335,7 +335,10 @@ fn configurations_of_encoders_are_read_or_refused() {
             Ok(_) => assert_eq!(said, "", "{family}: {field}"),
             Err(error) => {
                 let error = error.to_string();
-                assert!(said != "" && error.contains(said) && !error.contains('\n'), "{field}: {error}");
+                assert!(
+                    !said.is_empty() && error.contains(said) && !error.contains('\n'),
+                    "{field}: {error}"
+                );
             }
         }
     }

@@ -200,7 +200,7 @@ impl Reader<'_> {
         let first_position = if roberta { hf.pad_token_id.unwrap_or(1).saturating_add(1) } else { 0 };
         let usual_types = if family == Family::Bert { 2 } else { 0 };
         let tables = [Family::Bert, Family::Deberta].contains(&family);
-        let placed = !modern && !(deberta && self.flag("position_biased_input") == Some(false));
+        let unplaced = deberta && self.flag("position_biased_input") == Some(false);
         let own_width = deberta || kind == "electra";
         let narrow = hf.embedding_size.filter(|_| own_width);
         Ok(Config {
@@ -212,7 +212,7 @@ impl Reader<'_> {
             heads: hf.num_attention_heads,
             vocabulary: hf.vocab_size,
             context: hf.max_position_embeddings.saturating_sub(first_position),
-            positions: if placed { hf.max_position_embeddings } else { 0 },
+            positions: if modern || unplaced { 0 } else { hf.max_position_embeddings },
             first_position,
             types: hf.type_vocab_size.filter(|_| tables).unwrap_or(usual_types),
             norm_eps: hf.layer_norm_eps.unwrap_or(match family {
