@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
 use serde::Deserialize;
-use serde_json::Value;
-use stackelberg_engine::Dtype;
+use serde_json::{Value, json};
+use stackelberg_engine::embedder::Pooling;
 use stackelberg_engine::model::Model;
-use stackelberg_engine::reward::{Classifier, RewardFormat, TextReward};
+use stackelberg_engine::reward::{Classifier, Exchange, RewardFormat, TextReward};
+use stackelberg_engine::{Dtype, Embedder, Message, Prompt};
 
 const FAMILIES: [&str; 12] = [
     "llama",
@@ -24,6 +25,17 @@ const FAMILIES: [&str; 12] = [
     "smollm3",
     "olmo2",
     "gpt2",
+];
+
+const ENCODERS: [&str; 8] = [
+    "bert",
+    "roberta",
+    "distilbert",
+    "electra",
+    "deberta",
+    "deberta-v2",
+    "modernbert",
+    "modernbert-biased",
 ];
 
 #[derive(Deserialize)]
@@ -124,12 +136,11 @@ fn every_classifier_is_transformers() {
         for file in ["model.safetensors", "score.safetensors"] {
             fs::copy(folder(family).join(file), shards.path().join(file)).unwrap();
         }
-        let index =
-            serde_json::json!({"weight_map": {"a": "model.safetensors", "b": "score.safetensors"}});
+        let index = json!({"weight_map": {"a": "model.safetensors", "b": "score.safetensors"}});
         fs::write(shards.path().join("model.safetensors.index.json"), index.to_string()).unwrap();
         let config = fs::read_to_string(folder(family).join("config.json")).unwrap();
         let mut config: Value = serde_json::from_str(&config).unwrap();
-        config["architectures"] = serde_json::json!([classifier]);
+        config["architectures"] = json!([classifier]);
         config["num_labels"] = 1.into();
         fs::write(shards.path().join("config.json"), config.to_string()).unwrap();
 
@@ -146,12 +157,16 @@ fn every_classifier_is_transformers() {
 struct Classified {
     texts: Vec<String>,
     logits: Vec<Vec<f32>>,
+    #[serde(default)]
+    pairs: Vec<(String, String)>,
+    #[serde(default)]
+    pair_logits: Vec<Vec<f32>>,
 }
 
 /// Classifiers over encoders: logits, in company and alone, and the rewards that labels make of them.
 #[test]
 fn every_encoder_is_transformers() {
-    for family in ["bert", "roberta", "distilbert", "electra"] {
+    for family in ENCODERS {
         let folder = folder(family);
         let expected: Classified =
             serde_json::from_str(&fs::read_to_string(folder.join("expected.json")).unwrap()).unwrap();
@@ -169,6 +184,26 @@ fn every_encoder_is_transformers() {
         for (reward, logits) in found.iter().zip(&logits) {
             assert_eq!(*reward, f64::from(logits[1]) - f64::from(logits[0]));
         }
+        // Prompt and answer as a pair.
+        let reward = reward.with_format(RewardFormat::Pair).unwrap();
+        let pairs: Vec<(Prompt, &str)> =
+            expected.pairs.iter().map(|(q, a)| (Prompt::Text(q.clone()), a.as_str())).collect();
+        let pairs: Vec<_> = pairs.iter().map(|(prompt, answer)| Exchange { prompt, answer }).collect();
+        let found = reward.score(&pairs).unwrap();
+        for ((found, logits), pair) in found.iter().zip(&expected.pair_logits).zip(&pairs) {
+            let expected = logits[1] - logits[0];
+            assert!(distance(&[*found as f32], &[expected]) < 2e-4, "{family}: {found} not {expected}");
+            assert_eq!(reward.score(&[*pair]).unwrap(), [*found], "{family}: a pair alone");
+        }
+        if family == "electra" {
+            let asked = Prompt::Messages(vec![Message::new("user", "w5")]);
+            let error = reward.score(&[Exchange { prompt: &asked, answer: "w6" }]).unwrap_err();
+            assert!(
+                error
+                    .to_string()
+                    .contains("tokenizer.json: its post_processor puts nothing between two")
+            );
+        }
         let refused = |label| Classifier::load(&folder, label).err().unwrap().to_string();
         assert!(
             refused(None)
@@ -176,5 +211,135 @@ fn every_encoder_is_transformers() {
         );
         assert!(refused(Some("odd")).contains("has no label 'odd': it has bad, good"));
         assert!(Classifier::load(&folder, Some("good")).is_ok());
+    }
+}
+
+/// A copy of a classifier whose configuration says something else.
+fn with(family: &str, field: &str, value: Value) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+        fs::copy(folder(family).join(file), copy.path().join(file)).unwrap();
+    }
+    let path = copy.path().join("config.json");
+    let mut config: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    config[field] = value;
+    fs::write(&path, config.to_string()).unwrap();
+    copy
+}
+
+#[test]
+fn labels_may_have_hyphens() {
+    let copy = with("deberta", "id2label", json!({"0": "non-toxic", "1": "toxic"}));
+    let score = |label| {
+        let classifier = Classifier::load(copy.path(), Some(label)).unwrap();
+        TextReward::new(classifier).score_texts(&["w5 w6"]).unwrap()[0]
+    };
+    let (good, bad) = (score("non-toxic"), score("toxic"));
+    assert_eq!([score("non-toxic-toxic"), score("toxic-non-toxic")], [good - bad, bad - good]);
+}
+
+/// Classifiers' encoders are embedders too, by their first token's state.
+#[test]
+fn encoders_are_embedders() {
+    for family in ["deberta", "modernbert"] {
+        let embedder = Embedder::load(&folder(family)).unwrap();
+        assert_eq!((embedder.pooling(), embedder.width()), (Pooling::Cls, 32));
+        let found = embedder.embed(&["w5 w6", "w7"]).unwrap();
+        assert_eq!(embedder.embed(&["w7"]).unwrap()[0], found[1]);
+    }
+}
+
+/// What a configuration asks for and is not there is refused by the name of its field; what others write there is read.
+#[test]
+fn configurations_of_encoders_are_read_or_refused() {
+    let cases = [
+        (
+            "deberta",
+            "hidden_act",
+            json!("mish"),
+            "hidden_act is 'mish': known are gelu, gelu_new, silu and relu",
+        ),
+        (
+            "deberta",
+            "pos_att_type",
+            json!("c2p|p2p"),
+            "pos_att_type has 'p2p': only c2p and p2c are supported",
+        ),
+        (
+            "deberta",
+            "norm_rel_ebd",
+            json!("batch"),
+            "norm_rel_ebd is 'batch': only layer_norm and none are",
+        ),
+        (
+            "deberta",
+            "conv_kernel_size",
+            json!(3),
+            "conv_kernel_size: DeBERTa's convolution is not supported",
+        ),
+        ("deberta", "position_buckets", json!(1), "position_buckets is 1 for distances up to 64 tokens"),
+        (
+            "deberta",
+            "position_buckets",
+            json!(16),
+            "'deberta.encoder.rel_embeddings.weight' has shape [16, 32]",
+        ),
+        (
+            "deberta",
+            "share_att_key",
+            json!(false),
+            "'deberta.encoder.layer.0.attention.self.pos_key_proj.weight'",
+        ),
+        ("deberta", "pooler_hidden_act", json!("mish"), "pooler_hidden_act is 'mish': known are"),
+        ("deberta", "pos_att_type", json!(["p2c", "c2p"]), ""),
+        ("deberta", "num_labels", json!(5), ""),
+        ("deberta", "problem_type", json!("regression"), ""),
+        (
+            "modernbert",
+            "classifier_pooling",
+            json!("max"),
+            "classifier_pooling is \"max\": known are cls and mean",
+        ),
+        (
+            "modernbert",
+            "classifier_activation",
+            json!("mish"),
+            "classifier_activation is 'mish': known are",
+        ),
+        ("modernbert", "hidden_activation", json!("mish"), "hidden_act is 'mish'"),
+        (
+            "modernbert",
+            "mlp_bias",
+            json!(true),
+            "mlp_bias: biases in feed-forward layers are not supported",
+        ),
+        ("modernbert", "attention_bias", json!(true), "'model.layers.0.attn.Wqkv.bias' is missing"),
+        ("modernbert", "global_attn_every_n_layers", json!(0), "global_attn_every_n_layers is 0"),
+        (
+            "modernbert",
+            "layer_types",
+            json!(["full_attention"]),
+            "layer_types: one of full_attention and",
+        ),
+        (
+            "modernbert",
+            "rope_parameters",
+            json!({"full_attention": {"rope_type": "yarn"}}),
+            "rope_type 'yarn' is not",
+        ),
+        ("modernbert", "layer_norm_eps", json!(1e-5), ""),
+    ];
+    for (family, field, value, said) in cases {
+        let copy = with(family, field, value);
+        match Classifier::load(copy.path(), Some("good")) {
+            Ok(_) => assert_eq!(said, "", "{family}: {field}"),
+            Err(error) => {
+                let error = error.to_string();
+                assert!(
+                    !said.is_empty() && error.contains(said) && !error.contains('\n'),
+                    "{field}: {error}"
+                );
+            }
+        }
     }
 }

@@ -74,7 +74,7 @@ fn break_json(text: &str, dice: &mut Dice) -> String {
     text
 }
 
-const FAMILIES: [&str; 13] = [
+const FAMILIES: [&str; 16] = [
     "llama",
     "mistral",
     "qwen2",
@@ -88,6 +88,9 @@ const FAMILIES: [&str; 13] = [
     "gpt2",
     "bert",
     "distilbert",
+    "deberta",
+    "deberta-v2",
+    "modernbert",
 ];
 
 fn case(number: u64, folder: &Path) {

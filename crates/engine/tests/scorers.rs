@@ -116,9 +116,16 @@ fn chats_are_open_or_closed() {
         reward = reward.with_format(format).unwrap();
         assert_eq!(reward.score(&exchanges(&prompt, &["w6 w7"])).unwrap(), [expected], "{format}");
     }
-    let program = TextReward::new(ProgramReward::start("cat").unwrap());
-    let refused = program.with_format(RewardFormat::Closed).err().unwrap().to_string();
-    assert!(refused.contains("no chat template to read closed text with: it reads raw, hh, answer"));
+    let refused = |format| {
+        let program = TextReward::new(ProgramReward::start("cat").unwrap());
+        program.with_format(format).err().unwrap().to_string()
+    };
+    let closed = refused(RewardFormat::Closed);
+    assert!(
+        closed.contains("closed text, as it has no chat template: it reads raw, hh, answer"),
+        "{closed}"
+    );
+    assert!(refused(RewardFormat::Pair).contains("for classifiers over an encoder"));
 }
 
 #[cfg(unix)]

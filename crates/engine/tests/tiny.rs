@@ -298,7 +298,8 @@ fn rewards_that_do_not_fit_are_named() {
     let language_model = written(&Tiny::default());
     assert!(refused(language_model.path()).starts_with("F: a language model, not a reward model"));
     let three = written(&Tiny { labels: Some(3), ..Tiny::default() });
-    let said = "F: has the labels LABEL_0, LABEL_1, LABEL_2: choose one behind a '#', or two as GOOD-BAD";
+    let said =
+        "F: has the labels LABEL_0, LABEL_1, LABEL_2: choose one behind a '#', or two as GOOD-BAD";
     assert_eq!(refused(three.path()), said);
     let broken = written(&Tiny { labels: Some(1), broken_score: true, ..Tiny::default() });
     assert_eq!(refused(broken.path()), "F: score.weight[0] is NaN");

@@ -1,125 +1,152 @@
-//! What an embedder looks like: its shape, from `config.json`, and how a text's states become one, from the
-//! files that sentence-transformers puts beside it.
+//! What an encoder looks like: its shape, from `config.json`.
 
 use std::path::Path;
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::Pooling;
+use super::reading::json;
+use super::relative::Distances;
 use crate::error::{Error, Result};
-use crate::kernel::Activation;
+use crate::kernel::{Activation, Rotary};
+use crate::model::{plain, rotary};
 
-/// How the families name their tensors.
+/// Encoders that differ in what their tensors are called or in what lies between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Names {
+pub(super) enum Family {
     Bert,
     DistilBert,
+    /// Versions 2 and 3.
+    Deberta,
+    ModernBert,
 }
 
-/// Shape of an encoder of the BERT family.
+/// Shape of an encoder.
 pub(super) struct Config {
-    pub(super) names: Names,
+    pub(super) family: Family,
     /// Width of the hidden states, `d`.
     pub(super) hidden: usize,
-    /// Width of the embeddings; ELECTRA's are brought to `d` by a layer.
+    /// Width of the embeddings; some are brought to `d` by a layer.
     pub(super) embedding: usize,
     pub(super) intermediate: usize,
     pub(super) layers: usize,
     pub(super) heads: usize,
     pub(super) vocabulary: usize,
-    /// Rows of the table of positions.
+    /// Most tokens of a text.
+    pub(super) context: usize,
+    /// Rows of the table of positions; none where there is no table.
     pub(super) positions: usize,
     /// Row of a text's first token in it.
     pub(super) first_position: usize,
-    /// Kinds of text, of which the first is read; none for DistilBERT.
+    /// Kinds of text, none for some.
     pub(super) types: usize,
     pub(super) norm_eps: f32,
     pub(super) activation: Activation,
+    /// What DeBERTa's attention makes of distances.
+    pub(super) distances: Option<Distances>,
+    /// What ModernBERT's layers see.
+    pub(super) sights: Option<Sights>,
+    pub(super) biases: Biases,
 }
 
-/// How a folder wants its texts read.
-pub(super) struct Reading {
-    /// `None`: nothing is said.
-    pub(super) pooling: Option<Pooling>,
-    pub(super) max_tokens: Option<usize>,
-    pub(super) lower_case: bool,
+/// Rotations and windows.
+pub(super) struct Sights {
+    /// Of layers that see everything, and of those that see a window.
+    pub(super) rotary: [Rotary; 2],
+    /// How far the latter see.
+    pub(super) window: usize,
+    layers: Alternate,
 }
 
-const SUPPORTED: &str =
-    "Bert, Roberta, XLMRoberta, Camembert, Electra, DistilBert, each Model or ForSequenceClassification";
+/// Which layers see everything.
+enum Alternate {
+    Every(usize),
+    Named(Vec<String>),
+}
+
+impl Sights {
+    /// Whether this layer sees a window only.
+    pub(super) fn is_local(&self, layer: usize) -> bool {
+        match &self.layers {
+            Alternate::Every(n) => !layer.is_multiple_of(*n),
+            Alternate::Named(kinds) => kinds.get(layer).is_some_and(|kind| kind == "sliding_attention"),
+        }
+    }
+}
+
+/// Which parts have biases.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Biases {
+    pub(super) attention: bool,
+    pub(super) norm: bool,
+    pub(super) feed_forward: bool,
+}
+
+const SUPPORTED: &str = "Bert, Roberta, XLMRoberta, Camembert, Electra, DistilBert, DebertaV2 (also v3), ModernBert, \
+                         each Model or ForSequenceClassification";
+
+/// Names that DistilBERT and ModernBERT have for what the others call thus.
+const NAMES: [(&str, &str); 7] = [
+    ("dim", "hidden_size"),
+    ("hidden_dim", "intermediate_size"),
+    ("n_layers", "num_hidden_layers"),
+    ("n_heads", "num_attention_heads"),
+    ("activation", "hidden_act"),
+    ("hidden_activation", "hidden_act"),
+    ("norm_eps", "layer_norm_eps"),
+];
 
 /// `config.json`, as far as it matters here.
 #[derive(Deserialize)]
 struct Hf {
-    #[serde(alias = "dim")]
     hidden_size: usize,
     embedding_size: Option<usize>,
-    #[serde(alias = "hidden_dim")]
     intermediate_size: usize,
-    #[serde(alias = "n_layers")]
     num_hidden_layers: usize,
-    #[serde(alias = "n_heads")]
     num_attention_heads: usize,
     vocab_size: usize,
     max_position_embeddings: usize,
     type_vocab_size: Option<usize>,
     layer_norm_eps: Option<f32>,
-    #[serde(alias = "activation")]
     hidden_act: String,
     position_embedding_type: Option<String>,
     pad_token_id: Option<usize>,
+    #[serde(flatten)]
+    rest: Value,
 }
 
 impl Config {
     pub(super) fn read(folder: &Path) -> Result<Self> {
         let path = folder.join("config.json");
-        let value: Value = json(&path)?;
+        let mut value: Value = json(&path)?;
         let said = |key: &str| value[key].as_str().map(str::to_owned);
         let found = value["architectures"][0].as_str().map(str::to_owned).or_else(|| said("model_type"));
         let found = found.unwrap_or_else(|| "none named".to_owned());
-        let family = said("model_type").unwrap_or_else(|| match () {
+        let kind = said("model_type").unwrap_or_else(|| match () {
             () if found.starts_with("XLMRoberta") || found.starts_with("Roberta") => {
                 "roberta".to_owned()
             }
             () if found.starts_with("Bert") => "bert".to_owned(),
             () if found.starts_with("DistilBert") => "distilbert".to_owned(),
             () if found.starts_with("Electra") => "electra".to_owned(),
+            () if found.starts_with("DebertaV2") => "deberta-v2".to_owned(),
+            () if found.starts_with("ModernBert") => "modernbert".to_owned(),
             () => found.clone(),
         });
-        let roberta = match family.as_str() {
-            "bert" | "electra" | "distilbert" => false,
-            "roberta" | "xlm-roberta" | "camembert" => true,
+        let family = match kind.as_str() {
+            "bert" | "electra" | "roberta" | "xlm-roberta" | "camembert" => Family::Bert,
+            "distilbert" => Family::DistilBert,
+            "deberta-v2" => Family::Deberta,
+            "modernbert" => Family::ModernBert,
             _ => return Err(Error::Architecture { path, found, supported: SUPPORTED.to_owned() }),
         };
-        let names = if family == "distilbert" { Names::DistilBert } else { Names::Bert };
-        let hf: Hf = serde_json::from_value(value).map_err(|e| Error::invalid(&path, e))?;
-        let activation = Activation::named(&hf.hidden_act).ok_or_else(|| {
-            let what =
-                format!("hidden_act is '{}': known are gelu, gelu_new, silu and relu", hf.hidden_act);
-            Error::invalid(&path, what)
-        })?;
-        if let Some(kind) = hf.position_embedding_type.as_deref().filter(|kind| *kind != "absolute") {
-            let what = format!("position_embedding_type is '{kind}': only absolute is supported");
-            return Err(Error::invalid(&path, what));
+        for (other, usual) in NAMES {
+            if matches!(family, Family::DistilBert | Family::ModernBert) && !value[other].is_null() {
+                value[usual] = value[other].take();
+            }
         }
-        let usual_types = if names == Names::DistilBert { 0 } else { 2 };
-        let config = Self {
-            names,
-            hidden: hf.hidden_size,
-            embedding: hf.embedding_size.filter(|_| family == "electra").unwrap_or(hf.hidden_size),
-            intermediate: hf.intermediate_size,
-            layers: hf.num_hidden_layers,
-            heads: hf.num_attention_heads,
-            vocabulary: hf.vocab_size,
-            positions: hf.max_position_embeddings,
-            // RoBERTa counts from behind the padding token's number.
-            first_position: if roberta { hf.pad_token_id.unwrap_or(1).saturating_add(1) } else { 0 },
-            types: hf.type_vocab_size.filter(|_| usual_types > 0).unwrap_or(usual_types),
-            norm_eps: hf.layer_norm_eps.unwrap_or(1e-12),
-            activation,
-        };
+        let hf: Hf = serde_json::from_value(value).map_err(|e| Error::invalid(&path, e))?;
+        let config = Reader { path: &path, family, hf }.config(&kind)?;
         config.check(&path)?;
         Ok(config)
     }
@@ -141,95 +168,171 @@ impl Config {
                 format!("hidden_size is {hidden}, not a multiple of num_attention_heads, {heads}");
             return Err(Error::invalid(path, what));
         }
-        if self.positions <= self.first_position {
-            let what =
-                format!("max_position_embeddings is {}: there is no room for text", self.positions);
+        if self.context == 0 {
+            let what = "max_position_embeddings leaves no room for text";
             return Err(Error::invalid(path, what));
         }
         Ok(())
     }
 }
 
-impl Reading {
-    /// Reads `modules.json`, the pooling it names, `sentence_bert_config.json` and `tokenizer_config.json`,
-    /// where they are there.
-    pub(super) fn of(folder: &Path) -> Result<Self> {
-        let sentence: Value = optional_json(&folder.join("sentence_bert_config.json"))?;
-        let tokenizer: Value = optional_json(&folder.join("tokenizer_config.json"))?;
-        // Some tokenizers say 1e30 where they mean that they know no limit.
-        let limit = |value: &Value| value.as_u64().and_then(|limit| usize::try_from(limit).ok());
-        Ok(Self {
-            pooling: pooling(folder)?,
-            max_tokens: limit(&sentence["max_seq_length"]).or(limit(&tokenizer["model_max_length"])),
-            lower_case: sentence["do_lower_case"].as_bool().unwrap_or(false),
+struct Reader<'a> {
+    path: &'a Path,
+    family: Family,
+    hf: Hf,
+}
+
+impl Reader<'_> {
+    fn config(&self, kind: &str) -> Result<Config> {
+        let Self { family, hf, .. } = self;
+        let family = *family;
+        let activation = Activation::named(&hf.hidden_act).ok_or_else(|| {
+            let known = "known are gelu, gelu_new, silu and relu";
+            self.refuse(format!("hidden_act is '{}': {known}", hf.hidden_act))
+        })?;
+        if let Some(kind) = hf.position_embedding_type.as_deref().filter(|kind| *kind != "absolute") {
+            let what = format!("position_embedding_type is '{kind}': only absolute is supported");
+            return Err(self.refuse(what));
+        }
+        let (deberta, modern) = (family == Family::Deberta, family == Family::ModernBert);
+        // RoBERTa counts from behind the padding token's number.
+        let roberta = matches!(kind, "roberta" | "xlm-roberta" | "camembert");
+        let first_position = if roberta { hf.pad_token_id.unwrap_or(1).saturating_add(1) } else { 0 };
+        let usual_types = if family == Family::Bert { 2 } else { 0 };
+        let tables = [Family::Bert, Family::Deberta].contains(&family);
+        let unplaced = deberta && self.flag("position_biased_input") == Some(false);
+        let own_width = deberta || kind == "electra";
+        let narrow = hf.embedding_size.filter(|_| own_width);
+        Ok(Config {
+            family,
+            hidden: hf.hidden_size,
+            embedding: narrow.unwrap_or(hf.hidden_size),
+            intermediate: hf.intermediate_size,
+            layers: hf.num_hidden_layers,
+            heads: hf.num_attention_heads,
+            vocabulary: hf.vocab_size,
+            context: hf.max_position_embeddings.saturating_sub(first_position),
+            positions: if modern || unplaced { 0 } else { hf.max_position_embeddings },
+            first_position,
+            types: hf.type_vocab_size.filter(|_| tables).unwrap_or(usual_types),
+            norm_eps: hf.layer_norm_eps.unwrap_or(match family {
+                Family::Deberta => 1e-7,
+                Family::ModernBert => 1e-5,
+                _ => 1e-12,
+            }),
+            activation,
+            distances: if deberta { self.distances()? } else { None },
+            sights: if modern { Some(self.sights()?) } else { None },
+            biases: Biases {
+                attention: !modern || self.flag("attention_bias") == Some(true),
+                norm: !modern || self.flag("norm_bias") == Some(true),
+                feed_forward: !modern,
+            },
         })
     }
-}
 
-#[derive(Deserialize)]
-struct Module {
-    path: String,
-    #[serde(rename = "type")]
-    kind: String,
-}
-
-/// What the modules behind the encoder say; other modules than pooling and normalisation would change the
-/// numbers, and are refused.
-fn pooling(folder: &Path) -> Result<Option<Pooling>> {
-    let path = folder.join("modules.json");
-    if !path.is_file() {
-        return Ok(None);
-    }
-    let modules: Vec<Module> = json(&path)?;
-    let mut pooling = None;
-    for Module { path: place, kind } in &modules {
-        match kind.rsplit('.').next().unwrap_or_default() {
-            "Transformer" if place.is_empty() => {}
-            "Pooling" if !place.contains("..") => pooling = Some(mode(&folder.join(place))?),
-            "Normalize" => {}
-            _ => {
-                let what = format!(
-                    "the module '{kind}' in '{place}' is not supported: only Transformer (beside this file), \
-                     Pooling and Normalize are"
-                );
-                return Err(Error::invalid(&path, what));
+    fn distances(&self) -> Result<Option<Distances>> {
+        if self.number("conv_kernel_size").is_some_and(|size| size > 0) {
+            return Err(self.refuse("conv_kernel_size: DeBERTa's convolution is not supported"));
+        }
+        if self.flag("relative_attention") != Some(true) {
+            return Ok(None);
+        }
+        let words = |value: &Value| -> Vec<String> {
+            let split = |text: &str| text.split('|').map(|word| word.trim().to_lowercase()).collect();
+            match value {
+                Value::String(text) => split(text),
+                Value::Array(all) => {
+                    all.iter().map(|word| word.as_str().unwrap_or("?").to_lowercase()).collect()
+                }
+                _ => Vec::new(),
             }
+        };
+        let (met, norm) = (words(&self.hf.rest["pos_att_type"]), words(&self.hf.rest["norm_rel_ebd"]));
+        if let Some(other) = met.iter().find(|word| !["c2p", "p2c"].contains(&word.as_str())) {
+            return Err(
+                self.refuse(format!("pos_att_type has '{other}': only c2p and p2c are supported"))
+            );
         }
+        if let Some(other) = norm.iter().find(|word| !["none", "layer_norm"].contains(&word.as_str())) {
+            let what = format!("norm_rel_ebd is '{other}': only layer_norm and none are supported");
+            return Err(self.refuse(what));
+        }
+        let met = |word: &str| met.iter().any(|known| known == word);
+        let buckets = self.number("position_buckets").unwrap_or(0);
+        let reach = self.number("max_relative_positions").filter(|reach| *reach > 0);
+        let reach = reach.unwrap_or(self.hf.max_position_embeddings);
+        if buckets == 1 || buckets > 0 && reach.saturating_sub(1) <= buckets / 2 {
+            let what = format!("position_buckets is {buckets} for distances up to {reach} tokens");
+            return Err(self.refuse(what));
+        }
+        Ok(Some(Distances {
+            buckets,
+            reach,
+            norm: norm.iter().any(|word| word == "layer_norm"),
+            shared: self.flag("share_att_key") == Some(true),
+            of_keys: met("c2p"),
+            of_queries: met("p2c"),
+        }))
     }
-    Ok(pooling)
-}
 
-/// The one pooling that is switched on.
-fn mode(folder: &Path) -> Result<Pooling> {
-    let path = folder.join("config.json");
-    let value: Value = json(&path)?;
-    let mut on: Vec<String> = match &value["pooling_mode"] {
-        Value::String(mode) => vec![mode.clone()],
-        Value::Array(modes) => {
-            modes.iter().map(|mode| mode.as_str().unwrap_or("?").to_owned()).collect()
+    fn sights(&self) -> Result<Sights> {
+        if self.flag("mlp_bias") == Some(true) {
+            return Err(self.refuse("mlp_bias: biases in feed-forward layers are not supported"));
         }
-        _ => Vec::new(),
-    };
-    let fields = value.as_object().into_iter().flatten();
-    let flags = fields.filter(|(key, value)| key.starts_with("pooling_mode_") && **value == true);
-    on.extend(flags.map(|(key, _)| key["pooling_mode_".len()..].to_owned()));
-    match on.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["mean" | "mean_tokens"] => Ok(Pooling::Mean),
-        ["cls" | "cls_token"] => Ok(Pooling::Cls),
-        [] => Err(Error::invalid(&path, "no pooling_mode is switched on: mean or cls is needed")),
-        _ => {
+        let rest = &self.hf.rest;
+        // transformers 5 writes rope_parameters, others the older names.
+        let theta = |kind: &str, old: &str, usual: f64| {
+            let new = &rest["rope_parameters"][kind];
+            match new["rope_type"].as_str() {
+                None | Some("default") => {
+                    Ok(new["rope_theta"].as_f64().or(rest[old].as_f64()).unwrap_or(usual))
+                }
+                Some(other) => Err(self.refuse(format!("rope_type '{other}' is not supported"))),
+            }
+        };
+        let global = theta("full_attention", "global_rope_theta", 160_000.0)?;
+        // Null is something else than nothing here.
+        let usual = if rest.get("local_rope_theta").is_some() { global } else { 10_000.0 };
+        let local = theta("sliding_attention", "local_rope_theta", usual)?;
+        let dim = self.hf.hidden_size / self.hf.num_attention_heads.max(1);
+        // No head is as wide as that.
+        if !dim.is_multiple_of(2) || dim > 1 << 16 || !(global > 1.0 && local > 1.0) {
             let what =
-                format!("pooling by {}: only mean or cls, one of them, is supported", on.join(" and "));
-            Err(Error::invalid(&path, what))
+                format!("heads of {dim} numbers cannot be turned by powers of {global} and {local}");
+            return Err(self.refuse(what));
         }
+        let layers = match &rest["layer_types"] {
+            Value::Array(kinds) => {
+                let kinds: Vec<&str> = kinds.iter().map(|kind| kind.as_str().unwrap_or("?")).collect();
+                let known = ["full_attention", "sliding_attention"];
+                let other = kinds.iter().find(|kind| !known.contains(kind));
+                if other.is_some() || kinds.len() != self.hf.num_hidden_layers {
+                    let what = "layer_types: one of full_attention and sliding_attention for each layer is expected";
+                    return Err(self.refuse(what));
+                }
+                Alternate::Named(kinds.into_iter().map(str::to_owned).collect())
+            }
+            _ => Alternate::Every(self.number("global_attn_every_n_layers").unwrap_or(3)),
+        };
+        if matches!(layers, Alternate::Every(0)) {
+            return Err(self.refuse("global_attn_every_n_layers is 0"));
+        }
+        let turned = |theta| rotary(plain(theta, dim), 1.0);
+        let window = self.number("local_attention").unwrap_or(128) / 2;
+        Ok(Sights { rotary: [turned(global), turned(local)], window, layers })
     }
-}
 
-fn optional_json(path: &Path) -> Result<Value> {
-    if path.is_file() { json(path) } else { Ok(Value::Null) }
-}
+    /// A whole number; `None` where it is less than 0, too.
+    fn number(&self, name: &str) -> Option<usize> {
+        self.hf.rest[name].as_u64().and_then(|number| usize::try_from(number).ok())
+    }
 
-fn json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = std::fs::read_to_string(path).map_err(Error::read(path))?;
-    serde_json::from_str(&text).map_err(|e| Error::invalid(path, e))
+    fn flag(&self, name: &str) -> Option<bool> {
+        self.hf.rest[name].as_bool()
+    }
+
+    fn refuse(&self, what: impl Into<String>) -> Error {
+        Error::invalid(self.path, what.into())
+    }
 }

@@ -1,4 +1,4 @@
-//! The encoder of the BERT family, read top to bottom: tokens in, hidden states out.
+//! An encoder, read top to bottom: tokens in, hidden states out.
 //!
 //! A forward takes any number of texts, one behind the other and none padded: linear layers run over the
 //! rows of all of them, only attention looks at each by itself. So a text's states are the same to the bit
@@ -6,57 +6,75 @@
 
 use std::path::Path;
 
-use super::config::{Config, Names};
+use super::config::Config;
+use super::parts;
+use super::relative::{Distances, Relative};
 use crate::error::Result;
-use crate::kernel::{Activation, BothWays, Dtype, Norm, Packed};
-use crate::model::{Weights, stacked};
+use crate::kernel::{Activation, Angles, Bias, BothWays, Dtype, Norm, Packed, Rotary, tanh_all, turn};
+use crate::model::Weights;
+use crate::tokenizer::Tokens;
 
 pub(super) struct Encoder {
-    hidden: usize,
+    pub(super) hidden: usize,
     /// Width of the embeddings, `e`.
-    embedding: usize,
-    heads: usize,
+    pub(super) embedding: usize,
+    pub(super) heads: usize,
+    /// Most tokens of a text.
+    pub(super) context: usize,
     /// `[vocabulary][e]`.
-    words: Vec<f32>,
-    /// Positions and the first type, added: `[tokens][e]`.
-    positions: Vec<f32>,
-    norm: Norm,
+    pub(super) words: Vec<f32>,
+    /// `[tokens][e]`; empty where positions are not learned.
+    pub(super) positions: Vec<f32>,
+    /// Kinds of text, `[kinds][e]`; empty where there are none.
+    pub(super) kinds: Vec<f32>,
+    /// Of embeddings, or of what they are brought to.
+    pub(super) norm: Norm,
     /// From embeddings to states, where they differ in width.
-    project: Option<Linear>,
-    layers: Vec<Layer>,
-    activation: Activation,
+    pub(super) project: Option<Linear>,
+    /// The rotations that layers choose from.
+    pub(super) rotary: Vec<Rotary>,
+    /// How far apart tokens are, for layers that ask.
+    pub(super) distances: Option<Distances>,
+    pub(super) layers: Vec<Layer>,
+    /// What `up` goes through, unless it does so itself.
+    pub(super) activation: Option<Activation>,
+    /// Behind the layers.
+    pub(super) last_norm: Option<Norm>,
     /// The layer behind the first token's state, if there is one.
-    pooler: Option<Linear>,
+    pub(super) pooler: Option<Linear>,
 }
 
 pub(crate) struct Linear {
-    weight: Packed,
-    bias: Vec<f32>,
+    pub(super) weight: Packed,
+    /// Zeros where there is none.
+    pub(super) bias: Vec<f32>,
 }
 
-struct Layer {
+/// A layer, normed behind its two parts; where it is normed before them, the norms lie in `qkv` and `up`.
+pub(super) struct Layer {
     /// Rows of q, k and v, one after the other.
-    qkv: Linear,
-    output: Linear,
-    attention_norm: Norm,
-    up: Linear,
-    down: Linear,
-    output_norm: Norm,
+    pub(super) qkv: Linear,
+    /// Which rotation, if any.
+    pub(super) rotary: Option<usize>,
+    /// How far a token sees; `None`: everything.
+    pub(super) window: Option<usize>,
+    /// What distances add to attention.
+    pub(super) relative: Option<Relative>,
+    pub(super) output: Linear,
+    pub(super) attention_norm: Option<Norm>,
+    pub(super) up: Linear,
+    pub(super) down: Linear,
+    pub(super) output_norm: Option<Norm>,
 }
 
 impl Encoder {
     pub(super) fn load(folder: &Path, config: &Config) -> Result<Self> {
-        let weights = Weights::open_hf(folder)?;
-        let known = ["", "bert.", "roberta.", "electra.", "distilbert."];
-        let holds =
-            |prefix: &&str| weights.contains(&format!("{prefix}embeddings.word_embeddings.weight"));
-        let prefix = known.into_iter().find(holds).unwrap_or_default();
-        Reader { weights, prefix, config }.encoder()
+        parts::encoder(&Weights::open_hf(folder)?, config)
     }
 
     /// Most tokens of a text.
     pub(super) fn context(&self) -> usize {
-        self.positions.len() / self.embedding
+        self.context
     }
 
     pub(super) fn width(&self) -> usize {
@@ -72,26 +90,43 @@ impl Encoder {
     }
 
     /// Hidden states `[rows, d]` of texts, one behind the other.
-    pub(super) fn forward(&self, texts: &[&[u32]]) -> Vec<f32> {
-        let (d, rows) = (self.hidden, texts.iter().map(|text| text.len()).sum::<usize>());
+    pub(super) fn forward(&self, texts: &[Tokens]) -> Vec<f32> {
+        let (d, rows) = (self.hidden, texts.iter().map(Tokens::len).sum::<usize>());
+        let longest = texts.iter().map(Tokens::len).max().unwrap_or(0);
+        let angles: Vec<Angles> = self.rotary.iter().map(|rotary| rotary.angles(0..longest)).collect();
+        let places = self.distances.map(|distances| distances.places(longest)).unwrap_or_default();
         let mut x = self.embed(texts, rows);
-        let mut attention = BothWays::new(self.heads, d / self.heads);
+        let dim = d / self.heads;
+        let plain = 1.0 / (dim as f32).sqrt();
+        let scale = self.distances.map_or(plain, |distances| distances.scale(dim));
+        let mut attention = BothWays::new(self.heads, dim, scale);
         let (mut qkv, mut attended, mut inner) = (Vec::new(), vec![0f32; rows * d], Vec::new());
         for layer in &self.layers {
             layer.qkv.forward(&x, rows, &mut qkv); // [rows, 3 d]
             let mut first = 0;
             for text in texts {
                 let (from, to) = (first * d, (first + text.len()) * d);
-                attention.attend(&qkv[3 * from..3 * to], &mut attended[from..to]);
+                let (qkv, attended) = (&mut qkv[3 * from..3 * to], &mut attended[from..to]);
+                if let Some(rotary) = layer.rotary {
+                    turn(qkv, self.heads, dim, &angles[rotary]);
+                }
+                let qkv = &*qkv;
+                let mut add = layer
+                    .relative
+                    .as_ref()
+                    .map(|relative| |head: usize, to: &mut [f32]| relative.add(qkv, &places, head, to));
+                let bias = add.as_mut().map(|add| add as Bias<'_>);
+                attention.attend(qkv, attended, layer.window, bias);
                 first += text.len();
             }
             layer.output.add_to(&mut x, &attended);
-            layer.attention_norm.apply(&mut x);
+            layer.attention_norm.iter().for_each(|norm| norm.apply(&mut x));
             layer.up.forward(&x, rows, &mut inner); // [rows, intermediate]
-            self.activation.apply(&mut inner);
+            self.activation.iter().for_each(|activation| activation.apply(&mut inner));
             layer.down.add_to(&mut x, &inner);
-            layer.output_norm.apply(&mut x);
+            layer.output_norm.iter().for_each(|norm| norm.apply(&mut x));
         }
+        self.last_norm.iter().for_each(|norm| norm.apply(&mut x));
         x
     }
 
@@ -100,33 +135,48 @@ impl Encoder {
         let Some(pooler) = &self.pooler else { return state.to_vec() };
         let mut y = Vec::new();
         pooler.forward(state, 1, &mut y);
-        crate::kernel::tanh_all(&mut y);
+        tanh_all(&mut y);
         y
     }
 
-    fn embed(&self, texts: &[&[u32]], rows: usize) -> Vec<f32> {
+    fn embed(&self, texts: &[Tokens], rows: usize) -> Vec<f32> {
         let d = self.embedding;
-        let mut x = Vec::with_capacity(rows * d);
+        let (mut x, nothing) = (Vec::with_capacity(rows * d), vec![0.0; d]);
+        // The kinds that a tokenizer tells apart and the model does not are the last one.
+        let kinds = (self.kinds.len() / d).saturating_sub(1);
         for text in texts {
-            for (&token, position) in text.iter().zip(self.positions.chunks_exact(d)) {
+            for (i, (&token, &kind)) in text.ids.iter().zip(&text.kinds).enumerate() {
                 let word = &self.words[token as usize * d..][..d];
-                x.extend(word.iter().zip(position).map(|(word, position)| word + position));
+                let position = self.positions.get(i * d..(i + 1) * d).unwrap_or(&nothing);
+                let kind = kinds.min(kind as usize) * d;
+                let kind = self.kinds.get(kind..kind + d).unwrap_or(&nothing);
+                let place = position.iter().zip(kind).map(|(position, kind)| position + kind);
+                x.extend(word.iter().zip(place).map(|(word, place)| word + place));
             }
         }
-        self.norm.apply(&mut x);
-        let Some(project) = &self.project else { return x };
-        let mut y = Vec::new();
-        project.forward(&x, rows, &mut y);
-        y
+        // Some norm embeddings, some what they are brought to.
+        let before = self.norm.width() == d;
+        if before {
+            self.norm.apply(&mut x);
+        }
+        if let Some(project) = &self.project {
+            let mut y = Vec::new();
+            project.forward(&x, rows, &mut y);
+            x = y;
+        }
+        if !before {
+            self.norm.apply(&mut x);
+        }
+        x
     }
 }
 
 impl Linear {
-    /// A layer `[n, k]` with its bias.
-    pub(crate) fn load(weights: &Weights, name: &str, n: usize, k: usize) -> Result<Self> {
+    /// A layer `[n, k]`, with its bias if it has one.
+    pub(crate) fn load(weights: &Weights, name: &str, n: usize, k: usize, biased: bool) -> Result<Self> {
         let matrix = weights.matrix(&format!("{name}.weight"), n, k)?;
         let weight = Packed::new(n, k, Dtype::F32, |rows, to: &mut [f32]| matrix.read(rows, to))?;
-        Ok(Self { weight, bias: weights.vector(&format!("{name}.bias"), n)? })
+        Ok(Self { weight, bias: bias(weights, name, n, biased)? })
     }
 
     /// `y = W x + b`.
@@ -145,118 +195,7 @@ impl Linear {
     }
 }
 
-/// Takes an encoder's parts out of the weights.
-struct Reader<'a> {
-    weights: Weights,
-    prefix: &'static str,
-    config: &'a Config,
-}
-
-impl Reader<'_> {
-    fn encoder(&self) -> Result<Encoder> {
-        let Config {
-            hidden, embedding, heads, positions: rows, first_position, vocabulary, types, ..
-        } = *self.config;
-        let mut positions = self.table("embeddings.position_embeddings.weight", rows, embedding)?;
-        positions.drain(..first_position * embedding);
-        if types > 0 {
-            let types = self.table("embeddings.token_type_embeddings.weight", types, embedding)?;
-            for row in positions.chunks_exact_mut(embedding) {
-                row.iter_mut().zip(&types).for_each(|(x, kind)| *x += kind);
-            }
-        }
-        let project = match embedding == hidden {
-            true => None,
-            false => Some(self.linear("embeddings_project", hidden, embedding)?),
-        };
-        let pooler = match self.weights.contains(&self.name("pooler.dense.weight")) {
-            true => Some(self.linear("pooler.dense", hidden, hidden)?),
-            false => None,
-        };
-        Ok(Encoder {
-            hidden,
-            embedding,
-            heads,
-            words: self.table("embeddings.word_embeddings.weight", vocabulary, embedding)?,
-            positions,
-            norm: self.norm("embeddings.LayerNorm", embedding)?,
-            project,
-            layers: (0..self.config.layers).map(|i| self.layer(i)).collect::<Result<_>>()?,
-            activation: self.config.activation,
-            pooler,
-        })
-    }
-
-    fn layer(&self, i: usize) -> Result<Layer> {
-        let Config { hidden, intermediate, .. } = *self.config;
-        let [layers, qkv, output, attention_norm, up, down, output_norm] = match self.config.names {
-            Names::Bert => [
-                "encoder.layer",
-                "attention.self",
-                "attention.output.dense",
-                "attention.output.LayerNorm",
-                "intermediate.dense",
-                "output.dense",
-                "output.LayerNorm",
-            ],
-            Names::DistilBert => [
-                "transformer.layer",
-                "attention",
-                "attention.out_lin",
-                "sa_layer_norm",
-                "ffn.lin1",
-                "ffn.lin2",
-                "output_layer_norm",
-            ],
-        };
-        let part = |name: &str| format!("{layers}.{i}.{name}");
-        Ok(Layer {
-            qkv: self.qkv(&part(qkv))?,
-            output: self.linear(&part(output), hidden, hidden)?,
-            attention_norm: self.norm(&part(attention_norm), hidden)?,
-            up: self.linear(&part(up), intermediate, hidden)?,
-            down: self.linear(&part(down), hidden, intermediate)?,
-            output_norm: self.norm(&part(output_norm), hidden)?,
-        })
-    }
-
-    fn name(&self, name: &str) -> String {
-        format!("{}{name}", self.prefix)
-    }
-
-    fn table(&self, name: &str, n: usize, k: usize) -> Result<Vec<f32>> {
-        let matrix = self.weights.matrix(&self.name(name), n, k)?;
-        let mut rows = vec![0.0; n * k];
-        matrix.read(0..n, &mut rows)?;
-        Ok(rows)
-    }
-
-    fn linear(&self, name: &str, n: usize, k: usize) -> Result<Linear> {
-        Linear::load(&self.weights, &self.name(name), n, k)
-    }
-
-    fn qkv(&self, name: &str) -> Result<Linear> {
-        let d = self.config.hidden;
-        let (mut parts, mut bias) = (Vec::new(), Vec::new());
-        let parts_of_it = match self.config.names {
-            Names::Bert => ["query", "key", "value"],
-            Names::DistilBert => ["q_lin", "k_lin", "v_lin"],
-        };
-        for part in parts_of_it {
-            let name = self.name(&format!("{name}.{part}"));
-            parts.push((self.weights.matrix(&format!("{name}.weight"), d, d)?, d));
-            bias.extend(self.weights.vector(&format!("{name}.bias"), d)?);
-        }
-        let rows = |rows: std::ops::Range<usize>, to: &mut [f32]| stacked(&parts, d, rows, to);
-        Ok(Linear { weight: Packed::new(3 * d, d, Dtype::F32, rows)?, bias })
-    }
-
-    /// Old checkpoints call weight and bias gamma and beta.
-    fn norm(&self, name: &str, width: usize) -> Result<Norm> {
-        let name = self.name(name);
-        let old = self.weights.contains(&format!("{name}.gamma"));
-        let [weight, bias] = if old { ["gamma", "beta"] } else { ["weight", "bias"] };
-        let vector = |part: &str| self.weights.vector(&format!("{name}.{part}"), width);
-        Ok(Norm::layer(vector(weight)?, vector(bias)?, self.config.norm_eps))
-    }
+/// A bias `[n]`; zeros where there is none.
+pub(crate) fn bias(weights: &Weights, name: &str, n: usize, biased: bool) -> Result<Vec<f32>> {
+    if biased { weights.vector(&format!("{name}.bias"), n) } else { Ok(vec![0.0; n]) }
 }

@@ -1,7 +1,7 @@
 //! Sentence embedders: a text in, a vector out, and texts that mean alike get vectors that point alike.
 //!
-//! An embedder is a folder of the BERT family (BERT, RoBERTa, XLM-RoBERTa): `config.json`,
-//! `model.safetensors`, `tokenizer.json`. Where the files of sentence-transformers lie beside them
+//! An embedder is a folder of an encoder (BERT, RoBERTa, XLM-RoBERTa, DistilBERT, ELECTRA, DeBERTa, ModernBERT):
+//! `config.json`, `model.safetensors`, `tokenizer.json`. Where the files of sentence-transformers lie beside them
 //! (`modules.json`, `1_Pooling/config.json`, `sentence_bert_config.json`), they decide the pooling and the
 //! longest text. A folder without them is read as SimCSE is: see [`Pooling`].
 //!
@@ -16,21 +16,26 @@
 
 mod config;
 mod encoder;
+mod parts;
+mod reading;
+mod relative;
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 
-use config::{Config, Reading};
+use config::Config;
 use encoder::Encoder;
+use reading::Reading;
 
-pub(crate) use encoder::Linear;
+pub(crate) use encoder::{Linear, bias};
 use tokenizers::TruncationDirection;
 
 use crate::checkpoint::fingerprint;
 use crate::error::{Error, Result};
 use crate::kernel;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Tokenizer, Tokens};
 
 /// How the states of a text's tokens become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,7 +121,7 @@ impl Embedder {
             return Err(Error::invalid(path, what));
         }
         let max_tokens = reading.max_tokens.unwrap_or(usize::MAX).min(encoder.context());
-        let around = tokenizer.around();
+        let around = tokenizer.around(false);
         if max_tokens <= around {
             let what = format!(
                 "texts have at most {max_tokens} tokens, and {around} are put around each: there is no room"
@@ -190,13 +195,44 @@ impl Embedder {
     /// # Errors
     /// As [`Embedder::embed`].
     pub fn pooled(&self, texts: &[&str], truncate: Truncate) -> Result<Vec<Vec<f32>>> {
-        let tokens = self.tokens(texts, truncate)?;
-        let tokens: Vec<&[u32]> = tokens.iter().map(Vec::as_slice).collect();
-        let found: Vec<Mutex<Vec<Vec<f32>>>> = batches(&tokens).map(|_| Mutex::default()).collect();
-        let work = |(batch, found): (&[&[u32]], &Mutex<Vec<Vec<f32>>>)| {
+        let side = match truncate {
+            Truncate::End => TruncationDirection::Right,
+            Truncate::Start => TruncationDirection::Left,
+        };
+        let encode =
+            |text: &&str| self.tokenizer.encode_within(&self.as_read(text), self.max_tokens, side);
+        Ok(self.run(&self.tokens(texts, encode)?))
+    }
+
+    /// The same of pairs of texts, as the tokenizer puts them together. What is too long loses the start of the
+    /// first text, then that of the second.
+    ///
+    /// # Errors
+    /// The tokenizer fails, or knows no pairs.
+    pub(crate) fn pooled_pairs(&self, pairs: &[(String, &str)]) -> Result<Vec<Vec<f32>>> {
+        if self.tokenizer.around(true) == 0 {
+            let what = "its post_processor puts nothing between two texts, as the format pair needs";
+            return Err(Error::invalid(&self.path.join("tokenizer.json"), what));
+        }
+        let encode = |(first, second): &(String, &str)| {
+            let (first, second) = (self.as_read(first), self.as_read(second));
+            self.tokenizer.encode_pair(&first, &second, self.max_tokens)
+        };
+        Ok(self.run(&self.tokens(pairs, encode)?))
+    }
+
+    /// A text as the tokenizer is given it.
+    fn as_read<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        if self.lower_case { text.trim().to_lowercase().into() } else { text.trim().into() }
+    }
+
+    /// One state for each text.
+    fn run(&self, tokens: &[Tokens]) -> Vec<Vec<f32>> {
+        let found: Vec<Mutex<Vec<Vec<f32>>>> = batches(tokens).map(|_| Mutex::default()).collect();
+        let work = |(batch, found): (&[Tokens], &Mutex<Vec<Vec<f32>>>)| {
             *found.lock().unwrap_or_else(PoisonError::into_inner) = self.states(batch);
         };
-        let mut jobs = batches(&tokens).zip(&found);
+        let mut jobs = batches(tokens).zip(&found);
         match found.len() {
             // Its layers are shared among the threads instead.
             1 => jobs.for_each(work),
@@ -211,33 +247,34 @@ impl Embedder {
         }
         let found =
             found.into_iter().map(|found| found.into_inner().unwrap_or_else(PoisonError::into_inner));
-        Ok(found.flatten().collect())
+        found.flatten().collect()
     }
 
-    fn tokens(&self, texts: &[&str], truncate: Truncate) -> Result<Vec<Vec<u32>>> {
-        let side = match truncate {
-            Truncate::End => TruncationDirection::Right,
-            Truncate::Start => TruncationDirection::Left,
+    fn tokens<T: Sync>(
+        &self,
+        texts: &[T],
+        encode: impl Fn(&T) -> Result<Tokens> + Sync,
+    ) -> Result<Vec<Tokens>> {
+        let vocabulary = self.encoder.vocabulary();
+        let checked = |text: &T| {
+            let tokens = encode(text)?;
+            match tokens.ids.iter().find(|token| **token as usize >= vocabulary) {
+                _ if tokens.is_empty() => Err(Error::NoTokens),
+                Some(&token) => Err(Error::Token { token, vocabulary }),
+                None => Ok(tokens),
+            }
         };
-        let encode = |text: &str| {
-            let text = text.trim();
-            let tokens = match self.lower_case {
-                true => self.tokenizer.encode_within(&text.to_lowercase(), self.max_tokens, side)?,
-                false => self.tokenizer.encode_within(text, self.max_tokens, side)?,
-            };
-            if tokens.is_empty() { Err(Error::NoTokens) } else { Ok(tokens) }
-        };
-        let mut found: Vec<Result<Vec<u32>>> = texts.iter().map(|_| Err(Error::NoTokens)).collect();
-        kernel::share(found.iter_mut().zip(texts), |(to, text)| *to = encode(text));
+        let mut found: Vec<Result<Tokens>> = texts.iter().map(|_| Err(Error::NoTokens)).collect();
+        kernel::share(found.iter_mut().zip(texts), |(to, text)| *to = checked(text));
         found.into_iter().collect()
     }
 
-    /// One state for each text.
-    fn states(&self, texts: &[&[u32]]) -> Vec<Vec<f32>> {
+    /// The same of a few.
+    fn states(&self, texts: &[Tokens]) -> Vec<Vec<f32>> {
         let d = self.width();
         let hidden = self.encoder.forward(texts);
         let mut rest = &hidden[..];
-        let one = |text: &&[u32]| {
+        let one = |text: &Tokens| {
             let (own, behind) = rest.split_at(text.len() * d);
             rest = behind;
             match self.pooling {
@@ -251,7 +288,7 @@ impl Embedder {
 }
 
 /// Texts that are run together: some rows in all, one text at least.
-fn batches<'a, 'b>(texts: &'a [&'b [u32]]) -> impl Iterator<Item = &'a [&'b [u32]]> + Send {
+fn batches(texts: &[Tokens]) -> impl Iterator<Item = &[Tokens]> + Send {
     let mut rest = texts;
     std::iter::from_fn(move || {
         let mut rows = 0;

@@ -83,17 +83,32 @@ pub(crate) struct Angles {
 /// Of a layer that does not rotate.
 static STILL: Angles = Angles { half: 0, cos: Vec::new(), sin: Vec::new() };
 
+impl Rotary {
+    /// Its angles at these positions.
+    pub(crate) fn angles(&self, positions: impl Iterator<Item = usize>) -> Angles {
+        let Self { frequencies, factor } = self;
+        let angles = positions.flat_map(|position| frequencies.iter().map(move |f| position as f32 * f));
+        let (cos, sin) = angles.map(|angle| (angle.cos() * factor, angle.sin() * factor)).unzip();
+        Angles { half: frequencies.len(), cos, sin }
+    }
+}
+
+impl Angles {
+    /// Turns a head of the row at this place.
+    pub(super) fn turn(&self, row: usize, head: &mut [f32]) {
+        let (first, second) = head.split_at_mut(self.half);
+        let angles = self.cos[row * self.half..].iter().zip(&self.sin[row * self.half..]);
+        for ((a, b), (cos, sin)) in first.iter_mut().zip(second).zip(angles) {
+            (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+        }
+    }
+}
+
 impl Attention {
     /// The angles of all rows, of each rotation.
     pub(crate) fn angles(&self, runs: &[Run<'_>]) -> Vec<Angles> {
-        let of = |Rotary { frequencies, factor }: &Rotary| {
-            let positions = runs.iter().flat_map(|run| (0..run.rows.len()).map(|row| run.position(row)));
-            let angles =
-                positions.flat_map(|position| frequencies.iter().map(move |f| position as f32 * f));
-            let (cos, sin) = angles.map(|angle| (angle.cos() * factor, angle.sin() * factor)).unzip();
-            Angles { half: frequencies.len(), cos, sin }
-        };
-        self.rotary.iter().map(of).collect()
+        let positions = || runs.iter().flat_map(|run| (0..run.rows.len()).map(|row| run.position(row)));
+        self.rotary.iter().map(|rotary| rotary.angles(positions())).collect()
     }
 
     /// Numbers to a row of q, k and v, side by side.

@@ -30,10 +30,10 @@ mod tanh;
 mod tile;
 
 pub use activation::Activation;
-pub(crate) use attention::{Attention, Keys, Rotary, Run, Sight, attend};
+pub(crate) use attention::{Angles, Attention, Keys, Rotary, Run, Sight, attend};
 pub use dtype::Dtype;
 pub use elementwise::{log_sum_exp, masses};
-pub(crate) use encoder::BothWays;
+pub(crate) use encoder::{Bias, BothWays, turn};
 pub use linear::{Packed, Rows};
 pub use norm::Norm;
 pub(crate) use pages::{Layout, PAGE, Page};

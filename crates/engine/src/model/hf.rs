@@ -133,11 +133,12 @@ pub(super) fn read(path: &Path) -> Result<Described> {
     Ok(Described { config, family, labels })
 }
 
-/// A classifier's labels by number; two of them where `config.json` says nothing, as transformers takes it.
+/// A classifier's labels by number, as transformers takes them: as many as have names, whatever `num_labels` says, and
+/// two where `config.json` says nothing.
 pub(crate) fn labels(config: &Value) -> Vec<String> {
     let named = config["id2label"].as_object();
     let said = config["num_labels"].as_u64().map(|n| n.min(1 << 16) as usize);
-    let n = said.or(named.map(serde_json::Map::len)).unwrap_or(2);
+    let n = named.map(serde_json::Map::len).or(said).unwrap_or(2);
     let name = |i: usize| named?.get(&i.to_string())?.as_str().map(str::to_owned);
     (0..n).map(|i| name(i).unwrap_or_else(|| format!("LABEL_{i}"))).collect()
 }

@@ -26,6 +26,7 @@ pub use decoder::{Model, ScoreHead, Segment};
 
 pub(crate) use gguf::as_u64;
 pub(crate) use hf::{Labels, OneOrMany, labels};
+pub(crate) use rope::{plain, rotary};
 pub(crate) use weights::{Weights, stacked, weight_files};
 
 use std::path::Path;

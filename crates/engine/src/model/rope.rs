@@ -61,11 +61,11 @@ pub(super) struct Rope<'a> {
 }
 
 /// `θ^(-2i/n)`.
-pub(super) fn plain(theta: f64, width: usize) -> Vec<f64> {
+pub(crate) fn plain(theta: f64, width: usize) -> Vec<f64> {
     (0..width / 2).map(|i| theta.powf(-2.0 * i as f64 / width as f64)).collect()
 }
 
-pub(super) fn rotary(frequencies: impl IntoIterator<Item = f64>, factor: f64) -> Rotary {
+pub(crate) fn rotary(frequencies: impl IntoIterator<Item = f64>, factor: f64) -> Rotary {
     Rotary { frequencies: frequencies.into_iter().map(|f| f as f32).collect(), factor: factor as f32 }
 }
 

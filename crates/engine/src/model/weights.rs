@@ -300,7 +300,7 @@ impl Weights {
 
 impl Matrix<'_> {
     /// The same from this row on.
-    pub(super) fn from(self, first: usize) -> Self {
+    pub(crate) fn from(self, first: usize) -> Self {
         Self { first, ..self }
     }
 

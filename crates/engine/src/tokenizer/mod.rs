@@ -5,13 +5,30 @@ mod gguf;
 use std::path::Path;
 
 use candle_core::quantized::gguf_file::Content;
-use tokenizers::{PostProcessor, TruncationDirection};
+use tokenizers::{Encoding, PostProcessor, TruncationDirection};
 
 use crate::error::{Error, Result, unwinding};
 
 /// A model's tokenizer.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+}
+
+/// A text as an encoder reads it.
+pub(crate) struct Tokens {
+    pub(crate) ids: Vec<u32>,
+    /// Which of two texts a token belongs to, as the tokenizer numbers them.
+    pub(crate) kinds: Vec<u32>,
+}
+
+impl Tokens {
+    pub(crate) fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
 }
 
 impl Tokenizer {
@@ -57,9 +74,9 @@ impl Tokenizer {
         self
     }
 
-    /// How many tokens are put around every text.
-    pub(crate) fn around(&self) -> usize {
-        self.inner.get_post_processor().map_or(0, |processor| processor.added_tokens(false))
+    /// How many tokens are put around every text, or around two that are read as a pair.
+    pub(crate) fn around(&self, pair: bool) -> usize {
+        self.inner.get_post_processor().map_or(0, |processor| processor.added_tokens(pair))
     }
 
     /// Tokens of a text with those that the tokenizer puts around every text, `most` in all: what is too
@@ -72,14 +89,37 @@ impl Tokenizer {
         text: &str,
         most: usize,
         side: TruncationDirection,
-    ) -> Result<Vec<u32>> {
+    ) -> Result<Tokens> {
+        let encoding = self.cut(text, most.saturating_sub(self.around(false)), side)?;
+        self.bracket(encoding, None)
+    }
+
+    /// Tokens of two texts as the tokenizer puts them together, `most` in all. What is too long loses the start
+    /// of the first text, then that of the second.
+    ///
+    /// # Errors
+    /// The tokenizer fails.
+    pub(crate) fn encode_pair(&self, first: &str, second: &str, most: usize) -> Result<Tokens> {
+        let room = most.saturating_sub(self.around(true));
+        let second = self.cut(second, room, TruncationDirection::Left)?;
+        let first = self.cut(first, room - second.len(), TruncationDirection::Left)?;
+        self.bracket(first, Some(second))
+    }
+
+    fn cut(&self, text: &str, most: usize, side: TruncationDirection) -> Result<Encoding> {
         let failed = |e: tokenizers::Error| Error::Tokenizer(e.to_string());
         let mut encoding = self.inner.encode_fast(text, false).map_err(failed)?;
-        encoding.truncate(most.saturating_sub(self.around()), 0, side);
-        let encoding = unwinding(|| self.inner.post_process(encoding, None, true));
+        encoding.truncate(most, 0, side);
+        encoding.take_overflowing();
+        Ok(encoding)
+    }
+
+    /// Puts around texts what belongs there.
+    fn bracket(&self, first: Encoding, second: Option<Encoding>) -> Result<Tokens> {
+        let encoding = unwinding(|| self.inner.post_process(first, second, true));
         let broken = || Err("its parts do not fit each other".into());
-        let encoding = encoding.unwrap_or_else(broken).map_err(failed)?;
-        Ok(encoding.get_ids().to_vec())
+        let encoding = encoding.unwrap_or_else(broken).map_err(|e| Error::Tokenizer(e.to_string()))?;
+        Ok(Tokens { ids: encoding.get_ids().to_vec(), kinds: encoding.get_type_ids().to_vec() })
     }
 
     /// Text of tokens; special tokens are left out unless asked for.

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 HERE = Path(__file__).parent
 TOKENS = 40
@@ -212,43 +213,111 @@ def score(classifier, config, state, tokens, seed, folder):
         return scorer(tokens).logits[0, 0].item()
 
 
-# Encoders that classify: name: (family of transformers, its configuration)
+MODERN = dict(num_hidden_layers=4, local_attention=12, vocab_size=320, max_position_embeddings=128,
+              bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2)
+DEBERTA = dict(relative_attention=True, pos_att_type="p2c|c2p")
+# Encoders that classify: name: (family of transformers, its configuration, its tokenizer)
 ENCODERS = {
-    "bert": ("Bert", dict(hidden_act="gelu")),
-    "roberta": ("Roberta", dict(type_vocab_size=1, pad_token_id=3, max_position_embeddings=68)),
-    "distilbert": ("DistilBert", dict(dim=32, hidden_dim=40, n_layers=2, n_heads=4)),
-    "electra": ("Electra", dict(embedding_size=16)),
+    "bert": ("Bert", dict(hidden_act="gelu"), "words"),
+    "roberta": ("Roberta", dict(type_vocab_size=1, pad_token_id=3, max_position_embeddings=68), "words"),
+    "distilbert": ("DistilBert", dict(dim=32, hidden_dim=40, n_layers=2, n_heads=4), "words"),
+    "electra": ("Electra", dict(embedding_size=16), "single"),
+    # As version 3 is: buckets, no positions but relative ones, no types.
+    "deberta": ("DebertaV2", dict(**DEBERTA, position_buckets=8, position_biased_input=False, share_att_key=True,
+                                  norm_rel_ebd="layer_norm"), "unigram"),
+    # The other choices.
+    "deberta-v2": ("DebertaV2", dict(**DEBERTA, max_relative_positions=16, embedding_size=16, type_vocab_size=2), "words"),
+    "modernbert": ("ModernBert", dict(**MODERN, classifier_pooling="mean"), "bpe"),
+    "modernbert-biased": ("ModernBert", dict(**MODERN, attention_bias=True, norm_bias=True, classifier_bias=True), "bpe"),
 }
 WORDS = [f"w{i}" for i in range(80)]
 TEXTS = ["w5 w6 w7", "w70", "", " ".join(f"w{7 * i % 75 + 4}" for i in range(40))]
+PAIRS = [["w9 w8", "w5 w6 w7"], [" ".join(TEXTS[3].split()[:15]), " ".join(TEXTS[3].split()[15:])], ["", "w70"]]
+
+
+def words(pair="w1 $A w2 $B:1 w2:1"):
+    """A tokenizer of words."""
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="w3"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="w1 $A w2", pair=pair, special_tokens=[("w1", 1), ("w2", 2)])
+    return tokenizer
+
+
+def unigram():
+    """One as DeBERTa has: pieces with scores; words from 60 on are made of two."""
+    special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
+    pieces = ["\u2581", "w", *"0123456789", *(f"\u2581w{i}" for i in range(60))]
+    scored = [(piece, 0.0) for piece in special] + [(piece, -2.0 - len(piece) / 10) for piece in pieces]
+    tokenizer = Tokenizer(models.Unigram(scored, unk_id=3))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    return bracketed(tokenizer, special)
+
+
+def bpe():
+    """One as ModernBERT has: pairs of bytes."""
+    special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=310, special_tokens=special, show_progress=False,
+                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    tokenizer.train_from_iterator([" ".join(WORDS)], trainer)
+    return bracketed(tokenizer, special)
+
+
+def bracketed(tokenizer, special):
+    tokenizer.add_special_tokens(special)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 1), ("[SEP]", 2)])
+    return tokenizer
+
+
+TOKENIZERS = {"words": words, "single": lambda: words(None), "unigram": unigram, "bpe": bpe}
 
 
 def make_encoder(name, seed):
-    """The same for a classifier of two labels over an encoder; with a tokenizer of words."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-
-    family, differs = ENCODERS[name]
+    """The same for a classifier of two labels over an encoder, of texts and of pairs of them."""
+    family, differs, kind = ENCODERS[name]
     folder = HERE / name
     folder.mkdir(exist_ok=True)
     fields = dict(vocab_size=80, hidden_size=32, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
                   max_position_embeddings=64, pad_token_id=0, id2label={0: "bad", 1: "good"})
     if family == "DistilBert":
         fields = dict(vocab_size=80, max_position_embeddings=64, pad_token_id=0, id2label=fields["id2label"])
-    config = getattr(transformers, f"{family}Config")(**{**fields, **differs})
+    config = getattr(transformers, f"{family}Config")(**{**fields, **differs}, attn_implementation="eager")
     model = getattr(transformers, f"{family}ForSequenceClassification")(config).eval().float()
     randomise(model, seed)
+    if family == "DebertaV2":
+        # Else its attention is flat, and no score far from another.
+        for parameter in model.parameters():
+            parameter.data *= 4 if parameter.dim() == 2 else 1
     state = {k: v.bfloat16().contiguous() for k, v in model.state_dict().items() if not k.endswith("position_ids")}
+    if name == "deberta":
+        # As many are stored, with a table that old files have.
+        state = {k: v.half() for k, v in state.items()} | {"deberta.embeddings.position_ids": torch.arange(64)[None]}
     save_file(state, folder / "model.safetensors")
     config.architectures = [type(model).__name__]
-    (folder / "config.json").write_text(json.dumps(config.to_diff_dict(), indent=1, sort_keys=True) + "\n")
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="w3"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.post_processor = processors.TemplateProcessing(single="w1 $A w2", special_tokens=[("w1", 1), ("w2", 2)])
+    said = config.to_diff_dict() | ({"pos_att_type": differs["pos_att_type"]} if family == "DebertaV2" else {})
+    (folder / "config.json").write_text(json.dumps(said, indent=1, sort_keys=True) + "\n")
+    tokenizer = TOKENIZERS[kind]()
     tokenizer.save(str(folder / "tokenizer.json"))
-    with torch.no_grad():
-        logits = [model(torch.tensor([tokenizer.encode(text).ids])).logits[0].tolist() for text in TEXTS]
-    (folder / "expected.json").write_text(json.dumps({"texts": TEXTS, "logits": logits}) + "\n")
-    print(f"{name}: {sum(f.stat().st_size for f in folder.iterdir()) // 1024} KiB, {logits[0]}")
+
+    def logits(*text):
+        encoding = tokenizer.encode(*text)
+        kinds = {"token_type_ids": torch.tensor([encoding.type_ids])} if getattr(config, "type_vocab_size", 0) > 1 else {}
+        with torch.no_grad():
+            return model(torch.tensor([encoding.ids]), **kinds).logits[0].tolist()
+
+    expected = {"texts": TEXTS, "logits": [logits(text) for text in TEXTS]}
+    if kind != "single":
+        expected |= {"pairs": PAIRS, "pair_logits": [logits(*pair) for pair in PAIRS]}
+    (folder / "expected.json").write_text(json.dumps(expected) + "\n")
+    size = sum(f.stat().st_size for f in folder.iterdir()) // 1024
+    print(f"{name}: {size} KiB, {[len(tokenizer.encode(text).ids) for text in TEXTS]} tokens, {expected['logits']}")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
-//! An encoder that classifies texts: BERT, RoBERTa, DistilBERT, ELECTRA.
+//! An encoder that classifies texts: BERT, RoBERTa, DistilBERT, ELECTRA, DeBERTa, ModernBERT.
 
 use std::path::Path;
 
 use serde_json::Value;
 
 use super::{Exchange, RewardFormat, TextScorer};
-use crate::embedder::{Embedder, Linear, Pooling, Truncate};
+use crate::chat::Prompt;
+use crate::embedder::{Embedder, Linear, Pooling, Truncate, bias};
 use crate::error::{Error, Result};
-use crate::kernel::{Activation, tanh_all};
+use crate::kernel::{Activation, Norm, tanh_all};
 use crate::model::{Weights, labels};
 use crate::reward::labels::Label;
 
@@ -15,17 +16,18 @@ use crate::reward::labels::Label;
 /// two; of a text that is too long the end is read.
 pub struct Classifier {
     embedder: Embedder,
-    dense: Option<(Linear, Between)>,
+    dense: Option<Dense>,
     output: Linear,
     labels: usize,
     reward: Label,
 }
 
-/// What lies between the two layers of a head.
-#[derive(Clone, Copy)]
-enum Between {
-    Tanh,
-    Of(Activation),
+/// The first of a head's two layers, and what lies behind it.
+struct Dense {
+    layer: Linear,
+    /// `None`: tanh.
+    activation: Option<Activation>,
+    norm: Option<Norm>,
 }
 
 impl Classifier {
@@ -33,9 +35,7 @@ impl Classifier {
     pub fn is_in(folder: &Path) -> bool {
         let text = std::fs::read_to_string(folder.join("config.json")).unwrap_or_default();
         let config: Value = serde_json::from_str(&text).unwrap_or_default();
-        let family = ["Bert", "Roberta", "XLMRoberta", "Camembert", "DistilBert", "Electra"];
-        let name = config["architectures"][0].as_str().unwrap_or_default();
-        name.strip_suffix("ForSequenceClassification").is_some_and(|name| family.contains(&name))
+        config["architectures"][0].as_str().and_then(family).is_some()
     }
 
     /// Loads a folder. `label` names the label that is the reward, or two as `GOOD-BAD`, whose difference is; a
@@ -52,22 +52,13 @@ impl Classifier {
         let weights = Weights::open_hf(folder)?;
         let (embedder, n) = (Embedder::load(folder)?, names.len());
         let d = embedder.width();
-        let (dense, output) = if weights.contains("classifier.dense.weight") {
-            let electra = config["model_type"] == "electra";
-            let between = if electra { Between::Of(Activation::Gelu) } else { Between::Tanh };
-            (Some(("classifier.dense", between)), "classifier.out_proj")
-        } else if weights.contains("pre_classifier.weight") {
-            (Some(("pre_classifier", Between::Of(Activation::Relu))), "classifier")
-        } else {
-            (None, "classifier")
+        let head = Reader { path: &path, config: &config, weights: &weights, d };
+        let (dense, pooling) = head.dense()?;
+        let output = match weights.contains("classifier.out_proj.weight") {
+            true => "classifier.out_proj",
+            false => "classifier",
         };
-        // BERT's dense layer is its pooler.
-        let pooling = if dense.is_some() { Pooling::Cls } else { Pooling::Pooler };
-        let dense = match dense {
-            Some((name, between)) => Some((Linear::load(&weights, name, d, d)?, between)),
-            None => None,
-        };
-        let output = Linear::load(&weights, output, n, d)?;
+        let output = Linear::load(&weights, output, n, d, true)?;
         Ok(Self { embedder: embedder.with_pooling(pooling)?, dense, output, labels: n, reward })
     }
 
@@ -76,33 +67,128 @@ impl Classifier {
     /// # Errors
     /// The tokenizer fails.
     pub fn logits(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>> {
-        let states = self.embedder.pooled(texts, Truncate::Start)?.concat();
-        let rows = texts.len();
-        let (mut inner, mut logits) = (states, Vec::new());
-        if let Some((dense, between)) = &self.dense {
+        Ok(self.head(&self.embedder.pooled(texts, Truncate::Start)?))
+    }
+
+    /// The head's logits of states.
+    fn head(&self, states: &[Vec<f32>]) -> Vec<Vec<f32>> {
+        let (rows, mut inner, mut logits) = (states.len(), states.concat(), Vec::new());
+        if let Some(Dense { layer, activation, norm }) = &self.dense {
             let mut y = Vec::new();
-            dense.forward(&inner, rows, &mut y);
-            match between {
-                Between::Tanh => tanh_all(&mut y),
-                Between::Of(activation) => activation.apply(&mut y),
+            layer.forward(&inner, rows, &mut y);
+            match activation {
+                Some(activation) => activation.apply(&mut y),
+                None => tanh_all(&mut y),
             }
+            norm.iter().for_each(|norm| norm.apply(&mut y));
             inner = y;
         }
         self.output.forward(&inner, rows, &mut logits);
-        Ok(logits.chunks_exact(self.labels).map(<[f32]>::to_vec).collect())
+        logits.chunks_exact(self.labels).map(<[f32]>::to_vec).collect()
     }
 }
 
 impl TextScorer for Classifier {
     fn score(&self, exchanges: &[Exchange<'_>], format: RewardFormat) -> Result<Vec<f64>> {
-        let texts: Vec<String> = exchanges.iter().map(|exchange| format.lay_out(*exchange)).collect();
-        let logits = self.logits(&texts.iter().map(String::as_str).collect::<Vec<_>>())?;
+        let logits = if format == RewardFormat::Pair {
+            let pairs: Vec<_> =
+                exchanges.iter().map(|exchange| (asked(exchange.prompt), exchange.answer)).collect();
+            self.head(&self.embedder.pooled_pairs(&pairs)?)
+        } else {
+            let texts: Vec<String> =
+                exchanges.iter().map(|exchange| format.lay_out(*exchange)).collect();
+            self.logits(&texts.iter().map(String::as_str).collect::<Vec<_>>())?
+        };
         let logit = |logits: &[f32], label| f64::from(logits[label]);
         Ok(logits.iter().map(|logits| self.reward.value(|label| logit(logits, label))).collect())
+    }
+
+    fn formats(&self) -> &[RewardFormat] {
+        &[RewardFormat::Raw, RewardFormat::Hh, RewardFormat::Answer, RewardFormat::Pair]
     }
 
     /// The answer alone: most classifiers learned from single texts.
     fn usual_format(&self) -> RewardFormat {
         RewardFormat::Answer
+    }
+}
+
+/// The first text of a pair: a question as it stands, a longer conversation as it is laid out elsewhere.
+fn asked(prompt: &Prompt) -> String {
+    match prompt {
+        Prompt::Messages(messages) if messages.len() == 1 => messages[0].content.clone(),
+        _ => prompt.raw(None),
+    }
+}
+
+/// The family in the name of a classifier's architecture.
+fn family(architecture: &str) -> Option<&str> {
+    let known = [
+        "Bert",
+        "Roberta",
+        "XLMRoberta",
+        "Camembert",
+        "DistilBert",
+        "Electra",
+        "DebertaV2",
+        "ModernBert",
+    ];
+    architecture.strip_suffix("ForSequenceClassification").filter(|family| known.contains(family))
+}
+
+/// Takes a head out of the weights.
+struct Reader<'a> {
+    path: &'a Path,
+    config: &'a Value,
+    weights: &'a Weights,
+    d: usize,
+}
+
+impl Reader<'_> {
+    /// The first layer of two, and which state it reads.
+    fn dense(&self) -> Result<(Option<Dense>, Pooling)> {
+        let Self { config, weights, d, .. } = *self;
+        let dense = |name: &str, activation, norm, biased| -> Result<Option<Dense>> {
+            let layer = Linear::load(weights, name, d, d, biased)?;
+            Ok(Some(Dense { layer, activation, norm }))
+        };
+        let found = match config["architectures"][0].as_str().and_then(family) {
+            Some("DebertaV2") => {
+                dense("pooler.dense", Some(self.activation("pooler_hidden_act")?), None, true)?
+            }
+            Some("ModernBert") => {
+                let flag = |name: &str| config[name].as_bool().unwrap_or(false);
+                let eps = config["norm_eps"].as_f64().unwrap_or(1e-5) as f32;
+                let weight = weights.vector("head.norm.weight", d)?;
+                let norm = Norm::layer(weight, bias(weights, "head.norm", d, flag("norm_bias"))?, eps);
+                let activation = self.activation("classifier_activation")?;
+                let found = dense("head.dense", Some(activation), Some(norm), flag("classifier_bias"))?;
+                let pooling = match &config["classifier_pooling"] {
+                    Value::Null => Pooling::Cls,
+                    known if *known == "cls" => Pooling::Cls,
+                    known if *known == "mean" => Pooling::Mean,
+                    other => {
+                        let what = format!("classifier_pooling is {other}: known are cls and mean");
+                        return Err(Error::invalid(self.path, what));
+                    }
+                };
+                return Ok((found, pooling));
+            }
+            Some("Electra") => dense("classifier.dense", Some(Activation::Gelu), None, true)?,
+            Some("DistilBert") => dense("pre_classifier", Some(Activation::Relu), None, true)?,
+            // Its dense layer is its pooler.
+            Some("Bert") => return Ok((None, Pooling::Pooler)),
+            _ => dense("classifier.dense", None, None, true)?,
+        };
+        Ok((found, Pooling::Cls))
+    }
+
+    /// A function by its name; where none is named it is gelu.
+    fn activation(&self, field: &str) -> Result<Activation> {
+        let name = self.config[field].as_str().unwrap_or("gelu");
+        Activation::named(name).ok_or_else(|| {
+            let what = format!("{field} is '{name}': known are gelu, gelu_new, silu and relu");
+            Error::invalid(self.path, what)
+        })
     }
 }

@@ -55,7 +55,7 @@ impl ForeignModel {
                 return if tokens.is_empty() { Err(Error::NoTokens) } else { Ok((before, tokens)) };
             }
             RewardFormat::Answer => (String::new(), TextFormat::Raw),
-            RewardFormat::Raw | RewardFormat::Hh => {
+            RewardFormat::Raw | RewardFormat::Hh | RewardFormat::Pair => {
                 (format.lay_out(Exchange { prompt, answer: "" }), TextFormat::Raw)
             }
         };
@@ -113,12 +113,9 @@ impl TextScorer for ForeignModel {
     }
 
     fn formats(&self) -> &[RewardFormat] {
-        let all = &RewardFormat::ALL;
-        if self.checkpoint.template.is_some() {
-            all
-        } else {
-            &[RewardFormat::Raw, RewardFormat::Hh, RewardFormat::Answer]
-        }
+        use RewardFormat::{Answer, Chat, Closed, Hh, Raw};
+        let chats = self.checkpoint.template.is_some();
+        if chats { &[Raw, Hh, Chat, Closed, Answer] } else { &[Raw, Hh, Answer] }
     }
 
     /// As a chat, if the model knows chats.

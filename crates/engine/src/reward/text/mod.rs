@@ -60,10 +60,12 @@ pub enum RewardFormat {
     Closed,
     /// The answer alone: what classifiers of single texts read.
     Answer,
+    /// Prompt and answer as the two texts of a classifier's tokenizer, `[CLS] prompt [SEP] answer [SEP]`.
+    Pair,
 }
 
 impl RewardFormat {
-    const ALL: [Self; 5] = [Self::Raw, Self::Hh, Self::Chat, Self::Closed, Self::Answer];
+    const ALL: [Self; 6] = [Self::Raw, Self::Hh, Self::Chat, Self::Closed, Self::Answer, Self::Pair];
 
     /// Its name.
     pub fn name(self) -> &'static str {
@@ -73,13 +75,15 @@ impl RewardFormat {
             Self::Chat => "chat",
             Self::Closed => "closed",
             Self::Answer => "answer",
+            Self::Pair => "pair",
         }
     }
 
-    /// The text; of what needs a template, that of [`RewardFormat::Hh`].
+    /// The text; of what needs a template, that of [`RewardFormat::Hh`]; of [`RewardFormat::Pair`], which is two texts,
+    /// that of [`RewardFormat::Raw`].
     pub(crate) fn lay_out(self, Exchange { prompt, answer }: Exchange<'_>) -> String {
         match self {
-            Self::Raw => prompt.raw(None) + answer,
+            Self::Raw | Self::Pair => prompt.raw(None) + answer,
             Self::Hh | Self::Chat | Self::Closed => TextReward::lay_out(prompt, answer),
             Self::Answer => answer.to_owned(),
         }
@@ -126,9 +130,13 @@ impl TextReward {
     pub fn with_format(self, format: RewardFormat) -> Result<Self> {
         let formats = self.scorer.formats();
         if !formats.contains(&format) {
+            let why = match format {
+                RewardFormat::Chat | RewardFormat::Closed => "it has no chat template",
+                RewardFormat::Pair => "that is for classifiers over an encoder",
+                _ => "it was not made for it",
+            };
             let known = names(formats);
-            let what =
-                format!("this reward has no chat template to read {format} text with: it reads {known}");
+            let what = format!("this reward does not read {format} text, as {why}: it reads {known}");
             return Err(Error::Scorer(what));
         }
         Ok(Self { format, ..self })
@@ -147,7 +155,7 @@ impl TextReward {
     /// Rewards of prompts with their answers. None depends on the others.
     ///
     /// # Errors
-    /// What the scorer says.
+    /// What the scorer says; it reads no pairs and is asked to.
     pub fn score(&self, exchanges: &[Exchange<'_>]) -> Result<Vec<f64>> {
         if exchanges.is_empty() { Ok(Vec::new()) } else { self.scorer.score(exchanges, self.format) }
     }
