@@ -74,9 +74,11 @@ impl Tokenizer {
         side: TruncationDirection,
     ) -> Result<Vec<u32>> {
         let failed = |e: tokenizers::Error| Error::Tokenizer(e.to_string());
-        let mut encoding = self.inner.encode_fast(text, false).map_err(failed)?;
-        encoding.truncate(most.saturating_sub(self.around()), 0, side);
-        let encoding = unwinding(|| self.inner.post_process(encoding, None, true));
+        let encoding = unwinding(|| {
+            let mut encoding = self.inner.encode_fast(text, false)?;
+            encoding.truncate(most.saturating_sub(self.around()), 0, side);
+            self.inner.post_process(encoding, None, true)
+        });
         let broken = || Err("its parts do not fit each other".into());
         let encoding = encoding.unwrap_or_else(broken).map_err(failed)?;
         Ok(encoding.get_ids().to_vec())
@@ -87,7 +89,9 @@ impl Tokenizer {
     /// # Errors
     /// The tokenizer fails.
     pub fn decode(&self, tokens: &[u32], special: bool) -> Result<String> {
-        self.inner.decode(tokens, !special).map_err(|e| Error::Tokenizer(e.to_string()))
+        let text = unwinding(|| self.inner.decode(tokens, !special));
+        let broken = || Err("its decoder cannot read its tokens".into());
+        text.unwrap_or_else(broken).map_err(|e| Error::Tokenizer(e.to_string()))
     }
 
     /// Size of the vocabulary, added tokens included.
@@ -142,7 +146,8 @@ impl<'a> TextStream<'a> {
         if text.ends_with('\u{fffd}') || text.len() <= before.len() {
             return Ok(String::new());
         }
-        let new = text[before.len()..].to_owned();
+        // A stranger's decoder may change what it has given out: then only what is new by length counts.
+        let Some(new) = text.get(before.len()..).map(str::to_owned) else { return Ok(String::new()) };
         (self.context, self.done) = (self.done, self.tokens.len());
         Ok(new)
     }
