@@ -6,9 +6,11 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use stackelberg_decoding::{Method, Settings, generate};
-use stackelberg_engine::reward::{Asked, Backbone, Exchange, Head, RewardModel, TextFormat, TextReward};
+use stackelberg_engine::reward::{
+    Asked, Backbone, Exchange, Head, RewardModel, TextFormat, TextReward, ValueHead,
+};
 use stackelberg_engine::source::{KNOWN, cached};
-use stackelberg_engine::{Checkpoint, Dtype, Prompt, Reward};
+use stackelberg_engine::{Checkpoint, Dtype, Embedder, Error, Prompt, Reward};
 
 use crate::model::{BUILTIN, Builtin, fetch, set_threads, text_reward};
 
@@ -75,7 +77,17 @@ impl Check {
         let is_head =
             path.as_ref().is_some_and(|path| path.extension().is_some_and(|e| e == "safetensors"));
         let head = match (&path, is_head) {
-            (Some(path), true) => Some(Head::load(path)?),
+            (Some(path), true) => match Head::load(path) {
+                Ok(head) => Some(head),
+                Err(error) => {
+                    let Ok(value) = ValueHead::load(path) else { return Err(error.into()) };
+                    let width = value.width();
+                    return Ok(line(
+                        "value head",
+                        format!("on hidden states of width {width}: give it as --value"),
+                    )?);
+                }
+            },
             _ => head,
         };
         if let Some(head) = head {
@@ -83,11 +95,39 @@ impl Check {
             let reads = if head.backbone == Backbone::Policy { "hidden states" } else { "embeddings" };
             line("reward", format!("a head on {reads} of width {} of {of}", head.width()))?;
             line("text format", head.text_format.name().to_owned())?;
-            return Ok(());
+            let Some(base) = head.base_name.clone() else {
+                return Ok(line(
+                    "self-test",
+                    "none: the head does not say which model it reads".to_owned(),
+                )?);
+            };
+            let policy = Checkpoint::load(&fetch(&base)?, self.dtype)?;
+            head.fits(&policy)?;
+            return Ok(line("self-test", of_tokens(&Reward::Head(head), &policy)?)?);
         }
         let path = path.context("nothing to check")?;
         let began = std::time::Instant::now();
-        let checkpoint = Checkpoint::load(&path, self.dtype)?;
+        let checkpoint = match Checkpoint::load(&path, self.dtype) {
+            // What is no decoder may be an embedder.
+            Err(decoder @ Error::Architecture { .. }) => match Embedder::load(&path) {
+                Ok(embedder) => {
+                    let (width, most) = (embedder.width(), embedder.max_tokens());
+                    line(
+                        "embedder",
+                        format!("width {width}, {most} tokens, pooled by {}", embedder.pooling()),
+                    )?;
+                    let found = embedder.embed(&[QUESTION, ANSWERS[0], ANSWERS[1]])?;
+                    let cosine =
+                        |i: usize| found[0].iter().zip(&found[i]).map(|(a, b)| a * b).sum::<f32>();
+                    let said =
+                        format!("cosines with the question: {:+.3}, {:+.3}", cosine(1), cosine(2));
+                    return Ok(line("self-test", said)?);
+                }
+                Err(Error::Architecture { .. }) => return Err(decoder.into()),
+                Err(embedder) => return Err(embedder.into()),
+            },
+            loaded => loaded?,
+        };
         let seconds = began.elapsed().as_secs_f64();
         let (model, config) = (&checkpoint.model, checkpoint.model.config());
         line("architecture", config.architecture.clone())?;
@@ -122,9 +162,14 @@ impl Check {
             if head.rows.len() == 1 {
                 let row = head.rows[0].clone();
                 let reward = Reward::Model(Box::new(RewardModel::new(checkpoint, row)?));
-                return Ok(line("self-test", of_model(&reward)?)?);
+                let Reward::Model(model) = &reward else { return Ok(()) };
+                return Ok(line("self-test", of_tokens(&reward, model.checkpoint())?)?);
             }
-            return Ok(());
+            let n = head.rows.len();
+            return Ok(line(
+                "self-test",
+                format!("none: a reward model has one label, this one has {n}"),
+            )?);
         }
         let tokens = checkpoint.tokens("The capital of France is", TextFormat::Raw)?;
         let settings = Settings { method: Method::Base, max_new_tokens: 12, ..Settings::default() };
@@ -139,9 +184,7 @@ fn of_text(reward: &TextReward) -> Result<String> {
     Ok(said(&rewards))
 }
 
-fn of_model(reward: &Reward) -> Result<String> {
-    let Reward::Model(model) = reward else { return Ok(String::new()) };
-    let checkpoint = model.checkpoint();
+fn of_tokens(reward: &Reward, checkpoint: &Checkpoint) -> Result<String> {
     let format = reward.text_format(checkpoint);
     let before = checkpoint.lay_out(&Prompt::Text(QUESTION.to_owned()), None, format)?;
     let score = |answer: &&str| {

@@ -35,12 +35,10 @@ impl Checkpoint {
     /// # Errors
     /// As [`Model::load`]; and a missing or malformed tokenizer.
     pub fn load(path: &Path, dtype: Dtype) -> Result<Self> {
-        let ((tokenizer, template, extra_eos), (architecture, weights)) = match path.is_dir() {
-            true => (hf(path)?, open(path)?),
-            false => {
-                let opened = open(path)?;
-                (gguf(path, opened.0.gguf.as_ref())?, opened)
-            }
+        let (architecture, weights) = open(path)?;
+        let (tokenizer, template, extra_eos) = match path.is_dir() {
+            true => hf(path)?,
+            false => gguf(path, architecture.gguf.as_ref())?,
         };
         let model = Model::assemble(architecture, &weights, dtype)?;
         let fingerprint = fingerprint(path)?;

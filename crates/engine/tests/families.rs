@@ -153,6 +153,40 @@ fn every_classifier_is_transformers() {
     }
 }
 
+/// A model that sees, too: its text part is the plain model, what sees is left alone.
+#[test]
+fn the_text_part_of_a_multimodal_gemma_is_gemma() {
+    let expected = expected("gemma3");
+    let plain = Model::load(&folder("gemma3"), Dtype::F32).unwrap();
+    let plain = rows(&plain.prefill(&expected.tokens).unwrap().1);
+    let bytes = fs::read(folder("gemma3").join("model.safetensors")).unwrap();
+    let end = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: serde_json::Map<String, Value> = serde_json::from_slice(&bytes[8..end]).unwrap();
+    let text: Value =
+        serde_json::from_str(&fs::read_to_string(folder("gemma3").join("config.json")).unwrap())
+            .unwrap();
+    for (prefix, sight) in [("language_model.model.", ""), ("model.language_model.", "model.")] {
+        let name = |name: &str| match name.strip_prefix("model.") {
+            Some(inner) => format!("{prefix}{inner}"),
+            None => name.to_owned(),
+        };
+        let mut renamed: serde_json::Map<String, Value> =
+            header.iter().map(|(key, info)| (name(key), info.clone())).collect();
+        let eye = serde_json::json!({"dtype": "F32", "shape": [1], "data_offsets": [bytes.len() - end, bytes.len() - end + 4]});
+        renamed.insert(format!("{sight}vision_tower.vision_model.post_layernorm.weight"), eye);
+        let renamed = Value::Object(renamed).to_string();
+        let length = (renamed.len() as u64).to_le_bytes();
+        let multimodal = tempfile::tempdir().unwrap();
+        let file = [&length[..], renamed.as_bytes(), &bytes[end..], &[0; 4]].concat();
+        fs::write(multimodal.path().join("model.safetensors"), file).unwrap();
+        let config = serde_json::json!({"architectures": ["Gemma3ForConditionalGeneration"], "text_config": text,
+            "vision_config": {"hidden_size": 8}, "eos_token_id": [1, 106]});
+        fs::write(multimodal.path().join("config.json"), config.to_string()).unwrap();
+        let model = Model::load(multimodal.path(), Dtype::F32).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(rows(&model.prefill(&expected.tokens).unwrap().1), plain, "{prefix}");
+    }
+}
+
 #[derive(Deserialize)]
 struct Classified {
     texts: Vec<String>,

@@ -70,6 +70,37 @@ fn a_foreign_tokenizer_changes_no_reward() {
     assert!(foreign.guide(&policy, Asked { tokens: &tokens, prompt: None }).is_err());
 }
 
+/// UltraRM's layout: the same weights under its names are the same rewards.
+#[test]
+fn a_regression_head_is_a_score() {
+    let folder = tempfile::tempdir().unwrap();
+    Tiny { seed: 5, labels: Some(1), ..Tiny::default() }.write(folder.path());
+    let (_policy, policy) = load(&Tiny::default());
+    let tokens = [5, 12, 7, 30, 2, 18, 21];
+    let usual = Reward::load(folder.path(), &policy, Dtype::F32).unwrap();
+    let usual = usual.of_tokens(&policy, &tokens).unwrap();
+    // By hand: the last hidden state times the row.
+    let model = Checkpoint::load(folder.path(), Dtype::F32).unwrap().model;
+    let hidden: Vec<Vec<f32>> = model.prefill(&tokens).unwrap().1.to_vec2().unwrap();
+    let row = &model.score().unwrap().rows[0];
+    let by_hand: f64 = hidden[6].iter().zip(row).map(|(h, w)| f64::from(h * w)).sum();
+
+    let weights = folder.path().join("model.safetensors");
+    let bytes = std::fs::read(&weights).unwrap();
+    let end = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header = std::str::from_utf8(&bytes[8..end]).unwrap();
+    let header = header.replace("\"score.weight\"", "\"regression_head.weight\"");
+    let renamed = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &bytes[end..]].concat();
+    std::fs::write(&weights, renamed).unwrap();
+    let config = folder.path().join("config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("LlamaForSequenceClassification", "LlamaRewardModel")).unwrap();
+    let ultra =
+        Reward::load(folder.path(), &policy, Dtype::F32).unwrap().of_tokens(&policy, &tokens).unwrap();
+    assert_eq!(ultra, usual);
+    assert!((ultra - by_hand).abs() < 1e-5, "{ultra} not {by_hand}");
+}
+
 fn exchanges<'a>(prompt: &'a Prompt, answers: &[&'a str]) -> Vec<Exchange<'a>> {
     answers.iter().map(|answer| Exchange { prompt, answer }).collect()
 }

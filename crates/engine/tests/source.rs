@@ -320,5 +320,28 @@ fn what_the_hub_refuses_lacks_or_garbles() -> Outcome {
     assert!(said.error().starts_with("model.safetensors of org/tiny arrived damaged"), "{}", said.0);
     let whole = ask_hub(&Hub::start(200, &MODEL)?, "hf:org/tiny", home.path())?;
     assert_eq!(fs::read_to_string(whole.path().join("model.safetensors"))?, "weights");
+
+    let said = ask_hub(&Hub::start(200, &MODEL)?, "hf:org/tiny@nosuch", home.path())?;
+    assert!(said.error().starts_with("the hub knows no org/tiny@nosuch:"), "{}", said.0);
+
+    // A shard that the index names and the hub lacks.
+    let index = "{\"weight_map\": {\"a\": \"model-1.safetensors\"}}";
+    let files = [MODEL[0], MODEL[1], ("model.safetensors.index.json", index)];
+    let home = tempfile::tempdir()?;
+    let said = ask_hub(&Hub::start(200, &files)?, "hf:org/tiny", home.path())?;
+    assert!(said.error().starts_with("org/tiny on the hub has no model-1.safetensors"), "{}", said.0);
+    Ok(())
+}
+
+/// The connection ends in the middle of the weights: that is said, nothing of it is taken for whole, and the next
+/// run brings them.
+#[test]
+fn a_download_that_is_cut_is_not_a_model() -> Outcome {
+    let home = tempfile::tempdir()?;
+    let cut = [MODEL[0], MODEL[1], ("model.safetensors", "CUT weights")];
+    let said = ask_hub(&Hub::start(200, &cut)?, "hf:org/tiny", home.path())?;
+    assert!(said.error().contains("org/tiny"), "{}", said.0);
+    let whole = ask_hub(&Hub::start(200, &MODEL)?, "hf:org/tiny", home.path())?;
+    assert_eq!(fs::read_to_string(whole.path().join("model.safetensors"))?, "weights");
     Ok(())
 }

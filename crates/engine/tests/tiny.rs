@@ -268,12 +268,30 @@ fn broken_checkpoints_are_named() {
     assert!(refused(folder.path()).contains("are a pickle"));
     fs::write(folder.path().join("config.json"), "{").unwrap();
     assert!(refused(folder.path()).contains("config.json: EOF"));
+    let folder = written(&Tiny::default());
     fs::remove_file(folder.path().join("tokenizer.json")).unwrap();
     assert!(refused(folder.path()).starts_with("cannot read F/tokenizer.json"));
 
     let sharded = written(&Tiny { shards: 3, ..Tiny::default() });
     fs::remove_file(sharded.path().join("model-00001.safetensors")).unwrap();
     assert!(refused(sharded.path()).ends_with("model-00001.safetensors is not there"));
+    // An index that names a tensor which its shard lacks.
+    let index = sharded.path().join("model.safetensors.index.json");
+    let map = json!({"weight_map": {"model.norm.weight": "model-00000.safetensors"}});
+    fs::write(&index, map.to_string()).unwrap();
+    let error = refused(sharded.path());
+    assert!(error.starts_with("F: the tensor 'model.") && error.contains("' is missing: "), "{error}");
+    for (text, said) in [
+        ("no JSON", "F/model.safetensors.index.json: expected"),
+        ("{}", "F/model.safetensors.index.json: invalid type: null"),
+        (
+            "{\"weight_map\": {\"a\": \"../b\"}}",
+            "F/model.safetensors.index.json: names the shard '../b', outside",
+        ),
+    ] {
+        fs::write(&index, text).unwrap();
+        assert!(refused(sharded.path()).starts_with(said), "{}", refused(sharded.path()));
+    }
 
     let gguf = folder.path().join("x.gguf");
     for bytes in [
@@ -286,6 +304,31 @@ fn broken_checkpoints_are_named() {
         let Err(error) = Checkpoint::load(&gguf, Dtype::F32) else { panic!("was loaded") };
         assert!(error.to_string().contains("x.gguf: not a whole GGUF file ("), "{error}");
     }
+}
+
+#[test]
+fn what_is_no_plain_model_is_told_apart() {
+    let quantised = json!({"quantization_config": {"quant_method": "gptq", "bits": 4}});
+    let error = refused(written(&Tiny { config: quantised, ..Tiny::default() }).path());
+    assert!(
+        error.starts_with(
+            "F/config.json: the weights are quantised (gptq), which is not supported: take"
+        )
+    );
+
+    let adapter = tempfile::tempdir().unwrap();
+    fs::write(adapter.path().join("adapter_config.json"), "{}").unwrap();
+    let error = refused(adapter.path());
+    assert!(
+        error.starts_with("F/adapter_config.json: an adapter (LoRA), not a model: merge it"),
+        "{error}"
+    );
+
+    let pickle = written(&Tiny::default());
+    fs::rename(pickle.path().join("model.safetensors"), pickle.path().join("model.pt")).unwrap();
+    assert!(
+        refused(pickle.path()).contains("are a pickle (.bin, .pt), which can run code; convert them")
+    );
 }
 
 #[test]

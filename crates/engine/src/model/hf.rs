@@ -95,6 +95,11 @@ impl OneOrMany {
 
 /// Reads `config.json`.
 pub(super) fn read(path: &Path) -> Result<Described> {
+    let adapter = path.with_file_name("adapter_config.json");
+    if adapter.is_file() && !path.is_file() {
+        let what = "an adapter (LoRA), not a model: merge it into its base model and give that folder";
+        return Err(Error::invalid(&adapter, what));
+    }
     let text = std::fs::read_to_string(path).map_err(Error::read(path))?;
     let mut value: Value = serde_json::from_str(&text).map_err(|e| Error::invalid(path, e))?;
     let name = value["architectures"][0].as_str().unwrap_or("(none named)").to_owned();
@@ -105,6 +110,14 @@ pub(super) fn read(path: &Path) -> Result<Described> {
             supported: Family::supported(),
         });
     };
+    if value["quantization_config"].is_object() {
+        let method = value["quantization_config"]["quant_method"].as_str().unwrap_or("(none named)");
+        let what = format!(
+            "the weights are quantised ({method}), which is not supported: take the model without it, or a GGUF \
+             file of it"
+        );
+        return Err(Error::invalid(path, what));
+    }
     // Models that see, too, keep what they know of text apart.
     if value["text_config"].is_object() {
         let (text, whole) = (value["text_config"].take(), value);

@@ -411,9 +411,11 @@ pub(crate) fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
     if single.is_file() {
         return Ok(vec![single]);
     }
-    let pickle = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
-    let what = match pickle.iter().any(|name| folder.join(name).exists()) {
-        true => "the weights are a pickle (.bin), which can run code; convert them to safetensors",
+    let pickle =
+        |file: &Path| file.extension().is_some_and(|end| ["bin", "pt", "pth"].iter().any(|e| end == *e));
+    let mut files = std::fs::read_dir(folder).map_err(Error::read(folder))?.flatten();
+    let what = match files.any(|file| pickle(&file.path())) {
+        true => "the weights are a pickle (.bin, .pt), which can run code; convert them to safetensors",
         false => "neither model.safetensors nor model.safetensors.index.json is there",
     };
     Err(Error::invalid(folder, what))

@@ -109,7 +109,7 @@ impl Head {
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
         let file = HeadFile::open(path, bytes)?;
         if file.text("format") != Some("stackelberg-head") {
-            return Err(file.error("no reward head: its metadata lack format=stackelberg-head"));
+            return Err(file.error("no reward head: its metadata lack format=stackelberg-head (a model is given as its folder)"));
         }
         let weight = file.floats("score.weight")?.map(|(_, values)| values).filter(|w| !w.is_empty());
         let weight = weight.ok_or_else(|| file.missing("score.weight"))?;

@@ -59,11 +59,7 @@ impl Tokenizer {
     /// # Errors
     /// The tokenizer fails.
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>> {
-        // Some of what can be wrong with a tokenizer shows with a text only.
-        let encoding = unwinding(|| self.inner.encode_fast(text, special));
-        let broken = || Err("its parts do not fit each other".into());
-        let encoding = encoding.unwrap_or_else(broken);
-        Ok(encoding.map_err(|e| Error::Tokenizer(e.to_string()))?.get_ids().to_vec())
+        Ok(tried(|| self.inner.encode_fast(text, special))?.get_ids().to_vec())
     }
 
     /// The same without the cutting and padding that `tokenizer.json` may ask for.
@@ -107,18 +103,17 @@ impl Tokenizer {
     }
 
     fn cut(&self, text: &str, most: usize, side: TruncationDirection) -> Result<Encoding> {
-        let failed = |e: tokenizers::Error| Error::Tokenizer(e.to_string());
-        let mut encoding = self.inner.encode_fast(text, false).map_err(failed)?;
-        encoding.truncate(most, 0, side);
-        encoding.take_overflowing();
-        Ok(encoding)
+        tried(|| {
+            let mut encoding = self.inner.encode_fast(text, false)?;
+            encoding.truncate(most, 0, side);
+            encoding.take_overflowing();
+            Ok(encoding)
+        })
     }
 
     /// Puts around texts what belongs there.
     fn bracket(&self, first: Encoding, second: Option<Encoding>) -> Result<Tokens> {
-        let encoding = unwinding(|| self.inner.post_process(first, second, true));
-        let broken = || Err("its parts do not fit each other".into());
-        let encoding = encoding.unwrap_or_else(broken).map_err(|e| Error::Tokenizer(e.to_string()))?;
+        let encoding = tried(|| self.inner.post_process(first, second, true))?;
         Ok(Tokens { ids: encoding.get_ids().to_vec(), kinds: encoding.get_type_ids().to_vec() })
     }
 
@@ -127,7 +122,7 @@ impl Tokenizer {
     /// # Errors
     /// The tokenizer fails.
     pub fn decode(&self, tokens: &[u32], special: bool) -> Result<String> {
-        self.inner.decode(tokens, !special).map_err(|e| Error::Tokenizer(e.to_string()))
+        tried(|| self.inner.decode(tokens, !special))
     }
 
     /// Size of the vocabulary, added tokens included.
@@ -153,6 +148,12 @@ impl Tokenizer {
         let missing = |token: &&String| !ours.contains_key(*token);
         ours.iter().filter_map(differs).min().or_else(|| theirs.keys().filter(missing).min().cloned())
     }
+}
+
+/// Asks the library. Some of what can be wrong with a tokenizer shows with a text only.
+fn tried<T>(ask: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
+    let broken = || Err("its parts do not fit each other".into());
+    unwinding(ask).unwrap_or_else(broken).map_err(|e| Error::Tokenizer(e.to_string()))
 }
 
 /// Text that grows token by token: gives out what is certain, keeps back halves of characters.
@@ -182,7 +183,8 @@ impl<'a> TextStream<'a> {
         if text.ends_with('\u{fffd}') || text.len() <= before.len() {
             return Ok(String::new());
         }
-        let new = text[before.len()..].to_owned();
+        // A stranger's decoder may change what it has given out: then only what is new by length counts.
+        let Some(new) = text.get(before.len()..).map(str::to_owned) else { return Ok(String::new()) };
         (self.context, self.done) = (self.done, self.tokens.len());
         Ok(new)
     }

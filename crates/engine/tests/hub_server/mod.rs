@@ -20,7 +20,7 @@ pub struct Hub {
 impl Hub {
     /// Serves these files. Any other status than 200 is the answer to everything. Weights have their
     /// sha256 as ETag, as large files have on the hub; a content that begins with `GARBLE ` is sent
-    /// changed.
+    /// changed, of one that begins with `CUT ` less than announced. No revision is called `nosuch`.
     pub fn start(status: u16, files: &[(&str, &str)]) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = format!("http://{}", listener.local_addr()?);
@@ -73,12 +73,14 @@ fn answer(mut stream: TcpStream, status: u16, files: &[(String, String)]) -> io:
     let name =
         path.split("/resolve/").nth(1).and_then(|rest| rest.split_once('/')).map(|(_, name)| name);
     let file = files.iter().find(|(file, _)| Some(file.as_str()) == name);
-    let is_api = path.starts_with("/api/models/org/");
+    let file = file.filter(|_| !path.contains("nosuch"));
+    let is_api = !path.contains("nosuch") && path.starts_with("/api/models/org/");
     let (status, etag, body) = match (status, file) {
         (200, Some((name, text))) if name.ends_with(".safetensors") => {
-            let honest = text.strip_prefix("GARBLE ").unwrap_or(text);
+            let honest = text.strip_prefix("GARBLE ").or(text.strip_prefix("CUT ")).unwrap_or(text);
             let etag = if honest == "weights" { WEIGHTS_SHA256 } else { name };
-            let body = if honest == text { text.clone() } else { honest.to_uppercase() };
+            let body =
+                if text.starts_with("GARBLE ") { honest.to_uppercase() } else { honest.to_owned() };
             (200, etag, body)
         }
         (200, Some((name, text))) => (if cached { 304 } else { 200 }, name.as_str(), text.clone()),
@@ -89,6 +91,8 @@ fn answer(mut stream: TcpStream, status: u16, files: &[(String, String)]) -> io:
     write!(stream, "HTTP/1.1 {status} X\r\nConnection: close\r\nX-Repo-Commit: {COMMIT}\r\n")?;
     write!(stream, "ETag: \"{etag}\"\r\nContent-Length: {}\r\n\r\n", body.len())?;
     if method != "HEAD" && status != 304 {
+        let cut = file.is_some_and(|(_, text)| text.starts_with("CUT "));
+        let body = if cut { &body[..body.len() / 2] } else { &body };
         stream.write_all(body.as_bytes())?;
     }
     stream.flush()
