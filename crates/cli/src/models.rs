@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use stackelberg_decoding::{Method, Settings, generate};
 use stackelberg_engine::reward::{Asked, Backbone, Exchange, Head, RewardModel, TextFormat, TextReward};
 use stackelberg_engine::source::{KNOWN, cached};
-use stackelberg_engine::{Checkpoint, Dtype, Prompt, Reward};
+use stackelberg_engine::{Checkpoint, Dtype, Place, Prompt, Reward};
 
 use crate::model::{BUILTIN, Builtin, fetch, set_threads, text_reward};
 
@@ -35,6 +35,10 @@ struct Check {
     /// How weights are kept in memory: f32, bf16 or int8.
     #[arg(long, default_value_t = Dtype::Bf16)]
     dtype: Dtype,
+
+    /// Where models run: cpu, cuda, cuda:1 (the second GPU), metal, or candle (as on a GPU, but on the CPU).
+    #[arg(long, value_name = "NAME", default_value_t = Place::Cpu)]
+    device: Place,
 
     /// Threads to compute with. [default: all]
     #[arg(long, value_name = "N")]
@@ -87,7 +91,7 @@ impl Check {
         }
         let path = path.context("nothing to check")?;
         let began = std::time::Instant::now();
-        let checkpoint = Checkpoint::load(&path, self.dtype)?;
+        let checkpoint = Checkpoint::load_on(&path, self.dtype, self.device)?;
         let seconds = began.elapsed().as_secs_f64();
         let (model, config) = (&checkpoint.model, checkpoint.model.config());
         line("architecture", config.architecture.clone())?;

@@ -1,6 +1,7 @@
 //! The forward in candle's operations against transformers, on candle's CPU device; in a build for a GPU, on that too.
 //!
-//! `cargo test --release -p stackelberg-engine --features cuda --test device -- --ignored --nocapture` measures the GPU.
+//! `cargo test --release -p stackelberg-engine --features cuda --test device -- --ignored --nocapture` measures the GPU, with the
+//! model in the folder or file `STACKELBERG_MODEL`.
 
 #[path = "common/tiny.rs"]
 mod tiny;
@@ -330,5 +331,34 @@ fn places_go_by_names() {
     for name in ["gpu", "cuda:x", "cpu:0", "cuda:", ""] {
         let said = name.parse::<Place>().unwrap_err();
         assert!(said.starts_with(&format!("unknown device '{name}': known are cpu, ")), "{said}");
+    }
+}
+
+/// What the look ahead over ten candidates costs, against one token. On a GPU where there is one.
+#[test]
+#[ignore = "it measures, and prints what it finds"]
+fn ten_candidates_cost_little_more_than_one() {
+    let folder = tempfile::tempdir().unwrap();
+    Tiny::default().write(folder.path());
+    let path = std::env::var("STACKELBERG_MODEL").map_or(folder.path().to_owned(), PathBuf::from);
+    for place in places() {
+        let model = Model::load_on(&path, Dtype::Bf16, place).unwrap();
+        let text: Vec<u32> = (0..150).map(|i| i * i % 40).collect();
+        let (prefix, _) = model.prefill(&text).unwrap();
+        let median = |k: u32| {
+            let candidates: Vec<u32> = (0..k).collect();
+            let mut times: Vec<f64> = (0..33)
+                .map(|_| {
+                    let began = std::time::Instant::now();
+                    let ahead = model.branch(&prefix, &candidates).unwrap();
+                    model.logits(&ahead.hidden.narrow(0, 0, 1).unwrap()).unwrap();
+                    began.elapsed().as_secs_f64() * 1e3
+                })
+                .collect();
+            times.sort_by(f64::total_cmp);
+            times[16]
+        };
+        let (one, ten) = (median(1), median(10));
+        println!("{place}: one token {one:.2} ms, ten candidates {ten:.2} ms: {:.2} times", ten / one);
     }
 }
