@@ -28,7 +28,7 @@ pub struct Model {
 
 /// Weights, and the way to run them.
 enum Body {
-    Kernels(Kernels),
+    Kernels(Box<Kernels>),
     Device(OnDevice),
 }
 
@@ -81,7 +81,7 @@ impl Model {
         let parts = Parts { config: &config, weights };
         let own_head = labels.is_none() && !config.tied;
         let body = match place.device()? {
-            None => Body::Kernels(Kernels::load(&parts, own_head, dtype)?),
+            None => Body::Kernels(Box::new(Kernels::load(&parts, own_head, dtype)?)),
             Some(device) => Body::Device(OnDevice::load(&parts, own_head, dtype, place, device)?),
         };
         let score = labels.map(|labels| parts.score(labels)).transpose()?;

@@ -4,20 +4,23 @@
 //! between them (norms, rotations, attention, keys and values) is f32. Rows come in and go out on the CPU: a step's
 //! hidden states and logits are needed there anyway.
 
+mod attention;
+mod linear;
+
 use std::collections::HashMap;
-use std::ops::Range;
-use std::sync::Mutex;
+use std::collections::hash_map::Entry;
 
-use candle_core::{D, DType, Device, Tensor, WithDType};
-use half::bf16;
+use candle_core::{DType, Device, Tensor};
 
+use super::Config;
 use super::decoder::Segment;
-use super::parts::{Normed, Parts, Stored};
-use super::{Config, QkNorm};
+use super::parts::{Normed, Parts};
 use crate::cache::{Kept, Memory, Prefix, slots};
 use crate::error::{Error, Result};
-use crate::kernel::{self, Activation, Dtype, Layout, share};
+use crate::kernel::{self, Activation, Dtype, Layout};
 use crate::place::Place;
+use attention::{Angles, Run, View, attend};
+use linear::{Linear, Loader, Norm};
 
 /// Weights on a device.
 pub(super) struct OnDevice {
@@ -40,49 +43,6 @@ struct Layer {
     up: Linear,
     down: Linear,
 }
-
-/// A linear layer and the norms around it.
-struct Linear {
-    before: Option<Norm>,
-    /// `[n, k]`
-    weight: Tensor,
-    /// What its inputs are rounded to.
-    rounded: DType,
-    bias: Option<Tensor>,
-    after: Option<Norm>,
-}
-
-struct Norm {
-    weight: Tensor,
-    /// `None`: RMSNorm, which does not take the mean away.
-    bias: Option<Tensor>,
-    eps: f64,
-}
-
-/// Rows of a forward that belong to one text.
-struct Run {
-    rows: Range<usize>,
-    /// Tokens before them.
-    past: usize,
-    /// Keys and values of those, where they are not among the run's own.
-    before: Option<Tensor>,
-    /// Where the rows' own keys and values go, and from which slot on.
-    own: Tensor,
-    from: usize,
-    /// By the window of a layer.
-    views: HashMap<Option<usize>, View>,
-}
-
-/// What the rows of a run see.
-struct View {
-    /// The first token that any sees.
-    start: usize,
-    /// `[rows, keys]`: 0 where a row sees a key, else -∞. `None`: all see all.
-    mask: Option<Tensor>,
-}
-
-/// One rotation's cosines and sines, `[rows, 1, half]`.
-type Angles = (Tensor, Tensor);
 
 impl OnDevice {
     /// Reads all weights; `head`: whether the output layer is not the embedding table.
@@ -235,9 +195,8 @@ impl OnDevice {
             };
             let mut views = HashMap::new();
             for sight in &config.sight {
-                if !views.contains_key(&sight.window) {
-                    let view = View::new(past, count, reads, sight.window, &self.device)?;
-                    views.insert(sight.window, view);
+                if let Entry::Vacant(place) = views.entry(sight.window) {
+                    place.insert(View::new(past, count, reads, sight.window, &self.device)?);
                 }
             }
             start += count;
@@ -245,122 +204,6 @@ impl OnDevice {
         };
         segments.iter_mut().map(run).collect()
     }
-}
-
-impl View {
-    /// Of `count` tokens behind `past` others: each behind the one before it if it `reads`, else each alone.
-    fn new(
-        past: usize,
-        count: usize,
-        reads: bool,
-        window: Option<usize>,
-        device: &Device,
-    ) -> Result<Self> {
-        let first = |place: usize| window.map_or(0, |window| (place + 1).saturating_sub(window));
-        let start = first(past);
-        if count == 1 {
-            return Ok(Self { start, mask: None });
-        }
-        let sees = |row: usize, key: usize| match reads {
-            true => key <= past + row && key >= first(past + row),
-            false => key < past || key == past + row,
-        };
-        let keys = start..past + count;
-        let mask = (0..count).flat_map(|row| {
-            keys.clone().map(move |key| if sees(row, key) { 0f32 } else { f32::NEG_INFINITY })
-        });
-        let mask = Tensor::from_vec(mask.collect::<Vec<_>>(), (count, keys.len()), device)?;
-        Ok(Self { start, mask: Some(mask) })
-    }
-}
-
-/// Attention of one layer: q, k and v of all rows side by side to `[rows, heads * dim]`. Keys and values go where
-/// the runs say.
-fn attend(
-    config: &Config,
-    layer: &Layer,
-    number: usize,
-    qkv: &Tensor,
-    angles: &[Angles],
-    runs: &[Run],
-) -> Result<Tensor> {
-    let Config { heads, kv_heads, head_dim: dim, .. } = *config;
-    let (rows, sight) = (qkv.dim(0)?, config.sight[number]);
-    let part = |first: usize, count: usize| qkv.narrow(1, first * dim, count * dim)?.contiguous();
-    let (mut q, mut k, v) = (part(0, heads)?, part(heads, kv_heads)?, part(heads + kv_heads, kv_heads)?);
-    if let Some([q_norm, k_norm]) = &layer.qk_norm {
-        let over = |heads: usize| match config.qk_norm {
-            Some(QkNorm::All) => (rows, heads * dim),
-            _ => (rows * heads, dim),
-        };
-        q = q_norm.apply(&q.reshape(over(heads))?)?;
-        k = k_norm.apply(&k.reshape(over(kv_heads))?)?;
-    }
-    let (q, k) = (q.reshape((rows, heads, dim))?, k.reshape((rows, kv_heads, dim))?);
-    let angles = sight.rotary.map(|rotary| &angles[rotary]);
-    let q = (rotate(q, angles)? * f64::from(config.attention_scale))?;
-    let kv = Tensor::cat(&[rotate(k, angles)?, v.reshape((rows, kv_heads, dim))?], 1)?;
-    let (q, kv) = (q.transpose(0, 1)?.contiguous()?, kv.transpose(0, 1)?.contiguous()?);
-    let mut attended = Vec::with_capacity(runs.len());
-    for run in runs {
-        let Run { rows, past, before, own, from, views } = run;
-        let of_run = |all: &Tensor| all.narrow(1, rows.start, rows.len())?.contiguous();
-        // [2 kv_heads, slots, dim]
-        let in_layer = |slots: &Tensor| slots.narrow(0, number * 2 * kv_heads, 2 * kv_heads);
-        let own = in_layer(own)?;
-        own.slice_set(&of_run(&kv)?, 1, *from)?;
-        let View { start, mask } = &views[&sight.window];
-        let seen = match before {
-            // The rows' keys stand behind those of the text.
-            _ if from == past => vec![own.narrow(1, *start, past - start + rows.len())?],
-            Some(before) if past > start => {
-                vec![in_layer(before)?.narrow(1, *start, past - start)?, own]
-            }
-            _ => vec![own],
-        };
-        attended.push(look_back(config, &of_run(&q)?, &seen, mask.as_ref())?);
-    }
-    let attended = Tensor::cat(&attended, 1)?; // [heads, rows, dim]
-    Ok(attended.transpose(0, 1)?.contiguous()?.reshape((rows, heads * dim))?)
-}
-
-/// Attention of queries `[heads, rows, dim]` over keys and values `[2 kv_heads, tokens, dim]` of some stretches, one
-/// behind the other; nothing of them is copied.
-fn look_back(config: &Config, q: &Tensor, seen: &[Tensor], mask: Option<&Tensor>) -> Result<Tensor> {
-    let (kv_heads, (heads, rows, dim)) = (config.kv_heads, q.dims3()?);
-    // All heads of a group are rows of one product.
-    let q = q.reshape((kv_heads, heads / kv_heads * rows, dim))?;
-    let scores = seen.iter().map(|kv| q.matmul(&kv.narrow(0, 0, kv_heads)?.t()?));
-    let scores = Tensor::cat(&scores.collect::<candle_core::Result<Vec<_>>>()?, 2)?;
-    let scores = capped(scores, config.attention_cap)?;
-    let scores = match mask {
-        Some(mask) => scores.reshape((heads, rows, mask.dim(1)?))?.broadcast_add(mask)?,
-        None => scores,
-    };
-    let shares = softmax(&scores)?.reshape((kv_heads, heads / kv_heads * rows, ()))?;
-    let (mut sum, mut from) = (None, 0);
-    for kv in seen {
-        let shares = shares.narrow(2, from, kv.dim(1)?)?.contiguous()?;
-        let part = shares.matmul(&kv.narrow(0, kv_heads, kv_heads)?)?;
-        from += kv.dim(1)?;
-        sum = Some(match sum {
-            Some(sum) => (sum + part)?,
-            None => part,
-        });
-    }
-    sum.map_or(Err(Error::NoTokens), |sum| Ok(sum.reshape((heads, rows, dim))?))
-}
-
-/// Turns rows of heads `[rows, heads, dim]` to their positions.
-fn rotate(x: Tensor, angles: Option<&Angles>) -> Result<Tensor> {
-    let Some((cos, sin)) = angles else { return Ok(x) };
-    let (half, dim) = (cos.dim(D::Minus1)?, x.dim(D::Minus1)?);
-    let (a, b) = (x.narrow(2, 0, half)?.contiguous()?, x.narrow(2, half, half)?.contiguous()?);
-    let first = (a.broadcast_mul(cos)? - b.broadcast_mul(sin)?)?;
-    let second = (b.broadcast_mul(cos)? + a.broadcast_mul(sin)?)?;
-    let still = x.narrow(2, 2 * half, dim - 2 * half)?;
-    let parts = [first, second, still];
-    Ok(Tensor::cat(&parts[..if dim == 2 * half { 2 } else { 3 }], 2)?)
 }
 
 /// What lies between the two linear layers of a feed-forward part: f(gate) times up, or f(up).
@@ -383,113 +226,6 @@ fn open(config: &Config, x: &Tensor) -> Result<Tensor> {
 fn capped(x: Tensor, cap: Option<f32>) -> Result<Tensor> {
     let Some(cap) = cap.map(f64::from) else { return Ok(x) };
     Ok(((x / cap)?.tanh()? * cap)?)
-}
-
-/// Over the last dimension.
-fn softmax(x: &Tensor) -> Result<Tensor> {
-    let masses = x.broadcast_sub(&x.max_keepdim(D::Minus1)?)?.exp()?;
-    Ok(masses.broadcast_div(&masses.sum_keepdim(D::Minus1)?)?)
-}
-
-impl Linear {
-    /// `x Wᵀ + b` between its norms: x `[rows, k]` to `[rows, n]`, f32.
-    fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        let normed = self.before.as_ref().map(|norm| norm.apply(x)).transpose()?;
-        let x = normed.as_ref().unwrap_or(x);
-        let x = x.to_dtype(self.rounded)?.to_dtype(self.weight.dtype())?;
-        let y = x.matmul(&self.weight.t()?)?.to_dtype(DType::F32)?;
-        let y = match &self.bias {
-            Some(bias) => y.broadcast_add(bias)?,
-            None => y,
-        };
-        self.after.as_ref().map_or(Ok(y.clone()), |norm| norm.apply(&y))
-    }
-
-    fn parameters(&self) -> usize {
-        let norms: usize = self.before.iter().chain(&self.after).map(Norm::parameters).sum();
-        norms + self.weight.elem_count() + self.bias.as_ref().map_or(0, Tensor::elem_count)
-    }
-
-    fn bytes(&self) -> usize {
-        self.weight.elem_count() * self.weight.dtype().size_in_bytes()
-    }
-}
-
-impl Norm {
-    /// Norms rows of its width.
-    fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        let x = match &self.bias {
-            Some(_) => x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?,
-            None => x.clone(),
-        };
-        let size = (x.sqr()?.mean_keepdim(D::Minus1)? + self.eps)?.sqrt()?;
-        let x = x.broadcast_div(&size)?.broadcast_mul(&self.weight)?;
-        match &self.bias {
-            Some(bias) => Ok(x.broadcast_add(bias)?),
-            None => Ok(x),
-        }
-    }
-
-    fn parameters(&self) -> usize {
-        self.weight.elem_count() + self.bias.as_ref().map_or(0, Tensor::elem_count)
-    }
-}
-
-/// Brings weights to a device.
-struct Loader<'a> {
-    device: &'a Device,
-    rounded: DType,
-}
-
-impl Loader<'_> {
-    fn linear(&self, parts: Normed<'_>) -> Result<Linear> {
-        let norm = |norm: Option<kernel::Norm>| norm.map(|norm| self.norm(&norm)).transpose();
-        let bias = parts.linear.bias.as_deref().map(|bias| self.list(bias)).transpose()?;
-        let (before, after) = (norm(parts.before)?, norm(parts.after)?);
-        Ok(Linear { before, weight: self.weight(&parts.linear)?, rounded: self.rounded, bias, after })
-    }
-
-    fn norm(&self, norm: &kernel::Norm) -> Result<Norm> {
-        let (weight, bias, eps) = norm.numbers();
-        let bias = bias.map(|bias| self.list(bias)).transpose()?;
-        Ok(Norm { weight: self.list(weight)?, bias, eps: eps.into() })
-    }
-
-    fn list(&self, numbers: &[f32]) -> Result<Tensor> {
-        Ok(Tensor::from_slice(numbers, numbers.len(), self.device)?)
-    }
-
-    fn weight(&self, stored: &Stored<'_>) -> Result<Tensor> {
-        let shape = (stored.outputs(), stored.inputs);
-        Ok(match (self.rounded, self.device) {
-            // On the CPU candle multiplies no bf16: what is rounded to it is kept as f32.
-            (DType::BF16, Device::Cpu) => {
-                let weight = read(stored, |x| bf16::from_f32(x).to_f32())?;
-                Tensor::from_vec(weight, shape, self.device)?
-            }
-            (DType::BF16, _) => Tensor::from_vec(read(stored, bf16::from_f32)?, shape, self.device)?,
-            _ => Tensor::from_vec(read(stored, |x| x)?, shape, self.device)?,
-        })
-    }
-}
-
-/// Numbers read at once by a thread.
-const BLOCK: usize = 1 << 18;
-
-/// All numbers of a matrix, on several threads.
-fn read<T: WithDType>(stored: &Stored<'_>, round: impl Fn(f32) -> T + Sync) -> Result<Vec<T>> {
-    let (n, k) = (stored.outputs(), stored.inputs);
-    let block = BLOCK.div_ceil(k);
-    let mut all = vec![T::zero(); n * k];
-    let failed = Mutex::new(None);
-    share(all.chunks_mut(block * k).enumerate(), |(i, to)| {
-        let mut rows = vec![0f32; to.len()];
-        match stored.read(i * block..i * block + to.len() / k, &mut rows) {
-            Ok(()) => to.iter_mut().zip(rows).for_each(|(to, x)| *to = round(x)),
-            Err(error) => *failed.lock().unwrap_or_else(|e| e.into_inner()) = Some(error),
-        }
-    });
-    failed.into_inner().unwrap_or_else(|e| e.into_inner()).map_or(Ok(all), Err)
 }
 
 /// The shape of the keys and values.
