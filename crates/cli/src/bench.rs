@@ -58,6 +58,8 @@ struct Report<'a> {
     machine: Machine,
     model: &'a str,
     dtype: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<String>,
     threads: usize,
     quick: bool,
     /// Weights that a step reads: all but an embedding table that is not the head.
@@ -88,6 +90,7 @@ impl Bench {
             machine: Machine::this(),
             model: self.model.name(),
             dtype: self.model.dtype.name(),
+            device: self.model.recorded_device(),
             threads: kernel::threads(),
             quick: self.quick,
             weight_mb: Weights::of(&policy.model).step / 1e6,
@@ -110,11 +113,12 @@ impl Report<'_> {
     fn print(&self, figures: &Figures<Figure>) -> Result<()> {
         let Self { machine: Machine { cpu, cores, os, arch, kernel }, medians, .. } = self;
         let Self { model, dtype, threads, weight_mb, .. } = self;
+        let device = self.device.as_ref().map_or_else(String::new, |device| format!(" on {device}"));
         let mut out = std::io::stdout().lock();
         writeln!(out, "{cpu}, cores: {cores}, {os} {arch}, {kernel}")?;
         writeln!(
             out,
-            "{model}, {dtype}, threads: {threads}; a step reads {weight_mb:.0} MB of weights\n"
+            "{model}, {dtype}{device}, threads: {threads}; a step reads {weight_mb:.0} MB of weights\n"
         )?;
         writeln!(out, "{}", figures.table())?;
         if let Some(growth) = &self.by_length {

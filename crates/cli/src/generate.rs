@@ -145,9 +145,11 @@ impl Generate {
         watch_for_ctrl_c()?;
         let value_hash = self.value.as_deref().map(reward_hash).transpose()?;
         let reward_hash = reward.as_ref().map(|_| reward_hash(self.reward_name())).transpose()?;
+        let device = self.model.recorded_device();
         let names = Names {
             model: self.model.name(),
             dtype: self.model.dtype.name(),
+            device: device.as_deref(),
             reward: self.reward_name(),
             reward_hash: reward_hash.as_deref(),
             value_hash: value_hash.as_deref(),

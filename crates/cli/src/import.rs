@@ -141,6 +141,9 @@ impl Import {
         let mut manifest = import.manifest(model, identity, hidden, self.prompts_per_shard, system);
         if policy.is_some() {
             manifest.settings.insert("dtype".to_owned(), self.model.dtype.name().into());
+            if let Some(device) = self.model.recorded_device() {
+                manifest.settings.insert("device".to_owned(), device.into());
+            }
         }
         let dataset = Dataset::create(&self.out, manifest)?;
         fill(&dataset, Part::ALL, |desk| {

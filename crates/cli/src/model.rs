@@ -13,7 +13,7 @@ use stackelberg_engine::reward::{
     ProgramReward, RewardFormat, TextReward, ValueHead,
 };
 use stackelberg_engine::source::{self, Progress};
-use stackelberg_engine::{Checkpoint, Dtype, Embedder, Reward, fingerprint};
+use stackelberg_engine::{Checkpoint, Dtype, Embedder, Place, Reward, fingerprint};
 
 /// The policy.
 #[derive(Args)]
@@ -28,6 +28,10 @@ pub(crate) struct ModelArgs {
     #[arg(long, default_value_t = Dtype::Bf16)]
     pub(crate) dtype: Dtype,
 
+    /// Where models run: cpu, cuda, cuda:1 (the second GPU), metal, or candle (as on a GPU, but on the CPU).
+    #[arg(long, value_name = "NAME", default_value_t = Place::Cpu)]
+    pub(crate) device: Place,
+
     /// Threads to compute with. [default: all]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
@@ -37,6 +41,11 @@ impl ModelArgs {
     /// The policy's name or reference.
     pub(crate) fn name(&self) -> &str {
         self.model.as_deref().unwrap_or("smollm2-135m")
+    }
+
+    /// Where the policy runs, if not on the CPU: files from before there was a choice stay the same.
+    pub(crate) fn recorded_device(&self) -> Option<String> {
+        recorded_device(self.device)
     }
 
     /// Sets the threads to compute with. Call once in a process.
@@ -49,7 +58,7 @@ impl ModelArgs {
         self.set_threads()?;
         let path = fetch(self.name())?;
         let began = std::time::Instant::now();
-        let policy = Checkpoint::load(&path, self.dtype)?;
+        let policy = Checkpoint::load_on(&path, self.dtype, self.device)?;
         if policy.model.score().is_some() {
             bail!("{}: a reward model, not a language model: give it as --reward", path.display());
         }
@@ -121,6 +130,11 @@ impl ModelArgs {
         head.fits(policy)?;
         Ok(head)
     }
+}
+
+/// The name of a device, if it is not the usual one.
+pub(crate) fn recorded_device(device: Place) -> Option<String> {
+    (device != Place::Cpu).then(|| device.to_string())
 }
 
 /// Sets the threads to compute with. Call once in a process.

@@ -10,7 +10,7 @@ use stackelberg_engine::reward::{
     Asked, Backbone, Exchange, Head, RewardModel, TextFormat, TextReward, ValueHead,
 };
 use stackelberg_engine::source::{KNOWN, cached};
-use stackelberg_engine::{Checkpoint, Dtype, Embedder, Error, Prompt, Reward};
+use stackelberg_engine::{Checkpoint, Dtype, Embedder, Error, Place, Prompt, Reward};
 
 use crate::model::{BUILTIN, Builtin, fetch, set_threads, text_reward};
 
@@ -37,6 +37,10 @@ struct Check {
     /// How weights are kept in memory: f32, bf16 or int8.
     #[arg(long, default_value_t = Dtype::Bf16)]
     dtype: Dtype,
+
+    /// Where models run: cpu, cuda, cuda:1 (the second GPU), metal, or candle (as on a GPU, but on the CPU).
+    #[arg(long, value_name = "NAME", default_value_t = Place::Cpu)]
+    device: Place,
 
     /// Threads to compute with. [default: all]
     #[arg(long, value_name = "N")]
@@ -101,13 +105,13 @@ impl Check {
                     "none: the head does not say which model it reads".to_owned(),
                 )?);
             };
-            let policy = Checkpoint::load(&fetch(&base)?, self.dtype)?;
+            let policy = Checkpoint::load_on(&fetch(&base)?, self.dtype, self.device)?;
             head.fits(&policy)?;
             return Ok(line("self-test", of_tokens(&Reward::Head(head), &policy)?)?);
         }
         let path = path.context("nothing to check")?;
         let began = std::time::Instant::now();
-        let checkpoint = match Checkpoint::load(&path, self.dtype) {
+        let checkpoint = match Checkpoint::load_on(&path, self.dtype, self.device) {
             // What is no decoder may be an embedder.
             Err(decoder @ Error::Architecture { .. }) => match Embedder::load(&path) {
                 Ok(embedder) => {

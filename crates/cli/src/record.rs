@@ -19,6 +19,8 @@ use crate::output::Output;
 pub(crate) struct Names<'a> {
     pub(crate) model: &'a str,
     pub(crate) dtype: &'a str,
+    /// Where the policy runs, if not on the CPU.
+    pub(crate) device: Option<&'a str>,
     pub(crate) reward: &'a str,
     /// What tells the reward and the value head from any other of their name, where they are used.
     pub(crate) reward_hash: Option<&'a str>,
@@ -65,6 +67,9 @@ impl Recorded {
             "version": env!("CARGO_PKG_VERSION"),
         });
         // Younger settings are told only where they are not the usual: files from before them stay the same.
+        if let Some(device) = names.device {
+            value["device"] = json!(device);
+        }
         if settings.score_every != 1 {
             value["score_every"] = json!(settings.score_every);
         }

@@ -216,6 +216,9 @@ impl Rollout {
         mut settings: serde_json::Map<String, serde_json::Value>,
     ) -> Result<Manifest> {
         settings.insert("dtype".to_owned(), self.model.dtype.name().into());
+        if let Some(device) = self.model.recorded_device() {
+            settings.insert("device".to_owned(), device.into());
+        }
         let model = Identity { name: self.model.name().to_owned(), hash: policy.fingerprint.clone() };
         let reward = match self.no_reward {
             true => None,

@@ -428,3 +428,30 @@ fn bad_input_is_named() {
             .contains("cannot write no/such/folder/o.jsonl")
     );
 }
+
+/// Told where it runs only if that is not the CPU; a device that is not there is one line.
+#[test]
+fn a_device_is_recorded_or_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("o.jsonl");
+    let base = ["generate", "What is the moon?", "--max-new-tokens", "3"];
+    let answer = |device: &[&str], name: &str| {
+        let out = out.with_file_name(name);
+        let to = ["--dtype", "f32", "--out", out.to_str().unwrap()];
+        succeed(&[&base[..], &to, device].concat(), "");
+        lines(&out).remove(0)
+    };
+    let (cpu, candle) = (answer(&[], "cpu"), answer(&["--device", "candle"], "candle"));
+    assert_eq!(
+        (&cpu["settings"]["device"], &candle["settings"]["device"]),
+        (&Value::Null, &"candle".into())
+    );
+    assert_eq!(cpu["response"], candle["response"]);
+    if cfg!(not(any(feature = "cuda", feature = "metal"))) {
+        let said = refused(&[&base[..], &["--device", "cuda"]].concat(), "");
+        let hint = "cuda: not in this build: make one with `cargo build --release --features cuda`";
+        assert!(said.ends_with(hint), "{said}");
+    }
+    let said = refused(&[&base[..], &["--device", "candle", "--dtype", "int8"]].concat(), "");
+    assert!(said.ends_with("int8 is for the device cpu"), "{said}");
+}

@@ -1,11 +1,14 @@
 //! What a model remembers of the tokens it has read, and of tokens it only looked at.
 
-use std::sync::Arc;
+mod pages;
+mod slots;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 use crate::error::{Error, Result};
-use crate::kernel::{Layout, PAGE, Page};
+use crate::kernel::Layout;
+pub(crate) use pages::Pages;
+pub(crate) use slots::{Slots, slots};
 
 /// Keys and values of a text that the model has read: shared by every look ahead from its end.
 ///
@@ -13,8 +16,14 @@ use crate::kernel::{Layout, PAGE, Page};
 #[derive(Debug, Clone)]
 pub struct Prefix {
     tokens: Vec<u32>,
-    pages: Vec<Arc<Page>>,
-    layout: Layout,
+    memory: Memory,
+}
+
+/// Where they are: the model's way to run decides.
+#[derive(Debug, Clone)]
+pub(crate) enum Memory {
+    Pages(Pages),
+    Slots(Slots),
 }
 
 /// Tokens that were run behind a prefix: the candidates of a step, of which [`Prefix::commit`] takes one in
@@ -23,17 +32,30 @@ pub struct Prefix {
 pub struct Branches {
     /// The tokens, `n` of them.
     pub tokens: Vec<u32>,
-    /// Their hidden states after the final norm, `[n, d]`.
+    /// Their hidden states after the final norm, `[n, d]`, f32 on the CPU.
     pub hidden: Tensor,
-    /// Keys and values that are not in the prefix, `[layers][n][token]`.
-    pub(crate) kept: Vec<f32>,
+    /// Keys and values that are not in the prefix.
+    pub(crate) kept: Kept,
     /// Length of the prefix that they were run behind.
     pub(crate) behind: usize,
 }
 
+/// Keys and values beside a prefix.
+#[derive(Debug, Clone)]
+pub(crate) enum Kept {
+    /// `[layers][n][token]`; none of tokens that were read.
+    Rows(Vec<f32>),
+    /// As [`Slots`] has them, of n tokens; none of tokens that were read.
+    Slots(Option<Tensor>),
+}
+
 impl Prefix {
-    pub(crate) fn new(layout: Layout) -> Self {
-        Self { tokens: Vec::new(), pages: Vec::new(), layout }
+    pub(crate) fn in_pages(layout: Layout) -> Self {
+        Self { tokens: Vec::new(), memory: Memory::Pages(Pages::new(layout)) }
+    }
+
+    pub(crate) fn on_device(layout: Layout, device: &Device) -> Self {
+        Self { tokens: Vec::new(), memory: Memory::Slots(Slots::new(layout, device)) }
     }
 
     /// The tokens read so far.
@@ -54,22 +76,22 @@ impl Prefix {
     /// Forgets all but the first tokens.
     pub(crate) fn truncate(&mut self, tokens: usize) {
         self.tokens.truncate(tokens);
-        self.pages.truncate(self.tokens.len().div_ceil(PAGE));
-    }
-
-    pub(crate) fn pages(&self) -> &[Arc<Page>] {
-        &self.pages
-    }
-
-    /// Pages with room for `more` tokens; those to be written to are no other text's.
-    pub(crate) fn room(&mut self, more: usize) -> &mut [Arc<Page>] {
-        for page in self.len() / PAGE..(self.len() + more).div_ceil(PAGE) {
-            self.page(page);
+        if let Memory::Pages(pages) = &mut self.memory {
+            pages.truncate(self.tokens.len());
         }
-        &mut self.pages
     }
 
-    /// The tokens whose keys and values were written into the [room](Self::room) are part of the text now.
+    /// Where keys and values are.
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// The same for writing, behind as many tokens.
+    pub(crate) fn memory_mut(&mut self) -> (usize, &mut Memory) {
+        (self.tokens.len(), &mut self.memory)
+    }
+
+    /// The tokens whose keys and values were written behind the text are part of it now.
     pub(crate) fn advance(&mut self, tokens: &[u32]) {
         self.tokens.extend_from_slice(tokens);
     }
@@ -79,24 +101,19 @@ impl Prefix {
     /// # Errors
     /// The branches were run behind a prefix of another length, or there is no such branch.
     pub fn commit(&mut self, branches: &Branches, chosen: usize) -> Result<()> {
-        let (layout, slot, page) = (self.layout, self.len() % PAGE, self.len() / PAGE);
-        let Some(&token) = branches.tokens.get(chosen).filter(|_| branches.behind == self.len()) else {
-            let (behind, tokens) = (branches.behind, branches.tokens.len());
-            return Err(Error::NoBranch { chosen, tokens, behind, len: self.len() });
+        let (behind, tokens, len) = (branches.behind, branches.tokens.len(), self.len());
+        let refused = Error::NoBranch { chosen, tokens, behind, len };
+        let Some(&token) = branches.tokens.get(chosen).filter(|_| behind == len) else {
+            return Err(refused);
         };
-        let size = layout.token();
-        let layers = branches.kept.chunks_exact(branches.tokens.len() * size);
-        let layers = layers.map(|layer| &layer[chosen * size..(chosen + 1) * size]);
-        layout.put_token(self.page(page), slot, layers);
+        match (&mut self.memory, &branches.kept) {
+            (Memory::Pages(pages), Kept::Rows(rows)) if !rows.is_empty() => {
+                pages.put(len, rows, tokens, chosen);
+            }
+            (Memory::Slots(slots), Kept::Slots(Some(kept))) => slots.put(len, kept, chosen)?,
+            _ => return Err(refused),
+        }
         self.tokens.push(token);
         Ok(())
-    }
-
-    /// A page for writing: a new one at the end; one shared with other texts is copied first.
-    fn page(&mut self, page: usize) -> &mut Page {
-        if page == self.pages.len() {
-            self.pages.push(Arc::new(self.layout.page()));
-        }
-        Arc::make_mut(&mut self.pages[page])
     }
 }

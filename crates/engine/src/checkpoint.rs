@@ -10,6 +10,7 @@ use crate::chat::{ChatTemplate, Message, Prompt};
 use crate::error::{Error, Result};
 use crate::kernel::Dtype;
 use crate::model::{Model, OneOrMany, as_u64, open, weight_files};
+use crate::place::Place;
 use crate::reward::TextFormat;
 use crate::tokenizer::Tokenizer;
 
@@ -30,17 +31,25 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Loads an HF folder or a GGUF file.
+    /// Loads an HF folder or a GGUF file, to run on the CPU.
     ///
     /// # Errors
     /// As [`Model::load`]; and a missing or malformed tokenizer.
     pub fn load(path: &Path, dtype: Dtype) -> Result<Self> {
+        Self::load_on(path, dtype, Place::Cpu)
+    }
+
+    /// The same, to run somewhere else.
+    ///
+    /// # Errors
+    /// As [`Model::load_on`]; and a missing or malformed tokenizer.
+    pub fn load_on(path: &Path, dtype: Dtype, place: Place) -> Result<Self> {
         let (architecture, weights) = open(path)?;
         let (tokenizer, template, extra_eos) = match path.is_dir() {
             true => hf(path)?,
             false => gguf(path, architecture.gguf.as_ref())?,
         };
-        let model = Model::assemble(architecture, &weights, dtype)?;
+        let model = Model::assemble(architecture, &weights, dtype, place)?;
         let fingerprint = fingerprint(path)?;
         let mut eos = model.config().eos.clone();
         eos.extend(extra_eos);

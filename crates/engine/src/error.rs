@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::place::Place;
+
 /// Why a model could not be loaded or run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -93,6 +95,19 @@ pub enum Error {
         /// Tokens of the prefix.
         len: usize,
     },
+
+    /// A device that is not there, or cannot do what it should.
+    #[error("{place}: {what}")]
+    Place {
+        /// Where the model should run.
+        place: Place,
+        /// What is wrong and what to do.
+        what: String,
+    },
+
+    /// A prefix that a model in another place has read.
+    #[error("a prefix that was read on another device: read it again with this model")]
+    OtherDevice,
 
     /// A token that the vocabulary does not have.
     #[error("token {token} is outside the vocabulary of {vocabulary}")]

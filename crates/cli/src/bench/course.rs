@@ -201,7 +201,7 @@ impl<'a> Course<'a> {
     /// Loads the model again and again; the last one is kept.
     fn loads(&self, samples: &mut Samples) -> Result<Checkpoint> {
         self.bar.set_message("loading");
-        let load = || Ok(Checkpoint::load(&self.policy.path, self.args.dtype)?);
+        let load = || Ok(Checkpoint::load_on(&self.policy.path, self.args.dtype, self.args.device)?);
         for _ in 1..self.effort.loads {
             samples.load_ms.push(timed(load)?.1);
             self.bar.inc(1);

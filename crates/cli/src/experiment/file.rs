@@ -8,8 +8,8 @@ use std::str::FromStr;
 use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Deserializer};
 use stackelberg_decoding::{Method, Stress};
-use stackelberg_engine::Dtype;
 use stackelberg_engine::reward::TextFormat;
+use stackelberg_engine::{Dtype, Place};
 use stackelberg_evaluation::findings::Knob;
 use stackelberg_shaping::{Rule, Shaping};
 
@@ -54,6 +54,8 @@ pub(crate) struct Policy {
     pub(crate) model: String,
     #[serde(deserialize_with = "named")]
     pub(crate) dtype: Dtype,
+    #[serde(deserialize_with = "named")]
+    pub(crate) device: Place,
     #[serde(deserialize_with = "some_named")]
     pub(crate) prompt_format: Option<TextFormat>,
     pub(crate) system: Option<String>,
@@ -62,7 +64,7 @@ pub(crate) struct Policy {
 impl Default for Policy {
     fn default() -> Self {
         let model = "smollm2-135m".to_owned();
-        Self { model, dtype: Dtype::Bf16, prompt_format: None, system: None }
+        Self { model, dtype: Dtype::Bf16, device: Place::Cpu, prompt_format: None, system: None }
     }
 }
 

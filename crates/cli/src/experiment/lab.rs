@@ -35,6 +35,8 @@ pub(crate) struct Lab<'a> {
     pub(crate) experiment: &'a Experiment,
     pub(crate) out: PathBuf,
     pub(crate) policy: &'a Checkpoint,
+    /// Where it runs, if not on the CPU.
+    pub(super) device: Option<String>,
     guide: Reward,
     pub(super) guide_hash: String,
     pub(super) format: TextFormat,
@@ -76,6 +78,7 @@ impl<'a> Lab<'a> {
             guide_hash: reward_hash(guide_name)?,
             prompts_hash: hash_of(&prompts.iter().map(|(id, p)| json!([id, prompt_value(p)])).collect()),
             policy,
+            device: model.recorded_device(),
             guide,
             format,
             prompts,
@@ -186,6 +189,7 @@ impl<'a> Lab<'a> {
         Names {
             model: &self.experiment.policy.model,
             dtype: self.experiment.policy.dtype.name(),
+            device: self.device.as_deref(),
             reward: &self.experiment.rewards.guide,
             reward_hash: Some(&self.guide_hash),
             parts: self.guide.parts(),
@@ -311,13 +315,14 @@ impl<'a> Lab<'a> {
     /// What the report says of where its numbers come from.
     pub(crate) fn facts(&self) -> Vec<(String, String)> {
         let fact = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let on = self.device.as_ref().map_or_else(String::new, |device| format!(" on {device}"));
         let mut facts = vec![
             fact("version", env!("CARGO_PKG_VERSION")),
             fact("commit", env!("STACKELBERG_COMMIT")),
             fact("command", &std::env::args().collect::<Vec<_>>().join(" ")),
             fact(
                 "policy",
-                &format!("{} ({})", self.experiment.policy.model, self.experiment.policy.dtype),
+                &format!("{} ({}{on})", self.experiment.policy.model, self.experiment.policy.dtype),
             ),
             fact("policy's hash", &self.policy.fingerprint),
             fact("guide", &self.experiment.rewards.guide),

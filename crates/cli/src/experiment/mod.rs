@@ -143,6 +143,7 @@ impl Where {
         let model = ModelArgs {
             model: Some(experiment.policy.model.clone()),
             dtype: experiment.policy.dtype,
+            device: experiment.policy.device,
             threads: self.threads,
         };
         watch_for_ctrl_c()?;

@@ -20,13 +20,16 @@ impl Lab<'_> {
             .iter()
             .map(|(id, prompt)| json!([id, prompt_value(prompt)]))
             .collect();
-        let taught = json!({
+        let mut taught = json!({
             "policy": self.policy.fingerprint, "dtype": self.experiment.policy.dtype.to_string(),
             "guide": self.guide_hash, "format": self.format.name(), "system": self.experiment.policy.system,
             "prompts": prompts, "samples": values.samples, "max_new_tokens": values.max_new_tokens,
             "strength": values.strength, "bound": values.bound, "alpha": values.alpha, "cap": values.cap,
             "epochs": values.epochs, "validation": values.validation,
         });
+        if let Some(device) = &self.device {
+            taught["device"] = json!(device);
+        }
         Ok(Some(self.out.join("values").join(&hash_of(&taught)[..8])))
     }
 
@@ -58,6 +61,7 @@ impl Lab<'_> {
         flag("reward", self.experiment.rewards.guide.clone());
         flag("model", self.experiment.policy.model.clone());
         flag("dtype", self.experiment.policy.dtype.to_string());
+        flag("device", self.experiment.policy.device.to_string());
         flag("samples", values.samples.to_string());
         flag("max-new-tokens", values.max_new_tokens.to_string());
         if let Some(format) = self.experiment.policy.prompt_format {

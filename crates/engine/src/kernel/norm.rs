@@ -32,6 +32,11 @@ impl Norm {
         self.weight.len()
     }
 
+    /// Its weights `[d]`, its biases if it takes the mean away, and what it adds to the mean square.
+    pub(crate) fn numbers(&self) -> (&[f32], Option<&[f32]>, f32) {
+        (&self.weight, self.bias.as_deref(), self.eps)
+    }
+
     /// Its weights and biases.
     pub fn parameters(&self) -> usize {
         self.weight.len() + self.bias.as_ref().map_or(0, Vec::len)

@@ -1,32 +1,35 @@
-//! The decoder, read top to bottom: one for all families, whose differences are in [`Config`].
+//! The decoder: what it is given and what it gives, for all families, whose differences are in [`Config`].
 //!
 //! One forward takes a ragged list of segments, each some tokens behind a prefix of its own: all linear
-//! layers run over the rows of all segments together, only attention looks at each by itself. It knows
-//! nothing of rewards, sampling or text.
+//! layers run over the rows of all segments together, only attention looks at each by itself. There are two
+//! ways to run it: `on_kernels` and `on_device`. It knows nothing of rewards, sampling or text.
 
 use std::path::Path;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
+use super::on_device::OnDevice;
+use super::on_kernels::Kernels;
 use super::parts::Parts;
 use super::{Architecture, Config, Weights, open};
 use crate::cache::{Branches, Prefix};
 use crate::error::{Error, Result};
-use crate::kernel::{Attention, Dtype, Keys, Layout, Norm, Packed, Run, attend, tanh_all};
+use crate::kernel::Dtype;
+use crate::place::Place;
 
 /// A loaded model. Weights are kept once; activations are f32.
 pub struct Model {
-    pub(super) config: Config,
-    pub(super) embedding: Packed,
-    /// Positions that were learned, `[context][d]`.
-    pub(super) positions: Option<Vec<f32>>,
-    pub(super) layers: Vec<Layer>,
-    pub(super) norm: Norm,
-    /// `None`: tied to the embedding.
-    pub(super) head: Option<Packed>,
+    config: Config,
+    place: Place,
     /// The score head of a sequence classifier.
-    pub(super) score: Option<ScoreHead>,
-    pub(super) attention: Attention,
+    score: Option<ScoreHead>,
+    body: Body,
+}
+
+/// Weights, and the way to run them.
+enum Body {
+    Kernels(Box<Kernels>),
+    Device(OnDevice),
 }
 
 /// What a sequence classifier makes of a text's last hidden state.
@@ -36,47 +39,6 @@ pub struct ScoreHead {
     pub names: Vec<String>,
     /// Rows `[labels][d]`, f32 whatever the dtype of the rest.
     pub rows: Vec<Vec<f32>>,
-}
-
-pub(super) struct Layer {
-    /// The norm before it if there is one, then rows of q, k and v, one after the other.
-    pub(super) qkv: Packed,
-    pub(super) qk_norm: Option<[Norm; 2]>,
-    pub(super) output: Residual,
-    /// The norm before it if there is one; then f(gate) times up, or f(up).
-    pub(super) up: Packed,
-    pub(super) down: Residual,
-}
-
-/// A linear layer whose outputs are added to the hidden states.
-pub(super) struct Residual {
-    pub(super) linear: Packed,
-    /// What they go through first.
-    pub(super) norm: Option<Norm>,
-}
-
-impl Residual {
-    /// x `[m, k]`, hidden `[m, d]`.
-    fn add(&self, x: &[f32], hidden: &mut [f32], scratch: &mut Vec<f32>) {
-        let Some(norm) = &self.norm else { return self.linear.apply(x, hidden, true) };
-        scratch.resize(hidden.len(), 0.0);
-        self.linear.apply(x, scratch, false);
-        norm.apply(scratch);
-        hidden.iter_mut().zip(scratch).for_each(|(hidden, x)| *hidden += *x);
-    }
-}
-
-impl Layer {
-    /// Norms the queries and the keys of rows `[(heads + 2 kv_heads) dim]`.
-    fn norm_queries_and_keys(&self, attention: &Attention, qkv: &mut [f32]) {
-        let Some([q_norm, k_norm]) = &self.qk_norm else { return };
-        let (q, kv) =
-            (attention.heads * attention.layout.dim, attention.layout.kv_heads * attention.layout.dim);
-        for row in qkv.chunks_exact_mut(q + 2 * kv) {
-            q_norm.apply(&mut row[..q]);
-            k_norm.apply(&mut row[q..q + kv]);
-        }
-    }
 }
 
 /// Tokens to run behind a prefix.
@@ -92,20 +54,44 @@ pub enum Segment<'a> {
 const CHUNK: usize = 256;
 
 impl Model {
-    /// Loads an HF folder (`config.json` and safetensors) or one GGUF file.
+    /// Loads an HF folder (`config.json` and safetensors) or one GGUF file, to run on the CPU.
     ///
     /// # Errors
     /// Files missing, cut short or malformed; another architecture; a tensor missing or misshapen.
     pub fn load(path: &Path, dtype: Dtype) -> Result<Self> {
-        let (architecture, weights) = open(path)?;
-        Self::assemble(architecture, &weights, dtype)
+        Self::load_on(path, dtype, Place::Cpu)
     }
 
-    pub(crate) fn assemble(architecture: Architecture, weights: &Weights, dtype: Dtype) -> Result<Self> {
+    /// The same, to run somewhere else.
+    ///
+    /// # Errors
+    /// As [`Model::load`]; there is no such device, it cannot keep weights so, or its memory is too small.
+    pub fn load_on(path: &Path, dtype: Dtype, place: Place) -> Result<Self> {
+        let (architecture, weights) = open(path)?;
+        Self::assemble(architecture, &weights, dtype, place)
+    }
+
+    pub(crate) fn assemble(
+        architecture: Architecture,
+        weights: &Weights,
+        dtype: Dtype,
+        place: Place,
+    ) -> Result<Self> {
         let Architecture { config, labels, .. } = architecture;
-        let model = Parts { config: &config, weights, dtype }.model(labels)?;
+        let parts = Parts { config: &config, weights };
+        let own_head = labels.is_none() && !config.tied;
+        let body = match place.device()? {
+            None => Body::Kernels(Box::new(Kernels::load(&parts, own_head, dtype)?)),
+            Some(device) => Body::Device(OnDevice::load(&parts, own_head, dtype, place, device)?),
+        };
+        let score = labels.map(|labels| parts.score(labels)).transpose()?;
         weights.all_asked(&config.architecture)?;
-        Ok(model)
+        Ok(Self { config, place, score, body })
+    }
+
+    /// Where it runs.
+    pub fn place(&self) -> Place {
+        self.place
     }
 
     /// The model's shape.
@@ -125,40 +111,44 @@ impl Model {
 
     /// Numbers that make up the model.
     pub fn parameters(&self) -> usize {
-        let norm = |norm: &Option<Norm>| norm.as_ref().map_or(0, Norm::parameters);
-        let residual = |r: &Residual| r.linear.parameters() + norm(&r.norm);
-        let layer = |l: &Layer| {
-            let qk: usize = l.qk_norm.iter().flatten().map(Norm::parameters).sum();
-            l.qkv.parameters() + qk + residual(&l.output) + l.up.parameters() + residual(&l.down)
-        };
-        let score = self.score.as_ref().map_or(0, |score| score.rows.iter().map(Vec::len).sum());
-        let positions = self.positions.as_ref().map_or(0, Vec::len);
-        let head = self.head.as_ref().map_or(0, Packed::parameters);
-        let layers: usize = self.layers.iter().map(layer).sum();
-        self.embedding.parameters() + positions + layers + self.norm.parameters() + head + score
+        let score: usize = self.score.iter().flat_map(|score| &score.rows).map(Vec::len).sum();
+        score
+            + match &self.body {
+                Body::Kernels(body) => body.parameters(),
+                Body::Device(body) => body.parameters(),
+            }
     }
 
     /// Bytes of weights held in memory.
     pub fn bytes(&self) -> usize {
-        let own_head = self.head.as_ref().map_or(0, Packed::bytes);
-        self.embedding.bytes() + own_head + self.body_bytes()
+        let (embedding, layers, head) = self.sizes();
+        embedding + layers + head.unwrap_or(0)
     }
 
     /// Bytes of weights that a forward reads, up to the hidden states.
     pub fn body_bytes(&self) -> usize {
-        let layer =
-            |l: &Layer| l.qkv.bytes() + l.output.linear.bytes() + l.up.bytes() + l.down.linear.bytes();
-        self.layers.iter().map(layer).sum()
+        self.sizes().1
     }
 
     /// Bytes of weights that logits read.
     pub fn head_bytes(&self) -> usize {
-        self.head.as_ref().unwrap_or(&self.embedding).bytes()
+        let (embedding, _, head) = self.sizes();
+        head.unwrap_or(embedding)
+    }
+
+    fn sizes(&self) -> (usize, usize, Option<usize>) {
+        match &self.body {
+            Body::Kernels(body) => body.bytes(),
+            Body::Device(body) => body.bytes(),
+        }
     }
 
     /// A prefix without tokens.
     pub fn empty(&self) -> Prefix {
-        Prefix::new(self.attention.layout)
+        match &self.body {
+            Body::Kernels(body) => body.empty(),
+            Body::Device(body) => body.empty(&self.config),
+        }
     }
 
     /// Reads a text: its prefix, and the hidden states of its tokens after the final norm, `[n, d]`.
@@ -241,19 +231,15 @@ impl Model {
         self.run(Segment::Branch(prefix, tokens))
     }
 
-    /// Logits over the vocabulary, `[n, vocabulary]`, of hidden states `[n, d]`.
+    /// Logits over the vocabulary, `[n, vocabulary]`, of hidden states `[n, d]`; both f32 on the CPU.
     ///
     /// # Errors
     /// Another width.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        let head = self.head.as_ref().unwrap_or(&self.embedding);
-        let Some(cap) = self.config.logit_cap else { return Ok(head.forward(hidden)?) };
-        let logits = head.forward(hidden)?;
-        let mut capped: Vec<f32> = logits.flatten_all()?.to_vec1()?;
-        capped.iter_mut().for_each(|x| *x /= cap);
-        tanh_all(&mut capped);
-        capped.iter_mut().for_each(|x| *x *= cap);
-        Ok(Tensor::from_vec(capped, logits.shape(), &Device::Cpu)?)
+        match &self.body {
+            Body::Kernels(body) => body.logits(&self.config, hidden),
+            Body::Device(body) => body.logits(&self.config, hidden),
+        }
     }
 
     fn run(&self, segment: Segment<'_>) -> Result<Branches> {
@@ -269,29 +255,16 @@ impl Model {
         for segment in segments.iter() {
             self.check(segment)?;
         }
-        let mut kept: Vec<Vec<f32>> = segments.iter().map(|segment| self.beside(segment)).collect();
-        let mut hidden = self.embed(segments); // [rows, d]
-        let mut runs = runs(segments, &mut kept);
-        let angles = self.attention.angles(&runs);
-        let (d, rows) = (self.config.hidden, hidden.len() / self.config.hidden);
-        let mut qkv = vec![0f32; rows * self.attention.width()];
-        let mut attended = vec![0f32; rows * self.attention.heads * self.attention.layout.dim];
-        let (mut inner, mut scratch) = (vec![0f32; rows * self.config.intermediate], Vec::new());
-        for (i, layer) in self.layers.iter().enumerate() {
-            layer.qkv.apply(&hidden, &mut qkv, false);
-            layer.norm_queries_and_keys(&self.attention, &mut qkv);
-            attend(&self.attention, i, &qkv, &angles, &mut runs, &mut attended);
-            layer.output.add(&attended, &mut hidden, &mut scratch);
-            layer.up.apply(&hidden, &mut inner, false);
-            layer.down.add(&inner, &mut hidden, &mut scratch);
-        }
-        self.norm.apply(&mut hidden);
-        let hidden = Tensor::from_vec(hidden, (rows, d), &Device::Cpu)?;
-        let ranges: Vec<_> = runs.into_iter().map(|run| run.rows).collect();
-        let mut out = Vec::with_capacity(segments.len());
-        for ((segment, rows), kept) in segments.iter_mut().zip(ranges).zip(kept) {
-            let hidden = hidden.narrow(0, rows.start, rows.len())?;
+        // [rows, d]
+        let (hidden, kept) = match &self.body {
+            Body::Kernels(body) => body.forward(&self.config, segments)?,
+            Body::Device(body) => body.forward(&self.config, segments)?,
+        };
+        let (mut out, mut start) = (Vec::with_capacity(segments.len()), 0);
+        for (segment, kept) in segments.iter_mut().zip(kept) {
             let (behind, tokens) = (segment.prefix().len(), segment.tokens().to_vec());
+            let hidden = hidden.narrow(0, start, tokens.len())?;
+            start += tokens.len();
             if let Segment::Read(prefix, tokens) = segment {
                 prefix.advance(tokens);
             }
@@ -312,32 +285,6 @@ impl Model {
         }
     }
 
-    /// Room for keys and values that stay beside the prefix.
-    fn beside(&self, segment: &Segment<'_>) -> Vec<f32> {
-        let Layout { layers, .. } = self.attention.layout;
-        match segment {
-            Segment::Read(..) => Vec::new(),
-            Segment::Branch(_, tokens) => {
-                vec![0.0; layers * tokens.len() * self.attention.layout.token()]
-            }
-        }
-    }
-
-    fn embed(&self, segments: &[Segment<'_>]) -> Vec<f32> {
-        let d = self.config.hidden;
-        let mut rows =
-            vec![0f32; segments.iter().map(|segment| segment.tokens().len()).sum::<usize>() * d];
-        let tokens = segments.iter().flat_map(Segment::placed);
-        for (row, (token, position)) in rows.chunks_exact_mut(d).zip(tokens) {
-            self.embedding.row(token as usize, row);
-            row.iter_mut().for_each(|x| *x *= self.config.embedding_scale);
-            if let Some(positions) = &self.positions {
-                row.iter_mut().zip(&positions[position * d..]).for_each(|(x, place)| *x += place);
-            }
-        }
-        rows
-    }
-
     fn fits(&self, tokens: usize) -> Result<()> {
         let context = self.context();
         if tokens > context { Err(Error::Context { tokens, context }) } else { Ok(()) }
@@ -345,37 +292,22 @@ impl Model {
 }
 
 impl Segment<'_> {
-    fn prefix(&self) -> &Prefix {
+    pub(super) fn prefix(&self) -> &Prefix {
         match self {
             Self::Read(prefix, _) => prefix,
             Self::Branch(prefix, _) => prefix,
         }
     }
 
-    fn tokens(&self) -> &[u32] {
+    pub(super) fn tokens(&self) -> &[u32] {
         match self {
             Self::Read(_, tokens) | Self::Branch(_, tokens) => tokens,
         }
     }
 
     /// The tokens, each with its position in its text.
-    fn placed(&self) -> impl Iterator<Item = (u32, usize)> {
+    pub(super) fn placed(&self) -> impl Iterator<Item = (u32, usize)> {
         let (past, step) = (self.prefix().len(), usize::from(matches!(self, Self::Read(..))));
         self.tokens().iter().enumerate().map(move |(i, token)| (*token, past + i * step))
     }
-}
-
-/// Which rows of the forward belong to which segment, and where their keys and values go.
-fn runs<'a>(segments: &'a mut [Segment<'_>], kept: &'a mut [Vec<f32>]) -> Vec<Run<'a>> {
-    let mut start = 0;
-    let run = |(segment, kept): (&'a mut Segment<'_>, &'a mut Vec<f32>)| {
-        let (past, count) = (segment.prefix().len(), segment.tokens().len());
-        let keys = match segment {
-            Segment::Read(prefix, tokens) => Keys::Read(prefix.room(tokens.len())),
-            Segment::Branch(prefix, _) => Keys::Branch(prefix.pages(), kept),
-        };
-        start += count;
-        Run { rows: start - count..start, past, keys }
-    };
-    segments.iter_mut().zip(kept).map(run).collect()
 }

@@ -8,8 +8,10 @@
 //! | `lengths` | whether what a GGUF file announces fits into it |
 //! | `rope` | rotary embeddings and how they are stretched |
 //! | `weights` | tensors, read a few rows at a time |
-//! | `parts` | putting a model together from them |
-//! | `decoder` | the forward |
+//! | `parts` | the parts of a model, found among them |
+//! | `decoder` | what a model is given and what it gives |
+//! | `on_kernels` | the forward by our own kernels, on the CPU |
+//! | `on_device` | the same in candle's operations, on a GPU |
 
 mod config;
 mod decoder;
@@ -17,6 +19,8 @@ mod family;
 mod gguf;
 mod hf;
 mod lengths;
+mod on_device;
+mod on_kernels;
 mod parts;
 mod rope;
 mod weights;

@@ -78,7 +78,8 @@ impl<'a> From<&'a Vec<u32>> for Asked<'a> {
 }
 
 impl Reward {
-    /// Loads a head (`.safetensors`), a reward model or a classifier (HF folders) for this policy.
+    /// Loads a head (`.safetensors`), a reward model or a classifier (HF folders) for this policy;
+    /// a reward model runs where the policy does.
     ///
     /// # Errors
     /// As [`Head::load`], [`Checkpoint::load`] and [`Classifier::load`]; a language model, a classifier of several
@@ -102,7 +103,7 @@ impl Reward {
             return Ok(Self::Text(Box::new(TextReward::new(Classifier::load(path, label)?))));
         }
         if path.is_dir() {
-            let checkpoint = Checkpoint::load(path, dtype)?;
+            let checkpoint = Checkpoint::load_on(path, dtype, policy.model.place())?;
             let score = score_row(&checkpoint, label)?;
             if policy.tokenizer.difference(&checkpoint.tokenizer).is_some() {
                 return Ok(Self::Text(Box::new(TextReward::new(ForeignModel::new(checkpoint, label)?))));

@@ -1,0 +1,51 @@
+//! On the CPU: pages, shared one by one.
+
+use std::sync::Arc;
+
+use crate::kernel::{Layout, PAGE, Page};
+
+/// Keys and values of a text, in pages that texts which begin alike share.
+#[derive(Debug, Clone)]
+pub(crate) struct Pages {
+    layout: Layout,
+    pages: Vec<Arc<Page>>,
+}
+
+impl Pages {
+    pub(super) fn new(layout: Layout) -> Self {
+        Self { layout, pages: Vec::new() }
+    }
+
+    pub(super) fn truncate(&mut self, tokens: usize) {
+        self.pages.truncate(tokens.div_ceil(PAGE));
+    }
+
+    pub(crate) fn as_slice(&self) -> &[Arc<Page>] {
+        &self.pages
+    }
+
+    /// Pages with room for `more` tokens behind `len`; those to be written to are no other text's.
+    pub(crate) fn room(&mut self, len: usize, more: usize) -> &mut [Arc<Page>] {
+        for page in len / PAGE..(len + more).div_ceil(PAGE) {
+            self.page(page);
+        }
+        &mut self.pages
+    }
+
+    /// Takes in one of `n` tokens `[layers][n][token]` behind `len`.
+    pub(super) fn put(&mut self, len: usize, rows: &[f32], n: usize, chosen: usize) {
+        let layout = self.layout;
+        let size = layout.token();
+        let layers = rows.chunks_exact(n * size);
+        let layers = layers.map(|layer| &layer[chosen * size..(chosen + 1) * size]);
+        layout.put_token(self.page(len / PAGE), len % PAGE, layers);
+    }
+
+    /// A page for writing: a new one at the end; one shared with other texts is copied first.
+    fn page(&mut self, page: usize) -> &mut Page {
+        if page == self.pages.len() {
+            self.pages.push(Arc::new(self.layout.page()));
+        }
+        Arc::make_mut(&mut self.pages[page])
+    }
+}
