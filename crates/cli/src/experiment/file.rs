@@ -95,6 +95,8 @@ pub(crate) struct Decoding {
     pub(crate) candidates: usize,
     pub(crate) samples: usize,
     pub(crate) policy_temperature: f64,
+    pub(crate) score_every: usize,
+    pub(crate) min_entropy: f64,
     pub(crate) stop: Vec<String>,
     pub(crate) batch_size: usize,
 }
@@ -108,6 +110,8 @@ impl Default for Decoding {
             samples: 10,
             // One base policy for all methods.
             policy_temperature: 1.0,
+            score_every: 1,
+            min_entropy: 0.0,
             stop: Vec::new(),
             batch_size: 20,
         }

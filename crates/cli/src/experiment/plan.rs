@@ -252,6 +252,8 @@ impl Experiment {
             candidates: decoding.candidates,
             samples: decoding.samples,
             policy_temperature: decoding.policy_temperature,
+            score_every: decoding.score_every,
+            min_entropy: decoding.min_entropy,
             max_new_tokens: decoding.max_new_tokens,
             sampling: Sampling { temperature: decoding.temperature, ..Sampling::default() },
             stop: decoding.stop.clone(),
