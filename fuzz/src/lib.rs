@@ -15,7 +15,7 @@ use stackelberg_engine::reward::{Classifier, TextFormat};
 use stackelberg_engine::{Checkpoint, Dtype, Embedder, kernel};
 
 /// The checkpoints that a case may begin with; the first byte of an input chooses. `seeds.py` has the same list.
-pub const FAMILIES: [&str; 16] = [
+pub const FAMILIES: [&str; 20] = [
     "llama",
     "mistral",
     "qwen2",
@@ -32,6 +32,10 @@ pub const FAMILIES: [&str; 16] = [
     "roberta",
     "distilbert",
     "electra",
+    "deberta",
+    "deberta-v2",
+    "modernbert",
+    "modernbert-biased",
 ];
 
 /// A file of a family's folder.
