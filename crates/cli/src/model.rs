@@ -201,7 +201,7 @@ fn reader_of_text(name: &str) -> Result<Option<TextReward>> {
 }
 
 /// A reference, and the label behind it.
-fn split_label(name: &str) -> (&str, Option<&str>) {
+pub(crate) fn split_label(name: &str) -> (&str, Option<&str>) {
     name.split_once('#').map_or((name, None), |(name, label)| (name, Some(label)))
 }
 

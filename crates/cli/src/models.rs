@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Args, Subcommand};
 use stackelberg_decoding::{Method, Settings, generate};
 use stackelberg_engine::reward::{
@@ -12,7 +12,7 @@ use stackelberg_engine::reward::{
 use stackelberg_engine::source::{KNOWN, cached};
 use stackelberg_engine::{Checkpoint, Dtype, Embedder, Error, Place, Prompt, Reward};
 
-use crate::model::{BUILTIN, Builtin, fetch, set_threads, text_reward};
+use crate::model::{BUILTIN, Builtin, fetch, set_threads, split_label, text_reward};
 
 /// List models, prompts, data and rewards that are known by name; or check one.
 #[derive(Args)]
@@ -66,90 +66,75 @@ const ANSWERS: [&str; 2] = [
 impl Check {
     fn run(&self) -> Result<()> {
         set_threads(self.threads)?;
-        let mut out = std::io::stdout().lock();
-        let mut line = |name: &str, value: String| writeln!(out, "{name:<16} {value}");
         if let Some(reward) = text_reward(&self.reference)? {
+            for (name, value) in reward.about() {
+                line(name, value)?;
+            }
             line("reward", format!("{} reads text, laid out as {}", self.reference, reward.format()))?;
-            return Ok(line("self-test", of_text(&reward)?)?);
+            line("self-test", of_text(&reward)?)?;
+            return Ok(());
         }
-        let builtin = BUILTIN.iter().find(|builtin| builtin.name == self.reference);
-        let head = match builtin {
-            Some(builtin) => Some(Head::parse(Path::new(builtin.name), builtin.bytes)?),
-            None => None,
-        };
-        let path = if builtin.is_none() { Some(fetch(&self.reference)?) } else { None };
-        let is_head =
-            path.as_ref().is_some_and(|path| path.extension().is_some_and(|e| e == "safetensors"));
-        let head = match (&path, is_head) {
-            (Some(path), true) => match Head::load(path) {
-                Ok(head) => Some(head),
-                Err(error) => {
-                    let Ok(value) = ValueHead::load(path) else { return Err(error.into()) };
+        if let Some(builtin) = BUILTIN.iter().find(|builtin| builtin.name == self.reference) {
+            return self.head(Head::parse(Path::new(builtin.name), builtin.bytes)?);
+        }
+        let (file, label) = split_label(&self.reference);
+        let path = fetch(file)?;
+        if path.extension().is_some_and(|end| end == "safetensors") {
+            return match (Head::load(&path), ValueHead::load(&path)) {
+                (Ok(head), _) => self.head(head),
+                (Err(_), Ok(value)) => {
                     let width = value.width();
-                    return Ok(line(
+                    line(
                         "value head",
                         format!("on hidden states of width {width}: give it as --value"),
-                    )?);
+                    )?;
+                    Ok(())
                 }
-            },
-            _ => head,
-        };
-        if let Some(head) = head {
-            let of = head.base_name.as_deref().unwrap_or("a model that it does not name");
-            let reads = if head.backbone == Backbone::Policy { "hidden states" } else { "embeddings" };
-            line("reward", format!("a head on {reads} of width {} of {of}", head.width()))?;
-            line("text format", head.text_format.name().to_owned())?;
-            let Some(base) = head.base_name.clone() else {
-                return Ok(line(
-                    "self-test",
-                    "none: the head does not say which model it reads".to_owned(),
-                )?);
+                (Err(error), Err(_)) => Err(error.into()),
             };
-            let policy = Checkpoint::load_on(&fetch(&base)?, self.dtype, self.device)?;
-            head.fits(&policy)?;
-            return Ok(line("self-test", of_tokens(&Reward::Head(head), &policy)?)?);
         }
-        let path = path.context("nothing to check")?;
         let began = std::time::Instant::now();
-        let checkpoint = match Checkpoint::load_on(&path, self.dtype, self.device) {
+        match Checkpoint::load_on(&path, self.dtype, self.device) {
+            Ok(checkpoint) => self.checkpoint(checkpoint, label, began.elapsed().as_secs_f64()),
             // What is no decoder may be an embedder.
             Err(decoder @ Error::Architecture { .. }) => match Embedder::load(&path) {
-                Ok(embedder) => {
-                    let (width, most) = (embedder.width(), embedder.max_tokens());
-                    line(
-                        "embedder",
-                        format!("width {width}, {most} tokens, pooled by {}", embedder.pooling()),
-                    )?;
-                    let found = embedder.embed(&[QUESTION, ANSWERS[0], ANSWERS[1]])?;
-                    let cosine =
-                        |i: usize| found[0].iter().zip(&found[i]).map(|(a, b)| a * b).sum::<f32>();
-                    let said =
-                        format!("cosines with the question: {:+.3}, {:+.3}", cosine(1), cosine(2));
-                    return Ok(line("self-test", said)?);
-                }
-                Err(Error::Architecture { .. }) => return Err(decoder.into()),
-                Err(embedder) => return Err(embedder.into()),
+                Ok(embedder) => of_embedder(&embedder),
+                Err(Error::Architecture { .. }) => Err(decoder.into()),
+                Err(embedder) => Err(embedder.into()),
             },
-            loaded => loaded?,
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A head, tried on the model that it reads.
+    fn head(&self, head: Head) -> Result<()> {
+        let of = head.base_name.as_deref().unwrap_or("a model that it does not name");
+        let reads = if head.backbone == Backbone::Policy { "hidden states" } else { "embeddings" };
+        line("reward", format!("a head on {reads} of width {} of {of}", head.width()))?;
+        line("text format", head.text_format.name().to_owned())?;
+        let Some(base) = head.base_name.clone() else {
+            line("self-test", "none: the head does not say which model it reads".to_owned())?;
+            return Ok(());
         };
-        let seconds = began.elapsed().as_secs_f64();
+        let policy = Checkpoint::load_on(&fetch(&base)?, self.dtype, self.device)?;
+        head.fits(&policy)?;
+        line("self-test", of_tokens(&Reward::Head(head), &policy)?)?;
+        Ok(())
+    }
+
+    /// A decoder: a language model, which writes a little, or a reward model, which scores.
+    fn checkpoint(&self, checkpoint: Checkpoint, label: Option<&str>, seconds: f64) -> Result<()> {
         let (model, config) = (&checkpoint.model, checkpoint.model.config());
         line("architecture", config.architecture.clone())?;
         line("parameters", format!("{:.1} million", model.parameters() as f64 / 1e6))?;
-        let memory = format!("{} MB as {}, loaded in {seconds:.1} s", model.bytes() >> 20, self.dtype);
-        line("memory", memory)?;
-        let group = config.heads / config.kv_heads;
         line(
-            "shape",
-            format!(
-                "{} layers of width {}, {} heads of {}{}",
-                config.layers,
-                config.hidden,
-                config.heads,
-                config.head_dim,
-                if group > 1 { format!(", {group} to a key") } else { String::new() }
-            ),
+            "memory",
+            format!("{} MB as {}, loaded in {seconds:.1} s", model.bytes() >> 20, self.dtype),
         )?;
+        let group = config.heads / config.kv_heads;
+        let group = if group > 1 { format!(", {group} to a key") } else { String::new() };
+        let heads = format!("{} heads of {}{group}", config.heads, config.head_dim);
+        line("shape", format!("{} layers of width {}, {heads}", config.layers, config.hidden))?;
         line("context", format!("{} tokens", config.context))?;
         let known = checkpoint.tokenizer.vocabulary();
         line("vocabulary", format!("{} tokens, of which the tokenizer has {known}", config.vocabulary))?;
@@ -158,28 +143,41 @@ impl Check {
         let around = checkpoint.tokens("x", TextFormat::Raw)?;
         let plain = checkpoint.tokens("x", TextFormat::Chat)?;
         let put = around.iter().filter(|token| !plain.contains(token)).map(name).collect::<Vec<_>>();
-        let put = if put.is_empty() { "nothing".to_owned() } else { put.join(", ") };
-        line("around a text", put)?;
+        line("around a text", if put.is_empty() { "nothing".to_owned() } else { put.join(", ") })?;
         line("chat template", template(&checkpoint)?)?;
-        if let Some(head) = model.score() {
-            line("labels", head.names.join(", "))?;
-            if head.rows.len() == 1 {
-                let row = head.rows[0].clone();
-                let reward = Reward::Model(Box::new(RewardModel::new(checkpoint, row)?));
-                let Reward::Model(model) = &reward else { return Ok(()) };
-                return Ok(line("self-test", of_tokens(&reward, model.checkpoint())?)?);
-            }
-            let n = head.rows.len();
-            return Ok(line(
-                "self-test",
-                format!("none: a reward model has one label, this one has {n}"),
-            )?);
+        let Some(head) = model.score() else {
+            let tokens = checkpoint.tokens("The capital of France is", TextFormat::Raw)?;
+            let settings = Settings { method: Method::Base, max_new_tokens: 12, ..Settings::default() };
+            let answer = generate(&checkpoint, None, &tokens, "check", &settings, &mut ())?;
+            line("self-test", format!("The capital of France is{}", answer.text.replace('\n', " ")))?;
+            return Ok(());
+        };
+        line("labels", head.names.join(", "))?;
+        if head.names.len() > 1 && label.is_none() {
+            line("self-test", "none: choose a label behind a '#', or two as GOOD-BAD".to_owned())?;
+            return Ok(());
         }
-        let tokens = checkpoint.tokens("The capital of France is", TextFormat::Raw)?;
-        let settings = Settings { method: Method::Base, max_new_tokens: 12, ..Settings::default() };
-        let answer = generate(&checkpoint, None, &tokens, "check", &settings, &mut ())?;
-        Ok(line("self-test", format!("The capital of France is{}", answer.text.replace('\n', " ")))?)
+        let reward = Reward::Model(Box::new(RewardModel::of_label(checkpoint, label)?));
+        if let Reward::Model(model) = &reward {
+            line("self-test", of_tokens(&reward, model.checkpoint())?)?;
+        }
+        Ok(())
     }
+}
+
+/// Says what something is.
+fn line(name: &str, value: String) -> std::io::Result<()> {
+    writeln!(std::io::stdout(), "{name:<16} {value}")
+}
+
+/// An embedder, and how near it finds answers to their question.
+fn of_embedder(embedder: &Embedder) -> Result<()> {
+    let (width, most) = (embedder.width(), embedder.max_tokens());
+    line("embedder", format!("width {width}, {most} tokens, pooled by {}", embedder.pooling()))?;
+    let found = embedder.embed(&[QUESTION, ANSWERS[0], ANSWERS[1]])?;
+    let cosine = |i: usize| found[0].iter().zip(&found[i]).map(|(a, b)| a * b).sum::<f32>();
+    line("self-test", format!("cosines with the question: {:+.3}, {:+.3}", cosine(1), cosine(2)))?;
+    Ok(())
 }
 
 fn of_text(reward: &TextReward) -> Result<String> {

@@ -40,5 +40,12 @@ fn folders_are_told_apart() {
             .contains("has the labels bad, good: choose one behind a '#'")
     );
     let said = succeed(&["models", "check", &format!("{path}#good")]);
-    assert!(said.contains("reads text, laid out as answer") && said.contains("self-test"), "{said}");
+    for name in [
+        "BertForSequenceClassification",
+        "labels           bad, good",
+        "laid out as answer",
+        "self-test",
+    ] {
+        assert!(said.contains(name), "{name}: {said}");
+    }
 }

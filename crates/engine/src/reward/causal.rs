@@ -30,6 +30,16 @@ impl RewardModel {
         Ok(Self { checkpoint, score })
     }
 
+    /// A classifier as a reward model, by one of its labels as in [`Classifier::load`](super::Classifier::load). The caller
+    /// vouches that the tokenizer is the policy's.
+    ///
+    /// # Errors
+    /// A language model; several labels and none chosen, or one that is not there.
+    pub fn of_label(checkpoint: Checkpoint, label: Option<&str>) -> Result<Self> {
+        let score = score_row(&checkpoint, label)?;
+        Self::new(checkpoint, score)
+    }
+
     /// The model under the head, with all that belongs to it.
     pub fn checkpoint(&self) -> &Checkpoint {
         &self.checkpoint

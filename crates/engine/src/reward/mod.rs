@@ -36,7 +36,6 @@ use crate::error::{Error, Result};
 use crate::kernel::Dtype;
 use crate::model::Model;
 use crate::tokenizer::TextStream;
-use causal::score_row;
 
 /// A loaded reward.
 pub enum Reward {
@@ -104,11 +103,10 @@ impl Reward {
         }
         if path.is_dir() {
             let checkpoint = Checkpoint::load_on(path, dtype, policy.model.place())?;
-            let score = score_row(&checkpoint, label)?;
             if policy.tokenizer.difference(&checkpoint.tokenizer).is_some() {
                 return Ok(Self::Text(Box::new(TextReward::new(ForeignModel::new(checkpoint, label)?))));
             }
-            return Ok(Self::Model(Box::new(RewardModel::new(checkpoint, score)?)));
+            return Ok(Self::Model(Box::new(RewardModel::of_label(checkpoint, label)?)));
         }
         if !path.is_file() {
             let what = "there is no such file or folder: give a head (.safetensors) or a model folder";

@@ -18,8 +18,10 @@ pub struct Classifier {
     embedder: Embedder,
     dense: Option<Dense>,
     output: Linear,
-    labels: usize,
+    labels: Vec<String>,
     reward: Label,
+    /// As `config.json` names it.
+    architecture: String,
 }
 
 /// The first of a head's two layers, and what lies behind it.
@@ -59,7 +61,9 @@ impl Classifier {
             false => "classifier",
         };
         let output = Linear::load(&weights, output, n, d, true)?;
-        Ok(Self { embedder: embedder.with_pooling(pooling)?, dense, output, labels: n, reward })
+        let architecture = config["architectures"][0].as_str().unwrap_or_default().to_owned();
+        let embedder = embedder.with_pooling(pooling)?;
+        Ok(Self { embedder, dense, output, labels: names, reward, architecture })
     }
 
     /// Logits of texts, `[texts][labels]`.
@@ -84,7 +88,7 @@ impl Classifier {
             inner = y;
         }
         self.output.forward(&inner, rows, &mut logits);
-        logits.chunks_exact(self.labels).map(<[f32]>::to_vec).collect()
+        logits.chunks_exact(self.labels.len()).map(<[f32]>::to_vec).collect()
     }
 }
 
@@ -105,6 +109,16 @@ impl TextScorer for Classifier {
 
     fn formats(&self) -> &[RewardFormat] {
         &[RewardFormat::Raw, RewardFormat::Hh, RewardFormat::Answer, RewardFormat::Pair]
+    }
+
+    fn about(&self) -> Vec<(&'static str, String)> {
+        let (width, most) = (self.embedder.width(), self.embedder.max_tokens());
+        vec![
+            ("architecture", self.architecture.clone()),
+            ("shape", format!("width {width}, f32")),
+            ("context", format!("{most} tokens")),
+            ("labels", self.labels.join(", ")),
+        ]
     }
 
     /// The answer alone: most classifiers learned from single texts.

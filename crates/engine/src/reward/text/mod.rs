@@ -40,6 +40,11 @@ pub trait TextScorer: Send + Sync {
     /// The format that it was made for.
     fn usual_format(&self) -> RewardFormat;
 
+    /// What there is to say of it, by name: what it is, what it reads.
+    fn about(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
     /// The formats that it can be asked in.
     fn formats(&self) -> &[RewardFormat] {
         &[RewardFormat::Raw, RewardFormat::Hh, RewardFormat::Answer]
@@ -150,6 +155,11 @@ impl TextReward {
     /// How it lays out what it reads.
     pub fn format(&self) -> RewardFormat {
         self.format
+    }
+
+    /// What there is to say of it, by name.
+    pub fn about(&self) -> Vec<(&'static str, String)> {
+        self.scorer.about()
     }
 
     /// Rewards of prompts with their answers. None depends on the others.
