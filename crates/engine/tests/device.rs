@@ -3,33 +3,20 @@
 //! `cargo test --release -p stackelberg-engine --features cuda --test device -- --ignored --nocapture` measures the GPU, with the
 //! model in the folder or file `STACKELBERG_MODEL`.
 
+#[path = "common/families.rs"]
+mod families;
 #[path = "common/tiny.rs"]
 mod tiny;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use serde::Deserialize;
+use families::{Expected, FAMILIES, distance, distances, expected, folder, rows};
 use serde_json::json;
 use stackelberg_engine::model::Segment;
 use stackelberg_engine::reward::{Asked, Question, ask};
-use stackelberg_engine::{Checkpoint, Dtype, Model, Place, Reward, Tensor};
+use stackelberg_engine::{Checkpoint, Dtype, Model, Place, Reward};
 use tiny::Tiny;
-
-const FAMILIES: [&str; 12] = [
-    "llama",
-    "mistral",
-    "qwen2",
-    "qwen2-yarn",
-    "qwen3",
-    "gemma2",
-    "gemma2-scaled",
-    "gemma3",
-    "phi3",
-    "smollm3",
-    "olmo2",
-    "gpt2",
-];
 
 /// Where these tests run.
 fn places() -> Vec<Place> {
@@ -39,57 +26,14 @@ fn places() -> Vec<Place> {
     places
 }
 
-#[derive(Deserialize)]
-struct Expected {
-    tokens: Vec<u32>,
-    /// After the final norm, of the last token.
-    hidden: Vec<f32>,
-    /// Of the last three positions.
-    logits: Vec<Vec<f32>>,
-    score: Option<f32>,
-    classifier: Option<String>,
-}
-
-fn folder(family: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/families").join(family)
-}
-
-fn expected(family: &str) -> Expected {
-    serde_json::from_str(&fs::read_to_string(folder(family).join("expected.json")).unwrap()).unwrap()
-}
-
 fn load(family: &str, place: Place) -> Model {
     Model::load_on(&folder(family), Dtype::F32, place).unwrap_or_else(|error| panic!("{error}"))
-}
-
-fn rows(tensor: &Tensor) -> Vec<Vec<f32>> {
-    tensor.to_vec2().unwrap()
-}
-
-/// The greatest difference, relative to 1 plus the size of what is expected.
-fn distance(found: &[f32], expected: &[f32]) -> f32 {
-    assert_eq!(found.len(), expected.len());
-    let apart = |(a, b): (&f32, &f32)| {
-        assert!(a.is_finite(), "{a}");
-        (a - b).abs() / (1.0 + b.abs())
-    };
-    found.iter().zip(expected).map(apart).fold(0.0, f32::max)
 }
 
 #[track_caller]
 fn close(found: &[f32], expected: &[f32], what: &str) {
     let apart = distance(found, expected);
     assert!(apart < 1e-5, "{what}: {apart}");
-}
-
-/// Distances of the last hidden state and of the logits from what transformers makes.
-fn distances(model: &Model, expected: &Expected) -> (f32, f32) {
-    let (_, hidden) = model.prefill(&expected.tokens).unwrap();
-    let n = expected.tokens.len();
-    let logits = rows(&model.logits(&hidden.narrow(0, n - 3, 3).unwrap()).unwrap());
-    let last = rows(&hidden).pop().unwrap();
-    let worst = logits.iter().zip(&expected.logits).map(|(a, b)| distance(a, b)).fold(0.0, f32::max);
-    (distance(&last, &expected.hidden), worst)
 }
 
 #[test]

@@ -1,81 +1,18 @@
 //! Every family of decoders against transformers: tiny checkpoints with random weights (see
 //! `families/make.py`), their hidden states, logits and scores.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+#[path = "common/families.rs"]
+mod families;
 
-use candle_core::Tensor;
+use std::fs;
+
+use families::{ENCODERS, Expected, FAMILIES, distance, distances, expected, folder, rows};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use stackelberg_engine::embedder::Pooling;
 use stackelberg_engine::model::Model;
 use stackelberg_engine::reward::{Classifier, Exchange, RewardFormat, TextReward};
 use stackelberg_engine::{Dtype, Embedder, Message, Prompt};
-
-const FAMILIES: [&str; 12] = [
-    "llama",
-    "mistral",
-    "qwen2",
-    "qwen2-yarn",
-    "qwen3",
-    "gemma2",
-    "gemma2-scaled",
-    "gemma3",
-    "phi3",
-    "smollm3",
-    "olmo2",
-    "gpt2",
-];
-
-const ENCODERS: [&str; 8] = [
-    "bert",
-    "roberta",
-    "distilbert",
-    "electra",
-    "deberta",
-    "deberta-v2",
-    "modernbert",
-    "modernbert-biased",
-];
-
-#[derive(Deserialize)]
-struct Expected {
-    tokens: Vec<u32>,
-    /// After the final norm, of the last token.
-    hidden: Vec<f32>,
-    /// Of the last three positions.
-    logits: Vec<Vec<f32>>,
-    score: Option<f32>,
-    classifier: Option<String>,
-}
-
-fn folder(family: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/families").join(family)
-}
-
-fn expected(family: &str) -> Expected {
-    serde_json::from_str(&fs::read_to_string(folder(family).join("expected.json")).unwrap()).unwrap()
-}
-
-fn rows(tensor: &Tensor) -> Vec<Vec<f32>> {
-    tensor.to_vec2().unwrap()
-}
-
-/// The greatest difference, relative to 1 plus the size of what is expected.
-fn distance(found: &[f32], expected: &[f32]) -> f32 {
-    assert_eq!(found.len(), expected.len());
-    found.iter().zip(expected).map(|(a, b)| (a - b).abs() / (1.0 + b.abs())).fold(0.0, f32::max)
-}
-
-/// Distances of the last hidden state and of the logits from what transformers makes.
-fn distances(model: &Model, expected: &Expected) -> (f32, f32) {
-    let (_, hidden) = model.prefill(&expected.tokens).unwrap();
-    let n = expected.tokens.len();
-    let logits = rows(&model.logits(&hidden.narrow(0, n - 3, 3).unwrap()).unwrap());
-    let last = rows(&hidden).pop().unwrap();
-    let worst = logits.iter().zip(&expected.logits).map(|(a, b)| distance(a, b)).fold(0.0, f32::max);
-    (distance(&last, &expected.hidden), worst)
-}
 
 #[test]
 fn every_family_is_transformers() {

@@ -3,10 +3,14 @@
 //! Each case breaks one file of a tiny checkpoint (see `families/`) in a few places and loads it. How many cases there
 //! are is told by `HOSTILE_CASES`; what breaks is named by its number, which repeats it.
 
+#[path = "common/families.rs"]
+mod families;
+
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use families::{ENCODERS, FAMILIES, folder as folder_of};
 use stackelberg_engine::model::Model;
 use stackelberg_engine::reward::Classifier;
 use stackelberg_engine::{Checkpoint, Dtype, Message, Prompt, reward::TextFormat};
@@ -74,35 +78,16 @@ fn break_json(text: &str, dice: &mut Dice) -> String {
     text
 }
 
-const FAMILIES: [&str; 16] = [
-    "llama",
-    "mistral",
-    "qwen2",
-    "qwen2-yarn",
-    "qwen3",
-    "gemma2",
-    "gemma3",
-    "phi3",
-    "smollm3",
-    "olmo2",
-    "gpt2",
-    "bert",
-    "distilbert",
-    "deberta",
-    "deberta-v2",
-    "modernbert",
-];
-
 fn case(number: u64, folder: &Path) {
     let mut dice = Dice(number);
     dice.below(1);
-    let family = FAMILIES[dice.below(FAMILIES.len())];
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/families").join(family);
+    let families = [&FAMILIES[..], &ENCODERS].concat();
+    let family = families[dice.below(families.len())];
+    let from = folder_of(family);
     for file in ["config.json", "model.safetensors"] {
         fs::copy(from.join(file), folder.join(file)).unwrap();
     }
-    let tokenizer = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/families/bert/tokenizer.json");
-    fs::copy(tokenizer, folder.join("tokenizer.json")).unwrap();
+    fs::copy(folder_of("bert").join("tokenizer.json"), folder.join("tokenizer.json")).unwrap();
     let rewrite = |name: &str, reach: usize, dice: &mut Dice| {
         let mut bytes = fs::read(folder.join(name)).unwrap();
         break_bytes(&mut bytes, reach, dice);
