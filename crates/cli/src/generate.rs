@@ -37,7 +37,7 @@ pub(crate) struct Generate {
     prompts: Option<String>,
 
     /// What guides: a built-in name (see `stackelberg models`), a head (.safetensors), the folder of a reward
-    /// model or of a classifier (#LABEL), program:COMMAND or http://HOST/PATH; answer:, hh:, raw:, chat: or closed:
+    /// model or of a classifier (#LABEL), program:COMMAND or http://HOST/PATH; answer:, hh:, raw:, chat:, closed: or pair:
     /// before it says what it sees. Several make up one: a*0.7+b*0.3, min(a,b), lex(a>=0,b). [default: harmless, where it fits
     /// the model]
     #[arg(long, value_name = "NAME")]

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::Args;
-use stackelberg_engine::Checkpoint;
 use stackelberg_engine::reward::TextFormat;
+use stackelberg_engine::{Checkpoint, Reward};
 use stackelberg_learning::rollouts::{self, Dataset, Identity, LayOut, Part, Samples};
 
 use crate::generate::{read_prompts, text_format};
@@ -126,6 +126,16 @@ impl Import {
         if import.format.is_some_and(|format| format != otherwise) {
             // A word of warning about what the prompts turned out to be.
             guided(import.format);
+        }
+        let reads_text = reward
+            .as_ref()
+            .is_some_and(|reward| reward.each().iter().any(|r| matches!(r, Reward::Text(_))));
+        if let Some(prompt) = import.prompts.iter().find(|prompt| reads_text && prompt.asked.is_none()) {
+            bail!(
+                "prompt '{}' is a chat that was laid out already: a reward that reads text must be told what was asked; give \
+                 --prompts with the questions, or a reward on the policy",
+                prompt.id
+            );
         }
         let (prompts, count) = (samples.prompts(), samples.count());
         drop(samples);

@@ -82,7 +82,8 @@ impl ModelArgs {
             return self.one_reward(name, policy);
         }
         let rewards = combination.names().iter().map(|name| self.one_reward(name, policy));
-        let rewards = rewards.collect::<Result<_>>()?;
+        let quotes = || format!("'{name}' (a name with signs or spaces in it stands in double quotes)");
+        let rewards = rewards.collect::<Result<_>>().with_context(quotes)?;
         Ok(Reward::Combined(Box::new(Combined::new(combination, rewards))))
     }
 
@@ -205,11 +206,13 @@ pub(crate) fn split_label(name: &str) -> (&str, Option<&str>) {
     name.split_once('#').map_or((name, None), |(name, label)| (name, Some(label)))
 }
 
-/// What a name says of several rewards; a file is one, whatever signs its name has.
+/// What a name says of several rewards. A file is one, whatever signs its name or its label has.
 pub(crate) fn combination(name: &str) -> Result<Combination> {
-    let file = split_label(split_format(name).1).0;
-    let name = if Path::new(file).exists() { &format!("\"{name}\"") } else { name };
-    name.parse().map_err(anyhow::Error::msg)
+    let bare = split_format(name).1;
+    let parsed: std::result::Result<Combination, String> = name.parse();
+    let several = parsed.as_ref().is_ok_and(|combination| combination.only().is_none());
+    let is_file = Path::new(bare).exists() || !several && Path::new(split_label(bare).0).exists();
+    if is_file { Ok(Combination::one(name)) } else { parsed.map_err(anyhow::Error::msg) }
 }
 
 /// How long a server may take for an answer.
@@ -242,7 +245,16 @@ pub(crate) fn reward_hash(name: &str) -> Result<String> {
 }
 
 fn one_hash(name: &str) -> Result<String> {
-    let (_, name) = split_format(name);
+    let (format, bare) = split_format(name);
+    let hash = file_hash(bare)?;
+    // What is read of a text, and which label counts, make another reward of the same file.
+    if format.is_none() && split_label(bare).1.is_none() {
+        return Ok(hash);
+    }
+    Ok(Sha256::digest(format!("{name}\n{hash}")).iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn file_hash(name: &str) -> Result<String> {
     if let Some(builtin) = BUILTIN.iter().find(|b| b.name == name) {
         return Ok(Sha256::digest(builtin.bytes).iter().map(|byte| format!("{byte:02x}")).collect());
     }

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use stackelberg_decoding::{Method, Settings, generate};
 use stackelberg_engine::reward::{
@@ -12,7 +12,7 @@ use stackelberg_engine::reward::{
 use stackelberg_engine::source::{KNOWN, cached};
 use stackelberg_engine::{Checkpoint, Dtype, Embedder, Error, Place, Prompt, Reward};
 
-use crate::model::{BUILTIN, Builtin, fetch, set_threads, split_label, text_reward};
+use crate::model::{BUILTIN, Builtin, combination, fetch, set_threads, split_label, text_reward};
 
 /// List models, prompts, data and rewards that are known by name; or check one.
 #[derive(Args)]
@@ -66,6 +66,12 @@ const ANSWERS: [&str; 2] = [
 impl Check {
     fn run(&self) -> Result<()> {
         set_threads(self.threads)?;
+        if let [first, second, ..] = combination(&self.reference)?.names() {
+            bail!(
+                "{}: several rewards: check each by itself, {first}, {second} and so on",
+                self.reference
+            );
+        }
         if let Some(reward) = text_reward(&self.reference)? {
             for (name, value) in reward.about() {
                 line(name, value)?;

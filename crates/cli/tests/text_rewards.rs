@@ -181,6 +181,7 @@ fn labels_and_formats_are_part_of_a_name() {
     };
     let difference = score("", "#LABEL_1-LABEL_0");
     assert!((difference - (score("", "#LABEL_1") - score("", "#LABEL_0"))).abs() < 1e-5);
+    assert_eq!(score("", "#LABEL_1*2"), 2.0 * score("", "#LABEL_1"));
     let formats = ["raw:", "hh:", "answer:"].map(|format| score(format, "#LABEL_1"));
     assert_eq!(formats[0], score("", "#LABEL_1"));
     assert!(formats[0] != formats[1] && formats[0] != formats[2], "{formats:?}");
@@ -224,6 +225,11 @@ fn what_cannot_be_is_said_in_one_line() {
         gone.contains("http://127.0.0.1:9/score: Connection refused") && gone.contains("after 5 tries"),
         "{gone}"
     );
+    let odd = hi(&["--reward", "harmless*x"]);
+    assert!(odd.contains("a finite weight, as in a*0.7, is expected before 'x'"), "{odd}");
+    let unknown = hi(&["--reward", "harmless+helpful"]);
+    assert!(unknown.contains("unknown reward 'helpful': known are harmless,"), "{unknown}");
+    assert!(unknown.contains("stands in double quotes"), "{unknown}");
     assert!(hi(&["--score-every", "0"]).contains("score-every is 0: it must be at least 1"));
     assert!(
         hi(&["--min-entropy", "9"])

@@ -161,7 +161,7 @@ impl Watch for One<'_> {
 }
 
 /// Writes answers to many prompts, `at_once` texts sharing each pass over the weights. Answers are handed to
-/// `watch` as they are finished, and are the same whatever `at_once` is.
+/// `watch` as they are finished, and are the same whatever `at_once` is (on the CPU; elsewhere but for rounding).
 ///
 /// # Errors
 /// As [`generate`]; those of one prompt name it.

@@ -32,7 +32,9 @@ pub(crate) fn advance(
         courses.push(Course::begin(turn, text, settings).map_err(|error| error.of(text.id))?);
     }
     for _ in 1..settings.score_every {
-        carry_on(model, &mut courses, settings)?;
+        if !carry_on(model, &mut courses, settings)? {
+            break;
+        }
     }
     score(model, texts, &mut courses, settings.stress)?;
     let mut unread = Vec::new();
@@ -50,12 +52,12 @@ pub(crate) fn advance(
     read(model, &mut unread)
 }
 
-/// Adds a token to each path that has not come to the answer's end.
-fn carry_on(model: &Model, courses: &mut [Course<'_>], settings: &Settings) -> Result<()> {
+/// Adds a token to each path that has not come to the answer's end; whether there is one.
+fn carry_on(model: &Model, courses: &mut [Course<'_>], settings: &Settings) -> Result<bool> {
     let paths = courses.iter_mut().flat_map(|course| &mut course.paths);
     let mut paths: Vec<_> = paths.filter(|path| path.text.answer.finish.is_none()).collect();
     if paths.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     let unread = paths.iter_mut().map(|path| {
         let token = path.last();
@@ -68,7 +70,7 @@ fn carry_on(model: &Model, courses: &mut [Course<'_>], settings: &Settings) -> R
         let (step, _) = turn.choose(&mut path.text, settings).map_err(|error| error.of(id))?;
         path.take(step).map_err(|error| error.of(id))?;
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Asks for the rewards of the texts at the paths' ends, for all texts together.

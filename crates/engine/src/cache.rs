@@ -12,7 +12,7 @@ pub(crate) use slots::{Slots, slots};
 
 /// Keys and values of a text that the model has read: shared by every look ahead from its end.
 ///
-/// A clone goes its own way and shares the memory of what both have read.
+/// A clone goes its own way and shares the memory of what both have read (on a GPU until one of them reads on).
 #[derive(Debug, Clone)]
 pub struct Prefix {
     tokens: Vec<u32>,

@@ -27,7 +27,7 @@ use super::plan::{self, Setting};
 use crate::answers::{Files, Session};
 use crate::evaluator::Evaluator;
 use crate::generate::{INTERRUPTED, Interrupted, read_prompts, text_format};
-use crate::model::{ModelArgs, reward_hash};
+use crate::model::{ModelArgs, combination, reward_hash, split_format};
 use crate::record::{Names, Recorded, prompt_value};
 
 /// An experiment with its models loaded.
@@ -68,6 +68,7 @@ impl<'a> Lab<'a> {
         let prompts = prompts_of(&experiment.prompts)?;
         let guide_name = &experiment.rewards.guide;
         let guide = model.reward(guide_name, policy)?;
+        warn_of_shared(guide_name, &experiment.rewards.held_out)?;
         let format = text_format(experiment.policy.prompt_format, policy, Some(&guide).into());
         let rewards = [std::slice::from_ref(guide_name), &experiment.rewards.held_out].concat();
         let embedder = Some(experiment.embedder.as_str()).filter(|name| *name != "none");
@@ -386,4 +387,20 @@ pub(super) fn hash_of(value: &Value) -> String {
 
 fn pretty(value: &Value) -> String {
     format!("{value:#}\n")
+}
+
+/// A word of warning where what guides is also among what only judges.
+fn warn_of_shared(guide: &str, held_out: &[String]) -> Result<()> {
+    let guides = combination(guide)?;
+    for name in held_out {
+        let judges = combination(name)?;
+        let guides =
+            |part: &&String| guides.names().iter().any(|g| split_format(g).1 == split_format(part).1);
+        if let Some(part) = judges.names().iter().find(guides) {
+            eprintln!(
+                "warning: rewards.held_out: {name}: {part} guides, too: it judges what it asked for"
+            );
+        }
+    }
+    Ok(())
 }

@@ -29,6 +29,12 @@ struct Candidate {
 
 /// Answers some prompts of some runs again and measures them: every text, reward and score must come out the same.
 pub(super) fn verify(lab: &Lab<'_>, settings: Vec<Setting>, part: &Part) -> Result<()> {
+    if let Some(device) = &lab.device {
+        bail!(
+            "verify makes answers again and expects each number to the bit: on the CPU they are, on {device} they depend on \
+             which texts share a forward"
+        );
+    }
     let mut candidates = Vec::new();
     for setting in settings {
         let Some(runs) = sweep::runs(lab, &setting)? else { continue };

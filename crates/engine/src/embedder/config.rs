@@ -235,9 +235,6 @@ impl Reader<'_> {
         if self.number("conv_kernel_size").is_some_and(|size| size > 0) {
             return Err(self.refuse("conv_kernel_size: DeBERTa's convolution is not supported"));
         }
-        if self.flag("relative_attention") != Some(true) {
-            return Ok(None);
-        }
         let words = |value: &Value| -> Vec<String> {
             let split = |text: &str| text.split('|').map(|word| word.trim().to_lowercase()).collect();
             match value {
@@ -257,6 +254,12 @@ impl Reader<'_> {
         if let Some(other) = norm.iter().find(|word| !["none", "layer_norm"].contains(&word.as_str())) {
             let what = format!("norm_rel_ebd is '{other}': only layer_norm and none are supported");
             return Err(self.refuse(what));
+        }
+        if self.flag("relative_attention") != Some(true) {
+            return match met.is_empty() {
+                true => Ok(None),
+                false => Err(self.refuse("pos_att_type names terms, but relative_attention is off")),
+            };
         }
         let met = |word: &str| met.iter().any(|known| known == word);
         let buckets = self.number("position_buckets").unwrap_or(0);

@@ -214,6 +214,13 @@ impl Embedder {
             let what = "its post_processor puts nothing between two texts, as the format pair needs";
             return Err(Error::invalid(&self.path.join("tokenizer.json"), what));
         }
+        let (most, around) = (self.max_tokens, self.tokenizer.around(true));
+        if most <= around {
+            let what = format!(
+                "texts have at most {most} tokens, and {around} are put around a pair: there is no room"
+            );
+            return Err(Error::invalid(&self.path, what));
+        }
         let encode = |(first, second): &(String, &str)| {
             let (first, second) = (self.as_read(first), self.as_read(second));
             self.tokenizer.encode_pair(&first, &second, self.max_tokens)

@@ -296,8 +296,8 @@ impl Reader<'_> {
         };
         let sight = |i: usize| Sight {
             rotary: turns(i).then_some(usize::from(*family == Family::Gemma3 && slides(i))),
-            // A window that holds the whole context hides nothing.
-            window: window.filter(|window| slides(i) && *window < context),
+            // A window that holds the whole context hides nothing; one of 0 is none.
+            window: window.filter(|window| slides(i) && (1..context).contains(window)),
         };
         Ok((0..layers).map(sight).collect())
     }

@@ -37,6 +37,11 @@ enum Expression {
 const REACH: f64 = 10.0;
 
 impl Combination {
+    /// A reward as it is, whatever signs its name has.
+    pub fn one(name: impl Into<String>) -> Self {
+        Self { names: vec![name.into()], whole: Expression::One(0) }
+    }
+
     /// The rewards that it is made of, each once, in the order in which they are named.
     pub fn names(&self) -> &[String] {
         &self.names
@@ -47,7 +52,7 @@ impl Combination {
         matches!(self.whole, Expression::One(_)).then(|| self.names[0].as_str())
     }
 
-    /// The reward of a text with these rewards, one for each name.
+    /// The reward of a text with these rewards, one for each name; no number if one of them is none.
     ///
     /// `lex` with constraints `r_1 >= t_1, ..., r_n >= t_n` and a last reward `r` is `r`, held within -10 and 10, where
     /// all are met. Where the `i`-th is the first that is missed it is `-20 (n - i + 1) - min(t_i - r_i, 10)`: below all
@@ -56,7 +61,7 @@ impl Combination {
     /// # Panics
     /// If there are fewer rewards than names.
     pub fn of(&self, parts: &[f64]) -> f64 {
-        self.whole.of(parts)
+        if parts.iter().all(|part| part.is_finite()) { self.whole.of(parts) } else { f64::NAN }
     }
 }
 
@@ -65,18 +70,10 @@ impl Expression {
         match self {
             Self::One(i) => parts[*i],
             Self::Sum(terms) => terms.iter().map(|(weight, term)| weight * term.of(parts)).sum(),
-            // Not f64::min, which passes over what is no number.
-            Self::Min(of) => of
-                .iter()
-                .map(|x| x.of(parts))
-                .reduce(|a, b| if a <= b || a.is_nan() { a } else { b })
-                .unwrap_or(f64::NAN),
+            Self::Min(of) => of.iter().map(|x| x.of(parts)).fold(f64::INFINITY, f64::min),
             Self::Lex(constraints, last) => {
                 for (i, (constraint, bound)) in constraints.iter().enumerate() {
                     let short = bound - constraint.of(parts);
-                    if short.is_nan() {
-                        return short;
-                    }
                     if short > 0.0 {
                         return -2.0 * REACH * (constraints.len() - i) as f64 - short.min(REACH);
                     }
@@ -88,7 +85,7 @@ impl Expression {
 
     fn write(&self, names: &[String], f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::One(i) if names[*i].contains(is_sign) => write!(f, "\"{}\"", names[*i]),
+            Self::One(i) if needs_quotes(&names[*i]) => write!(f, "\"{}\"", names[*i]),
             Self::One(i) => f.write_str(&names[*i]),
             Self::Sum(terms) => {
                 for (i, (weight, term)) in terms.iter().enumerate() {
@@ -141,6 +138,7 @@ impl FromStr for Combination {
         let whole = reader.sum()?;
         match reader.peek() {
             None => Ok(Self { names: reader.names, whole }),
+            Some('(') => Err(reader.wrong("'+', '*' or the end (functions are min and lex)")),
             Some(_) => Err(reader.wrong("'+', '*' or the end")),
         }
     }
@@ -149,6 +147,21 @@ impl FromStr for Combination {
 /// What ends a name that stands in no quotes.
 fn is_sign(c: char) -> bool {
     matches!(c, '+' | '*' | ',' | '(' | ')' | '"') || c.is_whitespace()
+}
+
+/// Whether a name would be read otherwise without quotes. One with quotes in it is a program's, which stands last.
+fn needs_quotes(name: &str) -> bool {
+    let signs = name.contains(is_sign) || name.contains(">=") || is_program(name);
+    signs && !name.contains('"')
+}
+
+/// Whether a name is `program:...`, with a format before it or none.
+fn is_program(name: &str) -> bool {
+    let bare = match name.split_once(':') {
+        Some((format, rest)) if format.parse::<super::RewardFormat>().is_ok() => rest,
+        _ => name,
+    };
+    bare.starts_with("program:")
 }
 
 /// Expressions may lie so deep in one another.
@@ -192,7 +205,7 @@ impl<'a> Reader<'a> {
         self.rest = before;
         let one = self.one()?;
         let weight = if self.take("*") {
-            self.number().ok_or_else(|| self.wrong("a weight, as in a*0.7,"))?
+            self.number().ok_or_else(|| self.wrong("a finite weight, as in a*0.7,"))?
         } else {
             1.0
         };
@@ -216,6 +229,9 @@ impl<'a> Reader<'a> {
             loop {
                 let one = self.sum()?;
                 if !self.take(">=") {
+                    if constraints.is_empty() {
+                        return Err(self.wrong("'>=' and a number, as in lex(a>=0,b),"));
+                    }
                     let lex = Expression::Lex(constraints, Box::new(one));
                     return self.close().map(|()| lex);
                 }
@@ -238,10 +254,7 @@ impl<'a> Reader<'a> {
             self.rest = rest;
             name
         } else {
-            let bare = self.rest.split_once(':').map_or(self.rest, |(format, rest)| {
-                if format.parse::<super::RewardFormat>().is_ok() { rest } else { self.rest }
-            });
-            let end = match bare.starts_with("program:") {
+            let end = match is_program(self.rest) {
                 true => self.rest.len(),
                 false => {
                     let ends = [self.rest.find(is_sign), self.rest.find(">=")];
@@ -338,6 +351,7 @@ mod tests {
         assert!(read("min(a,b)").of(&[1.0, f64::NAN]).is_nan());
         assert!(read("min(a,b)").of(&[f64::NAN, 1.0]).is_nan());
         assert!(read("lex(a>=0,b)").of(&[f64::NAN, 1.0]).is_nan());
+        assert!(read("lex(a>=0,b)").of(&[-1.0, f64::INFINITY]).is_nan());
         let piped = read("harmless*0.5+program:cat | head -n 1");
         assert_eq!(piped.names(), ["harmless", "program:cat | head -n 1"]);
     }
@@ -369,6 +383,9 @@ mod tests {
             "min(a,\"b c\"*2+(d+e)*-1.5)",
             "lex(a>=0,min(b,c)>=-1.5,d*0.1)",
             "\"x+y\"+\"x\"",
+            "\"program:cat\"+b",
+            "\"a>=b\"*2",
+            "a+program:x \"y\"",
         ];
         for text in texts {
             let read_once = read(text);
@@ -381,13 +398,15 @@ mod tests {
         let refused = [
             ("", "the name of a reward is expected at its end"),
             ("a+", "the name of a reward is expected at its end"),
-            ("a**2", "a weight, as in a*0.7, is expected before '*2'"),
-            ("a*b", "a weight, as in a*0.7, is expected before 'b'"),
-            ("a*inf", "a weight, as in a*0.7, is expected before 'inf'"),
+            ("a**2", "a finite weight, as in a*0.7, is expected before '*2'"),
+            ("a*b", "a finite weight, as in a*0.7, is expected before 'b'"),
+            ("a*inf", "a finite weight, as in a*0.7, is expected before 'inf'"),
             ("min(a,b", "')' is expected at its end"),
             ("a b", "'+', '*' or the end is expected before 'b'"),
             ("lex(a>=x,b)", "a number, as in a>=0, is expected before 'x,b)'"),
             ("lex(a>=0)", "',' and what counts where the constraints are met is expected before ')'"),
+            ("lex(a>0,b)", "'>=' and a number, as in lex(a>=0,b), is expected before ',b)'"),
+            ("max(a,b)", "(functions are min and lex) is expected before '(a,b)'"),
             ("\"a", "a closing '\"' is expected before 'a'"),
             ("a>=1", "'+', '*' or the end is expected before '>=1'"),
         ];
