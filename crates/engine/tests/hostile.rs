@@ -171,3 +171,17 @@ fn no_template_makes_it_panic() {
     );
     assert!(endless.unwrap_err().contains("chat template: "));
 }
+
+/// Sizes that no number can hold are refused, not wrapped around.
+#[test]
+fn no_size_is_too_large_to_be_refused() {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/families/gpt2");
+    let folder = tempfile::tempdir().unwrap();
+    fs::copy(from.join("model.safetensors"), folder.path().join("model.safetensors")).unwrap();
+    let text = fs::read_to_string(from.join("config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
+    config["n_embd"] = (1u64 << 63).into();
+    fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    let error = Model::load(folder.path(), Dtype::F32).err().map(|error| error.to_string());
+    assert!(error.is_some_and(|error| error.contains("the hidden size is 9223372036854775808")));
+}

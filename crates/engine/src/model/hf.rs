@@ -183,7 +183,7 @@ impl Reader<'_> {
         Ok(Config {
             architecture,
             hidden: hf.hidden_size,
-            intermediate: hf.intermediate_size.unwrap_or(4 * hf.hidden_size),
+            intermediate: hf.intermediate_size.unwrap_or(hf.hidden_size.saturating_mul(4)),
             layers: hf.num_hidden_layers,
             heads,
             kv_heads: hf.num_key_value_heads.filter(|_| !gpt2).unwrap_or(heads),
