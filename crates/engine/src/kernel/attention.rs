@@ -76,8 +76,8 @@ impl Run<'_> {
 /// One rotation's cosines and sines of the rows of a forward, `[rows][half]`.
 pub(crate) struct Angles {
     half: usize,
-    cos: Vec<f32>,
-    sin: Vec<f32>,
+    pub(crate) cos: Vec<f32>,
+    pub(crate) sin: Vec<f32>,
 }
 
 /// Of a layer that does not rotate.

@@ -166,9 +166,7 @@ impl OnDevice {
     fn angles(&self, config: &Config, places: &[u32]) -> Result<Vec<Angles>> {
         let of = |rotary: &kernel::Rotary| -> Result<Angles> {
             let (rows, half) = (places.len(), rotary.frequencies.len());
-            let angles = places.iter().flat_map(|at| rotary.frequencies.iter().map(|f| *at as f32 * f));
-            let (cos, sin): (Vec<f32>, Vec<f32>) =
-                angles.map(|angle| (angle.cos() * rotary.factor, angle.sin() * rotary.factor)).unzip();
+            let kernel::Angles { cos, sin, .. } = rotary.angles(places.iter().map(|at| *at as usize));
             let put = |numbers| Tensor::from_vec(numbers, (rows, 1, half), &self.device);
             Ok((put(cos)?, put(sin)?))
         };

@@ -141,13 +141,11 @@ pub struct Question<'g, 'a> {
     pub ahead: Option<&'g Tensor>,
 }
 
-impl Question<'_, '_> {
-    /// What each candidate would add to the text.
-    fn continuations(&self) -> Vec<Vec<u32>> {
-        let further = |i: usize| self.further.get(i).map_or(&[][..], |further| further);
-        let candidates = self.candidates.iter().enumerate();
-        candidates.map(|(i, &candidate)| [&[candidate], further(i)].concat()).collect()
-    }
+/// What each candidate would add to the text.
+fn continuations(candidates: &[u32], further: &[Vec<u32>]) -> Vec<Vec<u32>> {
+    let further = |i: usize| further.get(i).map_or(&[][..], |further| further);
+    let candidates = candidates.iter().enumerate();
+    candidates.map(|(i, &candidate)| [&[candidate], further(i)].concat()).collect()
 }
 
 /// Answers the questions of several texts together: rewards of each one's candidates. Guides of one reward
@@ -177,13 +175,12 @@ pub fn ask(questions: &mut [Question<'_, '_>]) -> Result<Vec<Vec<f64>>> {
     let mut read = texts(questions)?.into_iter();
     let mut rewards = Vec::with_capacity(questions.len());
     for question in questions {
-        let continuations = question.continuations();
         rewards.push(match &mut question.guide {
             Guide::Head(head) => head.score(question.ahead.ok_or(Error::NoTokens)?)?,
             Guide::Value(_) => values.by_ref().take(question.candidates.len()).collect(),
             Guide::Combined { .. } => Vec::new(),
             Guide::Text { ahead, .. } => {
-                *ahead = continuations;
+                *ahead = continuations(question.candidates, question.further);
                 read.by_ref().take(question.candidates.len()).collect()
             }
             Guide::Model { model, ahead, .. } => {
@@ -213,7 +210,7 @@ fn continued(questions: &[Question<'_, '_>]) -> Result<Vec<(Vec<Prefix>, Tensor)
     for question in questions.iter().filter(|question| !question.further.is_empty()) {
         if let Guide::Model { model, prefix, .. } = &*question.guide {
             reward_model = Some(*model);
-            let continuations = question.continuations();
+            let continuations = continuations(question.candidates, question.further);
             read.push((vec![prefix.clone(); continuations.len()], continuations));
         }
     }
@@ -249,7 +246,7 @@ fn texts(questions: &[Question<'_, '_>]) -> Result<Vec<f64>> {
     for question in questions {
         if let Guide::Text { reward, prompt, answer, stream, .. } = &*question.guide {
             asked = Some(*reward);
-            for continuation in question.continuations() {
+            for continuation in continuations(question.candidates, question.further) {
                 // What only begins a character is no text yet; nor is what ends the answer.
                 let (mut text, mut stream) = (answer.clone(), stream.clone());
                 for token in continuation {
