@@ -3,73 +3,9 @@
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, ErrorKind, Value, context};
 
+pub use stackelberg_data::{Message, Prompt};
+
 use crate::error::{Error, Result};
-
-/// One turn of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
-    /// `system`, `user` or `assistant`.
-    pub role: String,
-    /// What is said.
-    pub content: String,
-}
-
-impl Message {
-    /// A turn.
-    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Self { role: role.into(), content: content.into() }
-    }
-}
-
-/// What is put to a model.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Prompt {
-    /// One text: a question, or a text to go on with.
-    Text(String),
-    /// A conversation; the assistant speaks next.
-    Messages(Vec<Message>),
-}
-
-impl Prompt {
-    /// Whether there is nothing in it.
-    pub fn is_empty(&self) -> bool {
-        match self {
-            Self::Text(text) => text.trim().is_empty(),
-            Self::Messages(messages) => messages.iter().all(|m| m.content.trim().is_empty()),
-        }
-    }
-
-    /// The text of a model that knows no chat: a text as it is, a conversation as `\n\nHuman: ...` and
-    /// `\n\nAssistant: ...`, the layout of the HH-RLHF data.
-    pub fn raw(&self, system: Option<&str>) -> String {
-        let mut raw = system.map_or_else(String::new, |system| format!("{system}\n\n"));
-        match self {
-            Self::Text(text) => raw.push_str(text),
-            Self::Messages(messages) => {
-                for Message { role, content } in messages {
-                    match role.as_str() {
-                        "assistant" => raw.push_str(&format!("\n\nAssistant: {content}")),
-                        "system" => raw.push_str(&format!("{content}\n\n")),
-                        _ => raw.push_str(&format!("\n\nHuman: {content}")),
-                    }
-                }
-                raw.push_str("\n\nAssistant:");
-            }
-        }
-        raw
-    }
-
-    /// The messages of a chat.
-    pub(crate) fn messages(&self, system: Option<&str>) -> Vec<Message> {
-        let mut messages: Vec<Message> =
-            system.map(|text| Message::new("system", text)).into_iter().collect();
-        match self {
-            Self::Text(text) => messages.push(Message::new("user", text)),
-            Self::Messages(turns) => messages.extend_from_slice(turns),
-        }
-        messages
-    }
-}
 
 /// A model's chat template, in Jinja.
 #[derive(Debug, Clone)]

@@ -1,0 +1,101 @@
+//! What is asked of a model: one text, or a conversation.
+
+use serde::{Deserialize, Serialize};
+
+/// One turn of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Message {
+    /// `system`, `user` or `assistant`.
+    pub role: String,
+    /// What is said.
+    pub content: String,
+}
+
+impl Message {
+    /// A turn.
+    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
+        Self { role: role.into(), content: content.into() }
+    }
+}
+
+/// What is asked of a model. As JSON: a string, or a list of messages with `role` and `content`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected a text, or messages with role and content")]
+pub enum Prompt {
+    /// One text: a question, or a text to continue.
+    Text(String),
+    /// A conversation; the assistant speaks next.
+    Messages(Vec<Message>),
+}
+
+impl Prompt {
+    /// Whether it holds nothing but white space.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Text(text) => text.trim().is_empty(),
+            Self::Messages(messages) => messages.iter().all(|m| m.content.trim().is_empty()),
+        }
+    }
+
+    /// The prompt without a chat template: a text as it is, a conversation as `\n\nHuman: ...` and
+    /// `\n\nAssistant: ...`, the layout of the HH-RLHF data.
+    pub fn raw(&self, system: Option<&str>) -> String {
+        let mut raw = system.map_or_else(String::new, |system| format!("{system}\n\n"));
+        match self {
+            Self::Text(text) => raw.push_str(text),
+            Self::Messages(messages) => {
+                for Message { role, content } in messages {
+                    match role.as_str() {
+                        "assistant" => raw.push_str(&format!("\n\nAssistant: {content}")),
+                        "system" => raw.push_str(&format!("{content}\n\n")),
+                        _ => raw.push_str(&format!("\n\nHuman: {content}")),
+                    }
+                }
+                raw.push_str("\n\nAssistant:");
+            }
+        }
+        raw
+    }
+
+    /// The messages of a chat; a text becomes the user's.
+    pub fn messages(&self, system: Option<&str>) -> Vec<Message> {
+        let mut messages: Vec<Message> =
+            system.map(|text| Message::new("system", text)).into_iter().collect();
+        match self {
+            Self::Text(text) => messages.push(Message::new("user", text)),
+            Self::Messages(turns) => messages.extend_from_slice(turns),
+        }
+        messages
+    }
+
+    /// The prompt for people to read: a text, or of several messages each with its role before it.
+    pub fn readable(&self) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::Messages(turns) if turns.len() == 1 => turns[0].content.clone(),
+            Self::Messages(turns) => {
+                let turn = |turn: &Message| format!("{}: {}", turn.role, turn.content);
+                turns.iter().map(turn).collect::<Vec<_>>().join("\n\n")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_a_string_or_messages() -> Result<(), serde_json::Error> {
+        let turns = Prompt::Messages(vec![Message::new("user", "hi")]);
+        for (prompt, json) in
+            [(Prompt::Text("hi".to_owned()), r#""hi""#), (turns, r#"[{"role":"user","content":"hi"}]"#)]
+        {
+            assert_eq!(serde_json::to_string(&prompt)?, json);
+            assert_eq!(serde_json::from_str::<Prompt>(json)?, prompt);
+        }
+        let error = serde_json::from_str::<Prompt>("3").expect_err("a number is no prompt");
+        assert_eq!(error.to_string(), "expected a text, or messages with role and content");
+        Ok(())
+    }
+}
