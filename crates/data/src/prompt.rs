@@ -68,6 +68,18 @@ impl Prompt {
         messages
     }
 
+    /// A name made of the prompt's text: 12 hexadecimal digits.
+    pub fn name(&self) -> String {
+        let text = match self {
+            Self::Text(text) => format!("Text({text:?})"),
+            Self::Messages(turns) => {
+                let turns: Vec<_> = turns.iter().map(|turn| (&turn.role, &turn.content)).collect();
+                format!("Messages({turns:?})")
+            }
+        };
+        crate::hash::short(text)
+    }
+
     /// The prompt for people to read: a text, or of several messages each with its role before it.
     pub fn readable(&self) -> String {
         match self {

@@ -4,11 +4,11 @@ Numbers that can be trusted about answers: metrics, paired comparisons, a judge,
 # Overview
 
 ```text
-file ─ responses ─► answers ─ metrics ─► measured ─ findings ─► tables, curves ─ report ─► page
+file ─ generations ─► answers ─ metrics ─► measured ─ findings ─► tables, curves ─ report ─► page
                        └───── judge ─► verdicts              (compare: intervals, wins)
 ```
 
-- [`responses`] reads answers, this project's or others', and pairs two runs by prompt.
+- [`generations`](stackelberg_data::generations) reads answers, this project's or others', and pairs two runs by prompt.
 - [`metrics`] measures each: repetition and diversity ([`text`], over the [`words`] that NLTK finds), coherence by a
   sentence embedder, and what its line says of tokens and KL. Rewards come from whoever has them.
 - [`compare`] says how sure a mean over prompts is, and whether two runs differ: bootstrap intervals, a sign test.
@@ -19,7 +19,7 @@ file ─ responses ─► answers ─ metrics ─► measured ─ findings ─�
 ```
 use stackelberg_evaluation::compare::Bootstrap;
 use stackelberg_evaluation::metrics::{Metric, measure};
-use stackelberg_evaluation::responses;
+use stackelberg_data::generations as responses;
 
 let lines = |answer: &str| -> String {
     (0..12).map(|i| format!("{{\"prompt\": \"p{i}\", \"response\": \"{}\"}}\n", answer.repeat(i + 1))).collect()
@@ -45,7 +45,6 @@ pub mod findings;
 pub mod judge;
 pub mod metrics;
 pub mod report;
-pub mod responses;
 pub mod text;
 pub mod words;
 

@@ -8,7 +8,7 @@ use stackelberg_engine::embedder::Embedder;
 use stackelberg_engine::{Message, Prompt};
 
 use crate::error::Result;
-use crate::responses::Response;
+use stackelberg_data::generations::Response;
 use crate::text::{Repetition, cut};
 use crate::words::words;
 
@@ -39,7 +39,8 @@ pub struct Measured {
     /// KL from the base policy over the candidates, in nats.
     pub kl: Option<f64>,
     /// `-ln` of the base mass of the candidates, summed over the guided steps, in nats.
-    pub outside: Option<f64>,
+    #[serde(alias = "outside")]
+    pub tail_nll: Option<f64>,
     /// Mean log-probability per token under the base policy, in nats.
     pub log_prob: Option<f64>,
     /// Share of the tokens that are not the base policy's choice.
@@ -65,8 +66,8 @@ pub enum Metric {
     Length,
     /// KL over the candidates, nats per answer.
     Kl,
-    /// KL outside the candidates, nats per answer.
-    Outside,
+    /// Tail NLL: `-ln` of the base mass of the candidates, summed over the steps, nats per answer.
+    TailNll,
     /// Mean base log-probability per token, nats.
     LogProb,
     /// Share of tokens steered.
@@ -85,7 +86,7 @@ impl Metric {
         Self::Coherence,
         Self::Length,
         Self::Kl,
-        Self::Outside,
+        Self::TailNll,
         Self::LogProb,
         Self::Steered,
         Self::Speed,
@@ -102,7 +103,7 @@ impl Metric {
             Self::Coherence => "coherence",
             Self::Length => "words",
             Self::Kl => "KL",
-            Self::Outside => "KL outside",
+            Self::TailNll => "tail NLL",
             Self::LogProb => "log p",
             Self::Steered => "steered",
             Self::Speed => "tokens/s",
@@ -113,7 +114,7 @@ impl Metric {
     pub fn digits(&self) -> usize {
         match self {
             Self::Rep2 | Self::Rep3 | Self::Rep4 | Self::Length | Self::Speed => 1,
-            Self::Kl | Self::Outside => 2,
+            Self::Kl | Self::TailNll => 2,
             _ => 3,
         }
     }
@@ -138,7 +139,7 @@ impl Metric {
             Self::Coherence => answer.coherence,
             Self::Length => Some(answer.length as f64),
             Self::Kl => answer.kl,
-            Self::Outside => answer.outside,
+            Self::TailNll => answer.tail_nll,
             Self::LogProb => answer.log_prob,
             Self::Steered => answer.steered,
             Self::Speed => answer.tokens_per_second,
@@ -179,7 +180,7 @@ fn of_text(response: &Response) -> Measured {
         tokens,
         tokens_per_second: record.elapsed.zip(tokens).map(|(seconds, tokens)| tokens as f64 / seconds),
         kl: record.kl,
-        outside: record.outside,
+        tail_nll: record.tail_nll,
         log_prob: record.mean_log_prob,
         steered: record.steered.and_then(|steered| per_token(steered as f64)),
     }

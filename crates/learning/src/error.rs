@@ -1,7 +1,5 @@
 //! What can be wrong with training data, features, settings and files, said once and precisely.
 
-use std::io;
-
 /// Why a head could not be trained or written. Every variant names the thing at fault.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -9,6 +7,10 @@ pub enum Error {
     /// The policy failed on a text.
     #[error(transparent)]
     Engine(#[from] stackelberg_engine::Error),
+
+    /// A file cannot be read or written, or a line of it is malformed.
+    #[error(transparent)]
+    File(#[from] stackelberg_data::Error),
 
     /// Decoding failed.
     #[error(transparent)]
@@ -126,44 +128,6 @@ pub enum Error {
         limit: f64,
         /// The prompt's rewards.
         rewards: Vec<f64>,
-    },
-
-    /// A file that cannot be opened, read or unpacked.
-    #[error("cannot read {file}: {source}")]
-    Read {
-        /// The path given, `<stdin>` for `-`.
-        file: String,
-        /// What the system said.
-        source: io::Error,
-    },
-
-    /// A file without a single row.
-    #[error("{file} holds no {what}: is it the right file?")]
-    NoRows {
-        /// The path given.
-        file: String,
-        /// `pairs`, `rated texts` or `samples`.
-        what: &'static str,
-    },
-
-    /// A line that is not what it should be.
-    #[error("{file}:{line}: {problem}")]
-    Line {
-        /// The path given.
-        file: String,
-        /// From 1.
-        line: usize,
-        /// The field, what is wrong with it and what to do.
-        problem: String,
-    },
-
-    /// A file that cannot be written. Nothing is left half-written.
-    #[error("cannot write {file}: {source}")]
-    Write {
-        /// The path given.
-        file: String,
-        /// What the system said.
-        source: io::Error,
     },
 
     /// A head whose name would not be recognised.

@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
+use stackelberg_data::Conversation;
 use stackelberg_engine::reward::{EmbeddedHead, TextFormat, TextReward};
-use stackelberg_engine::{Checkpoint, Embedder, Message, Prompt, Tensor};
+use stackelberg_engine::{Checkpoint, Embedder, Prompt, Tensor};
 
-use crate::conversation::Conversation;
 use crate::error::Error;
 
 /// Longest text that features are taken of, in tokens. Of a longer raw text the last ones count; of a
@@ -23,7 +23,7 @@ pub fn tokens(policy: &Checkpoint, text: &Conversation, format: TextFormat) -> R
         return Ok(tokens[tokens.len().saturating_sub(MOST_TOKENS)..].to_vec());
     }
     let Some((response, before)) = text.messages.split_last() else { return Ok(Vec::new()) };
-    let turns = turns(before);
+    let turns = before;
     // Turns come in pairs: a question and its answer go together.
     let mut from = 0;
     loop {
@@ -78,10 +78,6 @@ fn of_set(policy: &Checkpoint, set: &[Vec<u32>]) -> Result<Vec<f32>, Error> {
     Ok(rows)
 }
 
-fn turns(messages: &[crate::conversation::Message]) -> Vec<Message> {
-    messages.iter().map(|m| Message::new(m.role.name(), &m.content)).collect()
-}
-
 /// Embeddings of judged texts, as an [`EmbeddedHead`] reads them, `[texts, d]`, row by row. A conversation is
 /// laid out as in HH-RLHF, a text on its own is taken as it is.
 ///
@@ -108,7 +104,7 @@ const TEXTS: usize = 128;
 fn finished(text: &Conversation) -> String {
     match text.messages.split_last() {
         Some((response, before)) if !before.is_empty() => {
-            TextReward::lay_out(&Prompt::Messages(turns(before)), &response.content)
+            TextReward::lay_out(&text.prompt(), &response.content)
         }
         _ => text.raw.clone(),
     }

@@ -9,7 +9,7 @@ use stackelberg_engine::reward::{Backbone, TextFormat};
 use crate::error::Error;
 use crate::fit::Fit;
 use crate::tensors::{Named, to_bytes};
-use crate::whole::{replace, staged};
+use stackelberg_data::atomic::stage;
 
 /// A linear reward head: `reward(h) = (weight·h + bias - reward_mean) / reward_std`.
 #[derive(Debug, Clone, PartialEq)]
@@ -81,10 +81,10 @@ impl Head {
         }
         let bytes = self.to_bytes()?;
         let beside = path.with_extension("md");
-        let card = staged(&beside, card.as_bytes())?;
-        let head = staged(path, &bytes)?;
-        replace(card, &beside)?;
-        replace(head, path)
+        let card = stage(&beside, card.as_bytes())?;
+        let head = stage(path, &bytes)?;
+        card.finish()?;
+        Ok(head.finish()?)
     }
 
     fn metadata(&self) -> BTreeMap<String, String> {

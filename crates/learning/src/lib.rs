@@ -5,8 +5,8 @@ features, one row of `d` numbers per text, from whoever has them.
 
 # Overview
 
-- [`read_pairs`] and [`read_rated`] read judgements; each text comes as a [`Conversation`], raw and parsed
-  into messages, so that a caller can feed a model either form.
+- [`read_pairs`](stackelberg_data::read_pairs) and [`read_rated`](stackelberg_data::read_rated) read judgements; each
+  text comes as a [`Conversation`](stackelberg_data::Conversation), raw and parsed into messages.
 - [`Features`] is a matrix of rows `h`, one per text.
 - [`fit::bradley_terry`] learns `score(h) = w·h` from pairs, [`fit::regression`] learns `w·h + b` from
   ratings. Both choose their regularisation by cross-validation ([`Settings`]) in which no conversation
@@ -16,7 +16,8 @@ features, one row of `d` numbers per text, from whoever has them.
 - [`rollouts`] collects many samples per prompt, with rewards and hidden states, in a folder of shards.
 
 ```
-use stackelberg_learning::{Card, Features, Head, Settings, TextFormat, fit, group_ids};
+use stackelberg_data::group_ids;
+use stackelberg_learning::{Card, Features, Head, Settings, TextFormat, fit};
 
 // Six conversations of two pairs each, features of width 2: the first is what people liked.
 let (mut chosen, mut rejected, mut opening) = (vec![], vec![], vec![]);
@@ -56,7 +57,6 @@ Equal input and settings give equal bytes, whatever the number of threads.
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 mod card;
-mod conversation;
 mod cross_validation;
 mod error;
 pub mod extract;
@@ -64,26 +64,18 @@ mod features;
 pub mod fit;
 mod folds;
 mod head;
-pub mod json;
 mod linear;
-mod lines;
 mod logistic;
 pub mod measure;
-mod pairs;
-mod rated;
 mod ridge;
 pub mod rollouts;
 mod tensors;
 pub mod value;
-pub mod whole;
 
 pub use card::{Card, Source};
-pub use conversation::{Conversation, Message, Role, group_ids};
 pub use error::Error;
 pub use features::Features;
 pub use fit::{Choose, Fit, Kind, Settings, Trial};
 pub use head::Head;
 pub use measure::Metric;
-pub use pairs::{Pair, read_pairs};
-pub use rated::{Rated, read_rated};
 pub use stackelberg_engine::reward::{Backbone, TextFormat};

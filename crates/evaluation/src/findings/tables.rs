@@ -17,7 +17,7 @@ impl Findings<'_> {
             Metric::Length,
             Metric::LogProb,
             Metric::Kl,
-            Metric::Outside,
+            Metric::TailNll,
             Metric::Steered,
         ];
         let metrics: Vec<Metric> = self.rewards.iter().cloned().chain(text).collect();
@@ -36,7 +36,7 @@ impl Findings<'_> {
             note: "Means over prompts with 95 percent bootstrap intervals. Bold: the best of its method, and the \
                    interval of its paired difference from the next best leaves out 0. A triangle: the paired difference \
                    from the base policy leaves out 0; nothing is corrected for the number of marks. KL: nats per answer \
-                   from the base policy over the candidates, without what they leave out (KL outside); of best-of-n an \
+                   from the base policy over the candidates, without what they leave out (tail NLL); of best-of-n an \
                    upper bound of the whole. log p: the base policy's, per token. steered: share of tokens that are not \
                    the base policy's choice. The strength was chosen on the same prompts."
                 .to_owned(),

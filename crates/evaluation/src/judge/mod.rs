@@ -3,7 +3,7 @@
 //!
 //! # The way of a verdict
 //!
-//! Two runs that [`responses::pair`](crate::responses::pair) has paired become [`Pair`]s. Each is asked about
+//! Two runs that [`responses::pair`](stackelberg_data::generations::pair) has paired become [`Pair`]s. Each is asked about
 //! once per [`Order`]: a [`Call`] fills the rating [`form`], the [`Client`] sends it and repeats what failed,
 //! [`reply`] reads two scores of 1 to 10 out of what came back, and the [`Store`] keeps the [`Verdict`] before
 //! anything else happens. [`ask`] does this for all calls, several at a time, and leaves out those that the
@@ -35,21 +35,17 @@ pub use store::{Spent, Store};
 pub use summary::{Calls, Length, Position, Summary};
 pub use verdict::{Failure, Identity, Kind, Verdict};
 
-use std::fmt::Write;
-
-use sha2::{Digest, Sha256};
+use stackelberg_data::hash::Hash;
 
 /// The first half of a text's sha256, in hexadecimal: names a text among all others.
 fn hash(parts: &[&str]) -> String {
-    let mut hash = Sha256::new();
+    let mut hash = Hash::new();
     for part in parts {
         // With their lengths, so that no text can pass for two.
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
-    let mut text = String::new();
-    for byte in hash.finalize().iter().take(16) {
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+    let mut digest = hash.hex();
+    digest.truncate(32);
+    digest
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::hash;
-use crate::responses::{Run, conversation};
+use stackelberg_data::generations::{Response, Run};
 use crate::text::cut;
 
 /// Two answers to one prompt.
@@ -58,11 +58,11 @@ pub struct Call<'a> {
     pub texts: [String; 3],
 }
 
-/// The pairs of two runs; `partners` are those that [`crate::responses::pair`] found.
+/// The pairs of two runs; `partners` are those that [`stackelberg_data::generations::pair`] found.
 pub fn pairs(first: &Run, second: &Run, partners: &[usize]) -> Vec<Pair> {
-    let pair = |(ours, &partner): (&crate::responses::Response, &usize)| Pair {
+    let pair = |(ours, &partner): (&Response, &usize)| Pair {
         id: ours.id.clone(),
-        prompt: conversation(&ours.prompt),
+        prompt: ours.prompt.readable(),
         a: judged_text(&ours.text).to_owned(),
         b: judged_text(&second.responses[partner].text).to_owned(),
     };

@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use stackelberg_learning::json::filled_lines;
+use stackelberg_data::json::filled_lines;
 
 use super::error::Error;
 use super::pairs::Call;

@@ -5,13 +5,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use sha2::{Digest, Sha256};
+use stackelberg_data::{Error as FileError, atomic, hash};
 use stackelberg_shaping::Rule;
 
-use super::manifest::{Manifest, difference, hex};
+use super::manifest::{Manifest, difference};
 use super::{Hidden, Part, Row, ShapedColumns, row};
 use crate::error::Error;
-use crate::whole;
 
 /// A dataset of rollouts.
 #[derive(Debug, Clone)]
@@ -79,13 +78,13 @@ impl Dataset {
     pub fn create(folder: &Path, manifest: Manifest) -> Result<Self, Error> {
         let path = folder.join("manifest.json");
         manifest.check(&path.display().to_string())?;
-        let failed = |source| Error::Write { file: folder.display().to_string(), source };
+        let failed = |source| FileError::write(folder, source);
         fs::create_dir_all(folder).map_err(failed)?;
         if !path.exists() {
             let mut bytes = serde_json::to_vec_pretty(&manifest)
                 .map_err(|source| failed(io::Error::from(source)))?;
             bytes.push(b'\n');
-            whole::write_new(&path, &bytes)?;
+            atomic::write_new(&path, &bytes)?;
         }
         let there = Self::open(folder)?;
         there.same(&manifest.summary(), &folder.display().to_string())?;
@@ -229,14 +228,14 @@ impl Dataset {
         let wrong = |problem| Error::Dataset { file: file.clone(), problem };
         self.check_rows(shard, rows).map_err(wrong)?;
         let other = |e: &dyn std::fmt::Display| io::Error::other(e.to_string());
-        let failed = |source| Error::Write { file: file.clone(), source };
+        let failed = |source| FileError::write(&path, source);
         let mut about = None;
         if self.manifest.hidden.is_some() {
             let hidden_file = self.hidden_file(shard);
             let bytes = hidden.to_bytes().map_err(|e| failed(other(&e)))?;
-            whole::sweep(&hidden_file)?;
-            whole::write(&hidden_file, &bytes)?;
-            about = Some((bytes.len() as u64, hex(Sha256::new_with_prefix(&bytes))));
+            atomic::sweep(&hidden_file)?;
+            atomic::write(&hidden_file, &bytes)?;
+            about = Some((bytes.len() as u64, hash::sha256(&bytes)));
         }
         self.write_rows(shard, rows, &[], about)
     }
@@ -274,12 +273,10 @@ impl Dataset {
             notes.push((HIDDEN_HASH, hash));
         }
         let path = self.rows_file(shard);
-        let bytes = row::to_bytes(rows, shaped, &notes).map_err(|e| Error::Write {
-            file: path.display().to_string(),
-            source: io::Error::other(e.to_string()),
-        })?;
-        whole::sweep(&path)?;
-        whole::write(&path, &bytes)
+        let bytes = row::to_bytes(rows, shaped, &notes)
+            .map_err(|e| FileError::write(&path, io::Error::other(e.to_string())))?;
+        atomic::sweep(&path)?;
+        Ok(atomic::write(&path, &bytes)?)
     }
 
     /// Copies in the shards of another folder that are missing here; how many they were.
@@ -296,9 +293,8 @@ impl Dataset {
                 from.hidden()?;
             }
             let copy = |from: &Path, to: &Path| {
-                let file = from.display().to_string();
-                let bytes = fs::read(from).map_err(|source| Error::Read { file, source })?;
-                whole::write(to, &bytes)
+                let bytes = fs::read(from).map_err(|source| FileError::read(from, source))?;
+                atomic::write(to, &bytes)
             };
             if let Some((path, ..)) = &from.hidden {
                 copy(path, &self.hidden_file(shard))?;
@@ -368,7 +364,7 @@ impl Shard {
     fn check_length(&self) -> Result<(), Error> {
         let Some((path, bytes, _)) = &self.hidden else { return Ok(()) };
         let file = path.display().to_string();
-        let about = fs::metadata(path).map_err(|source| Error::Read { file: file.clone(), source })?;
+        let about = fs::metadata(path).map_err(|source| FileError::read(path, source))?;
         if about.len() == *bytes {
             return Ok(());
         }

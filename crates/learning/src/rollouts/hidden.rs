@@ -4,10 +4,9 @@ use std::path::Path;
 
 use half::f16;
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
-use sha2::{Digest, Sha256};
+use stackelberg_data::{Error as FileError, hash::sha256};
 
 use super::Row;
-use super::manifest::hex;
 use crate::error::Error;
 
 /// Hidden states of all samples of a shard.
@@ -64,9 +63,8 @@ impl Hidden {
     pub(super) fn read(path: &Path, hash: &str, rows: &[Row], width: usize) -> Result<Self, Error> {
         let wrong = |problem: String| Error::Shard { file: path.display().to_string(), problem };
         let broken = |e: SafeTensorError| wrong(format!("not a whole safetensors file ({e})"));
-        let bytes = std::fs::read(path)
-            .map_err(|source| Error::Read { file: path.display().to_string(), source })?;
-        if hex(Sha256::new_with_prefix(&bytes)) != hash {
+        let bytes = std::fs::read(path).map_err(|source| FileError::read(path, source))?;
+        if sha256(&bytes) != hash {
             return Err(wrong("its content has changed since it was written".to_owned()));
         }
         let tensors = SafeTensors::deserialize(&bytes).map_err(broken)?;

@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 use serde_json::json;
-use sha2::{Digest, Sha256};
+use stackelberg_data::hash::Hash;
 use stackelberg_engine::reward::{Asked, TextFormat};
 use stackelberg_engine::{Checkpoint, Prefix, Reward, Tensor};
 
 use super::collect::broken_state;
-use super::manifest::hex;
 use super::samples::Source;
 use super::texts::{LayOut, Ready, Tokens, answers_turn, ready};
 use super::{Dataset, Hidden, Identity, Manifest, Part, Progress, Prompt, Prompts, Row, Samples};
@@ -88,7 +87,7 @@ impl Import {
         prompts_per_shard: usize,
         system: Option<&str>,
     ) -> Manifest {
-        let mut hash = Sha256::new();
+        let mut hash = Hash::new();
         for (prompt, samples) in self.prompts.iter().zip(&self.samples) {
             hash.update(json!([prompt.id, samples.len()]).to_string());
             for Ready { text, tokens, cut, .. } in samples {
@@ -100,7 +99,7 @@ impl Import {
             ("imported", json!(true)),
             ("max_new_tokens", json!(longest.filter(|longest| *longest > 0))),
             ("prompt_format", json!(self.format.map(TextFormat::name))),
-            ("samples_sha256", json!(hex(hash))),
+            ("samples_sha256", json!(hash.hex())),
             ("system", json!(system)),
         ];
         let mut counts = self.samples.iter().map(Vec::len);

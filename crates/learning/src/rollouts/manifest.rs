@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
+use stackelberg_data::hash::Hash;
 use stackelberg_engine::reward::TextFormat;
 
 use crate::error::Error;
@@ -55,13 +55,13 @@ pub struct Prompts {
 impl Prompts {
     /// Prompts by id and text, in order.
     pub fn new<'a>(prompts: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        let mut hash = Sha256::new();
+        let mut hash = Hash::new();
         let mut ids = Vec::new();
         for (id, text) in prompts {
             hash.update(json!([id, text]).to_string());
             ids.push(id.to_owned());
         }
-        Self { hash: hex(hash), ids }
+        Self { hash: hash.hex(), ids }
     }
 }
 
@@ -95,7 +95,7 @@ impl Manifest {
     /// Reads a manifest.
     pub(super) fn read(path: &Path) -> Result<Self, Error> {
         let file = path.display().to_string();
-        let text = std::fs::read(path).map_err(|source| Error::Read { file: file.clone(), source })?;
+        let text = std::fs::read(path).map_err(|e| stackelberg_data::Error::read(path, e))?;
         let wrong = |problem: String| Error::Dataset { file: file.clone(), problem };
         let mut reader = serde_json::Deserializer::from_slice(&text);
         let manifest: Self = serde_path_to_error::deserialize(&mut reader)
@@ -164,8 +164,4 @@ fn differing(field: &str, was: &Value, is: &Value) -> Option<(String, Value, Val
         });
     }
     (was != is).then(|| (field.to_owned(), was.clone(), is.clone()))
-}
-
-pub(crate) fn hex(hash: Sha256) -> String {
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -57,7 +57,7 @@ pub use frontiers::{Curve, Frontiers};
 pub use hidden::Hidden;
 pub use import::Import;
 pub use manifest::{Identity, Manifest, Prompts, settings};
-pub(crate) use manifest::{difference, hex};
+pub(crate) use manifest::difference;
 pub use row::Row;
 pub use samples::Samples;
 pub(crate) use shaped::shaping_settings;

@@ -137,7 +137,7 @@ pub(super) fn read(path: &Path) -> Result<Read, Error> {
     let name = || path.display().to_string();
     let wrong = |problem: String| Error::Shard { file: name(), problem };
     let broken = |e: ParquetError| wrong(format!("not a whole Parquet file ({e})"));
-    let file = File::open(path).map_err(|source| Error::Read { file: name(), source })?;
+    let file = File::open(path).map_err(|source| stackelberg_data::Error::read(path, source))?;
     let reader = SerializedFileReader::new(file).map_err(broken)?;
     let about = reader.metadata().file_metadata();
     let notes = about.key_value_metadata().cloned().unwrap_or_default();

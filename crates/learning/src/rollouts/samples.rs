@@ -4,16 +4,15 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
+use serde_json::Value;
+use stackelberg_data::hash::Hash;
+use stackelberg_data::{Error as FileError, json};
 use stackelberg_engine::Prompt;
 
 use super::dataset::MANIFEST;
 use super::foreign::{self, Answer, Given, Layout, Line};
-use super::manifest::hex;
 use super::{Identity, table};
 use crate::error::Error;
-use crate::json;
 
 /// Samples made elsewhere, by prompt in the order in which prompts first appear.
 #[derive(Debug)]
@@ -71,7 +70,8 @@ impl Samples {
             let before = samples.count();
             samples.add_file(path, &known, rewards)?;
             if samples.count() == before {
-                return Err(Error::NoRows { file: json::name_of(path), what: "samples" });
+                let file = json::name_of(path);
+                return Err(FileError::NoRows { file, what: "samples" }.into());
             }
         }
         Ok(samples)
@@ -134,7 +134,7 @@ impl Samples {
     ) -> Result<usize, Error> {
         let id = match (id, &given) {
             (Some(id), _) => id,
-            (None, Some(given)) => name_for(&given.prompt),
+            (None, Some(given)) => given.prompt.name(),
             (None, None) => {
                 let problem = "prompt: missing, and there is no id to find it by".to_owned();
                 return Err(self.wrong(place, problem));
@@ -191,11 +191,11 @@ impl Samples {
     /// # Errors
     /// Some samples have one and some have none.
     pub fn rewards(&self) -> Result<Option<Identity>, Error> {
-        let mut hash = Sha256::new();
+        let mut hash = Hash::new();
         let (mut some, mut none) = (false, None);
         for source in &self.prompts {
             let rewards: Vec<Option<f64>> = source.found.iter().map(|f| f.answer.reward).collect();
-            hash.update(json!([source.id, rewards]).to_string());
+            hash.update(serde_json::json!([source.id, rewards]).to_string());
             for (i, reward) in rewards.iter().enumerate() {
                 some |= reward.is_some();
                 if reward.is_none() && none.is_none() {
@@ -212,12 +212,12 @@ impl Samples {
                 Err(self.wrong(source.found[i].place, problem))
             }
             Some(_) => Ok(None),
-            None => Ok(Some(Identity { name: "imported".to_owned(), hash: hex(hash) })),
+            None => Ok(Some(Identity { name: "imported".to_owned(), hash: hash.hex() })),
         }
     }
 
     pub(super) fn wrong(&self, (file, line): Place, problem: String) -> Error {
-        Error::Line { file: self.files[file].clone(), line, problem }
+        FileError::line(&self.files[file], line, problem).into()
     }
 
     fn place(&self, (file, line): Place) -> String {
@@ -240,10 +240,4 @@ impl Own {
         let layout = format.map(|format| Layout::Done(Some(format)));
         Self { layout, by: manifest["model"]["hash"].as_str().unwrap_or_default().into() }
     }
-}
-
-/// The id of a prompt that has none: a hash of its text.
-fn name_for(prompt: &Prompt) -> String {
-    let hash = Sha256::digest(format!("{prompt:?}"));
-    hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
 }

@@ -37,7 +37,7 @@ pub(super) fn read(
         };
         Error::Dataset { file: name(), problem }
     };
-    let file = File::open(path).map_err(|source| Error::Read { file: name(), source })?;
+    let file = File::open(path).map_err(|source| stackelberg_data::Error::read(path, source))?;
     let reader = SerializedFileReader::new(file).map_err(broken)?;
     let about = reader.metadata().file_metadata();
     let notes = about.key_value_metadata().into_iter().flatten();

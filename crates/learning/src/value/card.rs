@@ -12,7 +12,7 @@ use crate::card::{row, table};
 use crate::error::Error;
 use crate::rollouts::Dataset;
 use crate::tensors::{Named, to_bytes};
-use crate::whole::{replace, staged};
+use stackelberg_data::atomic::stage;
 
 /// What only the caller knows about a head.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -61,10 +61,10 @@ pub fn save(
     let tensors: Vec<Named<'_>> =
         tensors.iter().map(|(name, shape, numbers)| (*name, shape.clone(), &numbers[..])).collect();
     let beside = path.with_extension("md");
-    let card = staged(&beside, render(dataset, settings, outcome, about).as_bytes())?;
-    let head = staged(path, &to_bytes(&metadata, &tensors))?;
-    replace(head, path)?;
-    replace(card, &beside)
+    let card = stage(&beside, render(dataset, settings, outcome, about).as_bytes())?;
+    let head = stage(path, &to_bytes(&metadata, &tensors))?;
+    head.finish()?;
+    Ok(card.finish()?)
 }
 
 fn render(dataset: &Dataset, settings: &Settings, outcome: &Outcome, about: &About) -> String {

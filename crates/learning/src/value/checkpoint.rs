@@ -5,6 +5,7 @@ use std::path::Path;
 
 use safetensors::SafeTensors;
 use serde_json::{Map, Value, from_value, json};
+use stackelberg_data::{Error as FileError, atomic};
 
 use super::adam::Adam;
 use super::network::{Inputs, Network, Numbers};
@@ -12,7 +13,6 @@ use super::train::Epoch;
 use crate::error::Error;
 use crate::rollouts::difference;
 use crate::tensors::{Named, to_bytes};
-use crate::whole;
 
 /// All that training needs to go on.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,14 +82,14 @@ impl Checkpoint {
             .chain([(MEAN, &inputs.mean), (DEVIATION, &inputs.deviation)])
             .map(|(name, numbers)| (name, vec![numbers.len()], &numbers[..]))
             .collect();
-        whole::sweep(path)?;
-        whole::write(path, &to_bytes(&metadata, &tensors))
+        atomic::sweep(path)?;
+        Ok(atomic::write(path, &to_bytes(&metadata, &tensors))?)
     }
 
     /// Reads what a run with these settings has written.
     pub(super) fn read(path: &Path, settings: &Map<String, Value>) -> Result<Self, Error> {
         let file = || path.display().to_string();
-        let bytes = std::fs::read(path).map_err(|source| Error::Read { file: file(), source })?;
+        let bytes = std::fs::read(path).map_err(|e| FileError::read(path, e))?;
         let wrong = |problem: &dyn std::fmt::Display| Error::Dataset {
             file: file(),
             problem: format!("not a checkpoint to go on with: {problem}: delete it to train anew"),

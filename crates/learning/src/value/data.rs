@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, HashMap};
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
-use sha2::{Digest, Sha256};
+use stackelberg_data::hash::{Hash, sha256};
 use stackelberg_shaping::Shaping;
 
 use super::network::{Inputs, Moments};
 use crate::error::Error;
-use crate::rollouts::{Dataset, Hidden, Row, Shaper, hex};
+use crate::rollouts::{Dataset, Hidden, Row, Shaper};
 
 /// One sample: where it is, how long, and what it is worth.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -78,9 +78,9 @@ impl Data {
             bytes: Vec::new(),
         };
         // Prompts by text: what is asked twice must not teach and validate.
-        let mut texts: HashMap<[u8; 32], usize> = HashMap::new();
+        let mut texts: HashMap<String, usize> = HashMap::new();
         let mut prompts: Vec<(usize, Vec<Target>)> = Vec::new();
-        let mut fingerprint = Sha256::new();
+        let mut fingerprint = Hash::new();
         for shard in dataset.iter() {
             let shard = shard?;
             let tokens: usize = shard.rows.iter().map(|row| row.tokens.len()).sum();
@@ -89,7 +89,7 @@ impl Data {
             let mut row = 0;
             for rows in shard.prompts() {
                 let next = texts.len();
-                let text = Sha256::digest(rows[0].prompt.as_bytes()).into();
+                let text = sha256(&rows[0].prompt);
                 let values = &values[row..row + rows.len()];
                 if let Some(value) = values.iter().find(|value| value.abs() > LARGEST) {
                     let id = &rows[0].prompt_id;
@@ -106,7 +106,7 @@ impl Data {
                 row += rows.len();
             }
         }
-        data.fingerprint = hex(fingerprint);
+        data.fingerprint = fingerprint.hex();
         if texts.len() < 2 {
             return Err(wrong("it has one prompt: at least two are needed, one of them to validate"));
         }

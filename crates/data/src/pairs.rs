@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::conversation::{Conversation, is_conversation};
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::lines::Lines;
 
 /// Two answers to one prompt, of which people preferred one.
@@ -36,7 +36,7 @@ struct Row {
 /// # Errors
 /// A file that cannot be read or holds no pair; a line that is not UTF-8, no JSON object, lacks a field,
 /// or whose text is no conversation ending in an Assistant turn: with file, line and field.
-pub fn read_pairs(path: &Path) -> Result<Vec<Pair>, Error> {
+pub fn read_pairs(path: &Path) -> Result<Vec<Pair>> {
     let mut lines = Lines::open(path)?;
     let mut pairs = Vec::new();
     while lines.advance()? {

@@ -10,35 +10,25 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
-use stackelberg_learning::json::{self, name_of};
-use stackelberg_learning::{Conversation, Error};
+use serde_json::Value;
 
-/// One prompt to answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Prompt {
-    /// The line's own `id`, else its index over all prompts, from 0.
-    pub(crate) id: String,
-    pub(crate) text: PromptText,
-}
+use crate::conversation::Conversation;
+use crate::error::{Error, Result};
+use crate::json::{self, name_of};
+use crate::prompt::{Message, Prompt};
 
-/// What is asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum PromptText {
-    /// A user's words.
-    Text(String),
-    /// A conversation: role and content of each message.
-    Messages(Vec<(String, String)>),
-}
+/// What is wrong with a field, without the place.
+type Problem<T> = std::result::Result<T, String>;
 
-/// All prompts of a file, of a folder's `.txt` files, or of standard input (`-`); at least one, no two
-/// of the same id. Errors name file, line and field.
-pub(crate) fn read(path: &Path) -> Result<Vec<Prompt>> {
+/// All prompts of a file, of a folder's `.txt` files, or of standard input (`-`), with their ids; at least one, no two
+/// of the same id. A prompt without an `id` gets [`Prompt::name`], with a number where it is repeated.
+///
+/// # Errors
+/// The file cannot be read or holds no prompt; a line that is no prompt, by file, line and field.
+pub fn read(path: &Path) -> Result<Vec<(String, Prompt)>> {
     let mut found = Found::default();
     if path.is_dir() {
         for file in text_files(path)? {
@@ -48,20 +38,20 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Prompt>> {
         found.add_file(path)?;
     }
     if found.prompts.is_empty() {
-        bail!("{}: no prompts", name_of(path));
+        return Err(Error::File { file: name_of(path), problem: "no prompts".to_owned() });
     }
     Ok(found.prompts)
 }
 
 fn text_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let cannot = || format!("cannot read {}", folder.display());
+    let cannot = |source| Error::read(folder, source);
     let mut files = Vec::new();
-    for entry in fs::read_dir(folder).with_context(cannot)? {
-        files.push(entry.with_context(cannot)?.path());
+    for entry in fs::read_dir(folder).map_err(cannot)? {
+        files.push(entry.map_err(cannot)?.path());
     }
     files.retain(|file| is_text(file));
     if files.is_empty() {
-        bail!("{}: a folder without .txt files; name a file", folder.display());
+        return Err(Error::file(folder, "a folder without .txt files; name a file"));
     }
     files.sort();
     Ok(files)
@@ -75,50 +65,42 @@ fn is_text(path: &Path) -> bool {
 /// What has been read so far, over all files.
 #[derive(Default)]
 struct Found {
-    prompts: Vec<Prompt>,
+    prompts: Vec<(String, Prompt)>,
     /// Where each id was first used, `FILE:LINE`.
     used: HashMap<String, String>,
 }
 
 impl Found {
     fn add_file(&mut self, path: &Path) -> Result<()> {
-        if path == Path::new("-") && io::stdin().is_terminal() {
-            eprintln!("reading prompts as JSON lines from the terminal; Ctrl-D ends them");
-        }
-        let (name, said) = (name_of(path), |e: Error| anyhow!("{e}"));
-        let text = json::read_text(path).map_err(said)?;
+        let name = name_of(path);
+        let text = json::read_text(path)?;
         if is_text(path) {
             for (line, words) in json::filled_lines(&text) {
-                self.add(&name, line, None, PromptText::Text(words.to_owned()))?;
+                self.add(&name, line, None, Prompt::Text(words.to_owned()))?;
             }
             return Ok(());
         }
-        for (line, value) in json::values(&name, &text).map_err(said)? {
-            self.add_row(&name, line, json::parse(value).map_err(anyhow::Error::msg).and_then(row))?;
+        for (line, value) in json::values(&name, &text)? {
+            let found = json::parse(value).and_then(row).and_then(Row::prompt);
+            let (id, prompt) = found.map_err(|problem| Error::line(&name, line, problem))?;
+            self.add(&name, line, id, prompt)?;
         }
         Ok(())
     }
 
-    fn add_row(&mut self, name: &str, line: usize, row: Result<Row>) -> Result<()> {
-        let (id, text) = row.and_then(Row::prompt).with_context(|| format!("{name}:{line}"))?;
-        self.add(name, line, id, text)
-    }
-
-    fn add(&mut self, name: &str, line: usize, id: Option<String>, text: PromptText) -> Result<()> {
-        let id = id.unwrap_or_else(|| self.name_for(&text));
-        let here = format!("{name}:{line}");
-        if let Some(before) = self.used.insert(id.clone(), here) {
-            bail!("{name}:{line}: id: '{id}' is that of {before} too: give each prompt its own");
+    fn add(&mut self, name: &str, line: usize, id: Option<String>, prompt: Prompt) -> Result<()> {
+        let id = id.unwrap_or_else(|| self.name_for(&prompt));
+        if let Some(before) = self.used.insert(id.clone(), format!("{name}:{line}")) {
+            let problem = format!("id: '{id}' is that of {before} too: give each prompt its own");
+            return Err(Error::line(name, line, problem));
         }
-        self.prompts.push(Prompt { id, text });
+        self.prompts.push((id, prompt));
         Ok(())
     }
 
-    /// The id of a prompt that has none: a hash of its text, so that it does not depend on where in the
-    /// file the prompt stands; a repeated prompt gets a number.
-    fn name_for(&self, text: &PromptText) -> String {
-        let hash = Sha256::digest(format!("{text:?}"));
-        let name: String = hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    /// The id of a prompt that has none; a repeated prompt gets a number.
+    fn name_for(&self, prompt: &Prompt) -> String {
+        let name = prompt.name();
         let numbered = (2..).map(|n| format!("{name}-{n}"));
         std::iter::once(name.clone())
             .chain(numbered)
@@ -133,18 +115,12 @@ struct Object {
     id: Option<Id>,
     question_id: Option<Id>,
     custom_id: Option<Id>,
-    body: Option<serde_json::Value>,
+    body: Option<Value>,
     prompt: Option<String>,
     instruction: Option<String>,
     messages: Option<Vec<Message>>,
     turns: Option<Vec<String>>,
     chosen: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Message {
-    role: String,
-    content: String,
 }
 
 #[derive(Deserialize)]
@@ -169,86 +145,83 @@ enum Row {
 }
 
 /// The row of a value; the error names the field.
-fn row(value: serde_json::Value) -> Result<Row> {
+fn row(value: Value) -> Problem<Row> {
     match value {
-        serde_json::Value::String(words) => Ok(Row::Bare(words)),
-        value @ serde_json::Value::Object(_) => match serde_path_to_error::deserialize(value) {
+        Value::String(words) => Ok(Row::Bare(words)),
+        value @ Value::Object(_) => match serde_path_to_error::deserialize(value) {
             Ok(object) => Ok(Row::Object(object)),
-            Err(e) => Err(anyhow!("{}: {}", e.path(), e.inner())),
+            Err(e) => Err(format!("{}: {}", e.path(), e.inner())),
         },
-        _ => bail!("neither an object with a prompt nor a string"),
+        _ => Err("neither an object with a prompt nor a string".to_owned()),
     }
 }
 
 impl Row {
-    fn prompt(self) -> Result<(Option<String>, PromptText)> {
+    fn prompt(self) -> Problem<(Option<String>, Prompt)> {
         let object = match self {
-            Row::Bare(words) => return Ok((None, PromptText::Text(filled("the prompt", words)?))),
-            Row::Object(object) => *object,
+            Self::Bare(words) => return Ok((None, Prompt::Text(filled("the prompt", words)?))),
+            Self::Object(object) => *object,
         };
         let id = object.id.or(object.question_id).or(object.custom_id).map(Id::text);
         let has_prompt = object.prompt.is_some() || object.messages.is_some();
         let first = |turns: Vec<String>| turns.into_iter().next().unwrap_or_default();
         let mut texts = [
-            ("prompt", object.prompt.map(PromptText::Text)),
-            ("instruction", object.instruction.map(PromptText::Text)),
+            ("prompt", object.prompt.map(Prompt::Text)),
+            ("instruction", object.instruction.map(Prompt::Text)),
             ("messages", object.messages.map(conversation).transpose()?),
-            ("turns", object.turns.map(|turns| PromptText::Text(first(turns)))),
+            ("turns", object.turns.map(|turns| Prompt::Text(first(turns)))),
             // With a prompt of its own, a pair's answers are no conversation.
             ("chosen", object.chosen.filter(|_| !has_prompt).as_deref().map(judged).transpose()?),
         ]
         .into_iter()
         .filter_map(|(field, text)| Some((field, text?)));
         let Some((field, text)) = texts.next() else {
-            if let Some(body @ serde_json::Value::Object(_)) = object.body {
-                let (inner, text) = row(body).and_then(Row::prompt).context("body")?;
+            if let Some(body @ Value::Object(_)) = object.body {
+                let inner = row(body).and_then(Self::prompt);
+                let (inner, text) = inner.map_err(|problem| format!("body: {problem}"))?;
                 return Ok((id.or(inner), text));
             }
-            bail!("no 'prompt', 'instruction', 'messages', 'turns' or 'chosen'");
+            return Err("no 'prompt', 'instruction', 'messages', 'turns' or 'chosen'".to_owned());
         };
         if let Some((other, _)) = texts.next() {
-            bail!("both '{field}' and '{other}': keep the one to answer");
+            return Err(format!("both '{field}' and '{other}': keep the one to answer"));
         }
         let text = match text {
-            PromptText::Text(words) => PromptText::Text(filled(field, words)?),
+            Prompt::Text(words) => Prompt::Text(filled(field, words)?),
             messages => messages,
         };
         Ok((id, text))
     }
 }
 
-fn filled(field: &str, words: String) -> Result<String> {
-    if words.trim().is_empty() {
-        bail!("{field}: it is empty");
-    }
-    Ok(words)
+fn filled(field: &str, words: String) -> Problem<String> {
+    if words.trim().is_empty() { Err(format!("{field}: it is empty")) } else { Ok(words) }
 }
 
 /// A conversation that was judged, without the answer that it was judged by.
-fn judged(text: &str) -> Result<PromptText> {
-    let mut messages = Conversation::parse(text).map_err(|e| anyhow!("chosen: {e}"))?.messages;
-    messages.pop();
-    let message = |message: stackelberg_learning::Message| Message {
-        role: message.role.name().to_owned(),
-        content: message.content,
+fn judged(text: &str) -> Problem<Prompt> {
+    let Prompt::Messages(messages) =
+        Conversation::parse(text).map_err(|e| format!("chosen: {e}"))?.prompt()
+    else {
+        return Err("chosen: it is no conversation".to_owned());
     };
-    conversation(messages.into_iter().map(message).collect()).context("chosen")
+    conversation(messages).map_err(|problem| format!("chosen: {problem}"))
 }
 
-/// The messages, none empty but perhaps the system's.
-fn conversation(messages: Vec<Message>) -> Result<PromptText> {
+/// Messages, of which only the system's may be empty.
+fn conversation(messages: Vec<Message>) -> Problem<Prompt> {
     if messages.is_empty() {
-        bail!("messages: it is empty");
+        return Err("messages: it is empty".to_owned());
     }
     for (index, message) in messages.iter().enumerate() {
         if message.role.trim().is_empty() {
-            bail!("messages[{index}].role: it is empty");
+            return Err(format!("messages[{index}].role: it is empty"));
         }
         if message.role != "system" && message.content.trim().is_empty() {
-            bail!("messages[{index}].content: it is empty");
+            return Err(format!("messages[{index}].content: it is empty"));
         }
     }
-    Ok(PromptText::Messages(messages.into_iter().map(|m| (m.role, m.content)).collect()))
+    Ok(Prompt::Messages(messages))
 }
 
 #[cfg(test)]
@@ -257,40 +230,42 @@ mod tests {
     use serde_json::json;
     use std::io::Write;
 
-    fn from(name: &str, bytes: &[u8]) -> Result<Vec<Prompt>> {
+    type Tested<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+    fn from(name: &str, bytes: &[u8]) -> Tested<Vec<(String, Prompt)>> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join(name);
         fs::write(&path, bytes)?;
         // Only the file's own name in messages.
         let prefix = format!("{}/", folder.path().display());
-        read(&path).map_err(|e| anyhow!("{}", format!("{e:#}").replace(&prefix, "")))
+        read(&path).map_err(|e| e.to_string().replace(&prefix, "").into())
     }
 
     fn said(text: &str) -> String {
         from("p", text.as_bytes()).expect_err(text).to_string()
     }
 
-    fn text(id: &str, words: &str) -> Prompt {
-        Prompt { id: id.to_owned(), text: PromptText::Text(words.to_owned()) }
+    fn text(id: &str, words: &str) -> (String, Prompt) {
+        (id.to_owned(), Prompt::Text(words.to_owned()))
     }
 
     /// A prompt without an id: named as if it stood alone, wherever it stands.
-    fn unnamed(words: &str) -> Prompt {
+    fn unnamed(words: &str) -> (String, Prompt) {
         let mut alone = from("p.txt", words.as_bytes()).expect("one line");
-        assert_eq!((alone.len(), alone[0].id.len()), (1, 12));
+        assert_eq!((alone.len(), alone[0].0.len()), (1, 12));
         alone.remove(0)
     }
 
     #[test]
-    fn repeated_prompts_are_numbered() -> Result<()> {
-        let ids: Vec<String> = from("p.txt", b"a\na\nb\na")?.into_iter().map(|p| p.id).collect();
-        let a = unnamed("a").id;
-        assert_eq!(ids, [a.clone(), format!("{a}-2"), unnamed("b").id, format!("{a}-3")]);
+    fn repeated_prompts_are_numbered() -> Tested<()> {
+        let ids: Vec<String> = from("p.txt", b"a\na\nb\na")?.into_iter().map(|(id, _)| id).collect();
+        let a = unnamed("a").0;
+        assert_eq!(ids, [a.clone(), format!("{a}-2"), unnamed("b").0, format!("{a}-3")]);
         Ok(())
     }
 
     #[test]
-    fn json_lines_arrays_and_bare_strings() -> Result<()> {
+    fn json_lines_arrays_and_bare_strings() -> Tested<()> {
         let lines =
             "\u{feff}{\"prompt\": \"a\", \"x\": [1]}\r\n\n{\"instruction\": \"b\", \"id\": 7}\n\"c\"";
         let expected = [unnamed("a"), text("7", "b"), unnamed("c")];
@@ -301,22 +276,22 @@ mod tests {
     }
 
     #[test]
-    fn gzip_messages_and_questions() -> Result<()> {
+    fn gzip_messages_and_questions() -> Tested<()> {
         let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gz.write_all(
             b"{\"id\":\"x\",\"messages\":[{\"role\":\"system\",\"content\":\"\"},\
               {\"role\":\"user\",\"content\":\"hi\"}]}\n\
               {\"question_id\":81,\"category\":\"writing\",\"turns\":[\"one\",\"two\"]}\n",
         )?;
-        let pair = |role: &str, content: &str| (role.to_owned(), content.to_owned());
-        let messages = PromptText::Messages(vec![pair("system", ""), pair("user", "hi")]);
-        let expected = [Prompt { id: "x".into(), text: messages }, text("81", "one")];
+        let pair = |role: &str, content: &str| Message::new(role, content);
+        let messages = Prompt::Messages(vec![pair("system", ""), pair("user", "hi")]);
+        let expected = [("x".to_owned(), messages), text("81", "one")];
         assert_eq!(from("p.jsonl.gz", &gz.finish()?)?, expected);
         let chosen = "\n\nHuman: hi\n\nAssistant: hello\n\nHuman: more\n\nAssistant: no";
         let judged = json!({"chosen": chosen, "rejected": "\n\nHuman: hi\n\nAssistant: x"}).to_string();
         let turns = vec![pair("user", "hi"), pair("assistant", "hello"), pair("user", "more")];
         let found = from("p", judged.as_bytes())?;
-        assert_eq!(found[0].text, PromptText::Messages(turns));
+        assert_eq!(found[0].1, Prompt::Messages(turns));
         let batch = "{\"custom_id\": \"r1\", \"method\": \"POST\", \"url\": \"/v1/completions\", \
                      \"body\": {\"model\": \"m\", \"prompt\": \"one\"}}";
         assert_eq!(from("p", batch.as_bytes())?, [text("r1", "one")]);
@@ -324,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn text_lines_and_folders() -> Result<()> {
+    fn text_lines_and_folders() -> Tested<()> {
         assert_eq!(from("p.txt", b"[a\r\n\nb")?, [unnamed("[a"), unnamed("b")]);
         let folder = tempfile::tempdir()?;
         for (name, lines) in [("b.txt", "3"), ("a.txt", "1\n2\n"), ("c.md", "no")] {

@@ -1,19 +1,19 @@
-//! A text that was judged, in both forms a model may be fed: raw, and as messages for a chat template.
+//! A text that people judged, in both forms that a model may read: raw, and as messages for a chat template.
 
 use std::collections::HashMap;
 
-/// Who speaks.
+use crate::prompt::{Message, Prompt};
+
+/// Who speaks, in the form of HH-RLHF.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// The human.
+enum Role {
     User,
-    /// The model.
     Assistant,
 }
 
 impl Role {
-    /// `user` or `assistant`, as chat templates know it.
-    pub fn name(self) -> &'static str {
+    /// `user` or `assistant`, the names of chat templates.
+    fn name(self) -> &'static str {
         match self {
             Self::User => "user",
             Self::Assistant => "assistant",
@@ -28,15 +28,6 @@ impl Role {
     }
 }
 
-/// One turn.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
-    /// Who speaks.
-    pub role: Role,
-    /// What, without white space at either end. May be empty: people's data has empty answers.
-    pub content: String,
-}
-
 /// A text that was judged. The last message is the assistant's: the response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conversation {
@@ -47,6 +38,12 @@ pub struct Conversation {
 }
 
 impl Conversation {
+    /// The conversation before its response.
+    pub fn prompt(&self) -> Prompt {
+        let before = self.messages.len().saturating_sub(1);
+        Prompt::Messages(self.messages[..before].to_vec())
+    }
+
     /// The last turn.
     pub fn response(&self) -> &str {
         self.messages.last().map_or("", |m| &m.content)
@@ -54,7 +51,7 @@ impl Conversation {
 
     /// The first human turn, or the response where there is none.
     pub fn opening(&self) -> &str {
-        let human = self.messages.iter().find(|m| m.role == Role::User);
+        let human = self.messages.iter().find(|m| m.role == Role::User.name());
         human.map_or_else(|| self.response(), |m| &m.content)
     }
 
@@ -68,7 +65,7 @@ impl Conversation {
             return Err("does not open with \"\\n\\nHuman: \": write conversations as \
                         \"\\n\\nHuman: ...\\n\\nAssistant: ...\", or give the prompt in a field of its own");
         };
-        if messages.last().is_none_or(|m| m.role != Role::Assistant) {
+        if messages.last().is_none_or(|m| m.role != Role::Assistant.name()) {
             return Err(
                 "ends with a Human turn: the last turn must be the Assistant's, it is what is judged",
             );
@@ -82,14 +79,15 @@ impl Conversation {
         let mut raw = prompt.to_owned();
         let mut messages = match turns(prompt) {
             Some(mut messages) => {
-                if messages.last().is_some_and(|m| m.role == Role::User || !m.content.is_empty()) {
+                if messages.last().is_some_and(|m| m.role == Role::User.name() || !m.content.is_empty())
+                {
                     raw = format!("{}\n\n{}", prompt.trim_end(), Role::Assistant.marker());
                 } else {
                     messages.pop();
                 }
                 messages
             }
-            None => vec![Message { role: Role::User, content: prompt.trim().to_owned() }],
+            None => vec![Message::new(Role::User.name(), prompt.trim())],
         };
         if !raw.ends_with(char::is_whitespace) && !response.starts_with(char::is_whitespace) {
             raw.push(' ');
@@ -136,17 +134,15 @@ fn turns(text: &str) -> Option<Vec<Message>> {
 fn push(messages: &mut Vec<Message>, role: Role, content: &str) {
     let content = content.trim();
     match messages.last_mut() {
-        Some(last) if last.role == role => {
+        Some(last) if last.role == role.name() => {
             last.content = format!("{}\n\n{content}", last.content).trim().to_owned();
         }
-        _ => messages.push(Message { role, content: content.to_owned() }),
+        _ => messages.push(Message::new(role.name(), content)),
     }
 }
 
-/// Numbers for group names, in order of first appearance: what [`Settings::groups`] takes. Feed the
-/// groups of all rows, of several files too, through one call.
-///
-/// [`Settings::groups`]: crate::Settings::groups
+/// Numbers for group names, in order of first appearance. Pass the groups of all rows, of several files too, in one
+/// call.
 pub fn group_ids<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<u64> {
     let mut known = HashMap::new();
     let number = |name| {

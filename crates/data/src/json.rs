@@ -1,5 +1,4 @@
-//! JSON files as people have them: lines or one array, plain or gzipped, with errors that name file and
-//! line.
+//! JSON files read whole: lines or one array, plain or gzipped, with errors that name file and line.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -8,9 +7,9 @@ use flate2::read::MultiGzDecoder;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
-use crate::error::Error;
+use crate::error::{Error, Result};
 
-/// How a file is called in messages: its path, `<stdin>` for `-`.
+/// A file's name in messages: its path, `<stdin>` for `-`.
 pub fn name_of(path: &Path) -> String {
     if path == Path::new("-") { "<stdin>".to_owned() } else { path.display().to_string() }
 }
@@ -19,7 +18,7 @@ pub fn name_of(path: &Path) -> String {
 ///
 /// # Errors
 /// It cannot be read or unpacked, or is not UTF-8.
-pub fn read_text(path: &Path) -> Result<String, Error> {
+pub fn read_text(path: &Path) -> Result<String> {
     let file = name_of(path);
     let failed = |source| Error::Read { file: file.clone(), source };
     let mut bytes = Vec::new();
@@ -43,17 +42,17 @@ pub fn read_text(path: &Path) -> Result<String, Error> {
     })
 }
 
-/// The lines that are not blank, with their numbers from 1.
+/// The lines that are not blank, with their numbers, from 1.
 pub fn filled_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty())
 }
 
-/// Where the values of a text are: the elements of one array, or its lines that are not blank; each with
-/// the line that it begins on. [`parse`] reads them.
+/// The values of a text, not yet parsed: the elements of one array, or the lines that are not blank; each with the
+/// number of the line that it begins on. [`parse`] parses them.
 ///
 /// # Errors
 /// An array that is malformed or does not end; `file` is its name in them.
-pub fn values<'a>(file: &str, text: &'a str) -> Result<Vec<(usize, &'a str)>, Error> {
+pub fn values<'a>(file: &str, text: &'a str) -> Result<Vec<(usize, &'a str)>> {
     let blank = |at: usize| text[at..].len() - text[at..].trim_start().len();
     let mut at = blank(0);
     if !text[at..].starts_with('[') {
@@ -106,7 +105,7 @@ pub fn values<'a>(file: &str, text: &'a str) -> Result<Vec<(usize, &'a str)>, Er
 ///
 /// # Errors
 /// Malformed JSON, or something behind the value.
-pub fn parse(text: &str) -> Result<Value, String> {
+pub fn parse(text: &str) -> std::result::Result<Value, String> {
     let mut from = serde_json::Deserializer::from_str(text);
     let value = serde::Deserialize::deserialize(&mut from).map_err(|e: serde_json::Error| {
         format!("malformed JSON at column {}: {}", e.column(), bare(&e))

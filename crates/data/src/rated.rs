@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::conversation::Conversation;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::lines::Lines;
 
 /// A text and the score people gave it.
@@ -36,7 +36,7 @@ struct Row {
 /// # Errors
 /// A file that cannot be read or holds no text; a line that is not UTF-8, is malformed, lacks a field,
 /// has an empty text or a score that is no finite number: with file, line and field.
-pub fn read_rated(path: &Path) -> Result<Vec<Rated>, Error> {
+pub fn read_rated(path: &Path) -> Result<Vec<Rated>> {
     let mut lines = Lines::open(path)?;
     let mut rated = Vec::new();
     let mut json = None;
@@ -50,7 +50,7 @@ pub fn read_rated(path: &Path) -> Result<Vec<Rated>, Error> {
     Ok(rated)
 }
 
-fn from_json(lines: &Lines) -> Result<Rated, Error> {
+fn from_json(lines: &Lines) -> Result<Rated> {
     let row: Row = lines.json()?;
     let conversation = match (row.text, row.prompt, row.response) {
         (Some(text), None, None) => {
@@ -76,7 +76,7 @@ fn from_json(lines: &Lines) -> Result<Rated, Error> {
     Ok(Rated { conversation, score: row.score, group })
 }
 
-fn from_tabs(lines: &Lines) -> Result<Rated, Error> {
+fn from_tabs(lines: &Lines) -> Result<Rated> {
     let mut fields = lines.text()?.splitn(3, '\t');
     let (Some(id), Some(score), Some(text)) = (fields.next(), fields.next(), fields.next()) else {
         return Err(lines.wrong("neither a JSON object nor id<TAB>score<TAB>text".to_owned()));
@@ -90,7 +90,7 @@ fn from_tabs(lines: &Lines) -> Result<Rated, Error> {
     Ok(Rated { conversation: Conversation::alone(text), score, group: format!("{file}#{source}") })
 }
 
-fn filled(lines: &Lines, field: &str, text: &str) -> Result<(), Error> {
+fn filled(lines: &Lines, field: &str, text: &str) -> Result<()> {
     if text.trim().is_empty() {
         return Err(lines.wrong(format!("{field} is empty: there is nothing to score")));
     }

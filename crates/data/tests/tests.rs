@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use flate2::{Compression, write::GzEncoder};
-use stackelberg_learning::{Role, group_ids, read_pairs, read_rated};
+use stackelberg_data::{Conversation, Error, group_ids, read_pairs, read_rated};
 use tempfile::TempDir;
 
 fn file(name: &str, bytes: &[u8]) -> (TempDir, PathBuf) {
@@ -20,8 +20,8 @@ fn zipped(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-fn turns(conversation: &stackelberg_learning::Conversation) -> Vec<(&str, &str)> {
-    conversation.messages.iter().map(|m| (m.role.name(), m.content.as_str())).collect()
+fn turns(conversation: &Conversation) -> Vec<(&str, &str)> {
+    conversation.messages.iter().map(|m| (m.role.as_str(), m.content.as_str())).collect()
 }
 
 const TEA: &str = r#"{"chosen": "\n\nHuman: How do I brew tea?\n\nAssistant: Which tea?\n\nHuman: Green: 'Human: none'.\n\nAssistant: At 80 degrees,\n\nfor two minutes.", "rejected": "\n\nHuman: How do I brew tea?\n\nAssistant: Which tea?\n\nHuman: Green: 'Human: none'.\n\nAssistant:"}"#;
@@ -45,7 +45,7 @@ fn pairs_in_the_form_of_hh() {
             ]
         );
         assert_eq!(pairs[0].rejected.response(), "");
-        assert_eq!(pairs[0].rejected.messages.last().unwrap().role, Role::Assistant);
+        assert_eq!(pairs[0].rejected.messages.last().unwrap().role, "assistant");
         assert_eq!(pairs[0].group, "How do I brew tea?");
     }
 }
@@ -118,10 +118,7 @@ fn vader_files() {
 
 /// The message without the folder's name.
 #[track_caller]
-fn refused<T: std::fmt::Debug>(
-    read: impl Fn(&Path) -> Result<T, stackelberg_learning::Error>,
-    bytes: &[u8],
-) -> String {
+fn refused<T: std::fmt::Debug>(read: impl Fn(&Path) -> Result<T, Error>, bytes: &[u8]) -> String {
     let (folder, path) = file("f.jsonl", bytes);
     read(&path).unwrap_err().to_string().replace(&format!("{}/", folder.path().display()), "")
 }
@@ -137,7 +134,7 @@ fn bad_pairs() {
         after(r#"{"chosen": 5, "rejected": "x"}"#),
         "f.jsonl:3: chosen: invalid type: integer `5`, expected a string at column 12"
     );
-    assert_eq!(after(r#"{"chosen": "x", "#), "f.jsonl:3: EOF while parsing a value at column 16");
+    assert_eq!(after(r#"{"chosen": "x", "#), "f.jsonl:3: EOF while parsing a value: the line breaks off");
     assert_eq!(
         after(r#"{"chosen": "", "rejected": ""} {}"#),
         "f.jsonl:3: more than one JSON value on the line: write one object per line"

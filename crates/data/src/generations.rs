@@ -1,64 +1,78 @@
-//! Answers as files have them: this project's own, the paper's reference's, AlpacaEval's.
+//! Answers to prompts: this project's own files, the paper's reference's, AlpacaEval's.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
-use stackelberg_engine::{Message, Prompt};
-use stackelberg_learning::json::{self, name_of};
 
 use crate::error::{Error, Result};
+use crate::json::{self, name_of};
+use crate::prompt::Prompt;
 
-/// One answer to one prompt.
-#[derive(Debug, Clone, PartialEq)]
+/// One answer to one prompt: a line of `stackelberg generate --out`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Response {
-    /// The line's own id, else a name made of the prompt's text.
+    /// The line's own id, else [`Prompt::name`].
     pub id: String,
     /// What was asked.
     pub prompt: Prompt,
     /// The answer.
+    #[serde(rename = "response")]
     pub text: String,
-    /// What else a line of `stackelberg generate` says; all `None` in files of others.
+    /// What else the line says.
+    #[serde(flatten)]
     pub record: Record,
 }
 
-/// What `stackelberg generate` says of an answer beside its text.
-#[derive(Debug, Clone, Default, PartialEq)]
+/// What a line of `stackelberg generate` says of an answer beside its text; all `None` in other projects' files.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Record {
     /// base, args, cd, best-of-n, soft-best-of-n or follower.
     pub method: Option<String>,
     /// All settings, as they were written.
     pub settings: Option<Value>,
-    /// What everything random followed from.
-    pub seed: Option<u64>,
-    /// Who answered (AlpacaEval).
-    pub generator: Option<String>,
     /// Tokens of the answer.
     pub tokens: Option<usize>,
+    /// Why it ended: stop or length.
+    pub finish_reason: Option<String>,
     /// Its reward under the reward that guided.
     pub reward: Option<f64>,
-    /// Where that is made of several: each of these, by name.
+    /// Where that is a combination: each of its rewards, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub rewards: BTreeMap<String, f64>,
     /// Mean log-probability per token under the base policy at temperature 1, in nats.
     pub mean_log_prob: Option<f64>,
-    /// KL from the base policy over the candidates, summed over the steps, in nats.
-    pub kl: Option<f64>,
-    /// `-ln` of the base mass of the candidates, summed over the guided steps, in nats.
-    pub outside: Option<f64>,
     /// Seconds that it took.
     pub elapsed: Option<f64>,
-    /// What the hacking watch saw.
-    pub warnings: Vec<String>,
+    /// The seed of everything random.
+    pub seed: Option<u64>,
+    /// The hash of the reward that guided.
+    pub reward_hash: Option<String>,
+    /// The hash of the value head that guided.
+    pub value_hash: Option<String>,
     /// Steps in which the choice was not the base policy's.
     pub steered: Option<usize>,
+    /// Steps in which rewards or values were computed.
+    pub reward_calls: Option<usize>,
+    /// Steps in which they were not needed.
+    pub skipped: Option<usize>,
+    /// KL from the base policy over the candidates, summed over the steps, in nats.
+    pub kl: Option<f64>,
+    /// `-ln` of the base mass of the candidates, summed over the guided steps, in nats. Older files call it `outside`.
+    pub tail_nll: Option<f64>,
+    /// Warnings about text that the reward has taken over.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    /// Who answered (AlpacaEval).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generator: Option<String>,
 }
 
 /// The answers of one file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Run {
-    /// The file's name, for messages and tables.
+    /// The file's name in messages and tables.
     pub name: String,
     /// In the order of the file; at least one, no two of the same id.
     pub responses: Vec<Response>,
@@ -78,8 +92,8 @@ struct Line {
 }
 
 impl Record {
-    /// What a line says of itself; a field of another type is somebody else's.
-    fn of(line: &Value) -> Self {
+    /// What a line says of itself. A field of another type belongs to another project's format and is left out.
+    pub fn of(line: &Value) -> Self {
         let text = |field: &str| line[field].as_str().map(str::to_owned);
         let number = |field: &str| line[field].as_f64();
         let count = |field: &str| line[field].as_u64().and_then(|count| usize::try_from(count).ok());
@@ -88,17 +102,22 @@ impl Record {
         Self {
             method: text("method"),
             settings: Some(&line["settings"]).filter(|settings| settings.is_object()).cloned(),
-            seed: line["seed"].as_u64(),
-            generator: text("generator"),
             tokens: count("tokens"),
+            finish_reason: text("finish_reason"),
             reward: number("reward"),
             rewards: rewards.filter_map(|(name, x)| Some((name.clone(), x.as_f64()?))).collect(),
             mean_log_prob: number("mean_log_prob"),
-            kl: number("kl"),
-            outside: number("outside"),
             elapsed: number("elapsed").filter(|seconds| *seconds > 0.0),
-            warnings: warnings.filter_map(|warning| warning.as_str().map(str::to_owned)).collect(),
+            seed: line["seed"].as_u64(),
+            reward_hash: text("reward_hash"),
+            value_hash: text("value_hash"),
             steered: count("steered"),
+            reward_calls: count("reward_calls"),
+            skipped: count("skipped"),
+            kl: number("kl"),
+            tail_nll: number("tail_nll").or_else(|| number("outside")),
+            warnings: warnings.filter_map(|warning| warning.as_str().map(str::to_owned)).collect(),
+            generator: text("generator"),
         }
     }
 }
@@ -121,7 +140,7 @@ pub fn parse(name: &str, text: &str) -> Result<Run> {
     let (mut responses, mut has_ids) = (Vec::new(), true);
     let mut used: HashMap<String, usize> = HashMap::new();
     for (line, value) in json::values(&name, text)? {
-        let wrong = |problem| Error::Line { file: name.clone(), line, problem };
+        let wrong = |problem| Error::line(&name, line, problem);
         let value = json::parse(value).map_err(wrong)?;
         let (own_id, mut response) = response(value).map_err(wrong)?;
         has_ids &= own_id;
@@ -142,7 +161,7 @@ pub fn parse(name: &str, text: &str) -> Result<Run> {
         responses.push(response);
     }
     if responses.is_empty() {
-        return Err(Error::Empty { file: name });
+        return Err(Error::File { file: name, problem: "no answers".to_owned() });
     }
     Ok(Run { name, responses, has_ids })
 }
@@ -172,7 +191,7 @@ fn response(value: Value) -> std::result::Result<(bool, Response), String> {
         return Err("more than one of 'response', 'result' and 'output': keep one".to_owned());
     }
     let own_id = id.is_some();
-    let id = id.unwrap_or_else(|| name_for(&prompt));
+    let id = id.unwrap_or_else(|| prompt.name());
     Ok((own_id, Response { id, prompt, text, record }))
 }
 
@@ -187,22 +206,7 @@ fn diagnosis(value: &Value, error: &serde_json::Error) -> String {
 }
 
 fn read_prompt(field: &str, value: Value) -> std::result::Result<Prompt, String> {
-    let expected = || format!("{field}: expected a text, or messages with role and content");
-    match value {
-        Value::String(text) => Ok(Prompt::Text(text)),
-        Value::Array(turns) => {
-            let turn =
-                |turn: &Value| Some(Message::new(turn["role"].as_str()?, turn["content"].as_str()?));
-            turns.iter().map(turn).collect::<Option<_>>().map(Prompt::Messages).ok_or_else(expected)
-        }
-        _ => Err(expected()),
-    }
-}
-
-/// A name made of a prompt's text.
-fn name_for(prompt: &Prompt) -> String {
-    let hash = Sha256::digest(format!("{prompt:?}"));
-    hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+    serde_json::from_value(value).map_err(|e| format!("{field}: {e}"))
 }
 
 /// Pairs two runs by prompt: for each answer of `first`, in its order, the index of its partner in `second`. By
@@ -266,14 +270,46 @@ fn pair_by(by_id: bool, first: &Run, second: &Run) -> Result<Vec<usize>> {
     Ok(partners)
 }
 
-/// A prompt as people and judges read it: its text, of a conversation with who said what.
-pub fn conversation(prompt: &Prompt) -> String {
-    match prompt {
-        Prompt::Text(text) => text.clone(),
-        Prompt::Messages(turns) if turns.len() == 1 => turns[0].content.clone(),
-        Prompt::Messages(turns) => {
-            let turn = |turn: &Message| format!("{}: {}", turn.role, turn.content);
-            turns.iter().map(turn).collect::<Vec<_>>().join("\n\n")
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prompt::Message;
+
+    #[test]
+    fn a_written_line_is_read_back_field_by_field() -> std::result::Result<(), Box<dyn std::error::Error>>
+    {
+        let written = Response {
+            id: "7".to_owned(),
+            prompt: Prompt::Messages(vec![Message::new("user", "hi")]),
+            text: "ho".to_owned(),
+            record: Record {
+                method: Some("args".to_owned()),
+                settings: Some(serde_json::json!({"bound": 8.0, "stop": ["x"]})),
+                tokens: Some(3),
+                finish_reason: Some("stop".to_owned()),
+                reward: Some(0.1 + 0.2),
+                rewards: BTreeMap::from([("a".to_owned(), -1.5), ("b".to_owned(), 2.0)]),
+                mean_log_prob: Some(-0.75),
+                elapsed: Some(0.25),
+                seed: Some(u64::MAX),
+                reward_hash: Some("12ab".to_owned()),
+                value_hash: Some("34cd".to_owned()),
+                steered: Some(1),
+                reward_calls: Some(2),
+                skipped: Some(4),
+                kl: Some(1.5),
+                tail_nll: Some(0.5),
+                warnings: vec!["token 3: no choice left".to_owned()],
+                generator: Some("us".to_owned()),
+            },
+        };
+        let line = serde_json::to_string(&written)?;
+        let read = parse("f", &line)?;
+        assert!(read.has_ids);
+        assert_eq!(read.responses, [written]);
+        // Files from before the field was renamed.
+        let old = parse("f", &line.replace("tail_nll", "outside"))?;
+        assert_eq!(old.responses, read.responses);
+        Ok(())
     }
 }
