@@ -12,6 +12,28 @@ pub enum Error {
     #[error(transparent)]
     Engine(#[from] stackelberg_engine::Error),
 
+    /// Something named cannot be loaded.
+    #[error(transparent)]
+    Registry(#[from] stackelberg_registry::Error),
+
+    /// A reward cannot score an answer.
+    #[error("answer '{id}'")]
+    Answer {
+        /// The answer's id.
+        id: String,
+        /// Why.
+        source: Box<stackelberg_registry::Error>,
+    },
+
+    /// The reward of an answer is NaN or infinite.
+    #[error("the reward '{reward}' of answer '{id}' is not a finite number: it is broken for this text")]
+    NotFinite {
+        /// The reward's name.
+        reward: String,
+        /// The answer's id.
+        id: String,
+    },
+
     /// A report whose parts do not fit together.
     #[error("the report cannot be drawn: {problem}")]
     Report {

@@ -68,6 +68,7 @@ mod linear;
 mod logistic;
 pub mod measure;
 mod ridge;
+pub mod plot;
 pub mod rollouts;
 mod tensors;
 pub mod value;

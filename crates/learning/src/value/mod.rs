@@ -37,9 +37,11 @@ mod data;
 mod init;
 mod loss;
 mod network;
+mod run;
 mod train;
 
 pub use card::{About, save};
 pub use data::Counts;
 pub use loss::Errors;
+pub use run::{checkpoint_of, train_to_file};
 pub use train::{Epoch, Outcome, Settings, Watch, train};

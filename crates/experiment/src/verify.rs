@@ -1,23 +1,27 @@
 //! Makes some answers of an experiment again and compares them with what is kept.
 
-use anyhow::{Context, Result, bail};
-use indicatif::ProgressBar;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha12Rng;
+use stackelberg_data::generations::{self, Response};
 use stackelberg_evaluation::metrics::Measured;
-use stackelberg_evaluation::responses::{self, Response};
 
-use super::lab::{Done, Lab};
-use super::plan::Setting;
-use super::sweep;
 use crate::answers::Files;
+use crate::error::{Context, Error, Result, invalid};
+use crate::lab::{Done, Lab};
+use crate::plan::Setting;
+use crate::stages::{all_settings, kept_so_far};
+use crate::sweep;
 
 /// How much is made again.
-pub(super) struct Part {
-    pub(super) runs: usize,
-    pub(super) prompts: usize,
-    pub(super) seed: u64,
+#[derive(Debug, Clone, Copy)]
+pub struct Part {
+    /// Runs, drawn at random from those that are done.
+    pub runs: usize,
+    /// Prompts of each run.
+    pub prompts: usize,
+    /// Decides which.
+    pub seed: u64,
 }
 
 /// A run that is done.
@@ -27,13 +31,17 @@ struct Candidate {
     done: Done,
 }
 
-/// Answers some prompts of some runs again and measures them: every text, reward and score must come out the same.
-pub(super) fn verify(lab: &Lab<'_>, settings: Vec<Setting>, part: &Part) -> Result<()> {
+/// Answers some prompts of some runs again and measures them: every text, reward and score must be the same. `said` is
+/// told a line for each run. Gives the number of answers compared.
+///
+/// # Errors
+/// An answer or a score differs, answers were changed after they were measured, or no run is done.
+pub fn verify(lab: &Lab<'_>, part: &Part, said: &mut dyn FnMut(&str)) -> Result<usize> {
+    unchanged(lab)?;
+    let settings = all_settings(lab, &kept_so_far(lab)?);
     if let Some(device) = &lab.device {
-        bail!(
-            "verify makes answers again and expects each number to the bit: on the CPU they are, on {device} they depend on \
-             which texts share a forward"
-        );
+        return invalid(format!("verify makes answers again and expects each number to the bit: on the CPU they are, on {device} they depend on \
+             which texts share a forward"));
     }
     let mut candidates = Vec::new();
     for setting in settings {
@@ -43,28 +51,24 @@ pub(super) fn verify(lab: &Lab<'_>, settings: Vec<Setting>, part: &Part) -> Resu
         }
     }
     if candidates.is_empty() {
-        bail!("{}: no run is done: there is nothing to verify", lab.out.display());
+        return invalid(format!("{}: no run is done: there is nothing to verify", lab.out.display()));
     }
     let mut rng = ChaCha12Rng::seed_from_u64(part.seed);
     let chosen: Vec<&Candidate> = candidates.sample(&mut rng, part.runs).collect();
-    let bar = ProgressBar::hidden();
     let (mut compared, mut wrong) = (0, Vec::new());
     for candidate in chosen {
-        let different = compare(lab, candidate, part.prompts, &mut rng, &bar)?;
+        let different = compare(lab, candidate, part.prompts, &mut rng)?;
         compared += part.prompts.min(lab.prompts.len());
         let verdict = if different.is_empty() { "the same" } else { "DIFFERENT" };
-        println!("{}, seed {}: {verdict}", candidate.setting, candidate.seed);
+        said(&format!("{}, seed {}: {verdict}", candidate.setting, candidate.seed));
         wrong.extend(different);
     }
     if let Some(first) = wrong.first() {
-        bail!(
-            "{} of {compared} answers came out different, the first: {first}: another processor, version or a changed \
+        return invalid(format!("{} of {compared} answers came out different, the first: {first}: another processor, version or a changed \
              file; make the runs again on one machine",
-            wrong.len()
-        );
+            wrong.len()));
     }
-    println!("{compared} answers made again, each the same, with the same scores");
-    Ok(())
+    Ok(compared)
 }
 
 /// What is different in a run's answers to some prompts.
@@ -73,25 +77,24 @@ fn compare(
     candidate: &Candidate,
     prompts: usize,
     rng: &mut impl Rng,
-    bar: &ProgressBar,
 ) -> Result<Vec<String>> {
     let all: Vec<usize> = (0..lab.prompts.len()).collect();
     let mut numbers: Vec<usize> = all.sample(rng, prompts).copied().collect();
     numbers.sort_unstable();
     let asked: Vec<_> = numbers.iter().map(|&number| lab.prompts[number].clone()).collect();
-    let place = lab.place(&candidate.setting, candidate.seed)?.context("its value head is gone")?;
+    let place = lab.place(&candidate.setting, candidate.seed)?.ok_or_else(|| gone("its value head is gone"))?;
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     let file = folder.path().join("answers.jsonl");
-    let files = Files { out: Some(&file), trace: None, traced: 0, resume: false, warn: false };
+    let files = Files { out: Some(&file), trace: None, traced: 0, resume: false };
     lab.with_session(&candidate.setting, &place.settings, |session| {
-        session.answer_all(&asked, &files, bar)
+        session.answer_all(&asked, &files, &lab.cancel, &mut ())
     })?;
-    let answers = responses::read(&file)?.responses;
+    let answers = generations::read(&file)?.responses;
     let again: Vec<Response> = asked
         .iter()
         .map(|(id, _)| answers.iter().find(|answer| answer.id == *id).cloned())
         .collect::<Option<_>>()
-        .context("an answer is missing")?;
+        .ok_or_else(|| gone("an answer is missing"))?;
     let measured = lab.measure(&again, &mut lab.evaluator.coherence())?;
     let mut different = Vec::new();
     for ((answer, measured), &number) in again.iter().zip(&measured).zip(&numbers) {
@@ -106,13 +109,17 @@ fn compare(
     Ok(different)
 }
 
+fn gone(what: &str) -> Error {
+    Error::Invalid(what.to_owned())
+}
+
 /// Refuses runs whose answers were changed after they were measured.
-pub(super) fn unchanged(lab: &Lab<'_>) -> Result<()> {
+fn unchanged(lab: &Lab<'_>) -> Result<()> {
     for setting in lab.experiment.all_settings() {
         for &seed in lab.seeds(&setting) {
             let Some(place) = lab.place(&setting, seed)? else { continue };
             if place.folder.exists() && lab.is_changed(&place.folder)? {
-                bail!("{}: its answers were changed after they were measured", place.folder.display());
+                return invalid(format!("{}: its answers were changed after they were measured", place.folder.display()));
             }
         }
     }

@@ -2,64 +2,54 @@
 
 use std::fmt;
 
-use anyhow::{Result, bail};
 use stackelberg_decoding::{Method, Sampling, Settings, Stress};
 use stackelberg_engine::Prompt;
 use stackelberg_evaluation::findings::Knob;
 use stackelberg_shaping::{Budget, Rule, Shaping};
 
-use super::file::{Experiment, Methods};
-use super::lab::prompts_of;
-use crate::generate::defaults;
+use crate::error::{Context, Result, invalid};
+use crate::file::{Experiment, Methods, group};
 
 /// All that decides the answers but the seed: a point of a curve, a row of a table.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Setting {
-    pub(crate) method: Method,
+pub struct Setting {
+    pub method: Method,
     /// How rewards are shaped: of candidates or answers, or (cd) before the value head learned them.
-    pub(crate) rule: Option<Rule>,
+    pub rule: Option<Rule>,
     /// Whether under the budget of the paper's public code.
-    pub(crate) reference: bool,
+    pub reference: bool,
     /// How far guidance may go; `None` for methods that do not guide.
-    pub(crate) knob: Option<Knob>,
-    pub(crate) stress: Stress,
+    pub knob: Option<Knob>,
+    pub stress: Stress,
     /// What the answers are made with, but for the seed.
-    pub(crate) settings: Settings,
+    pub settings: Settings,
 }
 
 impl Setting {
-    /// What it stands under in the report.
-    pub(crate) fn group(&self) -> String {
+    /// The heading of its row in the report.
+    pub fn group(&self) -> String {
         group(self.method, self.knob)
     }
 
     /// Its name without strength: the name of a curve.
-    pub(crate) fn curve(&self) -> String {
+    pub fn curve(&self) -> String {
         let rule = self.rule.map_or_else(String::new, |rule| format!(" {rule}"));
         let reference = if self.reference { " (reference)" } else { "" };
         format!("{}{rule}{reference}", self.method)
     }
 
     /// The value head that it needs.
-    pub(crate) fn value(&self) -> Option<ValueHead> {
+    pub fn value(&self) -> Option<ValueHead> {
         let rule = self.rule.filter(|_| self.method == Method::Cd)?;
         Some(ValueHead { rule, reference: self.reference })
     }
 
     /// A name for a folder: no other characters than letters, digits, points and hyphens.
-    pub(crate) fn slug(&self) -> String {
+    pub fn slug(&self) -> String {
         let said = self.to_string().to_lowercase().replace("λ ", "");
         let plain = said.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' });
         let words: String = plain.collect();
         words.split('-').filter(|word| !word.is_empty()).collect::<Vec<_>>().join("-")
-    }
-}
-
-/// What the rows of a method stand under.
-pub(super) fn group(method: Method, knob: Option<Knob>) -> String {
-    match knob {
-        Some(Knob::KlBudget(_)) => format!("{method} by KL budget"),
-        _ => method.to_string(),
     }
 }
 
@@ -78,20 +68,20 @@ impl fmt::Display for Setting {
 
 /// A value head, by what it was trained on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct ValueHead {
-    pub(crate) rule: Rule,
-    pub(crate) reference: bool,
+pub struct ValueHead {
+    pub rule: Rule,
+    pub reference: bool,
 }
 
 impl ValueHead {
-    pub(crate) fn file(self) -> String {
+    pub fn file(self) -> String {
         format!("{}{}.safetensors", self.rule, if self.reference { "-reference" } else { "" })
     }
 }
 
 impl Experiment {
     /// What needs no strength: the base policy, and methods that choose among its answers.
-    pub(crate) fn unguided(&self) -> Vec<Setting> {
+    pub fn unguided(&self) -> Vec<Setting> {
         let base = std::iter::once(self.setting(Method::Base, None, None, false, None));
         let others = self.methods.iter().filter(|m| !m.is_guided() && m.method != Method::Base);
         let others = others.flat_map(|m| match m.method {
@@ -105,19 +95,19 @@ impl Experiment {
     }
 
     /// The methods that guide step by step.
-    pub(crate) fn guided(&self) -> impl Iterator<Item = &Methods> {
+    pub fn guided(&self) -> impl Iterator<Item = &Methods> {
         self.methods.iter().filter(|methods| methods.is_guided())
     }
 
     /// A method's sweep: the vanilla shaping at every strength, or budget.
-    pub(crate) fn sweep_of(&self, methods: &Methods) -> Vec<Setting> {
+    pub fn sweep_of(&self, methods: &Methods) -> Vec<Setting> {
         let vanilla = Some(self.sweep.shaping);
         let at = |knob| self.setting(methods.method, Some(methods), vanilla, false, Some(knob));
         methods.knobs().into_iter().map(at).collect()
     }
 
     /// All shapings of a method at one strength, those under the reference's budget last.
-    pub(crate) fn shapings(&self, methods: &Methods, knob: Option<Knob>) -> Vec<Setting> {
+    pub fn shapings(&self, methods: &Methods, knob: Option<Knob>) -> Vec<Setting> {
         let of = |rules: &[Rule], reference| -> Vec<Setting> {
             let setting =
                 |&rule| self.setting(methods.method, Some(methods), Some(rule), reference, knob);
@@ -127,13 +117,13 @@ impl Experiment {
     }
 
     /// All of it at the strengths that are not the kept one, for curves.
-    pub(crate) fn curves(&self, methods: &Methods, kept: Knob) -> Vec<Setting> {
+    pub fn curves(&self, methods: &Methods, kept: Knob) -> Vec<Setting> {
         let others = methods.knobs().into_iter().filter(|&knob| methods.curves && knob != kept);
         others.flat_map(|knob| self.shapings(methods, Some(knob))).collect()
     }
 
     /// What is run with rewards made worse, at the kept strength.
-    pub(crate) fn stressed(&self, methods: &Methods, kept: Knob) -> Vec<Setting> {
+    pub fn stressed(&self, methods: &Methods, kept: Knob) -> Vec<Setting> {
         let mut settings = Vec::new();
         for stressed in self.stress.iter().filter(|stressed| stressed.method == methods.method) {
             for &stress in &stressed.with {
@@ -149,13 +139,13 @@ impl Experiment {
     }
 
     /// The seeds under which a setting is run: greedy answers are the same under all.
-    pub(crate) fn seeds_of(&self, setting: &Setting) -> &[u64] {
+    pub fn seeds_of(&self, setting: &Setting) -> &[u64] {
         let greedy = setting.settings.sampling.temperature == 0.0;
         if greedy { &self.seeds[..1] } else { &self.seeds }
     }
 
     /// What is run before any strength is kept: a name and the settings of each stage.
-    pub(crate) fn first_stages(&self) -> Vec<(String, Vec<Setting>)> {
+    pub fn first_stages(&self) -> Vec<(String, Vec<Setting>)> {
         let sweep =
             |methods: &Methods| (format!("{}: the sweep", methods.group()), self.sweep_of(methods));
         std::iter::once(("without guidance".to_owned(), self.unguided()))
@@ -164,7 +154,7 @@ impl Experiment {
     }
 
     /// What is run then. `kept` says which strength of a method is kept, if one is.
-    pub(crate) fn later_stages(
+    pub fn later_stages(
         &self,
         kept: &dyn Fn(&Methods) -> Option<Knob>,
     ) -> Vec<(String, Vec<Setting>)> {
@@ -189,8 +179,19 @@ impl Experiment {
         stages
     }
 
+    /// Checks the range of every setting that could be run, for a vocabulary of this size.
+    ///
+    /// # Errors
+    /// A setting is out of range; the error names the run.
+    pub fn check_settings(&self, vocabulary: usize) -> Result<()> {
+        for setting in self.all_settings() {
+            setting.settings.check(vocabulary).with_context(|| setting.to_string())?;
+        }
+        Ok(())
+    }
+
     /// Every setting that could be run, whichever strengths are kept.
-    pub(crate) fn all_settings(&self) -> Vec<Setting> {
+    pub fn all_settings(&self) -> Vec<Setting> {
         let mut settings = self.unguided();
         for methods in self.guided() {
             for knob in methods.knobs() {
@@ -201,15 +202,18 @@ impl Experiment {
         settings
     }
 
-    /// Refuses prompts that value heads would be taught on and asked for later.
-    pub(crate) fn check_leakage(&self, prompts: &[(String, Prompt)]) -> Result<()> {
-        let taught = self.values.as_ref().map(|values| prompts_of(&values.prompts)).transpose()?;
-        let taught = taught.unwrap_or_default();
+    /// Refuses prompts that value heads would be both trained on and asked about.
+    ///
+    /// # Errors
+    /// A prompt is among both; the error names it.
+    pub fn check_leakage(
+        &self,
+        prompts: &[(String, Prompt)],
+        taught: &[(String, Prompt)],
+    ) -> Result<()> {
         let common = prompts.iter().find(|(_, prompt)| taught.iter().any(|(_, other)| other == prompt));
         match common {
-            Some((id, _)) => bail!(
-                "values.prompts: prompt '{id}' is answered too: value heads would be judged on what they were taught"
-            ),
+            Some((id, _)) => return invalid(format!("values.prompts: prompt '{id}' is answered too: value heads would be judged on what they were taught")),
             None => Ok(()),
         }
     }
@@ -222,7 +226,7 @@ impl Experiment {
         reference: bool,
         knob: Option<Knob>,
     ) -> Setting {
-        let default = defaults(method);
+        let default = method.default_shaping();
         let (strength, kl_budget) = match knob {
             Some(Knob::Strength(strength)) => (Some(strength), None),
             Some(Knob::KlBudget(nats)) => (None, Some(nats)),

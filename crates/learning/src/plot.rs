@@ -1,21 +1,23 @@
 //! Curves on one page, as SVG.
 
-use std::io::Write;
+use std::io;
 use std::ops::Range;
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow};
 use plotters::prelude::*;
+use stackelberg_data::{Error as FileError, atomic};
 
-use crate::output::Output;
+use crate::error::Error;
 
 /// A named curve.
-pub(crate) struct Curve {
-    pub(crate) name: String,
-    /// What is not finite is left out.
-    pub(crate) points: Vec<(f64, f64)>,
+#[derive(Debug, Clone)]
+pub struct Curve {
+    /// Its name in the legend.
+    pub name: String,
+    /// Points that are not finite are left out.
+    pub points: Vec<(f64, f64)>,
     /// Drawn thicker than the others.
-    pub(crate) thick: bool,
+    pub thick: bool,
 }
 
 /// Ten colours that can be told apart.
@@ -32,8 +34,11 @@ const COLOURS: [RGBColor; 10] = [
     RGBColor(0xff, 0x9d, 0xa7),
 ];
 
-/// Draws curves into an SVG file that appears whole. The axes span what there is to see.
-pub(crate) fn draw(path: &Path, title: &str, x: &str, y: &str, curves: &[Curve]) -> Result<()> {
+/// Draws curves into an SVG file, which is written atomically. The axes span the points.
+///
+/// # Errors
+/// The curves cannot be drawn, or the file cannot be written.
+pub fn draw(path: &Path, title: &str, x: &str, y: &str, curves: &[Curve]) -> Result<(), Error> {
     let points = || curves.iter().flat_map(seen);
     let (across, up) = (range(points().map(|p| p.0)), range(points().map(|p| p.1)));
     // The legend goes where curves that rise, or fall, leave room.
@@ -45,10 +50,8 @@ pub(crate) fn draw(path: &Path, title: &str, x: &str, y: &str, curves: &[Curve])
     };
     let mut svg = String::new();
     svg_of(&mut svg, title, (x, y), (across, up), corner, curves)
-        .map_err(|e| anyhow!("cannot draw {}: {e}", path.display()))?;
-    let mut out = Output::create(path)?;
-    out.write_all(svg.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
-    out.finish()
+        .map_err(|e| FileError::write(path, io::Error::other(format!("cannot draw it: {e}"))))?;
+    Ok(atomic::write(path, svg.as_bytes())?)
 }
 
 fn svg_of(

@@ -5,81 +5,118 @@
 //! DIR/values/                        prompts.jsonl  rollouts/  raw.safetensors  srs.safetensors ...
 //! ```
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 
-use anyhow::{Context, Result, bail};
-use indicatif::ProgressBar;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
-use stackelberg_decoding::{Guidance, Settings};
+use stackelberg_data::atomic;
+use stackelberg_data::generations::{self, Response};
+use stackelberg_data::hash::sha256_file;
+use stackelberg_decoding::{Cancel, Guidance, Settings};
 use stackelberg_engine::reward::{TextFormat, ValueHead};
-use stackelberg_engine::source::sha256_file;
 use stackelberg_engine::{Checkpoint, Prompt, Reward};
+use stackelberg_evaluation::Evaluator;
 use stackelberg_evaluation::metrics::{Coherence, Measured};
-use stackelberg_evaluation::responses::{self, Response};
-use stackelberg_learning::whole;
+use stackelberg_registry::{Registry, layout, names};
 
-use super::file::{Experiment, PromptSet};
-use super::plan::{self, Setting};
-use crate::answers::{Files, Session};
-use crate::evaluator::Evaluator;
-use crate::generate::{INTERRUPTED, Interrupted, read_prompts, text_format};
-use crate::model::{ModelArgs, combination, reward_hash, split_format};
-use crate::record::{Names, Recorded, prompt_value};
+use crate::answers::{self, Files, Session};
+use crate::error::{Context, Error, Result, invalid};
+use crate::file::Experiment;
+use crate::observer::Observer;
+use crate::plan::{self, Setting};
+use crate::record::{self, Names};
+use crate::sets::{hash_of, prompts_of, value_of};
+
+/// What made the numbers of a report.
+#[derive(Debug, Clone, Default)]
+pub struct Provenance {
+    /// The program's version.
+    pub version: String,
+    /// The commit that it was built from.
+    pub commit: String,
+    /// The command line.
+    pub command: Vec<String>,
+}
 
 /// An experiment with its models loaded.
-pub(crate) struct Lab<'a> {
-    pub(crate) experiment: &'a Experiment,
-    pub(crate) out: PathBuf,
+pub struct Lab<'a> {
+    /// The experiment.
+    pub experiment: &'a Experiment,
+    /// The folder of its runs and its report.
+    pub out: PathBuf,
+    pub(crate) registry: &'a Registry,
     pub(crate) policy: &'a Checkpoint,
-    /// Where it runs, if not on the CPU.
-    pub(super) device: Option<String>,
-    guide: Reward,
-    pub(super) guide_hash: String,
-    pub(super) format: TextFormat,
-    pub(crate) prompts: Vec<(String, Prompt)>,
+    pub(crate) provenance: Provenance,
+    /// Cancels what runs.
+    pub cancel: Cancel,
+    /// Where the policy runs; `None` for the CPU.
+    pub(crate) device: Option<String>,
+    pub(crate) guide: Reward,
+    pub(crate) guide_hash: String,
+    pub(crate) format: TextFormat,
+    /// The prompts, with their ids.
+    pub prompts: Vec<(String, Prompt)>,
     prompts_hash: String,
     /// Where value heads are, if there are any.
-    pub(super) values: Option<PathBuf>,
-    pub(crate) evaluator: Evaluator,
+    pub(crate) values: Option<PathBuf>,
+    /// Measures the answers.
+    pub evaluator: Evaluator,
     /// Held while the experiment is open: two processes would write into the same files.
     _lock: File,
 }
 
 /// One run that is done: a setting under one seed.
 #[derive(Debug, Clone)]
-pub(crate) struct Done {
-    pub(crate) folder: PathBuf,
-    pub(crate) responses: Vec<Response>,
-    pub(crate) measured: Vec<Measured>,
+pub struct Done {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Its answers, in the order of the prompts.
+    pub responses: Vec<Response>,
+    /// Their measurements.
+    pub measured: Vec<Measured>,
 }
 
 impl<'a> Lab<'a> {
-    pub(crate) fn open(
+    /// Loads rewards and prompts, and takes hold of the folder. Gives warnings for the user with it.
+    ///
+    /// # Errors
+    /// Something cannot be loaded, a setting is out of range, or another process runs the experiment.
+    pub fn open(
         experiment: &'a Experiment,
         out: &Path,
-        model: &ModelArgs,
+        registry: &'a Registry,
         policy: &'a Checkpoint,
-    ) -> Result<Self> {
+        provenance: Provenance,
+        cancel: Cancel,
+    ) -> Result<(Self, Vec<String>)> {
         let lock = lock(out)?;
-        let prompts = prompts_of(&experiment.prompts)?;
+        let prompts = prompts_of(registry, &experiment.prompts)?;
+        let spec = experiment.policy.spec();
         let guide_name = &experiment.rewards.guide;
-        let guide = model.reward(guide_name, policy)?;
-        warn_of_shared(guide_name, &experiment.rewards.held_out)?;
-        let format = text_format(experiment.policy.prompt_format, policy, Some(&guide).into());
+        let guide = registry.reward(guide_name, policy, spec.dtype)?;
+        let shared = names::shared(guide_name, &experiment.rewards.held_out)?;
+        let shared = shared.into_iter().map(|(name, part)| {
+            format!("rewards.held_out: {name}: {part} guides, too: it judges what it asked for")
+        });
+        let mut warnings: Vec<String> = shared.collect();
+        let asked = experiment.policy.prompt_format;
+        let (format, of_format) = layout::text_format(asked, policy, Some(&guide).into());
+        warnings.extend(of_format);
         let rewards = [std::slice::from_ref(guide_name), &experiment.rewards.held_out].concat();
         let embedder = Some(experiment.embedder.as_str()).filter(|name| *name != "none");
-        let evaluator = Evaluator::load(&rewards, embedder, model, &mut || Ok(policy))?;
+        let mut loaded = || Ok(policy);
+        let evaluator = Evaluator::load(registry, &rewards, embedder, spec.dtype, &mut loaded)?;
         let mut lab = Self {
             experiment,
             out: out.to_owned(),
-            guide_hash: reward_hash(guide_name)?,
-            prompts_hash: hash_of(&prompts.iter().map(|(id, p)| json!([id, prompt_value(p)])).collect()),
+            registry,
+            provenance,
+            cancel,
+            guide_hash: registry.reward_hash(guide_name)?,
+            prompts_hash: hash_of(&value_of(&prompts)),
             policy,
-            device: model.recorded_device(),
+            device: spec.recorded_device(),
             guide,
             format,
             prompts,
@@ -88,77 +125,103 @@ impl<'a> Lab<'a> {
             _lock: lock,
         };
         lab.values = lab.values_folder()?;
-        // What cannot be run is told before anything is.
-        for setting in experiment.all_settings() {
-            let vocabulary = policy.model.config().vocabulary;
-            setting.settings.check(vocabulary).with_context(|| setting.to_string())?;
+        // What cannot be run is refused before anything runs.
+        experiment.check_settings(policy.model.config().vocabulary)?;
+        Ok((lab, warnings))
+    }
+
+    /// The folder of the value heads, by all that they are trained on: another guide, policy or setting has other heads.
+    fn values_folder(&self) -> Result<Option<PathBuf>> {
+        let Some(values) = &self.experiment.values else { return Ok(None) };
+        let policy = &self.experiment.policy;
+        let prompts = value_of(&prompts_of(self.registry, &values.prompts)?);
+        let mut taught = json!({
+            "policy": self.policy.fingerprint, "dtype": policy.dtype.to_string(),
+            "guide": self.guide_hash, "format": self.format.name(), "system": policy.system,
+            "prompts": prompts, "samples": values.samples, "max_new_tokens": values.max_new_tokens,
+            "strength": values.strength, "bound": values.bound, "alpha": values.alpha, "cap": values.cap,
+            "epochs": values.epochs, "validation": values.validation,
+        });
+        if let Some(device) = &self.device {
+            taught["device"] = json!(device);
         }
-        Ok(lab)
+        Ok(Some(self.out.join("values").join(&hash_of(&taught)[..8])))
     }
 
     /// The seeds under which a setting is run.
-    pub(crate) fn seeds(&self, setting: &Setting) -> &[u64] {
+    pub fn seeds(&self, setting: &Setting) -> &[u64] {
         self.experiment.seeds_of(setting)
     }
 
-    /// Makes what is missing of a setting's run under one seed, and measures it: whether anything was. The bar counts
-    /// answers.
-    pub(crate) fn run(
+    /// Makes what is missing of a setting's run under one seed, and measures it.
+    ///
+    /// # Errors
+    /// As [`Session::answer_all`]; a reward fails.
+    pub fn run(
         &self,
         setting: &Setting,
         seed: u64,
         coherence: &mut Option<Coherence<'_>>,
-        bar: &ProgressBar,
-    ) -> Result<bool> {
-        bar.set_prefix(format!("{setting}, seed {seed}"));
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        observer.run(setting, seed);
         let Some(place) = self.place(setting, seed)? else {
-            bail!("{setting}: its value head is not trained yet");
+            return invalid(format!("{setting}: its value head is not trained yet"));
         };
         let responses = match self.answers(&place.folder)? {
             Some(responses) => {
-                bar.inc(self.prompts.len() as u64);
+                observer.answered(self.prompts.len(), 0);
                 responses
             }
             None => {
-                self.answer(setting, &place, bar)?;
-                stop_if_interrupted()?;
+                self.answer(setting, &place, observer)?;
+                self.check_cancelled()?;
                 self.answers(&place.folder)?.with_context(|| {
                     format!("{}: answers are missing though the run ended", place.folder.display())
                 })?
             }
         };
-        stop_if_interrupted()?;
-        if self.measured(&place.folder)?.is_some() {
-            return Ok(false);
+        self.check_cancelled()?;
+        if self.measured(&place.folder)?.is_none() {
+            self.keep(&place.folder, &self.measure(&responses, coherence)?)?;
+            observer.measured(setting, seed);
         }
-        self.keep(&place.folder, &self.measure(&responses, coherence)?)?;
-        Ok(true)
+        Ok(())
+    }
+
+    pub(crate) fn check_cancelled(&self) -> Result<()> {
+        match self.cancel.is_cancelled() {
+            true => Err(Error::Interrupted("interrupted".to_owned())),
+            false => Ok(()),
+        }
     }
 
     /// A setting's run under one seed, if it is done and measured.
-    pub(crate) fn done(&self, setting: &Setting, seed: u64) -> Result<Option<Done>> {
+    ///
+    /// # Errors
+    /// A file is malformed.
+    pub fn done(&self, setting: &Setting, seed: u64) -> Result<Option<Done>> {
         let Some(place) = self.place(setting, seed)? else { return Ok(None) };
         let Some(responses) = self.answers(&place.folder)? else { return Ok(None) };
         let Some(measured) = self.measured(&place.folder)? else { return Ok(None) };
         Ok(Some(Done { folder: place.folder, responses, measured }))
     }
 
-    fn answer(&self, setting: &Setting, place: &Place, bar: &ProgressBar) -> Result<()> {
+    fn answer(&self, setting: &Setting, place: &Place, observer: &mut dyn Observer) -> Result<()> {
         std::fs::create_dir_all(&place.folder)
             .with_context(|| format!("cannot make {}", place.folder.display()))?;
         let run = place.folder.join("run.json");
-        whole::sweep(&run)?;
-        whole::write(&run, pretty(&place.identity).as_bytes())?;
+        atomic::sweep(&run)?;
+        atomic::write(&run, pretty(&place.identity).as_bytes())?;
         let (answers, trace) = (place.folder.join("answers.jsonl"), place.folder.join("trace.jsonl"));
         let files = Files {
             out: Some(&answers),
             trace: (self.experiment.traces > 0).then_some(trace.as_path()),
             traced: self.experiment.traces,
             resume: true,
-            warn: false,
         };
         self.with_session(setting, &place.settings, |session| {
-            session.answer_all(&self.prompts, &files, bar)
+            session.answer_all(&self.prompts, &files, &self.cancel, &mut Told(observer))
         })
     }
 
@@ -180,7 +243,7 @@ impl<'a> Lab<'a> {
             settings: settings.clone(),
             format: self.format,
             names: self.names(name.as_deref(), value_hash.as_deref()),
-            at_once: self.experiment.decoding.batch_size,
+            batch_size: self.experiment.decoding.batch_size,
             watch: true,
         };
         work(&session)
@@ -209,13 +272,12 @@ impl<'a> Lab<'a> {
         let settings = Settings { seed, ..setting.settings.clone() };
         let name = setting.value().map(plan::ValueHead::file);
         let names = self.names(name.as_deref(), value_hash.as_deref());
-        let recorded = Recorded::new(names, &settings, self.format, self.policy);
-        let mut identity = recorded.identity();
+        let mut identity = record::identity(names, &settings, self.format, self.policy).value();
         identity["prompts_hash"] = json!(self.prompts_hash);
         let address = &hash_of(&identity)[..8];
         let folder = self.out.join("runs").join(format!("{}-s{seed}-{address}", setting.slug()));
-        identity["commit"] = json!(env!("STACKELBERG_COMMIT"));
-        identity["command"] = json!(std::env::args().collect::<Vec<_>>());
+        identity["commit"] = json!(self.provenance.commit);
+        identity["command"] = json!(self.provenance.command);
         Ok(Some(Place { folder, settings, identity }))
     }
 
@@ -250,7 +312,7 @@ impl<'a> Lab<'a> {
                 folder.display()
             )
         };
-        let mut by_id: HashMap<String, Response> = responses::parse(&file.display().to_string(), whole)
+        let mut by_id: HashMap<String, Response> = generations::parse(&file.display().to_string(), whole)
             .with_context(mend)?
             .responses
             .into_iter()
@@ -276,7 +338,7 @@ impl<'a> Lab<'a> {
             serde_json::to_writer(&mut lines, measured).context("cannot write scores as JSON")?;
             lines.push(b'\n');
         }
-        Ok(whole::write(&self.scores(folder)?, &lines)?)
+        Ok(atomic::write(&self.scores(folder)?, &lines)?)
     }
 
     fn measured(&self, folder: &Path) -> Result<Option<Vec<Measured>>> {
@@ -291,7 +353,7 @@ impl<'a> Lab<'a> {
             text.lines().map(read).collect::<Result<_, _>>().with_context(broken)?;
         let ids = measured.iter().map(|m| &m.id);
         if !ids.eq(self.prompts.iter().map(|(id, _)| id)) {
-            bail!("{}: scores of other prompts: delete the file", file.display());
+            return invalid(format!("{}: scores of other prompts: delete the file", file.display()));
         }
         Ok(Some(measured))
     }
@@ -318,9 +380,9 @@ impl<'a> Lab<'a> {
         let fact = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let on = self.device.as_ref().map_or_else(String::new, |device| format!(" on {device}"));
         let mut facts = vec![
-            fact("version", env!("CARGO_PKG_VERSION")),
-            fact("commit", env!("STACKELBERG_COMMIT")),
-            fact("command", &std::env::args().collect::<Vec<_>>().join(" ")),
+            fact("version", &self.provenance.version),
+            fact("commit", &self.provenance.commit),
+            fact("command", &self.provenance.command.join(" ")),
             fact(
                 "policy",
                 &format!("{} ({}{on})", self.experiment.policy.model, self.experiment.policy.dtype),
@@ -345,6 +407,19 @@ pub(crate) struct Place {
     pub(crate) identity: Value,
 }
 
+/// Tells an experiment's observer of a run's progress. What the watch sees is in the answers' lines.
+struct Told<'a>(&'a mut dyn Observer);
+
+impl answers::Progress for Told<'_> {
+    fn warning(&mut self, text: &str) {
+        self.0.warning(text);
+    }
+
+    fn answered(&mut self, answers: usize, tokens: usize) {
+        self.0.answered(answers, tokens);
+    }
+}
+
 /// Takes hold of an experiment's folder.
 fn lock(out: &Path) -> Result<File> {
     let path = out.join(".lock");
@@ -352,55 +427,14 @@ fn lock(out: &Path) -> Result<File> {
     let file = OpenOptions::new().create(true).append(true).open(&path).with_context(cannot)?;
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => {
-            bail!(
-                "{}: another process runs an experiment here: wait for it, or give --out",
-                out.display()
-            )
+            return invalid(format!("{}: another process runs an experiment here: wait for it, or give --out",
+                out.display()))
         }
-        Err(TryLockError::Error(error)) => Err(error).with_context(cannot),
+        Err(TryLockError::Error(error)) => Err(Error::from(error)).with_context(cannot),
         Ok(()) => Ok(file),
     }
 }
 
-fn stop_if_interrupted() -> Result<()> {
-    if INTERRUPTED.load(Ordering::Relaxed) { Err(Interrupted(String::new()).into()) } else { Ok(()) }
-}
-
-/// All prompts of some sets, in order.
-pub(crate) fn prompts_of(sets: &[PromptSet]) -> Result<Vec<(String, Prompt)>> {
-    let (mut prompts, mut used) = (Vec::new(), HashSet::new());
-    for set in sets {
-        let read = read_prompts(&set.from)?;
-        for (id, prompt) in read.into_iter().take(set.limit.unwrap_or(usize::MAX)) {
-            if !used.insert(id.clone()) {
-                bail!("prompts: {}: id '{id}' is in two sets: give each prompt its own", set.from);
-            }
-            prompts.push((id, prompt));
-        }
-    }
-    Ok(prompts)
-}
-
-pub(super) fn hash_of(value: &Value) -> String {
-    Sha256::digest(value.to_string()).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn pretty(value: &Value) -> String {
     format!("{value:#}\n")
-}
-
-/// A word of warning where what guides is also among what only judges.
-fn warn_of_shared(guide: &str, held_out: &[String]) -> Result<()> {
-    let guides = combination(guide)?;
-    for name in held_out {
-        let judges = combination(name)?;
-        let guides =
-            |part: &&String| guides.names().iter().any(|g| split_format(g).1 == split_format(part).1);
-        if let Some(part) = judges.names().iter().find(guides) {
-            eprintln!(
-                "warning: rewards.held_out: {name}: {part} guides, too: it judges what it asked for"
-            );
-        }
-    }
-    Ok(())
 }

@@ -1,104 +1,112 @@
-//! An experiment as it is written down: TOML, every field checked before anything runs.
+//! An experiment's file: TOML, every field checked before anything runs.
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Deserializer};
 use stackelberg_decoding::{Method, Stress};
 use stackelberg_engine::reward::TextFormat;
 use stackelberg_engine::{Dtype, Place};
 use stackelberg_evaluation::findings::Knob;
+use stackelberg_hub::Known;
+use stackelberg_registry::{DEFAULT_MODEL, PolicySpec};
 use stackelberg_shaping::{Rule, Shaping};
 
-use super::plan::group;
+use crate::error::{Context, Error, Result, invalid};
 
 /// The whole file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Experiment {
+pub struct Experiment {
     /// What the report is called.
-    pub(crate) name: String,
+    pub name: String,
     /// A paragraph for the report.
     #[serde(default)]
-    pub(crate) about: String,
+    pub about: String,
     /// Every sampled run is made once with each.
     #[serde(default = "one_seed")]
-    pub(crate) seeds: Vec<u64>,
+    pub seeds: Vec<u64>,
     /// Prompts, the first ones, of which every step is kept for the report.
     #[serde(default = "few")]
-    pub(crate) traces: usize,
+    pub traces: usize,
     #[serde(default)]
-    pub(crate) policy: Policy,
-    pub(crate) rewards: Rewards,
+    pub policy: Policy,
+    pub rewards: Rewards,
     /// A sentence embedder for coherence; "none" leaves it out.
     #[serde(default = "embedder")]
-    pub(crate) embedder: String,
-    pub(crate) prompts: Vec<PromptSet>,
+    pub embedder: String,
+    pub prompts: Vec<PromptSet>,
     #[serde(default)]
-    pub(crate) decoding: Decoding,
+    pub decoding: Decoding,
     #[serde(default)]
-    pub(crate) sweep: Sweep,
+    pub sweep: Sweep,
     /// How value heads are made; needed where a method is cd.
-    pub(crate) values: Option<Values>,
-    pub(crate) methods: Vec<Methods>,
+    pub values: Option<Values>,
+    pub methods: Vec<Methods>,
     #[serde(default)]
-    pub(crate) stress: Vec<Stressed>,
+    pub stress: Vec<Stressed>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(crate) struct Policy {
-    pub(crate) model: String,
+pub struct Policy {
+    pub model: String,
     #[serde(deserialize_with = "named")]
-    pub(crate) dtype: Dtype,
+    pub dtype: Dtype,
     #[serde(deserialize_with = "named")]
-    pub(crate) device: Place,
+    pub device: Place,
     #[serde(deserialize_with = "some_named")]
-    pub(crate) prompt_format: Option<TextFormat>,
-    pub(crate) system: Option<String>,
+    pub prompt_format: Option<TextFormat>,
+    pub system: Option<String>,
+}
+
+impl Policy {
+    /// What to load.
+    pub fn spec(&self) -> PolicySpec {
+        PolicySpec { name: self.model.clone(), dtype: self.dtype, device: self.device }
+    }
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        let model = "smollm2-135m".to_owned();
+        let model = DEFAULT_MODEL.to_owned();
         Self { model, dtype: Dtype::Bf16, device: Place::Cpu, prompt_format: None, system: None }
     }
 }
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Rewards {
+pub struct Rewards {
     /// What guides.
-    pub(crate) guide: String,
+    pub guide: String,
     /// What only judges.
     #[serde(default)]
-    pub(crate) held_out: Vec<String>,
+    pub held_out: Vec<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct PromptSet {
+pub struct PromptSet {
     /// As `generate --prompts` takes it; a path is looked for beside the experiment's file first.
-    pub(crate) from: String,
+    pub from: String,
     /// Only the first so many.
-    pub(crate) limit: Option<usize>,
+    pub limit: Option<usize>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(crate) struct Decoding {
-    pub(crate) max_new_tokens: usize,
-    pub(crate) temperature: f64,
-    pub(crate) candidates: usize,
-    pub(crate) samples: usize,
-    pub(crate) policy_temperature: f64,
-    pub(crate) score_every: usize,
-    pub(crate) min_entropy: f64,
-    pub(crate) stop: Vec<String>,
-    pub(crate) batch_size: usize,
+pub struct Decoding {
+    pub max_new_tokens: usize,
+    pub temperature: f64,
+    pub candidates: usize,
+    pub samples: usize,
+    pub policy_temperature: f64,
+    pub score_every: usize,
+    pub min_entropy: f64,
+    pub stop: Vec<String>,
+    pub batch_size: usize,
 }
 
 impl Default for Decoding {
@@ -121,14 +129,14 @@ impl Default for Decoding {
 /// How the one strength of the main table is chosen.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(crate) struct Sweep {
+pub struct Sweep {
     /// The shaping that is swept.
     #[serde(deserialize_with = "named")]
-    pub(crate) shaping: Rule,
+    pub shaping: Rule,
     /// Diversity may not fall below this fraction of the base policy's.
-    pub(crate) diversity: f64,
+    pub diversity: f64,
     /// Nor coherence.
-    pub(crate) coherence: f64,
+    pub coherence: f64,
 }
 
 impl Default for Sweep {
@@ -139,75 +147,78 @@ impl Default for Sweep {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Values {
+pub struct Values {
     /// What rollouts are drawn for; not the prompts that are answered later.
-    pub(crate) prompts: Vec<PromptSet>,
+    pub prompts: Vec<PromptSet>,
     #[serde(default = "ten")]
-    pub(crate) samples: usize,
+    pub samples: usize,
     #[serde(default = "tokens")]
-    pub(crate) max_new_tokens: usize,
+    pub max_new_tokens: usize,
     /// What rewards are shaped with before a head learns them.
     #[serde(default = "one")]
-    pub(crate) strength: f64,
+    pub strength: f64,
     #[serde(default = "two")]
-    pub(crate) bound: f64,
+    pub bound: f64,
     #[serde(default = "steepness")]
-    pub(crate) alpha: f64,
+    pub alpha: f64,
     #[serde(default = "one")]
-    pub(crate) cap: f64,
+    pub cap: f64,
     #[serde(default = "epochs")]
-    pub(crate) epochs: usize,
+    pub epochs: usize,
     #[serde(default = "share")]
-    pub(crate) validation: f64,
+    pub validation: f64,
 }
 
 /// A method with everything that is tried under it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Methods {
+pub struct Methods {
     #[serde(deserialize_with = "named")]
-    pub(crate) method: Method,
+    pub method: Method,
     #[serde(default, deserialize_with = "all_named")]
-    pub(crate) shapings: Vec<Rule>,
+    pub shapings: Vec<Rule>,
     /// Shapings that are also tried under the budget of the paper's public code.
     #[serde(default, deserialize_with = "all_named")]
-    pub(crate) reference: Vec<Rule>,
+    pub reference: Vec<Rule>,
     /// Strengths that the sweep tries; every shaping is run at the one it keeps.
     #[serde(default)]
-    strengths: Vec<f64>,
+    pub strengths: Vec<f64>,
     /// Instead of strengths: nats that a step may take. Each rule gets the bound, or strength, that takes so many.
     #[serde(default)]
-    kl_budgets: Vec<f64>,
+    pub kl_budgets: Vec<f64>,
     /// Whether every shaping is run at every strength (or budget), for curves and for equal KL.
     #[serde(default)]
-    pub(crate) curves: bool,
-    pub(crate) bound: Option<f64>,
-    pub(crate) alpha: Option<f64>,
-    pub(crate) cap: Option<f64>,
+    pub curves: bool,
+    pub bound: Option<f64>,
+    pub alpha: Option<f64>,
+    pub cap: Option<f64>,
 }
 
 /// Rewards made worse on purpose.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Stressed {
+pub struct Stressed {
     #[serde(deserialize_with = "named")]
-    pub(crate) method: Method,
+    pub method: Method,
     #[serde(deserialize_with = "all_named")]
-    pub(crate) shapings: Vec<Rule>,
+    pub shapings: Vec<Rule>,
     /// noise=STD, random=STD, reversed.
     #[serde(deserialize_with = "all_named")]
-    pub(crate) with: Vec<Stress>,
+    pub with: Vec<Stress>,
 }
 
 impl Experiment {
-    /// Reads and checks a file. Errors name file, line and field.
-    pub(crate) fn read(path: &Path) -> Result<Self> {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// A field is missing, unknown or out of range: with file, line and field.
+    pub fn read(path: &Path) -> Result<Self> {
         let file = path.display();
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {file}"))?;
+        let text = std::fs::read_to_string(path).map_err(|e| stackelberg_data::Error::read(path, e))?;
         let mut experiment: Self = toml::from_str(&text).map_err(|e| {
             let before = e.span().map_or("", |span| text.get(..span.start).unwrap_or_default());
             let line = 1 + before.matches('\n').count();
-            anyhow!("{file}:{line}: {}", e.message().trim())
+            Error::Invalid(format!("{file}:{line}: {}", e.message().trim()))
         })?;
         experiment.check().with_context(|| file.to_string())?;
         let folder = path.parent().unwrap_or(Path::new(""));
@@ -219,7 +230,7 @@ impl Experiment {
     }
 
     fn check(&self) -> Result<()> {
-        let require = |holds: bool, what: &str| if holds { Ok(()) } else { Err(anyhow!("{what}")) };
+        let require = |holds: bool, what: &str| if holds { Ok(()) } else { invalid(what) };
         require(!self.name.trim().is_empty(), "name: it is empty")?;
         require(!self.seeds.is_empty(), "seeds: give at least one")?;
         let distinct: BTreeSet<u64> = self.seeds.iter().copied().collect();
@@ -236,7 +247,7 @@ impl Experiment {
         )?;
         let repeated = held_out.iter().enumerate().find(|(i, name)| held_out[..*i].contains(name));
         if let Some((_, name)) = repeated {
-            bail!("rewards.held_out: '{name}' is given twice");
+            return invalid(format!("rewards.held_out: '{name}' is given twice"));
         }
         if let Some(values) = &self.values {
             values.check().context("values")?;
@@ -249,10 +260,8 @@ impl Experiment {
         }
         for (number, methods) in self.methods.iter().enumerate() {
             if methods.method.chooses_answers() && self.decoding.temperature == 0.0 {
-                bail!(
-                    "methods[{number}]: at temperature 0 all answers that {} chooses from would be the same",
-                    methods.method
-                );
+                return invalid(format!("methods[{number}]: at temperature 0 all answers that {} chooses from would be the same",
+                    methods.method));
             }
             methods.check(&self.sweep).with_context(|| format!("methods[{number}]"))?;
         }
@@ -262,89 +271,83 @@ impl Experiment {
             require(!groups[..number].contains(group), &what)?;
         }
         if self.methods.iter().any(|m| m.method == Method::Cd) && self.values.is_none() {
-            bail!("values: cd needs a [values] table: prompts for rollouts, and how heads are trained");
+            return invalid(format!("values: cd needs a [values] table: prompts for rollouts, and how heads are trained"));
         }
         for (number, stressed) in self.stress.iter().enumerate() {
             let methods =
                 || self.methods.iter().filter(|m| m.is_guided() && m.method == stressed.method);
             if methods().next().is_none() {
-                bail!("stress[{number}].method: {} is none of the guided [[methods]]", stressed.method);
+                return invalid(format!("stress[{number}].method: {} is none of the guided [[methods]]", stressed.method));
             }
             let unknown = |rule: &&Rule| !methods().any(|methods| methods.shapings.contains(rule));
             if let Some(rule) = stressed.shapings.iter().find(unknown) {
-                bail!("stress[{number}].shapings: {rule} is not among those of {}", stressed.method);
+                return invalid(format!("stress[{number}].shapings: {rule} is not among those of {}", stressed.method));
             }
-        }
-        // All but the size of the vocabulary is known here.
-        for setting in self.all_settings() {
-            setting.settings.check(usize::MAX).with_context(|| setting.to_string())?;
         }
         Ok(())
     }
 }
 
 impl Methods {
-    /// What its rows stand under in the report.
-    pub(crate) fn group(&self) -> String {
+    /// The heading of its rows in the report.
+    pub fn group(&self) -> String {
         group(self.method, self.knobs().first().copied())
     }
 
     /// The strengths, or the KL budgets, in the file's order.
-    pub(crate) fn knobs(&self) -> Vec<Knob> {
+    pub fn knobs(&self) -> Vec<Knob> {
         let strengths = self.strengths.iter().copied().map(Knob::Strength);
         strengths.chain(self.kl_budgets.iter().copied().map(Knob::KlBudget)).collect()
     }
 
     /// Whether it guides step by step.
-    pub(crate) fn is_guided(&self) -> bool {
+    pub fn is_guided(&self) -> bool {
         matches!(self.method, Method::Args | Method::Cd)
     }
 
     fn check(&self, sweep: &Sweep) -> Result<()> {
         if let Some(strength) = self.strengths.iter().find(|s| !(**s >= 0.0 && s.is_finite())) {
-            bail!("strengths: {strength} is no strength: zero or more, and finite");
+            return invalid(format!("strengths: {strength} is no strength: zero or more, and finite"));
         }
         if let Some(nats) = self.kl_budgets.iter().find(|nats| !(**nats > 0.0 && nats.is_finite())) {
-            bail!("kl_budgets: {nats} is no budget: above zero, and finite");
+            return invalid(format!("kl_budgets: {nats} is no budget: above zero, and finite"));
         }
         if let Some((number, knob)) =
             self.knobs().iter().enumerate().find(|(number, knob)| self.knobs()[..*number].contains(knob))
         {
-            bail!("{knob} is given twice (the second is number {})", number + 1);
+            return invalid(format!("{knob} is given twice (the second is number {})", number + 1));
         }
         for rules in [&self.shapings, &self.reference] {
             if let Some((_, rule)) =
                 rules.iter().enumerate().find(|(i, rule)| rules[..*i].contains(rule))
             {
-                bail!("shapings: {rule} is given twice");
+                return invalid(format!("shapings: {rule} is given twice"));
             }
         }
         if !self.kl_budgets.is_empty() && (!self.is_guided() || !self.strengths.is_empty()) {
-            bail!(
-                "kl_budgets: they are for args and cd, in place of strengths (args may have two entries)"
-            );
+            return invalid(format!("kl_budgets: they are for args and cd, in place of strengths (args may have two entries)"));
         }
         if !self.is_guided() {
             let shapings = self.shapings.len() + self.reference.len();
             return match self.method {
-                Method::Follower if shapings == 0 => bail!("shapings: the follower needs at least one"),
+                Method::Follower if shapings == 0 => return invalid(format!("shapings: the follower needs at least one")),
                 Method::Follower | Method::SoftBestOfN if self.strengths.len() != 1 => {
-                    bail!("strengths: give {} exactly one", self.method)
+                    return invalid(format!("strengths: give {} exactly one", self.method))
                 }
                 Method::Follower => Ok(()),
-                _ if shapings > 0 => bail!("shapings: {} does not shape rewards", self.method),
+                _ if shapings > 0 => return invalid(format!("shapings: {} does not shape rewards", self.method)),
                 Method::Base | Method::BestOfN if !self.strengths.is_empty() => {
-                    bail!("strengths: {} has none", self.method)
+                    return invalid(format!("strengths: {} has none", self.method))
                 }
-                _ if self.curves => bail!("curves: {} has none", self.method),
+                _ if self.curves => return invalid(format!("curves: {} has none", self.method)),
                 _ => Ok(()),
             };
         }
         if self.knobs().is_empty() {
-            bail!("strengths: give at least one (or kl_budgets)");
+            return invalid(format!("strengths: give at least one (or kl_budgets)"));
         }
         if !self.shapings.contains(&sweep.shaping) {
-            bail!("shapings: {} is missing, which the sweep needs", sweep.shaping);
+            return invalid(format!("shapings: {} is missing, which the sweep needs", sweep.shaping));
         }
         Ok(())
     }
@@ -368,7 +371,7 @@ impl Values {
             ("validation", self.validation > 0.0 && self.validation < 1.0, "between 0 and 1"),
         ] {
             if !holds {
-                bail!("{field}: it must be {must}");
+                return invalid(format!("{field}: it must be {must}"));
             }
         }
         Ok(())
@@ -381,16 +384,22 @@ impl PromptSet {
         if !self.is_known() && beside.exists() {
             self.from = beside.to_string_lossy().into_owned();
         } else if !self.is_known() && !PathBuf::from(&self.from).exists() {
-            bail!(
-                "prompts: there is no {} here nor beside the experiment's file: put it there, or give another `from`",
-                self.from
-            );
+            return invalid(format!("prompts: there is no {} here nor beside the experiment's file: put it there, or give another `from`",
+                self.from));
         }
         Ok(())
     }
 
     fn is_known(&self) -> bool {
-        stackelberg_engine::source::Known::find(&self.from).is_some()
+        Known::find(&self.from).is_some()
+    }
+}
+
+/// The heading of a method's rows in the report.
+pub(crate) fn group(method: Method, knob: Option<Knob>) -> String {
+    match knob {
+        Some(Knob::KlBudget(_)) => format!("{method} by KL budget"),
+        _ => method.to_string(),
     }
 }
 

@@ -1,23 +1,27 @@
-//! A reward, or several that make up one, of finished texts: what `score`, `evaluate` and `experiment` ask.
+//! A reward, or a combination of several, for finished texts.
 
-use anyhow::{Result, bail};
 use rayon::prelude::*;
+use stackelberg_data::Prompt;
 use stackelberg_decoding::Score;
 use stackelberg_engine::reward::{Combination, Exchange, RewardFormat, TextFormat, TextReward};
-use stackelberg_engine::{Checkpoint, Prompt, Reward};
+use stackelberg_engine::{Checkpoint, Dtype, Reward};
 
-use crate::model::{ModelArgs, combination, reward_hash, split_format, text_reward};
+use crate::error::{Error, Result};
+use crate::names::{combination, split_format};
+use crate::registry::Registry;
 
 /// A reward by its name, loaded.
-pub(crate) struct Scorer {
-    pub(crate) name: String,
-    pub(crate) hash: String,
+pub struct Scorer {
+    /// Its name as given.
+    pub name: String,
+    /// Tells it from any other.
+    pub hash: String,
     combination: Combination,
     /// One for each name in it.
     rewards: Vec<Reads>,
 }
 
-/// A reward, by whatever it reads.
+/// A reward, by what it reads.
 enum Reads {
     /// The hidden states of the policy, or a model with its tokenizer.
     Policy(Box<Reward>),
@@ -26,52 +30,59 @@ enum Reads {
 }
 
 /// A text to score: an answer and what was asked, or a text as it is.
-#[derive(Clone, Copy)]
-pub(crate) struct Finished<'a> {
-    pub(crate) prompt: Option<&'a Prompt>,
-    pub(crate) text: &'a str,
-    /// How the prompt was laid out for the policy, where that is known, and with which system message.
-    pub(crate) format: Option<TextFormat>,
-    pub(crate) system: Option<&'a str>,
+#[derive(Debug, Clone, Copy)]
+pub struct Finished<'a> {
+    /// What was asked.
+    pub prompt: Option<&'a Prompt>,
+    /// The answer, or the text.
+    pub text: &'a str,
+    /// How the prompt was laid out for the policy, where that is known.
+    pub format: Option<TextFormat>,
+    /// With which system message.
+    pub system: Option<&'a str>,
 }
 
 /// A text as the rewards read it.
-pub(crate) struct Ready {
+pub struct Ready {
     prompt: Option<Prompt>,
     text: String,
-    /// Tokens, for each reward that reads the policy's.
+    /// Tokens, for each reward that reads the policy's tokens.
     tokens: Vec<Vec<u32>>,
 }
 
 impl Scorer {
-    /// Loads a reward by its name. `policy` is asked for where it is needed.
-    pub(crate) fn load<'p>(
+    /// Loads a reward by its name; `policy` is called where one is needed.
+    ///
+    /// # Errors
+    /// As [`Registry::reward`]; those of `policy`.
+    pub fn load<'p>(
+        registry: &Registry,
         name: &str,
-        model: &ModelArgs,
+        dtype: Dtype,
         policy: &mut dyn FnMut() -> Result<&'p Checkpoint>,
     ) -> Result<Self> {
         let combination = combination(name)?;
         let mut load = |name: &String| -> Result<Reads> {
-            if let Some(reward) = text_reward(name)? {
+            if let Some(reward) = registry.text_reward(name)? {
                 return Ok(Reads::Text(Box::new(reward)));
             }
-            Ok(match model.one_reward(name, policy()?)? {
+            Ok(match registry.one_reward(name, policy()?, dtype)? {
                 Reward::Text(reward) => Reads::Text(reward),
                 other => Reads::Policy(Box::new(other)),
             })
         };
         let rewards = combination.names().iter().map(&mut load).collect::<Result<_>>()?;
-        Ok(Self { name: name.to_owned(), hash: reward_hash(name)?, combination, rewards })
+        Ok(Self { name: name.to_owned(), hash: registry.reward_hash(name)?, combination, rewards })
     }
 
-    /// The rewards that it is made of, if it is made of several.
-    pub(crate) fn parts(&self) -> &[String] {
+    /// The names of its rewards, if it is a combination; else nothing.
+    pub fn parts(&self) -> &[String] {
         if self.combination.only().is_some() { &[] } else { self.combination.names() }
     }
 
-    /// The rewards among those that made `guide` which see another layout here than they saw there: each one's name,
-    /// the format there and here.
-    pub(crate) fn seen_otherwise(&self, guide: &str) -> Vec<(String, RewardFormat, RewardFormat)> {
+    /// The rewards that are also part of `guide` but read another layout there: each one's name, the format there and
+    /// the format here.
+    pub fn seen_otherwise(&self, guide: &str) -> Vec<(String, RewardFormat, RewardFormat)> {
         let Ok(guide) = combination(guide) else { return Vec::new() };
         let mut otherwise = Vec::new();
         for (name, reads) in self.combination.names().iter().zip(&self.rewards) {
@@ -88,15 +99,18 @@ impl Scorer {
 
     /// A text as the rewards read it. A prompt is laid out for the policy as it was, where that is known, else as the
     /// reward was trained.
-    pub(crate) fn read(&self, policy: Option<&Checkpoint>, finished: Finished<'_>) -> Result<Ready> {
+    ///
+    /// # Errors
+    /// The text is empty or too long, or the policy is missing.
+    pub fn read(&self, policy: Option<&Checkpoint>, finished: Finished<'_>) -> Result<Ready> {
         let Finished { prompt, text, format, system } = finished;
         if prompt.is_none() && text.trim().is_empty() {
-            bail!("an empty text has no reward");
+            return Err(empty());
         }
         let mut tokens = Vec::new();
         for reads in &self.rewards {
             let Reads::Policy(reward) = reads else { continue };
-            let Some(policy) = policy else { bail!("the reward '{}' needs a policy", self.name) };
+            let Some(policy) = policy else { return Err(self.needs_policy()) };
             let format = format.unwrap_or(reward.text_format(policy));
             let text = match prompt {
                 Some(prompt) => &(policy.lay_out(prompt, system, format)? + text),
@@ -107,8 +121,15 @@ impl Scorer {
         Ok(Ready { prompt: prompt.cloned(), text: text.to_owned(), tokens })
     }
 
-    /// What texts are worth. None depends on the others.
-    pub(crate) fn score(&self, policy: Option<&Checkpoint>, texts: &[Ready]) -> Result<Vec<Score>> {
+    fn needs_policy(&self) -> Error {
+        Error::Text(format!("the reward '{}' needs a policy", self.name))
+    }
+
+    /// The rewards of texts. None depends on the others.
+    ///
+    /// # Errors
+    /// A reward fails.
+    pub fn score(&self, policy: Option<&Checkpoint>, texts: &[Ready]) -> Result<Vec<Score>> {
         let mut parts = Vec::with_capacity(self.rewards.len());
         let mut number = 0;
         for reads in &self.rewards {
@@ -117,9 +138,9 @@ impl Scorer {
                 (Reads::Policy(reward), Some(policy)) => {
                     number += 1;
                     let one = |ready: &Ready| reward.of_tokens(policy, &ready.tokens[number - 1]);
-                    texts.par_iter().map(one).collect::<Result<_, _>>()?
+                    texts.par_iter().map(one).collect::<std::result::Result<_, _>>()?
                 }
-                (Reads::Policy(_), None) => bail!("the reward '{}' needs a policy", self.name),
+                (Reads::Policy(_), None) => return Err(self.needs_policy()),
             });
         }
         let score = |text: usize| {
@@ -153,11 +174,16 @@ fn of_texts(reward: &TextReward, texts: &[Ready]) -> Result<Vec<f64>> {
 fn scored_tokens(policy: &Checkpoint, text: &str, format: TextFormat) -> Result<Vec<u32>> {
     let tokens = policy.tokens(text, format)?;
     if tokens.is_empty() {
-        bail!("an empty text has no reward");
+        return Err(empty());
     }
     let context = policy.model.context();
     if tokens.len() > context {
-        bail!("{} tokens do not fit the model's context of {context}", tokens.len());
+        let problem = format!("{} tokens do not fit the model's context of {context}", tokens.len());
+        return Err(Error::Text(problem));
     }
     Ok(tokens)
+}
+
+fn empty() -> Error {
+    Error::Text("an empty text has no reward".to_owned())
 }

@@ -2,20 +2,20 @@
 
 use std::cmp::Ordering;
 
-use anyhow::Result;
 use stackelberg_evaluation::compare::{Bootstrap, mean};
 use stackelberg_evaluation::findings::{Knob, Series};
 use stackelberg_evaluation::metrics::Metric;
 
-use super::file::Methods;
-use super::lab::{Done, Lab};
-use super::plan::Setting;
+use crate::error::Result;
+use crate::file::Methods;
+use crate::lab::{Done, Lab};
+use crate::plan::Setting;
 
 /// The strength that a method's main comparison is made at, and why.
 #[derive(Debug, Clone)]
-pub(crate) struct Kept {
+pub struct Kept {
     group: String,
-    pub(crate) knob: Knob,
+    pub knob: Knob,
     why: String,
 }
 
@@ -94,7 +94,7 @@ impl Kept {
     }
 
     /// The choice in one sentence.
-    pub(crate) fn finding(&self) -> String {
+    pub fn finding(&self) -> String {
         format!("{}: {} is kept: {}.", self.group, self.knob, self.why)
     }
 }

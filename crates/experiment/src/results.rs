@@ -3,20 +3,20 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use anyhow::{Context, Result};
-use serde::Deserialize;
+use stackelberg_data::atomic;
+use stackelberg_data::generations::Response;
+use stackelberg_data::trace::{self, Scores};
 use stackelberg_decoding::Stress;
 use stackelberg_engine::Tokenizer;
 use stackelberg_evaluation::findings::{Findings, Series};
 use stackelberg_evaluation::metrics::Measured;
 use stackelberg_evaluation::report::{self, Answer, Histogram, Question, Report, Trace, TraceStep};
-use stackelberg_evaluation::responses::{Response, conversation};
-use stackelberg_learning::whole;
 
-use super::lab::{Done, Lab};
-use super::plan::Setting;
-use super::sweep::{Kept, is_degenerate, runs};
-use super::{all_settings, stages};
+use crate::error::{Context, Error, Result};
+use crate::lab::{Done, Lab};
+use crate::plan::Setting;
+use crate::stages::{all_settings, stages};
+use crate::sweep::{Kept, is_degenerate, runs};
 
 /// Repetition of four words in a row that is so many points above the base policy's is worth a warning.
 const REPEATS_MORE: f64 = 20.0;
@@ -31,7 +31,7 @@ struct Finished {
 }
 
 /// Writes the report of what is done: the page, and every table for spreadsheets, text and papers.
-pub(super) fn write(lab: &Lab<'_>, kept: &[Kept]) -> Result<()> {
+pub(crate) fn write(lab: &Lab<'_>, kept: &[Kept]) -> Result<()> {
     let finished = finished(lab, kept)?;
     let report = assemble(lab, kept, &finished)?;
     let tables = lab.out.join("tables");
@@ -42,11 +42,11 @@ pub(super) fn write(lab: &Lab<'_>, kept: &[Kept]) -> Result<()> {
             ("md", format!("## {}\n\n{}\n\n{}", table.title, table.note, report::markdown(table))),
             ("tex", report::latex(table)),
         ] {
-            whole::write(&tables.join(format!("{}.{ending}", table.name)), text.as_bytes())?;
+            atomic::write(&tables.join(format!("{}.{ending}", table.name)), text.as_bytes())?;
         }
     }
     let page = report::page(&report)?;
-    whole::write(&lab.out.join("report.html"), page.as_bytes())?;
+    atomic::write(&lab.out.join("report.html"), page.as_bytes())?;
     Ok(())
 }
 
@@ -65,12 +65,12 @@ fn finished(lab: &Lab<'_>, kept: &[Kept]) -> Result<Vec<Finished>> {
 
 fn assemble(lab: &Lab<'_>, kept: &[Kept], finished: &[Finished]) -> Result<Report> {
     let experiment = lab.experiment;
-    let base = finished.first().with_context(|| {
+    let base = finished.first().ok_or_else(|| {
         let runs = lab.out.join("runs");
-        format!(
+        Error::Invalid(format!(
             "the base policy has not answered yet: run the experiment (what is in {} was made with other settings)",
             runs.display()
-        )
+        ))
     })?;
     let all = stages(experiment, kept).iter().map(|(_, settings)| settings.len()).sum::<usize>();
     let unfinished = (finished.len() < all).then(|| {
@@ -129,13 +129,14 @@ struct Browser<'a> {
     lab: &'a Lab<'a>,
     rewards: &'a [String],
     /// Of each method, the steps of the prompts that were traced.
-    steps: Vec<HashMap<String, Vec<Line>>>,
+    steps: Vec<HashMap<String, Vec<trace::TraceStep>>>,
     traces: Vec<Trace>,
 }
 
 impl<'a> Browser<'a> {
     fn new(lab: &'a Lab<'a>, rewards: &'a [String], shown: &[&Finished]) -> Result<Self> {
-        let steps = shown.iter().map(|f| read_trace(&f.runs[0].folder.join("trace.jsonl")));
+        // A step that cannot be read is left out: the answers are what counts.
+        let steps = shown.iter().map(|f| Ok(trace::read(&f.runs[0].folder.join("trace.jsonl"))?.0));
         Ok(Self { lab, rewards, steps: steps.collect::<Result<_>>()?, traces: Vec::new() })
     }
 
@@ -151,7 +152,7 @@ impl<'a> Browser<'a> {
                 let (response, measured) = (&run.responses[number], &run.measured[number]);
                 answers.push(Some(self.answer(method, response, measured, base)));
             }
-            questions.push(Question { id: id.clone(), prompt: conversation(prompt), answers });
+            questions.push(Question { id: id.clone(), prompt: prompt.readable(), answers });
         }
         questions
     }
@@ -177,7 +178,7 @@ impl<'a> Browser<'a> {
         }
         let values = response.record.method.as_deref() == Some("cd");
         let trace = self.steps[method].remove(&response.id).map(|steps| {
-            self.traces.push(trace(
+            self.traces.push(shown_trace(
                 steps,
                 &response.record.warnings,
                 &self.lab.policy.tokenizer,
@@ -227,56 +228,25 @@ fn histogram(method: &str, values: &[f64]) -> Option<Histogram> {
     })
 }
 
-/// A step as `trace.jsonl` has it.
-#[derive(Deserialize)]
-struct Line {
-    id: String,
-    candidates: Vec<u32>,
-    tokens: Vec<String>,
-    #[serde(alias = "log_probs")]
-    logits: Vec<f64>,
-    #[serde(alias = "values")]
-    rewards: Option<Vec<f64>>,
-    threshold: Option<f64>,
-    shaped: Option<Vec<f64>>,
-    fused: Vec<f64>,
-    chosen: u32,
-    base_choice: u32,
-}
-
-/// The steps of a trace file by prompt; none where there is no file.
-fn read_trace(file: &Path) -> Result<HashMap<String, Vec<Line>>> {
-    let mut steps: HashMap<String, Vec<Line>> = HashMap::new();
-    let text = match std::fs::read_to_string(file) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(steps),
-        text => text.with_context(|| format!("cannot read {}", file.display()))?,
-    };
-    for (number, line) in (1..).zip(text.lines()) {
-        // A step that cannot be read is left out: the answers are what counts.
-        let Ok(line) = serde_json::from_str::<Line>(line) else {
-            tracing::warn!("{}:{number}: no step of a trace", file.display());
-            continue;
-        };
-        steps.entry(line.id.clone()).or_default().push(line);
-    }
-    Ok(steps)
-}
-
-fn trace(steps: Vec<Line>, warnings: &[String], tokenizer: &Tokenizer, values: bool) -> Trace {
+fn shown_trace(steps: Vec<trace::TraceStep>, warnings: &[String], tokenizer: &Tokenizer, values: bool) -> Trace {
     let warning = |number: usize| {
         let begin = format!("token {}: ", number + 1);
         let said: Vec<&str> =
             warnings.iter().filter_map(|warning| warning.strip_prefix(&begin)).collect();
         (!said.is_empty()).then(|| said.join("; "))
     };
-    let step = |(number, line): (usize, Line)| {
+    let step = |(number, line): (usize, trace::TraceStep)| {
         let at = |token: u32| line.candidates.iter().position(|&candidate| candidate == token);
         let (chosen, base) = (at(line.chosen), at(line.base_choice));
+        let (logits, rewards) = match line.scores {
+            Scores::Rewards { logits, rewards } => (logits, rewards),
+            Scores::Values { log_probs, values } => (log_probs, values),
+        };
         TraceStep {
             text: tokenizer.decode(&[line.chosen], true).unwrap_or_default(),
             tokens: line.tokens,
-            logits: line.logits,
-            rewards: line.rewards,
+            logits,
+            rewards,
             threshold: line.threshold,
             shaped: line.shaped,
             fused: line.fused,
