@@ -390,7 +390,7 @@ impl PromptSet {
     }
 
     fn is_known(&self) -> bool {
-        stackelberg_engine::source::Known::find(&self.from).is_some()
+        stackelberg_hub::Known::find(&self.from).is_some()
     }
 }
 
