@@ -8,12 +8,13 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
+use stackelberg_data::hash::sha256_file;
 use stackelberg_engine::reward::{
     Backbone, Classifier, Combination, Combined, EmbeddedHead, ForeignModel, Head, HttpReward,
     ProgramReward, RewardFormat, TextReward, ValueHead,
 };
-use stackelberg_engine::source::{self, Progress};
 use stackelberg_engine::{Checkpoint, Dtype, Embedder, Place, Reward, fingerprint};
+use stackelberg_hub::{Hub, Progress};
 
 /// The policy.
 #[derive(Args)]
@@ -266,7 +267,7 @@ fn file_hash(name: &str) -> Result<String> {
     if path.is_dir() {
         return Ok(fingerprint(&path)?);
     }
-    source::sha256_file(&path).with_context(|| format!("cannot read {}", path.display()))
+    sha256_file(&path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 /// A head that is part of the program.
@@ -306,7 +307,12 @@ pub(crate) const BUILTIN: &[Builtin] = &[
     },
 ];
 
-/// The local path of a reference, downloaded if need be, with a word on what is going on.
+/// Where models come from, as the environment says.
+pub(crate) fn hub() -> Hub {
+    Hub::from_variables(|name| std::env::var_os(name))
+}
+
+/// The local path of a reference. It is downloaded if necessary, and a spinner shows the progress.
 pub(crate) fn fetch(reference: &str) -> Result<PathBuf> {
     let bar = ProgressBar::new_spinner().with_style(ProgressStyle::with_template("{spinner} {msg}")?);
     let say = |progress: Progress| {
@@ -324,7 +330,7 @@ pub(crate) fn fetch(reference: &str) -> Result<PathBuf> {
         bar.set_message(said);
         bar.tick();
     };
-    let path = source::resolve(reference, &say);
+    let path = hub().resolve(reference, &say);
     bar.finish_and_clear();
     Ok(path?)
 }

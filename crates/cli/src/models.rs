@@ -9,10 +9,10 @@ use stackelberg_decoding::{Method, Settings, generate};
 use stackelberg_engine::reward::{
     Asked, Backbone, Exchange, Head, RewardModel, TextFormat, TextReward, ValueHead,
 };
-use stackelberg_engine::source::{KNOWN, cached};
 use stackelberg_engine::{Checkpoint, Dtype, Embedder, Error, Place, Prompt, Reward};
+use stackelberg_hub::KNOWN;
 
-use crate::model::{BUILTIN, Builtin, combination, fetch, set_threads, split_label, text_reward};
+use crate::model::{BUILTIN, Builtin, combination, fetch, hub, set_threads, split_label, text_reward};
 
 /// List models, prompts, data and rewards that are known by name; or check one.
 #[derive(Args)]
@@ -231,12 +231,13 @@ fn template(checkpoint: &Checkpoint) -> Result<String> {
 fn list() -> Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{:<18} {:>7}  {:<11} {:<8} what and where from", "name", "size", "licence", "here")?;
+    let hub = hub();
     for known in KNOWN {
         let size = match known.size {
             small if small < 10_000_000 => format!("{} kB", small / 1000),
             large => format!("{} MB", large / 1_000_000),
         };
-        let here = if cached(known).is_some() { "cached" } else { "-" };
+        let here = if hub.cached(known).is_some() { "cached" } else { "-" };
         writeln!(out, "{:<18} {size:>7}  {:<11} {here:<8} {}", known.name, known.licence, known.about)?;
         writeln!(out, "{:<48} {}", "", known.reference)?;
     }

@@ -1,19 +1,22 @@
 //! SmolLM2-135M guided by a head or a value head, against traces of the reference (see `tests/data/README.md`); the
 //! lossless skip on the real model; and what decoding promises of any model.
 
+#[path = "../../engine/tests/common/weights.rs"]
+mod weights;
+
 use std::path::Path;
 use std::sync::OnceLock;
 
 use serde::Deserialize;
 use stackelberg_decoding::{Generation, Guidance, Method, Settings, Step, Watch, generate};
 use stackelberg_engine::reward::ValueHead;
-use stackelberg_engine::{Checkpoint, Dtype, Reward, source};
+use stackelberg_engine::{Checkpoint, Dtype, Reward};
 use stackelberg_shaping::{Budget, Rule, Shaping};
 
 fn policy() -> &'static Checkpoint {
     static POLICY: OnceLock<Checkpoint> = OnceLock::new();
     POLICY.get_or_init(|| {
-        let path = source::resolve("smollm2-135m", &|_| ()).unwrap();
+        let path = weights::fetch("smollm2-135m");
         Checkpoint::load(&path, Dtype::F32).unwrap()
     })
 }

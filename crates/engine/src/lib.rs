@@ -40,7 +40,6 @@ pub mod kernel;
 pub mod model;
 mod place;
 pub mod reward;
-pub mod source;
 mod tokenizer;
 
 pub use cache::{Branches, Prefix};

@@ -2,6 +2,8 @@
 
 #[path = "common/tiny_bert.rs"]
 mod tiny_bert;
+#[path = "common/weights.rs"]
+mod weights;
 
 use std::collections::HashMap;
 use std::fs;
@@ -11,7 +13,6 @@ use std::sync::OnceLock;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use stackelberg_engine::embedder::{Embedder, Pooling, Truncate};
-use stackelberg_engine::source;
 use tiny_bert::{BERT, Tiny, put};
 
 #[derive(Deserialize)]
@@ -36,8 +37,7 @@ fn golden() -> Golden {
 
 fn minilm() -> &'static Embedder {
     static MINILM: OnceLock<Embedder> = OnceLock::new();
-    MINILM
-        .get_or_init(|| Embedder::load(&source::resolve("all-minilm-l6-v2", &|_| ()).unwrap()).unwrap())
+    MINILM.get_or_init(|| Embedder::load(&weights::fetch("all-minilm-l6-v2")).unwrap())
 }
 
 #[track_caller]

@@ -1,14 +1,17 @@
 //! SmolLM2-135M against the numbers of Hugging Face transformers (see `tests/data/README.md`).
 
+#[path = "common/weights.rs"]
+mod weights;
+
 use std::sync::OnceLock;
 
 use serde::Deserialize;
-use stackelberg_engine::{Checkpoint, Dtype, Tensor, source};
+use stackelberg_engine::{Checkpoint, Dtype, Tensor};
 
 fn policy() -> &'static Checkpoint {
     static POLICY: OnceLock<Checkpoint> = OnceLock::new();
     POLICY.get_or_init(|| {
-        let path = source::resolve("smollm2-135m", &|_| ()).unwrap();
+        let path = weights::fetch("smollm2-135m");
         Checkpoint::load(&path, Dtype::F32).unwrap()
     })
 }
@@ -122,7 +125,7 @@ fn branch_is_sequential_decoding() {
 /// texts. `cargo test --release -p stackelberg-engine --test golden dtypes -- --nocapture` prints it.
 #[test]
 fn dtypes_stay_near() {
-    let path = source::resolve("smollm2-135m", &|_| ()).unwrap();
+    let path = weights::fetch("smollm2-135m");
     let cases: Vec<Logits> = data("lm_logits.json");
     for (dtype, near) in [(Dtype::Bf16, 0.2), (Dtype::Int8, 0.5)] {
         let small = Checkpoint::load(&path, dtype).unwrap();

@@ -6,9 +6,11 @@
 //! longest text. A folder without them is read as SimCSE is: see [`Pooling`].
 //!
 //! ```no_run
-//! use stackelberg_engine::{Embedder, source};
+//! use stackelberg_engine::Embedder;
+//! use stackelberg_hub::Hub;
 //!
-//! let embedder = Embedder::load(&source::resolve("all-minilm-l6-v2", &|_| ())?)?;
+//! let hub = Hub::from_variables(|name| std::env::var_os(name));
+//! let embedder = Embedder::load(&hub.resolve("all-minilm-l6-v2", &|_| ())?)?;
 //! let found = embedder.embed(&["How do I bake bread?", "Mix flour, water, salt and yeast."])?;
 //! let cosine: f32 = found[0].iter().zip(&found[1]).map(|(a, b)| a * b).sum();
 //! # Ok::<(), Box<dyn std::error::Error>>(())

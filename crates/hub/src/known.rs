@@ -1,8 +1,4 @@
-//! Short names for the models and data sets that the guide, the defaults and the tests use.
-
-use std::path::PathBuf;
-
-use super::{Reference, cache, cache_dir};
+//! Short names of the models and data sets that the guide, the defaults and the tests use.
 
 /// What a short name stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,15 +13,15 @@ pub enum Kind {
     Data,
 }
 
-/// A short name: where its files are, whose they are, and what they must hash to.
+/// A short name with the package that holds its files, their licence and their checksum.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Known {
     /// The short name.
     pub name: &'static str,
-    /// The full reference, as [`resolve`](super::resolve) takes it.
+    /// The full reference, as [`Hub::resolve`](crate::Hub::resolve) takes it.
     pub reference: &'static str,
     /// The pinned sha256 in hexadecimal: of the file, or of a folder's listing
-    /// ([`sha256_folder`](super::sha256_folder)).
+    /// ([`sha256_folder`](crate::sha256_folder)).
     pub sha256: Option<&'static str>,
     /// The licence as its package states it.
     pub licence: &'static str,
@@ -100,17 +96,10 @@ impl Known {
     }
 }
 
-/// Where a known name's files lie, if they are in the cache and were verified when they came. Reads the
-/// marker and the sizes, hashes nothing, fetches nothing.
-pub fn cached(known: &Known) -> Option<PathBuf> {
-    let Ok(Reference::Package(package)) = known.reference.parse() else { return None };
-    let place = package.place(&cache_dir().ok()?);
-    cache::is_ready(&place, known.sha256).then_some(place)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Reference;
 
     #[test]
     fn every_reference_parses_and_every_pin_is_a_sha256() {

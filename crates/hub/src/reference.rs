@@ -1,15 +1,15 @@
-//! What a person may write for a model or a data set, and what it means.
+//! References to models and data sets, as users write them.
 
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
-use super::{Known, SourceError};
+use crate::{Known, SourceError};
 
 /// A model or data reference. Parsing looks at the file system only to see whether a bare name exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reference {
-    /// A local file or folder, there or not.
+    /// A local file or folder, which may not exist.
     Local(PathBuf),
     /// `hf:ORG/NAME[@REV]`.
     Hub(HubModel),
@@ -37,10 +37,10 @@ pub struct Package {
     pub name: String,
     /// Its exact version.
     pub version: String,
-    /// The path inside, `/`-separated, without the top folder of a source package. `A.tar.gz!B` is the
-    /// path `B` inside the archive `A.tar.gz`.
+    /// The path inside the package, `/`-separated, without the top folder of a source package.
+    /// `A.tar.gz!B` is the path `B` inside the archive `A.tar.gz`.
     pub path: String,
-    /// Whether the source package is meant and not the wheel.
+    /// Whether the file is in the source package instead of the wheel.
     pub sdist: bool,
 }
 
@@ -50,7 +50,7 @@ impl Package {
         format!("{}=={}", self.name, self.version)
     }
 
-    /// Where its path lies, once fetched, under the cache folder `root`.
+    /// The place of its path under the cache folder `root`, once it is downloaded.
     pub fn place(&self, root: &Path) -> PathBuf {
         let kind = if self.sdist { "pypi-sdist" } else { "pypi" };
         root.join(kind).join(format!("{}-{}", self.name, self.version)).join(&self.path)
@@ -101,7 +101,7 @@ impl HubModel {
             None => (text, None),
         };
         let (org, name) = repo.split_once('/')?;
-        // The revision names a file in the hub's cache too.
+        // The revision also names a file in the hub's cache.
         let fine =
             is_name(org) && is_name(name) && revision.is_none_or(|r| is_inside(r) && !r.contains('!'));
         let owned = |text: &str| text.to_owned();
@@ -120,14 +120,14 @@ impl Package {
     }
 }
 
-/// A name that is safe as a folder and as an argument: starts with a letter or digit.
-fn is_name(text: &str) -> bool {
+/// Whether a name is safe as a file name and as an argument: ASCII, and starts with a letter or digit.
+pub(crate) fn is_name(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-+".contains(c))
 }
 
-/// A relative path that stays inside its folder.
-pub(super) fn is_inside(path: &str) -> bool {
+/// Whether a relative path stays inside its folder.
+pub(crate) fn is_inside(path: &str) -> bool {
     let mut parts = Path::new(path).components();
     !path.is_empty() && !path.contains('\\') && parts.all(|part| matches!(part, Component::Normal(_)))
 }
