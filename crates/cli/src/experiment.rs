@@ -1,30 +1,25 @@
 //! `stackelberg experiment`: methods, shapings and strengths compared over the same prompts.
-//!
-//! ```text
-//! file ──► plan ──► lab (answers, scores; one folder a run) ──► sweep ──► results ──► report
-//! ```
-
-mod file;
-mod lab;
-mod plan;
-mod results;
-mod sweep;
-mod values;
-mod verify;
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
-use indicatif::{ProgressBar, ProgressStyle};
-use stackelberg_evaluation::metrics::Coherence;
+use indicatif::ProgressBar;
+use stackelberg_data::Prompt;
+use stackelberg_decoding::Cancel;
+use stackelberg_experiment::{
+    Experiment, Lab, Observer, Part, Provenance, Setting, answers, prompts_of, report, run, stages,
+    verify,
+};
+use stackelberg_learning::rollouts::{self, Dataset};
+use stackelberg_learning::value;
+use stackelberg_registry::Registry;
 
-use crate::generate::{Interrupted, watch_for_ctrl_c};
-use crate::model::{ModelArgs, reward_hash};
-use file::{Experiment, Methods};
-use lab::Lab;
-use plan::Setting;
-use sweep::Kept;
+use crate::filling::Filling;
+use crate::interrupt;
+use crate::model::{load, registry, set_threads};
+use crate::training::Training;
+use crate::progress::style;
 
 /// Compare methods, shapings and strengths over the same prompts, and write a report.
 #[derive(Args)]
@@ -66,8 +61,17 @@ struct Where {
 impl Command {
     pub(crate) fn run(&self) -> Result<()> {
         match &self.what {
-            What::Run(place) => place.with_lab(run),
-            What::Report(place) => place.with_runs(report),
+            What::Run(place) => place.with_lab(|lab| {
+                let mut terminal = Terminal::new(lab);
+                let outcome = run(lab, &mut terminal);
+                terminal.bar.finish_and_clear();
+                outcome?;
+                wrote(lab)
+            }),
+            What::Report(place) => place.with_runs(|lab| {
+                report(lab)?;
+                wrote(lab)
+            }),
             What::Verify(verify) => verify.place.with_runs(|lab| verify.run(lab)),
             What::Plan(place) => place.plan(),
         }
@@ -102,18 +106,25 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 
 impl Verify {
     fn run(&self, lab: &Lab<'_>) -> Result<()> {
-        verify::unchanged(lab)?;
-        let kept = kept_so_far(lab)?;
-        let settings = all_settings(lab, &kept);
-        let part = verify::Part { runs: self.runs, prompts: self.prompts, seed: self.seed };
-        verify::verify(lab, settings, &part)
+        let part = Part { runs: self.runs, prompts: self.prompts, seed: self.seed };
+        let compared = verify(lab, &part, &mut |line| println!("{line}"))?;
+        println!("{compared} answers made again, each the same, with the same scores");
+        Ok(())
     }
 }
 
 impl Where {
-    fn check_leakage(&self, experiment: &Experiment) -> Result<()> {
-        let prompts = lab::prompts_of(&experiment.prompts)?;
-        experiment.check_leakage(&prompts).with_context(|| self.file.display().to_string())
+    /// The prompts, none of which value heads are trained on.
+    fn prompts(
+        &self,
+        experiment: &Experiment,
+        registry: &Registry,
+    ) -> Result<Vec<(String, Prompt)>> {
+        let prompts = prompts_of(registry, &experiment.prompts)?;
+        let taught = experiment.values.as_ref().map(|values| prompts_of(registry, &values.prompts));
+        let leaked = experiment.check_leakage(&prompts, &taught.transpose()?.unwrap_or_default());
+        leaked.with_context(|| self.file.display().to_string())?;
+        Ok(prompts)
     }
 
     fn folder(&self) -> PathBuf {
@@ -125,7 +136,7 @@ impl Where {
 
     /// For what needs runs that are there already.
     fn with_runs(&self, work: impl FnOnce(&Lab<'_>) -> Result<()>) -> Result<()> {
-        Experiment::read(&self.file)?;
+        self.read()?;
         let runs = self.folder().join("runs");
         if !runs.is_dir() {
             bail!(
@@ -136,30 +147,40 @@ impl Where {
         self.with_lab(work)
     }
 
-    fn with_lab(&self, work: impl FnOnce(&Lab<'_>) -> Result<()>) -> Result<()> {
+    fn read(&self) -> Result<Experiment> {
         let experiment = Experiment::read(&self.file)?;
-        self.check_leakage(&experiment)?;
+        // All but the size of the vocabulary is known here.
+        let checked = experiment.check_settings(usize::MAX);
+        checked.with_context(|| self.file.display().to_string())?;
+        Ok(experiment)
+    }
+
+    fn with_lab(&self, work: impl FnOnce(&Lab<'_>) -> Result<()>) -> Result<()> {
+        let (experiment, registry) = (self.read()?, registry()?);
+        self.prompts(&experiment, &registry)?;
         let out = self.folder();
-        let model = ModelArgs {
-            model: Some(experiment.policy.model.clone()),
-            dtype: experiment.policy.dtype,
-            device: experiment.policy.device,
-            threads: self.threads,
-        };
-        watch_for_ctrl_c()?;
-        let policy = model.load()?;
+        let cancel = interrupt::watch()?;
+        set_threads(self.threads)?;
+        let policy = load(&registry, &experiment.policy.spec())?;
         std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
-        work(&Lab::open(&experiment, &out, &model, &policy)?)
+        let provenance = Provenance {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            commit: env!("STACKELBERG_COMMIT").to_owned(),
+            command: std::env::args().collect(),
+        };
+        let (lab, warnings) =
+            Lab::open(&experiment, &out, &registry, &policy, provenance, cancel)?;
+        warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+        work(&lab)
     }
 
     fn plan(&self) -> Result<()> {
-        let experiment = Experiment::read(&self.file)?;
-        self.check_leakage(&experiment)?;
-        let prompts = lab::prompts_of(&experiment.prompts)?.len();
+        let (experiment, registry) = (self.read()?, registry()?);
+        let prompts = self.prompts(&experiment, &registry)?.len();
         for name in std::iter::once(&experiment.rewards.guide).chain(&experiment.rewards.held_out) {
             // What would have to be fetched is left to the run.
             if !name.contains(':') {
-                reward_hash(name).with_context(|| format!("{}: rewards", self.file.display()))?;
+                registry.reward_hash(name).with_context(|| format!("{}: rewards", self.file.display()))?;
             }
         }
         let (mut settings, mut answers) = (0, 0);
@@ -185,102 +206,64 @@ impl Where {
     }
 }
 
-/// Runs what is missing.
-fn run(lab: &Lab<'_>) -> Result<()> {
-    let mut bench = Bench::new(lab)?;
-    bench.run_all(lab.experiment.first_stages())?;
-    let kept = kept_so_far(lab)?;
-    kept.iter().for_each(|kept| bench.say(&kept.finding()));
-    bench.run_all(later_stages(lab, &kept))?;
-    bench.bar.finish_and_clear();
-    finish(lab, &kept)
-}
-
-/// Writes the report of what is done; says how much that is.
-fn report(lab: &Lab<'_>) -> Result<()> {
-    finish(lab, &kept_so_far(lab)?)
-}
-
-fn finish(lab: &Lab<'_>, kept: &[Kept]) -> Result<()> {
-    results::write(lab, kept)?;
+fn wrote(lab: &Lab<'_>) -> Result<()> {
     println!("wrote {} and the tables beside it", lab.out.join("report.html").display());
     Ok(())
 }
 
-/// All that there is to run. Where no strength is kept yet, the first of a method stands for it: there are as many.
-fn stages(experiment: &Experiment, kept: &[Kept]) -> Vec<(String, Vec<Setting>)> {
-    let knob = |methods: &Methods| match Kept::of(kept, &methods.group()) {
-        Some(kept) => Some(kept.knob),
-        None => methods.knobs().first().copied(),
-    };
-    [experiment.first_stages(), experiment.later_stages(&knob)].concat()
-}
-
-/// All settings by the strengths that are kept.
-fn all_settings(lab: &Lab<'_>, kept: &[Kept]) -> Vec<Setting> {
-    let stages = [lab.experiment.first_stages(), later_stages(lab, kept)].concat();
-    stages.into_iter().flat_map(|(_, settings)| settings).collect()
-}
-
-fn later_stages(lab: &Lab<'_>, kept: &[Kept]) -> Vec<(String, Vec<Setting>)> {
-    let knob = |methods: &Methods| Kept::of(kept, &methods.group()).map(|kept| kept.knob);
-    lab.experiment.later_stages(&knob)
-}
-
-/// The strengths of the methods whose sweep is done.
-fn kept_so_far(lab: &Lab<'_>) -> Result<Vec<Kept>> {
-    let kept = lab.experiment.guided().map(|methods| Kept::choose(lab, methods));
-    Ok(kept.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
-}
-
-/// Where runs are made, one after the other, with a bar.
-struct Bench<'a> {
-    lab: &'a Lab<'a>,
-    coherence: Option<Coherence<'a>>,
+/// An experiment on the terminal: a bar over all answers, and lines that stay.
+struct Terminal {
     bar: ProgressBar,
+    cancel: Cancel,
 }
 
-impl<'a> Bench<'a> {
-    fn new(lab: &'a Lab<'a>) -> Result<Self> {
+impl Terminal {
+    fn new(lab: &Lab<'_>) -> Self {
         let style =
-            ProgressStyle::with_template("{bar:30} {pos}/{len} answers {eta} left | {prefix} {msg}")?;
-        let runs = stages(lab.experiment, &[]).into_iter().flat_map(|(_, settings)| settings);
-        let runs: usize = runs.map(|setting| lab.seeds(&setting).len()).sum();
-        let bar = ProgressBar::new((runs * lab.prompts.len()) as u64).with_style(style);
-        Ok(Self { lab, coherence: lab.evaluator.coherence(), bar })
+            style("{bar:30} {pos}/{len} answers {eta} left | {prefix} {msg}");
+        let bar = ProgressBar::new(answers(lab) as u64).with_style(style);
+        Self { bar, cancel: lab.cancel.clone() }
     }
 
     /// A line that stays.
     fn say(&self, line: &str) {
         self.bar.suspend(|| eprintln!("{line}"));
     }
+}
 
-    fn run_all(&mut self, stages: Vec<(String, Vec<Setting>)>) -> Result<()> {
-        for (stage, settings) in stages {
-            self.say(&stage);
-            self.run(&settings).map_err(|error| match error.is::<Interrupted>() {
-                true => {
-                    let out = self.lab.out.display();
-                    Interrupted(format!("interrupted; the same command goes on in {out}")).into()
-                }
-                false => error,
-            })?;
-        }
-        Ok(())
+impl Observer for Terminal {
+    fn stage(&mut self, name: &str) {
+        self.say(name);
     }
 
-    fn run(&mut self, settings: &[Setting]) -> Result<()> {
-        let heads: Vec<_> = settings.iter().filter_map(Setting::value).collect();
-        self.lab.train_values(&heads)?;
-        for setting in settings {
-            for &seed in self.lab.seeds(setting) {
-                let made = self.lab.run(setting, seed, &mut self.coherence, &self.bar)?;
-                if made && self.bar.is_hidden() {
-                    let (done, all) = (self.bar.position(), self.bar.length().unwrap_or_default());
-                    eprintln!("  {setting}, seed {seed} | {done} of {all} answers");
-                }
-            }
+    fn message(&mut self, text: &str) {
+        self.say(text);
+    }
+
+    fn warning(&mut self, text: &str) {
+        self.say(&format!("warning: {text}"));
+    }
+
+    fn run(&mut self, setting: &Setting, seed: u64) {
+        self.bar.set_prefix(format!("{setting}, seed {seed}"));
+    }
+
+    fn answered(&mut self, answers: usize, _: usize) {
+        self.bar.inc(answers as u64);
+    }
+
+    fn measured(&mut self, setting: &Setting, seed: u64) {
+        if self.bar.is_hidden() {
+            let (done, all) = (self.bar.position(), self.bar.length().unwrap_or_default());
+            eprintln!("  {setting}, seed {seed} | {done} of {all} answers");
         }
-        Ok(())
+    }
+
+    fn rollouts<'d>(&'d mut self, dataset: &'d Dataset) -> Box<dyn rollouts::Progress + 'd> {
+        Box::new(Filling::new(dataset, rollouts::Part::ALL, self.cancel.clone()))
+    }
+
+    fn training(&mut self, settings: &value::Settings) -> Box<dyn value::Watch + '_> {
+        Box::new(Training::new(settings, self.cancel.clone()))
     }
 }

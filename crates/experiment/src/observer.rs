@@ -26,7 +26,7 @@ pub trait Observer {
     fn measured(&mut self, _setting: &Setting, _seed: u64) {}
 
     /// Is told of rollouts that fill a dataset. They can be cancelled, see [`rollouts::Progress::stop`].
-    fn rollouts(&mut self, dataset: &Dataset) -> Box<dyn rollouts::Progress + '_>;
+    fn rollouts<'d>(&'d mut self, dataset: &'d Dataset) -> Box<dyn rollouts::Progress + 'd>;
 
     /// Is told of the training of a value head. It can be cancelled, see [`value::Watch::stop`].
     fn training(&mut self, settings: &value::Settings) -> Box<dyn value::Watch + '_>;

@@ -16,7 +16,7 @@ use stackelberg_engine::{Dtype, Place};
 use stackelberg_hub::Hub;
 use stackelberg_registry::{PolicySpec, Registry};
 
-let registry = Registry::new(Hub::from_variables(|name| std::env::var_os(name))?);
+let registry = Registry::new(Hub::from_variables(|name| std::env::var_os(name)));
 let policy = registry.policy(&PolicySpec::default())?;
 let reward = registry.reward("sentiment", &policy, Dtype::Bf16)?;
 # Ok::<(), Box<dyn std::error::Error>>(())

@@ -17,7 +17,7 @@ pub const DEFAULT_MODEL: &str = "smollm2-135m";
 pub struct Registry {
     pub(crate) hub: Hub,
     pub(crate) reward_key: Option<Key>,
-    progress: Box<dyn Fn(Progress) + Send + Sync>,
+    progress: Box<dyn Fn(Option<Progress>) + Send + Sync>,
 }
 
 /// Which policy, and how it is kept in memory.
@@ -55,8 +55,8 @@ impl Registry {
         Self { reward_key: key, ..self }
     }
 
-    /// The same with a function that is told about downloads.
-    pub fn with_progress(self, progress: impl Fn(Progress) + Send + Sync + 'static) -> Self {
+    /// The same with a function that is told about downloads, and `None` when a reference is there or has failed.
+    pub fn with_progress(self, progress: impl Fn(Option<Progress>) + Send + Sync + 'static) -> Self {
         Self { progress: Box::new(progress), ..self }
     }
 
@@ -70,7 +70,9 @@ impl Registry {
     /// # Errors
     /// It cannot be fetched.
     pub fn fetch(&self, reference: &str) -> Result<PathBuf> {
-        Ok(self.hub.resolve(reference, &*self.progress)?)
+        let path = self.hub.resolve(reference, &|event| (self.progress)(Some(event)));
+        (self.progress)(None);
+        Ok(path?)
     }
 
     /// Loads a language model.

@@ -1,0 +1,24 @@
+//! Results on standard output or in a file that Ctrl-C does not leave half-written.
+
+use std::path::Path;
+
+use anyhow::Result;
+use stackelberg_data::Output;
+
+use crate::interrupt;
+
+/// Opens `path`, or standard output for `None`.
+pub(crate) fn open(path: Option<&Path>) -> Result<Output> {
+    let output = Output::create(path.unwrap_or(Path::new("-")))?;
+    if let Some(unfinished) = output.temporary_path() {
+        interrupt::remove_unfinished(unfinished)?;
+    }
+    Ok(output)
+}
+
+/// Finishes what [`open`] opened.
+pub(crate) fn finish(output: Output) -> Result<()> {
+    output.finish()?;
+    interrupt::forget();
+    Ok(())
+}
