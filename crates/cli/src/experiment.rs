@@ -18,8 +18,8 @@ use stackelberg_registry::Registry;
 use crate::filling::Filling;
 use crate::interrupt;
 use crate::model::{load, registry, set_threads};
-use crate::training::Training;
 use crate::progress::style;
+use crate::training::Training;
 
 /// Compare methods, shapings and strengths over the same prompts, and write a report.
 #[derive(Args)]
@@ -115,11 +115,7 @@ impl Verify {
 
 impl Where {
     /// The prompts, none of which value heads are trained on.
-    fn prompts(
-        &self,
-        experiment: &Experiment,
-        registry: &Registry,
-    ) -> Result<Vec<(String, Prompt)>> {
+    fn prompts(&self, experiment: &Experiment, registry: &Registry) -> Result<Vec<(String, Prompt)>> {
         let prompts = prompts_of(registry, &experiment.prompts)?;
         let taught = experiment.values.as_ref().map(|values| prompts_of(registry, &values.prompts));
         let leaked = experiment.check_leakage(&prompts, &taught.transpose()?.unwrap_or_default());
@@ -168,8 +164,7 @@ impl Where {
             commit: env!("STACKELBERG_COMMIT").to_owned(),
             command: std::env::args().collect(),
         };
-        let (lab, warnings) =
-            Lab::open(&experiment, &out, &registry, &policy, provenance, cancel)?;
+        let (lab, warnings) = Lab::open(&experiment, &out, &registry, &policy, provenance, cancel)?;
         warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
         work(&lab)
     }
@@ -180,7 +175,9 @@ impl Where {
         for name in std::iter::once(&experiment.rewards.guide).chain(&experiment.rewards.held_out) {
             // What would have to be fetched is left to the run.
             if !name.contains(':') {
-                registry.reward_hash(name).with_context(|| format!("{}: rewards", self.file.display()))?;
+                registry
+                    .reward_hash(name)
+                    .with_context(|| format!("{}: rewards", self.file.display()))?;
             }
         }
         let (mut settings, mut answers) = (0, 0);
@@ -219,8 +216,7 @@ struct Terminal {
 
 impl Terminal {
     fn new(lab: &Lab<'_>) -> Self {
-        let style =
-            style("{bar:30} {pos}/{len} answers {eta} left | {prefix} {msg}");
+        let style = style("{bar:30} {pos}/{len} answers {eta} left | {prefix} {msg}");
         let bar = ProgressBar::new(answers(lab) as u64).with_style(style);
         Self { bar, cancel: lab.cancel.clone() }
     }

@@ -70,12 +70,7 @@ impl ModelArgs {
     }
 
     /// Loads a reward for the policy, or a combination of several.
-    pub(crate) fn reward(
-        &self,
-        registry: &Registry,
-        name: &str,
-        policy: &Checkpoint,
-    ) -> Result<Reward> {
+    pub(crate) fn reward(&self, registry: &Registry, name: &str, policy: &Checkpoint) -> Result<Reward> {
         Ok(registry.reward(name, policy, self.dtype)?)
     }
 }

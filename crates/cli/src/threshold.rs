@@ -10,9 +10,9 @@ use stackelberg_learning::plot::{self, Curve};
 use stackelberg_learning::rollouts::{self, Dataset, Frontiers, Shaper};
 use stackelberg_shaping::{Budget, Rule, Samples, Shaping};
 
+use crate::progress::style;
 use crate::shaping::ShapingArgs;
 use crate::summary::Summary;
-use crate::progress::style;
 
 /// Shape the rewards of a dataset of rollouts: thresholds and shaped rewards beside the rewards.
 ///

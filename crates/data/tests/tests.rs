@@ -134,7 +134,10 @@ fn bad_pairs() {
         after(r#"{"chosen": 5, "rejected": "x"}"#),
         "f.jsonl:3: chosen: invalid type: integer `5`, expected a string at column 12"
     );
-    assert_eq!(after(r#"{"chosen": "x", "#), "f.jsonl:3: EOF while parsing a value: the line breaks off");
+    assert_eq!(
+        after(r#"{"chosen": "x", "#),
+        "f.jsonl:3: EOF while parsing a value: the line breaks off"
+    );
     assert_eq!(
         after(r#"{"chosen": "", "rejected": ""} {}"#),
         "f.jsonl:3: more than one JSON value on the line: write one object per line"

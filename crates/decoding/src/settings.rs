@@ -48,7 +48,9 @@ impl Method {
     pub fn default_shaping(self) -> Shaping {
         match self {
             Method::Cd => Shaping { rule: Rule::Raw, strength: 4.0, ..Shaping::default() },
-            _ => Shaping { rule: Rule::Srs, strength: 1.0, bound: 8.0, alpha: 1.0, ..Shaping::default() },
+            _ => {
+                Shaping { rule: Rule::Srs, strength: 1.0, bound: 8.0, alpha: 1.0, ..Shaping::default() }
+            }
         }
     }
 

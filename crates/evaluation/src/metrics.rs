@@ -8,9 +8,9 @@ use stackelberg_engine::embedder::Embedder;
 use stackelberg_engine::{Message, Prompt};
 
 use crate::error::Result;
-use stackelberg_data::generations::Response;
 use crate::text::{Repetition, cut};
 use crate::words::words;
+use stackelberg_data::generations::Response;
 
 /// All that is measured of one answer, after it was cut where a next turn begins ([`cut`]). What is not known is `None`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -1,8 +1,5 @@
 //! The report's page and its tables as files.
 
-#[path = "common/fixture.rs"]
-mod fixture;
-
 use std::io::Read;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
@@ -11,6 +8,8 @@ use serde_json::Value;
 use stackelberg_evaluation::report::{
     self, Answer, Cell, Matrix, Question, Report, Row, Table, Trace, TraceStep,
 };
+
+use crate::fixture;
 
 /// What the element with an id holds.
 fn element<'a>(page: &'a str, id: &str) -> &'a str {

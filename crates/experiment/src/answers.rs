@@ -127,14 +127,8 @@ impl Session<'_> {
             done: before,
             failed,
         };
-        let outcome = generate_all(
-            self.policy,
-            self.guidance,
-            &jobs,
-            &self.settings,
-            self.batch_size,
-            &mut sink,
-        );
+        let outcome =
+            generate_all(self.policy, self.guidance, &jobs, &self.settings, self.batch_size, &mut sink);
         if let Some(error) = sink.failed {
             return Err(error);
         }
@@ -191,8 +185,7 @@ impl Sink<'_> {
         let Waiting { id, prompt, traced, .. } = &self.waiting[job];
         let parts = self.session.names.parts;
         if let Some(trace) = self.trace.as_mut().filter(|_| *traced) {
-            let (method, tokenizer) =
-                (self.session.settings.method, &self.session.policy.tokenizer);
+            let (method, tokenizer) = (self.session.settings.method, &self.session.policy.tokenizer);
             trace.write(&record::trace(id, method, &under_way.steps, parts, tokenizer)?)?;
         }
         for warning in &under_way.warnings {

@@ -78,8 +78,9 @@ impl<T, E: Into<Error>> Context<T> for std::result::Result<T, E> {
     }
 
     fn with_context<D: Display>(self, place: impl FnOnce() -> D) -> Result<T> {
-        self.map_err(|error| {
-            Error::Within { place: place().to_string(), source: Box::new(error.into()) }
+        self.map_err(|error| Error::Within {
+            place: place().to_string(),
+            source: Box::new(error.into()),
         })
     }
 }

@@ -260,8 +260,10 @@ impl Experiment {
         }
         for (number, methods) in self.methods.iter().enumerate() {
             if methods.method.chooses_answers() && self.decoding.temperature == 0.0 {
-                return invalid(format!("methods[{number}]: at temperature 0 all answers that {} chooses from would be the same",
-                    methods.method));
+                return invalid(format!(
+                    "methods[{number}]: at temperature 0 all answers that {} chooses from would be the same",
+                    methods.method
+                ));
             }
             methods.check(&self.sweep).with_context(|| format!("methods[{number}]"))?;
         }
@@ -271,17 +273,25 @@ impl Experiment {
             require(!groups[..number].contains(group), &what)?;
         }
         if self.methods.iter().any(|m| m.method == Method::Cd) && self.values.is_none() {
-            return invalid(format!("values: cd needs a [values] table: prompts for rollouts, and how heads are trained"));
+            return invalid(format!(
+                "values: cd needs a [values] table: prompts for rollouts, and how heads are trained"
+            ));
         }
         for (number, stressed) in self.stress.iter().enumerate() {
             let methods =
                 || self.methods.iter().filter(|m| m.is_guided() && m.method == stressed.method);
             if methods().next().is_none() {
-                return invalid(format!("stress[{number}].method: {} is none of the guided [[methods]]", stressed.method));
+                return invalid(format!(
+                    "stress[{number}].method: {} is none of the guided [[methods]]",
+                    stressed.method
+                ));
             }
             let unknown = |rule: &&Rule| !methods().any(|methods| methods.shapings.contains(rule));
             if let Some(rule) = stressed.shapings.iter().find(unknown) {
-                return invalid(format!("stress[{number}].shapings: {rule} is not among those of {}", stressed.method));
+                return invalid(format!(
+                    "stress[{number}].shapings: {rule} is not among those of {}",
+                    stressed.method
+                ));
             }
         }
         Ok(())
@@ -325,19 +335,25 @@ impl Methods {
             }
         }
         if !self.kl_budgets.is_empty() && (!self.is_guided() || !self.strengths.is_empty()) {
-            return invalid(format!("kl_budgets: they are for args and cd, in place of strengths (args may have two entries)"));
+            return invalid(format!(
+                "kl_budgets: they are for args and cd, in place of strengths (args may have two entries)"
+            ));
         }
         if !self.is_guided() {
             let shapings = self.shapings.len() + self.reference.len();
             return match self.method {
-                Method::Follower if shapings == 0 => return invalid(format!("shapings: the follower needs at least one")),
+                Method::Follower if shapings == 0 => {
+                    return invalid(format!("shapings: the follower needs at least one"));
+                }
                 Method::Follower | Method::SoftBestOfN if self.strengths.len() != 1 => {
-                    return invalid(format!("strengths: give {} exactly one", self.method))
+                    return invalid(format!("strengths: give {} exactly one", self.method));
                 }
                 Method::Follower => Ok(()),
-                _ if shapings > 0 => return invalid(format!("shapings: {} does not shape rewards", self.method)),
+                _ if shapings > 0 => {
+                    return invalid(format!("shapings: {} does not shape rewards", self.method));
+                }
                 Method::Base | Method::BestOfN if !self.strengths.is_empty() => {
-                    return invalid(format!("strengths: {} has none", self.method))
+                    return invalid(format!("strengths: {} has none", self.method));
                 }
                 _ if self.curves => return invalid(format!("curves: {} has none", self.method)),
                 _ => Ok(()),
@@ -384,8 +400,10 @@ impl PromptSet {
         if !self.is_known() && beside.exists() {
             self.from = beside.to_string_lossy().into_owned();
         } else if !self.is_known() && !PathBuf::from(&self.from).exists() {
-            return invalid(format!("prompts: there is no {} here nor beside the experiment's file: put it there, or give another `from`",
-                self.from));
+            return invalid(format!(
+                "prompts: there is no {} here nor beside the experiment's file: put it there, or give another `from`",
+                self.from
+            ));
         }
         Ok(())
     }
@@ -403,17 +421,21 @@ pub(crate) fn group(method: Method, knob: Option<Knob>) -> String {
     }
 }
 
-fn named<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(from: D) -> Result<T, D::Error> {
+fn named<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(
+    from: D,
+) -> std::result::Result<T, D::Error> {
     String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
 }
 
 fn some_named<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(
     from: D,
-) -> Result<Option<T>, D::Error> {
+) -> std::result::Result<Option<T>, D::Error> {
     named(from).map(Some)
 }
 
-fn all_named<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(from: D) -> Result<Vec<T>, D::Error> {
+fn all_named<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(
+    from: D,
+) -> std::result::Result<Vec<T>, D::Error> {
     let names = Vec::<String>::deserialize(from)?;
     names.iter().map(|name| name.parse().map_err(serde::de::Error::custom)).collect()
 }

@@ -312,12 +312,13 @@ impl<'a> Lab<'a> {
                 folder.display()
             )
         };
-        let mut by_id: HashMap<String, Response> = generations::parse(&file.display().to_string(), whole)
-            .with_context(mend)?
-            .responses
-            .into_iter()
-            .map(|r| (r.id.clone(), r))
-            .collect();
+        let mut by_id: HashMap<String, Response> =
+            generations::parse(&file.display().to_string(), whole)
+                .with_context(mend)?
+                .responses
+                .into_iter()
+                .map(|r| (r.id.clone(), r))
+                .collect();
         Ok(self.prompts.iter().map(|(id, _)| by_id.remove(id)).collect())
     }
 
@@ -427,8 +428,10 @@ fn lock(out: &Path) -> Result<File> {
     let file = OpenOptions::new().create(true).append(true).open(&path).with_context(cannot)?;
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => {
-            return invalid(format!("{}: another process runs an experiment here: wait for it, or give --out",
-                out.display()))
+            return invalid(format!(
+                "{}: another process runs an experiment here: wait for it, or give --out",
+                out.display()
+            ));
         }
         Err(TryLockError::Error(error)) => Err(Error::from(error)).with_context(cannot),
         Ok(()) => Ok(file),

@@ -154,10 +154,7 @@ impl Experiment {
     }
 
     /// What is run then. `kept` says which strength of a method is kept, if one is.
-    pub fn later_stages(
-        &self,
-        kept: &dyn Fn(&Methods) -> Option<Knob>,
-    ) -> Vec<(String, Vec<Setting>)> {
+    pub fn later_stages(&self, kept: &dyn Fn(&Methods) -> Option<Knob>) -> Vec<(String, Vec<Setting>)> {
         let of = |what: &str,
                   stage: &dyn Fn(&Methods, Knob) -> Vec<Setting>|
          -> Vec<(String, Vec<Setting>)> {
@@ -213,7 +210,11 @@ impl Experiment {
     ) -> Result<()> {
         let common = prompts.iter().find(|(_, prompt)| taught.iter().any(|(_, other)| other == prompt));
         match common {
-            Some((id, _)) => return invalid(format!("values.prompts: prompt '{id}' is answered too: value heads would be judged on what they were taught")),
+            Some((id, _)) => {
+                return invalid(format!(
+                    "values.prompts: prompt '{id}' is answered too: value heads would be judged on what they were taught"
+                ));
+            }
             None => Ok(()),
         }
     }

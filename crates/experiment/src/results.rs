@@ -1,7 +1,6 @@
 //! From runs to the report: series for the findings, answers and traces for the browser.
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use stackelberg_data::atomic;
 use stackelberg_data::generations::Response;
@@ -228,7 +227,12 @@ fn histogram(method: &str, values: &[f64]) -> Option<Histogram> {
     })
 }
 
-fn shown_trace(steps: Vec<trace::TraceStep>, warnings: &[String], tokenizer: &Tokenizer, values: bool) -> Trace {
+fn shown_trace(
+    steps: Vec<trace::TraceStep>,
+    warnings: &[String],
+    tokenizer: &Tokenizer,
+    values: bool,
+) -> Trace {
     let warning = |number: usize| {
         let begin = format!("token {}: ", number + 1);
         let said: Vec<&str> =

@@ -36,12 +36,7 @@ pub(crate) fn train(lab: &Lab<'_>, heads: &[ValueHead], observer: &mut dyn Obser
 }
 
 /// Draws the rollouts that are missing.
-fn draw(
-    lab: &Lab<'_>,
-    values: &Values,
-    folder: &Path,
-    observer: &mut dyn Observer,
-) -> Result<Dataset> {
+fn draw(lab: &Lab<'_>, values: &Values, folder: &Path, observer: &mut dyn Observer) -> Result<Dataset> {
     let policy = &lab.experiment.policy;
     let default = rollouts::default_settings();
     let plan = Plan {

@@ -40,8 +40,10 @@ pub fn verify(lab: &Lab<'_>, part: &Part, said: &mut dyn FnMut(&str)) -> Result<
     unchanged(lab)?;
     let settings = all_settings(lab, &kept_so_far(lab)?);
     if let Some(device) = &lab.device {
-        return invalid(format!("verify makes answers again and expects each number to the bit: on the CPU they are, on {device} they depend on \
-             which texts share a forward"));
+        return invalid(format!(
+            "verify makes answers again and expects each number to the bit: on the CPU they are, on {device} they depend on \
+             which texts share a forward"
+        ));
     }
     let mut candidates = Vec::new();
     for setting in settings {
@@ -64,9 +66,11 @@ pub fn verify(lab: &Lab<'_>, part: &Part, said: &mut dyn FnMut(&str)) -> Result<
         wrong.extend(different);
     }
     if let Some(first) = wrong.first() {
-        return invalid(format!("{} of {compared} answers came out different, the first: {first}: another processor, version or a changed \
+        return invalid(format!(
+            "{} of {compared} answers came out different, the first: {first}: another processor, version or a changed \
              file; make the runs again on one machine",
-            wrong.len()));
+            wrong.len()
+        ));
     }
     Ok(compared)
 }
@@ -82,7 +86,8 @@ fn compare(
     let mut numbers: Vec<usize> = all.sample(rng, prompts).copied().collect();
     numbers.sort_unstable();
     let asked: Vec<_> = numbers.iter().map(|&number| lab.prompts[number].clone()).collect();
-    let place = lab.place(&candidate.setting, candidate.seed)?.ok_or_else(|| gone("its value head is gone"))?;
+    let place =
+        lab.place(&candidate.setting, candidate.seed)?.ok_or_else(|| gone("its value head is gone"))?;
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     let file = folder.path().join("answers.jsonl");
     let files = Files { out: Some(&file), trace: None, traced: 0, resume: false };
@@ -119,7 +124,10 @@ fn unchanged(lab: &Lab<'_>) -> Result<()> {
         for &seed in lab.seeds(&setting) {
             let Some(place) = lab.place(&setting, seed)? else { continue };
             if place.folder.exists() && lab.is_changed(&place.folder)? {
-                return invalid(format!("{}: its answers were changed after they were measured", place.folder.display()));
+                return invalid(format!(
+                    "{}: its answers were changed after they were measured",
+                    place.folder.display()
+                ));
             }
         }
     }

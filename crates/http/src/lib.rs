@@ -76,7 +76,9 @@ pub fn root_cause(error: &dyn std::error::Error) -> String {
 fn is_loopback(address: &str) -> bool {
     let Ok(url) = Url::parse(address) else { return false };
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    host == "localhost"
+        || host.ends_with(".localhost")
+        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]
@@ -85,10 +87,21 @@ mod tests {
 
     #[test]
     fn loopback_addresses() {
-        for address in ["http://localhost:1/x", "http://127.0.0.2", "https://[::1]:8000/"] {
+        for address in [
+            "http://localhost:1/x",
+            "http://reward.localhost/score",
+            "http://127.0.0.2",
+            "https://[::1]:8000/",
+        ] {
             assert!(is_loopback(address), "{address}");
         }
-        for address in ["http://localhost.example", "https://10.0.0.1", "no address", "http://[::2]"] {
+        for address in [
+            "http://localhost.example",
+            "https://10.0.0.1",
+            "no address",
+            "http://[::2]",
+            "http://example.com/localhost",
+        ] {
             assert!(!is_loopback(address), "{address}");
         }
     }

@@ -2,10 +2,11 @@
 
 use stackelberg_data::hash::{Hash, sha256, sha256_file};
 use stackelberg_engine::fingerprint;
+use stackelberg_remote::HttpReward;
 
 use crate::builtin::Builtin;
 use crate::error::{Error, Result};
-use crate::names::{combination, is_address, split_format, split_label};
+use crate::names::{combination, split_format, split_label};
 use crate::registry::Registry;
 
 impl Registry {
@@ -42,7 +43,7 @@ impl Registry {
             return Ok(sha256(builtin.bytes));
         }
         // What is behind a command or an address cannot be hashed: its name is.
-        if name.starts_with("program:") || is_address(name) {
+        if name.starts_with("program:") || HttpReward::is_address(name) {
             return Ok(sha256(name));
         }
         let path = self.fetch(split_label(name).0)?;

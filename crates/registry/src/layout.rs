@@ -58,10 +58,7 @@ fn chats_alike(one: &Checkpoint, other: &Checkpoint) -> bool {
 }
 
 /// A warning where prompts, as tokens, begin with the same special token twice.
-pub fn double_bos<'a>(
-    policy: &Checkpoint,
-    prompts: impl Iterator<Item = &'a [u32]>,
-) -> Option<String> {
+pub fn double_bos<'a>(policy: &Checkpoint, prompts: impl Iterator<Item = &'a [u32]>) -> Option<String> {
     let twice: Vec<String> = prompts.filter_map(|tokens| policy.begins_twice(tokens)).collect();
     let token = twice.first()?;
     Some(format!(

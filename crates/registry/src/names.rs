@@ -33,12 +33,6 @@ pub fn combination(name: &str) -> Result<Combination> {
     if is_file { Ok(Combination::one(name)) } else { parsed.map_err(Error::Name) }
 }
 
-/// Whether a name is an HTTP address.
-pub(crate) fn is_address(name: &str) -> bool {
-    let scheme = name.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
-    matches!(scheme.as_deref(), Some("http" | "https"))
-}
-
 /// Whether a name is neither built in nor a reference.
 pub(crate) fn is_unknown(name: &str) -> bool {
     let name = split_label(name).0;

@@ -11,7 +11,7 @@ use stackelberg_remote::{HttpReward, ProgramReward};
 
 use crate::builtin::{BUILTIN, Builtin};
 use crate::error::{Error, Result};
-use crate::names::{combination, is_address, is_unknown, split_format, split_label};
+use crate::names::{combination, is_unknown, split_format, split_label};
 use crate::registry::Registry;
 
 /// Longest wait for an answer of a reward server.
@@ -29,9 +29,7 @@ impl Registry {
         }
         let rewards = combination.names().iter().map(|name| self.one_reward(name, policy, dtype));
         let rewards = rewards.collect::<Result<_>>().map_err(|error| {
-            error.within(format!(
-                "'{name}' (a name with signs or spaces in it stands in double quotes)"
-            ))
+            error.within(format!("'{name}' (a name with signs or spaces in it stands in double quotes)"))
         })?;
         Ok(Reward::Combined(Box::new(Combined::new(combination, rewards))))
     }
@@ -98,8 +96,8 @@ impl Registry {
         if let Some(command) = name.strip_prefix("program:") {
             return Ok(Some(TextReward::new(ProgramReward::start(command)?)));
         }
-        if is_address(name) {
-            let reward = HttpReward::new(name, TIMEOUT, self.reward_key.clone())?;
+        if HttpReward::is_address(name) {
+            let reward = HttpReward::new(name, self.reward_key.clone(), TIMEOUT)?;
             return Ok(Some(TextReward::new(reward)));
         }
         let head = match Builtin::find(name) {

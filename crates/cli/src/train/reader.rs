@@ -2,8 +2,8 @@
 
 use anyhow::{Context, Result};
 use indicatif::ProgressBar;
-use stackelberg_engine::{Checkpoint, Embedder};
 use stackelberg_data::Conversation;
+use stackelberg_engine::{Checkpoint, Embedder};
 use stackelberg_learning::{Backbone, TextFormat, extract};
 
 use crate::progress::style;

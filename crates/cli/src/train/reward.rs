@@ -6,9 +6,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use stackelberg_data::{Conversation, Pair, Rated, group_ids, read_pairs, read_rated};
 use stackelberg_engine::reward::TextFormat;
-use stackelberg_learning::{
-    Card, Features, Fit, Head, Metric, Settings, Source, fit, measure,
-};
+use stackelberg_learning::{Card, Features, Fit, Head, Metric, Settings, Source, fit, measure};
 use stackelberg_registry::Registry;
 
 use super::command_line;

@@ -122,8 +122,7 @@ impl TrainValue {
         }
         let mut training = Training::new(&settings, interrupt::watch()?);
         let command = command_line();
-        let outcome =
-            train_to_file(&dataset, &settings, &self.out, self.resume, command, &mut training);
+        let outcome = train_to_file(&dataset, &settings, &self.out, self.resume, command, &mut training);
         training.clear();
         if let Err(Error::Stopped) = outcome {
             let said = match training.epochs() {

@@ -20,10 +20,7 @@ pub use combination::Combination;
 pub use combined::Combined;
 pub use guide::{Ahead, Guide, Question, ask};
 pub use head::{Backbone, Head, TextFormat};
-pub use text::{
-    Classifier, EmbeddedHead, Exchange, ForeignModel, HttpReward, ProgramReward, RewardFormat,
-    TextReward, TextScorer,
-};
+pub use text::{Classifier, EmbeddedHead, Exchange, ForeignModel, RewardFormat, TextReward, TextScorer};
 pub use value::ValueHead;
 
 use std::path::Path;

@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::answer::Reply;
-use super::client::{Client, Trouble};
+use stackelberg_remote::chat::{self, Completion};
+
+use super::client::Client;
 use super::error::Error;
 use super::pairs::Call;
 use super::store::Store;
@@ -138,8 +139,8 @@ impl<'a> Desk<'a> {
     fn take(&self, call: &Call<'_>) {
         let kept = match self.verdict(call) {
             Ok(verdict) => self.keep(verdict),
-            Err(Trouble::Fatal(error)) => Err(error),
-            Err(Trouble::Stopped | Trouble::Failed(_)) => return,
+            Err(chat::Failure::Fatal(error)) => Err(error.into()),
+            Err(chat::Failure::Stopped | chat::Failure::Request { .. }) => return,
         };
         if let Err(error) = kept {
             self.over.store(true, Ordering::Relaxed);
@@ -174,21 +175,19 @@ impl<'a> Desk<'a> {
     }
 
     /// One call, asked again where the reply holds no scores.
-    fn verdict(&self, call: &Call<'_>) -> Result<Verdict, Trouble> {
+    fn verdict(&self, call: &Call<'_>) -> Result<Verdict, chat::Failure> {
         let began = Instant::now();
         let form = form::fill(call.prompt, call.first, call.second);
         let mut verdict = self.blank(call);
-        let salt = u64::from_str_radix(&call.texts[1][..15], 16).unwrap_or_default();
-        for round in 0..=self.ask_again {
-            let stop = || self.stop();
-            let answer =
-                self.client.ask(&form, salt.wrapping_add(round.into()), &mut verdict.requests, &stop);
-            match answer {
+        for _ in 0..=self.ask_again {
+            match self.client.ask(&form, &mut verdict.requests, &|| self.stop()) {
                 Ok(reply) => take_reply(&mut verdict, reply),
-                Err(Trouble::Failed(failure)) => verdict.failure = Some(failure),
-                // What was paid for is kept.
-                Err(Trouble::Stopped) if verdict.replies > 0 => {}
-                Err(trouble) => return Err(trouble),
+                Err(chat::Failure::Request { kind, problem }) => {
+                    verdict.failure = Some(Failure { kind: kind.into(), problem });
+                }
+                // Replies that were paid for are kept.
+                Err(chat::Failure::Stopped) if verdict.replies > 0 => {}
+                Err(failure) => return Err(failure),
             }
             let unread = verdict.failure.as_ref().is_some_and(|failure| failure.kind == Kind::Reply);
             if !unread || self.stop() {
@@ -221,7 +220,7 @@ impl<'a> Desk<'a> {
     }
 }
 
-fn take_reply(verdict: &mut Verdict, reply: Reply) {
+fn take_reply(verdict: &mut Verdict, reply: Completion) {
     let scores = reply::scores(&reply.text).map_err(|problem| match reply.finish.as_deref() {
         Some("content_filter") => Failure { kind: Kind::Refused, problem: "content filter".to_owned() },
         Some("length") => {

@@ -4,7 +4,7 @@
 //! close its own fence and speak to the judge. No example of scores is given: a small model that repeats the
 //! form back must not seem to have rated.
 
-use super::hash;
+use super::hash::hash;
 
 const RULES: &str = "\
 You are a strict and fair judge. Below are a request and two answers to it, each by another assistant. Rate \

@@ -12,11 +12,12 @@
 //!
 //! A call that gave no scores is a failure, never a tie.
 
-mod answer;
 mod ask;
 mod client;
 mod error;
 pub mod form;
+mod hash;
+mod identity;
 mod length;
 mod pairs;
 pub mod reply;
@@ -26,26 +27,13 @@ mod summary;
 mod verdict;
 
 pub use ask::{Asking, Outcome, Watch, ask};
-pub use client::{Client, Endpoint, Key};
+pub use client::Client;
 pub use error::Error;
+pub use identity::Identity;
 pub use length::length_controlled;
 pub use pairs::{Call, Order, Pair, calls, judged_text, pairs};
 pub use resampling::Resampling;
+pub use stackelberg_remote::{Key, chat::Endpoint};
 pub use store::{Spent, Store};
 pub use summary::{Calls, Length, Position, Summary};
-pub use verdict::{Failure, Identity, Kind, Verdict};
-
-use stackelberg_data::hash::Hash;
-
-/// The first half of a text's sha256, in hexadecimal: names a text among all others.
-fn hash(parts: &[&str]) -> String {
-    let mut hash = Hash::new();
-    for part in parts {
-        // With their lengths, so that no text can pass for two.
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part);
-    }
-    let mut digest = hash.hex();
-    digest.truncate(32);
-    digest
-}
+pub use verdict::{Failure, Kind, Verdict};

@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::hash;
 use stackelberg_data::generations::{Response, Run};
+
+use super::hash::hash;
 use crate::text::cut;
 
 /// Two answers to one prompt.

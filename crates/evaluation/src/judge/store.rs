@@ -10,8 +10,9 @@ use serde::Serialize;
 use stackelberg_data::json::filled_lines;
 
 use super::error::Error;
+use super::identity::Identity;
 use super::pairs::Call;
-use super::verdict::{Identity, Verdict};
+use super::verdict::Verdict;
 
 /// A file of verdicts of one judge, and what it holds.
 #[derive(Debug)]

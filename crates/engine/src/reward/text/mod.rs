@@ -6,16 +6,12 @@
 mod classifier;
 mod embedded;
 mod foreign;
-mod http;
-mod program;
 
 use std::str::FromStr;
 
 pub use classifier::Classifier;
 pub use embedded::EmbeddedHead;
 pub use foreign::ForeignModel;
-pub use http::HttpReward;
-pub use program::ProgramReward;
 
 use crate::chat::{Message, Prompt};
 use crate::error::{Error, Result};
@@ -84,9 +80,9 @@ impl RewardFormat {
         }
     }
 
-    /// The text; of what needs a template, that of [`RewardFormat::Hh`]; of [`RewardFormat::Pair`], which is two texts,
-    /// that of [`RewardFormat::Raw`].
-    pub(crate) fn lay_out(self, Exchange { prompt, answer }: Exchange<'_>) -> String {
+    /// Prompt and answer as one text. Formats that need a chat template give the text of [`RewardFormat::Hh`];
+    /// [`RewardFormat::Pair`], which is two texts, gives that of [`RewardFormat::Raw`].
+    pub fn lay_out(self, Exchange { prompt, answer }: Exchange<'_>) -> String {
         match self {
             Self::Raw | Self::Pair => prompt.raw(None) + answer,
             Self::Hh | Self::Chat | Self::Closed => TextReward::lay_out(prompt, answer),

@@ -1,4 +1,4 @@
-//! A reward that a program gives: it reads JSON lines and writes JSON lines.
+//! A reward from a program that reads and writes JSON lines.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -8,16 +8,23 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Exchange, RewardFormat, TextScorer};
-use crate::chat::Prompt;
-use crate::error::{Error, Result};
+use stackelberg_engine::reward::{Exchange, RewardFormat, TextScorer};
+use stackelberg_engine::{Error, Prompt, Result};
 
-/// A program that scores texts. It is started once, by the shell.
+/// A program that scores texts. The shell starts it once; it runs until the reward is dropped.
 ///
-/// For every text it gets a line `{"id", "prompt", "response", "text"}` on its standard input: what was asked
-/// (a text, or a list of messages), the answer so far, and both laid out as one text. It answers each with
-/// a line on its standard output, in the same order: a number, or `{"reward": ...}`. Lines come in batches;
-/// a program that buffers its output must flush it after each line, or once it has no line left to read.
+/// For each text the program receives one line on its standard input, a JSON object with these fields:
+///
+/// | field | type | content |
+/// |---|---|---|
+/// | `id` | integer | the number of the line, from 0 |
+/// | `prompt` | text, or list of `{"role", "content"}` | the prompt |
+/// | `response` | text | the answer, which may be unfinished |
+/// | `text` | text | prompt and answer as one text, in the reward's format |
+///
+/// The program writes one line per text to its standard output, in the same order: a number, or an object with a
+/// number `reward`. Texts come in batches. A program that buffers its output must flush it after each line, or before
+/// it waits for input.
 pub struct ProgramReward {
     command: String,
     running: Mutex<Running>,
@@ -31,14 +38,14 @@ struct Running {
     asked: u64,
 }
 
-/// How long a program may take for a batch of texts before it is given up.
+/// The longest wait for one line of the program.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 impl ProgramReward {
-    /// Starts the program.
+    /// Starts the program with `sh -c COMMAND` (`cmd /C COMMAND` on Windows).
     ///
     /// # Errors
-    /// It cannot be started.
+    /// The shell cannot be started.
     pub fn start(command: &str) -> Result<Self> {
         let (shell, flag) = if cfg!(windows) { ("cmd", "/C") } else { ("sh", "-c") };
         let child = Command::new(shell)
@@ -61,7 +68,7 @@ impl ProgramReward {
         Ok(Self { command: command.to_owned(), running: Mutex::new(running), patience: PATIENCE })
     }
 
-    /// The same, given up after another time.
+    /// Sets the longest wait for one line of the program, 120 seconds by default.
     pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
@@ -71,7 +78,7 @@ impl ProgramReward {
         failed(&self.command, what)
     }
 
-    /// The next line that the program writes.
+    /// The next line of the program's output.
     fn line(&self, running: &mut Running) -> Result<String> {
         match running.lines.recv_timeout(self.patience) {
             Ok(line) => line.map_err(|e| self.fails(format!("its output cannot be read: {e}"))),
@@ -80,7 +87,7 @@ impl ProgramReward {
                 Err(self.fails(format!("gave no reward within {seconds} s: does it flush its output?")))
             }
             Err(RecvTimeoutError::Disconnected) => {
-                // It has closed its output; it may need a moment to end.
+                // The program has closed its output and may be about to end.
                 std::thread::sleep(Duration::from_millis(50));
                 let how = match running.child.try_wait() {
                     Ok(Some(status)) => format!("ended ({status})"),
@@ -115,7 +122,7 @@ impl TextScorer for ProgramReward {
             lines.push_str(&format!("{line}\n"));
         }
         let mut stdin = running.stdin.take().ok_or_else(|| self.fails("has failed before"))?;
-        // Written by another thread: a program that answers at once must not wait for us to read.
+        // Another thread writes, because a program that answers at once would block until its output is read.
         let writer = std::thread::spawn(move || {
             let written = stdin.write_all(lines.as_bytes()).and_then(|()| stdin.flush());
             (stdin, written)
@@ -139,7 +146,7 @@ impl TextScorer for ProgramReward {
 impl Drop for ProgramReward {
     fn drop(&mut self) {
         let running = self.running.get_mut().unwrap_or_else(PoisonError::into_inner);
-        // Without input it ends by itself; one that does not is ended.
+        // The end of its input tells the program to end. One that does not end is killed.
         running.stdin = None;
         for _ in 0..20 {
             if let Ok(Some(_)) = running.child.try_wait() {
