@@ -78,13 +78,14 @@ impl Bench {
     pub(crate) fn run(&self) -> Result<()> {
         // A place that cannot be written is found before the slow part.
         let json = self.json.as_deref().map(|path| output::open(Some(path))).transpose()?;
-        let policy = self.model.load(&registry()?)?;
+        let registry = registry()?;
+        let policy = self.model.load(&registry)?;
         let context = policy.model.context();
         if let Some(length) = self.length.filter(|length| !(2..=context).contains(length)) {
             bail!("--length is {length}: it must be between 2 and the model's context of {context}");
         }
         let effort = if self.quick { QUICK } else { FULL };
-        let course = Course::new(&self.model, &policy, effort)?;
+        let course = Course::new(&self.model, &registry, &policy, effort)?;
         let figures = course.run()?;
         let by_length = self.length.map(|length| course.growth(length)).transpose()?;
         let report = Report {

@@ -132,7 +132,7 @@ impl Where {
 
     /// For what needs runs that are there already.
     fn with_runs(&self, work: impl FnOnce(&Lab<'_>) -> Result<()>) -> Result<()> {
-        self.read()?;
+        Experiment::read(&self.file)?;
         let runs = self.folder().join("runs");
         if !runs.is_dir() {
             bail!(
@@ -143,16 +143,8 @@ impl Where {
         self.with_lab(work)
     }
 
-    fn read(&self) -> Result<Experiment> {
-        let experiment = Experiment::read(&self.file)?;
-        // All but the size of the vocabulary is known here.
-        let checked = experiment.check_settings(usize::MAX);
-        checked.with_context(|| self.file.display().to_string())?;
-        Ok(experiment)
-    }
-
     fn with_lab(&self, work: impl FnOnce(&Lab<'_>) -> Result<()>) -> Result<()> {
-        let (experiment, registry) = (self.read()?, registry()?);
+        let (experiment, registry) = (Experiment::read(&self.file)?, registry()?);
         self.prompts(&experiment, &registry)?;
         let out = self.folder();
         let cancel = interrupt::watch()?;
@@ -170,7 +162,7 @@ impl Where {
     }
 
     fn plan(&self) -> Result<()> {
-        let (experiment, registry) = (self.read()?, registry()?);
+        let (experiment, registry) = (Experiment::read(&self.file)?, registry()?);
         let prompts = self.prompts(&experiment, &registry)?.len();
         for name in std::iter::once(&experiment.rewards.guide).chain(&experiment.rewards.held_out) {
             // What would have to be fetched is left to the run.

@@ -3,14 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use indicatif::{HumanBytes, HumanDuration, ProgressBar};
 use stackelberg_decoding::{Job, Rollouts, Sample, Sampling, Settings, rollout};
 use stackelberg_engine::{Checkpoint, Reward};
-use stackelberg_learning::rollouts::{
-    self, Dataset, Identity, Manifest, Part, Plan, Progress, Prompt, collect,
-};
+use stackelberg_learning::rollouts::{self, Dataset, Identity, Manifest, Part, Plan, Prompt, collect};
 use stackelberg_registry::layout;
 
 use crate::filling::fill;

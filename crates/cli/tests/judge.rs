@@ -1,9 +1,5 @@
 //! `stackelberg judge` as a user runs it: killed, interrupted, resumed, refused.
 
-mod common;
-#[path = "../../evaluation/tests/judge_server/mod.rs"]
-mod judge_server;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use common::said;
-use judge_server::{Act, Request, Server, say};
+use crate::common::said;
+use crate::judge_server::{Act, Request, Server, say};
 use serde_json::{Value, json};
 
 /// Two files of answers to the same prompts; A's are "good".

@@ -1,9 +1,6 @@
 //! SmolLM2-135M guided by a head or a value head, against traces of the reference (see `tests/data/README.md`); the
 //! lossless skip on the real model; and what decoding promises of any model.
 
-#[path = "../../engine/tests/common/weights.rs"]
-mod weights;
-
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -16,7 +13,7 @@ use stackelberg_shaping::{Budget, Rule, Shaping};
 fn policy() -> &'static Checkpoint {
     static POLICY: OnceLock<Checkpoint> = OnceLock::new();
     POLICY.get_or_init(|| {
-        let path = weights::fetch("smollm2-135m");
+        let path = crate::weights::fetch("smollm2-135m");
         Checkpoint::load(&path, Dtype::F32).unwrap()
     })
 }

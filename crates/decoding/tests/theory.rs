@@ -19,9 +19,6 @@
 //! or a wrong policy: other tests hold those against a reference. One correct implementation in 370 fails by
 //! chance per rule; the seeds are fixed, but another set of instructions draws other answers.
 
-#[path = "../../engine/tests/common/weights.rs"]
-mod weights;
-
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 use stackelberg_decoding::{Job, Rollouts, Sample, Sampling, Settings, rollout};
@@ -156,7 +153,7 @@ fn mean(numbers: impl ExactSizeIterator<Item = f64>) -> f64 {
 #[test]
 #[ignore = "takes two minutes: `cargo test --release --workspace --test theory -- --ignored`"]
 fn the_follower_delivers_what_samples_predict() {
-    let path = weights::fetch("smollm2-135m");
+    let path = crate::weights::fetch("smollm2-135m");
     let policy = Checkpoint::load(&path, Dtype::Bf16).unwrap();
     let head = concat!(env!("CARGO_MANIFEST_DIR"), "/../../rewards/harmless.safetensors");
     let reward = Reward::load(head.as_ref(), &policy, Dtype::Bf16).unwrap();

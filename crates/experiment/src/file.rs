@@ -1,6 +1,5 @@
 //! An experiment's file: TOML, every field checked before anything runs.
 
-use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -12,9 +11,9 @@ use stackelberg_engine::{Dtype, Place};
 use stackelberg_evaluation::findings::Knob;
 use stackelberg_hub::Known;
 use stackelberg_registry::{DEFAULT_MODEL, PolicySpec};
-use stackelberg_shaping::{Rule, Shaping};
+use stackelberg_shaping::Rule;
 
-use crate::error::{Context, Error, Result, invalid};
+use crate::error::{Error, Result, invalid};
 
 /// The whole file.
 #[derive(Debug, Clone, Deserialize)]
@@ -31,34 +30,47 @@ pub struct Experiment {
     /// Prompts, the first ones, of which every step is kept for the report.
     #[serde(default = "few")]
     pub traces: usize,
+    /// The policy.
     #[serde(default)]
     pub policy: Policy,
+    /// What guides and what judges.
     pub rewards: Rewards,
     /// A sentence embedder for coherence; "none" leaves it out.
     #[serde(default = "embedder")]
     pub embedder: String,
+    /// What is answered.
     pub prompts: Vec<PromptSet>,
+    /// How answers are decoded.
     #[serde(default)]
     pub decoding: Decoding,
+    /// How the one strength of the main table is chosen.
     #[serde(default)]
     pub sweep: Sweep,
     /// How value heads are made; needed where a method is cd.
     pub values: Option<Values>,
+    /// What is compared.
     pub methods: Vec<Methods>,
+    /// Runs with perturbed rewards.
     #[serde(default)]
     pub stress: Vec<Stressed>,
 }
 
+/// The policy.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
+    /// A known name or a reference.
     pub model: String,
+    /// How weights are kept.
     #[serde(deserialize_with = "named")]
     pub dtype: Dtype,
+    /// Where it runs.
     #[serde(deserialize_with = "named")]
     pub device: Place,
+    /// How prompts are laid out; `None`: as the reward was trained.
     #[serde(deserialize_with = "some_named")]
     pub prompt_format: Option<TextFormat>,
+    /// A system message.
     pub system: Option<String>,
 }
 
@@ -76,6 +88,7 @@ impl Default for Policy {
     }
 }
 
+/// What guides and what judges.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rewards {
@@ -86,6 +99,7 @@ pub struct Rewards {
     pub held_out: Vec<String>,
 }
 
+/// A set of prompts.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PromptSet {
@@ -95,17 +109,27 @@ pub struct PromptSet {
     pub limit: Option<usize>,
 }
 
+/// How answers are decoded.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Decoding {
+    /// Most new tokens.
     pub max_new_tokens: usize,
+    /// Sampling temperature; 0 is greedy.
     pub temperature: f64,
+    /// Candidates per guided step, k.
     pub candidates: usize,
+    /// Answers, or rollouts, per prompt.
     pub samples: usize,
+    /// Temperature of the log-probabilities that cd adds values to.
     pub policy_temperature: f64,
+    /// Tokens of a segment; 1 scores every token.
     pub score_every: usize,
+    /// Rewards are computed where the entropy over the candidates is at least this, in nats.
     pub min_entropy: f64,
+    /// Texts that end an answer.
     pub stop: Vec<String>,
+    /// Sequences that share each forward.
     pub batch_size: usize,
 }
 
@@ -145,26 +169,34 @@ impl Default for Sweep {
     }
 }
 
+/// How value heads are made.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Values {
     /// What rollouts are drawn for; not the prompts that are answered later.
     pub prompts: Vec<PromptSet>,
+    /// Answers, or rollouts, per prompt.
     #[serde(default = "ten")]
     pub samples: usize,
+    /// Most new tokens.
     #[serde(default = "tokens")]
     pub max_new_tokens: usize,
     /// What rewards are shaped with before a head learns them.
     #[serde(default = "one")]
     pub strength: f64,
+    /// B.
     #[serde(default = "two")]
     pub bound: f64,
+    /// Steepness of the sigmoid rules.
     #[serde(default = "steepness")]
     pub alpha: f64,
+    /// Ceiling of the rule cap.
     #[serde(default = "one")]
     pub cap: f64,
+    /// Most passes over the samples.
     #[serde(default = "epochs")]
     pub epochs: usize,
+    /// Share of the prompts that validates.
     #[serde(default = "share")]
     pub validation: f64,
 }
@@ -173,8 +205,10 @@ pub struct Values {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Methods {
+    /// The method.
     #[serde(deserialize_with = "named")]
     pub method: Method,
+    /// Shaping rules.
     #[serde(default, deserialize_with = "all_named")]
     pub shapings: Vec<Rule>,
     /// Shapings that are also tried under the budget of the paper's public code.
@@ -189,8 +223,11 @@ pub struct Methods {
     /// Whether every shaping is run at every strength (or budget), for curves and for equal KL.
     #[serde(default)]
     pub curves: bool,
+    /// B; `None`: the method's default.
     pub bound: Option<f64>,
+    /// Steepness of the sigmoid rules; `None`: the method's default.
     pub alpha: Option<f64>,
+    /// Ceiling of the rule cap; `None`: the method's default.
     pub cap: Option<f64>,
 }
 
@@ -198,8 +235,10 @@ pub struct Methods {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stressed {
+    /// The method.
     #[serde(deserialize_with = "named")]
     pub method: Method,
+    /// Shaping rules.
     #[serde(deserialize_with = "all_named")]
     pub shapings: Vec<Rule>,
     /// noise=STD, random=STD, reversed.
@@ -208,93 +247,21 @@ pub struct Stressed {
 }
 
 impl Experiment {
-    /// Reads and checks a file.
-    ///
-    /// # Errors
-    /// A field is missing, unknown or out of range: with file, line and field.
-    pub fn read(path: &Path) -> Result<Self> {
+    /// Parses a file, without checking ranges.
+    pub(crate) fn parse(path: &Path) -> Result<Self> {
         let file = path.display();
         let text = std::fs::read_to_string(path).map_err(|e| stackelberg_data::Error::read(path, e))?;
-        let mut experiment: Self = toml::from_str(&text).map_err(|e| {
+        toml::from_str(&text).map_err(|e| {
             let before = e.span().map_or("", |span| text.get(..span.start).unwrap_or_default());
             let line = 1 + before.matches('\n').count();
             Error::Invalid(format!("{file}:{line}: {}", e.message().trim()))
-        })?;
-        experiment.check().with_context(|| file.to_string())?;
-        let folder = path.parent().unwrap_or(Path::new(""));
-        let sets = experiment.values.iter_mut().flat_map(|values| &mut values.prompts);
-        for set in experiment.prompts.iter_mut().chain(sets) {
-            set.find(folder)?;
-        }
-        Ok(experiment)
+        })
     }
 
-    fn check(&self) -> Result<()> {
-        let require = |holds: bool, what: &str| if holds { Ok(()) } else { invalid(what) };
-        require(!self.name.trim().is_empty(), "name: it is empty")?;
-        require(!self.seeds.is_empty(), "seeds: give at least one")?;
-        let distinct: BTreeSet<u64> = self.seeds.iter().copied().collect();
-        require(distinct.len() == self.seeds.len(), "seeds: one is given twice")?;
-        require(!self.prompts.is_empty(), "prompts: give at least one [[prompts]]")?;
-        let empty = self.prompts.iter().any(|set| set.limit == Some(0));
-        require(!empty, "prompts: limit is 0: leave the set out instead")?;
-        require(!self.methods.is_empty(), "methods: give at least one [[methods]]")?;
-        require(self.decoding.batch_size > 0, "decoding.batch_size: at least 1")?;
-        let held_out = &self.rewards.held_out;
-        require(
-            !held_out.contains(&self.rewards.guide),
-            "rewards.held_out: the guide is no held-out reward",
-        )?;
-        let repeated = held_out.iter().enumerate().find(|(i, name)| held_out[..*i].contains(name));
-        if let Some((_, name)) = repeated {
-            return invalid(format!("rewards.held_out: '{name}' is given twice"));
-        }
-        if let Some(values) = &self.values {
-            values.check().context("values")?;
-        }
-        for (field, fraction) in
-            [("diversity", self.sweep.diversity), ("coherence", self.sweep.coherence)]
-        {
-            let holds = (0.0..=1.0).contains(&fraction);
-            require(holds, &format!("sweep.{field}: {fraction} is no fraction between 0 and 1"))?;
-        }
-        for (number, methods) in self.methods.iter().enumerate() {
-            if methods.method.chooses_answers() && self.decoding.temperature == 0.0 {
-                return invalid(format!(
-                    "methods[{number}]: at temperature 0 all answers that {} chooses from would be the same",
-                    methods.method
-                ));
-            }
-            methods.check(&self.sweep).with_context(|| format!("methods[{number}]"))?;
-        }
-        let groups: Vec<String> = self.methods.iter().map(Methods::group).collect();
-        for (number, group) in groups.iter().enumerate() {
-            let what = format!("methods[{number}].method: {group} has an entry already");
-            require(!groups[..number].contains(group), &what)?;
-        }
-        if self.methods.iter().any(|m| m.method == Method::Cd) && self.values.is_none() {
-            return invalid(format!(
-                "values: cd needs a [values] table: prompts for rollouts, and how heads are trained"
-            ));
-        }
-        for (number, stressed) in self.stress.iter().enumerate() {
-            let methods =
-                || self.methods.iter().filter(|m| m.is_guided() && m.method == stressed.method);
-            if methods().next().is_none() {
-                return invalid(format!(
-                    "stress[{number}].method: {} is none of the guided [[methods]]",
-                    stressed.method
-                ));
-            }
-            let unknown = |rule: &&Rule| !methods().any(|methods| methods.shapings.contains(rule));
-            if let Some(rule) = stressed.shapings.iter().find(unknown) {
-                return invalid(format!(
-                    "stress[{number}].shapings: {rule} is not among those of {}",
-                    stressed.method
-                ));
-            }
-        }
-        Ok(())
+    /// Finds the files of all prompt sets, which are looked for in `folder` first.
+    pub(crate) fn find_sets(&mut self, folder: &Path) -> Result<()> {
+        let sets = self.values.iter_mut().flat_map(|values| &mut values.prompts);
+        self.prompts.iter_mut().chain(sets).try_for_each(|set| set.find(folder))
     }
 }
 
@@ -313,84 +280,6 @@ impl Methods {
     /// Whether it guides step by step.
     pub fn is_guided(&self) -> bool {
         matches!(self.method, Method::Args | Method::Cd)
-    }
-
-    fn check(&self, sweep: &Sweep) -> Result<()> {
-        if let Some(strength) = self.strengths.iter().find(|s| !(**s >= 0.0 && s.is_finite())) {
-            return invalid(format!("strengths: {strength} is no strength: zero or more, and finite"));
-        }
-        if let Some(nats) = self.kl_budgets.iter().find(|nats| !(**nats > 0.0 && nats.is_finite())) {
-            return invalid(format!("kl_budgets: {nats} is no budget: above zero, and finite"));
-        }
-        if let Some((number, knob)) =
-            self.knobs().iter().enumerate().find(|(number, knob)| self.knobs()[..*number].contains(knob))
-        {
-            return invalid(format!("{knob} is given twice (the second is number {})", number + 1));
-        }
-        for rules in [&self.shapings, &self.reference] {
-            if let Some((_, rule)) =
-                rules.iter().enumerate().find(|(i, rule)| rules[..*i].contains(rule))
-            {
-                return invalid(format!("shapings: {rule} is given twice"));
-            }
-        }
-        if !self.kl_budgets.is_empty() && (!self.is_guided() || !self.strengths.is_empty()) {
-            return invalid(format!(
-                "kl_budgets: they are for args and cd, in place of strengths (args may have two entries)"
-            ));
-        }
-        if !self.is_guided() {
-            let shapings = self.shapings.len() + self.reference.len();
-            return match self.method {
-                Method::Follower if shapings == 0 => {
-                    return invalid(format!("shapings: the follower needs at least one"));
-                }
-                Method::Follower | Method::SoftBestOfN if self.strengths.len() != 1 => {
-                    return invalid(format!("strengths: give {} exactly one", self.method));
-                }
-                Method::Follower => Ok(()),
-                _ if shapings > 0 => {
-                    return invalid(format!("shapings: {} does not shape rewards", self.method));
-                }
-                Method::Base | Method::BestOfN if !self.strengths.is_empty() => {
-                    return invalid(format!("strengths: {} has none", self.method));
-                }
-                _ if self.curves => return invalid(format!("curves: {} has none", self.method)),
-                _ => Ok(()),
-            };
-        }
-        if self.knobs().is_empty() {
-            return invalid(format!("strengths: give at least one (or kl_budgets)"));
-        }
-        if !self.shapings.contains(&sweep.shaping) {
-            return invalid(format!("shapings: {} is missing, which the sweep needs", sweep.shaping));
-        }
-        Ok(())
-    }
-}
-
-impl Values {
-    fn check(&self) -> Result<()> {
-        let shaping = Shaping {
-            strength: self.strength,
-            bound: self.bound,
-            alpha: self.alpha,
-            cap: self.cap,
-            ..Shaping::default()
-        };
-        shaping.check()?;
-        for (field, holds, must) in [
-            ("prompts", !self.prompts.is_empty(), "at least one set"),
-            ("samples", self.samples > 1, "at least 2"),
-            ("max_new_tokens", self.max_new_tokens > 0, "at least 1"),
-            ("epochs", self.epochs > 0, "at least 1"),
-            ("validation", self.validation > 0.0 && self.validation < 1.0, "between 0 and 1"),
-        ] {
-            if !holds {
-                return invalid(format!("{field}: it must be {must}"));
-            }
-        }
-        Ok(())
     }
 }
 

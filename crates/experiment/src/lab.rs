@@ -176,8 +176,11 @@ impl<'a> Lab<'a> {
             None => {
                 self.answer(setting, &place, observer)?;
                 self.check_cancelled()?;
-                self.answers(&place.folder)?.with_context(|| {
-                    format!("{}: answers are missing though the run ended", place.folder.display())
+                self.answers(&place.folder)?.ok_or_else(|| {
+                    Error::Invalid(format!(
+                        "{}: answers are missing though the run ended",
+                        place.folder.display()
+                    ))
                 })?
             }
         };
@@ -329,7 +332,7 @@ impl<'a> Lab<'a> {
         coherence: &mut Option<Coherence<'_>>,
     ) -> Result<Vec<Measured>> {
         let guide = Some(self.experiment.rewards.guide.as_str());
-        self.evaluator.measure(Some(self.policy), responses, guide, coherence.as_mut())
+        Ok(self.evaluator.measure(Some(self.policy), responses, guide, coherence.as_mut())?)
     }
 
     /// Keeps a run's scores beside its answers.
@@ -351,7 +354,7 @@ impl<'a> Lab<'a> {
         let read = |line: &str| serde_json::from_str(line);
         let broken = || format!("{}: not scores: delete the file", file.display());
         let measured: Vec<Measured> =
-            text.lines().map(read).collect::<Result<_, _>>().with_context(broken)?;
+            text.lines().map(read).collect::<serde_json::Result<_>>().with_context(broken)?;
         let ids = measured.iter().map(|m| &m.id);
         if !ids.eq(self.prompts.iter().map(|(id, _)| id)) {
             return invalid(format!("{}: scores of other prompts: delete the file", file.display()));

@@ -17,6 +17,7 @@ file ──► plan ──► lab (answers, scores; one folder a run) ──► 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 mod answers;
+mod check;
 mod error;
 mod file;
 mod lab;

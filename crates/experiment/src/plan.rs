@@ -13,6 +13,7 @@ use crate::file::{Experiment, Methods, group};
 /// All that decides the answers but the seed: a point of a curve, a row of a table.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Setting {
+    /// The method.
     pub method: Method,
     /// How rewards are shaped: of candidates or answers, or (cd) before the value head learned them.
     pub rule: Option<Rule>,
@@ -20,6 +21,7 @@ pub struct Setting {
     pub reference: bool,
     /// How far guidance may go; `None` for methods that do not guide.
     pub knob: Option<Knob>,
+    /// What is done to rewards before they are shaped.
     pub stress: Stress,
     /// What the answers are made with, but for the seed.
     pub settings: Settings,
@@ -69,11 +71,14 @@ impl fmt::Display for Setting {
 /// A value head, by what it was trained on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ValueHead {
+    /// How rewards were shaped.
     pub rule: Rule,
+    /// Whether under the budget of the paper's public code.
     pub reference: bool,
 }
 
 impl ValueHead {
+    /// The name of its file.
     pub fn file(self) -> String {
         format!("{}{}.safetensors", self.rule, if self.reference { "-reference" } else { "" })
     }

@@ -15,6 +15,7 @@ use crate::plan::Setting;
 #[derive(Debug, Clone)]
 pub struct Kept {
     group: String,
+    /// The strength, or KL budget.
     pub knob: Knob,
     why: String,
 }

@@ -1,13 +1,13 @@
 //! The course that a model is put through.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use anyhow::Result;
 use indicatif::ProgressBar;
 use stackelberg_decoding::{Generation, Guidance, Method, Settings, generate};
 use stackelberg_engine::reward::{Head, RewardModel, TextFormat, ValueHead};
-use stackelberg_engine::{Branches, Checkpoint, Model, Prefix, Prompt, Reward, Tensor, kernel};
+use stackelberg_engine::{Checkpoint, Model, Prefix, Prompt, Reward, kernel};
+use stackelberg_registry::Registry;
 
 use super::bandwidth::Bandwidth;
 use super::figures::{Figure, Figures};
@@ -80,6 +80,7 @@ impl Weights {
 /// A model and what it is measured on.
 pub(super) struct Course<'a> {
     args: &'a ModelArgs,
+    registry: &'a Registry,
     policy: &'a Checkpoint,
     effort: Effort,
     bar: ProgressBar,
@@ -110,7 +111,12 @@ struct Samples {
 }
 
 impl<'a> Course<'a> {
-    pub(super) fn new(args: &'a ModelArgs, policy: &'a Checkpoint, effort: Effort) -> Result<Self> {
+    pub(super) fn new(
+        args: &'a ModelArgs,
+        registry: &'a Registry,
+        policy: &'a Checkpoint,
+        effort: Effort,
+    ) -> Result<Self> {
         let format = if policy.template.is_some() { TextFormat::Chat } else { TextFormat::Raw };
         let prompt = |text: &&str| -> Result<Vec<u32>> {
             let text = policy.lay_out(&Prompt::Text((*text).to_owned()), None, format)?;
@@ -127,13 +133,13 @@ impl<'a> Course<'a> {
         let Effort { rounds, batches, loads, answers, .. } = effort;
         let style = style("{msg} {bar:40} {pos}/{len} {eta} left");
         let bar = ProgressBar::new((rounds + batches + loads + answers) as u64).with_style(style);
-        Ok(Self { args, policy, effort, bar, text, prefix, candidates, prompts })
+        Ok(Self { args, registry, policy, effort, bar, text, prefix, candidates, prompts })
     }
 
     pub(super) fn run(&self) -> Result<Figures<Figure>> {
         let width = self.policy.model.config().hidden;
         // The built-in head where it fits, any other elsewhere: all are equally fast.
-        let head = self.args.reward("harmless", self.policy);
+        let head = self.args.reward(self.registry, "harmless", self.policy);
         let head = head.unwrap_or_else(|_| Reward::Head(Head::new(arbitrary(width))));
         let head = Guidance::from(Some(&head));
         self.bar.set_message("a first answer");
