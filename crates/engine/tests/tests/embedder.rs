@@ -1,7 +1,4 @@
-//! The sentence embedder against sentence-transformers and transformers (see `tests/data/README.md`).
-
-#[path = "common/tiny_bert.rs"]
-mod tiny_bert;
+//! Sentence embedders against sentence-transformers and transformers (see `tests/data/README.md`).
 
 use std::collections::HashMap;
 use std::fs;
@@ -12,7 +9,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use stackelberg_engine::embedder::{Embedder, Pooling, Truncate};
 use stackelberg_engine::source;
-use tiny_bert::{BERT, Tiny, put};
+
+use crate::common::tiny::choose_kernel;
+use crate::common::tiny_bert::{BERT, Tiny, put};
 
 #[derive(Deserialize)]
 struct Golden {
@@ -36,6 +35,7 @@ fn golden() -> Golden {
 
 fn minilm() -> &'static Embedder {
     static MINILM: OnceLock<Embedder> = OnceLock::new();
+    choose_kernel();
     MINILM
         .get_or_init(|| Embedder::load(&source::resolve("all-minilm-l6-v2", &|_| ()).unwrap()).unwrap())
 }
@@ -67,7 +67,7 @@ fn minilm_is_that_of_sentence_transformers() {
     assert_ne!(start, end);
 }
 
-/// To the bit, whatever shares the forward and on however many threads.
+/// Results are bit-identical at any batch size.
 #[test]
 fn a_text_is_not_touched_by_its_neighbours() {
     let words: Vec<String> = (0..70).map(|i| "some words of a text ".repeat(1 + i * 7 % 40)).collect();
@@ -139,7 +139,7 @@ fn the_files_of_sentence_transformers_decide() {
     assert_ne!(start[0], end[0]);
 
     put(&folder, "sentence_bert_config.json", json!({"max_seq_length": 2}));
-    refused(&folder, &["at most 2 tokens, and 2 are put around each"]);
+    refused(&folder, &["at most 2 tokens, of which 2 are special tokens: there is no room for text"]);
     pooling(json!({"pooling_mode_max_tokens": true, "pooling_mode_mean_tokens": true}));
     refused(&folder, &["1_Pooling", "config.json", "max_tokens", "mean_tokens", "only mean or cls"]);
     pooling(json!({}));
@@ -181,7 +181,7 @@ fn wrong_folders_are_refused_in_one_line() {
 
     let file = no_pooler.path().join("config.json");
     let error = Embedder::load(&file).err().unwrap().to_string();
-    assert!(error.contains("an embedder is a folder"), "{error}");
+    assert!(error.contains("not a folder: an embedder is a folder"), "{error}");
     fs::remove_file(no_pooler.path().join("model.safetensors")).unwrap();
     refused(&no_pooler, &["model.safetensors"]);
 }

@@ -1,7 +1,4 @@
-//! Rewards that read text: a reward model with a tokenizer of its own, a program, a server.
-
-#[path = "common/tiny.rs"]
-mod tiny;
+//! Rewards that read text: a reward model with another tokenizer, a program, a server.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -15,7 +12,8 @@ use stackelberg_engine::reward::{
 };
 use stackelberg_engine::{Checkpoint, Dtype, Message, Prompt, Reward};
 use tempfile::TempDir;
-use tiny::Tiny;
+
+use crate::common::tiny::{self, Tiny};
 
 fn load(tiny: &Tiny) -> (TempDir, Checkpoint) {
     let folder = tempfile::tempdir().unwrap();
@@ -24,7 +22,7 @@ fn load(tiny: &Tiny) -> (TempDir, Checkpoint) {
     (folder, checkpoint)
 }
 
-/// The same weights as a model of the policy's tokenizer and of another: the same rewards, step by step.
+/// A model gives the same rewards with the policy's tokenizer and with another one, step by step.
 #[test]
 fn a_foreign_tokenizer_changes_no_reward() {
     let (_folder, policy) = load(&Tiny::default());
@@ -70,7 +68,7 @@ fn a_foreign_tokenizer_changes_no_reward() {
     assert!(foreign.guide(&policy, Asked { tokens: &tokens, prompt: None }).is_err());
 }
 
-/// UltraRM's layout: the same weights under its names are the same rewards.
+/// The tensor names of UltraRM: the same weights give the same rewards.
 #[test]
 fn a_regression_head_is_a_score() {
     let folder = tempfile::tempdir().unwrap();
@@ -123,8 +121,7 @@ fn a_program_scores() {
     assert_eq!(reward.score(&exchanges(&prompt, &["x"])).unwrap().len(), 1);
 }
 
-/// `chat` ends with the answer, `closed` with what the template puts behind it; what has no template is asked for
-/// neither.
+/// `chat` ends with the answer, `closed` with what the template writes after it. Without a template, both are refused.
 #[test]
 fn chats_are_open_or_closed() {
     let (_folder, policy) = load(&Tiny::default());
@@ -180,7 +177,7 @@ fn a_program_that_fails_is_named() {
     assert!(began.elapsed() < Duration::from_secs(10));
 }
 
-/// A server that answers each request by `reply` (status, body), and keeps what it was sent.
+/// A server that answers each request by `reply` (status, body) and records the requests.
 fn server(
     reply: impl Fn(usize, &Value) -> (u16, String) + Send + 'static,
 ) -> (String, Arc<Mutex<Vec<Value>>>) {
