@@ -89,6 +89,7 @@ impl Command {
 fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::from_default_env();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    choose_kernel();
     let result = Cli::parse().command.run();
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -102,6 +103,14 @@ fn main() -> ExitCode {
             eprintln!("error: {}", said(&error));
             ExitCode::from(2)
         }
+    }
+}
+
+/// Uses the kernel that the environment names. If this processor does not have it, the best one is used.
+fn choose_kernel() {
+    let Ok(name) = std::env::var("STACKELBERG_KERNEL") else { return };
+    if let Err(error) = stackelberg_engine::kernel::choose(&name) {
+        eprintln!("warning: STACKELBERG_KERNEL: {error}; the first of them is used");
     }
 }
 

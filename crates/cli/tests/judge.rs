@@ -33,8 +33,15 @@ impl Files {
 
     /// `judge` with a server's address; the environment has no key and a proxy that is not there.
     fn command(&self, url: &str, more: &[&str]) -> Command {
-        let mut command =
-            common::command(&["judge", "a.jsonl", "b.jsonl", "--judge-model", "j", "--base-url", url]);
+        let mut command = crate::common::command(&[
+            "judge",
+            "a.jsonl",
+            "b.jsonl",
+            "--judge-model",
+            "j",
+            "--base-url",
+            url,
+        ]);
         command.args(more).current_dir(self.folder.path());
         command
             .env_remove("OPENAI_API_KEY")

@@ -1,4 +1,4 @@
-//! How long the hot loops take: `cargo bench -p stackelberg-engine`. Whole models: `stackelberg bench`.
+//! Benchmarks of the kernels: `cargo bench -p stackelberg-engine`. `stackelberg bench` measures whole models.
 
 use std::convert::Infallible;
 use std::hint::black_box;
@@ -8,7 +8,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use stackelberg_engine::Dtype;
 use stackelberg_engine::kernel::{Packed, Variant, log_sum_exp};
 
-/// A layer of SmolLM2-135M's size: 1536 outputs of 576 inputs, in the cache after the first call.
+/// A layer of SmolLM2-135M: 1536 outputs and 576 inputs. It fits the CPU cache.
 fn layer(dtype: Dtype, variant: Variant) -> Packed {
     let rows = |rows: Range<usize>, to: &mut [f32]| {
         to.iter_mut()
@@ -22,7 +22,7 @@ fn layer(dtype: Dtype, variant: Variant) -> Packed {
 fn benches(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("linear");
     for variant in Variant::available() {
-        for dtype in Dtype::ALL {
+        for &dtype in Dtype::ALL {
             let layer = layer(dtype, variant);
             for m in [1, 10, 40, 128] {
                 let (x, mut y) = (vec![0.5; m * 576], vec![0.0; m * 1536]);

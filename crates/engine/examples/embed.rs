@@ -1,4 +1,4 @@
-//! Embeddings of texts: JSON strings in, one a line; JSON arrays out. Says on standard error how long it took.
+//! Embeds texts: reads JSON strings, one per line, and writes JSON arrays. Times are written to standard error.
 //!
 //! `cargo run --release --example embed -- all-minilm-l6-v2 < texts.jsonl > embeddings.jsonl`
 

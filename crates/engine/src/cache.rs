@@ -1,4 +1,4 @@
-//! What a model remembers of the tokens it has read, and of tokens it only looked at.
+//! Cached keys and values: of the tokens of a prefix, and of candidate tokens that follow it.
 
 mod pages;
 mod slots;
@@ -10,42 +10,44 @@ use crate::kernel::Layout;
 pub(crate) use pages::Pages;
 pub(crate) use slots::{Slots, slots};
 
-/// Keys and values of a text that the model has read: shared by every look ahead from its end.
+/// A prefilled sequence of tokens with its cached keys and values. All candidates for the next token share it.
 ///
-/// A clone goes its own way and shares the memory of what both have read (on a GPU until one of them reads on).
+/// A clone shares the memory of the common tokens; each of the two can be extended on its own. On a GPU, the memory is
+/// copied when one of them is extended.
 #[derive(Debug, Clone)]
 pub struct Prefix {
     tokens: Vec<u32>,
     memory: Memory,
 }
 
-/// Where they are: the model's way to run decides.
+/// The storage of keys and values. It depends on the device.
 #[derive(Debug, Clone)]
 pub(crate) enum Memory {
     Pages(Pages),
     Slots(Slots),
 }
 
-/// Tokens that were run behind a prefix: the candidates of a step, of which [`Prefix::commit`] takes one in
-/// without running it again; or the rest of a text.
+/// The result of a forward pass of some tokens after a prefix. The tokens are candidates for the next token, one of
+/// which [`Prefix::commit`] can append without running it again, or consecutive tokens, which are part of the prefix
+/// already.
 #[derive(Debug, Clone)]
 pub struct Branches {
     /// The tokens, `n` of them.
     pub tokens: Vec<u32>,
-    /// Their hidden states after the final norm, `[n, d]`, f32 on the CPU.
+    /// Hidden states of the tokens after the final norm, `[n, d]`, f32 on the CPU.
     pub hidden: Tensor,
     /// Keys and values that are not in the prefix.
     pub(crate) kept: Kept,
-    /// Length of the prefix that they were run behind.
+    /// Length of the prefix for which the tokens were run.
     pub(crate) behind: usize,
 }
 
-/// Keys and values beside a prefix.
+/// Keys and values of candidates.
 #[derive(Debug, Clone)]
 pub(crate) enum Kept {
-    /// `[layers][n][token]`; none of tokens that were read.
+    /// On the CPU, `[layers][n][token]`; empty for consecutive tokens.
     Rows(Vec<f32>),
-    /// As [`Slots`] has them, of n tokens; none of tokens that were read.
+    /// On a device, in the layout of [`Slots`] for n tokens; `None` for consecutive tokens.
     Slots(Option<Tensor>),
 }
 
@@ -58,22 +60,22 @@ impl Prefix {
         Self { tokens: Vec::new(), memory: Memory::Slots(Slots::new(layout, device)) }
     }
 
-    /// The tokens read so far.
+    /// The tokens of the prefix.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
     }
 
-    /// How many they are.
+    /// The number of tokens.
     pub fn len(&self) -> usize {
         self.tokens.len()
     }
 
-    /// Whether nothing was read yet.
+    /// Whether the prefix has no tokens.
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty()
     }
 
-    /// Forgets all but the first tokens.
+    /// Drops all but the first `tokens` tokens.
     pub(crate) fn truncate(&mut self, tokens: usize) {
         self.tokens.truncate(tokens);
         if let Memory::Pages(pages) = &mut self.memory {
@@ -81,25 +83,25 @@ impl Prefix {
         }
     }
 
-    /// Where keys and values are.
+    /// The keys and values.
     pub(crate) fn memory(&self) -> &Memory {
         &self.memory
     }
 
-    /// The same for writing, behind as many tokens.
+    /// The number of tokens, and the keys and values for writing.
     pub(crate) fn memory_mut(&mut self) -> (usize, &mut Memory) {
         (self.tokens.len(), &mut self.memory)
     }
 
-    /// The tokens whose keys and values were written behind the text are part of it now.
+    /// Appends tokens whose keys and values have been written.
     pub(crate) fn advance(&mut self, tokens: &[u32]) {
         self.tokens.extend_from_slice(tokens);
     }
 
-    /// Makes the chosen branch part of the prefix. Nothing is run.
+    /// Appends the candidate with the index `chosen` to the prefix, with its keys and values. The model is not run.
     ///
     /// # Errors
-    /// The branches were run behind a prefix of another length, or there is no such branch.
+    /// The candidates were run after a prefix of another length, or there is no such candidate.
     pub fn commit(&mut self, branches: &Branches, chosen: usize) -> Result<()> {
         let (behind, tokens, len) = (branches.behind, branches.tokens.len(), self.len());
         let refused = Error::NoBranch { chosen, tokens, behind, len };

@@ -1,4 +1,4 @@
-//! Chat templates: from messages to the text that a model was trained on.
+//! Chat templates, which lay out messages as the text that a model was trained on.
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, ErrorKind, Value, context};
@@ -7,7 +7,7 @@ pub use stackelberg_data::{Message, Prompt};
 
 use crate::error::{Error, Result};
 
-/// A model's chat template, in Jinja.
+/// A model's chat template, written in Jinja.
 #[derive(Debug, Clone)]
 pub struct ChatTemplate {
     source: String,
@@ -15,24 +15,24 @@ pub struct ChatTemplate {
     eos: String,
 }
 
-/// Instructions that a template may take: a thousand times what the longest conversations need.
+/// The maximum number of template instructions: a thousand times what the longest conversations need.
 const FUEL: u64 = 10_000_000;
 
 impl ChatTemplate {
-    /// A template with the texts of the BOS and EOS tokens, which many of them write out.
+    /// A template with the texts of the BOS and EOS tokens, which templates can use as `bos_token` and `eos_token`.
     pub fn new(source: impl Into<String>, bos: impl Into<String>, eos: impl Into<String>) -> Self {
         Self { source: source.into(), bos: bos.into(), eos: eos.into() }
     }
 
-    /// The text of a conversation, up to where the assistant begins to answer.
+    /// The text of a conversation up to where the assistant's next answer begins.
     ///
     /// # Errors
-    /// The template does not parse or refuses the messages.
+    /// The template cannot be parsed, or it refuses the messages.
     pub fn prompt(&self, messages: &[Message]) -> Result<String> {
         self.render(messages, true)
     }
 
-    /// The text of a conversation that is over, its last turn closed.
+    /// The text of a complete conversation.
     ///
     /// # Errors
     /// As [`ChatTemplate::prompt`].
@@ -44,7 +44,7 @@ impl ChatTemplate {
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|e| Error::Template(e.to_string()))?);
-        // A template is a stranger's program: one that never ends is stopped.
+        // A template is untrusted code: one that does not terminate is stopped.
         environment.set_fuel(Some(FUEL));
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_function("raise_exception", |said: String| -> std::result::Result<String, _> {
@@ -54,7 +54,7 @@ impl ChatTemplate {
             .iter()
             .map(|turn| context! { role => turn.role.as_str(), content => turn.content.as_str() })
             .collect();
-        // Texts must not depend on the day: templates that ask for the date have a fallback.
+        // `strftime_now` is not provided, so that texts do not depend on the date; templates have a fallback.
         let render = environment.template_from_str(&self.source).and_then(|template| {
             template.render(context! {
                 messages => turns,

@@ -1,48 +1,47 @@
-//! A model with all that belongs to it: tokenizer, chat template, tokens that end a text.
+//! Checkpoints: a model with its tokenizer, its chat template and its end-of-sequence tokens.
 
-use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use candle_core::quantized::gguf_file::Content;
-use sha2::{Digest, Sha256};
 
 use crate::chat::{ChatTemplate, Message, Prompt};
 use crate::error::{Error, Result};
+use crate::fingerprint::fingerprint;
 use crate::kernel::Dtype;
-use crate::model::{Model, OneOrMany, as_u64, open, weight_files};
+use crate::model::{Model, OneOrMany, as_u64, open};
 use crate::place::Place;
-use crate::reward::TextFormat;
+use crate::text_format::TextFormat;
 use crate::tokenizer::Tokenizer;
 
-/// A loaded checkpoint.
+/// A model with everything that is needed to use it on text.
 pub struct Checkpoint {
     /// The model.
     pub model: Model,
-    /// Its tokenizer.
+    /// The model's tokenizer.
     pub tokenizer: Tokenizer,
-    /// Its chat template, if it has one.
+    /// The model's chat template, if it has one.
     pub template: Option<ChatTemplate>,
-    /// Tokens that end a text.
+    /// End-of-sequence tokens, sorted.
     pub eos: Vec<u32>,
-    /// Tells this model's weights from any other's: see [`fingerprint`].
+    /// The name of the model's weights, see [`fingerprint`].
     pub fingerprint: String,
-    /// Where it was loaded from.
+    /// The folder or file that the checkpoint was loaded from.
     pub path: PathBuf,
 }
 
 impl Checkpoint {
-    /// Loads an HF folder or a GGUF file, to run on the CPU.
+    /// Loads a Hugging Face folder or a GGUF file, to run on the CPU.
     ///
     /// # Errors
-    /// As [`Model::load`]; and a missing or malformed tokenizer.
+    /// As [`Model::load`]; the tokenizer is missing or malformed.
     pub fn load(path: &Path, dtype: Dtype) -> Result<Self> {
         Self::load_on(path, dtype, Place::Cpu)
     }
 
-    /// The same, to run somewhere else.
+    /// As [`Checkpoint::load`], to run on another device.
     ///
     /// # Errors
-    /// As [`Model::load_on`]; and a missing or malformed tokenizer.
+    /// As [`Model::load_on`]; the tokenizer is missing or malformed.
     pub fn load_on(path: &Path, dtype: Dtype, place: Place) -> Result<Self> {
         let (architecture, weights) = open(path)?;
         let (tokenizer, template, extra_eos) = match path.is_dir() {
@@ -60,10 +59,11 @@ impl Checkpoint {
 }
 
 impl Checkpoint {
-    /// The text that the model reads before it answers: the same for guidance, scoring and training.
+    /// The text of a prompt in this format, up to where the response begins. Guidance, scoring and training all use
+    /// this text.
     ///
     /// # Errors
-    /// A chat is asked for and the model has no template, or it refuses the messages.
+    /// The format is [`TextFormat::Chat`] and the model has no chat template, or the template refuses the messages.
     pub fn lay_out(&self, prompt: &Prompt, system: Option<&str>, format: TextFormat) -> Result<String> {
         match (format, &self.template) {
             (TextFormat::Raw, _) => Ok(prompt.raw(system)),
@@ -74,10 +74,10 @@ impl Checkpoint {
         }
     }
 
-    /// The text of a conversation that this answer ends.
+    /// The text of a conversation that ends with this answer, by the chat template.
     ///
     /// # Errors
-    /// The model has no template, or it refuses the messages.
+    /// The model has no chat template, or the template refuses the messages.
     pub(crate) fn close(&self, prompt: &Prompt, answer: &str) -> Result<String> {
         let Some(template) = &self.template else {
             return Err(Error::Template("this model has none".to_owned()));
@@ -87,8 +87,8 @@ impl Checkpoint {
         template.conversation(&messages)
     }
 
-    /// Tokens of a text laid out in this format. A template writes its own special tokens; a raw text
-    /// gets those that the tokenizer puts around every text.
+    /// Tokens of a text in this format. A raw text gets the special tokens that the tokenizer adds to every text, such
+    /// as BOS; a chat template has written them already.
     ///
     /// # Errors
     /// The tokenizer fails.
@@ -96,8 +96,8 @@ impl Checkpoint {
         self.tokenizer.encode(text, format == TextFormat::Raw)
     }
 
-    /// The special token that a text begins with twice, if it does: most often because it was laid out before, with a
-    /// BOS of its own. Models have not seen such texts.
+    /// The special token with which a text begins twice, if there is one. Most often the text had a BOS token of its own
+    /// and the tokenizer added another. Models are not trained on such texts.
     pub fn begins_twice(&self, tokens: &[u32]) -> Option<String> {
         let [first, second, ..] = tokens else { return None };
         let special = || self.tokenizer.decode(&[*first], false).is_ok_and(|text| text.is_empty());
@@ -128,7 +128,7 @@ fn hf(folder: &Path) -> Result<Parts> {
     Ok((tokenizer, template, eos))
 }
 
-/// A template, or the one called `default` of several.
+/// The source of a template: the only one, or the one named `default` of several, or the first.
 fn template_source(value: &serde_json::Value) -> Option<String> {
     let named = |list: &Vec<serde_json::Value>| {
         let default = list.iter().find(|t| t["name"] == "default").or(list.first())?;
@@ -146,7 +146,7 @@ fn optional_json(path: &Path) -> Result<serde_json::Value> {
 }
 
 fn gguf(path: &Path, content: Option<&Content>) -> Result<Parts> {
-    let content = content.ok_or_else(|| Error::invalid(path, "no GGUF file"))?;
+    let content = content.ok_or_else(|| Error::invalid(path, "not a GGUF file"))?;
     let beside = path.with_file_name("tokenizer.json");
     let tokenizer = match beside.is_file() {
         true => Tokenizer::from_file(&beside)?,
@@ -165,37 +165,4 @@ fn gguf(path: &Path, content: Option<&Content>) -> Result<Parts> {
 
 fn metadata_text(content: &Content, key: &str) -> Option<String> {
     content.metadata.get(key)?.to_string().ok().cloned()
-}
-
-/// Names a model's weights: SHA-256 over the size of each weight file, its two ends (1 MiB each) and 64
-/// blocks of 4 KiB between. Reading all of a large model would take longer than loading it; any other
-/// set of weights differs everywhere.
-///
-/// # Errors
-/// A file cannot be read.
-pub fn fingerprint(path: &Path) -> Result<String> {
-    let files = if path.is_dir() { weight_files(path)? } else { vec![path.to_owned()] };
-    let mut hash = Sha256::new();
-    for file in files {
-        digest(&file, &mut hash).map_err(Error::read(&file))?;
-    }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-fn digest(path: &Path, hash: &mut Sha256) -> std::io::Result<()> {
-    const END: u64 = 1 << 20;
-    const BLOCK: u64 = 4096;
-    let mut file = std::fs::File::open(path)?;
-    let size = file.metadata()?.len();
-    hash.update(size.to_le_bytes());
-    let mut spans = vec![(0, END)];
-    spans.extend((1..=64).map(|i| (size / 65 * i, BLOCK)));
-    spans.push((size.saturating_sub(END), END));
-    for (at, length) in spans {
-        let mut bytes = Vec::new();
-        file.seek(SeekFrom::Start(at))?;
-        file.by_ref().take(length).read_to_end(&mut bytes)?;
-        hash.update(&bytes);
-    }
-    Ok(())
 }

@@ -1,10 +1,8 @@
-//! What can go wrong with models, tokenizers and rewards.
+//! Errors of models, tokenizers and rewards.
 
 use std::path::{Path, PathBuf};
 
-use crate::place::Place;
-
-/// Why a model could not be loaded or run.
+/// Why a model, a tokenizer or a reward could not be loaded or run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -13,11 +11,11 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The operating system's error.
         source: std::io::Error,
     },
 
-    /// A file's content is not what it should be.
+    /// The content of a file is not valid.
     #[error("{}: {what}", path.display())]
     Invalid {
         /// The file.
@@ -26,18 +24,18 @@ pub enum Error {
         what: String,
     },
 
-    /// An architecture that this engine does not have.
+    /// The checkpoint has an architecture that this engine does not support.
     #[error("{}: architecture '{found}' is not supported; supported are {supported}", path.display())]
     Architecture {
         /// The file that names it.
         path: PathBuf,
-        /// The architecture named.
+        /// The architecture's name.
         found: String,
-        /// Those that there are.
+        /// The supported architectures.
         supported: String,
     },
 
-    /// A tensor that the architecture needs is not in the weights.
+    /// The weights lack a tensor that the architecture needs.
     #[error("{}: the tensor '{name}' is missing: the download is incomplete or the model is of another architecture", path.display())]
     MissingTensor {
         /// The file or folder with the weights.
@@ -46,73 +44,75 @@ pub enum Error {
         name: String,
     },
 
-    /// A tensor of another shape than the configuration says.
+    /// A tensor has another shape than the configuration says.
     #[error("{}: the tensor '{name}' has shape {found:?} where the configuration says {expected:?}", path.display())]
     TensorShape {
         /// The file or folder with the weights.
         path: PathBuf,
         /// The tensor's name there.
         name: String,
-        /// Its shape.
+        /// The tensor's shape.
         found: Vec<usize>,
-        /// The shape that fits the configuration.
+        /// The shape according to the configuration.
         expected: Vec<usize>,
     },
 
-    /// More tokens than the model's context holds.
+    /// There are more tokens than the model's context can hold.
     #[error(
         "{tokens} tokens do not fit the model's context of {context}: shorten the prompt or the answer"
     )]
     Context {
-        /// Tokens asked for.
+        /// The number of tokens.
         tokens: usize,
-        /// Tokens that fit.
+        /// The maximum number of tokens.
         context: usize,
     },
 
-    /// No token to run the model on.
+    /// There is no token to run the model on.
     #[error("no tokens: a prompt must hold at least one")]
     NoTokens,
 
-    /// Hidden states of another width than the reward reads.
+    /// Hidden states have another width than the reward expects.
     #[error("hidden states of width {found}, where the reward reads {expected}")]
     Width {
-        /// Their width.
+        /// Width of the hidden states.
         found: usize,
-        /// The reward's.
+        /// Width that the reward expects.
         expected: usize,
     },
 
-    /// A branch that is not there, or no longer behind this prefix.
-    #[error("branch {chosen} of {tokens}, run behind {behind} tokens, does not fit a prefix of {len}")]
+    /// A branch does not exist, or it does not belong to this state of the prefix.
+    #[error(
+        "branch {chosen} of {tokens} was computed for a prefix of {behind} tokens and does not fit this prefix of {len}"
+    )]
     NoBranch {
-        /// The branch asked for.
+        /// Index of the branch.
         chosen: usize,
-        /// How many there are.
+        /// Number of branches.
         tokens: usize,
-        /// Tokens that they were run behind.
+        /// Length of the prefix for which the branches were computed.
         behind: usize,
-        /// Tokens of the prefix.
+        /// Length of this prefix.
         len: usize,
     },
 
-    /// A device that is not there, or cannot do what it should.
+    /// A device is missing, or it does not support what was requested.
     #[error("{place}: {what}")]
     Place {
-        /// Where the model should run.
-        place: Place,
+        /// The device's name.
+        place: String,
         /// What is wrong and what to do.
         what: String,
     },
 
-    /// A prefix that a model in another place has read.
-    #[error("a prefix that was read on another device: read it again with this model")]
+    /// A prefix was prefilled on another device than the model's.
+    #[error("the prefix was prefilled on another device: prefill it again with this model")]
     OtherDevice,
 
-    /// A token that the vocabulary does not have.
+    /// A token is not in the vocabulary.
     #[error("token {token} is outside the vocabulary of {vocabulary}")]
     Token {
-        /// The token's number.
+        /// The token's ID.
         token: u32,
         /// Size of the vocabulary.
         vocabulary: usize,
@@ -126,17 +126,17 @@ pub enum Error {
     #[error("chat template: {0}")]
     Template(String),
 
-    /// A reward that does not fit the policy.
+    /// A reward is not valid or does not fit the policy.
     #[error("{}: {what}", path.display())]
     Reward {
         /// The reward's file or folder.
         path: PathBuf,
-        /// What does not fit and what to do.
+        /// What is wrong and what to do.
         what: String,
     },
 
-    /// A reward that reads text was not told what was asked.
-    #[error("this reward reads text: it must be told what was asked, not only its tokens")]
+    /// A reward that reads text was given the prompt's tokens without the prompt.
+    #[error("this reward reads text: it needs the prompt itself, not only its tokens")]
     NoPrompt,
 
     /// A program or a server that scores texts failed.
@@ -162,10 +162,10 @@ impl Error {
     }
 }
 
-/// Runs a library's reader of files from strangers; `None` if it panics over what it finds there.
+/// Runs a parser of another library on untrusted input. Returns `None` if it panics.
 pub(crate) fn unwinding<T>(read: impl FnOnce() -> T) -> Option<T> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(read)).ok()
 }
 
-/// Results of this crate.
+/// The result type of this crate.
 pub type Result<T> = std::result::Result<T, Error>;

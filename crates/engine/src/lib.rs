@@ -1,30 +1,46 @@
 /*!
-Causal language models that look ahead: one forward of many candidate tokens over one shared prefix.
+Inference of causal language models for guided decoding, on the CPU and on GPUs.
 
-# Overview
+Guided decoding asks a reward about many candidates for the next token, at every token. This crate makes that cheap: all
+candidates run in one forward pass over one shared prefix, and the chosen candidate is not run again.
 
-- [`Checkpoint`] is a model with its tokenizer and chat template, from a Hugging Face folder or a GGUF file.
-- [`Model`] reads a text into a [`Prefix`] ([`Model::prefill`]), looks at candidates for its next token
-  ([`Model::branch`], ONE forward for all of them, nothing of the prefix copied) and takes the chosen one in
-  without running it again ([`Prefix::commit`]).
-- [`Reward`] is what guides: a [`Head`](reward::Head) on the policy's hidden states, or a causal reward
-  model. A [`ValueHead`](reward::ValueHead) says what the rest of a text promises.
-- [`Embedder`] gives texts places in a space where those that mean alike lie side by side.
+# The main types
 
-The engine knows nothing of shaping, sampling or prompts' files.
+- [`Checkpoint`] is a model with its tokenizer and chat template, loaded from a Hugging Face folder or a GGUF file. Its
+  [`Model`] maps tokens to hidden states and logits.
+- [`Prefix`] is a sequence of tokens with its cached keys and values. [`Model::prefill`] makes one, [`Model::branch`] runs
+  candidates for its next token, and [`Prefix::commit`] appends one of them.
+- [`Reward`] scores candidates and whole answers. It may be a [head](reward::Head) on the policy's hidden states, a second
+  causal model, or a reward that reads text; decoding uses all of them through [`reward::Guide`].
+
+[`Embedder`] maps texts to vectors with an encoder such as BERT; text classifiers are built on it. [`kernel`] holds the CPU
+kernels, whose results are batch-invariant: bit-identical at any batch size.
+
+# Example
+
+One step of guided decoding, with a head as the reward:
 
 ```no_run
-use stackelberg_engine::{Checkpoint, Dtype};
+use stackelberg_engine::reward::{Asked, Question, ask};
+use stackelberg_engine::{Checkpoint, Dtype, Reward};
 
 let policy = Checkpoint::load("SmolLM2-135M-Instruct".as_ref(), Dtype::Bf16)?;
+let reward = Reward::load("head.safetensors".as_ref(), &policy, Dtype::Bf16)?;
+
 let tokens = policy.tokenizer.encode("The moon is made of", true)?;
-let (mut prefix, hidden) = policy.model.prefill(&tokens)?; // hidden: [n, d]
+let (mut prefix, hidden) = policy.model.prefill(&tokens)?; // hidden states [n, d]
 let last = hidden.narrow(0, tokens.len() - 1, 1)?;
-let logits = policy.model.logits(&last)?; // [1, vocabulary]
+let logits = policy.model.logits(&last)?; // [1, vocabulary], from which candidates are taken
 
 let candidates = [216, 476, 1626];
-let branches = policy.model.branch(&prefix, &candidates)?; // hidden states [3, d], one forward
-prefix.commit(&branches, 1)?; // the second is chosen, and is not run again
+let branches = policy.model.branch(&prefix, &candidates)?; // hidden states [3, d] in one forward pass
+let mut guide = reward.guide(&policy, Asked::from(&tokens))?;
+let ahead = Some(&branches.hidden);
+let question = Question { guide: &mut guide, candidates: &candidates, further: &[], ahead };
+let rewards = ask(&mut [question])?; // [1][3]
+
+prefix.commit(&branches, 1)?; // the second candidate is chosen
+guide.commit(1)?;
 # Ok::<(), Box<dyn std::error::Error>>(())
 ```
 */
@@ -34,20 +50,25 @@ prefix.commit(&branches, 1)?; // the second is chosen, and is not run again
 mod cache;
 mod chat;
 mod checkpoint;
-pub mod embedder;
+pub mod encoder;
 mod error;
+mod fingerprint;
 pub mod kernel;
 pub mod model;
+mod names;
 mod place;
 pub mod reward;
+mod text_format;
 mod tokenizer;
 
 pub use cache::{Branches, Prefix};
 pub use candle_core::Tensor;
 pub use chat::{ChatTemplate, Message, Prompt};
-pub use checkpoint::{Checkpoint, fingerprint};
-pub use embedder::Embedder;
+pub use checkpoint::Checkpoint;
+pub use encoder as embedder;
+pub use encoder::Embedder;
 pub use error::{Error, Result};
+pub use fingerprint::fingerprint;
 pub use kernel::Dtype;
 pub use model::Model;
 pub use place::Place;

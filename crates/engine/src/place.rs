@@ -1,4 +1,4 @@
-//! Where a model runs.
+//! The devices that a model can run on.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,25 +7,25 @@ use candle_core::Device;
 
 use crate::error::{Error, Result};
 
-/// Where a model runs.
+/// The device that a model runs on. As text: `cpu`, `candle`, `cuda`, `cuda:1`, `metal`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Place {
-    /// On the CPU, by our own [kernels](crate::kernel).
+    /// The CPU, with the [kernels](crate::kernel) of this crate.
     #[default]
     Cpu,
-    /// On the CPU, by candle's operations, as on a GPU: slower, to compare and to test.
+    /// The CPU, with candle's operations as on a GPU. It is slower, and meant for comparisons and tests.
     Candle,
-    /// On NVIDIA's GPU of this number, with the feature `cuda`.
+    /// The NVIDIA GPU with this index. It needs the feature `cuda`.
     Cuda(usize),
-    /// On Apple's GPU of this number, with the feature `metal`.
+    /// The Apple GPU with this index. It needs the feature `metal`.
     Metal(usize),
 }
 
 impl Place {
-    /// The device for candle's operations; `None` for our own kernels.
+    /// The device for candle's operations; `None` for the kernels of this crate.
     ///
     /// # Errors
-    /// This build knows no such device, or this machine has none.
+    /// This build does not support the device, or this machine does not have it.
     pub(crate) fn device(self) -> Result<Option<Device>> {
         let (device, built, feature) = match self {
             Self::Cpu => return Ok(None),
@@ -34,7 +34,7 @@ impl Place {
             Self::Metal(number) => (Device::new_metal(number), cfg!(feature = "metal"), "metal"),
         };
         device.map(Some).map_err(|error| {
-            // The first line says what; the rest is a backtrace.
+            // Behind the first line, there is only a backtrace.
             let error = error.to_string();
             let said = error.lines().next().unwrap_or_default();
             let what = match built {
@@ -43,7 +43,7 @@ impl Place {
                     "not in this build: make one with `cargo build --release --features {feature}`"
                 ),
             };
-            Error::Place { place: self, what }
+            Error::Place { place: self.to_string(), what }
         })
     }
 }

@@ -1,10 +1,10 @@
-//! On the CPU: pages, shared one by one.
+//! Keys and values on the CPU: reference-counted pages.
 
 use std::sync::Arc;
 
 use crate::kernel::{Layout, PAGE, Page};
 
-/// Keys and values of a text, in pages that texts which begin alike share.
+/// Keys and values of a sequence, in pages. Sequences with a common prefix share pages.
 #[derive(Debug, Clone)]
 pub(crate) struct Pages {
     layout: Layout,
@@ -24,7 +24,7 @@ impl Pages {
         &self.pages
     }
 
-    /// Pages with room for `more` tokens behind `len`; those to be written to are no other text's.
+    /// The pages, with room for `more` tokens after the first `len`. The pages to be written to are not shared.
     pub(crate) fn room(&mut self, len: usize, more: usize) -> &mut [Arc<Page>] {
         for page in len / PAGE..(len + more).div_ceil(PAGE) {
             self.page(page);
@@ -32,7 +32,7 @@ impl Pages {
         &mut self.pages
     }
 
-    /// Takes in one of `n` tokens `[layers][n][token]` behind `len`.
+    /// Appends the token with the index `chosen` of `n` tokens, `rows` `[layers][n][token]`, after the first `len`.
     pub(super) fn put(&mut self, len: usize, rows: &[f32], n: usize, chosen: usize) {
         let layout = self.layout;
         let size = layout.token();
@@ -41,7 +41,7 @@ impl Pages {
         layout.put_token(self.page(len / PAGE), len % PAGE, layers);
     }
 
-    /// A page for writing: a new one at the end; one shared with other texts is copied first.
+    /// A page for writing. It is allocated if it is the next one, and copied if it is shared.
     fn page(&mut self, page: usize) -> &mut Page {
         if page == self.pages.len() {
             self.pages.push(Arc::new(self.layout.page()));

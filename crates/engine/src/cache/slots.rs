@@ -1,4 +1,4 @@
-//! On a device: one tensor for all layers, shared as a whole.
+//! Keys and values on a device: one reference-counted tensor for all layers.
 
 use std::sync::Arc;
 
@@ -6,13 +6,13 @@ use candle_core::{DType, Device, Result, Tensor};
 
 use crate::kernel::Layout;
 
-/// Slots that a text gets at a time.
+/// Number of slots by which the tensor grows.
 const STEP: usize = 256;
 
-/// Keys and values of a text, `[layers * 2 kv_heads, slots, dim]` in f32: of each layer the keys of all heads, then
-/// their values. The last slots are free.
+/// Keys and values of a sequence, `[layers * 2 kv_heads, slots, dim]` in f32. Each layer has the keys of all heads, then
+/// their values. There is one slot per token; the last slots may be free.
 ///
-/// A clone shares the tensor until one of the two reads on: that one then copies it.
+/// A clone shares the tensor until one of the two is extended, which then copies it.
 #[derive(Debug, Clone)]
 pub(crate) struct Slots {
     layout: Layout,
@@ -20,7 +20,7 @@ pub(crate) struct Slots {
     tensor: Option<Arc<Tensor>>,
 }
 
-/// Slots for so many tokens.
+/// Zeroed slots for this number of tokens.
 pub(crate) fn slots(layout: Layout, tokens: usize, device: &Device) -> Result<Tensor> {
     let Layout { layers, kv_heads, dim } = layout;
     Tensor::zeros((layers * 2 * kv_heads, tokens, dim), DType::F32, device)
@@ -36,7 +36,7 @@ impl Slots {
         self.tensor.as_deref().cloned()
     }
 
-    /// Slots with room for `more` tokens behind the first `len`; no other text has them.
+    /// The tensor, not shared and with room for `more` tokens after the first `len`.
     pub(crate) fn room(&mut self, len: usize, more: usize) -> Result<Tensor> {
         let own = self.tensor.as_mut().and_then(Arc::get_mut);
         if let Some(own) = own.filter(|own| own.dims()[1] >= len + more) {
@@ -50,7 +50,7 @@ impl Slots {
         Ok(room)
     }
 
-    /// Takes in one of several tokens behind `len`.
+    /// Appends the token with the index `chosen` of several tokens, after the first `len`.
     pub(super) fn put(&mut self, len: usize, tokens: &Tensor, chosen: usize) -> Result<()> {
         self.room(len, 1)?.slice_set(&tokens.narrow(1, chosen, 1)?.contiguous()?, 1, len)
     }

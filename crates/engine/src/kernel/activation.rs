@@ -1,4 +1,4 @@
-//! What lies between the two linear layers of a feed-forward part.
+//! Activation functions of feed-forward blocks.
 
 use super::Variant;
 use super::elementwise::{exp, silu, vectorised};
@@ -9,16 +9,16 @@ use super::tanh::tanh;
 pub enum Activation {
     /// `x σ(x)`.
     Silu,
-    /// `x Φ(x)`, with the normal distribution's own Φ.
+    /// `x Φ(x)`, with Φ the distribution function of the standard normal distribution.
     Gelu,
-    /// The same with a tanh in its place.
+    /// The tanh approximation of [`Activation::Gelu`].
     GeluTanh,
     /// `max(x, 0)`.
     Relu,
 }
 
 impl Activation {
-    /// By the name that Hugging Face gives it.
+    /// The activation of this name in Hugging Face configurations.
     pub(crate) fn named(name: &str) -> Option<Self> {
         match name {
             "silu" | "swish" => Some(Self::Silu),
@@ -29,7 +29,7 @@ impl Activation {
         }
     }
 
-    /// Applies it to every number.
+    /// Applies the function to every number, in place.
     pub(crate) fn apply(self, x: &mut [f32]) {
         vectorised(Variant::detect(), || self.each(x));
     }
@@ -72,7 +72,7 @@ fn erf(x: f32) -> f32 {
 mod tests {
     use super::*;
 
-    /// By the series where it converges fast, 1 beyond.
+    /// By its power series where that converges fast, 1 beyond.
     fn exact_erf(x: f64) -> f64 {
         if x.abs() > 5.0 {
             return x.signum();

@@ -1,66 +1,59 @@
-//! Attention of a few rows over prefixes that they share, page by page, without a copy.
+//! Causal attention over paged keys and values. Rows of several sequences run together; shared prefixes are not copied.
 //!
-//! All query heads of a group and several rows go through the keys of their key-value head together, as
-//! one small matrix product; a page's shares are folded into a running softmax. Reading on and looking
-//! ahead take the same way: a candidate's own key stands where its text's next key would.
+//! All query heads of a group and several rows are multiplied with the keys of their key-value head in one small matrix
+//! product per page. The results of the pages are combined by an online softmax. Prefilling and looking ahead compute
+//! the same: a candidate's own key takes the place that the next key of its sequence would have.
 
 use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::candidates::Own;
 use super::elementwise::{exp, sum, tree, vectorised};
-use super::linear::Output;
+use super::output::Output;
 use super::pages::{Layout, PAGE, Page};
+use super::rotary::{Angles, Rotary, STILL};
 use super::tanh::tanh;
-use super::tile::{self, LANES};
-use super::{Variant, pool};
+use super::weight::LANES;
+use super::{Variant, pool, tile};
 
-/// What the layers of a model have in common.
+/// Attention parameters that the layers of a model share.
 pub(crate) struct Attention {
     pub(crate) heads: usize,
     pub(crate) layout: Layout,
-    /// What products of queries and keys are multiplied by.
+    /// Factor on the products of queries and keys.
     pub(crate) scale: f32,
-    /// `Some(c)`: a score s becomes `c tanh(s / c)`.
+    /// `Some(c)`: scores are soft-capped, `s` becomes `c tanh(s / c)`.
     pub(crate) cap: Option<f32>,
-    /// The rotations that layers choose from.
+    /// The rotations that the layers choose from.
     pub(crate) rotary: Vec<Rotary>,
-    /// What each layer sees.
+    /// Rotation and window of each layer.
     pub(crate) sight: Vec<Sight>,
 }
 
-/// A rotary position embedding.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Rotary {
-    /// Radians per position, of the pairs `(0, n), (1, n + 1)...` of a head's first 2n numbers; the others
-    /// are left alone.
-    pub(crate) frequencies: Vec<f32>,
-    /// What cosines and sines are multiplied by.
-    pub(crate) factor: f32,
-}
-
-/// What a layer sees of the tokens before it.
+/// Rotation and attention window of one layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sight {
-    /// Which rotation, if any.
+    /// Index of the layer's rotation; `None` for a layer without positions.
     pub(crate) rotary: Option<usize>,
-    /// How many tokens, the query's own included; `None`: all.
+    /// Number of visible tokens, including the query's own; `None` means all.
     pub(crate) window: Option<usize>,
 }
 
-/// Rows of a forward that belong to one text.
+/// Rows of a forward pass that belong to one sequence.
 pub(crate) struct Run<'a> {
     pub(crate) rows: Range<usize>,
-    /// Tokens before them.
+    /// Number of tokens before these rows.
     pub(crate) past: usize,
     pub(crate) keys: Keys<'a>,
 }
 
-/// Where a run's keys and values are, and where its own go.
+/// Keys and values of a run: where the cached ones are read, and where the new ones are written.
 pub(crate) enum Keys<'a> {
-    /// Into the pages: the rows follow one another. No other text may share the pages written to.
+    /// The rows follow one another and are written into the pages. The pages written to must not be shared with
+    /// another sequence.
     Read(&'a mut [Arc<Page>]),
-    /// Beside them, `[layers][rows][token]`: the rows are alternatives.
+    /// The rows are alternatives to each other and are written to a separate buffer, `[layers][rows][token]`.
     Branch(&'a [Arc<Page>], &'a mut [f32]),
 }
 
@@ -73,52 +66,22 @@ impl Run<'_> {
     }
 }
 
-/// One rotation's cosines and sines of the rows of a forward, `[rows][half]`.
-pub(crate) struct Angles {
-    half: usize,
-    pub(crate) cos: Vec<f32>,
-    pub(crate) sin: Vec<f32>,
-}
-
-/// Of a layer that does not rotate.
-static STILL: Angles = Angles { half: 0, cos: Vec::new(), sin: Vec::new() };
-
-impl Rotary {
-    /// Its angles at these positions.
-    pub(crate) fn angles(&self, positions: impl Iterator<Item = usize>) -> Angles {
-        let Self { frequencies, factor } = self;
-        let angles = positions.flat_map(|position| frequencies.iter().map(move |f| position as f32 * f));
-        let (cos, sin) = angles.map(|angle| (angle.cos() * factor, angle.sin() * factor)).unzip();
-        Angles { half: frequencies.len(), cos, sin }
-    }
-}
-
-impl Angles {
-    /// Turns a head of the row at this place.
-    pub(super) fn turn(&self, row: usize, head: &mut [f32]) {
-        let (first, second) = head.split_at_mut(self.half);
-        let angles = self.cos[row * self.half..].iter().zip(&self.sin[row * self.half..]);
-        for ((a, b), (cos, sin)) in first.iter_mut().zip(second).zip(angles) {
-            (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
-        }
-    }
-}
-
 impl Attention {
-    /// The angles of all rows, of each rotation.
+    /// The angles of all rows, for each rotation.
     pub(crate) fn angles(&self, runs: &[Run<'_>]) -> Vec<Angles> {
         let positions = || runs.iter().flat_map(|run| (0..run.rows.len()).map(|row| run.position(row)));
         self.rotary.iter().map(|rotary| rotary.angles(positions())).collect()
     }
 
-    /// Numbers to a row of q, k and v, side by side.
+    /// Width of a row of queries, keys and values, side by side.
     pub(crate) fn width(&self) -> usize {
         (self.heads + 2 * self.layout.kv_heads) * self.layout.dim
     }
 }
 
-/// Attention of one layer: q, k and v of all rows side by side, `[rows, (heads + 2 kv_heads) dim]`, before
-/// rotation, to `[rows, heads * dim]`. Keys and values go where the runs say.
+/// Attention of one layer. `qkv` holds queries, keys and values of all rows side by side,
+/// `[rows, (heads + 2 kv_heads) dim]`, before rotation; `out` is `[rows, heads * dim]`. New keys and values are written
+/// where the runs say.
 pub(crate) fn attend(
     attention: &Attention,
     layer: usize,
@@ -141,13 +104,13 @@ struct Pass<'a> {
     variant: Variant,
 }
 
-/// Rows to a tile, times the heads of a group; at most 32, so that its own keys make one panel.
+/// Rows of a tile times heads of a group. At most 32, so that the tile's own keys fit one panel.
 const TILE: usize = 24;
-/// Products below which several threads do not pay.
+/// Below this number of products, one thread is faster than several.
 const SMALL: usize = 1 << 18;
 
 impl Pass<'_> {
-    /// Rotates the new keys and puts them and the values where they belong.
+    /// Rotates the new keys and stores new keys and values.
     fn keep(&self, runs: &mut [Run<'_>]) {
         let layout = self.attention.layout;
         let Layout { dim, kv_heads, .. } = layout;
@@ -159,7 +122,7 @@ impl Pass<'_> {
                 Keys::Read(pages) => {
                     for (page, i) in pages[from / PAGE..].iter_mut().zip(from / PAGE..end.div_ceil(PAGE))
                     {
-                        let page = Arc::get_mut(page).expect("pages written to are this text's own");
+                        let page = Arc::get_mut(page).expect("a page written to is not shared");
                         let positions = from.max(i * PAGE)..end.min((i + 1) * PAGE);
                         let first = run.rows.start + positions.start - from;
                         let heads = page.as_mut_slice()[layout.in_layer(self.layer)]
@@ -218,7 +181,8 @@ impl Pass<'_> {
         if products < SMALL { (0..tiles.len()).for_each(work) } else { pool::run(tiles.len(), &work) }
     }
 
-    /// Some rows of a run, all query heads of one key-value head. `t` counts rows, then heads.
+    /// Attention of some rows of a run, for all query heads of one key-value head. The index `t` counts rows first,
+    /// then the heads of the group.
     fn tile(
         &self,
         run: &Run<'_>,
@@ -259,9 +223,9 @@ impl Pass<'_> {
             }
         };
         let last = run.position(rows.end - 1);
-        // Keys in the pages that the last row sees.
+        // Number of keys in the pages that are visible to the last row.
         let stored = if branch { last } else { last + 1 };
-        // The first key that each row sees, and that any does.
+        // The first key that is visible at a position.
         let first = |position: usize| window.map_or(0, |window| (position + 1).saturating_sub(window));
         for page in first(run.position(rows.start)) / PAGE..=last / PAGE {
             let before = page * PAGE;
@@ -277,7 +241,7 @@ impl Pass<'_> {
                     tile::rows(self.variant, keys, q, dim, scores, false);
                 }
             }
-            // The slot of the candidates' own keys, if it is in this page.
+            // The slot of the candidates' own keys, if it lies in this page.
             let slot = (branch && last / PAGE == page).then_some(last % PAGE);
             vectorised(self.variant, || {
                 let (low, high) = scores.split_at_mut(count * LANES);
@@ -329,7 +293,7 @@ impl Pass<'_> {
         }
         for (t, (sums, (_, total))) in sums.chunks_exact(padded).zip(running).enumerate() {
             let (row, query) = (run.rows.start + rows.start + t / group, head * group + t % group);
-            // SAFETY: every (row, query head) belongs to one tile, and a tile to one thread.
+            // SAFETY: every (row, query head) belongs to exactly one tile, and a tile to one thread.
             let out = unsafe { out.part(row, query * dim..(query + 1) * dim) };
             out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum / *total);
         }
@@ -346,7 +310,7 @@ impl Pass<'_> {
         &self.row(row)[head * dim..(head + 1) * dim]
     }
 
-    /// A head of a row, turned to its position and scaled.
+    /// Writes a head of a row, rotated to its position and scaled.
     fn rotate(&self, row: usize, head: usize, scale: f32, to: &mut [f32]) {
         let Angles { half, cos, sin } = self.angles;
         let half = *half;
@@ -363,8 +327,9 @@ impl Pass<'_> {
     }
 }
 
-/// Folds the scores of the keys of a page that one row has `seen` into its running maximum and total: shares
-/// relative to the new maximum, zero for the other keys. Gives what older sums shrink by.
+/// One step of the online softmax for one row: folds the scores of the visible keys of a page (`seen`) into the running
+/// maximum and total. `shares` gets `exp(score - maximum)`, and zero for the other keys. Returns the factor on earlier
+/// sums.
 #[inline(always)]
 fn fold(
     low: &[f32],
@@ -410,83 +375,15 @@ struct Scratch {
     scores: Vec<f32>,
     /// `[t][64]`
     shares: Vec<f32>,
-    /// A page's weighted values: panels of `[t][32]`.
+    /// Weighted values of one page: panels of `[t][32]`.
     part: Vec<f32>,
-    /// All pages', relative to the running maximum: `[t][padded]`.
+    /// Weighted values of all pages so far, relative to the running maximum: `[t][padded]`.
     sums: Vec<f32>,
-    /// Maximum and total, `[t]`.
+    /// Running maximum and total, `[t]`.
     running: Vec<(f32, f32)>,
     own: Own,
 }
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
-}
-
-/// What candidates add to the pages: each its own key and value.
-#[derive(Default)]
-struct Own {
-    /// One panel `[dim][32 candidates]`: a tile has no more.
-    keys: Vec<f32>,
-    /// Panels of one step: `[candidate][panel][2][32]`, the second input zero.
-    values: Vec<f32>,
-    /// Scores of every row against 32 candidates, `[t][32]`.
-    all: Vec<f32>,
-    /// Scores against the row's own, `[t]`.
-    scores: Vec<f32>,
-    /// Shares of the row's own, `[t][2]`, the second zero.
-    shares: Vec<f32>,
-    panels: usize,
-}
-
-impl Own {
-    /// Keys and values of some candidates `[rows][token]`, and the scores of their queries.
-    fn fill(
-        &mut self,
-        kept: &[f32],
-        head: usize,
-        layout: &Layout,
-        q: &[f32],
-        group: usize,
-        variant: Variant,
-    ) {
-        let (dim, panels) = (layout.dim, layout.padded() / LANES);
-        let tokens = kept.chunks_exact(layout.token());
-        let rows = tokens.len();
-        let reset = |buffer: &mut Vec<f32>, size: usize| {
-            buffer.clear();
-            buffer.resize(size, 0.0);
-        };
-        reset(&mut self.keys, dim * LANES);
-        reset(&mut self.values, rows * panels * 2 * LANES);
-        reset(&mut self.all, rows * group * LANES);
-        reset(&mut self.scores, rows * group);
-        reset(&mut self.shares, 2 * rows * group);
-        self.panels = panels;
-        for (row, token) in tokens.enumerate() {
-            let (keys, values) = token.split_at(layout.kv_heads * dim);
-            for (step, key) in self.keys.chunks_exact_mut(LANES).zip(&keys[head * dim..][..dim]) {
-                step[row] = *key;
-            }
-            let to = self.values[row * panels * 2 * LANES..].chunks_exact_mut(2 * LANES);
-            for (to, value) in to.zip(values[head * dim..][..dim].chunks(LANES)) {
-                to[..value.len()].copy_from_slice(value);
-            }
-        }
-        // The same kernel as for keys in pages, so that the same key has the same score to the bit.
-        tile::rows(variant, &self.keys, q, dim, &mut self.all, false);
-        for (t, (score, all)) in self.scores.iter_mut().zip(self.all.chunks_exact(LANES)).enumerate() {
-            *score = all[t / group];
-        }
-    }
-
-    /// Adds every row's share of its own value to one panel of a page's weighted values, `[t][32]`.
-    fn add(&self, panel: usize, group: usize, part: &mut [f32], variant: Variant) {
-        let values = self.values.chunks_exact(self.panels * 2 * LANES);
-        for ((part, shares), values) in
-            part.chunks_exact_mut(group * LANES).zip(self.shares.chunks_exact(2 * group)).zip(values)
-        {
-            tile::rows(variant, &values[panel * 2 * LANES..][..2 * LANES], shares, 2, part, true);
-        }
-    }
 }

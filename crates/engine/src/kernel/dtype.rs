@@ -1,45 +1,43 @@
-//! How weights are kept.
+//! The number formats of weights in memory.
 
-use std::fmt;
-use std::str::FromStr;
+use strum::{VariantArray, VariantNames};
 
-/// What weights are kept as; sums are always f32.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+/// The number format of weights in memory. Sums are always f32.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    strum::Display,
+    strum::EnumString,
+    strum::IntoStaticStr,
+    strum::VariantArray,
+    strum::VariantNames,
+)]
+#[strum(serialize_all = "lowercase", parse_err_ty = String, parse_err_fn = unknown)]
 pub enum Dtype {
-    /// 32 bits: exact.
+    /// 32-bit floating point.
     F32,
-    /// bfloat16; the inputs of a layer are rounded to it too.
+    /// bfloat16. The inputs of a layer are rounded to bfloat16 too.
     #[default]
     Bf16,
-    /// Blocks of 32 int8 with a scale (as Q8_0 of GGUF); the inputs of a layer are rounded likewise.
+    /// Blocks of 32 int8 with one scale, as Q8_0 of GGUF. The inputs of a layer are rounded in the same way.
     Int8,
 }
 
 impl Dtype {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::Int8];
+    /// All dtypes.
+    pub const ALL: &'static [Self] = <Self as VariantArray>::VARIANTS;
 
-    /// Its name.
+    /// The dtype's name: `f32`, `bf16` or `int8`.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-            Self::Int8 => "int8",
-        }
+        self.into()
     }
 }
 
-impl fmt::Display for Dtype {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl FromStr for Dtype {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        let known = Self::ALL.into_iter().find(|dtype| dtype.name() == name);
-        known.ok_or_else(|| format!("unknown dtype '{name}': known are f32, bf16 and int8"))
-    }
+fn unknown(name: &str) -> String {
+    crate::names::unknown("dtype", name, <Dtype as VariantNames>::VARIANTS)
 }

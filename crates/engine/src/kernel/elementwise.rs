@@ -1,9 +1,10 @@
-//! What is done number by number: sums, exponential, silu. Plain Rust that the compiler vectorises for the
-//! variant at hand; every variant gives the same bits.
+//! Elementwise operations: sums, exponential, silu. They are plain Rust that the compiler vectorises for each variant.
+//! Results are bit-identical in every variant.
 
 use super::Variant;
 
-/// Runs `work` compiled for the variant's instructions.
+/// Runs `work`, compiled with the variant's instruction set. This processor must have the variant: callers pass
+/// [`Variant::detect`] or a member of [`Variant::available`].
 #[inline(always)]
 pub(super) fn vectorised<R>(variant: Variant, work: impl FnOnce() -> R) -> R {
     #[cfg(target_arch = "x86_64")]
@@ -17,8 +18,7 @@ pub(super) fn vectorised<R>(variant: Variant, work: impl FnOnce() -> R) -> R {
             work()
         }
         match variant {
-            // SAFETY: layers are only made with variants that the processor has (VL and DQ come with BW on
-            // all of them).
+            // SAFETY: the processor has the variant, and `Variant::available` detects all features enabled above.
             Variant::Avx512 | Variant::Avx512Dot => return unsafe { avx512(work) },
             // SAFETY: as above.
             Variant::Avx2 => return unsafe { avx2(work) },
@@ -32,7 +32,7 @@ pub(super) fn vectorised<R>(variant: Variant, work: impl FnOnce() -> R) -> R {
 /// Adding this to a small number leaves the nearest integer in the low bits.
 pub(super) const SHIFT: f32 = 12_582_912.0;
 
-/// e to the power of x, within two units in the last place; never below 1.2e-38, infinite from 88.4 on.
+/// e to the power of x, within two units in the last place. Never below 1.2e-38; infinite from x = 88.4 on.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
     const LN_2: [f32; 2] = [0.693_145_75, 1.428_606_8e-6];
@@ -56,7 +56,7 @@ pub(super) fn silu(x: f32) -> f32 {
     x / (1.0 + exp(-x))
 }
 
-/// Sum of f of each number, in 16 chains that are then added as a tree.
+/// Sum of `f(x)` over all numbers, in 16 interleaved partial sums that are then added as a tree.
 #[inline(always)]
 pub(super) fn sum(numbers: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut chains = [0f32; 16];
@@ -83,16 +83,16 @@ pub(super) fn tree(mut numbers: [f32; 16], f: impl Fn(f32, f32) -> f32) -> f32 {
     numbers[0]
 }
 
-/// `ln Σ exp(x)`.
+/// `ln Σ exp(x)`, the logarithm of the sum of exponentials.
 pub fn log_sum_exp(x: &[f32]) -> f64 {
     let variant = Variant::detect();
     let most = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    // Sums of blocks are exact enough in f32.
+    // Within a block, f32 sums are accurate enough.
     let blocks = x.chunks(1024).map(|x| f64::from(vectorised(variant, || sum(x, |x| exp(x - most)))));
     f64::from(most) + blocks.sum::<f64>().ln()
 }
 
-/// `exp((x - max x) / temperature)`: what softmax sums to one, before it does.
+/// `exp((x - max x) / temperature)`: the numerators of a softmax.
 pub fn masses(x: &[f32], temperature: f32) -> Vec<f32> {
     let most = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let mut masses = x.to_vec();

@@ -1,31 +1,29 @@
-//! The innermost loops for int8: blocks of 32 inputs, each with a scale (as Q8_0 of GGUF).
+//! The innermost loops for int8: blocks of 32 inputs with one scale each, as Q8_0 of GGUF.
 //!
-//! Products are summed exactly, as integers, within a block; each output then has one chain of sums over
-//! its blocks. Inputs are rounded to int8 too, row by row and block by block.
+//! Within a block, products are summed exactly, as integers. The sums of the blocks are then added in order. Inputs are
+//! rounded to int8 too, row by row and block by block.
 
 use half::f16;
 
 use super::Variant;
 use super::elementwise::{SHIFT, tree};
-use super::tile::LANES;
 #[cfg(target_arch = "x86_64")]
-use super::tile::{blocks, by_rows};
-#[cfg(target_arch = "x86_64")]
-use super::tile::{fetch, store512};
+use super::tile::{blocks, by_rows, fetch, store512};
+use super::weight::LANES;
 
-/// Inputs to a block.
+/// Inputs per block.
 pub(super) const BLOCK: usize = 32;
-/// Four inputs lie side by side.
+/// Groups of four inputs per block. The four inputs of a group lie side by side.
 const QUADS: usize = BLOCK / 4;
 
-/// Panels of weights: per block `[8 quads][32 outputs]` of four weights + 128, and 32 scales.
+/// Panels of weights. Each block has `[8 quads][32 outputs]` of four weights + 128, and 32 scales.
 pub(super) struct Weights {
     pub(super) quads: Vec<u32>,
     pub(super) scales: Vec<f16>,
 }
 
-/// Rows of inputs: per block eight quads, a scale, and -128 times the sum of its integers, which takes back
-/// the 128 that weights are raised by.
+/// Rows of inputs. Each block has eight quads, a scale, and an offset: -128 times the sum of its integers, which undoes
+/// the 128 added to the weights.
 pub(super) struct Inputs {
     quads: Vec<u32>,
     scales: Vec<f32>,
@@ -34,7 +32,7 @@ pub(super) struct Inputs {
 }
 
 impl Weights {
-    /// Room for so many panels of so many blocks, all zero.
+    /// Zero weights for `panels` panels of `blocks` blocks.
     pub(super) fn new(panels: usize, blocks: usize) -> Self {
         let zero = u32::from_ne_bytes([128; 4]);
         Self {
@@ -43,12 +41,12 @@ impl Weights {
         }
     }
 
-    /// Bytes held.
+    /// Size in bytes.
     pub(super) fn bytes(&self) -> usize {
         size_of_val(&self.quads[..]) + size_of_val(&self.scales[..])
     }
 
-    /// Parts for panel after panel: its quads and its scales.
+    /// Quads and scales of each panel, in order.
     pub(super) fn panels_mut(
         &mut self,
         blocks: usize,
@@ -70,7 +68,7 @@ impl Weights {
     }
 }
 
-/// Puts one output's weights into its panel. Inputs beyond the row are zero.
+/// Stores the weights of one output in its panel. Inputs beyond the row are zero.
 pub(super) fn put(quads: &mut [u32], scales: &mut [f16], lane: usize, row: &[f32]) {
     for (block, weights) in row.chunks(BLOCK).enumerate() {
         let scale = f16::from_f32(largest(&padded(weights)) / 127.0);
@@ -87,7 +85,7 @@ pub(super) fn put(quads: &mut [u32], scales: &mut [f16], lane: usize, row: &[f32
 
 #[inline(always)]
 fn largest(block: &[f32; BLOCK]) -> f32 {
-    // What is not a number stays, and becomes the block's scale.
+    // NaN is kept and becomes the block's scale.
     let larger = |a: f32, b: f32| if b > a || b.is_nan() { b } else { a };
     tree(std::array::from_fn(|i| larger(block[i].abs(), block[i + 16].abs())), larger)
 }
@@ -99,7 +97,7 @@ fn padded(x: &[f32]) -> [f32; BLOCK] {
     block
 }
 
-/// The nearest multiple of the scale, ties to even, at most 127 of them.
+/// `x / scale` rounded to the nearest integer, ties to even, clamped to -127 to 127.
 #[inline(always)]
 fn quantise(x: f32, scale: f32) -> i32 {
     let steps = if scale > 0.0 && scale < f32::INFINITY { x / scale } else { 0.0 };
@@ -109,7 +107,7 @@ fn quantise(x: f32, scale: f32) -> i32 {
 }
 
 impl Inputs {
-    /// Room for `m` rows of `k` inputs.
+    /// Zero inputs, `m` rows of `k`.
     pub(super) fn new(m: usize, k: usize) -> Self {
         let blocks = k.div_ceil(BLOCK);
         Self {
@@ -120,7 +118,7 @@ impl Inputs {
         }
     }
 
-    /// Parts for row after row.
+    /// Quads, scales and offsets of each row, in order.
     pub(super) fn rows_mut(&mut self) -> impl Iterator<Item = (&mut [u32], &mut [f32], &mut [i32])> {
         let quads = self.quads.chunks_exact_mut(self.blocks * QUADS);
         let rest =
@@ -129,7 +127,7 @@ impl Inputs {
     }
 }
 
-/// Rounds one row of inputs.
+/// Rounds one row of inputs to int8.
 #[inline(always)]
 pub(super) fn round(x: &[f32], quads: &mut [u32], scales: &mut [f32], offsets: &mut [i32]) {
     for (block, x) in x.chunks(BLOCK).enumerate() {
@@ -147,7 +145,7 @@ pub(super) fn round(x: &[f32], quads: &mut [u32], scales: &mut [f32], offsets: &
     }
 }
 
-/// One panel against rows `from..` of x, as many as y `[m][32]` has.
+/// The product of one panel with the first `m` rows of x, into y `[m][32]`.
 pub(super) fn rows(variant: Variant, quads: &[u32], scales: &[f16], x: &Inputs, y: &mut [f32]) {
     let (n, m) = (x.blocks, y.len() / LANES);
     assert!(quads.len() == n * QUADS * LANES && scales.len() == n * LANES && y.len() == m * LANES);
@@ -162,13 +160,14 @@ pub(super) fn rows(variant: Variant, quads: &[u32], scales: &[f16], x: &Inputs, 
         #[cfg(target_arch = "x86_64")]
         Variant::Avx512Dot => blocks(m, 6, |row, rows| {
             let (w, s, y) = (quads.as_ptr(), scales.as_ptr(), y[row * LANES..].as_mut_ptr());
-            // SAFETY: layers are only made with variants that the processor has; lengths as asserted.
+            // SAFETY: variants come from `Variant::available`, so the processor has this one; the lengths are asserted
+            // above.
             unsafe { by_rows!(rows, [1 2 3 4 5 6], M => avx512_dot::<M>(w, s, at(row), n, y)) }
         }),
         #[cfg(target_arch = "x86_64")]
         Variant::Avx512 | Variant::Avx2 => blocks(m, 3, |row, rows| {
             let (w, s, y) = (quads.as_ptr(), scales.as_ptr(), y[row * LANES..].as_mut_ptr());
-            // SAFETY: as above; what has AVX-512 has AVX2.
+            // SAFETY: as above; a processor with AVX-512 has AVX2.
             unsafe { by_rows!(rows, [1 2 3], M => avx2::<M>(w, s, at(row), n, y)) }
         }),
         _ => {
@@ -179,7 +178,7 @@ pub(super) fn rows(variant: Variant, quads: &[u32], scales: &[f16], x: &Inputs, 
     }
 }
 
-/// Where a row of inputs begins; the next rows follow.
+/// Pointers to a row of inputs. The next rows follow it.
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
 struct Row {
@@ -188,7 +187,7 @@ struct Row {
     offsets: *const i32,
 }
 
-/// What all variants compute.
+/// Plain Rust; the other variants compute the same up to rounding.
 fn portable(quads: &[u32], scales: &[f16], x: &Inputs, row: usize, y: &mut [f32]) {
     y.fill(0.0);
     for block in 0..x.blocks {
@@ -206,51 +205,54 @@ fn portable(quads: &[u32], scales: &[f16], x: &Inputs, row: usize, y: &mut [f32]
 }
 
 /// # Safety
-/// The processor must have AVX-512 F, BW and VNNI; there are `n` blocks of weights and scales, `M` rows of
-/// x, and y has `M * 32` places.
+/// The processor must have AVX-512 F, BW and VNNI. There must be `n` blocks of weights and scales and `M` rows of x, and
+/// y must have `M * 32` numbers.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 unsafe fn avx512_dot<const M: usize>(w: *const u32, s: *const f16, x: Row, n: usize, y: *mut f32) {
     use std::arch::x86_64::*;
     let mut sum = [[_mm512_setzero_ps(); 2]; M];
     for block in 0..n {
-        // SAFETY: block < n, so 8 quads of 32 outputs and 32 scales lie there, and each of the M rows has
-        // 8 quads, a scale and an offset.
-        unsafe {
-            let mut whole: [[__m512i; 2]; M] = std::array::from_fn(|row| {
-                let offset = _mm512_set1_epi32(*x.offsets.add(row * n + block));
-                [offset, offset]
-            });
-            for quad in 0..QUADS {
+        let mut whole: [[__m512i; 2]; M] = std::array::from_fn(|row| {
+            // SAFETY: row < M and block < n, so the block has an offset.
+            let offset = _mm512_set1_epi32(unsafe { *x.offsets.add(row * n + block) });
+            [offset, offset]
+        });
+        for quad in 0..QUADS {
+            // SAFETY: block < n and quad < 8, so 32 quads lie there.
+            let (low, high) = unsafe {
                 let w = w.add((block * QUADS + quad) * LANES);
                 fetch::<2>(w);
-                let (low, high) = (_mm512_loadu_si512(w.cast()), _mm512_loadu_si512(w.add(16).cast()));
-                for (row, whole) in whole.iter_mut().enumerate() {
-                    let x = *x.quads.add((row * n + block) * QUADS + quad);
-                    let x = _mm512_set1_epi32(x as i32);
-                    whole[0] = _mm512_dpbusd_epi32(whole[0], low, x);
-                    whole[1] = _mm512_dpbusd_epi32(whole[1], high, x);
-                }
-            }
-            let s = s.add(block * LANES);
-            fetch::<1>(s);
-            let low = _mm512_cvtph_ps(_mm256_loadu_si256(s.cast()));
-            let high = _mm512_cvtph_ps(_mm256_loadu_si256(s.add(16).cast()));
-            for (row, (sum, whole)) in sum.iter_mut().zip(whole).enumerate() {
-                let scale = _mm512_set1_ps(*x.scales.add(row * n + block));
-                sum[0] =
-                    _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole[0]), _mm512_mul_ps(low, scale), sum[0]);
-                sum[1] =
-                    _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole[1]), _mm512_mul_ps(high, scale), sum[1]);
+                (_mm512_loadu_si512(w.cast()), _mm512_loadu_si512(w.add(16).cast()))
+            };
+            for (row, whole) in whole.iter_mut().enumerate() {
+                // SAFETY: row < M, block < n and quad < 8, so the block has this quad.
+                let x = unsafe { *x.quads.add((row * n + block) * QUADS + quad) };
+                let x = _mm512_set1_epi32(x as i32);
+                whole[0] = _mm512_dpbusd_epi32(whole[0], low, x);
+                whole[1] = _mm512_dpbusd_epi32(whole[1], high, x);
             }
         }
+        // SAFETY: block < n, so 32 scales lie there.
+        let (low, high) = unsafe {
+            let s = s.add(block * LANES);
+            fetch::<1>(s);
+            (_mm256_loadu_si256(s.cast()), _mm256_loadu_si256(s.add(16).cast()))
+        };
+        let (low, high) = (_mm512_cvtph_ps(low), _mm512_cvtph_ps(high));
+        for (row, (sum, whole)) in sum.iter_mut().zip(whole).enumerate() {
+            // SAFETY: row < M and block < n, so the block has a scale.
+            let scale = _mm512_set1_ps(unsafe { *x.scales.add(row * n + block) });
+            sum[0] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole[0]), _mm512_mul_ps(low, scale), sum[0]);
+            sum[1] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole[1]), _mm512_mul_ps(high, scale), sum[1]);
+        }
     }
-    // SAFETY: y has 32 places for each of the M rows.
+    // SAFETY: y has 32 numbers for each of the M rows.
     unsafe { store512(sum, y) }
 }
 
 /// # Safety
-/// As [`avx512_dot`], with AVX2, FMA and F16C.
+/// As [`avx512_dot`], but the processor must have AVX2, FMA and F16C.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn avx2<const M: usize>(w: *const u32, s: *const f16, x: Row, n: usize, y: *mut f32) {
@@ -258,32 +260,34 @@ unsafe fn avx2<const M: usize>(w: *const u32, s: *const f16, x: Row, n: usize, y
     for part in 0..4 {
         let mut sum = [_mm256_setzero_ps(); M];
         for block in 0..n {
-            // SAFETY: block < n, so 8 quads of 32 outputs and 32 scales lie there, and each of the M rows
-            // has 8 quads and a scale.
-            unsafe {
-                let mut whole = [_mm256_setzero_si256(); M];
-                for quad in 0..QUADS {
-                    let w = w.add((block * QUADS + quad) * LANES + part * 8);
-                    let raised = _mm256_set1_epi8(-128);
-                    let w = _mm256_xor_si256(_mm256_loadu_si256(w.cast()), raised);
-                    for (row, whole) in whole.iter_mut().enumerate() {
-                        let x = *x.quads.add((row * n + block) * QUADS + quad);
-                        let x = _mm256_set1_epi32(x as i32);
-                        // |x| (w sign x): at most 127 * 127 * 2, which 16 bits hold.
-                        let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(x), _mm256_sign_epi8(w, x));
-                        let quads = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-                        *whole = _mm256_add_epi32(*whole, quads);
-                    }
+            let mut whole = [_mm256_setzero_si256(); M];
+            for quad in 0..QUADS {
+                let at = (block * QUADS + quad) * LANES + part * 8;
+                // SAFETY: block < n, quad < 8 and part < 4, so 8 quads lie there.
+                let w = unsafe { _mm256_loadu_si256(w.add(at).cast()) };
+                let w = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
+                for (row, whole) in whole.iter_mut().enumerate() {
+                    // SAFETY: row < M, block < n and quad < 8, so the block has this quad.
+                    let x = unsafe { *x.quads.add((row * n + block) * QUADS + quad) };
+                    let x = _mm256_set1_epi32(x as i32);
+                    // |x| (w sign x) is at most 127 * 127 * 2, which fits 16 bits.
+                    let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(x), _mm256_sign_epi8(w, x));
+                    let quads = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+                    *whole = _mm256_add_epi32(*whole, quads);
                 }
-                let s = _mm256_cvtph_ps(_mm_loadu_si128(s.add(block * LANES + part * 8).cast()));
-                for (row, (sum, whole)) in sum.iter_mut().zip(whole).enumerate() {
-                    let scale = _mm256_mul_ps(s, _mm256_set1_ps(*x.scales.add(row * n + block)));
-                    *sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(whole), scale, *sum);
-                }
+            }
+            // SAFETY: block < n and part < 4, so 8 scales lie there.
+            let s = unsafe { _mm_loadu_si128(s.add(block * LANES + part * 8).cast()) };
+            let s = _mm256_cvtph_ps(s);
+            for (row, (sum, whole)) in sum.iter_mut().zip(whole).enumerate() {
+                // SAFETY: row < M and block < n, so the block has a scale.
+                let x = unsafe { *x.scales.add(row * n + block) };
+                let scale = _mm256_mul_ps(s, _mm256_set1_ps(x));
+                *sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(whole), scale, *sum);
             }
         }
         for (row, sum) in sum.iter().enumerate() {
-            // SAFETY: y has 32 places for each of the M rows.
+            // SAFETY: y has 32 numbers for each of the M rows.
             unsafe { _mm256_storeu_ps(y.add(row * LANES + part * 8), *sum) }
         }
     }

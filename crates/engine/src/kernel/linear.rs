@@ -1,33 +1,34 @@
-//! The packed linear layer: `y = x Wᵀ` for few rows, at the speed at which the weights can be read. What
-//! comes right before and after it (norm, bias, gate, activation, residual) is done on the way.
+//! The packed linear layer: `y = x Wᵀ` for few rows, limited by the bandwidth at which the weights are read. Norm, bias,
+//! gate, activation and residual are fused into it.
 
 use std::cell::RefCell;
-use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Mutex;
 
-use candle_core::{Result, Storage, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 
 use super::activation::Activation;
 use super::elementwise::vectorised;
 use super::norm::Norm;
-use super::tile::{self, LANES, Pair, Weight};
-use super::{Dtype, Variant, int8, pool};
+use super::output::Output;
+use super::slice::with_slice;
+use super::weight::{self, LANES, Pair, Weight};
+use super::{Dtype, Variant, int8, pool, tile};
 
-/// Weights of a linear layer `[n, k]`, laid out once in panels of 32 outputs that lie side by side, so that
-/// one pass over memory serves every row of the input.
+/// A linear layer of `n` outputs and `k` inputs. Its weights `[n, k]` are packed once into panels of 32 outputs side by
+/// side, so that one pass over memory serves every row of the input.
 pub struct Packed {
     weights: Weights,
     n: usize,
     k: usize,
     variant: Variant,
-    /// What comes first.
+    /// Applied to the inputs.
     norm: Option<Norm>,
     /// Added to the outputs, `[n]`.
     bias: Option<Vec<f32>>,
-    /// What the outputs go through.
+    /// Applied to the outputs; in a gated layer, to the gate.
     activation: Option<Activation>,
-    /// Outputs of a gated layer.
+    /// Number of outputs, if the layer is gated.
     gated: Option<usize>,
 }
 
@@ -37,15 +38,15 @@ enum Weights {
     Int8(int8::Weights),
 }
 
-/// Fills in some rows of a matrix, `[rows, k]`.
+/// A function that writes some rows of a matrix, `[rows, k]`.
 pub trait Rows<E>: Fn(Range<usize>, &mut [f32]) -> std::result::Result<(), E> + Sync {}
 impl<E, F: Fn(Range<usize>, &mut [f32]) -> std::result::Result<(), E> + Sync> Rows<E> for F {}
 
 impl Packed {
-    /// A layer of `n` outputs and `k` inputs, whose rows `rows` gives, a panel at a time, on several threads.
+    /// A layer of `n` outputs and `k` inputs. `rows` writes its weights, one panel at a time, on several threads.
     ///
     /// # Errors
-    /// What `rows` says.
+    /// An error of `rows`.
     pub fn new<E: Send>(
         n: usize,
         k: usize,
@@ -55,10 +56,11 @@ impl Packed {
         Self::with_variant(n, k, dtype, Variant::detect(), rows)
     }
 
-    /// A gated layer: `f(x Gᵀ) * (x Uᵀ)` with `n` outputs, `f` the activation.
+    /// A gated layer: `f(x Gᵀ) * (x Uᵀ)` with `n` outputs, where `f` is the activation, and `gate` and `up` write the
+    /// rows of `G` and `U`.
     ///
     /// # Errors
-    /// What `gate` and `up` say.
+    /// An error of `gate` or `up`.
     pub fn gated<E: Send>(
         n: usize,
         k: usize,
@@ -67,7 +69,7 @@ impl Packed {
         gate: impl Rows<E>,
         up: impl Rows<E>,
     ) -> std::result::Result<Self, E> {
-        // A panel of the gate, then one of up, in turns.
+        // Panels of the gate and of up alternate.
         let rows = |rows: Range<usize>, to: &mut [f32]| {
             let (panel, from) = (rows.start / LANES, rows.start / LANES / 2 * LANES);
             let real = from..(from + LANES).min(n);
@@ -80,13 +82,13 @@ impl Packed {
         Ok(layer)
     }
 
-    /// The same for one set of instructions, which the processor must have.
+    /// As [`Packed::new`], for another variant than the one in use.
     ///
     /// # Errors
-    /// What `rows` says.
+    /// An error of `rows`.
     ///
     /// # Panics
-    /// If this processor lacks the variant.
+    /// This processor does not have the variant.
     pub fn with_variant<E: Send>(
         n: usize,
         k: usize,
@@ -110,10 +112,10 @@ impl Packed {
         Ok(Self { weights, n, k, variant, norm: None, bias: None, activation: None, gated: None })
     }
 
-    /// The same layer behind a norm of width `k`.
+    /// The same layer with a norm of width `k` on its inputs.
     ///
     /// # Panics
-    /// If the norm has another width.
+    /// The norm has another width.
     pub fn after_norm(mut self, norm: Norm) -> Self {
         assert_eq!(norm.width(), self.k, "a norm has one weight per input");
         self.norm = Some(norm);
@@ -123,25 +125,25 @@ impl Packed {
     /// The same layer with a bias `[n]`: `x Wᵀ + b`.
     ///
     /// # Panics
-    /// If the bias has another length, or the layer is gated.
+    /// The bias has another length, or the layer is gated.
     pub fn with_bias(mut self, bias: Vec<f32>) -> Self {
         assert!(self.gated.is_none() && bias.len() == self.n, "a bias has one number per output");
         self.bias = Some(bias);
         self
     }
 
-    /// The same layer with an activation behind it.
+    /// The same layer with an activation on its outputs.
     pub fn then(mut self, activation: Activation) -> Self {
         self.activation = Some(activation);
         self
     }
 
-    /// Outputs.
+    /// Number of outputs.
     pub fn outputs(&self) -> usize {
         self.gated.unwrap_or(self.n)
     }
 
-    /// Numbers that were given, biases and the norm before it included.
+    /// Number of parameters, including bias and norm.
     pub fn parameters(&self) -> usize {
         let rows = self.gated.map_or(self.n, |n| 2 * n);
         rows * self.k
@@ -149,7 +151,7 @@ impl Packed {
             + self.norm.as_ref().map_or(0, Norm::parameters)
     }
 
-    /// Bytes of memory held.
+    /// Size of the packed weights in bytes.
     pub fn bytes(&self) -> usize {
         match &self.weights {
             Weights::F32(w) => size_of_val(&w[..]),
@@ -158,7 +160,7 @@ impl Packed {
         }
     }
 
-    /// Writes one row of the matrix, `[k]`: the layer also serves as an embedding table.
+    /// Writes one row of the weights, `[k]`. With it the layer also serves as an embedding table.
     pub fn row(&self, row: usize, to: &mut [f32]) {
         let steps = self.k.div_ceil(2);
         match &self.weights {
@@ -171,10 +173,10 @@ impl Packed {
         }
     }
 
-    /// `y = x Wᵀ` (or its gated form), behind the norm if there is one: x `[m, k]` to y `[m, outputs]`.
+    /// Applies the layer to x `[m, k]`, f32 on the CPU; the result is `[m, outputs]`.
     ///
     /// # Errors
-    /// Another shape, dtype or device.
+    /// The tensor has another shape, dtype or device.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let m = match x.dims2()? {
             (m, k) if k == self.k => m,
@@ -185,7 +187,7 @@ impl Packed {
         Tensor::from_vec(y, (m, self.outputs()), x.device())
     }
 
-    /// The layer on slices: y is overwritten or, if `add`, added to.
+    /// Applies the layer to x `[m, k]`. The result `[m, outputs]` is added to y if `add`, else it overwrites y.
     pub fn apply(&self, x: &[f32], y: &mut [f32], add: bool) {
         let (m, width) = (x.len() / self.k, self.outputs());
         assert!(x.len() == m * self.k && y.len() == m * width, "x must be m by k, y m by outputs");
@@ -195,7 +197,7 @@ impl Packed {
         let input = self.prepare(x, m);
         let output = Output::new(y, width);
         let panels = width.div_ceil(LANES);
-        // Handing out a task costs little, but not nothing.
+        // Fewer, larger tasks: handing out a task has a small cost.
         let per_task = (panels / (16 * pool::count())).clamp(1, 8);
         pool::run(panels.div_ceil(per_task), &|task| {
             SCRATCH.with_borrow_mut(|scratch| {
@@ -216,7 +218,7 @@ impl Packed {
                         self.finish(columns.clone(), tile);
                     }
                     for (row, tile) in tile.chunks_exact(LANES).enumerate() {
-                        // SAFETY: each panel is computed by one task, and panels' columns do not overlap.
+                        // SAFETY: each panel is computed by one task, and the columns of panels do not overlap.
                         let y = unsafe { output.part(row, columns.clone()) };
                         if add {
                             y.iter_mut().zip(tile).for_each(|(y, sum)| *y += sum);
@@ -229,7 +231,7 @@ impl Packed {
         });
     }
 
-    /// Adds the bias of these outputs and applies the activation: tile `[m][32]`.
+    /// Adds the bias of these outputs to a tile `[m][32]` and applies the activation.
     fn finish(&self, columns: Range<usize>, tile: &mut [f32]) {
         if let Some(bias) = &self.bias {
             for row in tile.chunks_exact_mut(LANES) {
@@ -241,7 +243,7 @@ impl Packed {
         }
     }
 
-    /// What the kernels read: behind the norm, rounded as the weights are.
+    /// Prepares inputs for the kernels: normalised, and rounded as the weights are.
     fn prepare(&self, x: &[f32], m: usize) -> Input {
         let (k, even) = (self.k, self.k.next_multiple_of(2));
         let dots = self.variant == Variant::Avx512Dot;
@@ -275,7 +277,7 @@ impl Packed {
                 vectorised(self.variant, || {
                     normed(x, to);
                     if bf16 {
-                        to.iter_mut().for_each(|x| *x = tile::rounded(*x));
+                        to.iter_mut().for_each(|x| *x = weight::rounded(*x));
                     }
                 });
             }),
@@ -291,7 +293,7 @@ impl Packed {
         input
     }
 
-    /// 32 outputs of every row into y `[m][32]`.
+    /// Computes the 32 outputs of a panel for every row, into y `[m][32]`.
     fn panel(&self, panel: usize, input: &Input, y: &mut [f32]) {
         let steps = self.k.div_ceil(2);
         match (&self.weights, input) {
@@ -315,7 +317,7 @@ impl Packed {
     }
 }
 
-/// Inputs as the kernels read them, `[m][k]`, k made even (in blocks for int8).
+/// Inputs as the kernels read them, `[m][k]`. `k` is padded to an even number, for int8 to whole blocks.
 enum Input {
     F32(Vec<f32>),
     Pairs(Vec<Pair>),
@@ -327,7 +329,7 @@ thread_local! {
     static ROW: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A row of this thread's own, zero behind what was written to it last.
+/// Calls `work` with a zeroed buffer of this thread.
 fn with_scratch(length: usize, work: impl FnOnce(&mut [f32])) {
     ROW.with_borrow_mut(|row| {
         row.clear();
@@ -336,9 +338,9 @@ fn with_scratch(length: usize, work: impl FnOnce(&mut [f32])) {
     });
 }
 
-/// Runs `work` for each of `m` rows of `k` numbers, on several threads if that is worth it.
+/// Runs `work` for each of `m` rows of `k` numbers, on several threads if they are large enough.
 fn spread<T: Send>(m: usize, k: usize, rows: impl Iterator<Item = T> + Send, work: impl Fn(T) + Sync) {
-    // Below some 10 µs a region costs more than it brings.
+    // For work of less than about 10 µs, a parallel region costs more time than it saves.
     if m * k < 1 << 15 { rows.for_each(work) } else { pool::share(rows, work) }
 }
 
@@ -350,40 +352,6 @@ fn part<T>(weights: &[T], panel: usize, length: usize) -> &[T] {
 fn gate(activation: Activation, gate: &mut [f32], up: &[f32]) {
     activation.each(gate);
     gate.iter_mut().zip(up).for_each(|(gate, up)| *gate *= up);
-}
-
-/// A matrix `[rows, width]` that several threads write to, each its own parts.
-pub(super) struct Output<'a> {
-    start: *mut f32,
-    rows: usize,
-    width: usize,
-    borrow: PhantomData<&'a mut [f32]>,
-}
-
-// SAFETY: see `part`, the only way in.
-unsafe impl Sync for Output<'_> {}
-
-impl<'a> Output<'a> {
-    pub(super) fn new(numbers: &'a mut [f32], width: usize) -> Self {
-        let rows = numbers.len() / width;
-        Self { start: numbers.as_mut_ptr(), rows, width, borrow: PhantomData }
-    }
-
-    /// Some columns of a row, for writing.
-    ///
-    /// # Safety
-    /// Nobody else may hold a part that overlaps.
-    #[allow(clippy::mut_from_ref, reason = "parts do not overlap, by the caller's word")]
-    pub(super) unsafe fn part(&self, row: usize, columns: Range<usize>) -> &mut [f32] {
-        assert!(row < self.rows && columns.end <= self.width);
-        // SAFETY: this lies inside the matrix, and nobody else holds it.
-        unsafe {
-            std::slice::from_raw_parts_mut(
-                self.start.add(row * self.width + columns.start),
-                columns.len(),
-            )
-        }
-    }
 }
 
 fn pack<T: Weight, E: Send>(
@@ -402,7 +370,7 @@ fn pack<T: Weight, E: Send>(
     Ok(packed)
 }
 
-/// Reads the rows of each panel and gives them to `put(panel, lane, row)`.
+/// Reads the rows of each panel and passes them to `put(panel, lane, row)`.
 fn each_panel<P: Send, E: Send>(
     panels: impl Iterator<Item = P> + Send,
     n: usize,
@@ -429,14 +397,4 @@ fn unpack<T: Weight>(packed: &[T], row: usize, steps: usize, to: &mut [f32]) {
     for (step, to) in panel.chunks_exact(T::STEP).zip(to.chunks_mut(2)) {
         to.copy_from_slice(&T::pair(step, row % LANES)[..to.len()]);
     }
-}
-
-/// Reads a contiguous f32 tensor on the CPU.
-pub(super) fn with_slice<R>(x: &Tensor, read: impl FnOnce(&[f32]) -> R) -> Result<R> {
-    let x = x.contiguous()?;
-    let (storage, layout) = x.storage_and_layout();
-    let (Storage::Cpu(storage), Some((start, end))) = (&*storage, layout.contiguous_offsets()) else {
-        bail!("the kernels are for the CPU")
-    };
-    Ok(read(&storage.as_slice::<f32>()?[start..end]))
 }

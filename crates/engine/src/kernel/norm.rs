@@ -1,4 +1,4 @@
-//! Norms of rows.
+//! RMSNorm and LayerNorm.
 
 use super::elementwise::{sum, vectorised};
 use super::{Variant, pool};
@@ -7,7 +7,7 @@ use super::{Variant, pool};
 #[derive(Debug, Clone)]
 pub struct Norm {
     weight: Vec<f32>,
-    /// `None`: RMSNorm, which does not take the mean away.
+    /// `None`: RMSNorm, which does not subtract the mean.
     bias: Option<Vec<f32>>,
     eps: f32,
 }
@@ -32,17 +32,17 @@ impl Norm {
         self.weight.len()
     }
 
-    /// Its weights `[d]`, its biases if it takes the mean away, and what it adds to the mean square.
+    /// Weight `[d]`, bias `[d]` (`None` for RMSNorm) and epsilon.
     pub(crate) fn numbers(&self) -> (&[f32], Option<&[f32]>, f32) {
         (&self.weight, self.bias.as_deref(), self.eps)
     }
 
-    /// Its weights and biases.
+    /// Number of weights and biases.
     pub fn parameters(&self) -> usize {
         self.weight.len() + self.bias.as_ref().map_or(0, Vec::len)
     }
 
-    /// Norms every row of x `[n, d]`, in place.
+    /// Normalises every row of x `[n, d]`, in place.
     pub fn apply(&self, x: &mut [f32]) {
         let variant = Variant::detect();
         let work = |rows: &mut [f32]| {
@@ -53,7 +53,7 @@ impl Norm {
         if x.len() < 1 << 15 { work(x) } else { pool::share(x.chunks_mut(self.width()), work) }
     }
 
-    /// What is taken away from a row, and what it is then multiplied by.
+    /// The number that is subtracted from a row, and the factor that it is then multiplied by.
     #[inline(always)]
     fn moments(&self, x: &[f32]) -> (f32, f32) {
         let d = x.len() as f32;

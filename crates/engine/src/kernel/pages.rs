@@ -1,8 +1,8 @@
-//! Where keys and values lie: pages of 64 tokens, in the order in which attention reads them.
+//! The layout of cached keys and values: pages of 64 tokens, in the order in which attention reads them.
 
-use super::tile::LANES;
+use super::weight::LANES;
 
-/// Tokens to a page.
+/// Tokens per page.
 pub(crate) const PAGE: usize = 64;
 
 /// The shape of a model's keys and values.
@@ -10,45 +10,45 @@ pub(crate) const PAGE: usize = 64;
 pub(crate) struct Layout {
     pub(crate) layers: usize,
     pub(crate) kv_heads: usize,
-    /// Even.
+    /// Width of a head, an even number.
     pub(crate) dim: usize,
 }
 
-/// Keys and values of 64 tokens, in all layers. Per layer and key-value head: keys as two panels
-/// `[dim][32 tokens]`, then values as panels `[64 tokens][32]`, the last filled up with zeros.
+/// Keys and values of 64 tokens in all layers. Each layer and key-value head has its keys as two panels
+/// `[dim][32 tokens]`, then its values as panels `[64 tokens][32]`, of which the last one is padded with zeros.
 ///
-/// Pages are shared by the texts that begin alike.
+/// Sequences with a common prefix share pages.
 #[derive(Debug, Clone)]
 pub(crate) struct Page(Vec<f32>);
 
 impl Layout {
-    /// Numbers to a head's values, filled up to whole panels.
+    /// Width of a head's values, padded to whole panels.
     pub(super) fn padded(&self) -> usize {
         self.dim.next_multiple_of(LANES)
     }
 
-    /// Numbers of one head in one layer of a page.
+    /// Size of one head in one layer of a page, in numbers.
     pub(super) fn head(&self) -> usize {
         PAGE * (self.dim + self.padded())
     }
 
-    /// An empty page. Its memory is taken when it is written to.
+    /// An empty page. The system commits its memory when it is first written to.
     pub(crate) fn page(&self) -> Page {
         Page(vec![0.0; self.layers * self.kv_heads * self.head()])
     }
 
-    /// Numbers that a token has in one layer outside of a page: its keys, then its values.
+    /// Size of a token in one layer outside of a page, in numbers: its keys, then its values.
     pub(crate) fn token(&self) -> usize {
         2 * self.kv_heads * self.dim
     }
 
-    /// Where one layer's heads lie in a page.
+    /// The range of one layer's heads in a page.
     pub(super) fn in_layer(&self, layer: usize) -> std::ops::Range<usize> {
         let size = self.kv_heads * self.head();
         layer * size..(layer + 1) * size
     }
 
-    /// Where one head's part of one layer lies in a page.
+    /// The range of one head of one layer in a page.
     pub(super) fn at(&self, layer: usize, head: usize) -> std::ops::Range<usize> {
         let start = (layer * self.kv_heads + head) * self.head();
         start..start + self.head()
@@ -66,7 +66,7 @@ impl Layout {
         }
     }
 
-    /// Writes one token, in all layers, given as `[layers][token]`.
+    /// Writes one token in all layers, given as `[layers][token]`.
     pub(crate) fn put_token<'a>(
         &self,
         page: &mut Page,

@@ -1,11 +1,11 @@
-//! A pool of threads for regions of microseconds.
+//! A thread pool for parallel regions of microseconds.
 //!
-//! A step of decoding is some hundred regions of 20 to 100 µs each. The caller works too; helpers that
-//! come late find the region closed and hold nobody up; tasks are handed out one by one, so that a thread
-//! which others slow down does less. A helper waits awake for a moment, then sleeps.
+//! A decoding step consists of about a hundred regions of 20 to 100 µs each. The calling thread works too. Helpers that
+//! arrive late find the region closed and delay nobody. Tasks are handed out one by one, so that a slow thread does
+//! fewer of them. A helper spins for a moment before it sleeps.
 //!
-//! Where another process takes a helper's core away in the middle of a task, the caller waits for it. It
-//! keeps the balance of what helpers save and cost, and where they cost more it works alone for a while.
+//! If another process takes a helper's core in the middle of a task, the caller has to wait for the helper. The caller
+//! therefore keeps a balance of the time that helpers save and cost. While they cost more, it works alone for a while.
 
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -15,10 +15,10 @@ use std::sync::{Mutex, OnceLock, PoisonError, TryLockError};
 use std::thread::{Thread, available_parallelism};
 use std::time::{Duration, Instant};
 
-/// Threads that a region may use; 0 is as many as there are cores.
+/// Number of threads that a region may use; 0 means one per core.
 static LIMIT: AtomicUsize = AtomicUsize::new(0);
 
-/// Sets how many threads the kernels use from now on, at most one per core; 0 is one per core.
+/// Sets how many threads the kernels use from now on. The limit is one per core, which 0 stands for.
 pub fn set(threads: usize) {
     LIMIT.store(threads, Relaxed);
 }
@@ -32,10 +32,10 @@ pub fn count() -> usize {
     }
 }
 
-/// Runs `task(0)` to `task(count - 1)`, each once, in any order, on the caller and the helpers.
+/// Runs `task(0)` to `task(count - 1)`, each once and in any order, on the caller and the helpers.
 ///
 /// # Panics
-/// If a task does.
+/// A task panics.
 pub(crate) fn run(count: usize, task: &(dyn Fn(usize) + Sync)) {
     let helpers = if count > 1 { self::count() - 1 } else { 0 };
     if helpers == 0 {
@@ -43,11 +43,11 @@ pub(crate) fn run(count: usize, task: &(dyn Fn(usize) + Sync)) {
     }
     match pool().leader.try_lock() {
         Ok(mut leader) => pool().lead(&mut leader, count, helpers, task),
-        // A task panicked once; the pool was left whole.
+        // A task panicked before. The pool is still in a valid state.
         Err(TryLockError::Poisoned(leader)) => {
             pool().lead(&mut leader.into_inner(), count, helpers, task)
         }
-        // Another caller's region is under way: the cores are busy anyhow.
+        // Another caller's region is running, so the cores are busy.
         Err(TryLockError::WouldBlock) => (0..count).for_each(task),
     }
 }
@@ -55,34 +55,35 @@ pub(crate) fn run(count: usize, task: &(dyn Fn(usize) + Sync)) {
 /// Runs `work` on every item, on the caller and the helpers.
 ///
 /// # Panics
-/// If `work` does.
+/// `work` panics.
 pub(crate) fn share<T: Send>(items: impl Iterator<Item = T> + Send, work: impl Fn(T) + Sync) {
     let items = Mutex::new(items);
     let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
     run(count(), &|_| std::iter::from_fn(next).for_each(&work));
 }
 
-/// How long a helper waits awake for the next region.
+/// How long a helper spins before it sleeps.
 const AWAKE: Duration = Duration::from_micros(100);
-/// A caller that lost so much time to its helpers, on balance, works alone for a while.
+/// Seconds that the helpers may cost on balance before the caller works alone for a while.
 const LOSS: f64 = 100e-6;
-/// How much of the balance is forgotten at each region.
+/// The share of the balance that is forgotten in each region.
 const FORGET: f64 = 0.02;
-/// How long a while is, at first and at most.
+/// How long the caller works alone: the first time, and at most.
 const ALONE: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(160)];
-/// After so many regions together the while is short again.
+/// After this many regions with helpers, the time alone is reset to the first value.
 const CALM: u32 = 1000;
 
 struct Pool {
-    /// Held by the caller whose region is under way.
+    /// Held by the caller whose region is running.
     leader: Mutex<Leader>,
-    /// Number of the region (from bit 16 up), whether it is open ([`OPEN`]), helpers inside (below).
+    /// The number of the region (from bit 16 up), whether it is open ([`OPEN`]), and the number of helpers inside
+    /// (bits below).
     state: AtomicU64,
-    /// The open region's tasks. Written by the leader while it is closed and no helper is inside.
+    /// The open region's tasks. The leader writes it while the region is closed and no helper is inside.
     job: UnsafeCell<Job>,
-    /// How many tasks of each range were taken; every thread begins with a range of its own.
+    /// How many tasks of each range were taken. Every thread begins with a range of its own.
     taken: Vec<AtomicUsize>,
-    /// Most helpers inside.
+    /// The maximum number of helpers inside.
     most: AtomicUsize,
     asleep: AtomicUsize,
     panicked: AtomicBool,
@@ -98,18 +99,19 @@ struct Job {
     ranges: usize,
 }
 
-// SAFETY: `job` is only read by helpers that entered an open region, and only written by the leader (one,
-// by the mutex) while the region is closed and nobody is inside; the rest is atomic or never changes.
+// SAFETY: `job` is only read by helpers that entered an open region. It is only written by the leader, of which the
+// mutex allows one, while the region is closed and no helper is inside. All other fields are atomic or never change.
 unsafe impl Sync for Pool {}
-// SAFETY: the pointer in `job` is only followed while the leader keeps its target alive.
+// SAFETY: the pointer in `job` is only dereferenced while the leader keeps its target alive.
 unsafe impl Send for Pool {}
 
 struct Leader {
     alone_until: Option<Instant>,
-    /// How long it will be alone next time.
+    /// How long the caller will work alone next time.
     alone: Duration,
     /// Seconds that the helpers have saved.
     balance: f64,
+    /// Regions with helpers since the caller last worked alone.
     calm: u32,
 }
 
@@ -151,14 +153,14 @@ impl Pool {
         if leader.alone_until.is_some_and(|until| began < until) {
             return (0..count).for_each(task);
         }
-        // SAFETY: forgets how long the task lives; it is only used until `Closing` is dropped below.
+        // SAFETY: this only erases the lifetime; the task is not used after `Closing` is dropped below.
         let task: *const (dyn Fn(usize) + Sync) = unsafe { std::mem::transmute(task) };
         let job = Job { task, count, ranges: helpers + 1 };
-        // SAFETY: the last region is closed and left, and this one is not open yet.
+        // SAFETY: the last region is closed, all helpers have left it, and this one is not open yet.
         unsafe { *self.job.get() = job };
         self.taken.iter().for_each(|taken| taken.store(0, Relaxed));
         self.most.store(helpers, Relaxed);
-        // Left over where the caller's own task panicked, too.
+        // It may still be set if the caller's own task panicked, too.
         self.panicked.store(false, Relaxed);
         let region = (self.state.load(Relaxed) >> 16) + 1;
         self.state.store(region << 16 | OPEN, SeqCst);
@@ -179,8 +181,8 @@ impl Pool {
         );
     }
 
-    /// Takes tasks until none is left, beginning with a range of its own: neighbours often lie side by side
-    /// in memory. Gives how many.
+    /// Takes tasks until none is left, beginning with this thread's own range, because neighbouring tasks often lie
+    /// side by side in memory. Returns the number of tasks done.
     fn take_tasks(
         &self,
         task: &(dyn Fn(usize) + Sync),
@@ -202,7 +204,7 @@ impl Pool {
         done
     }
 
-    /// A helper's life.
+    /// The main loop of a helper.
     fn help(&self) {
         let mut last = 0;
         loop {
@@ -214,10 +216,10 @@ impl Pool {
             });
             let Ok(before) = inside else { continue };
             let own = 1 + (before & (OPEN - 1)) as usize;
-            // SAFETY: inside an open region: the leader waits for this thread to leave before the job
-            // changes or ends.
+            // SAFETY: this thread is inside an open region, and the leader waits for it to leave before it writes the
+            // next job.
             let job = unsafe { *self.job.get() };
-            // SAFETY: as above, the task is alive.
+            // SAFETY: the leader keeps the task alive until this thread has left the region.
             let task = unsafe { &*job.task };
             if catch_unwind(AssertUnwindSafe(|| self.take_tasks(task, job, own))).is_err() {
                 self.panicked.store(true, Relaxed);
@@ -226,7 +228,7 @@ impl Pool {
         }
     }
 
-    /// Waits for a region other than the last one seen; gives its number.
+    /// Waits for a region other than the last one seen, and returns its number.
     fn wait(&self, last: u64) -> u64 {
         let fresh = || Some(self.state.load(SeqCst) >> 16).filter(|region| *region != last);
         let began = Instant::now();
@@ -250,7 +252,7 @@ impl Pool {
     }
 }
 
-/// Closes the region, also when the caller's own task panics, and waits until the helpers have left.
+/// Closes the region when it is dropped, also if the caller's own task panics, and waits until the helpers have left.
 struct Closing<'a>(&'a Pool);
 
 impl Drop for Closing<'_> {
@@ -259,15 +261,15 @@ impl Drop for Closing<'_> {
         let mut rounds = 0u32;
         while self.0.state.load(Acquire) & (OPEN - 1) != 0 {
             rounds += 1;
-            // A helper whose core was taken away may be waiting for this one.
+            // A helper that was preempted may be waiting for this core.
             if rounds < 1000 { std::hint::spin_loop() } else { std::thread::yield_now() }
         }
     }
 }
 
 impl Leader {
-    /// Takes note of the seconds that the helpers saved in a region: what their tasks would have taken
-    /// here, less what they were waited for.
+    /// Records the seconds that the helpers saved in a region: the time that their tasks would have taken the caller,
+    /// minus the time that the caller waited for them.
     fn note(&mut self, saved: f64) {
         self.balance = (1.0 - FORGET) * self.balance + saved;
         self.calm = self.calm.saturating_add(1);

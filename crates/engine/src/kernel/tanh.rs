@@ -1,12 +1,12 @@
-//! `tanh(x + b)`, with its derivative for those who train.
+//! The hyperbolic tangent, and `tanh(x + b)` with its derivative for training.
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
-use super::linear::with_slice;
+use super::slice::with_slice;
 use super::{Variant, elementwise, pool};
 
-/// Rows whose derivatives by the bias are summed before they are added to those of others. A constant, so that
-/// sums do not depend on the number of threads.
+/// Rows whose bias gradients are summed into one partial sum. It is a constant, so that sums do not depend on the
+/// number of threads.
 const ROWS: usize = 64;
 
 /// `tanh(x)`, within 2e-7.
@@ -18,12 +18,12 @@ pub(super) fn tanh(x: f32) -> f32 {
     if square < 0.04 { near } else { far.copysign(x) }
 }
 
-/// `tanh` of every number.
+/// Applies `tanh` to every number, in place.
 pub(crate) fn tanh_all(numbers: &mut [f32]) {
     elementwise::vectorised(Variant::detect(), || numbers.iter_mut().for_each(|x| *x = tanh(*x)));
 }
 
-/// `tanh(x + b)` of x `[n, h]` and b `[h]` in F32 on the CPU, as an operation that candle can derive.
+/// `tanh(x + b)` of x `[n, h]` and b `[h]`, f32 on the CPU, as a candle operation with a backward pass.
 pub struct BiasTanh;
 
 impl CustomOp2 for BiasTanh {
@@ -41,7 +41,7 @@ impl CustomOp2 for BiasTanh {
         let (Some((from, to)), Some((first, last))) =
             (x_layout.contiguous_offsets(), bias_layout.contiguous_offsets())
         else {
-            bail!("{} wants contiguous tensors", self.name())
+            bail!("{} needs contiguous tensors", self.name())
         };
         let (x, bias) = (&x.as_slice::<f32>()?[from..to], &bias.as_slice::<f32>()?[first..last]);
         let mut y = vec![0f32; x.len()];
@@ -59,7 +59,7 @@ impl CustomOp2 for BiasTanh {
         Ok((CpuStorage::F32(y), x_layout.shape().clone()))
     }
 
-    /// With `y` the result, `dx = dy (1 - y²)` and `db` its sum over rows.
+    /// With `y` the result, `dx = dy (1 - y²)`, and `db` is the sum of `dx` over rows.
     fn bwd(
         &self,
         x: &Tensor,
@@ -116,7 +116,7 @@ mod tests {
         assert!(tanh(f32::NAN).is_nan());
     }
 
-    /// Values and derivatives are candle's own, over more rows than are summed at once.
+    /// Values and derivatives equal those of candle's operations, over more rows than one partial sum holds.
     #[test]
     fn derivatives_are_those_of_the_plain_operations() {
         let (n, h) = (150, 37);

@@ -1,14 +1,14 @@
-//! What a decoder looks like, whichever file said so.
+//! The shape of a decoder, independent of the file format.
 
 use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::kernel::{Activation, Rotary, Sight};
 
-/// Shape of a decoder, and the choices in which families differ.
+/// The shape of a decoder, and the properties in which families differ.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// The architecture, as the checkpoint names it.
+    /// Name of the architecture in the checkpoint.
     pub architecture: String,
     /// Width of the hidden states, `d`.
     pub hidden: usize,
@@ -16,58 +16,58 @@ pub struct Config {
     pub intermediate: usize,
     /// Number of layers.
     pub layers: usize,
-    /// Query heads.
+    /// Number of query heads.
     pub heads: usize,
-    /// Key and value heads; each serves `heads / kv_heads` query heads.
+    /// Number of key-value heads. Each one serves `heads / kv_heads` query heads.
     pub kv_heads: usize,
     /// Width of a head.
     pub head_dim: usize,
     /// Size of the vocabulary.
     pub vocabulary: usize,
-    /// Most tokens that the model was made for.
+    /// Maximum number of tokens of a sequence.
     pub context: usize,
-    /// Added to the mean square in norms.
+    /// Epsilon of the norms.
     pub norm_eps: f32,
-    /// Whether norms take the mean away and have a bias: LayerNorm, not RMSNorm.
+    /// Whether norms are LayerNorm with a bias; otherwise they are RMSNorm.
     pub layer_norm: bool,
-    /// Where the norms of a layer stand.
+    /// The position of the norms in a layer.
     pub norms: Norms,
-    /// What is normed of queries and keys before they are rotated.
+    /// The norm of queries and keys before they are rotated, if there is one.
     pub qk_norm: Option<QkNorm>,
     /// Which linear layers have a bias.
     pub bias: Bias,
-    /// Of the feed-forward layers.
+    /// Activation of the feed-forward layers.
     pub activation: Activation,
     /// Whether the feed-forward layers have a gate.
     pub gated: bool,
-    /// What products of queries and keys are multiplied by.
+    /// Factor on the products of queries and keys.
     pub attention_scale: f32,
-    /// `Some(c)`: attention scores s become `c tanh(s / c)`.
+    /// `Some(c)`: attention scores are soft-capped, `s` becomes `c tanh(s / c)`.
     pub attention_cap: Option<f32>,
-    /// `Some(c)`: logits x become `c tanh(x / c)`.
+    /// `Some(c)`: logits are soft-capped, `x` becomes `c tanh(x / c)`.
     pub logit_cap: Option<f32>,
-    /// What embeddings are multiplied by.
+    /// Factor on the embeddings.
     pub embedding_scale: f32,
-    /// Whether positions have a table of their own, as GPT-2's; else they are rotations.
+    /// Whether positions are learned embeddings, as in GPT-2; otherwise they are rotations.
     pub learned_positions: bool,
-    /// The rotations that layers choose from.
+    /// The rotations that the layers choose from.
     pub(crate) rotary: Vec<Rotary>,
-    /// What each layer sees of the text.
+    /// Rotation and attention window of each layer.
     pub(crate) sight: Vec<Sight>,
     /// Whether the output layer is the embedding table.
     pub tied: bool,
-    /// Tokens that end a text.
+    /// End-of-sequence tokens.
     pub eos: Vec<u32>,
 }
 
-/// Where the norms of attention and of the feed-forward layers stand.
+/// The position of the norms around attention and feed-forward blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Norms {
-    /// Before them: most.
+    /// Before each block, as in most families.
     Before,
-    /// Behind them, before the residual is added: OLMo 2.
+    /// After each block, before the residual is added, as in OLMo 2.
     After,
-    /// Both: Gemma 2 and 3.
+    /// Before and after each block, as in Gemma 2 and 3.
     Both,
 }
 
@@ -81,28 +81,28 @@ impl Norms {
     }
 }
 
-/// What a norm of queries and keys reaches over.
+/// The numbers that one norm of queries and keys extends over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QkNorm {
-    /// Each head by itself: Qwen3, Gemma 3.
+    /// Each head by itself, as in Qwen3 and Gemma 3.
     Head,
-    /// All heads together: OLMo 2.
+    /// All heads together, as in OLMo 2.
     All,
 }
 
 /// Which linear layers have a bias.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Bias {
-    /// Those of queries, keys and values.
+    /// The layers of queries, keys and values.
     pub qkv: bool,
-    /// That behind the attention.
+    /// The output layer of attention.
     pub output: bool,
-    /// Those of the feed-forward part.
+    /// The feed-forward layers.
     pub feed_forward: bool,
 }
 
 impl Config {
-    /// Nonsense in a configuration would otherwise surface as a panic much later.
+    /// Checks that sizes and factors make sense. Otherwise a bad configuration would cause a panic much later.
     pub(crate) fn check(&self, path: &Path) -> Result<()> {
         let sizes = [
             ("hidden size", self.hidden),

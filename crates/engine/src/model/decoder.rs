@@ -1,23 +1,27 @@
-//! The decoder: what it is given and what it gives, for all families, whose differences are in [`Config`].
+//! The decoder for all families, whose differences are in [`Config`]. It knows nothing of rewards, sampling or text.
 //!
-//! One forward takes a ragged list of segments, each some tokens behind a prefix of its own: all linear
-//! layers run over the rows of all segments together, only attention looks at each by itself. There are two
-//! ways to run it: `on_kernels` and `on_device`. It knows nothing of rewards, sampling or text.
+//! One forward pass takes a ragged list of segments, each of which is some tokens after a prefix of its own. All linear
+//! layers run over the rows of all segments together; only attention treats each segment separately. There are two
+//! implementations: `on_kernels` and `on_device`.
 
 use std::path::Path;
 
 use candle_core::Tensor;
 
+use super::config::Config;
 use super::on_device::OnDevice;
 use super::on_kernels::Kernels;
+use super::open::{Architecture, open};
 use super::parts::Parts;
-use super::{Architecture, Config, Weights, open};
+use super::score::ScoreHead;
+use super::segment::Segment;
+use super::weights::Weights;
 use crate::cache::{Branches, Prefix};
 use crate::error::{Error, Result};
 use crate::kernel::Dtype;
 use crate::place::Place;
 
-/// A loaded model. Weights are kept once; activations are f32.
+/// A causal language model or a sequence classifier, loaded into memory. Activations are f32.
 pub struct Model {
     config: Config,
     place: Place,
@@ -26,46 +30,29 @@ pub struct Model {
     body: Body,
 }
 
-/// Weights, and the way to run them.
+/// The weights, in the form in which they run.
 enum Body {
     Kernels(Box<Kernels>),
     Device(OnDevice),
 }
 
-/// What a sequence classifier makes of a text's last hidden state.
-#[derive(Debug, Clone)]
-pub struct ScoreHead {
-    /// What each label is called.
-    pub names: Vec<String>,
-    /// Rows `[labels][d]`, f32 whatever the dtype of the rest.
-    pub rows: Vec<Vec<f32>>,
-}
-
-/// Tokens to run behind a prefix.
-#[derive(Debug)]
-pub enum Segment<'a> {
-    /// Reads on: the tokens follow one another and become part of the prefix.
-    Read(&'a mut Prefix, &'a [u32]),
-    /// Looks ahead: each token stands directly behind the prefix, as an alternative.
-    Branch(&'a Prefix, &'a [u32]),
-}
-
-/// Longest piece of a text that is run at once: bounds the memory of what lies between the layers.
+/// Maximum number of rows of one forward pass during prefill. It bounds the memory of activations.
 const CHUNK: usize = 256;
 
 impl Model {
-    /// Loads an HF folder (`config.json` and safetensors) or one GGUF file, to run on the CPU.
+    /// Loads a Hugging Face folder (`config.json` and safetensors) or a GGUF file, to run on the CPU.
     ///
     /// # Errors
-    /// Files missing, cut short or malformed; another architecture; a tensor missing or misshapen.
+    /// Files are missing, truncated or malformed; the architecture is not supported; a tensor is missing or has the
+    /// wrong shape.
     pub fn load(path: &Path, dtype: Dtype) -> Result<Self> {
         Self::load_on(path, dtype, Place::Cpu)
     }
 
-    /// The same, to run somewhere else.
+    /// As [`Model::load`], to run on another device.
     ///
     /// # Errors
-    /// As [`Model::load`]; there is no such device, it cannot keep weights so, or its memory is too small.
+    /// As [`Model::load`]; there is no such device, it does not support the dtype, or its memory is too small.
     pub fn load_on(path: &Path, dtype: Dtype, place: Place) -> Result<Self> {
         let (architecture, weights) = open(path)?;
         Self::assemble(architecture, &weights, dtype, place)
@@ -89,7 +76,7 @@ impl Model {
         Ok(Self { config, place, score, body })
     }
 
-    /// Where it runs.
+    /// The device that the model runs on.
     pub fn place(&self) -> Place {
         self.place
     }
@@ -99,7 +86,7 @@ impl Model {
         &self.config
     }
 
-    /// Most tokens that a prefix can hold.
+    /// The maximum number of tokens of a prefix.
     pub fn context(&self) -> usize {
         self.config.context
     }
@@ -109,7 +96,7 @@ impl Model {
         self.score.as_ref()
     }
 
-    /// Numbers that make up the model.
+    /// Number of parameters.
     pub fn parameters(&self) -> usize {
         let score: usize = self.score.iter().flat_map(|score| &score.rows).map(Vec::len).sum();
         score
@@ -119,18 +106,18 @@ impl Model {
             }
     }
 
-    /// Bytes of weights held in memory.
+    /// Size of the weights in memory, in bytes.
     pub fn bytes(&self) -> usize {
         let (embedding, layers, head) = self.sizes();
         embedding + layers + head.unwrap_or(0)
     }
 
-    /// Bytes of weights that a forward reads, up to the hidden states.
+    /// Size of the weights that a forward pass reads up to the hidden states, in bytes.
     pub fn body_bytes(&self) -> usize {
         self.sizes().1
     }
 
-    /// Bytes of weights that logits read.
+    /// Size of the weights of the output layer, in bytes.
     pub fn head_bytes(&self) -> usize {
         let (embedding, _, head) = self.sizes();
         head.unwrap_or(embedding)
@@ -151,17 +138,18 @@ impl Model {
         }
     }
 
-    /// Reads a text: its prefix, and the hidden states of its tokens after the final norm, `[n, d]`.
+    /// Prefills a new prefix with these tokens. Also returns the hidden states of the tokens after the final norm,
+    /// `[n, d]`, f32 on the CPU.
     ///
     /// # Errors
-    /// No tokens, unknown tokens, more tokens than the context holds.
+    /// There are no tokens, unknown tokens, or more tokens than the context can hold.
     pub fn prefill(&self, tokens: &[u32]) -> Result<(Prefix, Tensor)> {
         let mut prefix = self.empty();
         let hidden = self.extend(&mut prefix, tokens)?;
         Ok((prefix, hidden))
     }
 
-    /// Reads on: hidden states of the new tokens after the final norm, `[n, d]`.
+    /// Appends tokens to a prefix. Returns the hidden states of the new tokens after the final norm, `[n, d]`.
     ///
     /// # Errors
     /// As [`Model::prefill`].
@@ -174,8 +162,8 @@ impl Model {
         if hidden.len() == 1 { Ok(hidden.remove(0)) } else { Ok(Tensor::cat(&hidden, 0)?) }
     }
 
-    /// Reads on in several texts together, some rows at a time: the hidden state of each one's last token
-    /// after the final norm, `[1, d]`.
+    /// Appends tokens to several prefixes in shared forward passes. Returns the hidden state of the last token of each
+    /// sequence after the final norm, `[1, d]`.
     ///
     /// # Errors
     /// As [`Model::prefill`].
@@ -189,11 +177,11 @@ impl Model {
         last.into_iter().map(|hidden| hidden.ok_or(Error::NoTokens)).collect()
     }
 
-    /// Reads on in several texts together, some rows at a time. `seen` gets the number of a text and the
-    /// hidden states of its next tokens after the final norm, `[n, d]`: of each text in order, piece by piece.
+    /// Appends tokens to several prefixes in shared forward passes. After each pass, `seen` gets the index of a sequence
+    /// and the hidden states of its next tokens after the final norm, `[n, d]`.
     ///
     /// # Errors
-    /// As [`Model::prefill`]; those of `seen`.
+    /// As [`Model::prefill`]; an error of `seen`.
     pub fn read_on(
         &self,
         texts: &mut [(&mut Prefix, &[u32])],
@@ -222,8 +210,9 @@ impl Model {
         }
     }
 
-    /// Looks ahead: ONE forward of `k` tokens, each directly behind the shared prefix, of which nothing is
-    /// copied. Hidden states `[k, d]`; [`Model::logits`] of them tells what would come next.
+    /// Looks ahead: runs `k` candidates for the next token in one forward pass. The prefix is shared and not copied.
+    /// The result has the hidden states `[k, d]` of the candidates; their [`Model::logits`] predict the token after each
+    /// candidate.
     ///
     /// # Errors
     /// As [`Model::prefill`].
@@ -231,10 +220,10 @@ impl Model {
         self.run(Segment::Branch(prefix, tokens))
     }
 
-    /// Logits over the vocabulary, `[n, vocabulary]`, of hidden states `[n, d]`; both f32 on the CPU.
+    /// Logits `[n, vocabulary]` of hidden states `[n, d]`, both f32 on the CPU.
     ///
     /// # Errors
-    /// Another width.
+    /// The hidden states have another width.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         match &self.body {
             Body::Kernels(body) => body.logits(&self.config, hidden),
@@ -246,11 +235,11 @@ impl Model {
         self.forward(&mut [segment])?.pop().ok_or(Error::NoTokens)
     }
 
-    /// The forward: any number of segments, all rows through the linear layers together, so that the
-    /// weights are read once for all.
+    /// The forward pass of any number of segments. All rows go through the linear layers together, so that the weights
+    /// are read once for all segments. Results are batch-invariant on the CPU.
     ///
     /// # Errors
-    /// As [`Model::prefill`]; then no prefix has changed.
+    /// As [`Model::prefill`]. After such an error, no prefix has changed.
     pub fn forward(&self, segments: &mut [Segment<'_>]) -> Result<Vec<Branches>> {
         for segment in segments.iter() {
             self.check(segment)?;
@@ -288,26 +277,5 @@ impl Model {
     fn fits(&self, tokens: usize) -> Result<()> {
         let context = self.context();
         if tokens > context { Err(Error::Context { tokens, context }) } else { Ok(()) }
-    }
-}
-
-impl Segment<'_> {
-    pub(super) fn prefix(&self) -> &Prefix {
-        match self {
-            Self::Read(prefix, _) => prefix,
-            Self::Branch(prefix, _) => prefix,
-        }
-    }
-
-    pub(super) fn tokens(&self) -> &[u32] {
-        match self {
-            Self::Read(_, tokens) | Self::Branch(_, tokens) => tokens,
-        }
-    }
-
-    /// The tokens, each with its position in its text.
-    pub(super) fn placed(&self) -> impl Iterator<Item = (u32, usize)> {
-        let (past, step) = (self.prefix().len(), usize::from(matches!(self, Self::Read(..))));
-        self.tokens().iter().enumerate().map(move |(i, token)| (*token, past + i * step))
     }
 }

@@ -1,7 +1,7 @@
-//! The families of decoders, and what each calls its tensors.
+//! The families of decoders, and the names of their tensors.
 //!
-//! Inside, tensors go by the names of GGUF: they say what a tensor is for, the same in every family
-//! (`blk.3.ffn_norm.weight` stands before the feed-forward part, `post_ffw_norm` behind it).
+//! This crate uses the names of GGUF internally, because they describe the purpose of a tensor in the same way for every
+//! family: `blk.3.ffn_norm.weight` is applied before the feed-forward block, `post_ffw_norm` after it.
 
 use super::config::{Norms, QkNorm};
 
@@ -15,7 +15,7 @@ pub(crate) enum Family {
     Qwen2,
     Qwen3,
     Gemma2,
-    /// Its text part.
+    /// The text model only.
     Gemma3,
     /// Phi-3, Phi-3.5 and Phi-4-mini.
     Phi3,
@@ -24,18 +24,18 @@ pub(crate) enum Family {
     Gpt2,
 }
 
-/// What a checkpoint is for.
+/// The task of a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Task {
-    /// Says what comes next.
+    /// Predicts the next token.
     Language,
     /// Scores texts: `*ForSequenceClassification`.
     Classifier,
-    /// Scores texts with a head of its own name: UltraRM's.
+    /// Scores texts with a head named `regression_head`, as UltraRM does.
     Regression,
 }
 
-/// Families by how the names of their architectures begin, in `config.json`; and in GGUF.
+/// The families, with the prefix of their architecture names in `config.json` and their name in GGUF.
 const FAMILIES: [(Family, &str, &str); 10] = [
     (Family::Llama, "Llama", "llama"),
     (Family::Mistral, "Mistral", "llama"),
@@ -50,7 +50,7 @@ const FAMILIES: [(Family, &str, &str); 10] = [
 ];
 
 impl Family {
-    /// The family and the task of an architecture that `config.json` names.
+    /// The family and the task of an architecture name in `config.json`.
     pub(super) fn of_hf(architecture: &str) -> Option<(Self, Task)> {
         FAMILIES.into_iter().find_map(|(family, begins, _)| {
             let task = match architecture.strip_prefix(begins)? {
@@ -63,12 +63,12 @@ impl Family {
         })
     }
 
-    /// The family that `general.architecture` of a GGUF file names.
+    /// The family of a `general.architecture` in a GGUF file.
     pub(super) fn of_gguf(architecture: &str) -> Option<Self> {
         FAMILIES.into_iter().find(|(_, _, name)| *name == architecture).map(|(family, ..)| family)
     }
 
-    /// What the families are called, for messages.
+    /// The names of all families, for error messages.
     pub(crate) fn supported() -> String {
         let names: Vec<&str> = FAMILIES.iter().map(|(_, begins, _)| *begins).collect();
         let mut gguf: Vec<&str> = FAMILIES.iter().map(|(.., name)| *name).collect();
@@ -80,7 +80,7 @@ impl Family {
         )
     }
 
-    /// Where the norms of a layer stand.
+    /// The position of the norms in a layer.
     pub(super) fn norms(self) -> Norms {
         match self {
             Self::Gemma2 | Self::Gemma3 => Norms::Both,
@@ -89,7 +89,7 @@ impl Family {
         }
     }
 
-    /// What is normed of queries and keys.
+    /// The norm of queries and keys, if there is one.
     pub(super) fn qk_norm(self) -> Option<QkNorm> {
         match self {
             Self::Qwen3 | Self::Gemma3 => Some(QkNorm::Head),
@@ -98,13 +98,12 @@ impl Family {
         }
     }
 
-    /// Whether GGUF keeps the rows of queries and keys interleaved, `(0, 1), (2, 3)...`, where all others
-    /// rotate halves.
+    /// Whether GGUF stores the rows of queries and keys interleaved, `(0, 1), (2, 3)...`, for other families by halves.
     pub(super) fn interleaved(self) -> bool {
         matches!(self, Self::Llama | Self::Mistral | Self::SmolLm3)
     }
 
-    /// Whether norms in `model.safetensors` lack a one: `(1 + weight)`.
+    /// Whether norms in `model.safetensors` are stored minus one: the norm multiplies by `1 + weight`.
     pub(super) fn norms_from_one(self) -> bool {
         matches!(self, Self::Gemma2 | Self::Gemma3)
     }

@@ -1,4 +1,4 @@
-//! The metadata of a GGUF file.
+//! The configuration of a decoder from the metadata of a GGUF file.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use super::weights::{Naming, Weights};
 use crate::error::{Error, Result};
 use crate::kernel::{Activation, Rotary, Sight};
 
-/// What the metadata say of the model.
+/// Reads the configuration, and sets how the tensors are named.
 pub(super) fn read(path: &Path, content: &Content, tensors: &mut Weights) -> Result<Config> {
     let found = content.metadata.get("general.architecture").and_then(|v| v.to_string().ok());
     let found = found.map_or("(none named)", String::as_str);
@@ -34,7 +34,7 @@ struct Reader<'a> {
     content: &'a Content,
     tensors: &'a Weights,
     family: Family,
-    /// What the keys begin with.
+    /// Prefix of the keys.
     prefix: &'a str,
 }
 
@@ -50,7 +50,7 @@ impl Reader<'_> {
         let rows = embedding.and_then(|info| info.shape.dims().first().copied());
         let eps = if gpt2 { "attention.layer_norm_epsilon" } else { "attention.layer_norm_rms_epsilon" };
         let context = self.number("context_length")?;
-        // The largest of both takes another scale, which GGUF does not store.
+        // The largest models of both families use another scale, which GGUF does not store.
         let big = matches!((family, layers), (Gemma2, 46) | (Gemma3, 62));
         let scaled = if big { hidden / heads.max(1) } else { head_dim };
         let has = |name: &str| self.tensors.contains(name);
@@ -92,16 +92,16 @@ impl Reader<'_> {
         })
     }
 
-    /// The caps of Gemma 2.
+    /// A soft cap of Gemma 2.
     fn cap(&self, key: &str, usual: f64) -> Option<f32> {
         (self.family == Family::Gemma2).then(|| self.real(key).unwrap_or(usual) as f32)
     }
 
-    /// The rotations, and the context that they reach over.
+    /// The rotations, and the context that they are valid for.
     fn rotary(&self, head_dim: usize, context: usize) -> Result<(Vec<Rotary>, usize)> {
         let theta = self.real("rope.freq_base").unwrap_or(1e4);
         let width = self.number("rope.dimension_count").unwrap_or(head_dim);
-        // The same words as in config.json.
+        // The same fields as `rope_scaling` in config.json.
         let mut scaling =
             serde_json::json!({ "type": self.text("rope.scaling.type").unwrap_or("default") });
         if scaling["type"] == "none" {
@@ -130,7 +130,7 @@ impl Reader<'_> {
         let Stretched { rotary: mut global, context: reach } =
             Rope { path, theta, width, head_dim, context, original }.scaled(&scaling)?;
         if self.tensors.contains("rope_freqs.weight") {
-            // Llama 3's: each frequency is divided by the factor stored for it.
+            // Llama 3: each frequency is divided by a stored factor.
             let factors = self.tensors.vector("rope_freqs.weight", width / 2)?;
             global.frequencies.iter_mut().zip(factors).for_each(|(f, factor)| *f /= factor);
         }
@@ -146,7 +146,8 @@ impl Reader<'_> {
         Ok((rotations, reach.map_or(context, |reach| reach.min(context))))
     }
 
-    /// What each layer sees. Which layers slide is not stored: it belongs to the architecture.
+    /// Rotation and window of each layer. GGUF does not store which layers have a sliding window; it follows from the
+    /// architecture.
     fn sight(&self, layers: usize, context: usize) -> Vec<Sight> {
         let window = self.number("attention.sliding_window").ok();
         let slides = |i: usize| match self.family {
@@ -185,11 +186,11 @@ impl Reader<'_> {
     }
 
     fn missing(&self, key: &str) -> Error {
-        Error::invalid(self.path, format!("the metadata lacks '{}.{key}'", self.prefix))
+        Error::invalid(self.path, format!("the metadata lack '{}.{key}'", self.prefix))
     }
 }
 
-/// Any integer of a GGUF value.
+/// The value of any GGUF integer type that is not negative.
 pub(crate) fn as_u64(value: &Value) -> Option<u64> {
     match value {
         Value::U8(n) => Some(u64::from(*n)),

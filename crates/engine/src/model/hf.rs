@@ -1,4 +1,4 @@
-//! `config.json` of the families.
+//! The configuration of a decoder from `config.json`.
 
 use std::path::Path;
 
@@ -11,23 +11,23 @@ use super::rope::{Rope, Stretched, plain, rotary};
 use crate::error::{Error, Result};
 use crate::kernel::{Activation, Rotary, Sight};
 
-/// What a folder says of itself.
+/// The content of `config.json`.
 pub(super) struct Described {
     pub(super) config: Config,
     pub(super) family: Family,
-    /// The head of a classifier.
+    /// The labels of a classifier.
     pub(super) labels: Option<Labels>,
 }
 
-/// The labels of a classifier, and the tensor that scores them.
+/// The labels of a classifier.
 #[derive(Debug, Clone)]
 pub(crate) struct Labels {
-    /// What each is called.
     pub(crate) names: Vec<String>,
+    /// Name of the score head's tensor.
     pub(crate) tensor: &'static str,
 }
 
-/// `config.json`, as far as it matters here; the older names of GPT-2 beside the usual ones.
+/// The fields of `config.json` that matter here. GPT-2 has older names for some of them.
 #[derive(Deserialize)]
 struct Hf {
     #[serde(alias = "n_embd")]
@@ -48,7 +48,7 @@ struct Hf {
     rope_theta: Option<f64>,
     #[serde(default)]
     rope_scaling: Value,
-    /// Newer files keep the two above together in here; Gemma 3's, for each kind of layer.
+    /// Newer files have the two fields above in here; those of Gemma 3 have them for each kind of layer.
     #[serde(default)]
     rope_parameters: Value,
     rope_local_base_freq: Option<f64>,
@@ -76,7 +76,7 @@ struct Hf {
     scale_attn_weights: Option<bool>,
 }
 
-/// `eos_token_id` is a number here and a list there.
+/// The type of `eos_token_id`: a number or a list.
 #[derive(Deserialize)]
 #[serde(untagged)]
 pub(crate) enum OneOrMany {
@@ -118,7 +118,7 @@ pub(super) fn read(path: &Path) -> Result<Described> {
         );
         return Err(Error::invalid(path, what));
     }
-    // Models that see, too, keep what they know of text apart.
+    // Multimodal models have the configuration of the text model in a field of its own.
     if value["text_config"].is_object() {
         let (text, whole) = (value["text_config"].take(), value);
         value = text;
@@ -128,7 +128,7 @@ pub(super) fn read(path: &Path) -> Result<Described> {
             }
         }
     }
-    // GPT-2 has the older names beside null ones.
+    // GPT-2 has null under the newer names.
     if let Some(fields) = value.as_object_mut() {
         fields.retain(|_, value| !value.is_null());
     }
@@ -146,8 +146,8 @@ pub(super) fn read(path: &Path) -> Result<Described> {
     Ok(Described { config, family, labels })
 }
 
-/// A classifier's labels by number, as transformers takes them: as many as have names, whatever `num_labels` says, and
-/// two where `config.json` says nothing.
+/// The labels of a classifier in order, as transformers reads them: the names in `id2label`, or else `num_labels` labels
+/// without names, or else two.
 pub(crate) fn labels(config: &Value) -> Vec<String> {
     let named = config["id2label"].as_object();
     let said = config["num_labels"].as_u64().map(|n| n.min(1 << 16) as usize);
@@ -204,7 +204,7 @@ impl Reader<'_> {
             learned_positions: gpt2,
             rotary,
             sight: self.sight(context)?,
-            // What transformers takes where nothing is said.
+            // The default of transformers.
             tied: hf.tie_word_embeddings.unwrap_or(!matches!(
                 family,
                 Family::Llama | Family::Mistral | Qwen2 | Qwen3 | Phi3 | Olmo2
@@ -222,7 +222,7 @@ impl Reader<'_> {
             Family::Gpt2 | Family::Gemma2 | Family::Gemma3 => "gelu_pytorch_tanh",
             _ => "silu",
         };
-        // Files of Gemma 2 say gelu and mean its tanh form.
+        // Configurations of Gemma 2 say gelu, but the model uses the tanh approximation.
         let name = match (self.family, self.hf.hidden_act.as_deref()) {
             (Family::Gemma2 | Family::Gemma3, _) | (_, None) => usual,
             (_, Some(name)) => name,
@@ -232,8 +232,8 @@ impl Reader<'_> {
         })
     }
 
-    /// The rotations, and the context that they reach over. Gemma 3 has one for layers that see everything
-    /// and a second for those that see a window.
+    /// The rotations, and the context that they are valid for. Gemma 3 has one rotation for layers with full attention
+    /// and a second one for layers with a window.
     fn rotary(&self, head_dim: usize) -> Result<(Vec<Rotary>, usize)> {
         let Self { path, hf, family } = self;
         let context = hf.max_position_embeddings;
@@ -259,7 +259,7 @@ impl Reader<'_> {
         Ok((rotations, reach.map_or(context, |reach| reach.min(context))))
     }
 
-    /// What each layer sees.
+    /// Rotation and window of each layer.
     fn sight(&self, context: usize) -> Result<Vec<Sight>> {
         let Self { family, hf, .. } = self;
         let layers = hf.num_hidden_layers.min(1 << 16);
@@ -296,7 +296,7 @@ impl Reader<'_> {
         };
         let sight = |i: usize| Sight {
             rotary: turns(i).then_some(usize::from(*family == Family::Gemma3 && slides(i))),
-            // A window that holds the whole context hides nothing; one of 0 is none.
+            // A window as large as the context has no effect; 0 means no window.
             window: window.filter(|window| slides(i) && (1..context).contains(window)),
         };
         Ok((0..layers).map(sight).collect())

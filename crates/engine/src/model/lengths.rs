@@ -1,12 +1,13 @@
-//! Whether the lengths that a GGUF file announces fit into it. The reader behind this takes them at their word and
-//! would ask for as much memory as a stranger says.
+//! Checks that the lengths in a GGUF header fit into the file. Candle's reader trusts them and would allocate as much
+//! memory as an untrusted file claims to need.
 
 use std::io::{Error, ErrorKind, Read, Result, Seek};
 
-/// Reads a header for its lengths alone, in a file of so many bytes.
+/// Checks the lengths in the header of a file of `size` bytes. A file that is not GGUF is accepted, because the reader
+/// reports that.
 ///
 /// # Errors
-/// A length beyond the end of the file; what is no GGUF at all is left to the reader to name.
+/// A length goes beyond the end of the file.
 pub(super) fn check(file: &mut (impl Read + Seek), size: u64) -> Result<()> {
     let mut header = Header { file, left: size, wide: false };
     let mut magic = [0; 4];
@@ -52,7 +53,7 @@ impl<F: Read + Seek> Header<'_, F> {
         Ok(u64::from_le_bytes(number))
     }
 
-    /// A count of things of at least so many bytes each.
+    /// A number of items, each of at least `each` bytes.
     fn length(&mut self, each: u64) -> Result<u64> {
         let length = self.number(if self.wide { 8 } else { 4 })?;
         match length.checked_mul(each).is_some_and(|bytes| bytes <= self.left) {
@@ -88,7 +89,7 @@ impl<F: Read + Seek> Header<'_, F> {
     }
 }
 
-/// Bytes of a value; `None` for texts and lists.
+/// Size of a value of this type in bytes; `None` for strings and arrays.
 fn width(kind: u64) -> Option<u64> {
     match kind {
         0 | 1 | 7 => Some(1),

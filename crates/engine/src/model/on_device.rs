@@ -1,8 +1,8 @@
-//! The forward in candle's own operations, which run on CUDA, on Metal and, for comparison, on the CPU.
+//! The forward pass by candle's operations, which run on CUDA, on Metal and, for comparison, on the CPU.
 //!
-//! Linear layers read inputs that are rounded as their weights are kept, as the kernels of the CPU do; all that lies
-//! between them (norms, rotations, attention, keys and values) is f32. Rows come in and go out on the CPU: a step's
-//! hidden states and logits are needed there anyway.
+//! As in the CPU kernels, the inputs of linear layers are rounded to the dtype of the weights, and everything between
+//! them (norms, rotations, attention, keys and values) is f32. Hidden states and logits are returned on the CPU, because
+//! decoding needs them there.
 
 mod attention;
 mod linear;
@@ -12,25 +12,25 @@ use std::collections::hash_map::Entry;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::Config;
-use super::decoder::Segment;
+use super::config::Config;
 use super::parts::{Normed, Parts};
+use super::segment::Segment;
 use crate::cache::{Kept, Memory, Prefix, slots};
 use crate::error::{Error, Result};
 use crate::kernel::{self, Activation, Dtype, Layout};
 use crate::place::Place;
-use attention::{Angles, Run, View, attend};
+use attention::{Angles, Run, View, attend, capped};
 use linear::{Linear, Loader, Norm};
 
-/// Weights on a device.
+/// The weights on a device.
 pub(super) struct OnDevice {
     device: Device,
     embedding: Linear,
-    /// Positions that were learned, `[context, d]`.
+    /// Learned position embeddings, `[context, d]`.
     positions: Option<Tensor>,
     layers: Vec<Layer>,
     norm: Norm,
-    /// `None`: tied to the embedding.
+    /// `None` if the output layer is the embedding table.
     head: Option<Linear>,
 }
 
@@ -39,13 +39,13 @@ struct Layer {
     qkv: Linear,
     qk_norm: Option<[Norm; 2]>,
     output: Linear,
-    /// Rows of the gate, if there is one, and of what it opens.
+    /// Rows of the gate, if there is one, then of the up projection.
     up: Linear,
     down: Linear,
 }
 
 impl OnDevice {
-    /// Reads all weights; `head`: whether the output layer is not the embedding table.
+    /// Reads all weights. `head` says whether the output layer has weights of its own.
     ///
     /// # Errors
     /// As [`super::Model::load_on`].
@@ -60,8 +60,8 @@ impl OnDevice {
             Dtype::F32 => DType::F32,
             Dtype::Bf16 => DType::BF16,
             Dtype::Int8 => {
-                let what = "weights are kept there as bf16 or f32; int8 is for the device cpu".into();
-                return Err(Error::Place { place, what });
+                let what = "only the dtypes f32 and bf16 are supported there; int8 needs the device cpu";
+                return Err(Error::Place { place: place.to_string(), what: what.to_owned() });
             }
         };
         let load = Loader { device: &device, rounded };
@@ -94,7 +94,7 @@ impl OnDevice {
         })
     }
 
-    /// Numbers that make up the model, but for its score head.
+    /// Number of parameters without the score head.
     pub(super) fn parameters(&self) -> usize {
         let layer = |l: &Layer| {
             let qk: usize = l.qk_norm.iter().flatten().map(Norm::parameters).sum();
@@ -106,7 +106,7 @@ impl OnDevice {
         self.embedding.parameters() + positions + layers + self.norm.parameters() + head
     }
 
-    /// Bytes of the embedding table, of all layers, and of the output layer if it is another.
+    /// Sizes in bytes of the embedding table, of all layers, and of the output layer if it has weights of its own.
     pub(super) fn bytes(&self) -> (usize, usize, Option<usize>) {
         let layer =
             |l: &Layer| [&l.qkv, &l.output, &l.up, &l.down].map(Linear::bytes).iter().sum::<usize>();
@@ -118,8 +118,8 @@ impl OnDevice {
         Prefix::on_device(layout(config), &self.device)
     }
 
-    /// Hidden states after the final norm of the tokens of all segments, `[rows, d]`, and what each segment keeps
-    /// beside its prefix.
+    /// Hidden states `[rows, d]` of the tokens of all segments after the final norm, and the keys and values of each
+    /// segment's candidates.
     pub(super) fn forward(
         &self,
         config: &Config,
@@ -132,7 +132,7 @@ impl OnDevice {
         let mut hidden = self.embed(config, tokens, places)?; // [rows, d]
         for (i, layer) in self.layers.iter().enumerate() {
             let qkv = layer.qkv.apply(&hidden)?; // [rows, (heads + 2 kv_heads) dim]
-            let attended = attend(config, layer, i, &qkv, &angles, &runs)?; // [rows, heads * dim]
+            let attended = attend(config, layer.qk_norm.as_ref(), i, &qkv, &angles, &runs)?; // [rows, heads * dim]
             hidden = (hidden + layer.output.apply(&attended)?)?;
             let inner = open(config, &layer.up.apply(&hidden)?)?; // [rows, intermediate]
             hidden = (hidden + layer.down.apply(&inner)?)?;
@@ -162,7 +162,7 @@ impl OnDevice {
         }
     }
 
-    /// The angles of all rows, of each rotation.
+    /// The angles of all rows, for each rotation.
     fn angles(&self, config: &Config, places: &[u32]) -> Result<Vec<Angles>> {
         let of = |rotary: &kernel::Rotary| -> Result<Angles> {
             let (rows, half) = (places.len(), rotary.frequencies.len());
@@ -173,7 +173,7 @@ impl OnDevice {
         config.rotary.iter().map(of).collect()
     }
 
-    /// Which rows belong to which segment, where their keys and values go, and what they see.
+    /// The rows of each segment, the storage of its keys and values, and which keys each row sees.
     fn runs(&self, config: &Config, segments: &mut [Segment<'_>]) -> Result<Vec<Run>> {
         let mut start = 0;
         let run = |segment: &mut Segment<'_>| -> Result<Run> {
@@ -204,7 +204,7 @@ impl OnDevice {
     }
 }
 
-/// What lies between the two linear layers of a feed-forward part: f(gate) times up, or f(up).
+/// The activation of a feed-forward block: f(gate) times up, or f(up).
 fn open(config: &Config, x: &Tensor) -> Result<Tensor> {
     let f = |x: &Tensor| match config.activation {
         Activation::Silu => x.silu(),
@@ -220,13 +220,7 @@ fn open(config: &Config, x: &Tensor) -> Result<Tensor> {
     Ok((f(&gate)? * up)?)
 }
 
-/// `c tanh(x / c)`, if there is a cap `c`.
-fn capped(x: Tensor, cap: Option<f32>) -> Result<Tensor> {
-    let Some(cap) = cap.map(f64::from) else { return Ok(x) };
-    Ok(((x / cap)?.tanh()? * cap)?)
-}
-
-/// The shape of the keys and values.
+/// The layout of keys and values.
 fn layout(config: &Config) -> Layout {
     let Config { layers, kv_heads, head_dim: dim, .. } = *config;
     Layout { layers, kv_heads, dim }

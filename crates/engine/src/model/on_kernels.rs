@@ -1,32 +1,32 @@
-//! The forward by our own kernels, on the CPU, in f32 with weights of any [`Dtype`].
+//! The forward pass by this crate's kernels, on the CPU, in f32 with weights of any [`Dtype`].
 
 use candle_core::{Device, Tensor};
 
-use super::Config;
-use super::decoder::Segment;
+use super::config::Config;
 use super::parts::{Normed, Parts, Stored};
+use super::segment::Segment;
 use crate::cache::{Kept, Memory, Prefix};
 use crate::error::{Error, Result};
 use crate::kernel::{Activation, Attention, Dtype, Keys, Layout, Norm, Packed, Run, attend, tanh_all};
 
-/// Weights, laid out for the kernels.
+/// The weights, packed for the kernels.
 pub(super) struct Kernels {
     embedding: Packed,
-    /// Positions that were learned, `[context][d]`.
+    /// Learned position embeddings, `[context][d]`.
     positions: Option<Vec<f32>>,
     layers: Vec<Layer>,
     norm: Norm,
-    /// `None`: tied to the embedding.
+    /// `None` if the output layer is the embedding table.
     head: Option<Packed>,
     attention: Attention,
 }
 
 struct Layer {
-    /// The norm before it if there is one, then rows of q, k and v, one after the other.
+    /// Rows of queries, keys and values, with the norm before them if there is one.
     qkv: Packed,
     qk_norm: Option<[Norm; 2]>,
     output: Residual,
-    /// The norm before it if there is one; then f(gate) times up, or f(up).
+    /// f(gate) times up, or f(up), with the norm before it if there is one.
     up: Packed,
     down: Residual,
 }
@@ -34,7 +34,7 @@ struct Layer {
 /// A linear layer whose outputs are added to the hidden states.
 struct Residual {
     linear: Packed,
-    /// What they go through first.
+    /// Applied to the outputs before they are added.
     norm: Option<Norm>,
 }
 
@@ -43,7 +43,7 @@ impl Residual {
         Ok(Self { linear: packed(parts.linear, dtype)?, norm: parts.after })
     }
 
-    /// x `[m, k]`, hidden `[m, d]`.
+    /// Adds the layer's outputs for x `[m, k]` to `hidden` `[m, d]`.
     fn add(&self, x: &[f32], hidden: &mut [f32], scratch: &mut Vec<f32>) {
         let Some(norm) = &self.norm else { return self.linear.apply(x, hidden, true) };
         scratch.resize(hidden.len(), 0.0);
@@ -54,7 +54,7 @@ impl Residual {
 }
 
 impl Layer {
-    /// Norms the queries and the keys of rows `[(heads + 2 kv_heads) dim]`.
+    /// Normalises queries and keys in rows `[(heads + 2 kv_heads) dim]`.
     fn norm_queries_and_keys(&self, attention: &Attention, qkv: &mut [f32]) {
         let Some([q_norm, k_norm]) = &self.qk_norm else { return };
         let (q, kv) =
@@ -67,7 +67,7 @@ impl Layer {
 }
 
 impl Kernels {
-    /// Reads all weights; `head`: whether the output layer is not the embedding table.
+    /// Reads all weights. `head` says whether the output layer has weights of its own.
     pub(super) fn load(parts: &Parts<'_>, head: bool, dtype: Dtype) -> Result<Self> {
         let config = parts.config;
         let Config { layers, heads, kv_heads, head_dim: dim, .. } = *config;
@@ -88,7 +88,7 @@ impl Kernels {
         })
     }
 
-    /// Numbers that make up the model, but for its score head.
+    /// Number of parameters without the score head.
     pub(super) fn parameters(&self) -> usize {
         let norm = |norm: &Option<Norm>| norm.as_ref().map_or(0, Norm::parameters);
         let residual = |r: &Residual| r.linear.parameters() + norm(&r.norm);
@@ -102,7 +102,7 @@ impl Kernels {
         self.embedding.parameters() + positions + layers + self.norm.parameters() + head
     }
 
-    /// Bytes of the embedding table, of all layers, and of the output layer if it is another.
+    /// Sizes in bytes of the embedding table, of all layers, and of the output layer if it has weights of its own.
     pub(super) fn bytes(&self) -> (usize, usize, Option<usize>) {
         let layer =
             |l: &Layer| l.qkv.bytes() + l.output.linear.bytes() + l.up.bytes() + l.down.linear.bytes();
@@ -114,8 +114,8 @@ impl Kernels {
         Prefix::in_pages(self.attention.layout)
     }
 
-    /// Hidden states after the final norm of the tokens of all segments, `[rows, d]`, and what each segment keeps
-    /// beside its prefix.
+    /// Hidden states `[rows, d]` of the tokens of all segments after the final norm, and the keys and values of each
+    /// segment's candidates.
     pub(super) fn forward(
         &self,
         config: &Config,
@@ -154,7 +154,7 @@ impl Kernels {
         Ok(Tensor::from_vec(capped, logits.shape(), &Device::Cpu)?)
     }
 
-    /// Room for keys and values that stay beside the prefix.
+    /// A buffer for the keys and values of a segment's candidates.
     fn beside(&self, segment: &Segment<'_>) -> Vec<f32> {
         let Layout { layers, .. } = self.attention.layout;
         match segment {
@@ -208,7 +208,7 @@ fn packed(stored: Stored<'_>, dtype: Dtype) -> Result<Packed> {
     })
 }
 
-/// A gated layer, of rows of the gate and as many of what it opens.
+/// A gated layer, stored as the rows of the gate and then those of the up projection.
 fn gate(stored: &Stored<'_>, dtype: Dtype, activation: Activation) -> Result<Packed> {
     let n = stored.outputs() / 2;
     Packed::gated(
@@ -228,7 +228,7 @@ fn behind(layer: Packed, norm: Option<Norm>) -> Packed {
     }
 }
 
-/// Which rows of the forward belong to which segment, and where their keys and values go.
+/// The rows of each segment, and the storage of its keys and values.
 fn runs<'a>(segments: &'a mut [Segment<'_>], kept: &'a mut [Vec<f32>]) -> Result<Vec<Run<'a>>> {
     let mut start = 0;
     let run = |(segment, kept): (&'a mut Segment<'_>, &'a mut Vec<f32>)| {

@@ -1,22 +1,22 @@
-//! The parts of a model, whichever way it is to run: tensors found, named and held against the configuration, to be
-//! read a few rows at a time.
+//! The layers of a decoder among the tensors of a checkpoint, for both ways to run it. Shapes are checked against the
+//! configuration, and the weights can be read a few rows at a time.
 
 use std::ops::Range;
 
 use super::config::{Config, QkNorm};
-use super::decoder::ScoreHead;
 use super::hf::Labels;
+use super::score::ScoreHead;
 use super::weights::{Matrix, Weights, stacked};
 use crate::error::{Error, Result};
 use crate::kernel::Norm;
 
-/// Where a model's parts come from. Tensors go by the names of GGUF.
+/// Configuration and tensors of a model. Tensors are requested by the names of GGUF.
 pub(super) struct Parts<'a> {
     pub(super) config: &'a Config,
     pub(super) weights: &'a Weights,
 }
 
-/// A linear layer as it is stored: matrices one below the other, each with its number of rows.
+/// A linear layer as it is stored: stacked matrices, each with its number of rows.
 pub(super) struct Stored<'a> {
     pub(super) matrices: Vec<(Matrix<'a>, usize)>,
     pub(super) inputs: usize,
@@ -28,7 +28,7 @@ impl Stored<'_> {
         self.matrices.iter().map(|(_, rows)| rows).sum()
     }
 
-    /// Some rows, `[rows, inputs]`.
+    /// Reads some rows, `[rows, inputs]`.
     pub(super) fn read(&self, rows: Range<usize>, to: &mut [f32]) -> Result<()> {
         stacked(&self.matrices, self.inputs, rows, to)
     }
@@ -41,13 +41,13 @@ pub(super) struct Normed<'a> {
     pub(super) after: Option<Norm>,
 }
 
-/// A layer.
+/// One layer of a decoder.
 pub(super) struct LayerParts<'a> {
     /// Rows of queries, keys and values.
     pub(super) qkv: Normed<'a>,
     pub(super) qk_norm: Option<[Norm; 2]>,
     pub(super) output: Normed<'a>,
-    /// Rows of the gate, if there is one, and of what it opens.
+    /// Rows of the gate, if there is one, then of the up projection.
     pub(super) up: Normed<'a>,
     pub(super) down: Normed<'a>,
 }
@@ -57,13 +57,13 @@ impl<'a> Parts<'a> {
         self.table("token_embd.weight")
     }
 
-    /// Positions that were learned, `[context][d]`.
+    /// Learned position embeddings, `[context][d]`, if the model has them.
     pub(super) fn positions(&self) -> Result<Option<Vec<f32>>> {
         let Config { learned_positions, context, hidden, .. } = *self.config;
         learned_positions.then(|| self.rows("position_embd.weight", context, hidden)).transpose()
     }
 
-    /// The output layer, if it is not the embedding table.
+    /// The output layer of a model in which it is not the embedding table.
     pub(super) fn head(&self) -> Result<Stored<'a>> {
         self.table("output.weight")
     }
@@ -117,7 +117,7 @@ impl<'a> Parts<'a> {
         })
     }
 
-    /// Queries, keys and values, which some families store as one.
+    /// Queries, keys and values. Some families store them as one matrix.
     fn qkv(&self, name: &dyn Fn(&str) -> String) -> Result<Stored<'a>> {
         let Config { hidden: d, heads, kv_heads, head_dim: dim, bias, .. } = *self.config;
         let (q, kv, weights) = (heads * dim, kv_heads * dim, self.weights);
@@ -138,7 +138,7 @@ impl<'a> Parts<'a> {
         Ok(Stored { matrices, inputs: d, bias: Some(all) })
     }
 
-    /// What comes before `down`: gate and up, which some families store as one; or `up` alone.
+    /// The gate and the up projection, which some families store as one matrix; or the up projection alone.
     fn up(&self, name: &dyn Fn(&str) -> String) -> Result<Stored<'a>> {
         let Config { hidden: d, intermediate: n, bias, gated, .. } = *self.config;
         if !gated {

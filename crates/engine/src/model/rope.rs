@@ -1,5 +1,4 @@
-//! Rotary position embeddings, and how they are stretched over texts longer than a model was first trained
-//! for.
+//! Rotary position embeddings, and how they are scaled to longer contexts than a model was first trained for.
 
 use std::path::Path;
 
@@ -38,29 +37,29 @@ struct Long {
     attention_factor: Option<f64>,
 }
 
-/// A rotation, and how far it reaches if not to the model's whole context.
+/// A rotation, and the context that it is valid for, if that is not the model's whole context.
 pub(super) struct Stretched {
     pub(super) rotary: Rotary,
     pub(super) context: Option<usize>,
 }
 
-/// Where a rotation is read from.
+/// The parameters of a rotation.
 pub(super) struct Rope<'a> {
-    /// Blamed for what is wrong.
+    /// The file that error messages name.
     pub(super) path: &'a Path,
     /// Base of the frequencies.
     pub(super) theta: f64,
-    /// How many numbers of a head are turned.
+    /// How many numbers of a head are rotated.
     pub(super) width: usize,
-    /// How many it has.
+    /// Width of a head.
     pub(super) head_dim: usize,
-    /// The model's context, in tokens.
+    /// The model's context in tokens.
     pub(super) context: usize,
-    /// The context that it was first trained for, where that stands apart from the scaling.
+    /// The context that the model was first trained for, if it is given outside of `rope_scaling`.
     pub(super) original: Option<f64>,
 }
 
-/// `θ^(-2i/n)`.
+/// The unscaled frequencies `θ^(-2i/n)` for `n = width`.
 pub(crate) fn plain(theta: f64, width: usize) -> Vec<f64> {
     (0..width / 2).map(|i| theta.powf(-2.0 * i as f64 / width as f64)).collect()
 }
@@ -70,17 +69,17 @@ pub(crate) fn rotary(frequencies: impl IntoIterator<Item = f64>, factor: f64) ->
 }
 
 impl Rope<'_> {
-    /// The rotation that `rope_scaling` asks for.
+    /// The rotation according to `rope_scaling`.
     ///
     /// # Errors
-    /// A type that is not known; its numbers missing or senseless.
+    /// The type is not supported, or its parameters are missing or out of range.
     pub(super) fn scaled(&self, scaling: &Value) -> Result<Stretched> {
         let Self { theta, width, head_dim, .. } = *self;
-        // No head is as wide as that.
+        // No head is wider than 65536 numbers.
         let even = width.is_multiple_of(2) && width <= head_dim.min(1 << 16);
         if !(even && theta.is_finite() && theta > 1.0) {
             let what =
-                format!("rope turns {width} of {head_dim} numbers of a head by powers of {theta}");
+                format!("rope rotates {width} of {head_dim} numbers of a head with the base {theta}");
             return Err(Error::invalid(self.path, what));
         }
         let whole = |rotary| Ok(Stretched { rotary, context: None });
@@ -114,14 +113,14 @@ impl Rope<'_> {
         Ok(rotary(scaled, 1.0))
     }
 
-    /// Fast pairs are left alone, slow ones divided by the factor, a ramp lies between.
+    /// High frequencies are unchanged, low frequencies are divided by the factor, and between them the change is linear.
     fn yarn(&self, scaling: &Yarn, plain: &[f64]) -> Result<Rotary> {
         let factor = scaling.factor;
         let original = scaling.original_max_position_embeddings.or(self.original);
         let original = original.unwrap_or(self.context as f64);
         let (fast, slow) = (scaling.beta_fast.unwrap_or(32.0), scaling.beta_slow.unwrap_or(1.0));
         self.positive(&[factor, original, fast, slow])?;
-        // The pair that turns so often within the original context.
+        // The index of the pair that makes this number of turns within the original context.
         let pair = |turns: f64| {
             let width = self.width as f64;
             width * (original / (turns * std::f64::consts::TAU)).ln() / (2.0 * self.theta.ln())
@@ -143,8 +142,8 @@ impl Rope<'_> {
         Ok(rotary(scaled, attention))
     }
 
-    /// The factors for short texts: those for long ones would change what short texts mean, so the context
-    /// ends where they would begin.
+    /// Uses the factors for short contexts. The factors for long contexts would change the results for short texts, so
+    /// the context ends at the length where they would begin to apply.
     fn long(&self, scaling: &Long, plain: &[f64]) -> Result<Stretched> {
         let original = scaling.original_max_position_embeddings.or(self.original);
         let original = original
@@ -169,7 +168,7 @@ impl Rope<'_> {
     fn positive(&self, numbers: &[f64]) -> Result<()> {
         match numbers.iter().find(|x| !(x.is_finite() && **x > 0.0)) {
             Some(number) => {
-                Err(self.error(format!("{number} stands where a positive number is needed")))
+                Err(self.error(format!("{number} is given where a positive number is needed")))
             }
             None => Ok(()),
         }

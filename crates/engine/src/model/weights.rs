@@ -1,11 +1,10 @@
-//! Where a model's tensors come from: safetensors (one file or sharded) or GGUF. A few rows are read at a
-//! time, from several threads, so that no second copy of the model is ever in memory; a memory map would
-//! count as one.
+//! The tensors of a checkpoint, from safetensors (one file or several shards) or GGUF. A few rows are read at a time, on
+//! several threads, so that no second copy of the model is ever in memory. A memory map would count as one.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{BufReader, Read, Seek};
+use std::io::{BufReader, Seek};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -15,44 +14,44 @@ use candle_core::quantized::ggml_file::qtensor_from_ggml;
 use candle_core::quantized::gguf_file::Content;
 use half::{bf16, f16};
 use safetensors::Dtype;
-use safetensors::tensor::Metadata;
 
 use super::family::Family;
+use super::files::{safetensors_header, weight_files};
 use super::lengths;
 use crate::error::{Error, Result, unwinding};
 
-/// Tensors by name.
+/// The tensors of a checkpoint, by name.
 pub(crate) struct Weights {
     path: PathBuf,
     files: Vec<(PathBuf, File)>,
     tensors: HashMap<String, Stored>,
     naming: Naming,
-    /// Those that were asked for.
+    /// Names of the tensors that have been requested.
     asked: RefCell<HashSet<String>>,
 }
 
-/// How the tensors that are asked for are called here, and how their numbers lie.
+/// How requested names map to stored names, and how rows are stored.
 #[derive(Debug, Clone)]
 pub(crate) enum Naming {
-    /// As they are asked for.
+    /// Tensors are stored under the requested names.
     Own,
-    /// As Hugging Face calls this family's.
+    /// Tensors are stored under the names that Hugging Face uses for this family.
     Hf {
         family: Family,
-        /// What stands before the names inside the model.
+        /// Prefix of the names inside the model.
         prefix: &'static str,
     },
-    /// As they are asked for, in the order of GGUF.
+    /// Tensors are stored under the requested names, with rows in the order of GGUF.
     Gguf(Family),
 }
 
-/// What may stand before the names: models that see, too, keep their text part apart.
+/// Known prefixes of tensor names. Multimodal models have the text model under a prefix of its own.
 const PREFIXES: [&str; 5] =
     ["model.", "", "transformer.", "language_model.model.", "model.language_model."];
-/// Tensors outside of the model proper.
+/// Tensors outside of the base model.
 const HEADS: [&str; 3] = ["output.weight", "score.weight", "regression_head.weight"];
 
-/// Where a tensor lies.
+/// The location and type of a stored tensor.
 struct Stored {
     file: usize,
     offset: u64,
@@ -69,7 +68,7 @@ enum Kind {
 }
 
 impl Kind {
-    /// Bytes of so many numbers.
+    /// Size of this many numbers in bytes.
     fn bytes(self, numbers: usize) -> usize {
         match self {
             Self::F32 => 4 * numbers,
@@ -79,17 +78,17 @@ impl Kind {
     }
 }
 
-/// A tensor of two dimensions, row by row as f32.
+/// A tensor of two dimensions, which is read by rows as f32.
 pub(crate) struct Matrix<'a> {
     file: &'a (PathBuf, File),
     offset: u64,
     kind: Kind,
     k: usize,
-    /// The first row.
+    /// Index of the first row.
     first: usize,
-    /// Width of a head whose rows are stored in the order of interleaved rotation.
+    /// Width of a head, if the rows of each head are stored in the order of interleaved rotation.
     interleaved: Option<usize>,
-    /// All rows, of a matrix that is stored by columns.
+    /// All rows, if the matrix is stored transposed.
     turned: Option<Vec<f32>>,
 }
 
@@ -105,7 +104,7 @@ impl Weights {
                     Dtype::F32 => Kind::F32,
                     Dtype::F16 => Kind::F16,
                     Dtype::BF16 => Kind::Bf16,
-                    // Buffers and the like; who asks for it is told that it is missing.
+                    // Buffers of other types are not needed. A request for one reports it as missing.
                     _ => continue,
                 };
                 let offset = data + info.data_offsets.0 as u64;
@@ -118,7 +117,7 @@ impl Weights {
         Ok(Self { path: folder.to_owned(), files, tensors, naming, asked })
     }
 
-    /// Opens a GGUF file: its tensors and its metadata.
+    /// Opens a GGUF file: its tensors and its header.
     pub(crate) fn open_gguf(path: &Path) -> Result<(Self, Content)> {
         let file = File::open(path).map_err(Error::read(path))?;
         let size = file.metadata().map_err(Error::read(path))?.len();
@@ -138,7 +137,7 @@ impl Weights {
             };
             let offset = content.tensor_data_offset.saturating_add(info.offset);
             let numbers = info.shape.dims().iter().try_fold(1usize, |all, n| all.checked_mul(*n));
-            // No weights are as many as that.
+            // No tensor is as large as that.
             let numbers = numbers.filter(|numbers| *numbers < 1 << 48).unwrap_or(1 << 48);
             let bytes = kind.bytes(numbers) as u64;
             if offset.saturating_add(bytes) > size {
@@ -158,12 +157,12 @@ impl Weights {
         Ok((Self { path: path.to_owned(), files, tensors, naming, asked }, content))
     }
 
-    /// From here on tensors are asked for by the names of GGUF.
+    /// Sets how requested names map to stored names.
     pub(super) fn name_as(&mut self, naming: Naming) {
         self.naming = naming;
     }
 
-    /// How a folder names the tensors of this family.
+    /// From now on, tensors are requested by the names of GGUF and stored under the Hugging Face names of this family.
     pub(super) fn name_as_hf(&mut self, family: Family) {
         let embedding = family.hf_name("token_embd.weight");
         let holds = |prefix: &&str| self.tensors.contains_key(&format!("{prefix}{embedding}"));
@@ -180,7 +179,7 @@ impl Weights {
                 let inside = !HEADS.contains(&name);
                 let prefix = if inside { prefix } else { prefix.strip_suffix("model.").unwrap_or("") };
                 let both = format!("{prefix}{own}");
-                // The head of a model that sees, too, stands inside or outside of its text part.
+                // The head of a multimodal model is stored inside or outside of its text model.
                 if inside || self.tensors.contains_key(&both) { both } else { own }
             }
         }
@@ -190,10 +189,10 @@ impl Weights {
         self.tensors.contains_key(&self.stored_name(name))
     }
 
-    /// Checks that nothing is stored that nobody asked for: the model would not be the one that was trained.
+    /// Checks that every stored tensor was requested. Otherwise the model would not be the one that was trained.
     ///
     /// # Errors
-    /// There is such a tensor.
+    /// A tensor was not requested.
     pub(super) fn all_asked(&self, architecture: &str) -> Result<()> {
         let asked = self.asked.borrow();
         let prefix = match self.naming {
@@ -234,7 +233,7 @@ impl Weights {
         Ok(numbers)
     }
 
-    /// A bias of q or k, `[heads * dim]`, in the order of [`rotary`](Self::rotary)'s rows.
+    /// A bias of queries or keys, `[heads * dim]`, in the order of the rows of [`rotary`](Self::rotary).
     pub(super) fn rotary_bias(&self, name: &str, heads: usize, dim: usize) -> Result<Vec<f32>> {
         let stored = self.vector(name, heads * dim)?;
         if !matches!(self.naming, Naming::Gguf(family) if family.interleaved()) {
@@ -248,7 +247,7 @@ impl Weights {
         &self.path
     }
 
-    /// The weight of a norm, `[n]`, without the one that some families take away from it.
+    /// The weight of a norm, `[n]`. Some families store it minus one, which is added back.
     pub(super) fn norm(&self, name: &str, n: usize) -> Result<Vec<f32>> {
         let mut weight = self.vector(name, n)?;
         if matches!(self.naming, Naming::Hf { family, .. } if family.norms_from_one()) {
@@ -257,7 +256,7 @@ impl Weights {
         Ok(weight)
     }
 
-    /// The weight of a linear layer, `[n, k]`, which some families store the other way round.
+    /// The weight of a linear layer, `[n, k]`. Some families store it transposed.
     pub(super) fn linear(&self, name: &str, n: usize, k: usize) -> Result<Matrix<'_>> {
         if !matches!(self.naming, Naming::Hf { family, .. } if family.transposed()) {
             return self.matrix(name, n, k);
@@ -284,8 +283,8 @@ impl Weights {
         Ok(self.of(stored, k))
     }
 
-    /// The rows of q or k, `[heads * dim, k]`, in the order of rotation by halves: pairs
-    /// `(0, d/2), (1, d/2 + 1)...`. GGUF keeps them interleaved, `(0, 1), (2, 3)...`.
+    /// The weight of queries or keys, `[heads * dim, k]`, with rows in the order of rotation by halves: pairs
+    /// `(0, d/2), (1, d/2 + 1)...`. GGUF stores some families interleaved, `(0, 1), (2, 3)...`.
     pub(crate) fn rotary(&self, name: &str, heads: usize, dim: usize, k: usize) -> Result<Matrix<'_>> {
         let matrix = self.linear(name, heads * dim, k)?;
         let interleaved = matches!(self.naming, Naming::Gguf(family) if family.interleaved());
@@ -299,12 +298,12 @@ impl Weights {
 }
 
 impl Matrix<'_> {
-    /// The same from this row on.
+    /// The matrix without its first `first` rows.
     pub(crate) fn from(self, first: usize) -> Self {
         Self { first, ..self }
     }
 
-    /// Some rows, `[rows, k]`.
+    /// Reads some rows, `[rows, k]`.
     pub(crate) fn read(&self, rows: Range<usize>, to: &mut [f32]) -> Result<()> {
         let rows = rows.start + self.first..rows.end + self.first;
         if let Some(turned) = &self.turned {
@@ -345,7 +344,7 @@ impl Matrix<'_> {
     }
 }
 
-/// Rows of several matrices, one below the other, each with its number of rows.
+/// Reads rows of several stacked matrices, each given with its number of rows.
 pub(crate) fn stacked(
     parts: &[(Matrix<'_>, usize)],
     k: usize,
@@ -364,14 +363,14 @@ pub(crate) fn stacked(
     Ok(())
 }
 
-/// Where interleaved rotation keeps the row that rotation by halves has here.
+/// The index, in the order of interleaved rotation, of the row that has index `row` in rotation by halves.
 fn deinterleaved(row: usize, dim: usize) -> usize {
     let (head, half, pair) = (row / dim, row % dim / (dim / 2), row % (dim / 2));
     head * dim + 2 * pair + half
 }
 
-/// Tensors that a model may do without: tables that follow from the configuration, an output layer that is
-/// tied, and what lies outside of the text part.
+/// Whether a stored tensor need not be requested: tables that follow from the configuration, a tied output layer, and
+/// everything outside of the text model.
 fn needless(name: &str, prefix: &str) -> bool {
     let follows = ["rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias"];
     let tied = ["lm_head.weight", "output.weight", "language_model.lm_head.weight"];
@@ -396,68 +395,7 @@ fn read_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> std::io::Resul
 }
 
 fn broken_gguf(path: &Path, said: &str) -> Error {
-    // The first line says what; the rest is a backtrace.
+    // Behind the first line, there is only a backtrace.
     let said = said.lines().next().unwrap_or_default().trim();
     Error::invalid(path, format!("not a whole GGUF file ({said}): download it again"))
-}
-
-/// `model.safetensors`, or the shards that `model.safetensors.index.json` lists.
-pub(crate) fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let single = folder.join("model.safetensors");
-    let index = folder.join("model.safetensors.index.json");
-    if index.is_file() {
-        return shards(folder, &index);
-    }
-    if single.is_file() {
-        return Ok(vec![single]);
-    }
-    let pickle =
-        |file: &Path| file.extension().is_some_and(|end| ["bin", "pt", "pth"].iter().any(|e| end == *e));
-    let mut files = std::fs::read_dir(folder).map_err(Error::read(folder))?.flatten();
-    let what = match files.any(|file| pickle(&file.path())) {
-        true => "the weights are a pickle (.bin, .pt), which can run code; convert them to safetensors",
-        false => "neither model.safetensors nor model.safetensors.index.json is there",
-    };
-    Err(Error::invalid(folder, what))
-}
-
-fn shards(folder: &Path, index: &Path) -> Result<Vec<PathBuf>> {
-    let text = std::fs::read_to_string(index).map_err(Error::read(index))?;
-    let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| Error::invalid(index, e))?;
-    let map: HashMap<String, String> =
-        serde_json::from_value(value["weight_map"].clone()).map_err(|e| Error::invalid(index, e))?;
-    let mut names: Vec<&String> = map.values().collect();
-    names.sort_unstable();
-    names.dedup();
-    if let Some(name) = names.iter().find(|name| name.contains(['/', '\\'])) {
-        return Err(Error::invalid(index, format!("names the shard '{name}', outside its own folder")));
-    }
-    let files: Vec<PathBuf> = names.into_iter().map(|name| folder.join(name)).collect();
-    match files.iter().find(|file| !file.is_file()) {
-        Some(file) => Err(Error::invalid(index, format!("the shard {} is not there", file.display()))),
-        None => Ok(files),
-    }
-}
-
-/// Where the data of a safetensors file begin, and what is there.
-fn safetensors_header(path: &Path, file: &mut File) -> Result<(u64, Metadata)> {
-    let broken = |what: String| {
-        Error::invalid(path, format!("not a whole safetensors file ({what}): download it again"))
-    };
-    let size = file.seek(std::io::SeekFrom::End(0)).map_err(Error::read(path))?;
-    file.rewind().map_err(Error::read(path))?;
-    let mut length = [0; 8];
-    file.read_exact(&mut length).map_err(|_| broken("no header".into()))?;
-    let header = u64::from_le_bytes(length);
-    if header > size.saturating_sub(8) {
-        return Err(broken(format!("a header of {header} bytes in a file of {size}")));
-    }
-    let mut bytes = vec![0; header as usize];
-    file.read_exact(&mut bytes).map_err(|_| broken("a cut header".into()))?;
-    let metadata: Metadata = serde_json::from_slice(&bytes).map_err(|e| broken(e.to_string()))?;
-    let needed = (8 + header).saturating_add(metadata.data_len() as u64);
-    if needed > size {
-        return Err(broken(format!("{needed} bytes are announced, {size} are there")));
-    }
-    Ok((8 + header, metadata))
 }

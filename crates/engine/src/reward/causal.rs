@@ -1,14 +1,14 @@
-//! A causal reward model: a decoder with a scalar head, of the policy's tokenizer.
+//! Causal reward models: a decoder with a scalar head and the policy's tokenizer.
 
 use candle_core::Tensor;
 
+use super::labels::Label;
+use super::project::project;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::model::Model;
-use crate::reward::labels::Label;
-use crate::reward::project;
 
-/// `LlamaForSequenceClassification` and the like. Its rewards are raw logits, never a sigmoid.
+/// A causal reward model, such as `LlamaForSequenceClassification`. Rewards are raw logits, without a sigmoid.
 pub struct RewardModel {
     pub(super) checkpoint: Checkpoint,
     /// `[d]`, f32 whatever the dtype of the rest.
@@ -16,11 +16,11 @@ pub struct RewardModel {
 }
 
 impl RewardModel {
-    /// Any model as a reward model: a text's reward is the product of `score` `[d]` with the hidden state
-    /// of its last token. The caller vouches that the tokenizer is the policy's.
+    /// Any model as a reward model. The reward of a text is the product of `score` `[d]` with the hidden state of its
+    /// last token. The model must have the policy's tokenizer; this is not checked.
     ///
     /// # Errors
-    /// Another width than the model's.
+    /// `score` has another width than the hidden states.
     pub fn new(checkpoint: Checkpoint, score: Vec<f32>) -> Result<Self> {
         let (found, width) = (score.len(), checkpoint.model.config().hidden);
         if found != width {
@@ -30,22 +30,22 @@ impl RewardModel {
         Ok(Self { checkpoint, score })
     }
 
-    /// A classifier as a reward model, by one of its labels as in [`Classifier::load`](super::Classifier::load). The caller
-    /// vouches that the tokenizer is the policy's.
+    /// A classifier as a reward model. The label is chosen as in [`Classifier::load`](super::Classifier::load). The model
+    /// must have the policy's tokenizer; this is not checked.
     ///
     /// # Errors
-    /// A language model; several labels and none chosen, or one that is not there.
+    /// The model is not a classifier; it has several labels and none is chosen; there is no such label.
     pub fn of_label(checkpoint: Checkpoint, label: Option<&str>) -> Result<Self> {
         let score = score_row(&checkpoint, label)?;
         Self::new(checkpoint, score)
     }
 
-    /// The model under the head, with all that belongs to it.
+    /// The checkpoint of the model.
     pub fn checkpoint(&self) -> &Checkpoint {
         &self.checkpoint
     }
 
-    /// The model under the head.
+    /// The model below the head.
     pub fn model(&self) -> &Model {
         &self.checkpoint.model
     }
@@ -53,16 +53,16 @@ impl RewardModel {
     /// Rewards of hidden states `[n, d]`.
     ///
     /// # Errors
-    /// Another width.
+    /// The hidden states have another width.
     pub fn score(&self, hidden: &Tensor) -> Result<Vec<f64>> {
         project(hidden, &self.score)
     }
 }
 
-/// The score row of a classifier, `[d]`: that of a label, or the difference of two; see [`Label::of`].
+/// The score row of a classifier, `[d]`: the row of one label or the difference of two, see [`Label::of`].
 ///
 /// # Errors
-/// A language model; several labels and none chosen, or one that is not there.
+/// The model is not a classifier; it has several labels and none is chosen; there is no such label.
 pub(super) fn score_row(checkpoint: &Checkpoint, label: Option<&str>) -> Result<Vec<f32>> {
     let Some(head) = checkpoint.model.score() else {
         let what = "a language model, not a reward model: a ...ForSequenceClassification is expected";

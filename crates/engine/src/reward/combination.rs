@@ -1,4 +1,4 @@
-//! Rewards that are made of several: what is written `helpful*0.7+harmless*0.3`.
+//! Combinations of several rewards, written as expressions such as `helpful*0.7+harmless*0.3`.
 //!
 //! ```text
 //! reward = term {"+" term}                    a weighted sum
@@ -8,13 +8,15 @@
 //!        | "(" reward ")" | name
 //! ```
 //!
-//! A name with any of `+ * , ( ) "` or a space in it stands in double quotes, where it is one of several;
-//! `program:COMMAND` goes on to the end.
+//! A name that contains any of `+ * , ( ) "` or a space must be in double quotes, unless it is the whole expression.
+//! `program:COMMAND` extends to the end of the expression.
 
 use std::fmt::{self, Display};
 use std::str::FromStr;
 
-/// How several rewards make up one.
+use super::text::RewardFormat;
+
+/// An expression that combines several rewards into one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Combination {
     names: Vec<String>,
@@ -23,45 +25,53 @@ pub struct Combination {
 
 #[derive(Debug, Clone, PartialEq)]
 enum Expression {
-    /// The reward of this number.
+    /// The reward with this index.
     One(usize),
-    /// Weights and what they weigh.
+    /// Weighted terms.
     Sum(Vec<(f64, Expression)>),
     Min(Vec<Expression>),
-    /// What must reach which bound, the most important first; and what counts where all do.
+    /// Constraints with their lower bounds, the most important first, and the reward that counts if all are met.
     Lex(Vec<(Expression, f64)>, Box<Expression>),
 }
 
-/// How far the last reward of `lex`, and a shortfall, count at most: what meets its constraints is never less than
-/// what misses one.
+/// Limit of the last reward of `lex` and of shortfalls. It ensures that a text that meets all constraints never has a
+/// lower reward than one that misses a constraint.
 const REACH: f64 = 10.0;
 
 impl Combination {
-    /// A reward as it is, whatever signs its name has.
+    /// A single reward, whatever characters its name contains.
     pub fn one(name: impl Into<String>) -> Self {
         Self { names: vec![name.into()], whole: Expression::One(0) }
     }
 
-    /// The rewards that it is made of, each once, in the order in which they are named.
+    /// The names of the combined rewards, each once, in the order of their first occurrence.
     pub fn names(&self) -> &[String] {
         &self.names
     }
 
-    /// The one reward that it is made of as it is, if it is no more than that.
+    /// The name of the reward, if the expression is a single reward without a weight.
     pub fn only(&self) -> Option<&str> {
         matches!(self.whole, Expression::One(_)).then(|| self.names[0].as_str())
     }
 
-    /// The reward of a text with these rewards, one for each name; no number if one of them is none.
+    /// The combined reward of a text with these rewards, one for each name. It is NaN if one of them is not finite.
     ///
-    /// `lex` with constraints `r_1 >= t_1, ..., r_n >= t_n` and a last reward `r` is `r`, held within -10 and 10, where
-    /// all are met. Where the `i`-th is the first that is missed it is `-20 (n - i + 1) - min(t_i - r_i, 10)`: below all
-    /// texts that miss a less important one first, and less the more it is missed by.
+    /// `lex` with constraints `r_1 >= t_1, ..., r_n >= t_n` and a last reward `r` is `r`, clamped to [-10, 10], if all
+    /// constraints are met. If the `i`-th is the first one that is missed, it is `-20 (n - i + 1) - min(t_i - r_i, 10)`.
+    /// This is lower than for all texts that first miss a less important constraint, and the lower, the larger the
+    /// shortfall is.
     ///
     /// # Panics
-    /// If there are fewer rewards than names.
+    /// There are fewer rewards than names.
     pub fn of(&self, parts: &[f64]) -> f64 {
         if parts.iter().all(|part| part.is_finite()) { self.whole.of(parts) } else { f64::NAN }
+    }
+
+    /// The combined rewards of several texts, from `parts[reward][text]`.
+    pub(super) fn of_texts(&self, parts: &[Vec<f64>]) -> Vec<f64> {
+        let texts = 0..parts.first().map_or(0, Vec::len);
+        let of_text = |text| parts.iter().map(|part| part[text]).collect::<Vec<_>>();
+        texts.map(|text| self.of(&of_text(text))).collect()
     }
 }
 
@@ -120,7 +130,7 @@ impl Expression {
     }
 }
 
-/// As it is written.
+/// Writes the expression, so that it can be parsed again.
 impl Display for Combination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.only() {
@@ -144,30 +154,30 @@ impl FromStr for Combination {
     }
 }
 
-/// What ends a name that stands in no quotes.
+/// Whether a character ends a name without quotes.
 fn is_sign(c: char) -> bool {
     matches!(c, '+' | '*' | ',' | '(' | ')' | '"') || c.is_whitespace()
 }
 
-/// Whether a name would be read otherwise without quotes. One with quotes in it is a program's, which stands last.
+/// Whether a name needs quotes to be parsed as one name. A name that contains quotes is a program's and comes last.
 fn needs_quotes(name: &str) -> bool {
     let signs = name.contains(is_sign) || name.contains(">=") || is_program(name);
     signs && !name.contains('"')
 }
 
-/// Whether a name is `program:...`, with a format before it or none.
+/// Whether a name is `program:...` or `FORMAT:program:...`.
 fn is_program(name: &str) -> bool {
     let bare = match name.split_once(':') {
-        Some((format, rest)) if format.parse::<super::RewardFormat>().is_ok() => rest,
+        Some((format, rest)) if format.parse::<RewardFormat>().is_ok() => rest,
         _ => name,
     };
     bare.starts_with("program:")
 }
 
-/// Expressions may lie so deep in one another.
+/// The maximum nesting depth of an expression.
 const DEPTH: usize = 32;
 
-/// Reads an expression from left to right.
+/// A recursive-descent parser.
 struct Reader<'a> {
     text: &'a str,
     rest: &'a str,
@@ -179,7 +189,7 @@ impl<'a> Reader<'a> {
     fn sum(&mut self) -> Result<Expression, String> {
         self.depth += 1;
         if self.depth > DEPTH {
-            return Err(self.wrong("something less deep"));
+            return Err(self.wrong("a lower nesting depth"));
         }
         let mut terms = vec![self.term()?];
         while self.take("+") {
@@ -238,7 +248,7 @@ impl<'a> Reader<'a> {
                 let bound = self.number().ok_or_else(|| self.wrong("a number, as in a>=0,"))?;
                 constraints.push((one, bound));
                 if !self.take(",") {
-                    return Err(self.wrong("',' and what counts where the constraints are met"));
+                    return Err(self.wrong("',' and the reward that counts if the constraints are met"));
                 }
             }
         }
@@ -275,7 +285,7 @@ impl<'a> Reader<'a> {
         })))
     }
 
-    /// A finite number, if one comes next.
+    /// Parses a finite number, if one comes next.
     fn number(&mut self) -> Option<f64> {
         self.peek();
         let end = self.rest.find(is_sign).unwrap_or(self.rest.len());
@@ -295,7 +305,7 @@ impl<'a> Reader<'a> {
         rest.is_some()
     }
 
-    /// What comes next, behind spaces.
+    /// The next character after any spaces.
     fn peek(&mut self) -> Option<char> {
         self.rest = self.rest.trim_start();
         self.rest.chars().next()
@@ -307,7 +317,7 @@ impl<'a> Reader<'a> {
             rest => format!("before '{rest}'"),
         };
         format!(
-            "the reward '{}' cannot be read: {expected} is expected {at}; a name with signs or spaces in it stands \
+            "the reward '{}' cannot be parsed: {expected} is expected {at}; a name with operators or spaces must be \
              in double quotes",
             self.text
         )
@@ -356,7 +366,7 @@ mod tests {
         assert_eq!(piped.names(), ["harmless", "program:cat | head -n 1"]);
     }
 
-    /// Texts are ordered by the most important constraint that they miss, then by how much, then by the last.
+    /// Texts are ordered by the most important constraint that they miss, then by the shortfall, then by the last reward.
     #[test]
     fn lex_orders() {
         let lex = read("lex(a >= 0, b >= -1.5, c)");
@@ -404,7 +414,10 @@ mod tests {
             ("min(a,b", "')' is expected at its end"),
             ("a b", "'+', '*' or the end is expected before 'b'"),
             ("lex(a>=x,b)", "a number, as in a>=0, is expected before 'x,b)'"),
-            ("lex(a>=0)", "',' and what counts where the constraints are met is expected before ')'"),
+            (
+                "lex(a>=0)",
+                "',' and the reward that counts if the constraints are met is expected before ')'",
+            ),
             ("lex(a>0,b)", "'>=' and a number, as in lex(a>=0,b), is expected before ',b)'"),
             ("max(a,b)", "(functions are min and lex) is expected before '(a,b)'"),
             ("\"a", "a closing '\"' is expected before 'a'"),
@@ -415,6 +428,6 @@ mod tests {
             assert!(error.contains(expected), "{text}: {error}");
         }
         let deep = "(".repeat(100_000);
-        assert!(deep.parse::<Combination>().unwrap_err().contains("something less deep"));
+        assert!(deep.parse::<Combination>().unwrap_err().contains("a lower nesting depth"));
     }
 }

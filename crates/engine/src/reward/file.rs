@@ -1,4 +1,4 @@
-//! What files of heads have in common: float tensors, and metadata that say what they were trained on.
+//! Files of heads: safetensors with f32 tensors and metadata about the training.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -8,7 +8,7 @@ use safetensors::{Dtype, SafeTensors};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 
-/// A safetensors file, opened.
+/// An open safetensors file.
 pub(super) struct HeadFile<'a> {
     path: &'a Path,
     tensors: SafeTensors<'a>,
@@ -33,7 +33,7 @@ impl<'a> HeadFile<'a> {
         parsed.map(Some).ok_or_else(|| self.error(format!("{key} is '{text}', not a number")))
     }
 
-    /// A tensor's shape and values, all finite; `None` if it is not there.
+    /// The shape and the values of a tensor, all finite; `None` if there is no such tensor.
     pub(super) fn floats(&self, name: &str) -> Result<Option<(Vec<usize>, Vec<f32>)>> {
         let Ok(tensor) = self.tensors.tensor(name) else { return Ok(None) };
         if tensor.dtype() != Dtype::F32 {
@@ -56,7 +56,7 @@ impl<'a> HeadFile<'a> {
     }
 }
 
-/// Checks that a head of this width, trained on this base model if it says so, reads this policy.
+/// Checks that a head of this width, trained on the model with the fingerprint `base` if it is known, fits the policy.
 pub(super) fn fits(path: &Path, width: usize, base: Option<&str>, policy: &Checkpoint) -> Result<()> {
     let hidden = policy.model.config().hidden;
     if width != hidden {

@@ -1,68 +1,72 @@
-//! How a reward goes along with a text: it is asked about candidates, and told which one was chosen.
+//! Guides: the state of a reward for one sequence during decoding.
 
 use candle_core::Tensor;
 
-use super::combined::{Combined, ask_parts};
-use super::{Exchange, Head, RewardModel, TextReward, ValueHead};
+use super::causal::RewardModel;
+use super::combination::Combination;
+use super::head::Head;
+use super::text::{Exchange, TextReward};
+use super::value::ValueHead;
 use crate::cache::{Branches, Prefix};
 use crate::chat::Prompt;
 use crate::error::{Error, Result};
 use crate::model::Segment;
 use crate::tokenizer::TextStream;
 
-/// The contract of a step: what was read, what might come next, what was chosen.
+/// The state of a reward for one sequence. [`ask`] scores candidates, [`Guide::commit`] appends the chosen one, and
+/// [`Guide::read`] appends a token that was not scored.
 #[derive(Clone)]
 pub enum Guide<'a> {
-    /// Reads the policy's look ahead.
+    /// Scores the policy's hidden states of the candidates.
     Head(&'a Head),
-    /// Reads it too, and says what the rest of the text promises.
+    /// Estimates the shaped reward of the finished answer from the policy's hidden states of the candidates.
     Value(&'a ValueHead),
-    /// Looks ahead itself.
+    /// Runs a reward model on the candidates.
     Model {
         /// The reward model.
         model: &'a RewardModel,
-        /// What it has read.
+        /// The prefix that the reward model has prefilled.
         prefix: Prefix,
-        /// What was chosen since, and it has not read.
+        /// Tokens of the sequence that are not in the prefix yet.
         unread: Vec<u32>,
-        /// The candidates it scored last.
+        /// State after the candidates that were scored last.
         ahead: Option<Ahead>,
     },
-    /// Reads every candidate as the text that it would make.
+    /// Scores the text of each candidate.
     Text {
         /// The reward.
         reward: &'a TextReward,
-        /// What was asked.
+        /// The prompt.
         prompt: &'a Prompt,
         /// The answer so far.
         answer: String,
-        /// What makes text of its tokens.
+        /// Decoder from tokens to text.
         stream: TextStream<'a>,
-        /// The candidates it scored last, each with what it was carried on by.
+        /// The candidates that were scored last, each with its continuation.
         ahead: Vec<Vec<u32>>,
     },
-    /// Asks several.
+    /// Combines several rewards.
     Combined {
-        /// The rewards.
-        combined: &'a Combined,
-        /// A guide for each.
+        /// The expression that combines them.
+        combination: &'a Combination,
+        /// One guide for each reward.
         guides: Vec<Guide<'a>>,
-        /// What each said of the candidates scored last, `[rewards][candidates]`.
+        /// Rewards of the candidates that were scored last, `[rewards][candidates]`.
         parts: Vec<Vec<f64>>,
     },
 }
 
-/// What a reward model read of the candidates that it scored last.
+/// The state of a reward model after the candidates that it scored last.
 #[derive(Clone)]
 pub enum Ahead {
-    /// Each alone, directly behind what was read before.
+    /// Single tokens after the common prefix.
     Tokens(Branches),
-    /// Each with what it was carried on by: a prefix for each, of which one will be the text's.
+    /// Candidates with continuations: one prefix for each candidate.
     Texts(Vec<Prefix>),
 }
 
 impl Guide<'_> {
-    /// Whether the guide needs the policy to look ahead over the candidates.
+    /// Whether the guide needs the policy's hidden states of the candidates.
     pub fn needs_policy(&self) -> bool {
         match self {
             Self::Head(_) | Self::Value(_) => true,
@@ -71,13 +75,12 @@ impl Guide<'_> {
         }
     }
 
-    /// What each of several rewards said of the candidates scored last, `[rewards][candidates]`; empty where there is
-    /// but one.
+    /// For a combination, the rewards of the candidates that were scored last, `[rewards][candidates]`; else empty.
     pub fn parts(&self) -> &[Vec<f64>] {
         if let Self::Combined { parts, .. } = self { parts } else { &[] }
     }
 
-    /// The most by which two of its rewards can differ, whatever the texts; `None` where there is no limit.
+    /// The maximum difference between two rewards of this guide; `None` if there is no known limit.
     pub fn span(&self) -> Option<f64> {
         match self {
             Self::Value(head) => head.bound,
@@ -85,7 +88,7 @@ impl Guide<'_> {
         }
     }
 
-    /// Takes in a token of the answer that was not scored: the step was skipped.
+    /// Appends a token of the answer that was not scored, because guidance was skipped at this step.
     ///
     /// # Errors
     /// The tokenizer fails.
@@ -104,10 +107,10 @@ impl Guide<'_> {
         Ok(())
     }
 
-    /// The candidate at `index` of those scored last was chosen, with what it was carried on by.
+    /// Appends the candidate with this index among those scored last, including its continuation.
     ///
     /// # Errors
-    /// Nothing was scored.
+    /// No candidates were scored, or there is no such candidate.
     pub fn commit(&mut self, index: usize) -> Result<()> {
         match self {
             Self::Head(_) | Self::Value(_) => Ok(()),
@@ -129,30 +132,32 @@ impl Guide<'_> {
     }
 }
 
-/// What a step asks: rewards of the candidates for one text's next token, or of what they were carried on to.
+/// Candidates of one sequence to be scored.
 pub struct Question<'g, 'a> {
-    /// The text's guide.
+    /// The guide of the sequence.
     pub guide: &'g mut Guide<'a>,
-    /// The candidates, `k` of them.
+    /// The candidates for the next token, `k` of them.
     pub candidates: &'g [u32],
-    /// What each was carried on by, `k` rows of any lengths, if they were: rewards are of the texts at their ends.
+    /// Continuations of the candidates, `k` rows of any lengths, or none. With continuations, the rewards are those of
+    /// the texts at their ends.
     pub further: &'g [Vec<u32>],
-    /// The policy's hidden states of their last tokens, `[k, d]`, which guides that need it must be given.
+    /// The policy's hidden states of the last token of each candidate, `[k, d]`. Guides that need the policy must get
+    /// them, see [`Guide::needs_policy`].
     pub ahead: Option<&'g Tensor>,
 }
 
-/// What each candidate would add to the text.
+/// Each candidate with its continuation.
 fn continuations(candidates: &[u32], further: &[Vec<u32>]) -> Vec<Vec<u32>> {
     let further = |i: usize| further.get(i).map_or(&[][..], |further| further);
     let candidates = candidates.iter().enumerate();
     candidates.map(|(i, &candidate)| [&[candidate], further(i)].concat()).collect()
 }
 
-/// Answers the questions of several texts together: rewards of each one's candidates. Guides of one reward
-/// model share its forward, those of one value head its weights.
+/// Rewards of the candidates of several sequences, `[questions][candidates]`. All guides of one call must be of the same
+/// reward, so that they share its forward passes.
 ///
 /// # Errors
-/// The forward fails.
+/// A forward pass fails, or the policy's hidden states are missing.
 pub fn ask(questions: &mut [Question<'_, '_>]) -> Result<Vec<Vec<f64>>> {
     if let Some(rewards) = ask_parts(questions)? {
         return Ok(rewards);
@@ -203,8 +208,8 @@ pub fn ask(questions: &mut [Question<'_, '_>]) -> Result<Vec<Vec<f64>>> {
     Ok(rewards)
 }
 
-/// Reads what candidates were carried on to, for all questions to a reward model that say so: prefixes, and hidden
-/// states of their last tokens, `[k, d]`.
+/// Runs a reward model on candidates with continuations. Returns, for each question that has them, the prefixes and the
+/// hidden states of their last tokens, `[k, d]`.
 fn continued(questions: &[Question<'_, '_>]) -> Result<Vec<(Vec<Prefix>, Tensor)>> {
     let (mut reward_model, mut read) = (None, Vec::new());
     for question in questions.iter().filter(|question| !question.further.is_empty()) {
@@ -226,7 +231,7 @@ fn continued(questions: &[Question<'_, '_>]) -> Result<Vec<(Vec<Prefix>, Tensor)
     read.into_iter().map(of_question).collect()
 }
 
-/// Values of the candidates of all value heads' questions, one text behind the other.
+/// Values of the candidates of all questions to a value head, concatenated.
 fn values(questions: &[Question<'_, '_>]) -> Result<Vec<f64>> {
     let mut value_head = None;
     let mut hidden = Vec::new();
@@ -239,15 +244,14 @@ fn values(questions: &[Question<'_, '_>]) -> Result<Vec<f64>> {
     value_head.map_or_else(|| Ok(Vec::new()), |head| head.score(&Tensor::cat(&hidden, 0)?))
 }
 
-/// Rewards of the candidates of all questions to what reads text, one text behind the other. All guides of
-/// a call are of one reward.
+/// Rewards of the candidates of all questions to a reward that reads text, concatenated.
 fn texts(questions: &[Question<'_, '_>]) -> Result<Vec<f64>> {
     let (mut asked, mut found) = (None, Vec::new());
     for question in questions {
         if let Guide::Text { reward, prompt, answer, stream, .. } = &*question.guide {
             asked = Some(*reward);
             for continuation in continuations(question.candidates, question.further) {
-                // What only begins a character is no text yet; nor is what ends the answer.
+                // The stream holds back incomplete characters.
                 let (mut text, mut stream) = (answer.clone(), stream.clone());
                 for token in continuation {
                     text.push_str(&stream.push(token)?);
@@ -260,7 +264,7 @@ fn texts(questions: &[Question<'_, '_>]) -> Result<Vec<f64>> {
     asked.map_or_else(|| Ok(Vec::new()), |reward| reward.score(&exchanges))
 }
 
-/// Reads what was chosen unscored: the prompt, steps that were skipped.
+/// Prefills the reward model with tokens that were not scored: the prompt, and tokens of skipped steps.
 fn read_on(questions: &mut [Question<'_, '_>]) -> Result<()> {
     let mut reward_model = None;
     let mut texts = Vec::new();
@@ -280,4 +284,31 @@ fn read_on(questions: &mut [Question<'_, '_>]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Rewards of combinations; `None` if the guides are not combinations. Each part is asked for all sequences together.
+fn ask_parts(questions: &mut [Question<'_, '_>]) -> Result<Option<Vec<Vec<f64>>>> {
+    let parts = match questions.first().map(|question| &*question.guide) {
+        Some(Guide::Combined { guides, .. }) => guides.len(),
+        _ => return Ok(None),
+    };
+    let mut said = vec![Vec::with_capacity(parts); questions.len()];
+    for part in 0..parts {
+        let mut asked = Vec::with_capacity(questions.len());
+        for Question { guide, candidates, further, ahead } in questions.iter_mut() {
+            if let Guide::Combined { guides, .. } = &mut **guide {
+                let guide = &mut guides[part];
+                asked.push(Question { guide, candidates, further, ahead: *ahead });
+            }
+        }
+        said.iter_mut().zip(ask(&mut asked)?).for_each(|(said, rewards)| said.push(rewards));
+    }
+    let whole = questions.iter_mut().zip(said).map(|(question, said)| match &mut *question.guide {
+        Guide::Combined { combination, parts, .. } => {
+            *parts = said;
+            combination.of_texts(parts)
+        }
+        _ => Vec::new(),
+    });
+    Ok(Some(whole.collect()))
 }

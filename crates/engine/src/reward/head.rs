@@ -1,83 +1,48 @@
-//! A linear head on the policy's own hidden states.
+//! Linear heads on hidden states or embeddings.
 
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use candle_core::Tensor;
 
+use super::file::{HeadFile, fits};
+use super::project::{dot, project};
 use crate::checkpoint::Checkpoint;
-use crate::embedder::Pooling;
+use crate::encoder::Pooling;
 use crate::error::{Error, Result};
-use crate::reward::file::{HeadFile, fits};
-use crate::reward::{dot, project};
+use crate::text_format::TextFormat;
 
-/// How prompt and response are laid out as text.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum TextFormat {
-    /// Prompt and response as they are, one after the other.
-    #[default]
-    Raw,
-    /// The policy's chat template around the prompt, the response behind it.
-    Chat,
-}
-
-impl TextFormat {
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Raw => "raw",
-            Self::Chat => "chat",
-        }
-    }
-}
-
-impl std::fmt::Display for TextFormat {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl FromStr for TextFormat {
-    type Err = String;
-
-    fn from_str(name: &str) -> std::result::Result<Self, String> {
-        let known = [Self::Raw, Self::Chat].into_iter().find(|format| format.name() == name);
-        known.ok_or_else(|| format!("unknown text format '{name}': known are raw and chat"))
-    }
-}
-
-/// Whose states a head reads.
+/// The model whose outputs a head reads.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Backbone {
-    /// Those of the policy itself: it can guide.
+    /// The policy's own hidden states. Such a head can guide the policy.
     #[default]
     Policy,
-    /// Embeddings of whole texts, pooled so: see [`EmbeddedHead`](super::EmbeddedHead).
+    /// Embeddings of whole texts with this pooling, see [`EmbeddedHead`](super::EmbeddedHead).
     Embedder(Pooling),
 }
 
-/// `reward = (w · h + b - mean) / std`, with `h` a hidden state after the final norm, or an embedding.
+/// A linear head: `reward = (w · h + b - mean) / std`, where `h` is a hidden state after the final norm or an embedding.
 #[derive(Debug, Clone)]
 pub struct Head {
     weight: Vec<f32>,
     bias: f32,
-    /// Fingerprint of the model that it was trained on, if it says so.
+    /// Fingerprint of the model that the head was trained on, if it is known.
     pub base: Option<String>,
-    /// That model's name, if it says so.
+    /// Name of that model, if it is known.
     pub base_name: Option<String>,
-    /// What kind of model that is.
+    /// The kind of that model.
     pub backbone: Backbone,
-    /// How the text was laid out that it was trained on.
+    /// The layout of the texts that the head was trained on.
     pub text_format: TextFormat,
     /// Mean of the raw scores over the training responses.
     pub mean: f64,
-    /// Their standard deviation: rewards are reported in this unit.
+    /// Standard deviation of the raw scores over the training responses: the unit of rewards.
     pub std: f64,
     path: PathBuf,
 }
 
 impl Head {
-    /// A head of these weights `[d]` for raw text: no bias, no base model, rewards in their own unit.
+    /// A head with these weights `[d]` for raw text, without bias and base model, with mean 0 and standard deviation 1.
     pub fn new(weight: Vec<f32>) -> Self {
         Self {
             weight,
@@ -92,24 +57,24 @@ impl Head {
         }
     }
 
-    /// Reads a safetensors file with `score.weight` `[1, d]`, optionally `score.bias` `[1]`, and metadata
-    /// `format=stackelberg-head`, optionally `base`, `base_name`, `text_format`, `reward_mean`, `reward_std`;
-    /// of a head on an embedder `backbone=embedder` and `pooling`.
+    /// Loads a safetensors file with `score.weight` `[1, d]` and optionally `score.bias` `[1]`. Its metadata must have
+    /// `format=stackelberg-head` and may have `base`, `base_name`, `text_format`, `reward_mean` and `reward_std`. A head
+    /// on an embedder also has `backbone=embedder` and `pooling`.
     ///
     /// # Errors
-    /// The file is missing, cut short or no head; a value in it is not finite.
+    /// The file is missing, truncated or not a head; a value is not finite.
     pub fn load(path: &Path) -> Result<Self> {
         Self::parse(path, &std::fs::read(path).map_err(Error::read(path))?)
     }
 
-    /// The same from memory; `path` is what errors call it.
+    /// As [`Head::load`], from memory. Error messages name the file `path`.
     ///
     /// # Errors
     /// As [`Head::load`].
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
         let file = HeadFile::open(path, bytes)?;
         if file.text("format") != Some("stackelberg-head") {
-            return Err(file.error("no reward head: its metadata lack format=stackelberg-head (a model is given as its folder)"));
+            return Err(file.error("not a reward head: its metadata lack format=stackelberg-head (a model is given as its folder)"));
         }
         let weight = file.floats("score.weight")?.map(|(_, values)| values).filter(|w| !w.is_empty());
         let weight = weight.ok_or_else(|| file.missing("score.weight"))?;
@@ -135,15 +100,15 @@ impl Head {
         })
     }
 
-    /// Width of the hidden states it reads.
+    /// Width of the hidden states or embeddings, `d`.
     pub fn width(&self) -> usize {
         self.weight.len()
     }
 
-    /// Checks that it was trained on this policy.
+    /// Checks that the head was trained on this policy.
     ///
     /// # Errors
-    /// It reads an embedder; another width, or another base model.
+    /// The head reads embeddings, has another width, or was trained on another model.
     pub fn fits(&self, policy: &Checkpoint) -> Result<()> {
         if let Backbone::Embedder(_) = self.backbone {
             let of = self.base_name.as_ref().map_or_else(String::new, |name| format!(" ({name})"));
@@ -156,12 +121,12 @@ impl Head {
     /// Rewards of hidden states `[n, d]`.
     ///
     /// # Errors
-    /// Another width or type.
+    /// The hidden states have another width or dtype.
     pub fn score(&self, hidden: &Tensor) -> Result<Vec<f64>> {
         Ok(project(hidden, &self.weight)?.into_iter().map(|score| self.scaled(score)).collect())
     }
 
-    /// Rewards of embeddings, each of the head's width.
+    /// Rewards of embeddings of width `d`.
     pub(super) fn score_rows(&self, rows: &[Vec<f32>]) -> Vec<f64> {
         rows.iter().map(|row| self.scaled(dot(row, &self.weight))).collect()
     }

@@ -1,6 +1,6 @@
-//! Which of a classifier's labels is the reward.
+//! The choice of the label of a classifier that is the reward.
 
-/// A label, whose logit is the reward; or two, whose difference is.
+/// One label, whose logit is the reward, or two labels, whose difference of logits is the reward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Label {
     plus: usize,
@@ -8,7 +8,11 @@ pub(super) struct Label {
 }
 
 impl Label {
-    /// The label of this name, or `GOOD-BAD`; a classifier with one label needs none.
+    /// Finds the label of this name, or the two labels of `GOOD-BAD`. For a classifier with one label, the name can be
+    /// left out.
+    ///
+    /// # Errors
+    /// There is no such label, or there are several and none is chosen.
     pub(super) fn of(names: &[String], label: Option<&str>) -> Result<Self, String> {
         let find = |name: &str| names.iter().position(|known| known == name);
         let known = || names.join(", ");
@@ -21,7 +25,7 @@ impl Label {
                 )),
             };
         };
-        // A name may have a '-' of its own.
+        // Names of labels may contain a '-' themselves.
         let two = || {
             let mut cuts = label.match_indices('-').map(|(at, _)| (&label[..at], &label[at + 1..]));
             cuts.find_map(|(plus, minus)| Some((find(plus)?, find(minus)?)))
@@ -33,7 +37,7 @@ impl Label {
         }
     }
 
-    /// The reward, of what each label has.
+    /// The reward, from the value of each label.
     pub(super) fn value(self, of: impl Fn(usize) -> f64) -> f64 {
         of(self.plus) - self.minus.map_or(0.0, of)
     }

@@ -1,4 +1,4 @@
-//! A value head: what a text promises, from the policy's hidden state of its last token.
+//! Value heads: an estimate of the reward of the finished answer, from the policy's hidden state of the last token.
 
 use std::convert::Infallible;
 use std::ops::Range;
@@ -6,32 +6,32 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
 
+use super::file::{HeadFile, fits};
+use super::project::project;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::kernel::{Dtype, Packed, tanh_all};
-use crate::reward::file::{HeadFile, fits};
-use crate::reward::{TextFormat, project};
+use crate::text_format::TextFormat;
 
-/// `V(h) = w₄ · tanh(W₂ tanh(W₀ h + b₀) + b₂) + b₄`, with `h` a hidden state `[d]` after the final norm: the
-/// shaped reward that the finished answer is expected to get. Clamped to `[0, bound]` where the shaping has
-/// a bound.
+/// A value head: `V(h) = w₄ · tanh(W₂ tanh(W₀ h + b₀) + b₂) + b₄`, where `h` is a hidden state `[d]` after the final norm.
+/// It is the expected shaped reward of the finished answer. It is clamped to `[0, bound]` if the shaping has a bound.
 pub struct ValueHead {
     hidden: [Layer; 2],
     weight: Vec<f32>,
     bias: f32,
-    /// Fingerprint of the model that it was trained on, if it says so.
+    /// Fingerprint of the model that the head was trained on, if it is known.
     pub base: Option<String>,
-    /// The shaping whose rewards it was trained on, if it says so.
+    /// The shaping of the rewards that the head was trained on, if it is known.
     pub shaping: Option<String>,
-    /// `B`: values lie between 0 and this.
+    /// The upper bound of values, `B`; the lower bound is 0.
     pub bound: Option<f64>,
-    /// How the text was laid out that it was trained on, if it says so.
+    /// The layout of the texts that the head was trained on, if it is known.
     pub text_format: Option<TextFormat>,
     width: usize,
     path: PathBuf,
 }
 
-/// A weight, row by row, and a bias.
+/// Weights, row by row, and a bias.
 type Affine = (Vec<f32>, Vec<f32>);
 
 /// `tanh(W x + b)`.
@@ -41,8 +41,8 @@ struct Layer {
 }
 
 impl ValueHead {
-    /// A head of these weights and biases, `[h1, d]`, `[h1]`, `[h2, h1]`, `[h2]`, `[1, h2]`, `[1]`, row by row:
-    /// no base model, no bound.
+    /// A head with these weights and biases, `[h1, d]`, `[h1]`, `[h2, h1]`, `[h2]`, `[1, h2]`, `[1]`, row by row, without
+    /// base model and bound.
     ///
     /// # Panics
     /// The lengths do not fit together.
@@ -62,25 +62,25 @@ impl ValueHead {
         }
     }
 
-    /// Reads a safetensors file with `0.weight` `[h1, d]`, `0.bias` `[h1]`, `2.weight` `[h2, h1]`, `2.bias`
-    /// `[h2]`, `4.weight` `[1, h2]`, `4.bias` `[1]` in F32, and metadata `format=stackelberg-value`, optionally
-    /// `base`, `shaping`, `bound`, `text_format`. A file as torch writes it, without metadata, is read too.
+    /// Loads a safetensors file with `0.weight` `[h1, d]`, `0.bias` `[h1]`, `2.weight` `[h2, h1]`, `2.bias` `[h2]`,
+    /// `4.weight` `[1, h2]` and `4.bias` `[1]` in F32. Its metadata have `format=stackelberg-value` and may have `base`,
+    /// `shaping`, `bound` and `text_format`. Files that PyTorch writes, without these metadata, are read too.
     ///
     /// # Errors
-    /// The file is missing, cut short or no value head; a value in it is not finite.
+    /// The file is missing, truncated or not a value head; a value is not finite.
     pub fn load(path: &Path) -> Result<Self> {
         Self::parse(path, &std::fs::read(path).map_err(Error::read(path))?)
     }
 
-    /// The same from memory; `path` is what errors call it.
+    /// As [`ValueHead::load`], from memory. Error messages name the file `path`.
     ///
     /// # Errors
     /// As [`ValueHead::load`].
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
         let file = HeadFile::open(path, bytes)?;
-        // Torch's writers call their own files "pt".
+        // PyTorch's writers set the format "pt".
         if let Some(format) = file.text("format").filter(|f| !["stackelberg-value", "pt"].contains(f)) {
-            return Err(file.error(format!("no value head: its metadata say format={format}")));
+            return Err(file.error(format!("not a value head: its metadata say format={format}")));
         }
         let bound = file.number("bound")?;
         if let Some(bound) = bound.filter(|bound| *bound < 0.0) {
@@ -98,29 +98,29 @@ impl ValueHead {
         })
     }
 
-    /// Width of the hidden states it reads, `d`.
+    /// Width of the hidden states, `d`.
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// Checks that it was trained on this policy.
+    /// Checks that the head was trained on this policy.
     ///
     /// # Errors
-    /// Another width, or another base model.
+    /// The head has another width, or was trained on another model.
     pub fn fits(&self, policy: &Checkpoint) -> Result<()> {
         fits(&self.path, self.width, self.base.as_deref(), policy)
     }
 
-    /// Bytes of its weights.
+    /// Size of the weights in bytes.
     pub fn bytes(&self) -> usize {
         let layers: usize = self.hidden.iter().map(|layer| layer.weight.bytes()).sum();
         layers + size_of_val(&self.weight[..])
     }
 
-    /// Values of hidden states `[n, d]`, in units of the shaped reward. A row's does not depend on the others.
+    /// Values of hidden states `[n, d]`, in units of the shaped reward. Results are batch-invariant.
     ///
     /// # Errors
-    /// Another width or type.
+    /// The hidden states have another width or dtype.
     pub fn score(&self, hidden: &Tensor) -> Result<Vec<f64>> {
         let (n, found) = hidden.dims2()?;
         if found != self.width {
@@ -156,7 +156,7 @@ impl Layer {
     }
 }
 
-/// Weights and biases of the three layers, and the width that the first one reads.
+/// The width of the hidden states, and weights and biases of the three layers.
 fn layers(file: &HeadFile<'_>) -> Result<(usize, [Affine; 3])> {
     let tensor = |name: &str, expected: [Option<usize>; 2]| -> Result<(Vec<usize>, Vec<f32>)> {
         let (shape, values) = file.floats(name)?.ok_or_else(|| file.missing(name))?;

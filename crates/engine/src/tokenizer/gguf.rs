@@ -1,5 +1,4 @@
-//! The tokenizer inside a GGUF file: the same pieces that a `tokenizer.json` would name, put together from
-//! its metadata.
+//! Builds the tokenizer of a GGUF file from its metadata, with the same components as in a `tokenizer.json`.
 
 use candle_core::quantized::gguf_file::{Content, Value};
 use tokenizers::decoders::byte_fallback::ByteFallback;
@@ -20,27 +19,27 @@ use tokenizers::{
 
 use crate::model::as_u64;
 
-/// Kinds of tokens, as GGUF numbers them.
+/// Token types of GGUF.
 const CONTROL: u64 = 3;
 const USER_DEFINED: u64 = 4;
 
-/// What stands for a space in the vocabularies of SentencePiece.
+/// The character that stands for a space in vocabularies of SentencePiece.
 const SPACE: &str = "▁";
 
-/// Where GPT-4, Llama 3 and Qwen cut a text before they merge; how many digits stand together differs.
+/// The pre-tokenizer regex of GPT-4, Llama 3 and Qwen, which differ in how they group digits.
 fn words(digits: &str) -> String {
     format!(
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
     )
 }
 
-/// Where GPT-4o cuts a text.
+/// The pre-tokenizer regex of GPT-4o.
 const WORDS_BY_CASE: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// Builds the tokenizer.
 ///
 /// # Errors
-/// Says what is missing or not known.
+/// The metadata are incomplete, or the tokenizer is of an unsupported kind.
 pub(super) fn build(content: &Content) -> Result<Tokenizer, String> {
     let said = Said(content);
     let tokens = said.texts("tokens")?;
@@ -48,10 +47,9 @@ pub(super) fn build(content: &Content) -> Result<Tokenizer, String> {
     let mut tokenizer = match kind {
         "gpt2" => by_merges(&said, &tokens)?,
         "llama" => by_scores(&said, &tokens)?,
-        other => return Err(format!("tokenizers of the kind '{other}' are not known")),
+        other => return Err(format!("tokenizers of the kind '{other}' are not supported")),
     };
-    // Added tokens are cut out of a text before anything else: those that only the program may write, and
-    // those that a user may.
+    // Added tokens are recognised before anything else: control tokens and user-defined tokens.
     let kinds = said.numbers("token_type").unwrap_or_default();
     let added = tokens.iter().zip(&kinds).filter(|(_, kind)| [CONTROL, USER_DEFINED].contains(kind));
     let added: Vec<AddedToken> = added
@@ -64,11 +62,11 @@ pub(super) fn build(content: &Content) -> Result<Tokenizer, String> {
     Ok(tokenizer)
 }
 
-/// Byte-level BPE: GPT-2's and its descendants'.
+/// Byte-level BPE, as in GPT-2 and its successors.
 fn by_merges(said: &Said<'_>, tokens: &[String]) -> Result<Tokenizer, String> {
     let pre = said.text("pre").unwrap_or("gpt-2");
     let merges = said.texts("merges")?.into_iter().map(|merge| {
-        let (left, right) = merge.split_once(' ').ok_or_else(|| format!("'{merge}' is no merge"))?;
+        let (left, right) = merge.split_once(' ').ok_or_else(|| format!("'{merge}' is not a merge"))?;
         Ok((left.to_owned(), right.to_owned()))
     });
     let llama3 =
@@ -85,9 +83,9 @@ fn by_merges(said: &Said<'_>, tokens: &[String]) -> Result<Tokenizer, String> {
             Split::new(pattern, SplitDelimiterBehavior::Isolated, false).map_err(|e| e.to_string())?;
         Ok(split.into())
     };
-    // Bytes, after the text was cut.
+    // Maps bytes to characters, without splitting the text.
     let bytes: PreTokenizerWrapper = ByteLevel::new(false, true, false).into();
-    // The same that also cuts as GPT-2 does.
+    // Also splits the text as GPT-2 does.
     let cut: PreTokenizerWrapper = ByteLevel::new(false, true, true).into();
     let parts = match pre {
         "gpt-2" | "gpt2" | "default" | "phi-2" | "olmo" | "jina-v2-en" | "mpt" => vec![cut],
@@ -95,7 +93,7 @@ fn by_merges(said: &Said<'_>, tokens: &[String]) -> Result<Tokenizer, String> {
         "qwen2" | "stablelm2" | "deepseek-r1-qwen" | "megrez" => vec![split(&words(r"\p{N}"))?, bytes],
         "gpt-4o" | "llama4" => vec![split(WORDS_BY_CASE)?, bytes],
         _ if llama3 => vec![split(&words(r"\p{N}{1,3}"))?, bytes],
-        other => return Err(format!("it cuts words as '{other}' does, which is not known")),
+        other => return Err(format!("the pre-tokenizer '{other}' is not supported")),
     };
     if matches!(pre, "qwen2" | "deepseek-r1-qwen") {
         tokenizer.with_normalizer(Some(NFC)).map_err(|e| e.to_string())?;
@@ -105,7 +103,7 @@ fn by_merges(said: &Said<'_>, tokens: &[String]) -> Result<Tokenizer, String> {
     Ok(tokenizer)
 }
 
-/// SentencePiece's BPE: Llama 2's, Mistral's, Gemma's, Phi-3's. What it merges first has the higher score.
+/// SentencePiece's BPE, as in Llama 2, Mistral, Gemma and Phi-3. Tokens with a higher score are merged first.
 fn by_scores(said: &Said<'_>, tokens: &[String]) -> Result<Tokenizer, String> {
     let scores = said.reals("scores")?;
     if scores.len() != tokens.len() {
@@ -151,7 +149,7 @@ fn by_scores(said: &Said<'_>, tokens: &[String]) -> Result<Tokenizer, String> {
     Ok(tokenizer)
 }
 
-/// What stands around every text: a BOS for most, an EOS for few.
+/// Adds the special tokens of every text: BOS for most tokenizers, EOS for a few.
 fn around(
     said: &Said<'_>,
     tokens: &[String],
@@ -184,7 +182,7 @@ fn numbered(tokens: &[String]) -> Vocab {
     tokens.iter().cloned().zip(0..).collect()
 }
 
-/// The metadata, without the `tokenizer.ggml.` before their keys.
+/// The metadata, by keys without the prefix `tokenizer.ggml.`.
 struct Said<'a>(&'a Content);
 
 impl Said<'_> {
@@ -241,7 +239,7 @@ mod tests {
         Value::Array(texts.iter().map(|text| Value::String((*text).to_owned())).collect())
     }
 
-    /// A vocabulary as SentencePiece makes it: the higher score is merged first.
+    /// A vocabulary of SentencePiece: tokens with a higher score are merged first.
     #[test]
     fn scores_are_merges() {
         let tokens =
@@ -260,7 +258,7 @@ mod tests {
         };
         let tokenizer = build(&content(&metadata)).unwrap();
         assert_eq!(encode(&tokenizer, "ab", true), [1, 10]);
-        // bc before ab; no merge makes a of it.
+        // bc is merged before ab, so ab cannot be merged any more.
         assert_eq!(encode(&tokenizer, "abc", false), [4, 5, 9]);
         assert_eq!(encode(&tokenizer, "!<go>a", false), [4, 3, 11, 4, 5]);
         assert_eq!(tokenizer.decode(&[1, 10, 4, 5, 3], true).unwrap(), "ab a!");
@@ -282,14 +280,14 @@ mod tests {
         let tokens = ("tokens", texts(&["a", "b", "ab"]));
         assert_eq!(
             refused(&[("model", text("t5")), tokens.clone()]),
-            "tokenizers of the kind 't5' are not known"
+            "tokenizers of the kind 't5' are not supported"
         );
         let gpt2 = [("model", text("gpt2")), tokens.clone(), ("merges", texts(&["a b"]))];
         let unknown = [&gpt2[..], &[("pre", text("viking"))]].concat();
-        assert_eq!(refused(&unknown), "it cuts words as 'viking' does, which is not known");
+        assert_eq!(refused(&unknown), "the pre-tokenizer 'viking' is not supported");
         assert_eq!(build(&content(&gpt2)).unwrap().encode_fast("ab", true).unwrap().get_ids(), [2]);
         let broken = [("model", text("gpt2")), tokens.clone(), ("merges", texts(&["ab"]))];
-        assert_eq!(refused(&broken), "'ab' is no merge");
+        assert_eq!(refused(&broken), "'ab' is not a merge");
         let short = [("model", text("llama")), tokens, ("scores", Value::Array(vec![Value::F32(0.0)]))];
         assert_eq!(refused(&short), "1 scores for 3 tokens");
     }

@@ -1,4 +1,4 @@
-//! Text to tokens and back.
+//! Tokenizers: text to tokens and back.
 
 mod gguf;
 
@@ -14,10 +14,10 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
 }
 
-/// A text as an encoder reads it.
+/// The tokens of a text for an encoder.
 pub(crate) struct Tokens {
     pub(crate) ids: Vec<u32>,
-    /// Which of two texts a token belongs to, as the tokenizer numbers them.
+    /// Token types: which of two texts a token belongs to.
     pub(crate) kinds: Vec<u32>,
 }
 
@@ -32,20 +32,20 @@ impl Tokens {
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json`.
+    /// Loads a `tokenizer.json`.
     ///
     /// # Errors
     /// The file is missing or malformed.
     pub fn from_file(path: &Path) -> Result<Self> {
         let text = std::fs::read(path).map_err(Error::read(path))?;
         let inner = unwinding(|| tokenizers::Tokenizer::from_bytes(text));
-        let broken = || Err("it is no tokenizer that can be read".into());
+        let broken = || Err("the tokenizer cannot be read".into());
         let inner =
             inner.unwrap_or_else(broken).map_err(|e: tokenizers::Error| Error::invalid(path, e))?;
         Ok(Self { inner })
     }
 
-    /// Reads the tokenizer inside a GGUF file.
+    /// Builds the tokenizer in a GGUF file.
     pub(crate) fn from_gguf(path: &Path, content: &Content) -> Result<Self> {
         let inner = gguf::build(content).map_err(|what| {
             Error::invalid(path, format!("{what}: put the model's tokenizer.json beside the file"))
@@ -53,8 +53,8 @@ impl Tokenizer {
         Ok(Self { inner })
     }
 
-    /// Tokens of a text. With `special`, those that the tokenizer puts around every text (a BOS for
-    /// some, nothing for SmolLM2); names of special tokens in the text are read as such either way.
+    /// Tokens of a text. With `special`, the tokenizer adds the special tokens of every text, such as BOS. Special
+    /// tokens that are written in the text are recognised in both cases.
     ///
     /// # Errors
     /// The tokenizer fails.
@@ -62,21 +62,21 @@ impl Tokenizer {
         Ok(tried(|| self.inner.encode_fast(text, special))?.get_ids().to_vec())
     }
 
-    /// The same without the cutting and padding that `tokenizer.json` may ask for.
+    /// The same tokenizer without the truncation and padding that `tokenizer.json` may configure.
     pub(crate) fn whole(mut self) -> Self {
         self.inner.with_padding(None);
-        // Taking it away cannot fail.
+        // Switching truncation off cannot fail.
         let _ = self.inner.with_truncation(None);
         self
     }
 
-    /// How many tokens are put around every text, or around two that are read as a pair.
+    /// The number of special tokens that are added to every text, or to a pair of texts.
     pub(crate) fn around(&self, pair: bool) -> usize {
         self.inner.get_post_processor().map_or(0, |processor| processor.added_tokens(pair))
     }
 
-    /// Tokens of a text with those that the tokenizer puts around every text, `most` in all: what is too
-    /// long loses its end or its start, not what is put around it.
+    /// At most `most` tokens of a text, including special tokens. A longer text is truncated on this side; its special
+    /// tokens are kept.
     ///
     /// # Errors
     /// The tokenizer fails.
@@ -90,8 +90,8 @@ impl Tokenizer {
         self.bracket(encoding, None)
     }
 
-    /// Tokens of two texts as the tokenizer puts them together, `most` in all. What is too long loses the start
-    /// of the first text, then that of the second.
+    /// At most `most` tokens of a pair of texts, including special tokens. A longer pair loses the start of the first
+    /// text, then that of the second.
     ///
     /// # Errors
     /// The tokenizer fails.
@@ -111,13 +111,13 @@ impl Tokenizer {
         })
     }
 
-    /// Puts around texts what belongs there.
+    /// Adds special tokens to one text or a pair.
     fn bracket(&self, first: Encoding, second: Option<Encoding>) -> Result<Tokens> {
         let encoding = tried(|| self.inner.post_process(first, second, true))?;
         Ok(Tokens { ids: encoding.get_ids().to_vec(), kinds: encoding.get_type_ids().to_vec() })
     }
 
-    /// Text of tokens; special tokens are left out unless asked for.
+    /// The text of tokens. Special tokens are left out unless `special` is set.
     ///
     /// # Errors
     /// The tokenizer fails.
@@ -125,22 +125,22 @@ impl Tokenizer {
         tried(|| self.inner.decode(tokens, !special))
     }
 
-    /// Size of the vocabulary, added tokens included.
+    /// Size of the vocabulary, including added tokens.
     pub fn vocabulary(&self) -> usize {
         self.inner.get_vocab_size(true)
     }
 
-    /// The number of a token by its text.
+    /// The ID of the token with this text in the vocabulary.
     pub fn id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
     }
 
-    /// A token's text as the vocabulary has it.
+    /// The text in the vocabulary of the token with this ID.
     pub fn token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
     }
 
-    /// The first token that two tokenizers number differently; `None` if they are the same.
+    /// A token that has different IDs in the two tokenizers; `None` if their vocabularies are equal.
     pub fn difference(&self, other: &Self) -> Option<String> {
         let (ours, theirs) = (self.inner.get_vocab(true), other.inner.get_vocab(true));
         let differs =
@@ -150,29 +150,30 @@ impl Tokenizer {
     }
 }
 
-/// Asks the library. Some of what can be wrong with a tokenizer shows with a text only.
+/// Calls the tokenizers library. Some defects of a tokenizer only show when it is used, and may cause a panic.
 fn tried<T>(ask: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
-    let broken = || Err("its parts do not fit each other".into());
+    let broken = || Err("the parts of the tokenizer do not fit each other".into());
     unwinding(ask).unwrap_or_else(broken).map_err(|e| Error::Tokenizer(e.to_string()))
 }
 
-/// Text that grows token by token: gives out what is certain, keeps back halves of characters.
+/// An incremental decoder from tokens to text. It holds back incomplete characters.
 #[derive(Clone)]
 pub struct TextStream<'a> {
     tokenizer: &'a Tokenizer,
     tokens: Vec<u32>,
-    /// Tokens before this one have been given out; some are kept as context for the next.
+    /// Index of the first token that is decoded again as context for the next one.
     context: usize,
+    /// Number of tokens whose text has been returned.
     done: usize,
 }
 
 impl<'a> TextStream<'a> {
-    /// A stream without text.
+    /// An empty stream.
     pub fn new(tokenizer: &'a Tokenizer) -> Self {
         Self { tokenizer, tokens: Vec::new(), context: 0, done: 0 }
     }
 
-    /// Adds a token and gives the text that it completes, maybe none.
+    /// Adds a token and returns the text that it completes, which may be empty.
     ///
     /// # Errors
     /// The tokenizer fails.
@@ -183,7 +184,7 @@ impl<'a> TextStream<'a> {
         if text.ends_with('\u{fffd}') || text.len() <= before.len() {
             return Ok(String::new());
         }
-        // A stranger's decoder may change what it has given out: then only what is new by length counts.
+        // An unusual decoder may change earlier text. Then only the part beyond the earlier length counts as new.
         let Some(new) = text.get(before.len()..).map(str::to_owned) else { return Ok(String::new()) };
         (self.context, self.done) = (self.done, self.tokens.len());
         Ok(new)

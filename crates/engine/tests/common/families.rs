@@ -1,11 +1,12 @@
-//! The tiny checkpoints of all families (see `families/make.py`), and what transformers makes of them.
-#![allow(dead_code, reason = "each test file uses its part")]
+//! The tiny checkpoints of all families (see `families/make.py`), and the outputs of transformers for them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use stackelberg_engine::{Model, Tensor};
+
+use super::tiny::choose_kernel;
 
 /// Decoders.
 pub const FAMILIES: [&str; 12] = [
@@ -35,7 +36,7 @@ pub const ENCODERS: [&str; 8] = [
     "modernbert-biased",
 ];
 
-/// What transformers makes of a family's checkpoint.
+/// The outputs of transformers for a family's checkpoint.
 #[derive(Deserialize)]
 pub struct Expected {
     pub tokens: Vec<u32>,
@@ -48,6 +49,7 @@ pub struct Expected {
 }
 
 pub fn folder(family: &str) -> PathBuf {
+    choose_kernel();
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/families").join(family)
 }
 
@@ -69,7 +71,7 @@ pub fn distance(found: &[f32], expected: &[f32]) -> f32 {
     found.iter().zip(expected).map(apart).fold(0.0, f32::max)
 }
 
-/// Distances of the last hidden state and of the logits from what transformers makes.
+/// Distances of the last hidden state and of the logits from those of transformers.
 pub fn distances(model: &Model, expected: &Expected) -> (f32, f32) {
     let (_, hidden) = model.prefill(&expected.tokens).unwrap();
     let n = expected.tokens.len();

@@ -1,11 +1,21 @@
 //! A tiny checkpoint of the Llama family with random weights, in the files of Hugging Face.
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, reason = "not every test uses all of it")]
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
+use stackelberg_engine::kernel::{self, Variant};
+
+/// Chooses the kernel that `STACKELBERG_KERNEL` names, if this processor has it. Tests must call it before they run a
+/// kernel; [`Tiny::write`] does.
+pub fn choose_kernel() {
+    let Ok(name) = std::env::var("STACKELBERG_KERNEL") else { return };
+    if Variant::available().iter().any(|variant| variant.name() == name) {
+        kernel::choose(&name).unwrap_or_else(|error| panic!("{error}"));
+    }
+}
 
 /// Hidden size, heads, key-value heads, feed-forward size, layers, vocabulary.
 pub const D: usize = 16;
@@ -15,7 +25,7 @@ const INNER: usize = 24;
 const LAYERS: usize = 2;
 pub const VOCABULARY: usize = 40;
 
-/// What differs from one checkpoint to the next.
+/// The properties in which the checkpoints differ.
 pub struct Tiny {
     pub seed: u64,
     /// Labels of a sequence classifier; `None` for a language model.
@@ -25,7 +35,7 @@ pub struct Tiny {
     pub last_word: &'static str,
     /// Number of weight files.
     pub shards: usize,
-    /// Whether the score row is not a number.
+    /// Whether the score row is NaN.
     pub broken_score: bool,
 }
 
@@ -45,6 +55,7 @@ impl Default for Tiny {
 impl Tiny {
     /// Writes the checkpoint into a folder.
     pub fn write(&self, folder: &Path) {
+        choose_kernel();
         fs::create_dir_all(folder).unwrap();
         let architecture =
             if self.labels.is_some() { "LlamaForSequenceClassification" } else { "LlamaForCausalLM" };
@@ -117,7 +128,7 @@ impl Tiny {
         })
     }
 
-    /// Writes tensors; a tensor's values follow from its name and the seed, not from the file it is in.
+    /// Writes tensors. The values of a tensor depend on its name and the seed, not on the file that it is in.
     fn save(&self, path: &Path, tensors: &[(String, Vec<usize>)]) {
         let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
         for (name, shape) in tensors {

@@ -1,5 +1,5 @@
 //! A tiny folder of the BERT family.
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, reason = "not every test uses all of it")]
 
 use std::collections::HashMap;
 use std::fs;
@@ -7,25 +7,28 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-/// Weights are sines, as the numbers of the reference were made.
+use super::tiny::choose_kernel;
+
+/// A tiny encoder. Its weights are sines, as in the script that made the reference values.
 pub struct Tiny {
     pub family: &'static str,
     pub prefix: &'static str,
     /// Names of a norm's weight and bias.
     pub norm: [&'static str; 2],
-    /// Tensors whose names begin so are left out.
+    /// Tensors whose names begin with this are left out.
     pub without: &'static str,
-    /// Laid over the configuration.
+    /// Fields that override the configuration.
     pub config: Value,
 }
 
-/// A BERT in full.
+/// A complete BERT.
 pub const BERT: Tiny =
     Tiny { family: "bert", prefix: "", norm: ["weight", "bias"], without: "-", config: Value::Null };
 
 impl Tiny {
     /// Writes the folder.
     pub fn write(&self) -> tempfile::TempDir {
+        choose_kernel();
         let folder = tempfile::tempdir().unwrap();
         let roberta = self.family == "roberta";
         let mut config = json!({

@@ -1,33 +1,33 @@
-//! Attention in candle's operations: rows of several texts, each over keys and values of its own.
+//! Attention by candle's operations: rows of several sequences, each over its own keys and values.
 
 use std::collections::HashMap;
 use std::ops::Range;
 
 use candle_core::{D, Device, Tensor};
 
-use super::{Layer, capped};
+use super::linear::Norm;
 use crate::error::{Error, Result};
 use crate::model::{Config, QkNorm};
 
-/// Rows of a forward that belong to one text.
+/// Rows of a forward pass that belong to one sequence.
 pub(super) struct Run {
     pub(super) rows: Range<usize>,
-    /// Tokens before them.
+    /// Number of tokens before these rows.
     pub(super) past: usize,
-    /// Keys and values of those, where they are not among the run's own.
+    /// Keys and values of the tokens before, if they are not in `own`.
     pub(super) before: Option<Tensor>,
-    /// Where the rows' own keys and values go, and from which slot on.
+    /// The tensor that the rows' keys and values are written to, and the slot of the first one.
     pub(super) own: Tensor,
     pub(super) from: usize,
-    /// By the window of a layer.
+    /// The visible keys, by the window of a layer.
     pub(super) views: HashMap<Option<usize>, View>,
 }
 
-/// What the rows of a run see.
+/// The keys that are visible to the rows of a run.
 pub(super) struct View {
-    /// The first token that any sees.
+    /// The first key that is visible to any row.
     pub(super) start: usize,
-    /// `[rows, keys]`: 0 where a row sees a key, else -∞. `None`: all see all.
+    /// `[rows, keys]`: 0 where a row sees a key, else -∞. `None` if all rows see all keys.
     pub(super) mask: Option<Tensor>,
 }
 
@@ -35,7 +35,7 @@ pub(super) struct View {
 pub(super) type Angles = (Tensor, Tensor);
 
 impl View {
-    /// Of `count` tokens behind `past` others: each behind the one before it if it `reads`, else each alone.
+    /// The view of `count` tokens after `past` others. The tokens are consecutive if `reads`, else alternatives.
     pub(super) fn new(
         past: usize,
         count: usize,
@@ -61,11 +61,11 @@ impl View {
     }
 }
 
-/// Attention of one layer: q, k and v of all rows side by side to `[rows, heads * dim]`. Keys and values go where
-/// the runs say.
+/// Attention of the layer with the index `number`. `qkv` holds queries, keys and values of all rows side by side; the
+/// result is `[rows, heads * dim]`. New keys and values are written where the runs say.
 pub(super) fn attend(
     config: &Config,
-    layer: &Layer,
+    qk_norm: Option<&[Norm; 2]>,
     number: usize,
     qkv: &Tensor,
     angles: &[Angles],
@@ -75,7 +75,7 @@ pub(super) fn attend(
     let (rows, sight) = (qkv.dim(0)?, config.sight[number]);
     let part = |first: usize, count: usize| qkv.narrow(1, first * dim, count * dim)?.contiguous();
     let (mut q, mut k, v) = (part(0, heads)?, part(heads, kv_heads)?, part(heads + kv_heads, kv_heads)?);
-    if let Some([q_norm, k_norm]) = &layer.qk_norm {
+    if let Some([q_norm, k_norm]) = qk_norm {
         let over = |heads: usize| match config.qk_norm {
             Some(QkNorm::All) => (rows, heads * dim),
             _ => (rows * heads, dim),
@@ -98,7 +98,7 @@ pub(super) fn attend(
         own.slice_set(&of_run(&kv)?, 1, *from)?;
         let View { start, mask } = &views[&sight.window];
         let seen = match before {
-            // The rows' keys stand behind those of the text.
+            // The rows' keys follow those of the prefix in the same tensor.
             _ if from == past => vec![own.narrow(1, *start, past - start + rows.len())?],
             Some(before) if past > start => {
                 vec![in_layer(before)?.narrow(1, *start, past - start)?, own]
@@ -111,8 +111,8 @@ pub(super) fn attend(
     Ok(attended.transpose(0, 1)?.contiguous()?.reshape((rows, heads * dim))?)
 }
 
-/// Attention of queries `[heads, rows, dim]` over keys and values `[2 kv_heads, tokens, dim]` of some stretches, one
-/// behind the other; nothing of them is copied.
+/// Attention of queries `[heads, rows, dim]` over the concatenation of some keys and values, each
+/// `[2 kv_heads, tokens, dim]`. They are not copied.
 fn look_back(config: &Config, q: &Tensor, seen: &[Tensor], mask: Option<&Tensor>) -> Result<Tensor> {
     let (kv_heads, (heads, rows, dim)) = (config.kv_heads, q.dims3()?);
     // All heads of a group are rows of one product.
@@ -138,7 +138,13 @@ fn look_back(config: &Config, q: &Tensor, seen: &[Tensor], mask: Option<&Tensor>
     sum.map_or(Err(Error::NoTokens), |sum| Ok(sum.reshape((heads, rows, dim))?))
 }
 
-/// Turns rows of heads `[rows, heads, dim]` to their positions.
+/// Soft-caps scores or logits: `c tanh(x / c)`, if there is a cap `c`.
+pub(super) fn capped(x: Tensor, cap: Option<f32>) -> Result<Tensor> {
+    let Some(cap) = cap.map(f64::from) else { return Ok(x) };
+    Ok(((x / cap)?.tanh()? * cap)?)
+}
+
+/// Rotates heads `[rows, heads, dim]` to their positions.
 fn rotate(x: Tensor, angles: Option<&Angles>) -> Result<Tensor> {
     let Some((cos, sin)) = angles else { return Ok(x) };
     let (half, dim) = (cos.dim(D::Minus1)?, x.dim(D::Minus1)?);
@@ -150,7 +156,7 @@ fn rotate(x: Tensor, angles: Option<&Angles>) -> Result<Tensor> {
     Ok(Tensor::cat(&parts[..if dim == 2 * half { 2 } else { 3 }], 2)?)
 }
 
-/// Over the last dimension.
+/// Softmax over the last dimension.
 fn softmax(x: &Tensor) -> Result<Tensor> {
     let masses = x.broadcast_sub(&x.max_keepdim(D::Minus1)?)?.exp()?;
     Ok(masses.broadcast_div(&masses.sum_keepdim(D::Minus1)?)?)

@@ -1,4 +1,4 @@
-//! Linear layers and norms in candle's operations, and how their weights get to a device.
+//! Linear layers and norms by candle's operations, and the transfer of their weights to a device.
 
 use std::sync::Mutex;
 
@@ -14,7 +14,7 @@ pub(super) struct Linear {
     pub(super) before: Option<Norm>,
     /// `[n, k]`
     pub(super) weight: Tensor,
-    /// What its inputs are rounded to.
+    /// The dtype that inputs are rounded to.
     pub(super) rounded: DType,
     pub(super) bias: Option<Tensor>,
     pub(super) after: Option<Norm>,
@@ -22,13 +22,13 @@ pub(super) struct Linear {
 
 pub(super) struct Norm {
     pub(super) weight: Tensor,
-    /// `None`: RMSNorm, which does not take the mean away.
+    /// `None`: RMSNorm, which does not subtract the mean.
     pub(super) bias: Option<Tensor>,
     pub(super) eps: f64,
 }
 
 impl Linear {
-    /// `x Wᵀ + b` between its norms: x `[rows, k]` to `[rows, n]`, f32.
+    /// `x Wᵀ + b` with the norms before and after it: x `[rows, k]` to `[rows, n]`, f32.
     pub(super) fn apply(&self, x: &Tensor) -> Result<Tensor> {
         let normed = self.before.as_ref().map(|norm| norm.apply(x)).transpose()?;
         let x = normed.as_ref().unwrap_or(x);
@@ -52,7 +52,7 @@ impl Linear {
 }
 
 impl Norm {
-    /// Norms rows of its width.
+    /// Normalises rows.
     pub(super) fn apply(&self, x: &Tensor) -> Result<Tensor> {
         let x = match &self.bias {
             Some(_) => x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?,
@@ -71,7 +71,7 @@ impl Norm {
     }
 }
 
-/// Brings weights to a device.
+/// Transfers weights to a device.
 pub(super) struct Loader<'a> {
     pub(super) device: &'a Device,
     pub(super) rounded: DType,
@@ -98,7 +98,7 @@ impl Loader<'_> {
     fn weight(&self, stored: &Stored<'_>) -> Result<Tensor> {
         let shape = (stored.outputs(), stored.inputs);
         Ok(match (self.rounded, self.device) {
-            // On the CPU candle multiplies no bf16: what is rounded to it is kept as f32.
+            // Candle does not multiply bf16 on the CPU, so rounded weights are stored as f32 there.
             (DType::BF16, Device::Cpu) => {
                 let weight = read(stored, |x| bf16::from_f32(x).to_f32())?;
                 Tensor::from_vec(weight, shape, self.device)?
@@ -109,10 +109,10 @@ impl Loader<'_> {
     }
 }
 
-/// Numbers read at once by a thread.
+/// Number of weights that a thread reads at once.
 const BLOCK: usize = 1 << 18;
 
-/// All numbers of a matrix, on several threads.
+/// Reads all numbers of a matrix, on several threads.
 fn read<T: WithDType>(stored: &Stored<'_>, round: impl Fn(f32) -> T + Sync) -> Result<Vec<T>> {
     let (n, k) = (stored.outputs(), stored.inputs);
     let block = BLOCK.div_ceil(k);

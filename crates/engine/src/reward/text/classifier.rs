@@ -1,50 +1,51 @@
-//! An encoder that classifies texts: BERT, RoBERTa, DistilBERT, ELECTRA, DeBERTa, ModernBERT.
+//! Text classifiers over an encoder: BERT, RoBERTa, DistilBERT, ELECTRA, DeBERTa, ModernBERT.
 
 use std::path::Path;
 
 use serde_json::Value;
 
-use super::{Exchange, RewardFormat, TextScorer};
+use super::format::{Exchange, RewardFormat};
+use super::scorer::TextScorer;
 use crate::chat::Prompt;
-use crate::embedder::{Embedder, Linear, Pooling, Truncate, bias};
+use crate::encoder::{Embedder, Linear, Pooling, Truncate, bias};
 use crate::error::{Error, Result};
 use crate::kernel::{Activation, Norm, tanh_all};
 use crate::model::{Weights, labels};
 use crate::reward::labels::Label;
 
-/// `*ForSequenceClassification` over an encoder. Its reward is the logit of one label, or the difference of
-/// two; of a text that is too long the end is read.
+/// A `*ForSequenceClassification` over an encoder. The reward is the logit of one label or the difference of two logits.
+/// Texts that are too long lose their start.
 pub struct Classifier {
     embedder: Embedder,
     dense: Option<Dense>,
     output: Linear,
     labels: Vec<String>,
     reward: Label,
-    /// As `config.json` names it.
+    /// The architecture's name in `config.json`.
     architecture: String,
 }
 
-/// The first of a head's two layers, and what lies behind it.
+/// The first of a head's two layers, with its activation and norm.
 struct Dense {
     layer: Linear,
-    /// `None`: tanh.
+    /// `None` means tanh.
     activation: Option<Activation>,
     norm: Option<Norm>,
 }
 
 impl Classifier {
-    /// Whether a folder holds one.
+    /// Whether a folder contains a classifier over an encoder.
     pub fn is_in(folder: &Path) -> bool {
         let text = std::fs::read_to_string(folder.join("config.json")).unwrap_or_default();
         let config: Value = serde_json::from_str(&text).unwrap_or_default();
         config["architectures"][0].as_str().and_then(family).is_some()
     }
 
-    /// Loads a folder. `label` names the label that is the reward, or two as `GOOD-BAD`, whose difference is; a
-    /// classifier with one label needs none.
+    /// Loads a folder. `label` is the name of the label whose logit is the reward, or `GOOD-BAD` for the difference of
+    /// two logits. For a classifier with one label, it can be left out.
     ///
     /// # Errors
-    /// As [`Embedder::load`]; several labels and none chosen, or one that is not there.
+    /// As [`Embedder::load`]; there is no such label, or there are several and none is chosen.
     pub fn load(folder: &Path, label: Option<&str>) -> Result<Self> {
         let path = folder.join("config.json");
         let text = std::fs::read_to_string(&path).map_err(Error::read(&path))?;
@@ -74,7 +75,7 @@ impl Classifier {
         Ok(self.head(&self.embedder.pooled(texts, Truncate::Start)?))
     }
 
-    /// The head's logits of states.
+    /// The head's logits of pooled hidden states.
     fn head(&self, states: &[Vec<f32>]) -> Vec<Vec<f32>> {
         let (rows, mut inner, mut logits) = (states.len(), states.concat(), Vec::new());
         if let Some(Dense { layer, activation, norm }) = &self.dense {
@@ -121,13 +122,13 @@ impl TextScorer for Classifier {
         ]
     }
 
-    /// The answer alone: most classifiers learned from single texts.
+    /// The answer alone, because most classifiers are trained on single texts.
     fn usual_format(&self) -> RewardFormat {
         RewardFormat::Answer
     }
 }
 
-/// The first text of a pair: a question as it stands, a longer conversation as it is laid out elsewhere.
+/// The first text of a pair: a single message as it is, a longer conversation in the layout of HH-RLHF.
 fn asked(prompt: &Prompt) -> String {
     match prompt {
         Prompt::Messages(messages) if messages.len() == 1 => messages[0].content.clone(),
@@ -135,7 +136,7 @@ fn asked(prompt: &Prompt) -> String {
     }
 }
 
-/// The family in the name of a classifier's architecture.
+/// The family of a classifier, from the name of its architecture.
 fn family(architecture: &str) -> Option<&str> {
     let known = [
         "Bert",
@@ -150,7 +151,7 @@ fn family(architecture: &str) -> Option<&str> {
     architecture.strip_suffix("ForSequenceClassification").filter(|family| known.contains(family))
 }
 
-/// Takes a head out of the weights.
+/// Loads a head from the weights.
 struct Reader<'a> {
     path: &'a Path,
     config: &'a Value,
@@ -159,7 +160,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The first layer of two, and which state it reads.
+    /// The first of the head's two layers, if it is not the pooler, and the pooling that it needs.
     fn dense(&self) -> Result<(Option<Dense>, Pooling)> {
         let Self { config, weights, d, .. } = *self;
         let dense = |name: &str, activation, norm, biased| -> Result<Option<Dense>> {
@@ -190,14 +191,14 @@ impl Reader<'_> {
             }
             Some("Electra") => dense("classifier.dense", Some(Activation::Gelu), None, true)?,
             Some("DistilBert") => dense("pre_classifier", Some(Activation::Relu), None, true)?,
-            // Its dense layer is its pooler.
+            // BERT's dense layer is the pooler.
             Some("Bert") => return Ok((None, Pooling::Pooler)),
             _ => dense("classifier.dense", None, None, true)?,
         };
         Ok((found, Pooling::Cls))
     }
 
-    /// A function by its name; where none is named it is gelu.
+    /// The activation that this field names; gelu if the field is missing.
     fn activation(&self, field: &str) -> Result<Activation> {
         let name = self.config[field].as_str().unwrap_or("gelu");
         Activation::named(name).ok_or_else(|| {

@@ -1,14 +1,15 @@
-//! A linear head on a sentence embedder.
+//! Linear heads on a sentence embedder.
 
 use std::path::Path;
 
-use super::{Exchange, RewardFormat, TextScorer};
-use crate::embedder::{Embedder, Truncate};
+use super::format::{Exchange, RewardFormat};
+use super::scorer::TextScorer;
+use crate::encoder::{Embedder, Truncate};
 use crate::error::Result;
-use crate::reward::{Backbone, Head};
+use crate::reward::head::{Backbone, Head};
 
-/// A head on a sentence embedder. It reads a text's embedding of length 1; of a text that is too long the
-/// end is read, which holds the answer.
+/// A linear head on normalised sentence embeddings. Texts that are too long lose their start, because the answer is at
+/// their end.
 pub struct EmbeddedHead {
     embedder: Embedder,
     head: Head,
@@ -23,10 +24,10 @@ impl EmbeddedHead {
         Self::new(Head::load(path)?, embedder)
     }
 
-    /// A head on an embedder.
+    /// Combines a head with its embedder.
     ///
     /// # Errors
-    /// The head reads a policy; another width; another embedder than it was trained on, or other pooling.
+    /// The head reads a policy's hidden states, has another width, or was trained on another embedder or pooling.
     pub fn new(head: Head, embedder: Embedder) -> Result<Self> {
         let Backbone::Embedder(pooling) = head.backbone else {
             let what =
@@ -55,7 +56,7 @@ impl EmbeddedHead {
         Ok(Self { embedder, head })
     }
 
-    /// Embeddings as heads read them: what to train on.
+    /// The embeddings that heads read. They are the features to train a head on.
     ///
     /// # Errors
     /// As [`Embedder::embed`].
@@ -63,7 +64,7 @@ impl EmbeddedHead {
         embedder.embed_cut(texts, Truncate::Start)
     }
 
-    /// Rewards of texts as they are. None depends on the others.
+    /// Rewards of texts as they are. Results are batch-invariant.
     ///
     /// # Errors
     /// As [`Embedder::embed`].

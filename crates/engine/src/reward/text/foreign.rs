@@ -1,47 +1,50 @@
-//! A causal reward model whose tokenizer is not the policy's.
+//! Causal reward models with another tokenizer than the policy's.
 //!
-//! Texts are tokenised anew and whole, so there is no drift between a text that grew and one that is read at
-//! once. What the texts of one prompt begin with is read once and kept; of each only the tail is run, all
-//! tails in one forward.
+//! Whole texts are tokenised anew each time, so the tokens do not depend on how a text was generated. The common prefix
+//! of the texts of one prompt is prefilled once and cached. Only the remaining tokens of each text are run, in shared
+//! forward passes.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::Tensor;
 
-use super::{Exchange, RewardFormat, TextScorer};
+use super::format::{Exchange, RewardFormat};
+use super::scorer::TextScorer;
 use crate::cache::Prefix;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
-use crate::reward::{RewardModel, TextFormat, causal::score_row, project};
+use crate::reward::causal::{RewardModel, score_row};
+use crate::reward::project::project;
+use crate::text_format::TextFormat;
 
-/// A `*ForSequenceClassification` over a decoder, of any tokenizer. Its rewards are raw logits.
+/// A `*ForSequenceClassification` over a decoder with any tokenizer. Rewards are raw logits.
 pub struct ForeignModel {
     checkpoint: Checkpoint,
     score: Vec<f32>,
-    /// What the texts of a prompt begin with, by the prompt as it is laid out.
+    /// Common prefixes of the texts of a prompt, by the prompt's text.
     read: Mutex<HashMap<String, Prefix>>,
 }
 
-/// Prompts whose beginnings are kept.
+/// The maximum number of prompts whose prefixes are cached.
 const KEPT: usize = 64;
 
 impl ForeignModel {
-    /// A loaded classifier, and which of its labels is the reward, as in [`Classifier::load`](super::Classifier::load).
+    /// A loaded classifier. The label is chosen as in [`Classifier::load`](super::Classifier::load).
     ///
     /// # Errors
-    /// A language model; several labels and none chosen, or one that is not there.
+    /// The model is not a classifier; it has several labels and none is chosen; there is no such label.
     pub fn new(checkpoint: Checkpoint, label: Option<&str>) -> Result<Self> {
         let score = score_row(&checkpoint, label)?;
         Ok(Self { checkpoint, score, read: Mutex::default() })
     }
 
-    /// A reward model of the policy's tokenizer, as one that reads text.
+    /// Turns a reward model with the policy's tokenizer into one that reads text.
     pub fn of(RewardModel { checkpoint, score }: RewardModel) -> Self {
         Self { checkpoint, score, read: Mutex::default() }
     }
 
-    /// The prompt as it is laid out, and the tokens of the whole text.
+    /// The prompt's text in this format, and the tokens of the whole text.
     fn tokens(&self, exchange: Exchange<'_>, format: RewardFormat) -> Result<(String, Vec<u32>)> {
         let Exchange { prompt, answer } = exchange;
         let (before, layout) = match format {
@@ -67,7 +70,7 @@ impl ForeignModel {
     fn of_prompt(&self, prompt: String, texts: &[Vec<u32>]) -> Result<Vec<f64>> {
         let model = &self.checkpoint.model;
         let kept = self.read.lock().unwrap_or_else(PoisonError::into_inner).remove(&prompt);
-        // All texts begin alike up to here; one token is left to each, so that it has a last state.
+        // The length of the common prefix. At least one token of each text remains to be run for its last hidden state.
         let shared = texts.iter().skip(1).fold(texts[0].len() - 1, |shared, text| {
             common(&texts[0], text).min(shared).min(text.len() - 1)
         });
@@ -118,13 +121,13 @@ impl TextScorer for ForeignModel {
         if chats { &[Raw, Hh, Chat, Closed, Answer] } else { &[Raw, Hh, Answer] }
     }
 
-    /// As a chat, if the model knows chats.
+    /// A chat, if the model has a chat template.
     fn usual_format(&self) -> RewardFormat {
         if self.checkpoint.template.is_some() { RewardFormat::Chat } else { RewardFormat::Hh }
     }
 }
 
-/// How many tokens two texts begin with alike.
+/// The length of the common prefix of two texts.
 fn common(a: &[u32], b: &[u32]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }

@@ -1,9 +1,13 @@
-//! Every variant of a kernel against plain arithmetic.
+//! Every variant of the kernels against plain arithmetic.
+
+use std::process::Command;
 
 use half::{bf16, f16};
 use proptest::prelude::*;
 use stackelberg_engine::Dtype;
 use stackelberg_engine::kernel::{Activation, Norm, Packed, Variant};
+
+use crate::common::tiny::choose_kernel;
 
 fn values(n: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -16,7 +20,7 @@ fn values(n: usize, seed: u64) -> Vec<f32> {
     (0..n).map(|_| next()).collect()
 }
 
-/// What a dtype keeps of a row; the scales of int8 weights are f16, those of inputs f32.
+/// A row, rounded to a dtype. The scales of int8 weights are f16, those of inputs f32.
 fn kept(row: &[f32], dtype: Dtype, weights: bool) -> Vec<f32> {
     match dtype {
         Dtype::F32 => row.to_vec(),
@@ -66,11 +70,11 @@ proptest! {
                     prop_assert!((found - exact).abs() < 2e-5, "{variant:?} {row} {out}: {found} not {exact}");
                 }
             }
-            // A row does not know which rows share the call.
+            // A row does not depend on the other rows of the call.
             let mut alone = vec![0.0; n];
             layer.apply(&x[(m - 1) * k..], &mut alone, false);
             prop_assert_eq!(&alone[..], &y[(m - 1) * n..]);
-            // Added to what is there.
+            // Added to previous values.
             let mut sum = alone.clone();
             layer.apply(&x[(m - 1) * k..], &mut sum, true);
             prop_assert!(sum.iter().zip(&alone).all(|(sum, y)| *sum == 2.0 * y));
@@ -81,7 +85,7 @@ proptest! {
     }
 
     #[test]
-    fn int8_is_the_same_in_every_variant_with_fused_sums(m in 1usize..9, n in 1usize..70, k in 1usize..150, seed: u64) {
+    fn int8_agrees_in_every_variant(m in 1usize..9, n in 1usize..70, k in 1usize..150, seed: u64) {
         let (w, x) = (values(n * k, seed), values(m * k, !seed));
         let results: Vec<Vec<f32>> = Variant::available()
             .into_iter()
@@ -97,7 +101,8 @@ proptest! {
     }
 
     #[test]
-    fn norm_and_gate_are_done_on_the_way(m in 1usize..20, n in 1usize..70, k in 1usize..100, seed: u64, dtype in dtype()) {
+    fn norm_and_gate_are_fused(m in 1usize..20, n in 1usize..70, k in 1usize..100, seed: u64, dtype in dtype()) {
+        choose_kernel();
         let (g, u, x) = (values(n * k, seed), values(n * k, seed ^ 5), values(m * k, !seed));
         let weight = values(k, seed ^ 9);
         let rows = |w: &[f32]| {
@@ -122,7 +127,7 @@ proptest! {
         };
         let near = match dtype {
             Dtype::F32 => 1e-3,
-            // A last bit in the norm may round an input to the next bf16 or int8.
+            // A difference in the last bit of the norm may round an input to the next bf16 or int8.
             Dtype::Bf16 | Dtype::Int8 => 0.2,
         };
         for ((found, g), u) in y.iter().zip(alone(&g)).zip(alone(&u)) {
@@ -130,4 +135,28 @@ proptest! {
             prop_assert!((found - exact).abs() < near * (1.0 + exact.abs()), "{found} not {exact}");
         }
     }
+}
+
+/// Prints the kernel in use. [`the_environment_chooses_the_kernel`] runs it in processes of its own.
+#[test]
+fn in_use() {
+    choose_kernel();
+    println!("in use: {}", Variant::detect());
+}
+
+/// The tests run with the kernel that `STACKELBERG_KERNEL` names, and with the best one if it names none.
+#[test]
+#[cfg_attr(miri, ignore = "it starts processes")]
+fn the_environment_chooses_the_kernel() {
+    let in_use = |name: &str| {
+        let mut test = Command::new(std::env::current_exe().unwrap());
+        test.args(["--exact", "kernel::in_use", "--nocapture"]).env("STACKELBERG_KERNEL", name);
+        String::from_utf8(test.output().unwrap().stdout).unwrap()
+    };
+    for variant in Variant::available() {
+        let said = in_use(variant.name());
+        assert!(said.contains(&format!("in use: {variant}\n")), "{variant}: {said}");
+    }
+    let best = Variant::available()[0];
+    assert!(in_use("mmx").contains(&format!("in use: {best}\n")));
 }

@@ -1,9 +1,4 @@
-//! Heads on an embedder: what they read, and what is kept apart.
-
-#[path = "common/tiny.rs"]
-mod tiny;
-#[path = "common/tiny_bert.rs"]
-mod tiny_bert;
+//! Heads on an embedder: their inputs, and the checks that a head fits its embedder.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -14,9 +9,11 @@ use serde_json::json;
 use stackelberg_engine::embedder::{Embedder, Pooling, Truncate};
 use stackelberg_engine::reward::{EmbeddedHead, Exchange, Head, TextReward};
 use stackelberg_engine::{Checkpoint, Message, Prompt, Reward};
-use tiny_bert::{BERT, Tiny};
 
-/// A head's file with these metadata besides its format.
+use crate::common::tiny;
+use crate::common::tiny_bert::{BERT, Tiny};
+
+/// Writes a head with these metadata in addition to its format.
 fn head(folder: &tempfile::TempDir, width: usize, metadata: &[(&str, &str)]) -> PathBuf {
     let weight: Vec<u8> = (0..width).flat_map(|i| (i as f32 - 3.5).to_le_bytes()).collect();
     let view = TensorView::new(Dtype::F32, vec![1, width], &weight).unwrap();
@@ -51,7 +48,7 @@ fn scores_are_products_with_the_embedding() {
         assert!((norm - 1.0).abs() < 1e-6);
     }
     assert_ne!(found[1], reward.score_texts(&[&"w7 ".repeat(30)]).unwrap()[0]);
-    // To the bit, alone or together.
+    // Bit-identical, alone or together.
     for (text, found) in texts.iter().zip(found) {
         assert_eq!(reward.score_texts(&[text]).unwrap(), [found]);
     }
@@ -106,7 +103,7 @@ fn heads_and_backbones_are_not_mixed_up() {
     let changed = Tiny { config: json!({}), norm: ["gamma", "beta"], ..BERT }.write();
     assert_ne!(embedder(&changed).fingerprint, fingerprint);
 
-    // Where a guide is asked for.
+    // A head on an embedder cannot guide a policy.
     let policy = tempfile::tempdir().unwrap();
     tiny::Tiny::default().write(policy.path());
     let policy = Checkpoint::load(policy.path(), stackelberg_engine::Dtype::F32).unwrap();

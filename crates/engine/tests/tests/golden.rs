@@ -1,17 +1,18 @@
-//! SmolLM2-135M against the numbers of Hugging Face transformers (see `tests/data/README.md`).
-
-#[path = "common/weights.rs"]
-mod weights;
+//! SmolLM2-135M against Hugging Face transformers (see `tests/data/README.md`).
 
 use std::sync::OnceLock;
 
 use serde::Deserialize;
 use stackelberg_engine::{Checkpoint, Dtype, Tensor};
 
+use crate::common::tiny::choose_kernel;
+use crate::common::weights::fetch;
+
 fn policy() -> &'static Checkpoint {
     static POLICY: OnceLock<Checkpoint> = OnceLock::new();
     POLICY.get_or_init(|| {
-        let path = weights::fetch("smollm2-135m");
+        choose_kernel();
+        let path = fetch("smollm2-135m");
         Checkpoint::load(&path, Dtype::F32).unwrap()
     })
 }
@@ -98,8 +99,7 @@ fn scores() {
     }
 }
 
-/// The look ahead over k candidates is k sequential continuations, and a committed branch is as good as
-/// a token that was read.
+/// Looking ahead over k candidates equals k sequential continuations, and committing a branch equals prefilling its token.
 #[test]
 fn branch_is_sequential_decoding() {
     let Checkpoint { model, tokenizer, .. } = policy();
@@ -112,7 +112,7 @@ fn branch_is_sequential_decoding() {
         for (i, &candidate) in candidates.iter().enumerate() {
             let text = [&read[..], &[candidate]].concat();
             let sequential = last(&model.prefill(&text).unwrap().1);
-            // To the bit.
+            // Bit-identical.
             assert_eq!(flat(&branches.hidden.narrow(0, i, 1).unwrap()), flat(&sequential));
         }
         prefix.commit(&branches, 7).unwrap();
@@ -121,11 +121,12 @@ fn branch_is_sequential_decoding() {
     }
 }
 
-/// What the smaller dtypes cost: mean distance of the logits from those of f32, over all tokens of three
-/// texts. `cargo test --release -p stackelberg-engine --test golden dtypes -- --nocapture` prints it.
+/// The error of the smaller dtypes: the mean distance of the logits from those of f32, over all tokens of three texts.
+/// `cargo test --release -p stackelberg-engine --test tests golden::dtypes -- --nocapture` prints it.
 #[test]
 fn dtypes_stay_near() {
-    let path = weights::fetch("smollm2-135m");
+    choose_kernel();
+    let path = fetch("smollm2-135m");
     let cases: Vec<Logits> = data("lm_logits.json");
     for (dtype, near) in [(Dtype::Bf16, 0.2), (Dtype::Int8, 0.5)] {
         let small = Checkpoint::load(&path, dtype).unwrap();

@@ -1,24 +1,21 @@
-//! The forward in candle's operations against transformers, on candle's CPU device; in a build for a GPU, on that too.
+//! The forward pass by candle's operations against transformers: on candle's CPU device and, in a build for a GPU, on the
+//! GPU.
 //!
-//! `cargo test --release -p stackelberg-engine --features cuda --test device -- --ignored --nocapture` measures the GPU, with the
-//! model in the folder or file `STACKELBERG_MODEL`.
-
-#[path = "common/families.rs"]
-mod families;
-#[path = "common/tiny.rs"]
-mod tiny;
+//! `cargo test --release -p stackelberg-engine --features cuda --test tests -- device:: --ignored --nocapture` measures
+//! the GPU, with the model in the folder or file `STACKELBERG_MODEL`.
 
 use std::fs;
 use std::path::PathBuf;
 
-use families::{Expected, FAMILIES, distance, distances, expected, folder, rows};
 use serde_json::json;
 use stackelberg_engine::model::Segment;
 use stackelberg_engine::reward::{Asked, Question, ask};
 use stackelberg_engine::{Checkpoint, Dtype, Model, Place, Reward};
-use tiny::Tiny;
 
-/// Where these tests run.
+use crate::common::families::{Expected, FAMILIES, distance, distances, expected, folder, rows};
+use crate::common::tiny::Tiny;
+
+/// The devices on which these tests run.
 fn places() -> Vec<Place> {
     let mut places = vec![Place::Candle];
     places.extend(cfg!(feature = "cuda").then_some(Place::Cuda(0)));
@@ -57,7 +54,7 @@ fn every_family_is_transformers() {
     }
 }
 
-/// Numbers of all matrices.
+/// Number of weights in all matrices.
 fn weights(model: &Model) -> usize {
     let c = model.config();
     let attention = 2 * (c.heads + c.kv_heads) * c.head_dim;
@@ -66,7 +63,7 @@ fn weights(model: &Model) -> usize {
     (c.layers * (attention + feed_forward) + tables) * c.hidden
 }
 
-/// Rounded alike: both ways are as near to each other as sums of another order.
+/// Both implementations round alike, so they only differ by the order of sums.
 #[test]
 fn bf16_is_that_of_the_kernels() {
     for (family, place) in FAMILIES.into_iter().flat_map(|f| places().into_iter().map(move |p| (f, p))) {
@@ -80,7 +77,7 @@ fn bf16_is_that_of_the_kernels() {
     }
 }
 
-/// Token by token, in pieces, as candidates among others, committed or read.
+/// Token by token, in chunks, as candidates among others, committed or prefilled.
 #[test]
 fn branches_are_sequential_decoding() {
     for (family, place) in FAMILIES.into_iter().flat_map(|f| places().into_iter().map(move |p| (f, p))) {
@@ -109,7 +106,7 @@ fn branches_are_sequential_decoding() {
     }
 }
 
-/// Several texts and several shapes in one forward are each as if alone.
+/// Segments of several sequences in one forward pass have the same results as alone.
 #[test]
 fn segments_do_not_disturb_each_other() {
     for (family, place) in FAMILIES.into_iter().flat_map(|f| places().into_iter().map(move |p| (f, p))) {
@@ -133,7 +130,7 @@ fn segments_do_not_disturb_each_other() {
     }
 }
 
-/// Texts that begin alike and part share memory, and neither writes into the other's.
+/// Clones of a prefix share memory, and extending one does not change another.
 #[test]
 fn clones_go_their_own_ways() {
     for place in places() {
@@ -159,7 +156,7 @@ fn clones_go_their_own_ways() {
     }
 }
 
-/// Over many more tokens than room is made for at a time.
+/// Sequences grow beyond the memory that is allocated at a time.
 #[test]
 fn texts_outgrow_their_room() {
     let folder = tempfile::tempdir().unwrap();
@@ -210,7 +207,7 @@ fn every_classifier_is_transformers() {
     }
 }
 
-/// Reward models run where the policy does, and score candidates as whole texts.
+/// Reward models run on the policy's device, and score candidates as whole texts.
 #[test]
 fn a_reward_model_follows_the_policy() {
     let folder = tempfile::tempdir().unwrap();
@@ -243,7 +240,7 @@ fn what_cannot_be_is_said_in_one_line() {
     };
     assert_eq!(
         refused(Dtype::Int8, Place::Candle),
-        "candle: weights are kept there as bf16 or f32; int8 is for the device cpu"
+        "candle: only the dtypes f32 and bf16 are supported there; int8 needs the device cpu"
     );
     for (built, place, feature) in [
         (cfg!(feature = "cuda"), Place::Cuda(1), "cuda"),
@@ -261,7 +258,10 @@ fn what_cannot_be_is_said_in_one_line() {
     for (reader, other) in [(&here, &there), (&there, &here)] {
         let (mut prefix, _) = reader.prefill(&[1, 2]).unwrap();
         let error = other.branch(&prefix, &[3]).unwrap_err().to_string();
-        assert_eq!(error, "a prefix that was read on another device: read it again with this model");
+        assert_eq!(
+            error,
+            "the prefix was prefilled on another device: prefill it again with this model"
+        );
         assert!(other.extend(&mut prefix, &[3]).is_err());
         assert!(reader.extend(&mut prefix, &[3]).is_ok());
     }
@@ -279,7 +279,7 @@ fn places_go_by_names() {
     }
 }
 
-/// What the look ahead over ten candidates costs, against one token. On a GPU where there is one.
+/// The time of looking ahead over ten candidates, compared with one, on a GPU if there is one.
 #[test]
 #[ignore = "it measures, and prints what it finds"]
 fn ten_candidates_cost_little_more_than_one() {

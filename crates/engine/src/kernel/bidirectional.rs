@@ -1,37 +1,36 @@
-//! Attention that looks both ways, as an encoder needs it.
-//!
-//! It keeps the promise of this module: a text's numbers do not depend on the texts beside it.
+//! Bidirectional attention of one text, as encoders need it.
 
 use std::ops::Range;
 
 use super::Variant;
-use super::attention::Angles;
 use super::elementwise::{exp, sum, vectorised};
-use super::tile::{self, LANES};
+use super::rotary::Angles;
+use super::tile;
+use super::weight::LANES;
 
-/// Queries that are run at once: bounds the memory of the scores.
+/// Number of queries that run at once. It bounds the memory of the scores.
 const QUERIES: usize = 48;
 
-/// Attention of one text over all of itself.
+/// Bidirectional attention, with its buffers.
 pub(crate) struct BothWays {
-    /// Heads.
+    /// Number of heads.
     pub(crate) heads: usize,
     /// Width of a head.
     pub(crate) dim: usize,
-    /// What products of queries and keys are multiplied by.
+    /// Factor on the products of queries and keys.
     scale: f32,
     variant: Variant,
-    /// One head's keys, `[block][dim][32 keys]`.
+    /// Keys of one head, `[block][dim][32 keys]`.
     keys: Vec<f32>,
-    /// Its values, `[part of dim][keys][32 of dim]`.
+    /// Values of one head, `[part of dim][keys][32 of dim]`.
     values: Vec<f32>,
     /// Scores of some queries, `[block][query][32 keys]`.
     scores: Vec<f32>,
-    /// What is added to one head's scores, `[query][key]`; empty: nothing.
+    /// Bias on one head's scores, `[query][key]`; empty if there is none.
     bias: Vec<f32>,
 }
 
-/// Writes what is added to the scores of a head, `[query][key]`.
+/// Writes the bias on the scores of the head with this index, `[query][key]`.
 pub(crate) type Bias<'a> = &'a mut dyn FnMut(usize, &mut [f32]);
 
 impl BothWays {
@@ -40,8 +39,8 @@ impl BothWays {
         Self { heads, dim, scale, variant: Variant::detect(), keys, values, scores, bias }
     }
 
-    /// qkv `[n, 3 heads dim]` to y `[n, heads dim]`: rows of queries, keys and values, side by side. A query
-    /// sees the keys that are at most `window` away, if there is one.
+    /// Attention of one text of `n` tokens. `qkv` `[n, 3 heads dim]` holds queries, keys and values side by side; the
+    /// result `y` is `[n, heads dim]`. With a `window`, a query sees the keys at a distance of at most `window`.
     pub(crate) fn attend(
         &mut self,
         qkv: &[f32],
@@ -73,7 +72,7 @@ impl BothWays {
         }
     }
 
-    /// Lays out a head's keys (scaled) and values as panels of weights.
+    /// Packs a head's keys (scaled) and values into panels, as weights are.
     fn lay_out(&mut self, qkv: &[f32], n: usize, head: usize) {
         let Self { heads, dim, .. } = *self;
         let (width, even) = (heads * dim, dim.next_multiple_of(2));
@@ -95,8 +94,8 @@ impl BothWays {
         }
     }
 
-    /// `exp(q · k + bias - max)` of some queries, rows of `qkv` that begin with this head's, over blocks of
-    /// keys.
+    /// Computes `exp(q · k + bias - max)` of some queries over blocks of keys. `queries` are rows of `qkv`, starting at
+    /// this head's query in the first one.
     fn score(
         &mut self,
         queries: &[f32],
@@ -117,7 +116,7 @@ impl BothWays {
                     let bias = &self.bias[row * n..][key..n];
                     scores.iter_mut().zip(bias).for_each(|(score, bias)| *score += bias);
                 }
-                // Keys that are not seen get next to nothing; where there is none, its value is zero.
+                // Invisible keys get a vanishing weight. Padding beyond the last key has the value zero.
                 let Range { start, end } = seen(row);
                 let place = |at: usize| at.saturating_sub(key).min(LANES);
                 scores[..place(start)].fill(f32::NEG_INFINITY);
@@ -132,7 +131,7 @@ impl BothWays {
         });
     }
 
-    /// Sums the values of these blocks by the scores, divided by the scores' sums, into y `[rows, heads dim]`.
+    /// Sums the values of these blocks, weighted by the normalised scores, into `y` `[rows, heads dim]`.
     fn gather(&self, rows: usize, blocks: Range<usize>, head: usize, y: &mut [f32]) {
         let (width, dim) = (self.heads * self.dim, self.dim);
         let stored = self.keys.len() / (dim.next_multiple_of(2) * LANES);
@@ -156,7 +155,7 @@ impl BothWays {
     }
 }
 
-/// Turns the queries and keys of a text, rows of `[n, 3 heads dim]`, to their positions.
+/// Rotates the queries and keys of a text, `qkv` `[n, 3 heads dim]`, to their positions.
 pub(crate) fn turn(qkv: &mut [f32], heads: usize, dim: usize, angles: &Angles) {
     for (row, qkv) in qkv.chunks_exact_mut(3 * heads * dim).enumerate() {
         let turned = qkv[..2 * heads * dim].chunks_exact_mut(dim);
@@ -196,8 +195,8 @@ mod tests {
         (0..n).map(|i| ((i * 7919) % 997) as f32 / 250.0 - 2.0).collect()
     }
 
-    /// Against the definition in f64, at the edges of blocks, parts and pieces of queries; alone, through a
-    /// window, with something added.
+    /// Compared with the definition in f64, at the edges of blocks, of parts and of chunks of queries; with and without
+    /// a window and a bias.
     #[test]
     fn attention_is_the_definition() {
         for (n, heads, dim) in [(1, 1, 1), (5, 2, 3), (32, 1, 32), (33, 3, 8), (97, 2, 40), (130, 2, 64)]
@@ -239,7 +238,7 @@ mod tests {
                 assert!((found - exact).abs() < 2e-5, "{n} {heads} {dim}: {found} is not {exact}");
             }
         }
-        // What a longer text left behind does no harm.
+        // The buffers of a longer text do not affect a shorter one.
         let (first, mut again) = (y[..width].to_vec(), vec![0.0; width]);
         attention.attend(&qkv[..3 * width], &mut again, None, None);
         assert!(n > 1 || again == first);

@@ -1,15 +1,11 @@
-//! The promise of the kernels: a row's numbers do not depend, to the bit, on which rows share its forward,
-//! on how its text was cut into pieces, or on the number of threads.
-//!
-//! CI runs this file once for each variant that its processor has (`STACKELBERG_KERNEL`).
-
-#[path = "common/tiny.rs"]
-mod tiny;
+//! Batch invariance: hidden states are bit-identical whatever rows share the forward pass, however a sequence was split
+//! into chunks, and for any number of threads.
 
 use proptest::prelude::*;
 use stackelberg_engine::model::Segment;
 use stackelberg_engine::{Dtype, Model, Tensor, kernel};
-use tiny::Tiny;
+
+use crate::common::tiny::Tiny;
 
 fn model(dtype: Dtype) -> Model {
     let folder = tempfile::tempdir().unwrap();
@@ -30,7 +26,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn pieces_company_and_threads_do_not_matter(
+    fn results_do_not_depend_on_chunks_batch_and_threads(
         dtype in dtype(),
         text in prop::collection::vec(0..40u32, 2..300),
         cuts in prop::collection::vec(1..90usize, 1..8),
@@ -41,7 +37,7 @@ proptest! {
         let (prefix, hidden) = model.prefill(&text).unwrap();
         let hidden = bits(&hidden);
 
-        // In pieces.
+        // In chunks.
         let mut grown = model.empty();
         let mut read = Vec::new();
         let mut rest = &text[..];
@@ -55,7 +51,7 @@ proptest! {
         }
         prop_assert_eq!(&read, &hidden);
 
-        // As a candidate: the last token, behind the others, among many.
+        // As a candidate: the last token among many candidates.
         let (before, _) = model.prefill(&text[..text.len() - 1]).unwrap();
         let crowd = [&candidates[..], &text[text.len() - 1..]].concat();
         let ahead = model.branch(&before, &crowd).unwrap();
@@ -63,7 +59,7 @@ proptest! {
         let mut committed = before.clone();
         committed.commit(&ahead, candidates.len()).unwrap();
 
-        // Alone, in company, behind a prefix that was read or committed, with one thread or all.
+        // Alone, in a batch, after a prefix that was prefilled or committed, on one thread or on all.
         let among = bits(&model.branch(&prefix, &candidates).unwrap().hidden);
         prop_assert_eq!(&bits(&model.branch(&committed, &candidates).unwrap().hidden), &among);
         let (mut company, _) = model.prefill(&other[..1]).unwrap();

@@ -1,17 +1,17 @@
-//! What an encoder looks like: its shape, from `config.json`.
+//! The shape of an encoder, from `config.json`.
 
 use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::reading::json;
 use super::relative::Distances;
+use super::settings::json;
 use crate::error::{Error, Result};
 use crate::kernel::{Activation, Rotary};
 use crate::model::{plain, rotary};
 
-/// Encoders that differ in what their tensors are called or in what lies between them.
+/// Families of encoders, which differ in the names of their tensors or in their architecture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Family {
     Bert,
@@ -21,51 +21,51 @@ pub(super) enum Family {
     ModernBert,
 }
 
-/// Shape of an encoder.
+/// The shape of an encoder.
 pub(super) struct Config {
     pub(super) family: Family,
     /// Width of the hidden states, `d`.
     pub(super) hidden: usize,
-    /// Width of the embeddings; some are brought to `d` by a layer.
+    /// Width of the embeddings. If it is not `d`, a layer projects them.
     pub(super) embedding: usize,
     pub(super) intermediate: usize,
     pub(super) layers: usize,
     pub(super) heads: usize,
     pub(super) vocabulary: usize,
-    /// Most tokens of a text.
+    /// The maximum number of tokens of a text.
     pub(super) context: usize,
-    /// Rows of the table of positions; none where there is no table.
+    /// Number of position embeddings; 0 if positions are not learned.
     pub(super) positions: usize,
-    /// Row of a text's first token in it.
+    /// Index of the first token's position embedding.
     pub(super) first_position: usize,
-    /// Kinds of text, none for some.
+    /// Number of token types; 0 if the model has none.
     pub(super) types: usize,
     pub(super) norm_eps: f32,
     pub(super) activation: Activation,
-    /// What DeBERTa's attention makes of distances.
+    /// Relative positions of DeBERTa.
     pub(super) distances: Option<Distances>,
-    /// What ModernBERT's layers see.
+    /// Rotations and windows of ModernBERT.
     pub(super) sights: Option<Sights>,
     pub(super) biases: Biases,
 }
 
-/// Rotations and windows.
+/// Rotations and windows of ModernBERT.
 pub(super) struct Sights {
-    /// Of layers that see everything, and of those that see a window.
+    /// The rotation of layers with full attention, and that of layers with a window.
     pub(super) rotary: [Rotary; 2],
-    /// How far the latter see.
+    /// The maximum distance of a visible token in layers with a window.
     pub(super) window: usize,
     layers: Alternate,
 }
 
-/// Which layers see everything.
+/// Which layers have full attention.
 enum Alternate {
     Every(usize),
     Named(Vec<String>),
 }
 
 impl Sights {
-    /// Whether this layer sees a window only.
+    /// Whether this layer has a window.
     pub(super) fn is_local(&self, layer: usize) -> bool {
         match &self.layers {
             Alternate::Every(n) => !layer.is_multiple_of(*n),
@@ -74,7 +74,7 @@ impl Sights {
     }
 }
 
-/// Which parts have biases.
+/// Which layers have biases.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Biases {
     pub(super) attention: bool,
@@ -85,7 +85,7 @@ pub(super) struct Biases {
 const SUPPORTED: &str = "Bert, Roberta, XLMRoberta, Camembert, Electra, DistilBert, DebertaV2 (also v3), ModernBert, \
                          each Model or ForSequenceClassification";
 
-/// Names that DistilBERT and ModernBERT have for what the others call thus.
+/// Field names of DistilBERT and ModernBERT, and the usual names for the same fields.
 const NAMES: [(&str, &str); 7] = [
     ("dim", "hidden_size"),
     ("hidden_dim", "intermediate_size"),
@@ -96,7 +96,7 @@ const NAMES: [(&str, &str); 7] = [
     ("norm_eps", "layer_norm_eps"),
 ];
 
-/// `config.json`, as far as it matters here.
+/// The fields of `config.json` that matter here.
 #[derive(Deserialize)]
 struct Hf {
     hidden_size: usize,
@@ -195,7 +195,7 @@ impl Reader<'_> {
             return Err(self.refuse(what));
         }
         let (deberta, modern) = (family == Family::Deberta, family == Family::ModernBert);
-        // RoBERTa counts from behind the padding token's number.
+        // RoBERTa's positions begin after the padding token's ID.
         let roberta = matches!(kind, "roberta" | "xlm-roberta" | "camembert");
         let first_position = if roberta { hf.pad_token_id.unwrap_or(1).saturating_add(1) } else { 0 };
         let usual_types = if family == Family::Bert { 2 } else { 0 };
@@ -284,7 +284,7 @@ impl Reader<'_> {
             return Err(self.refuse("mlp_bias: biases in feed-forward layers are not supported"));
         }
         let rest = &self.hf.rest;
-        // transformers 5 writes rope_parameters, others the older names.
+        // transformers 5 writes rope_parameters, older versions other fields.
         let theta = |kind: &str, old: &str, usual: f64| {
             let new = &rest["rope_parameters"][kind];
             match new["rope_type"].as_str() {
@@ -295,14 +295,14 @@ impl Reader<'_> {
             }
         };
         let global = theta("full_attention", "global_rope_theta", 160_000.0)?;
-        // Null is something else than nothing here.
+        // Null and a missing field mean different things here.
         let usual = if rest.get("local_rope_theta").is_some() { global } else { 10_000.0 };
         let local = theta("sliding_attention", "local_rope_theta", usual)?;
         let dim = self.hf.hidden_size / self.hf.num_attention_heads.max(1);
-        // No head is as wide as that.
+        // No head is wider than 65536 numbers.
         if !dim.is_multiple_of(2) || dim > 1 << 16 || !(global > 1.0 && local > 1.0) {
             let what =
-                format!("heads of {dim} numbers cannot be turned by powers of {global} and {local}");
+                format!("heads of width {dim} cannot be rotated with the bases {global} and {local}");
             return Err(self.refuse(what));
         }
         let layers = match &rest["layer_types"] {
@@ -326,7 +326,7 @@ impl Reader<'_> {
         Ok(Sights { rotary: [turned(global), turned(local)], window, layers })
     }
 
-    /// A whole number; `None` where it is less than 0, too.
+    /// A field that is an integer of at least 0.
     fn number(&self, name: &str) -> Option<usize> {
         self.hf.rest[name].as_u64().and_then(|number| usize::try_from(number).ok())
     }

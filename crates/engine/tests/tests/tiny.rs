@@ -1,7 +1,4 @@
-//! Tiny random checkpoints: what must hold of any model, and what is said of broken ones.
-
-#[path = "common/tiny.rs"]
-mod tiny;
+//! Tiny random checkpoints: properties of any model, and the error messages for invalid checkpoints.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +8,8 @@ use stackelberg_engine::model::Segment;
 use stackelberg_engine::reward::{Asked, Head, Question, RewardModel, ask};
 use stackelberg_engine::{Checkpoint, Dtype, Message, Prompt, Reward, Tensor, reward::TextFormat};
 use tempfile::TempDir;
-use tiny::{D, Tiny, VOCABULARY};
+
+use crate::common::tiny::{D, Tiny, VOCABULARY};
 
 fn written(tiny: &Tiny) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
@@ -48,7 +46,7 @@ fn branch_extend_and_forward_agree_with_reading_it_all() {
     for i in 1..7 {
         close(&rows(&model.extend(&mut grown, &TEXT[i..=i]).unwrap())[0], &rows(&hidden)[i]);
     }
-    // A candidate is a text of its own, whoever else is looked at.
+    // A candidate has the hidden state of the whole sequence, whatever the other candidates are.
     let candidates = [0, 39, 12, 12, 7];
     let branches = model.branch(&prefix, &candidates).unwrap();
     for (i, &candidate) in candidates.iter().enumerate() {
@@ -75,12 +73,12 @@ fn branch_extend_and_forward_agree_with_reading_it_all() {
 fn a_committed_branch_is_read() {
     let model = load(&Tiny::default()).model;
     let (mut prefix, _) = model.prefill(&TEXT).unwrap();
-    // Past the room that is made at first.
+    // Beyond the memory that is allocated at first.
     for step in 0..300 {
         let candidates = [step % 40, (step + 7) % 40];
         let branches = model.branch(&prefix, &candidates).unwrap();
         prefix.commit(&branches, 1).unwrap();
-        assert!(prefix.commit(&branches, 0).is_err(), "behind another prefix now");
+        assert!(prefix.commit(&branches, 0).is_err(), "the prefix has changed");
     }
     let whole = model.prefill(prefix.tokens()).unwrap().1;
     let ahead = model.branch(&prefix, &[11]).unwrap();
@@ -118,12 +116,12 @@ fn llama_3_stretches_low_frequencies_only() {
     let plain = load(&Tiny::default());
     let scaled = load(&Tiny { config: scaling, ..Tiny::default() });
     let hidden = |c: &Checkpoint, n: usize| rows(&c.model.prefill(&TEXT[..n]).unwrap().1);
-    // Newer files keep it all in one place.
+    // Newer configurations have all parameters in one field.
     let together = json!({"rope_theta": null, "rope_parameters": {"rope_type": "llama3", "rope_theta": 1000.0,
         "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}});
     let together = load(&Tiny { config: together, ..Tiny::default() });
     assert_eq!(hidden(&together, 7), hidden(&scaled, 7));
-    // At position 0 nothing turns; later it does, and differently.
+    // There is no rotation at position 0. At later positions, the rotations differ.
     close(&hidden(&plain, 1)[0], &hidden(&scaled, 1)[0]);
     let off = hidden(&plain, 7)[6]
         .iter()
@@ -151,7 +149,7 @@ fn a_causal_reward_model_scores_candidates_as_whole_texts() {
             let whole = reward.of_tokens(&policy, &[&text[..], &[candidate]].concat()).unwrap();
             assert!((score - whole).abs() < 1e-5, "{score} is not {whole}");
         }
-        // Chosen, then a step that was skipped.
+        // One token by a guided step, then one by a skipped step.
         guide.commit(1).unwrap();
         guide.read(25).unwrap();
         text.extend([candidates[1], 25]);
@@ -218,7 +216,7 @@ fn broken_checkpoints_are_named() {
             "type 'dynamic' is not supported; default, linear, ",
         ),
         (json!({"type": "yarn"}), "missing field `factor`"),
-        (json!({"type": "linear", "factor": 0.0}), "0 stands where a positive number is needed"),
+        (json!({"type": "linear", "factor": 0.0}), "0 is given where a positive number is needed"),
         (
             json!({"type": "longrope", "short_factor": [1.0], "long_factor": [1.0],
                 "original_max_position_embeddings": 64}),
@@ -229,7 +227,7 @@ fn broken_checkpoints_are_named() {
         assert!(error.starts_with(&format!("F/config.json: rope_scaling: {said}")), "{error}");
     }
     let error = refused(with(json!({"rope_theta": 0.5})).path());
-    assert_eq!(error, "F/config.json: rope turns 4 of 4 numbers of a head by powers of 0.5");
+    assert_eq!(error, "F/config.json: rope rotates 4 of 4 numbers of a head with the base 0.5");
     let error = refused(with(json!({"num_hidden_layers": 1})).path());
     assert_eq!(
         error,
@@ -275,7 +273,7 @@ fn broken_checkpoints_are_named() {
     let sharded = written(&Tiny { shards: 3, ..Tiny::default() });
     fs::remove_file(sharded.path().join("model-00001.safetensors")).unwrap();
     assert!(refused(sharded.path()).ends_with("model-00001.safetensors is not there"));
-    // An index that names a tensor which its shard lacks.
+    // The index lists a tensor that is not in its shard.
     let index = sharded.path().join("model.safetensors.index.json");
     let map = json!({"weight_map": {"model.norm.weight": "model-00000.safetensors"}});
     fs::write(&index, map.to_string()).unwrap();
@@ -307,7 +305,7 @@ fn broken_checkpoints_are_named() {
 }
 
 #[test]
-fn what_is_no_plain_model_is_told_apart() {
+fn quantised_models_adapters_and_pickles_are_refused() {
     let quantised = json!({"quantization_config": {"quant_method": "gptq", "bits": 4}});
     let error = refused(written(&Tiny { config: quantised, ..Tiny::default() }).path());
     assert!(

@@ -1,18 +1,19 @@
-//! Puts an encoder together from its tensors.
+//! Builds an encoder from its tensors.
 
 use std::ops::Range;
 
 use super::config::{Biases, Config, Family};
-use super::encoder::{Encoder, Layer, Linear, bias};
+use super::linear::{Linear, bias};
+use super::model::{Encoder, Layer};
 use super::relative::{Distances, Relative};
 use crate::error::Result;
 use crate::kernel::{Dtype, Norm, Packed};
 use crate::model::{Weights, stacked};
 
-/// The encoder in these weights.
+/// Builds the encoder with these weights.
 ///
 /// # Errors
-/// A tensor is missing or misshapen.
+/// A tensor is missing or has the wrong shape.
 pub(super) fn encoder(weights: &Weights, config: &Config) -> Result<Encoder> {
     let known = ["", "bert.", "roberta.", "electra.", "distilbert.", "deberta.", "model."];
     let names = names(config.family);
@@ -21,13 +22,13 @@ pub(super) fn encoder(weights: &Weights, config: &Config) -> Result<Encoder> {
     Parts { weights, prefix, names, config }.encoder()
 }
 
-/// What a family calls its tensors.
+/// The names of a family's tensors.
 struct Names {
     words: &'static str,
     norm: &'static str,
     project: &'static str,
     layers: &'static str,
-    /// One for each, or one for all.
+    /// Three names for queries, keys and values, or one for all.
     qkv: &'static [&'static str],
     output: &'static str,
     attention_norm: &'static str,
@@ -81,10 +82,10 @@ fn names(family: Family) -> Names {
     }
 }
 
-/// Where an encoder's parts come from.
+/// Configuration and tensors of an encoder.
 struct Parts<'a> {
     weights: &'a Weights,
-    /// What stands before the names.
+    /// Prefix of the names.
     prefix: &'static str,
     names: Names,
     config: &'a Config,
@@ -103,7 +104,7 @@ impl Parts<'_> {
         positions.drain(..(first_position * embedding).min(positions.len()));
         let mut kinds = table("token_type_embeddings", types)?;
         if first_position > 0 {
-            // RoBERTa reads pairs as one kind, whatever its tokenizer says.
+            // RoBERTa uses one token type for both texts of a pair, whatever its tokenizer says.
             kinds.truncate(embedding);
         }
         let (deberta, modern) = (family == Family::Deberta, family == Family::ModernBert);
@@ -139,7 +140,7 @@ impl Parts<'_> {
         })
     }
 
-    /// A layer; `distances` is the table of DeBERTa's positions.
+    /// The layer with the index `i`. `distances` is DeBERTa's table of relative positions.
     fn layer(&self, i: usize, distances: Option<&[f32]>) -> Result<Layer> {
         let Self { config, names, .. } = self;
         let Config { hidden, intermediate, biases, ref sights, .. } = **config;
@@ -148,7 +149,7 @@ impl Parts<'_> {
         let (mut qkv, mut up) = (self.qkv(&part)?, self.up(&part(names.up))?);
         let [mut attention_norm, mut output_norm] = [None, None];
         if config.family == Family::ModernBert {
-            // The embeddings have just been normed.
+            // The first layer has no norm here, because the embeddings have just been normalised.
             if i > 0 {
                 qkv.weight = qkv.weight.after_norm(self.norm(&part(names.attention_norm), hidden)?);
             }
@@ -201,7 +202,7 @@ impl Parts<'_> {
         Ok(Linear { weight: Packed::new(3 * d, d, Dtype::F32, rows)?, bias: biases })
     }
 
-    /// The first layer of a feed-forward part; ModernBERT's holds its gate and its activation.
+    /// The first layer of a feed-forward block. ModernBERT's includes a gate and the activation.
     fn up(&self, name: &str) -> Result<Linear> {
         let Config { family, hidden: d, intermediate: n, activation, biases, .. } = *self.config;
         if family != Family::ModernBert {
@@ -216,7 +217,7 @@ impl Parts<'_> {
         Ok(Linear { weight, bias: vec![0.0; n] })
     }
 
-    /// The table of distances, `[rows][d]`.
+    /// The table of relative positions, `[rows][d]`.
     fn distances(&self, distances: &Distances) -> Result<Vec<f32>> {
         let d = self.config.hidden;
         let mut table = self.table("encoder.rel_embeddings", distances.rows(), d)?;
@@ -226,7 +227,7 @@ impl Parts<'_> {
         Ok(table)
     }
 
-    /// What a layer makes of that table.
+    /// The table of relative positions, projected for one layer.
     fn relative(
         &self,
         distances: Distances,
@@ -251,7 +252,7 @@ impl Parts<'_> {
         Relative::new(heads, d / heads, distances.scale(d / heads), keys.as_deref(), queries.as_deref())
     }
 
-    /// Old checkpoints call weight and bias gamma and beta.
+    /// A LayerNorm. In old checkpoints, weight and bias are named gamma and beta.
     fn norm(&self, name: &str, width: usize) -> Result<Norm> {
         let name = self.name(name);
         let Biases { norm: biased, .. } = self.config.biases;

@@ -1,7 +1,4 @@
-//! Rewards that read text: a reward model with a tokenizer of its own, a head on an embedder.
-
-#[path = "common/tiny.rs"]
-mod tiny;
+//! Rewards that read text: a reward model with another tokenizer, a head on an embedder.
 
 use serde_json::json;
 use stackelberg_engine::reward::{
@@ -10,7 +7,8 @@ use stackelberg_engine::reward::{
 };
 use stackelberg_engine::{Checkpoint, Dtype, Message, Prompt, Reward};
 use tempfile::TempDir;
-use tiny::Tiny;
+
+use crate::common::tiny::{self, Tiny};
 
 fn load(tiny: &Tiny) -> (TempDir, Checkpoint) {
     let folder = tempfile::tempdir().unwrap();
@@ -19,7 +17,7 @@ fn load(tiny: &Tiny) -> (TempDir, Checkpoint) {
     (folder, checkpoint)
 }
 
-/// The same weights as a model of the policy's tokenizer and of another: the same rewards, step by step.
+/// A model gives the same rewards with the policy's tokenizer and with another one, step by step.
 #[test]
 fn a_foreign_tokenizer_changes_no_reward() {
     let (_folder, policy) = load(&Tiny::default());
@@ -65,7 +63,7 @@ fn a_foreign_tokenizer_changes_no_reward() {
     assert!(foreign.guide(&policy, Asked { tokens: &tokens, prompt: None }).is_err());
 }
 
-/// UltraRM's layout: the same weights under its names are the same rewards.
+/// The tensor names of UltraRM: the same weights give the same rewards.
 #[test]
 fn a_regression_head_is_a_score() {
     let folder = tempfile::tempdir().unwrap();
@@ -117,8 +115,7 @@ impl TextScorer for Length {
     }
 }
 
-/// `chat` ends with the answer, `closed` with what the template puts behind it; what has no template is asked for
-/// neither.
+/// `chat` ends with the answer, `closed` with what the template writes after it. Without a template, both are refused.
 #[test]
 fn chats_are_open_or_closed() {
     let (_folder, policy) = load(&Tiny::default());

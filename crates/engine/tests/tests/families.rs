@@ -1,18 +1,18 @@
-//! Every family of decoders against transformers: tiny checkpoints with random weights (see
-//! `families/make.py`), their hidden states, logits and scores.
-
-#[path = "common/families.rs"]
-mod families;
+//! Every family of decoders and encoders against transformers: hidden states, logits and scores of tiny checkpoints with
+//! random weights (see `families/make.py`).
 
 use std::fs;
 
-use families::{ENCODERS, Expected, FAMILIES, distance, distances, expected, folder, rows};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use stackelberg_engine::embedder::Pooling;
 use stackelberg_engine::model::Model;
 use stackelberg_engine::reward::{Classifier, Exchange, RewardFormat, TextReward};
 use stackelberg_engine::{Dtype, Embedder, Message, Prompt};
+
+use crate::common::families::{
+    ENCODERS, Expected, FAMILIES, distance, distances, expected, folder, rows,
+};
 
 #[test]
 fn every_family_is_transformers() {
@@ -32,7 +32,7 @@ fn every_family_is_transformers() {
     }
 }
 
-/// Token by token, in pieces, as candidates among others: the same bits.
+/// Token by token, in chunks, as candidates among others: results are bit-identical.
 #[test]
 fn branches_are_sequential_decoding() {
     for family in FAMILIES {
@@ -90,7 +90,7 @@ fn every_classifier_is_transformers() {
     }
 }
 
-/// A model that sees, too: its text part is the plain model, what sees is left alone.
+/// The text model of a multimodal model is read as a plain model; the rest is ignored.
 #[test]
 fn the_text_part_of_a_multimodal_gemma_is_gemma() {
     let expected = expected("gemma3");
@@ -134,7 +134,7 @@ struct Classified {
     pair_logits: Vec<Vec<f32>>,
 }
 
-/// Classifiers over encoders: logits, in company and alone, and the rewards that labels make of them.
+/// Classifiers over encoders: logits, in a batch and alone, and the rewards of their labels.
 #[test]
 fn every_encoder_is_transformers() {
     for family in ENCODERS {
@@ -185,7 +185,7 @@ fn every_encoder_is_transformers() {
     }
 }
 
-/// A copy of a classifier whose configuration says something else.
+/// A copy of a classifier with another value in its configuration.
 fn with(family: &str, field: &str, value: Value) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
     for file in ["config.json", "model.safetensors", "tokenizer.json"] {
@@ -209,7 +209,7 @@ fn labels_may_have_hyphens() {
     assert_eq!([score("non-toxic-toxic"), score("toxic-non-toxic")], [good - bad, bad - good]);
 }
 
-/// Classifiers' encoders are embedders too, by their first token's state.
+/// The encoders of classifiers are embedders too, with CLS pooling.
 #[test]
 fn encoders_are_embedders() {
     for family in ["deberta", "modernbert"] {
@@ -220,7 +220,7 @@ fn encoders_are_embedders() {
     }
 }
 
-/// What a configuration asks for and is not there is refused by the name of its field; what others write there is read.
+/// Unsupported values in a configuration are refused with the name of the field; equivalent spellings are read.
 #[test]
 fn configurations_of_encoders_are_read_or_refused() {
     let cases = [

@@ -1,4 +1,4 @@
-//! How a folder wants its texts read, from the files that sentence-transformers puts beside the model.
+//! The settings that sentence-transformers stores beside a model.
 
 use std::path::Path;
 
@@ -6,24 +6,24 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::Pooling;
+use super::pooling::Pooling;
 use crate::error::{Error, Result};
 
-/// How a folder wants its texts read.
-pub(super) struct Reading {
-    /// `None`: nothing is said.
+/// The settings of a folder.
+pub(super) struct Settings {
+    /// `None` if the folder does not specify it.
     pub(super) pooling: Option<Pooling>,
     pub(super) max_tokens: Option<usize>,
     pub(super) lower_case: bool,
 }
 
-impl Reading {
-    /// Reads `modules.json`, the pooling it names, `sentence_bert_config.json` and `tokenizer_config.json`,
-    /// where they are there.
-    pub(super) fn of(folder: &Path) -> Result<Self> {
+impl Settings {
+    /// Reads `modules.json`, the pooling that it names, `sentence_bert_config.json` and `tokenizer_config.json`, as far
+    /// as they exist.
+    pub(super) fn read(folder: &Path) -> Result<Self> {
         let sentence: Value = optional_json(&folder.join("sentence_bert_config.json"))?;
         let tokenizer: Value = optional_json(&folder.join("tokenizer_config.json"))?;
-        // Some tokenizers say 1e30 where they mean that they know no limit.
+        // Some tokenizers have the value 1e30, which means that there is no limit.
         let limit = |value: &Value| value.as_u64().and_then(|limit| usize::try_from(limit).ok());
         Ok(Self {
             pooling: pooling(folder)?,
@@ -40,8 +40,8 @@ struct Module {
     kind: String,
 }
 
-/// What the modules behind the encoder say; other modules than pooling and normalisation would change the
-/// numbers, and are refused.
+/// The pooling among the modules after the encoder. Modules other than pooling and normalisation would change the
+/// embeddings and are refused.
 fn pooling(folder: &Path) -> Result<Option<Pooling>> {
     let path = folder.join("modules.json");
     if !path.is_file() {
@@ -66,7 +66,7 @@ fn pooling(folder: &Path) -> Result<Option<Pooling>> {
     Ok(pooling)
 }
 
-/// The one pooling that is switched on.
+/// The pooling that is switched on.
 fn mode(folder: &Path) -> Result<Pooling> {
     let path = folder.join("config.json");
     let value: Value = json(&path)?;

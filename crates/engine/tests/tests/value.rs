@@ -1,7 +1,4 @@
-//! Value heads: their equation, their bound, and what is said of files that are none.
-
-#[path = "common/tiny.rs"]
-mod tiny;
+//! Value heads: their equation, their bound, and the error messages for invalid files.
 
 use std::path::Path;
 
@@ -9,7 +6,8 @@ use candle_core::Device;
 use serde_json::json;
 use stackelberg_engine::reward::{TextFormat, ValueHead};
 use stackelberg_engine::{Checkpoint, Dtype, Tensor};
-use tiny::{D, Tiny};
+
+use crate::common::tiny::{D, Tiny};
 
 fn load(tiny: &Tiny) -> Checkpoint {
     let folder = tempfile::tempdir().unwrap();
@@ -17,7 +15,7 @@ fn load(tiny: &Tiny) -> Checkpoint {
     Checkpoint::load(folder.path(), Dtype::F32).unwrap()
 }
 
-/// A value head's file: 16 to 6 to 4 to 1, all weights the same.
+/// The file of a value head with 16, 6, 4 and 1 units, whose weights are all equal.
 fn value_head(
     metadata: serde_json::Value,
     change: fn(&mut Vec<(&str, Vec<usize>)>),
@@ -72,7 +70,7 @@ fn a_value_head_is_its_equation() {
         assert!((value - equation(row)).abs() < 1e-6, "{value}");
     }
     assert!(values[1] > 0.0);
-    // A row alone is the row in company, to the bit.
+    // Bit-identical, alone or in a batch.
     assert_eq!(plain.score(&hidden.narrow(0, 2, 1).unwrap()).unwrap(), &values[2..]);
 
     let wide = Tensor::from_vec(vec![0f32; 8], (1, 8), &Device::Cpu).unwrap();
@@ -125,7 +123,7 @@ fn value_heads_that_do_not_fit_are_named() {
     );
     assert_eq!(shaped(|tensors| drop(tensors.remove(5))), "F: the tensor '4.bias' is missing");
     for (key, value, said) in [
-        ("format", "stackelberg-head", "F: no value head: its metadata say format=stackelberg-head"),
+        ("format", "stackelberg-head", "F: not a value head: its metadata say format=stackelberg-head"),
         ("base", "abc", "was trained on the model abc, not on this policy"),
         ("bound", "-1", "F: bound is -1: it must be zero or more"),
         ("bound", "inf", "F: bound is 'inf', not a number"),

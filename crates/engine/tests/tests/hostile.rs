@@ -1,21 +1,20 @@
-//! Files from strangers: whatever is in them, loading ends with a model or an error, never with a panic.
+//! Untrusted files: whatever is in them, loading ends with a model or an error, never with a panic.
 //!
-//! Each case breaks one file of a tiny checkpoint (see `families/`) in a few places and loads it. How many cases there
-//! are is told by `HOSTILE_CASES`; what breaks is named by its number, which repeats it.
-
-#[path = "common/families.rs"]
-mod families;
+//! Each case damages one file of a tiny checkpoint (see `families/`) in a few places and loads it. `HOSTILE_CASES` sets
+//! the number of cases. A failing case is reported by its number; `HOSTILE_FIRST` repeats it.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use families::{ENCODERS, FAMILIES, folder as folder_of};
 use stackelberg_engine::model::Model;
 use stackelberg_engine::reward::Classifier;
 use stackelberg_engine::{Checkpoint, Dtype, Message, Prompt, reward::TextFormat};
 
-/// A sequence of numbers that depends on the case alone.
+use crate::common::families::{ENCODERS, FAMILIES, folder as folder_of};
+use crate::common::tiny::choose_kernel;
+
+/// Pseudo-random numbers, seeded with the number of the case.
 struct Dice(u64);
 
 impl Dice {
@@ -25,7 +24,7 @@ impl Dice {
     }
 }
 
-/// Breaks bytes in the first `reach` of a file: flips, overwrites with what hurts, cuts, doubles.
+/// Damages bytes in the first `reach` bytes of a file: flips, extreme numbers, truncation, duplication.
 fn break_bytes(bytes: &mut Vec<u8>, reach: usize, dice: &mut Dice) {
     const HURT: [u64; 8] = [0, 1, u64::MAX, 1 << 63, 1 << 31, 0xffff_ffff, 1 << 40, 7];
     for _ in 0..1 + dice.below(3) {
@@ -47,7 +46,7 @@ fn break_bytes(bytes: &mut Vec<u8>, reach: usize, dice: &mut Dice) {
     }
 }
 
-/// Breaks words of a JSON text: numbers, names, types.
+/// Damages values in a JSON text: numbers, names, types.
 fn break_json(text: &str, dice: &mut Dice) -> String {
     const WORDS: [&str; 16] = [
         "0",
@@ -69,7 +68,7 @@ fn break_json(text: &str, dice: &mut Dice) -> String {
     ];
     let mut text = text.to_owned();
     for _ in 0..1 + dice.below(3) {
-        // What stands behind a colon.
+        // The values after colons.
         let colons: Vec<usize> = text.match_indices(": ").map(|(at, _)| at + 2).collect();
         let Some(&at) = colons.get(dice.below(colons.len())) else { break };
         let end = text[at..].find([',', '\n', '}']).map_or(text.len(), |end| at + end);
@@ -137,9 +136,10 @@ fn no_file_makes_it_panic() {
     assert!(broken.is_empty(), "these cases panic: {broken:?}");
 }
 
-/// A template is a program of the model's makers: it may fail, but not take us with it.
+/// A chat template is untrusted code: it may fail, but it must not cause a panic.
 #[test]
 fn no_template_makes_it_panic() {
+    choose_kernel();
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/families");
     let folder = tempfile::tempdir().unwrap();
     for file in ["config.json", "model.safetensors"] {
@@ -165,16 +165,17 @@ fn no_template_makes_it_panic() {
         let error = render(template).unwrap_err();
         assert!(error.starts_with("chat template: "), "{template}: {error}");
     }
-    // One that never ends is stopped.
+    // A template that does not terminate is stopped.
     let endless = render(
         "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}{% endfor %}{% endfor %}",
     );
     assert!(endless.unwrap_err().contains("chat template: "));
 }
 
-/// Sizes that no number can hold are refused, not wrapped around.
+/// Sizes that overflow are refused, not wrapped around.
 #[test]
 fn no_size_is_too_large_to_be_refused() {
+    choose_kernel();
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/families/gpt2");
     let folder = tempfile::tempdir().unwrap();
     fs::copy(from.join("model.safetensors"), folder.path().join("model.safetensors")).unwrap();

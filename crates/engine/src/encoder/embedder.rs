@@ -1,140 +1,94 @@
-//! Sentence embedders: a text in, a vector out, and texts that mean alike get vectors that point alike.
-//!
-//! An embedder is a folder of an encoder (BERT, RoBERTa, XLM-RoBERTa, DistilBERT, ELECTRA, DeBERTa, ModernBERT):
-//! `config.json`, `model.safetensors`, `tokenizer.json`. Where the files of sentence-transformers lie beside them
-//! (`modules.json`, `1_Pooling/config.json`, `sentence_bert_config.json`), they decide the pooling and the
-//! longest text. A folder without them is read as SimCSE is: see [`Pooling`].
-//!
-//! ```no_run
-//! use stackelberg_engine::Embedder;
-//! use stackelberg_hub::Hub;
-//!
-//! let hub = Hub::from_variables(|name| std::env::var_os(name));
-//! let embedder = Embedder::load(&hub.resolve("all-minilm-l6-v2", &|_| ())?)?;
-//! let found = embedder.embed(&["How do I bake bread?", "Mix flour, water, salt and yeast."])?;
-//! let cosine: f32 = found[0].iter().zip(&found[1]).map(|(a, b)| a * b).sum();
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
-
-mod config;
-mod encoder;
-mod parts;
-mod reading;
-mod relative;
+//! Sentence embedders, which map texts to vectors.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 
-use config::Config;
-use encoder::Encoder;
-use reading::Reading;
-
-pub(crate) use encoder::{Linear, bias};
 use tokenizers::TruncationDirection;
 
-use crate::checkpoint::fingerprint;
+use super::config::Config;
+use super::model::Encoder;
+use super::parts;
+use super::pooling::Pooling;
+use super::settings::Settings;
 use crate::error::{Error, Result};
+use crate::fingerprint::fingerprint;
 use crate::kernel;
+use crate::model::Weights;
 use crate::tokenizer::{Tokenizer, Tokens};
 
-/// How the states of a text's tokens become one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pooling {
-    /// Their mean, special tokens included.
-    Mean,
-    /// The first token's state.
-    Cls,
-    /// The first token's state behind the model's own pooler, `tanh(W x + b)`: as SimCSE is used. The
-    /// default of a folder without the files of sentence-transformers, if it has a pooler.
-    Pooler,
-}
-
-impl Pooling {
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Mean => "mean",
-            Self::Cls => "cls",
-            Self::Pooler => "pooler",
-        }
-    }
-}
-
-impl std::fmt::Display for Pooling {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl FromStr for Pooling {
-    type Err = String;
-
-    fn from_str(name: &str) -> std::result::Result<Self, String> {
-        let known = [Self::Mean, Self::Cls, Self::Pooler].into_iter().find(|p| p.name() == name);
-        known.ok_or_else(|| format!("unknown pooling '{name}': known are mean, cls and pooler"))
-    }
-}
-
-/// Which end of a text that is too long is cut off.
+/// The side on which a text that is too long is truncated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Truncate {
-    /// The end goes, the start is kept.
+    /// The end is removed.
     End,
-    /// The start goes, the end is kept.
+    /// The start is removed.
     Start,
 }
 
-/// A loaded sentence embedder.
+/// A sentence embedder: it maps a text to a vector, so that texts of similar meaning have vectors of similar direction.
+///
+/// An embedder is a folder with an encoder (BERT, RoBERTa, XLM-RoBERTa, DistilBERT, ELECTRA, DeBERTa, ModernBERT):
+/// `config.json`, `model.safetensors` and `tokenizer.json`. If the folder also has the files of sentence-transformers
+/// (`modules.json`, `1_Pooling/config.json`, `sentence_bert_config.json`), they determine the pooling and the maximum
+/// length of a text. Without them the defaults are those of SimCSE, see [`Pooling`].
+///
+/// ```no_run
+/// use stackelberg_engine::Embedder;
+///
+/// let embedder = Embedder::load("all-MiniLM-L6-v2".as_ref())?;
+/// let found = embedder.embed(&["How do I bake bread?", "Mix flour, water, salt and yeast."])?;
+/// let cosine: f32 = found[0].iter().zip(&found[1]).map(|(a, b)| a * b).sum();
+/// # Ok::<(), stackelberg_engine::Error>(())
+/// ```
 pub struct Embedder {
     encoder: Encoder,
     tokenizer: Tokenizer,
     pooling: Pooling,
     max_tokens: usize,
     lower_case: bool,
-    /// Tells this embedder's weights from any other's: see [`fingerprint`].
+    /// The name of the embedder's weights, see [`fingerprint`].
     pub fingerprint: String,
-    /// Where it was loaded from.
+    /// The folder that the embedder was loaded from.
     pub path: PathBuf,
 }
 
-/// Rows of one forward: as many as the caches hold. No number depends on it.
+/// Rows of one forward pass. The activations of this many rows fit the CPU caches; results do not depend on it.
 const ROWS: usize = 256;
 
 impl Embedder {
     /// Loads a folder.
     ///
     /// # Errors
-    /// Files missing, cut short or malformed; another architecture; a tensor missing or misshapen; a pooling
-    /// or a module that is not known.
+    /// Files are missing, truncated or malformed; the architecture is not supported; a tensor is missing or has the
+    /// wrong shape; a pooling or a module of sentence-transformers is not supported.
     pub fn load(path: &Path) -> Result<Self> {
         if !path.is_dir() {
-            let what = "no folder: an embedder is a folder with config.json, model.safetensors and tokenizer.json";
+            let what = "not a folder: an embedder is a folder with config.json, model.safetensors and tokenizer.json";
             return Err(Error::invalid(path, what));
         }
         let config = Config::read(path)?;
-        let reading = Reading::of(path)?;
-        let encoder = Encoder::load(path, &config)?;
+        let settings = Settings::read(path)?;
+        let encoder = parts::encoder(&Weights::open_hf(path)?, &config)?;
         let tokenizer = Tokenizer::from_file(&path.join("tokenizer.json"))?.whole();
         let (found, vocabulary) = (tokenizer.vocabulary(), encoder.vocabulary());
         if found > vocabulary {
             let what = format!("the tokenizer knows {found} tokens, the model {vocabulary}");
             return Err(Error::invalid(path, what));
         }
-        let max_tokens = reading.max_tokens.unwrap_or(usize::MAX).min(encoder.context());
+        let max_tokens = settings.max_tokens.unwrap_or(usize::MAX).min(encoder.context());
         let around = tokenizer.around(false);
         if max_tokens <= around {
             let what = format!(
-                "texts have at most {max_tokens} tokens, and {around} are put around each: there is no room"
+                "texts have at most {max_tokens} tokens, of which {around} are special tokens: there is no room for text"
             );
             return Err(Error::invalid(path, what));
         }
         let simcse = if encoder.has_pooler() { Pooling::Pooler } else { Pooling::Cls };
         Ok(Self {
-            pooling: reading.pooling.unwrap_or(simcse),
+            pooling: settings.pooling.unwrap_or(simcse),
             max_tokens,
-            lower_case: reading.lower_case,
+            lower_case: settings.lower_case,
             encoder,
             tokenizer,
             fingerprint: fingerprint(path)?,
@@ -142,10 +96,10 @@ impl Embedder {
         })
     }
 
-    /// The same embedder with another pooling than its folder asks for.
+    /// The same embedder with another pooling than its folder specifies.
     ///
     /// # Errors
-    /// The pooler is asked for and the model has none.
+    /// The pooling is [`Pooling::Pooler`] and the model has no pooler.
     pub fn with_pooling(self, pooling: Pooling) -> Result<Self> {
         if pooling == Pooling::Pooler && !self.encoder.has_pooler() {
             let name = "pooler.dense.weight".to_owned();
@@ -154,23 +108,23 @@ impl Embedder {
         Ok(Self { pooling, ..self })
     }
 
-    /// How the states of a text's tokens become one.
+    /// How the hidden states of a text's tokens become one embedding.
     pub fn pooling(&self) -> Pooling {
         self.pooling
     }
 
-    /// Numbers of an embedding.
+    /// Width of an embedding.
     pub fn width(&self) -> usize {
         self.encoder.width()
     }
 
-    /// Most tokens of a text that are read, special tokens included.
+    /// The maximum number of tokens of a text, including special tokens. Longer texts are truncated.
     pub fn max_tokens(&self) -> usize {
         self.max_tokens
     }
 
-    /// Embeddings of texts, each of length 1, so that their products are cosines. What is too long loses its
-    /// end; an empty text has an embedding too. No number depends on the other texts.
+    /// Embeddings of texts, normalised to length 1, so that their dot products are cosines. Texts that are too long lose
+    /// their end. An empty text has an embedding, too. Results are batch-invariant.
     ///
     /// # Errors
     /// The tokenizer fails.
@@ -178,7 +132,7 @@ impl Embedder {
         self.embed_cut(texts, Truncate::End)
     }
 
-    /// The same, but the caller says which end of a text that is too long goes.
+    /// As [`Embedder::embed`], with the choice of the side on which long texts are truncated.
     ///
     /// # Errors
     /// As [`Embedder::embed`].
@@ -192,7 +146,7 @@ impl Embedder {
         Ok(found)
     }
 
-    /// The same before they are brought to length 1.
+    /// As [`Embedder::embed_cut`], without the normalisation to length 1.
     ///
     /// # Errors
     /// As [`Embedder::embed`].
@@ -206,11 +160,11 @@ impl Embedder {
         Ok(self.run(&self.tokens(texts, encode)?))
     }
 
-    /// The same of pairs of texts, as the tokenizer puts them together. What is too long loses the start of the
-    /// first text, then that of the second.
+    /// As [`Embedder::pooled`], for pairs of texts that the tokenizer joins. Pairs that are too long lose the start of
+    /// the first text, then that of the second.
     ///
     /// # Errors
-    /// The tokenizer fails, or knows no pairs.
+    /// The tokenizer fails, or it does not support pairs.
     pub(crate) fn pooled_pairs(&self, pairs: &[(String, &str)]) -> Result<Vec<Vec<f32>>> {
         if self.tokenizer.around(true) == 0 {
             let what = "its post_processor puts nothing between two texts, as the format pair needs";
@@ -219,7 +173,7 @@ impl Embedder {
         let (most, around) = (self.max_tokens, self.tokenizer.around(true));
         if most <= around {
             let what = format!(
-                "texts have at most {most} tokens, and {around} are put around a pair: there is no room"
+                "texts have at most {most} tokens, of which a pair has {around} special tokens: there is no room for text"
             );
             return Err(Error::invalid(&self.path, what));
         }
@@ -230,12 +184,12 @@ impl Embedder {
         Ok(self.run(&self.tokens(pairs, encode)?))
     }
 
-    /// A text as the tokenizer is given it.
+    /// A text as it is passed to the tokenizer: trimmed, and in lower case if the settings say so.
     fn as_read<'a>(&self, text: &'a str) -> Cow<'a, str> {
         if self.lower_case { text.trim().to_lowercase().into() } else { text.trim().into() }
     }
 
-    /// One state for each text.
+    /// One pooled hidden state for each text.
     fn run(&self, tokens: &[Tokens]) -> Vec<Vec<f32>> {
         let found: Vec<Mutex<Vec<Vec<f32>>>> = batches(tokens).map(|_| Mutex::default()).collect();
         let work = |(batch, found): (&[Tokens], &Mutex<Vec<Vec<f32>>>)| {
@@ -243,9 +197,9 @@ impl Embedder {
         };
         let mut jobs = batches(tokens).zip(&found);
         match found.len() {
-            // Its layers are shared among the threads instead.
+            // The kernels run each layer of a single batch on all threads.
             1 => jobs.for_each(work),
-            // A few at a time, as the threads may be lent for a while only.
+            // Some batches per region, so that a region does not last too long.
             _ => loop {
                 let wave: Vec<_> = jobs.by_ref().take(16 * kernel::threads()).collect();
                 if wave.is_empty() {
@@ -278,7 +232,7 @@ impl Embedder {
         found.into_iter().collect()
     }
 
-    /// The same of a few.
+    /// Pooled hidden states of the texts of one batch.
     fn states(&self, texts: &[Tokens]) -> Vec<Vec<f32>> {
         let d = self.width();
         let hidden = self.encoder.forward(texts);
@@ -296,7 +250,7 @@ impl Embedder {
     }
 }
 
-/// Texts that are run together: some rows in all, one text at least.
+/// Splits texts into batches of at most [`ROWS`] rows, but at least one text.
 fn batches(texts: &[Tokens]) -> impl Iterator<Item = &[Tokens]> + Send {
     let mut rest = texts;
     std::iter::from_fn(move || {
@@ -312,7 +266,7 @@ fn batches(texts: &[Tokens]) -> impl Iterator<Item = &[Tokens]> + Send {
     })
 }
 
-/// Mean of rows `[n, d]`.
+/// The mean of rows `[n, d]`.
 fn mean(rows: &[f32], d: usize) -> Vec<f32> {
     let mut sums = vec![0f64; d];
     for row in rows.chunks_exact(d) {

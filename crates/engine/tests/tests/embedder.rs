@@ -1,9 +1,4 @@
-//! The sentence embedder against sentence-transformers and transformers (see `tests/data/README.md`).
-
-#[path = "common/tiny_bert.rs"]
-mod tiny_bert;
-#[path = "common/weights.rs"]
-mod weights;
+//! Sentence embedders against sentence-transformers and transformers (see `tests/data/README.md`).
 
 use std::collections::HashMap;
 use std::fs;
@@ -13,7 +8,10 @@ use std::sync::OnceLock;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use stackelberg_engine::embedder::{Embedder, Pooling, Truncate};
-use tiny_bert::{BERT, Tiny, put};
+
+use crate::common::tiny::choose_kernel;
+use crate::common::tiny_bert::{BERT, Tiny, put};
+use crate::common::weights::fetch;
 
 #[derive(Deserialize)]
 struct Golden {
@@ -37,7 +35,8 @@ fn golden() -> Golden {
 
 fn minilm() -> &'static Embedder {
     static MINILM: OnceLock<Embedder> = OnceLock::new();
-    MINILM.get_or_init(|| Embedder::load(&weights::fetch("all-minilm-l6-v2")).unwrap())
+    choose_kernel();
+    MINILM.get_or_init(|| Embedder::load(&fetch("all-minilm-l6-v2")).unwrap())
 }
 
 #[track_caller]
@@ -67,7 +66,7 @@ fn minilm_is_that_of_sentence_transformers() {
     assert_ne!(start, end);
 }
 
-/// To the bit, whatever shares the forward and on however many threads.
+/// Results are bit-identical at any batch size.
 #[test]
 fn a_text_is_not_touched_by_its_neighbours() {
     let words: Vec<String> = (0..70).map(|i| "some words of a text ".repeat(1 + i * 7 % 40)).collect();
@@ -139,7 +138,7 @@ fn the_files_of_sentence_transformers_decide() {
     assert_ne!(start[0], end[0]);
 
     put(&folder, "sentence_bert_config.json", json!({"max_seq_length": 2}));
-    refused(&folder, &["at most 2 tokens, and 2 are put around each"]);
+    refused(&folder, &["at most 2 tokens, of which 2 are special tokens: there is no room for text"]);
     pooling(json!({"pooling_mode_max_tokens": true, "pooling_mode_mean_tokens": true}));
     refused(&folder, &["1_Pooling", "config.json", "max_tokens", "mean_tokens", "only mean or cls"]);
     pooling(json!({}));
@@ -181,7 +180,7 @@ fn wrong_folders_are_refused_in_one_line() {
 
     let file = no_pooler.path().join("config.json");
     let error = Embedder::load(&file).err().unwrap().to_string();
-    assert!(error.contains("an embedder is a folder"), "{error}");
+    assert!(error.contains("not a folder: an embedder is a folder"), "{error}");
     fs::remove_file(no_pooler.path().join("model.safetensors")).unwrap();
     refused(&no_pooler, &["model.safetensors"]);
 }

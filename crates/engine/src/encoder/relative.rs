@@ -1,47 +1,48 @@
-//! What DeBERTa adds to the scores of its attention (He et al. 2021, section 3.1): how a query meets the
-//! distance of a key, and how a key meets the distance of a query.
+//! DeBERTa's disentangled attention (He et al. 2021, section 3.1): attention scores have a content-to-position term (the
+//! query with the relative position of the key) and a position-to-content term (the key with the relative position of
+//! the query).
 //!
-//! Far distances share a place in a table of positions, the farther the more of them do. What a layer makes of
-//! the table does not depend on the text, so it is made once, at load.
+//! Relative positions are looked up in a table, in which large distances share rows in logarithmic buckets. The
+//! projection of the table in each layer does not depend on the text, so it is computed once at load time.
 
 use crate::error::{Error, Result};
 use crate::kernel::{Dtype, Packed};
 
-/// How distances are told apart, and what is made of them.
+/// The configuration of relative positions.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Distances {
-    /// Places that distances share, on either side; 0: as many as `reach`, and none is shared.
+    /// Number of buckets on either side; 0 means one row for each distance up to `reach`.
     pub(super) buckets: usize,
-    /// Distance, in tokens, from which on all are one.
+    /// The distance, in tokens, from which on all distances share one row.
     pub(super) reach: usize,
-    /// Whether the table is normed.
+    /// Whether the table is normalised.
     pub(super) norm: bool,
-    /// Whether the layers for queries and keys read the table too, or layers of its own do.
+    /// Whether the table is projected by the layers of queries and keys; otherwise it has layers of its own.
     pub(super) shared: bool,
-    /// Whether queries meet distances.
+    /// Whether there is a content-to-position term.
     pub(super) of_keys: bool,
-    /// Whether keys do.
+    /// Whether there is a position-to-content term.
     pub(super) of_queries: bool,
 }
 
 impl Distances {
-    /// Places on either side of a token.
+    /// Number of rows on either side of a token.
     fn span(&self) -> usize {
         if self.buckets > 0 { self.buckets } else { self.reach }
     }
 
-    /// Rows of the table.
+    /// Number of rows of the table.
     pub(super) fn rows(&self) -> usize {
         self.span().saturating_mul(2)
     }
 
-    /// What the terms of a score are multiplied by, in heads of this width.
+    /// Factor on the terms of a score, for heads of this width.
     pub(super) fn scale(&self, dim: usize) -> f32 {
         let terms = 1 + usize::from(self.of_keys) + usize::from(self.of_queries);
         1.0 / ((terms * dim) as f32).sqrt()
     }
 
-    /// The row of a distance, position of the query minus that of the key.
+    /// The row of a distance, which is the position of the query minus that of the key.
     fn place(&self, distance: isize) -> usize {
         let (far, middle) = (distance.unsigned_abs(), self.buckets / 2);
         let bucket = if self.buckets == 0 || far <= middle {
@@ -55,26 +56,26 @@ impl Distances {
         if distance < 0 { span - bucket.min(span) } else { (span + bucket).min(2 * span - 1) }
     }
 
-    /// Rows of the table by distance, from the greatest that a text of `n` tokens has to the least.
+    /// Rows of the table for all distances in a text of `n` tokens, from `n - 1` down to `1 - n`.
     pub(super) fn places(&self, n: usize) -> Vec<usize> {
         let most = n as isize - 1;
         (-most..=most).rev().map(|distance| self.place(distance)).collect()
     }
 }
 
-/// The table of positions as the heads of one layer read it.
+/// The table of relative positions, projected for the heads of one layer.
 pub(super) struct Relative {
     heads: usize,
     dim: usize,
     scale: f32,
-    /// What queries meet, `[positions, dim]` for each head; none: they meet nothing.
+    /// Projected as keys, `[positions, dim]` for each head; empty without a content-to-position term.
     keys: Vec<Packed>,
-    /// What keys meet.
+    /// Projected as queries; empty without a position-to-content term.
     queries: Vec<Packed>,
 }
 
 impl Relative {
-    /// From the table behind the layers for keys and for queries, `[positions][heads dim]`.
+    /// Splits the table by heads, after the projections for keys and for queries, `[positions][heads dim]`.
     pub(super) fn new(
         heads: usize,
         dim: usize,
@@ -99,8 +100,8 @@ impl Relative {
         Ok(Self { heads, dim, scale, keys: all(keys)?, queries: all(queries)? })
     }
 
-    /// Writes what a head's scores get, `[query][key]`. `qkv` are the rows of one text, `places` the rows of the
-    /// table by distance, from that of the last query to the first key on.
+    /// Writes the bias on a head's scores, `[query][key]`. `qkv` has the rows of one text, and `places` the rows of the
+    /// table as given by [`Distances::places`], for this text or a longer one.
     pub(super) fn add(&self, qkv: &[f32], places: &[usize], head: usize, to: &mut [f32]) {
         let (dim, width) = (self.dim, self.heads * self.dim);
         let n = qkv.len() / (3 * width);
@@ -133,7 +134,7 @@ impl Relative {
 mod tests {
     use super::*;
 
-    /// Numbers that transformers' `make_log_bucket_position` gives.
+    /// The expected values are those of `make_log_bucket_position` in transformers.
     #[test]
     fn far_distances_share_places() {
         let distances = |buckets, reach| Distances {

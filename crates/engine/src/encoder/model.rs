@@ -1,64 +1,54 @@
-//! An encoder, read top to bottom: tokens in, hidden states out.
+//! The encoder: tokens to hidden states.
 //!
-//! A forward takes any number of texts, one behind the other and none padded: linear layers run over the
-//! rows of all of them, only attention looks at each by itself. So a text's states are the same to the bit
-//! whatever shares the forward.
+//! A forward pass takes any number of texts without padding. Linear layers run over the rows of all texts together; only
+//! attention treats each text separately. Results are batch-invariant: the hidden states of a text are bit-identical at
+//! any batch size.
 
-use std::path::Path;
-
-use super::config::Config;
-use super::parts;
+use super::linear::Linear;
 use super::relative::{Distances, Relative};
-use crate::error::Result;
-use crate::kernel::{Activation, Angles, Bias, BothWays, Dtype, Norm, Packed, Rotary, tanh_all, turn};
-use crate::model::Weights;
+use crate::kernel::{Activation, Angles, Bias, BothWays, Norm, Rotary, tanh_all, turn};
 use crate::tokenizer::Tokens;
 
+/// The weights of an encoder.
 pub(super) struct Encoder {
     pub(super) hidden: usize,
     /// Width of the embeddings, `e`.
     pub(super) embedding: usize,
     pub(super) heads: usize,
-    /// Most tokens of a text.
+    /// The maximum number of tokens of a text.
     pub(super) context: usize,
-    /// `[vocabulary][e]`.
+    /// Token embeddings, `[vocabulary][e]`.
     pub(super) words: Vec<f32>,
-    /// `[tokens][e]`; empty where positions are not learned.
+    /// Position embeddings, `[tokens][e]`; empty if positions are not learned.
     pub(super) positions: Vec<f32>,
-    /// Kinds of text, `[kinds][e]`; empty where there are none.
+    /// Token type embeddings, `[types][e]`; empty if there are none.
     pub(super) kinds: Vec<f32>,
-    /// Of embeddings, or of what they are brought to.
+    /// The norm of the embeddings, before or after the projection.
     pub(super) norm: Norm,
-    /// From embeddings to states, where they differ in width.
+    /// The projection from embeddings to hidden states, if they differ in width.
     pub(super) project: Option<Linear>,
-    /// The rotations that layers choose from.
+    /// The rotations that the layers choose from.
     pub(super) rotary: Vec<Rotary>,
-    /// How far apart tokens are, for layers that ask.
+    /// Relative positions, for layers that use them.
     pub(super) distances: Option<Distances>,
     pub(super) layers: Vec<Layer>,
-    /// What `up` goes through, unless it does so itself.
+    /// Applied to the outputs of `up`, unless that layer applies it itself.
     pub(super) activation: Option<Activation>,
-    /// Behind the layers.
+    /// The norm after the last layer.
     pub(super) last_norm: Option<Norm>,
-    /// The layer behind the first token's state, if there is one.
+    /// The pooler's layer, if the model has one.
     pub(super) pooler: Option<Linear>,
 }
 
-pub(crate) struct Linear {
-    pub(super) weight: Packed,
-    /// Zeros where there is none.
-    pub(super) bias: Vec<f32>,
-}
-
-/// A layer, normed behind its two parts; where it is normed before them, the norms lie in `qkv` and `up`.
+/// One layer, with a norm after each of its two blocks. If the norms are before the blocks, they are in `qkv` and `up`.
 pub(super) struct Layer {
-    /// Rows of q, k and v, one after the other.
+    /// Rows of queries, keys and values.
     pub(super) qkv: Linear,
-    /// Which rotation, if any.
+    /// Index of the layer's rotation, if it has one.
     pub(super) rotary: Option<usize>,
-    /// How far a token sees; `None`: everything.
+    /// The maximum distance of a visible token; `None` means all tokens are visible.
     pub(super) window: Option<usize>,
-    /// What distances add to attention.
+    /// The bias on attention scores from relative positions.
     pub(super) relative: Option<Relative>,
     pub(super) output: Linear,
     pub(super) attention_norm: Option<Norm>,
@@ -68,11 +58,7 @@ pub(super) struct Layer {
 }
 
 impl Encoder {
-    pub(super) fn load(folder: &Path, config: &Config) -> Result<Self> {
-        parts::encoder(&Weights::open_hf(folder)?, config)
-    }
-
-    /// Most tokens of a text.
+    /// The maximum number of tokens of a text.
     pub(super) fn context(&self) -> usize {
         self.context
     }
@@ -89,7 +75,7 @@ impl Encoder {
         self.pooler.is_some()
     }
 
-    /// Hidden states `[rows, d]` of texts, one behind the other.
+    /// Hidden states of texts, `[rows, d]`: the tokens of the first text, then those of the second, and so on.
     pub(super) fn forward(&self, texts: &[Tokens]) -> Vec<f32> {
         let (d, rows) = (self.hidden, texts.iter().map(Tokens::len).sum::<usize>());
         let longest = texts.iter().map(Tokens::len).max().unwrap_or(0);
@@ -130,7 +116,7 @@ impl Encoder {
         x
     }
 
-    /// `tanh(W x + b)` of a first token's state; the state itself where there is no pooler.
+    /// The pooler: `tanh(W x + b)` of a first token's hidden state, or the state itself if the model has no pooler.
     pub(super) fn pooler(&self, state: &[f32]) -> Vec<f32> {
         let Some(pooler) = &self.pooler else { return state.to_vec() };
         let mut y = Vec::new();
@@ -142,7 +128,7 @@ impl Encoder {
     fn embed(&self, texts: &[Tokens], rows: usize) -> Vec<f32> {
         let d = self.embedding;
         let (mut x, nothing) = (Vec::with_capacity(rows * d), vec![0.0; d]);
-        // The kinds that a tokenizer tells apart and the model does not are the last one.
+        // If the tokenizer has more types than the model, the last type of the model stands for the others.
         let kinds = (self.kinds.len() / d).saturating_sub(1);
         for text in texts {
             for (i, (&token, &kind)) in text.ids.iter().zip(&text.kinds).enumerate() {
@@ -154,7 +140,7 @@ impl Encoder {
                 x.extend(word.iter().zip(place).map(|(word, place)| word + place));
             }
         }
-        // Some norm embeddings, some what they are brought to.
+        // Some models normalise before the projection, some after it.
         let before = self.norm.width() == d;
         if before {
             self.norm.apply(&mut x);
@@ -169,33 +155,4 @@ impl Encoder {
         }
         x
     }
-}
-
-impl Linear {
-    /// A layer `[n, k]`, with its bias if it has one.
-    pub(crate) fn load(weights: &Weights, name: &str, n: usize, k: usize, biased: bool) -> Result<Self> {
-        let matrix = weights.matrix(&format!("{name}.weight"), n, k)?;
-        let weight = Packed::new(n, k, Dtype::F32, |rows, to: &mut [f32]| matrix.read(rows, to))?;
-        Ok(Self { weight, bias: bias(weights, name, n, biased)? })
-    }
-
-    /// `y = W x + b`.
-    pub(crate) fn forward(&self, x: &[f32], rows: usize, y: &mut Vec<f32>) {
-        y.clear();
-        (0..rows).for_each(|_| y.extend_from_slice(&self.bias));
-        self.weight.apply(x, y, true);
-    }
-
-    /// `y += W x + b`.
-    fn add_to(&self, y: &mut [f32], x: &[f32]) {
-        for row in y.chunks_exact_mut(self.bias.len()) {
-            row.iter_mut().zip(&self.bias).for_each(|(y, bias)| *y += bias);
-        }
-        self.weight.apply(x, y, true);
-    }
-}
-
-/// A bias `[n]`; zeros where there is none.
-pub(crate) fn bias(weights: &Weights, name: &str, n: usize, biased: bool) -> Result<Vec<f32>> {
-    if biased { weights.vector(&format!("{name}.bias"), n) } else { Ok(vec![0.0; n]) }
 }

@@ -1,0 +1,257 @@
+//! Loaded rewards of any kind.
+
+use std::path::Path;
+
+use candle_core::Tensor;
+
+use super::causal::RewardModel;
+use super::combination::Combination;
+use super::guide::Guide;
+use super::head::Head;
+use super::text::{Classifier, Exchange, ForeignModel, TextReward};
+use crate::chat::Prompt;
+use crate::checkpoint::Checkpoint;
+use crate::error::{Error, Result};
+use crate::kernel::Dtype;
+use crate::model::Model;
+use crate::text_format::TextFormat;
+use crate::tokenizer::TextStream;
+
+/// A loaded reward.
+pub enum Reward {
+    /// A head on the policy's hidden states.
+    Head(Head),
+    /// A causal reward model with the policy's tokenizer.
+    Model(Box<RewardModel>),
+    /// A reward that reads text.
+    Text(Box<TextReward>),
+    /// A combination of several rewards.
+    Combined(Box<Combined>),
+}
+
+/// A combination of several loaded rewards.
+pub struct Combined {
+    combination: Combination,
+    /// One reward for each name.
+    rewards: Vec<Reward>,
+}
+
+impl Combined {
+    /// Combines rewards, one for each of the combination's names.
+    ///
+    /// # Panics
+    /// The number of rewards is not the number of names.
+    pub fn new(combination: Combination, rewards: Vec<Reward>) -> Self {
+        assert_eq!(combination.names().len(), rewards.len(), "a combination has a reward for each name");
+        Self { combination, rewards }
+    }
+
+    /// The expression that combines the rewards.
+    pub fn combination(&self) -> &Combination {
+        &self.combination
+    }
+
+    /// The rewards, in the order of the combination's names.
+    pub fn rewards(&self) -> &[Reward] {
+        &self.rewards
+    }
+
+    /// The combined rewards of several texts, from `parts[reward][text]`.
+    pub fn of(&self, parts: &[Vec<f64>]) -> Vec<f64> {
+        self.combination.of_texts(parts)
+    }
+}
+
+/// A prompt: its tokens for the policy, and the prompt itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// The policy's tokens of the prompt.
+    pub tokens: &'a [u32],
+    /// The prompt itself, which rewards that read text need.
+    pub prompt: Option<&'a Prompt>,
+}
+
+impl<'a> From<&'a [u32]> for Asked<'a> {
+    fn from(tokens: &'a [u32]) -> Self {
+        Self { tokens, prompt: None }
+    }
+}
+
+impl<'a, const N: usize> From<&'a [u32; N]> for Asked<'a> {
+    fn from(tokens: &'a [u32; N]) -> Self {
+        tokens.as_slice().into()
+    }
+}
+
+impl<'a> From<&'a Vec<u32>> for Asked<'a> {
+    fn from(tokens: &'a Vec<u32>) -> Self {
+        tokens.as_slice().into()
+    }
+}
+
+impl Reward {
+    /// Loads a head (`.safetensors`), a reward model or a classifier (Hugging Face folders) for this policy. A reward
+    /// model runs on the policy's device.
+    ///
+    /// # Errors
+    /// As [`Head::load`], [`Checkpoint::load`] and [`Classifier::load`]; the model is not a classifier, or it has several
+    /// labels.
+    pub fn load(path: &Path, policy: &Checkpoint, dtype: Dtype) -> Result<Self> {
+        Self::load_label(path, None, policy, dtype)
+    }
+
+    /// As [`Reward::load`], for a classifier with several labels. `label` is the name of the label whose logit is the
+    /// reward, or `GOOD-BAD` for the difference of two logits.
+    ///
+    /// # Errors
+    /// As [`Reward::load`]; there is no such label.
+    pub fn load_label(
+        path: &Path,
+        label: Option<&str>,
+        policy: &Checkpoint,
+        dtype: Dtype,
+    ) -> Result<Self> {
+        if path.is_dir() && Classifier::is_in(path) {
+            return Ok(Self::Text(Box::new(TextReward::new(Classifier::load(path, label)?))));
+        }
+        if path.is_dir() {
+            let checkpoint = Checkpoint::load_on(path, dtype, policy.model.place())?;
+            if policy.tokenizer.difference(&checkpoint.tokenizer).is_some() {
+                return Ok(Self::Text(Box::new(TextReward::new(ForeignModel::new(checkpoint, label)?))));
+            }
+            return Ok(Self::Model(Box::new(RewardModel::of_label(checkpoint, label)?)));
+        }
+        if !path.is_file() {
+            let what = "there is no such file or folder: give a head (.safetensors) or a model folder";
+            return Err(Error::reward(path, what));
+        }
+        let head = Head::load(path)?;
+        if let Some(label) = label {
+            return Err(Error::reward(path, format!("a head has no labels: leave out '#{label}'")));
+        }
+        head.fits(policy)?;
+        Ok(Self::Head(head))
+    }
+
+    /// The layout of the policy's text that fits this reward: the layout that a head was trained on (the first head, if
+    /// there are several), else [`TextFormat::Chat`] if the policy has a chat template.
+    pub fn text_format(&self, policy: &Checkpoint) -> TextFormat {
+        let of_head = |reward: &Self| match reward {
+            Self::Head(head) => Some(head.text_format),
+            _ => None,
+        };
+        let chats = if policy.template.is_some() { TextFormat::Chat } else { TextFormat::Raw };
+        self.each().iter().find_map(of_head).unwrap_or(chats)
+    }
+
+    /// The rewards of a combination, or the reward itself.
+    pub fn each(&self) -> &[Self] {
+        match self {
+            Self::Combined(combined) => combined.rewards(),
+            Self::Head(_) | Self::Model(_) | Self::Text(_) => std::slice::from_ref(self),
+        }
+    }
+
+    /// Whether the reward needs the policy's hidden states.
+    pub fn reads_policy(&self) -> bool {
+        self.each().iter().any(|reward| matches!(reward, Self::Head(_)))
+    }
+
+    /// The names of the rewards of a combination; otherwise empty.
+    pub fn parts(&self) -> &[String] {
+        match self {
+            Self::Combined(combined) => combined.combination().names(),
+            Self::Head(_) | Self::Model(_) | Self::Text(_) => &[],
+        }
+    }
+
+    /// The maximum number of tokens of a text.
+    pub fn context(&self, policy: &Model) -> usize {
+        match self {
+            Self::Head(_) | Self::Text(_) => policy.context(),
+            Self::Model(model) => model.model().context(),
+            Self::Combined(combined) => {
+                let of = combined.rewards().iter().map(|reward| reward.context(policy));
+                of.min().unwrap_or(policy.context())
+            }
+        }
+    }
+
+    /// A guide for one answer to this prompt.
+    ///
+    /// # Errors
+    /// The reward reads text, and `asked` has no prompt.
+    pub fn guide<'a>(&'a self, policy: &'a Checkpoint, asked: Asked<'a>) -> Result<Guide<'a>> {
+        Ok(match self {
+            Self::Head(head) => Guide::Head(head),
+            Self::Model(model) => {
+                let prefix = model.model().empty();
+                Guide::Model { model, prefix, unread: asked.tokens.to_vec(), ahead: None }
+            }
+            Self::Text(reward) => Guide::Text {
+                reward,
+                prompt: asked.prompt.ok_or(Error::NoPrompt)?,
+                answer: String::new(),
+                stream: TextStream::new(&policy.tokenizer),
+                ahead: Vec::new(),
+            },
+            Self::Combined(combined) => {
+                let guides = combined.rewards().iter().map(|reward| reward.guide(policy, asked));
+                let combination = combined.combination();
+                let guides = guides.collect::<Result<_>>()?;
+                Guide::Combined { combination, guides, parts: Vec::new() }
+            }
+        })
+    }
+
+    /// The reward of a whole text, at its last token.
+    ///
+    /// # Errors
+    /// As [`Model::prefill`]; the reward reads text.
+    pub fn of_tokens(&self, policy: &Checkpoint, tokens: &[u32]) -> Result<f64> {
+        Ok(self.of_answers(policy, Asked { tokens, prompt: None }, &[&[]])?[0])
+    }
+
+    /// Rewards of several answers to one prompt. The prompt is prefilled once, and the answers share forward passes.
+    ///
+    /// # Errors
+    /// As [`Model::prefill`]; the reward reads text, and `asked` has no prompt.
+    pub fn of_answers(
+        &self,
+        policy: &Checkpoint,
+        asked: Asked<'_>,
+        answers: &[&[u32]],
+    ) -> Result<Vec<f64>> {
+        let prompt = asked.tokens;
+        let model = match self {
+            Self::Head(_) => &policy.model,
+            Self::Model(model) => model.model(),
+            Self::Text(reward) => {
+                let prompt = asked.prompt.ok_or(Error::NoPrompt)?;
+                let texts = answers.iter().map(|tokens| policy.tokenizer.decode(tokens, false));
+                let texts = texts.collect::<Result<Vec<_>>>()?;
+                let exchanges: Vec<_> = texts.iter().map(|answer| Exchange { prompt, answer }).collect();
+                return reward.score(&exchanges);
+            }
+            Self::Combined(combined) => {
+                let parts =
+                    combined.rewards().iter().map(|part| part.of_answers(policy, asked, answers));
+                return Ok(combined.of(&parts.collect::<Result<Vec<_>>>()?));
+            }
+        };
+        let (prefix, hidden) = model.prefill(prompt)?;
+        let hidden = hidden.narrow(0, prompt.len() - 1, 1)?;
+        let mut prefixes = vec![prefix; answers.len()];
+        let texts = prefixes.iter_mut().zip(answers).filter(|(_, answer)| !answer.is_empty());
+        let mut texts: Vec<_> = texts.map(|(prefix, answer)| (prefix, *answer)).collect();
+        let mut read = model.read_all(&mut texts)?.into_iter();
+        let last = answers.iter().map(|answer| if answer.is_empty() { None } else { read.next() });
+        let last: Vec<Tensor> = last.map(|last| last.unwrap_or_else(|| hidden.clone())).collect();
+        let last = Tensor::cat(&last, 0)?;
+        match self {
+            Self::Head(head) => head.score(&last),
+            Self::Model(model) => model.score(&last),
+            Self::Text(_) | Self::Combined(_) => Err(Error::NoPrompt),
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! What several test modules share.
+
+pub mod families;
+pub mod tiny;
+pub mod tiny_bert;
+pub mod weights;
