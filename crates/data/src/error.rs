@@ -4,6 +4,8 @@ use std::fmt::Display;
 use std::io;
 use std::path::Path;
 
+use crate::name::name_of;
+
 /// Why a file could not be read or written. Every variant names the file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -73,7 +75,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// A file that cannot be read.
     pub fn read(path: &Path, source: io::Error) -> Self {
-        Self::Read { file: crate::json::name_of(path), source }
+        Self::Read { file: name_of(path), source }
     }
 
     /// A file that cannot be written.

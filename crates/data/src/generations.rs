@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::json::{self, name_of};
+use crate::json;
+use crate::name::name_of;
 use crate::prompt::Prompt;
 
 /// One answer to one prompt: a line of `stackelberg generate --out`.

@@ -8,11 +8,7 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-
-/// A file's name in messages: its path, `<stdin>` for `-`.
-pub fn name_of(path: &Path) -> String {
-    if path == Path::new("-") { "<stdin>".to_owned() } else { path.display().to_string() }
-}
+pub use crate::name::name_of;
 
 /// The text of a file or of standard input (`-`), unpacked if it is gzipped, without a byte order mark.
 ///

@@ -36,6 +36,7 @@ pub mod hash;
 mod journal;
 pub mod json;
 mod lines;
+mod name;
 mod output;
 mod pairs;
 mod prompt;

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
 use crate::error::{Error, Result};
-use crate::json::name_of;
+use crate::name::name_of;
 
 /// The lines of a file or of standard input (`-`). Blank lines are left out; gzip is recognised by its first
 /// bytes, whatever the file's name.

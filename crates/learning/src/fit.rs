@@ -22,7 +22,7 @@ pub struct Settings<'a> {
     pub choose: Choose,
     /// Shuffles groups into folds.
     pub seed: u64,
-    /// One id per row `[n]` (see [`group_ids`](crate::group_ids)): rows of equal id stay in one fold and
+    /// One id per row `[n]` (see [`group_ids`](stackelberg_data::group_ids)): rows of equal id stay in one fold and
     /// count as one observation in standard errors. `None`: every row stands alone.
     pub groups: Option<&'a [u64]>,
     /// Threads to use, at least 1. The result does not depend on it.

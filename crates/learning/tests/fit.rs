@@ -1,11 +1,10 @@
 //! Fits find what is there, the same to the byte each time, and refuse what cannot be fitted.
 
-mod common;
-
 use std::cell::RefCell;
 
-use common::{Random, features};
 use stackelberg_learning::{Choose, Error, Features, Fit, Settings, fit, measure};
+
+use crate::common::{Random, features};
 
 const D: usize = 12;
 

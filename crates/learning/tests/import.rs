@@ -1,8 +1,5 @@
 //! Samples made elsewhere: every format, bad input by name, and the way back from a dataset of our own.
 
-#[path = "../../engine/tests/common/tiny.rs"]
-mod tiny;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +14,8 @@ use stackelberg_learning::rollouts::{
     self, Dataset, Identity, Import, LayOut, Manifest, Part, Progress, Prompts, Row, Samples, collect,
     settings,
 };
-use tiny::{D, Tiny};
+
+use crate::tiny::{D, Tiny};
 
 /// A policy with a chat template, and a head and a reward model for it.
 fn parts() -> &'static (Checkpoint, [Reward; 2]) {

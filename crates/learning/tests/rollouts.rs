@@ -1,8 +1,5 @@
 //! Datasets of rollouts of a tiny model: written, interrupted, split, broken, read.
 
-#[path = "../../engine/tests/common/tiny.rs"]
-mod tiny;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -17,7 +14,8 @@ use stackelberg_learning::rollouts::{
     Dataset, Identity, Manifest, Part, Progress, Prompt, Prompts, Shaper, collect, settings,
 };
 use stackelberg_shaping::{Rule, Shaping};
-use tiny::{D, Tiny};
+
+use crate::tiny::{D, Tiny};
 
 /// A policy, and a head and a reward model for it.
 fn parts() -> &'static (Checkpoint, [Reward; 2]) {

@@ -1,17 +1,16 @@
 //! Shaped rewards in datasets of rollouts, and what is predicted of them.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use common::Random;
 use serde_json::Map;
 use stackelberg_learning::rollouts::{
     Dataset, Frontiers, Hidden, Identity, Manifest, Prompts, Row, Shaper,
 };
 use stackelberg_shaping::{Budget, Confidence, Report, Rule, Samples, Shaping};
+
+use crate::common::Random;
 
 /// Prompts of one, of equal and of differing rewards, three in a shard.
 fn rewards() -> Vec<(String, Vec<f64>)> {

@@ -1,12 +1,14 @@
 //! Writes what is missing of a dataset.
 
 use std::collections::BTreeMap;
-use std::str::FromStr;
 
 use stackelberg_decoding::{Job, Rollouts, Sample, Settings, rollout};
 use stackelberg_engine::{Checkpoint, Reward};
 
-use super::{Dataset, Hidden, Row};
+use super::dataset::Dataset;
+use super::hidden::Hidden;
+use super::part::Part;
+use super::row::Row;
 use crate::error::Error;
 
 /// A prompt to be sampled from.
@@ -20,35 +22,6 @@ pub struct Prompt {
     pub tokens: Vec<u32>,
     /// What was asked, which rewards that read text must be told.
     pub asked: Option<stackelberg_engine::Prompt>,
-}
-
-/// One of `of` parts of a dataset's shards: those whose number leaves `index` when divided by `of`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Part {
-    index: usize,
-    of: usize,
-}
-
-impl Part {
-    /// All shards.
-    pub const ALL: Self = Self { index: 0, of: 1 };
-
-    /// Whether it has this shard.
-    pub fn has(self, shard: usize) -> bool {
-        shard % self.of == self.index
-    }
-}
-
-impl FromStr for Part {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let parts = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
-        match parts {
-            Some((index, of)) if index < of => Ok(Self { index, of }),
-            _ => Err("give I/N with I from 0 to N - 1, as 0/4".to_owned()),
-        }
-    }
 }
 
 /// What a caller may watch.

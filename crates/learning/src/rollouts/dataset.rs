@@ -6,10 +6,14 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use stackelberg_data::{Error as FileError, atomic, hash};
-use stackelberg_shaping::Rule;
 
+use super::columns::ShapedColumns;
+use super::hidden::Hidden;
 use super::manifest::{Manifest, difference};
-use super::{Hidden, Part, Row, ShapedColumns, row};
+use super::part::Part;
+use super::row::Row;
+use super::row_file;
+use super::shard::Shard;
 use crate::error::Error;
 
 /// A dataset of rollouts.
@@ -17,21 +21,6 @@ use crate::error::Error;
 pub struct Dataset {
     folder: PathBuf,
     manifest: Manifest,
-}
-
-/// The rows of a shard, and where its hidden states are.
-#[derive(Debug)]
-pub struct Shard {
-    /// The shard's number.
-    pub number: usize,
-    /// Its samples, prompt by prompt in order.
-    pub rows: Vec<Row>,
-    /// Their shaped rewards, rule by rule.
-    pub shaped: Vec<ShapedColumns>,
-    rows_file: PathBuf,
-    /// The file, its length and its SHA-256.
-    hidden: Option<(PathBuf, u64, String)>,
-    width: usize,
 }
 
 /// What there is in a dataset.
@@ -163,7 +152,7 @@ impl Dataset {
         }
         let path = self.rows_file(shard);
         let wrong = |problem: String| Error::Shard { file: path.display().to_string(), problem };
-        let row::Read { rows, shaped, notes } = row::read(&path)?;
+        let row_file::Read { rows, shaped, notes } = row_file::read(&path)?;
         let note = |key: &str| {
             let found = notes.iter().find(|note| note.key == key).and_then(|note| note.value.as_deref());
             found.ok_or_else(|| wrong(format!("its metadata lack {key}")))
@@ -273,7 +262,7 @@ impl Dataset {
             notes.push((HIDDEN_HASH, hash));
         }
         let path = self.rows_file(shard);
-        let bytes = row::to_bytes(rows, shaped, &notes)
+        let bytes = row_file::to_bytes(rows, shaped, &notes)
             .map_err(|e| FileError::write(&path, io::Error::other(e.to_string())))?;
         atomic::sweep(&path)?;
         Ok(atomic::write(&path, &bytes)?)
@@ -329,46 +318,5 @@ impl Dataset {
             progress();
         }
         Ok(summary)
-    }
-}
-
-impl Shard {
-    /// Shaped rewards of its samples under a rule, if they were added.
-    pub fn shaped(&self, rule: Rule) -> Option<&ShapedColumns> {
-        self.shaped.iter().find(|columns| columns.rule == rule)
-    }
-
-    /// Its prompts: the samples of each.
-    pub fn prompts(&self) -> impl Iterator<Item = &[Row]> {
-        self.rows.chunk_by(|a, b| a.prompt_id == b.prompt_id)
-    }
-
-    /// The hidden states of its samples.
-    ///
-    /// # Errors
-    /// The dataset has none, or the file is not whole or not that of these rows.
-    pub fn hidden(&self) -> Result<Hidden, Error> {
-        let Some((path, _, hash)) = &self.hidden else {
-            let problem = "the dataset has no hidden states: roll out without --no-hidden".to_owned();
-            return Err(Error::Dataset { file: self.rows_file.display().to_string(), problem });
-        };
-        Hidden::read(path, hash, &self.rows, self.width)
-    }
-
-    /// Its file, for messages.
-    pub(super) fn file(&self) -> String {
-        self.rows_file.display().to_string()
-    }
-
-    /// Whether the file of hidden states is as long as it was.
-    fn check_length(&self) -> Result<(), Error> {
-        let Some((path, bytes, _)) = &self.hidden else { return Ok(()) };
-        let file = path.display().to_string();
-        let about = fs::metadata(path).map_err(|source| FileError::read(path, source))?;
-        if about.len() == *bytes {
-            return Ok(());
-        }
-        let problem = format!("it has {} bytes of {bytes}", about.len());
-        Err(Error::Shard { file, problem })
     }
 }

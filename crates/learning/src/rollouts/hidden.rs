@@ -6,7 +6,7 @@ use half::f16;
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
 use stackelberg_data::{Error as FileError, hash::sha256};
 
-use super::Row;
+use super::row::Row;
 use crate::error::Error;
 
 /// Hidden states of all samples of a shard.

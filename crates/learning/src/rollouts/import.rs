@@ -8,10 +8,14 @@ use stackelberg_data::hash::Hash;
 use stackelberg_engine::reward::{Asked, TextFormat};
 use stackelberg_engine::{Checkpoint, Prefix, Reward, Tensor};
 
-use super::collect::broken_state;
-use super::samples::Source;
+use super::collect::{Progress, Prompt, broken_state};
+use super::dataset::Dataset;
+use super::hidden::Hidden;
+use super::manifest::{Identity, Manifest, Prompts};
+use super::part::Part;
+use super::row::Row;
+use super::samples::{Samples, Source};
 use super::texts::{LayOut, Ready, Tokens, answers_turn, ready};
-use super::{Dataset, Hidden, Identity, Manifest, Part, Progress, Prompt, Prompts, Row, Samples};
 use crate::error::Error;
 
 /// Samples that are ready to be read, see [`Import::new`].

@@ -39,27 +39,34 @@ for shard in dataset.iter() {
 */
 
 mod collect;
+mod columns;
 mod dataset;
 mod foreign;
 mod frontiers;
 mod hidden;
 mod import;
 mod manifest;
+mod part;
 mod row;
+mod row_file;
 mod samples;
-mod shaped;
+mod shaper;
+mod shard;
 mod table;
 mod texts;
 
-pub use collect::{Part, Progress, Prompt, collect};
-pub use dataset::{Dataset, Shard, Summary};
+pub use collect::{Progress, Prompt, collect};
+pub use columns::{ShapedColumns, Thresholds};
+pub use dataset::{Dataset, Summary};
 pub use frontiers::{Curve, Frontiers};
 pub use hidden::Hidden;
 pub use import::Import;
-pub use manifest::{Identity, Manifest, Prompts, settings};
 pub(crate) use manifest::difference;
+pub use manifest::{Identity, Manifest, Prompts, settings};
+pub use part::Part;
 pub use row::Row;
 pub use samples::Samples;
-pub(crate) use shaped::shaping_settings;
-pub use shaped::{ShapedColumns, Shaper, Thresholds};
+pub use shaper::Shaper;
+pub(crate) use shaper::shaping_settings;
+pub use shard::Shard;
 pub use texts::LayOut;

@@ -11,7 +11,8 @@ use stackelberg_engine::Prompt;
 
 use super::dataset::MANIFEST;
 use super::foreign::{self, Answer, Given, Layout, Line};
-use super::{Identity, table};
+use super::manifest::Identity;
+use super::table;
 use crate::error::Error;
 
 /// Samples made elsewhere, by prompt in the order in which prompts first appear.

@@ -3,7 +3,7 @@
 use stackelberg_engine::Checkpoint;
 use stackelberg_engine::reward::TextFormat;
 
-use super::Prompt;
+use super::collect::Prompt;
 use super::foreign::Layout;
 use super::samples::{Found, Place, Source};
 

@@ -7,7 +7,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::loss::Errors;
-use super::train::{Outcome, Settings};
+use super::settings::Settings;
+use super::train::Outcome;
 use crate::card::{row, table};
 use crate::error::Error;
 use crate::rollouts::Dataset;

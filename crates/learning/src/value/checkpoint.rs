@@ -8,8 +8,8 @@ use serde_json::{Map, Value, from_value, json};
 use stackelberg_data::{Error as FileError, atomic};
 
 use super::adam::Adam;
+use super::epoch::Epoch;
 use super::network::{Inputs, Network, Numbers};
-use super::train::Epoch;
 use crate::error::Error;
 use crate::rollouts::difference;
 use crate::tensors::{Named, to_bytes};

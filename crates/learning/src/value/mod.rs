@@ -34,12 +34,16 @@ mod adam;
 mod card;
 mod checkpoint;
 mod data;
+mod epoch;
 mod init;
 mod loss;
 mod network;
+mod settings;
 mod train;
 
 pub use card::{About, save};
 pub use data::Counts;
+pub use epoch::Epoch;
 pub use loss::Errors;
-pub use train::{Epoch, Outcome, Settings, Watch, train};
+pub use settings::Settings;
+pub use train::{Outcome, Watch, train};
