@@ -1,8 +1,8 @@
-//! How messages call a file.
+//! Names of files in messages.
 
 use std::path::Path;
 
-/// A file's name in messages: its path, `<stdin>` for `-`.
+/// The name of a file in messages: its path, or `<stdin>` for `-`.
 pub fn name_of(path: &Path) -> String {
     if path == Path::new("-") { "<stdin>".to_owned() } else { path.display().to_string() }
 }

@@ -1,12 +1,13 @@
-//! Prompts from a file, a folder of text files, or standard input (`-`).
+//! Reads prompts from a file, a folder of text files, or standard input (`-`).
 //!
-//! What is read, plain or gzipped:
-//! - a JSON array or JSON lines of objects with `prompt`, `instruction` or `messages` (each `role` and
-//!   `content`), and optionally an `id`; a bare string is a prompt too,
-//! - MT-bench's questions (`question_id`, `turns`): the first turn is the prompt,
-//! - preference pairs in the form of HH-RLHF (`chosen`, `rejected`): the conversation before the answer that was judged,
-//! - OpenAI's batch input: `custom_id`, and `messages` or `prompt` in a `body`,
-//! - `.txt`: a prompt on each line, as RealToxicityPrompts come; a folder is its `.txt` files by name.
+//! Supported formats, plain or gzipped:
+//! - a JSON array or JSON lines of objects with `prompt`, `instruction` or `messages` (each with `role` and `content`),
+//!   and optionally `id`; or of plain strings,
+//! - MT-bench questions (`question_id`, `turns`): the first turn is the prompt,
+//! - HH-RLHF preference pairs (`chosen`, `rejected`): the prompt is the conversation before the response,
+//! - OpenAI batch input: `custom_id`, and `messages` or `prompt` in a `body`,
+//! - `.txt` files with one prompt per line, as RealToxicityPrompts; a folder of `.txt` files is read in the order of
+//!   their names.
 
 use std::collections::HashMap;
 use std::fs;
@@ -21,14 +22,15 @@ use crate::json;
 use crate::name::name_of;
 use crate::prompt::{Message, Prompt};
 
-/// What is wrong with a field, without the place.
+/// A value, or the problem of a field without its place.
 type Problem<T> = std::result::Result<T, String>;
 
-/// All prompts of a file, of a folder's `.txt` files, or of standard input (`-`), with their ids; at least one, no two
-/// of the same id. A prompt without an `id` gets [`Prompt::name`], with a number where it is repeated.
+/// Reads all prompts of a file, of a folder's `.txt` files, or of standard input (`-`), with their ids: at least one
+/// prompt, with distinct ids. A prompt without an id gets [`Prompt::name`] as id, and a number if it is repeated.
 ///
 /// # Errors
-/// The file cannot be read or holds no prompt; a line that is no prompt, by file, line and field.
+/// The file cannot be read or has no prompts, an id occurs twice, or a line is malformed. Errors name file, line and
+/// field.
 pub fn read(path: &Path) -> Result<Vec<(String, Prompt)>> {
     let mut found = Found::default();
     if path.is_dir() {
@@ -63,11 +65,11 @@ fn is_text(path: &Path) -> bool {
     name.trim_end_matches(".gz").ends_with(".txt")
 }
 
-/// What has been read so far, over all files.
+/// All prompts read so far, over all files.
 #[derive(Default)]
 struct Found {
     prompts: Vec<(String, Prompt)>,
-    /// Where each id was first used, `FILE:LINE`.
+    /// The place of each id, as `FILE:LINE`.
     used: HashMap<String, String>,
 }
 
@@ -99,7 +101,7 @@ impl Found {
         Ok(())
     }
 
-    /// The id of a prompt that has none; a repeated prompt gets a number.
+    /// The id of a prompt without one; repeated prompts are numbered.
     fn name_for(&self, prompt: &Prompt) -> String {
         let name = prompt.name();
         let numbered = (2..).map(|n| format!("{name}-{n}"));
@@ -110,7 +112,7 @@ impl Found {
     }
 }
 
-/// A line or element as it is written.
+/// A line or array element of a file.
 #[derive(Default, Deserialize)]
 struct Object {
     id: Option<Id>,
@@ -145,7 +147,7 @@ enum Row {
     Object(Box<Object>),
 }
 
-/// The row of a value; the error names the field.
+/// Parses a JSON value; the error names the field.
 fn row(value: Value) -> Problem<Row> {
     match value {
         Value::String(words) => Ok(Row::Bare(words)),
@@ -171,7 +173,7 @@ impl Row {
             ("instruction", object.instruction.map(Prompt::Text)),
             ("messages", object.messages.map(conversation).transpose()?),
             ("turns", object.turns.map(|turns| Prompt::Text(first(turns)))),
-            // With a prompt of its own, a pair's answers are no conversation.
+            // A pair with a separate prompt has responses instead of conversations.
             ("chosen", object.chosen.filter(|_| !has_prompt).as_deref().map(judged).transpose()?),
         ]
         .into_iter()
@@ -199,17 +201,17 @@ fn filled(field: &str, words: String) -> Problem<String> {
     if words.trim().is_empty() { Err(format!("{field}: it is empty")) } else { Ok(words) }
 }
 
-/// A conversation that was judged, without the answer that it was judged by.
+/// A judged conversation without its response.
 fn judged(text: &str) -> Problem<Prompt> {
     let Prompt::Messages(messages) =
         Conversation::parse(text).map_err(|e| format!("chosen: {e}"))?.prompt()
     else {
-        return Err("chosen: it is no conversation".to_owned());
+        return Err("chosen: not a conversation".to_owned());
     };
     conversation(messages).map_err(|problem| format!("chosen: {problem}"))
 }
 
-/// Messages, of which only the system's may be empty.
+/// Checks messages: only system messages may be empty.
 fn conversation(messages: Vec<Message>) -> Problem<Prompt> {
     if messages.is_empty() {
         return Err("messages: it is empty".to_owned());

@@ -86,11 +86,14 @@ fn bad_pairs() {
     );
     let text = r#""\n\nHuman: Hi\n\nAssistant: Hello""#;
     let bad = after(&format!(r#"{{"chosen": {text}, "rejected": "Hello"}}"#));
-    assert!(bad.starts_with("f.jsonl:3: rejected does not open with \"\\n\\nHuman: \": write"), "{bad}");
+    assert!(
+        bad.starts_with("f.jsonl:3: rejected does not begin with \"\\n\\nHuman: \": write"),
+        "{bad}"
+    );
     let bad = after(&format!(r#"{{"chosen": "\n\nHuman: Hi", "rejected": {text}}}"#));
     assert!(bad.starts_with("f.jsonl:3: chosen ends with a Human turn"), "{bad}");
     let bad = after(r#"{"prompt": " ", "chosen": "x", "rejected": "y"}"#);
-    assert_eq!(bad, "f.jsonl:3: prompt is empty: leave the field out or fill it");
+    assert_eq!(bad, "f.jsonl:3: prompt is empty: remove the field or fill it");
     assert_eq!(
         refused(b"{\"chosen\": \"caf\xe9\"}"),
         "f.jsonl:1: not UTF-8 from byte 16 of the line on: save the file as UTF-8"

@@ -59,7 +59,7 @@ fn bad_ratings() {
     assert_eq!(refused("1\t2\tx\n2\t3 x"), tabs);
     assert_eq!(
         refused("id\tscore\ttext"),
-        "f.jsonl:1: score: 'score' is no finite number (a header line must go)"
+        "f.jsonl:1: score: 'score' is not a finite number (remove a header line)"
     );
     assert!(refused("1\tinf\ttext").starts_with("f.jsonl:1: score: 'inf'"));
     assert_eq!(refused("1\t2\t "), "f.jsonl:1: text is empty: there is nothing to score");
