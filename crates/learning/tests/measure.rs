@@ -47,8 +47,7 @@ fn ratings_by_hand() {
     assert!(near(r.standard_error, error(&of_r)) && near(share.standard_error, error(&of_share)));
     assert!(r.standard_error > 0.1 && share.standard_error > 0.1);
     // In two groups the influences of a group add up: .4 and -.4, .8 and -.8.
-    let [r, share] =
-        ratings(&[1.0, 2.0, 3.0, 4.0], &[1.0, 2.0, 4.0, 3.0], Some(&[5, 5, 6, 6])).unwrap();
+    let [r, share] = ratings(&[1.0, 2.0, 3.0, 4.0], &[1.0, 2.0, 4.0, 3.0], Some(&[5, 5, 6, 6])).unwrap();
     assert!(near(r.standard_error, (2.0 * 0.4_f64.powi(2) * 2.0).sqrt() / 4.0));
     assert!(near(share.standard_error, (2.0 * 0.8_f64.powi(2) * 2.0).sqrt() / 4.0));
 

@@ -292,7 +292,7 @@ fn bad_input_is_named() {
         (Settings { widths: [Some(0), None], ..usual.clone() }, "width is 0"),
         (Settings { widths: [None, Some(1 << 20)], ..usual.clone() }, "second-width is 1048576"),
         (Settings { coef: f64::NAN, ..usual.clone() }, "coef is NaN"),
-        (Settings { learning_rate: 1e38, ..usual.clone() }, "the loss is no number after epoch"),
+        (Settings { learning_rate: 1e38, ..usual.clone() }, "the loss is not a number after epoch"),
     ] {
         assert!(fails(&whole, &bad).contains(said), "{}", fails(&whole, &bad));
     }
