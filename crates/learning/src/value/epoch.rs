@@ -4,11 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use super::loss::Errors;
 
-/// One pass over the training samples.
+/// Losses of one pass over the training set.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Epoch {
-    /// Mean loss of the training samples, as they were met.
+    /// Mean training loss, accumulated during the epoch.
     pub training: f64,
-    /// Mean errors on the validation samples after it.
+    /// Validation MSE after the epoch.
     pub validation: Errors,
 }

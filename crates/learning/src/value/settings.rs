@@ -6,39 +6,38 @@ use stackelberg_shaping::{Rule, Shaping};
 use crate::error::Error;
 use crate::rollouts::{Dataset, shaping_settings};
 
-/// Widest layer.
+/// Largest width of a layer.
 const WIDEST: usize = 1 << 16;
 
-/// How a value head is trained. Equal settings and data give equal bytes.
+/// Settings of a training run. Equal settings and data give equal bytes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    /// How rewards are shaped, prompt by prompt.
+    /// How the rewards of each prompt are shaped.
     pub shaping: Shaping,
-    /// How much smoothness along the text counts in the loss.
+    /// Coefficient of the smoothness term in the loss.
     pub coef: f64,
-    /// `h₁` and `h₂`; `None`: as wide as the hidden states, `d`. The paper has 8192 and `d`.
+    /// Widths `h₁` and `h₂`; `None` means the width `d` of the hidden states. The paper uses 8192 and `d`.
     pub widths: [Option<usize>; 2],
-    /// Adam's step size.
+    /// Learning rate of Adam.
     pub learning_rate: f64,
-    /// Samples per step.
+    /// Number of samples per step.
     pub batch: usize,
-    /// Most passes over the training samples.
+    /// Maximum number of epochs.
     pub epochs: usize,
-    /// Epochs without a better validation error after which training ends.
+    /// Training ends after this number of epochs without a better validation error.
     pub patience: usize,
-    /// Share of the prompts that validates.
+    /// Share of the prompts in the validation set, between 0 and 1.
     pub validation: f64,
-    /// Longest gradient; longer ones are shortened to it.
+    /// Largest norm of the gradient; larger gradients are scaled down to it.
     pub clip: f64,
-    /// Decides the weights to begin with, the split and the order.
+    /// Seed of the initial weights, the split and the order of the samples.
     pub seed: u64,
-    /// Bytes of hidden states held at once. Decides which samples may share a batch where the dataset is
-    /// larger.
+    /// Bytes of hidden states in memory. If the dataset is larger, this also determines which samples can share a batch.
     pub memory: usize,
 }
 
 impl Settings {
-    /// The paper's, but for the narrower head; for this shaping.
+    /// The settings of the paper, but with a narrower head, for this shaping.
     pub fn new(shaping: Shaping) -> Self {
         Self {
             shaping,
@@ -55,11 +54,11 @@ impl Settings {
         }
     }
 
-    /// The most that a shaped reward can be, where none is below 0: `None` if there is no such bound.
+    /// The largest possible shaped reward, if all shaped rewards are non-negative and bounded; otherwise `None`.
     pub fn bound(&self) -> Option<f64> {
         match self.shaping.rule {
             Rule::Meanstd => None,
-            // Of all other rules, those of bounded span begin at 0.
+            // All other rules of bounded span have the minimum 0.
             _ => self.shaping.span(1),
         }
     }
@@ -86,7 +85,7 @@ impl Settings {
         require("coef", self.coef, self.coef >= 0.0 && self.coef.is_finite(), "zero or more, and finite")
     }
 
-    /// All that decides the head, but for the most epochs, by the names of the command line.
+    /// All settings that determine the head, except the maximum number of epochs, by their names on the command line.
     pub(super) fn summary(&self, dataset: &Dataset) -> Map<String, Value> {
         let pairs = [
             ("batch-size", json!(self.batch)),

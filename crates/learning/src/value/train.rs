@@ -16,15 +16,15 @@ use super::settings::Settings;
 use crate::error::Error;
 use crate::rollouts::Dataset;
 
-/// A trained head and how it came about.
+/// A trained head and its training history.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
     pub(super) network: Network,
-    /// Every epoch.
+    /// The losses of all epochs.
     pub epochs: Vec<Epoch>,
-    /// The one that was kept.
+    /// Index of the epoch whose head was kept.
     pub best: usize,
-    /// What was learned from.
+    /// Statistics of the training data.
     pub counts: Counts,
 }
 
@@ -34,11 +34,10 @@ impl Outcome {
         self.network.widths
     }
 
-    /// By which share values err less, in squares, than the mean of the targets learned from does: on the
-    /// validation samples, at the last token and along the text. `None` where that mean is never wrong.
+    /// Explained variance (R²) on the validation set, at the last token and along the text: 1 minus the validation MSE
+    /// divided by the baseline MSE ([`Counts::constant`]). `None` if the baseline MSE is zero up to rounding.
     pub fn explained(&self) -> Option<Errors> {
         let constant = self.counts.constant;
-        // Equal up to rounding.
         let varies = constant > 1e-20 * (1.0 + self.counts.mean * self.counts.mean);
         let share = |error: f64| 1.0 - error / constant;
         let Errors { last, along } = self.epochs[self.best].validation;
@@ -46,40 +45,40 @@ impl Outcome {
     }
 }
 
-/// What a caller may watch.
+/// Callbacks for progress and cancellation.
 pub trait Watch {
-    /// What there is to learn from, before it begins; how many epochs a resumed run has behind it.
+    /// Called before training, with statistics of the data and the finished epochs of a resumed run.
     fn begin(&mut self, _counts: &Counts, _done: &[Epoch]) {}
 
-    /// So many of the epoch's samples are done, at this mean loss.
+    /// Called after each piece of a batch, with the number of samples and the mean loss of the epoch so far.
     fn step(&mut self, _samples: usize, _loss: f64) {}
 
-    /// An epoch is over; whether it is the best so far.
+    /// Called after each epoch, with its number from 0 and whether it is the best so far.
     fn epoch(&mut self, _number: usize, _epoch: &Epoch, _best: bool) {}
 
-    /// Whether to stop here and now: what the epoch under way has learned is lost, the checkpoint stays.
+    /// Whether to stop now. The unfinished epoch is lost; the checkpoint is kept.
     fn stop(&self) -> bool {
         false
     }
 }
 
-/// Watches nothing.
+/// No callbacks.
 impl Watch for () {}
 
-/// Most tokens whose derivatives are in memory at once.
+/// Largest number of tokens in one forward and backward pass.
 const TOKENS: usize = 2048;
 
-/// Most numbers of a tensor of theirs, just below 32 MiB: larger ones glibc asks of the system each time, which
-/// at the paper's width of 8192 costs a tenth of all work.
+/// Largest number of elements of a tensor in a pass, just below 32 MiB. glibc requests larger blocks from the system at
+/// each allocation, which takes a tenth of the time at the paper's width of 8192.
 const NUMBERS: usize = (1 << 23) - 1;
 
-/// Trains a value head on a dataset with hidden states and rewards. After every epoch `checkpoint` is written;
-/// with `resume`, one that is there is gone on with. It is left to the caller to remove it.
+/// Trains a value head on a dataset with hidden states and rewards. Writes `checkpoint` after every epoch; with `resume`,
+/// continues from an existing checkpoint. The caller removes the checkpoint.
 ///
 /// # Errors
-/// A setting out of range; a dataset without rewards or hidden states, incomplete, broken, with one prompt, or
-/// with nothing to learn; a checkpoint of other settings; a loss that is no number; a file that cannot be
-/// written; [`Error::Stopped`].
+/// A setting is out of range. The dataset has no rewards or no hidden states, is incomplete or corrupt, has only one
+/// prompt, or has constant targets. The checkpoint has other settings. The loss is not finite. A file cannot be written.
+/// The caller stopped the run ([`Error::Stopped`]).
 pub fn train(
     dataset: &Dataset,
     settings: &Settings,
@@ -103,7 +102,7 @@ pub fn train(
         }
     };
     if state.epochs.len() > settings.epochs {
-        let must = "at least as many as the run that is gone on with has behind it";
+        let must = "at least the number of finished epochs in the checkpoint";
         return Err(Error::Setting { name: "epochs", value: settings.epochs as f64, must });
     }
     watch.begin(&data.counts, &state.epochs);
@@ -132,7 +131,7 @@ struct Trainer<'a> {
 }
 
 impl Trainer<'_> {
-    /// One pass over the training samples; their mean loss.
+    /// One pass over the training set. Returns the mean loss.
     fn epoch(&mut self, state: &mut Checkpoint, number: usize) -> Result<f64, Error> {
         let Settings { seed, memory, batch, learning_rate, clip, .. } = *self.settings;
         let (mut sum, mut done) = (0.0, 0);
@@ -164,7 +163,7 @@ impl Trainer<'_> {
         Ok(sum / done as f64)
     }
 
-    /// Mean errors on the validation samples.
+    /// Mean errors on the validation set.
     fn validate(&mut self, network: &Network) -> Result<Errors, Error> {
         let layers: Layers = network.layers()?;
         let (mut sum, n) = (Errors::default(), self.data.validation.len() as f64);
@@ -186,7 +185,7 @@ impl Trainer<'_> {
         Ok(sum)
     }
 
-    /// Hidden states of these samples, standardised, `[tokens, d]`, row by row.
+    /// Standardised hidden states of these samples, `[tokens, d]`, row-major.
     fn states(&self, piece: &[Target], network: &Network) -> Vec<f32> {
         let states = piece.iter().map(|target| self.held.of(target));
         let mut all = vec![0f32; states.clone().map(<[half::f16]>::len).sum()];
@@ -200,7 +199,7 @@ impl Trainer<'_> {
         all
     }
 
-    /// Samples with the places of their values.
+    /// Samples with the index ranges of their values.
     fn by_sample<'b>(
         &'b self,
         piece: &'b [Target],
@@ -213,7 +212,8 @@ impl Trainer<'_> {
     }
 }
 
-/// Samples in pieces of at most [`TOKENS`] tokens and [`NUMBERS`] a tensor, but for longer samples.
+/// Splits a batch into pieces of at most [`TOKENS`] tokens and [`NUMBERS`] elements per tensor. A longer sample is a piece
+/// of its own.
 fn pieces<'a>(held: &Held<'_>, batch: &'a [Target], widths: [usize; 3]) -> Vec<&'a [Target]> {
     let most = widths.into_iter().fold(TOKENS, |most, width| most.min(NUMBERS / width.max(1)));
     let mut pieces = Vec::new();
