@@ -43,7 +43,7 @@ pub enum Error {
     },
 
     /// A shard is corrupt, or belongs to another dataset.
-    #[error("{file}: {problem}: delete the file and run the same rollout again, which writes it anew")]
+    #[error("{file}: {problem}: delete the file and run the same rollout again to recreate it")]
     Shard {
         /// The shard's file.
         file: String,

@@ -4,40 +4,40 @@ use parquet::file::metadata::KeyValue;
 use serde_json::Value;
 use stackelberg_shaping::Rule;
 
-/// Shaped rewards of a shard's samples under one rule, row by row.
+/// Shaped rewards of a shard's samples under one rule, with one value per row.
 ///
-/// | column, `-` of the rule's name as `_` | |
+/// | column (`-` in the rule's name becomes `_`) | content |
 /// |---|---|
 /// | `shaped_<rule>` | the shaped reward |
-/// | `threshold_<rule>` | m\*, the same in all rows of a prompt; for rules with a threshold |
-/// | `threshold_<rule>_low`, `_high` | its interval; null where there is none |
+/// | `threshold_<rule>` | m\*, equal in all rows of a prompt; only for rules with a threshold |
+/// | `threshold_<rule>_low`, `threshold_<rule>_high` | ends of its confidence interval; null if there is none |
 ///
-/// All are optional doubles. The settings are JSON in the metadata under `stackelberg.shaping.<rule>`.
+/// All columns are optional doubles. The settings are JSON in the file's metadata, under `stackelberg.shaping.<rule>`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ShapedColumns {
     /// The rule.
     pub rule: Rule,
-    /// All settings that they were made with, by the names of the command line.
+    /// All settings of the shaping, by their names on the command line.
     pub settings: Value,
     /// The shaped rewards.
     pub values: Vec<f64>,
-    /// The thresholds; `None` for rules without one.
+    /// The thresholds; `None` for rules without a threshold.
     pub thresholds: Option<Thresholds>,
 }
 
-/// The threshold of each row's prompt, in reward units.
+/// The threshold of each row's prompt with its confidence interval, in reward units.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Thresholds {
     /// m\*.
     pub values: Vec<f64>,
-    /// The low end of its interval.
+    /// Low end of the interval.
     pub low: Vec<Option<f64>>,
-    /// The high end.
+    /// High end of the interval.
     pub high: Vec<Option<f64>>,
 }
 
 impl ShapedColumns {
-    /// The columns' names, in order.
+    /// Names of the columns of a rule, in order.
     pub fn names(rule: Rule) -> impl Iterator<Item = String> {
         let name = rule.name().replace('-', "_");
         let columns = ["shaped_{}", "threshold_{}", "threshold_{}_low", "threshold_{}_high"];
@@ -45,7 +45,7 @@ impl ShapedColumns {
         columns.into_iter().take(count).map(move |column| column.replace("{}", &name))
     }
 
-    /// The columns, in the order of their names.
+    /// The columns, in the order of [`ShapedColumns::names`].
     pub(super) fn values(&self) -> Vec<Vec<Option<f64>>> {
         let all = |values: &[f64]| values.iter().copied().map(Some).collect();
         let mut columns = vec![all(&self.values)];
@@ -55,24 +55,24 @@ impl ShapedColumns {
         columns
     }
 
-    /// Where the settings are in the metadata.
+    /// Metadata key of the settings.
     pub(super) fn key(&self) -> String {
         key(self.rule)
     }
 
-    /// The rule's place among all rules: the order of the columns.
+    /// Index of the rule in [`Rule::ALL`], which orders the columns.
     pub(super) fn place(&self) -> Option<usize> {
         Rule::ALL.iter().position(|rule| *rule == self.rule)
     }
 
-    /// The length of a column that has not one value per row, and the number of rows.
+    /// The length of a column that does not have one value per row, with the number of rows; `None` if all columns fit.
     pub(super) fn differs_from(&self, rows: usize) -> Option<(usize, usize)> {
         let thresholds = self.thresholds.is_some() == self.rule.has_threshold();
         let lengths = self.values().into_iter().map(|values| if thresholds { values.len() } else { 0 });
         lengths.into_iter().find(|&length| length != rows).map(|length| (length, rows))
     }
 
-    /// From the numbers behind each row. What is wrong with them, if something is.
+    /// Collects the columns of these rules from the extra numbers of each row. The error describes the problem.
     pub(super) fn read(
         rules: &[Rule],
         beside: &[Vec<Option<f64>>],
@@ -91,7 +91,7 @@ impl ShapedColumns {
             let row = column.iter().position(Option::is_none);
             row.map_or_else(
                 || Ok(column.iter().copied().flatten().collect()),
-                |row| Err(format!("{name} has nothing in row {row}")),
+                |row| Err(format!("{name} is null in row {row}")),
             )
         };
         let mut shaped = Vec::new();
@@ -99,7 +99,7 @@ impl ShapedColumns {
             let key = key(rule);
             let note = notes.iter().find(|note| note.key == key).and_then(|note| note.value.as_deref());
             let settings = note.and_then(|note| serde_json::from_str(note).ok());
-            let settings = settings.ok_or_else(|| format!("its metadata lack {key}"))?;
+            let settings = settings.ok_or_else(|| format!("its metadata has no {key}"))?;
             let mut columns =
                 Self::names(rule).map(&mut next).collect::<Result<Vec<_>, _>>()?.into_iter();
             let values = columns.next().map_or(Ok(Vec::new()), all)?;

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-/// One of `of` parts of a dataset's shards: those whose number leaves `index` when divided by `of`.
+/// One of `of` parts of a dataset: the shards whose number modulo `of` is `index`. Parsed from `INDEX/OF`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
     index: usize,
@@ -13,7 +13,7 @@ impl Part {
     /// All shards.
     pub const ALL: Self = Self { index: 0, of: 1 };
 
-    /// Whether it has this shard.
+    /// Whether this part contains the shard.
     pub fn has(self, shard: usize) -> bool {
         shard % self.of == self.index
     }

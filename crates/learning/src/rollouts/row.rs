@@ -3,20 +3,20 @@
 /// One sample.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
-    /// The prompt's name.
+    /// Id of the prompt.
     pub prompt_id: String,
-    /// Which of the prompt's samples it is, from 0.
+    /// Index of the sample among those of the prompt, from 0.
     pub sample: u32,
-    /// The prompt as the model read it, laid out.
+    /// The formatted prompt that the model read.
     pub prompt: String,
-    /// The answer, without what ended it.
+    /// The response, without EOS or stop text.
     pub response: String,
-    /// The answer's tokens.
+    /// Tokens of the response.
     pub tokens: Vec<u32>,
-    /// Its reward, if there is a reward.
+    /// Reward of the response, if the dataset has rewards.
     pub reward: Option<f64>,
     /// `stop` or `length`.
     pub finish_reason: String,
-    /// The seed that it was drawn with.
+    /// Seed of the sampling.
     pub seed: u64,
 }

@@ -20,7 +20,7 @@ use super::columns::ShapedColumns;
 use super::row::Row;
 use crate::error::Error;
 
-/// The columns. Tokens are a list as pandas, polars and Hugging Face's datasets have lists.
+/// The columns. The list layout of `tokens` is that of pandas, polars and Hugging Face datasets.
 const SCHEMA: &str = "
     required binary prompt_id (string);
     required int32 sample;
@@ -32,14 +32,14 @@ const SCHEMA: &str = "
     required int64 seed;
 ";
 
-/// [`SCHEMA`] and the columns of shaped rewards under these rules.
+/// [`SCHEMA`] with the columns of shaped rewards under these rules.
 fn schema(rules: impl Iterator<Item = Rule>) -> Result<Type, ParquetError> {
     let shaped = rules.flat_map(ShapedColumns::names).map(|name| format!("optional double {name};"));
     parse_message_type(&format!("message rollouts {{ {SCHEMA} {} }}", shaped.collect::<String>()))
 }
 
-/// The bytes of a Parquet file of these rows, and shaped rewards of theirs; `notes` go into its metadata.
-/// Equal input gives equal bytes.
+/// The bytes of a Parquet file of these rows with shaped rewards; `notes` are added to its metadata. Equal input gives
+/// equal bytes.
 pub(super) fn to_bytes(
     rows: &[Row],
     shaped: &[ShapedColumns],
@@ -66,14 +66,14 @@ pub(super) fn to_bytes(
     let (mut tokens, mut there, mut goes_on) = (Vec::new(), Vec::new(), Vec::new());
     for row in rows {
         tokens.extend(row.tokens.iter().map(|&token| token as i32));
-        // An empty list is one level without a value.
+        // An empty list has one level without a value.
         there.extend((0..row.tokens.len().max(1)).map(|_| i16::from(!row.tokens.is_empty())));
         goes_on.extend((0..row.tokens.len().max(1)).map(|i| i16::from(i > 0)));
     }
     column::<Int32Type>(&mut group, &tokens, Some(&there), Some(&goes_on))?;
     optional(&mut group, rows.iter().map(|row| row.reward))?;
     column::<ByteArrayType>(&mut group, &text(|row| &row.finish_reason), None, None)?;
-    // Parquet's integers have signs: the same 64 bits.
+    // Parquet has signed integers; the bits are kept.
     let seeds: Vec<i64> = rows.iter().map(|row| row.seed as i64).collect();
     column::<Int64Type>(&mut group, &seeds, None, None)?;
     for values in shaped.iter().flat_map(ShapedColumns::values) {
@@ -83,7 +83,7 @@ pub(super) fn to_bytes(
     writer.into_inner()
 }
 
-/// A column of numbers of which some may not be there.
+/// Writes an optional column of doubles.
 fn optional(
     group: &mut SerializedRowGroupWriter<'_, Vec<u8>>,
     values: impl Iterator<Item = Option<f64>> + Clone,
@@ -92,6 +92,7 @@ fn optional(
     column::<DoubleType>(group, &values.flatten().collect::<Vec<_>>(), Some(&there), None)
 }
 
+/// Writes a column with its definition and repetition levels.
 fn column<T: DataType>(
     group: &mut SerializedRowGroupWriter<'_, Vec<u8>>,
     values: &[T::T],
@@ -103,11 +104,11 @@ fn column<T: DataType>(
     column.close()
 }
 
-/// What is in a Parquet file of rows.
+/// The content of a Parquet file of rows.
 pub(super) struct Read {
     pub(super) rows: Vec<Row>,
     pub(super) shaped: Vec<ShapedColumns>,
-    /// Its metadata.
+    /// The metadata.
     pub(super) notes: Vec<KeyValue>,
 }
 
@@ -125,7 +126,9 @@ pub(super) fn read(path: &Path) -> Result<Read, Error> {
     let rules: Vec<Rule> = Rule::ALL.into_iter().filter(has).collect();
     let expected = schema(rules.iter().copied()).map_err(broken)?;
     if let Some(column) = differing(about.schema(), &expected) {
-        return Err(wrong(format!("its column '{column}' is not that of a rollout")));
+        return Err(wrong(format!(
+            "its column '{column}' does not have the type of a rollout's column"
+        )));
     }
     let (mut rows, mut beside) = (Vec::new(), Vec::new());
     for record in reader.get_row_iter(None).map_err(broken)? {
@@ -141,7 +144,7 @@ pub(super) fn read(path: &Path) -> Result<Read, Error> {
     Ok(Read { rows, shaped, notes })
 }
 
-/// The first column that two schemas do not share.
+/// The first column that differs between two schemas.
 fn differing(found: &Type, expected: &Type) -> Option<String> {
     let (found, expected) = (found.get_fields(), expected.get_fields());
     let longest = found.len().max(expected.len());
@@ -149,7 +152,7 @@ fn differing(found: &Type, expected: &Type) -> Option<String> {
     expected.get(at).or(found.get(at)).map(|column| column.name().to_owned())
 }
 
-/// The row of a record whose columns are those of [`SCHEMA`], and the numbers behind them.
+/// The row of a record with the columns of [`SCHEMA`], and the values of all further columns.
 fn row_of(record: Record) -> (Row, Vec<Option<f64>>) {
     let mut fields = record.into_columns().into_iter().map(|(_, field)| field);
     let mut next = || fields.next().unwrap_or(Field::Null);

@@ -9,7 +9,7 @@ use super::row::Row;
 use super::shard::Shard;
 use crate::error::Error;
 
-/// All settings of a shaping, by the names of the command line.
+/// All settings of a shaping, by their names on the command line.
 pub(crate) fn shaping_settings(shaping: &Shaping) -> Value {
     let Shaping { rule, strength, bound, alpha, cap, stretch, ref_quantile, budget, exponent_cap } =
         shaping;
@@ -26,7 +26,7 @@ pub(crate) fn shaping_settings(shaping: &Shaping) -> Value {
     })
 }
 
-/// Shapes the rewards of shards, prompt by prompt: each prompt's samples count as draws of the base policy.
+/// Shapes the rewards of shards. The samples of each prompt are treated as independent draws of the base policy.
 #[derive(Debug, Clone)]
 pub struct Shaper {
     shaping: Shaping,
@@ -36,13 +36,12 @@ pub struct Shaper {
 }
 
 impl Shaper {
-    /// Shapes under these settings; `level` is asked of the intervals for m\*, see
-    /// [`Confidence`]; without one there are none. With
-    /// `kl_budget` (nats), the bound is solved for, prompt by prompt.
+    /// Shapes with these settings. With `kl_budget` (nats), the bound is solved for each prompt. With `level`, intervals for
+    /// m\* of this nominal level are computed, see [`Confidence`].
     ///
     /// # Errors
-    /// A setting outside its range; a budget for a rule without a bound, since what would be solved for is
-    /// then each prompt's strength, which shaped rewards do not hold.
+    /// A setting is out of range, or there is a budget for a rule without a bound: the solution would be a strength per
+    /// prompt, which shaped rewards do not record.
     pub fn new(shaping: Shaping, kl_budget: Option<f64>, level: Option<f64>) -> Result<Self, Error> {
         let wrong = |source| Error::ShapingSettings { source };
         shaping.check().map_err(wrong)?;
@@ -58,11 +57,11 @@ impl Shaper {
         Ok(Self { shaping, kl_budget, confidence, settings })
     }
 
-    /// Reads a whole dataset and shapes it, writing nothing: every prompt's name and rewards. `progress`
-    /// hears of every shard.
+    /// Reads and shapes a dataset without writing it. Returns the id and the rewards of each prompt. `progress` is called
+    /// after each shard.
     ///
     /// # Errors
-    /// The dataset has no rewards, or a shard is missing or broken; as [`Shaper::shape`].
+    /// The dataset has no rewards, or a shard is missing or corrupt; as [`Shaper::shape`].
     pub fn read(
         &self,
         dataset: &Dataset,
@@ -83,11 +82,11 @@ impl Shaper {
         Ok(prompts)
     }
 
-    /// Writes shaped rewards into every shard of a dataset, in place of those under the same rule. What was
-    /// stopped half way is finished by doing it again.
+    /// Writes shaped rewards into all shards of a dataset and replaces those under the same rule. An interrupted call can be
+    /// repeated. Call [`Shaper::read`] first to check the dataset.
     ///
     /// # Errors
-    /// As [`Shaper::read`], which is best called before; a file cannot be written.
+    /// As [`Shaper::read`]; a file cannot be written.
     pub fn write(&self, dataset: &Dataset, progress: &mut dyn FnMut()) -> Result<(), Error> {
         for shard in dataset.iter() {
             let shard = shard?;
@@ -98,10 +97,10 @@ impl Shaper {
         Ok(())
     }
 
-    /// The shaped rewards of a shard, whose rows all have a reward.
+    /// The shaped rewards of a shard.
     ///
     /// # Errors
-    /// A sample without a reward; rewards that span more than an f64 holds.
+    /// A sample has no reward, or the span of the rewards overflows `f64`.
     pub fn shape(&self, shard: &Shard) -> Result<ShapedColumns, Error> {
         let rule = self.shaping.rule;
         let (mut values, mut thresholds) = (Vec::new(), Thresholds::default());

@@ -11,36 +11,36 @@ use super::hidden::Hidden;
 use super::row::Row;
 use crate::error::Error;
 
-/// The rows of a shard, and where its hidden states are.
+/// The rows of a shard, and the path of its hidden states.
 #[derive(Debug)]
 pub struct Shard {
-    /// The shard's number.
+    /// Number of the shard.
     pub number: usize,
-    /// Its samples, prompt by prompt in order.
+    /// The samples, in the order of the prompts.
     pub rows: Vec<Row>,
-    /// Their shaped rewards, rule by rule.
+    /// The shaped rewards under each rule.
     pub shaped: Vec<ShapedColumns>,
     pub(super) rows_file: PathBuf,
-    /// The file, its length and its SHA-256.
+    /// Path, length and SHA-256 of the file of hidden states.
     pub(super) hidden: Option<(PathBuf, u64, String)>,
     pub(super) width: usize,
 }
 
 impl Shard {
-    /// Shaped rewards of its samples under a rule, if they were added.
+    /// The shaped rewards under a rule, if there are any.
     pub fn shaped(&self, rule: Rule) -> Option<&ShapedColumns> {
         self.shaped.iter().find(|columns| columns.rule == rule)
     }
 
-    /// Its prompts: the samples of each.
+    /// The samples of each prompt, in order.
     pub fn prompts(&self) -> impl Iterator<Item = &[Row]> {
         self.rows.chunk_by(|a, b| a.prompt_id == b.prompt_id)
     }
 
-    /// The hidden states of its samples.
+    /// Reads the hidden states of the samples.
     ///
     /// # Errors
-    /// The dataset has none, or the file is not whole or not that of these rows.
+    /// The dataset has no hidden states, or the file is corrupt or belongs to other rows.
     pub fn hidden(&self) -> Result<Hidden, Error> {
         let Some((path, _, hash)) = &self.hidden else {
             let problem = "the dataset has no hidden states: roll out without --no-hidden".to_owned();
@@ -49,12 +49,12 @@ impl Shard {
         Hidden::read(path, hash, &self.rows, self.width)
     }
 
-    /// Its file, for messages.
+    /// Path of the Parquet file, for messages.
     pub(super) fn file(&self) -> String {
         self.rows_file.display().to_string()
     }
 
-    /// Whether the file of hidden states is as long as it was.
+    /// Checks the length of the file of hidden states.
     pub(super) fn check_length(&self) -> Result<(), Error> {
         let Some((path, bytes, _)) = &self.hidden else { return Ok(()) };
         let file = path.display().to_string();
@@ -62,7 +62,7 @@ impl Shard {
         if about.len() == *bytes {
             return Ok(());
         }
-        let problem = format!("it has {} bytes of {bytes}", about.len());
+        let problem = format!("it has {} bytes instead of {bytes}", about.len());
         Err(Error::Shard { file, problem })
     }
 }
