@@ -1,6 +1,6 @@
-//! Atomic files: written whole or not at all.
+//! Atomic writes: a file appears under its name only when it is complete.
 //!
-//! A file is written beside its place under a temporary name (`.NAME-XXXXXX.partial`), flushed to disk, and renamed.
+//! The content is written to a temporary file in the same folder (`.NAME-XXXXXX.partial`), flushed to disk, and renamed.
 
 use std::ffi::OsString;
 use std::io::{self, BufWriter, Write};
@@ -10,7 +10,7 @@ use tempfile::NamedTempFile;
 
 use crate::error::{Error, Result};
 
-/// A file that takes its name when it is finished; dropped before, it leaves nothing behind.
+/// A file that gets its name when it is finished. Dropping it before removes the temporary file.
 #[derive(Debug)]
 pub struct AtomicFile {
     unfinished: BufWriter<NamedTempFile>,
@@ -18,11 +18,11 @@ pub struct AtomicFile {
 }
 
 impl AtomicFile {
-    /// Begins a file. One that exists stays as it is until [`AtomicFile::finish`], and keeps its permissions; through
-    /// a link, what it points to is replaced.
+    /// Begins a file. An existing file is unchanged until [`AtomicFile::finish`] and keeps its permissions. If the path is
+    /// a symbolic link, its target is replaced.
     ///
     /// # Errors
-    /// Its folder cannot be written, or the path is a folder or a link to nothing.
+    /// The folder is not writable, or the path is a folder or a dangling link.
     pub fn create(path: &Path) -> Result<Self> {
         let existing = std::fs::metadata(path).ok();
         let failed = |source| Error::write(path, source);
@@ -37,7 +37,7 @@ impl AtomicFile {
         let mut builder = tempfile::Builder::new();
         let prefix = unfinished(&place);
         builder.prefix(&prefix).suffix(".partial");
-        // As any new file, minus the umask; temporary files are private otherwise.
+        // The permissions of any new file (minus the umask), since temporary files are private by default.
         #[cfg(unix)]
         builder.permissions(existing.map_or_else(
             || std::os::unix::fs::PermissionsExt::from_mode(0o666),
@@ -47,12 +47,12 @@ impl AtomicFile {
         Ok(Self { unfinished: BufWriter::with_capacity(1 << 16, file), path: place })
     }
 
-    /// Where the content is until the file is finished.
+    /// Path of the temporary file.
     pub fn temporary_path(&self) -> &Path {
         self.unfinished.get_ref().path()
     }
 
-    /// Writes out what is buffered and gives the file its name.
+    /// Flushes the buffer to disk and renames the file.
     ///
     /// # Errors
     /// The disk is full, or the file cannot be renamed.
@@ -61,7 +61,7 @@ impl AtomicFile {
         file.persist(&path).map(drop).map_err(|e| Error::write(&path, e.error))
     }
 
-    /// The same, unless another process finished the file first: then its content stays.
+    /// Like [`AtomicFile::finish`], but keeps a file that another process has created since.
     ///
     /// # Errors
     /// As [`AtomicFile::finish`].
@@ -93,7 +93,7 @@ impl Write for AtomicFile {
     }
 }
 
-/// A file next to `path` that is complete on disk but not yet under its name.
+/// Writes `bytes` to a temporary file next to `path` and flushes it to disk, without renaming it yet.
 ///
 /// # Errors
 /// As [`AtomicFile::create`].
@@ -108,7 +108,7 @@ pub fn stage(path: &Path, bytes: &[u8]) -> Result<AtomicFile> {
     Ok(file)
 }
 
-/// Writes a file whole.
+/// Writes a file atomically.
 ///
 /// # Errors
 /// As [`AtomicFile::create`] and [`AtomicFile::finish`].
@@ -116,7 +116,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     stage(path, bytes)?.finish()
 }
 
-/// Writes a file whole, unless another process finished it first.
+/// Writes a file atomically, but keeps a file that another process has created since.
 ///
 /// # Errors
 /// As [`write`].
@@ -124,10 +124,10 @@ pub fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
     stage(path, bytes)?.finish_new()
 }
 
-/// Removes what a killed process left unfinished of a file.
+/// Removes temporary files of `path` that a killed process left behind.
 ///
 /// # Errors
-/// Its folder cannot be read, or a file in it cannot be removed.
+/// The folder cannot be read, or a file in it cannot be removed.
 pub fn sweep(path: &Path) -> Result<()> {
     let failed = |source| Error::write(path, source);
     let prefix = unfinished(path);
@@ -147,7 +147,7 @@ fn folder(path: &Path) -> &Path {
     }
 }
 
-/// The beginning of the temporary names of a file.
+/// The prefix of the temporary names of a file.
 fn unfinished(path: &Path) -> OsString {
     let mut prefix = OsString::from(".");
     prefix.push(path.file_name().unwrap_or_default());

@@ -1,10 +1,10 @@
-//! A text that people judged, in both forms that a model may read: raw, and as messages for a chat template.
+//! A judged text, both raw and as messages for a chat template.
 
 use std::collections::HashMap;
 
 use crate::prompt::{Message, Prompt};
 
-/// Who speaks, in the form of HH-RLHF.
+/// The role of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
     User,
@@ -20,6 +20,7 @@ impl Role {
         }
     }
 
+    /// How HH-RLHF marks the beginning of a turn.
     fn marker(self) -> &'static str {
         match self {
             Self::User => "Human:",
@@ -28,53 +29,53 @@ impl Role {
     }
 }
 
-/// A text that was judged. The last message is the assistant's: the response.
+/// A judged text: a prompt and a response. The last message is the response, of role `assistant`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conversation {
-    /// The whole text as a model reads it without a chat template.
+    /// The complete text, as a model reads it without a chat template.
     pub raw: String,
-    /// The same as turns; neighbours of one role are joined, since chat templates want them to alternate.
+    /// The same text as messages. Adjacent turns of one role are joined, since chat templates require alternation.
     pub messages: Vec<Message>,
 }
 
 impl Conversation {
-    /// The conversation before its response.
+    /// The conversation without the response.
     pub fn prompt(&self) -> Prompt {
         let before = self.messages.len().saturating_sub(1);
         Prompt::Messages(self.messages[..before].to_vec())
     }
 
-    /// The last turn.
+    /// The response: the last turn.
     pub fn response(&self) -> &str {
         self.messages.last().map_or("", |m| &m.content)
     }
 
-    /// The first human turn, or the response where there is none.
+    /// The first human turn, or the response if there is none.
     pub fn opening(&self) -> &str {
         let human = self.messages.iter().find(|m| m.role == Role::User.name());
         human.map_or_else(|| self.response(), |m| &m.content)
     }
 
-    /// A text in the form of HH-RLHF: `\n\nHuman: ...\n\nAssistant: ...`, any number of turns, raw form
-    /// as it is.
+    /// Parses the HH-RLHF layout, `\n\nHuman: ...\n\nAssistant: ...` with any number of turns. [`Conversation::raw`] is the
+    /// text itself.
     ///
     /// # Errors
-    /// It does not open with a human's turn, or does not end with the assistant's.
+    /// The text does not begin with a human turn, or does not end with an assistant turn.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let Some(messages) = turns(text) else {
-            return Err("does not open with \"\\n\\nHuman: \": write conversations as \
+            return Err("does not begin with \"\\n\\nHuman: \": write conversations as \
                         \"\\n\\nHuman: ...\\n\\nAssistant: ...\", or give the prompt in a field of its own");
         };
         if messages.last().is_none_or(|m| m.role != Role::Assistant.name()) {
             return Err(
-                "ends with a Human turn: the last turn must be the Assistant's, it is what is judged",
+                "ends with a Human turn: the last turn must be the Assistant's, since it is the judged response",
             );
         }
         Ok(Self { raw: text.to_owned(), messages })
     }
 
-    /// A prompt and a response. A prompt in the form of HH-RLHF is continued in that form; after any
-    /// other the response follows, with a space between them unless one brings white space.
+    /// Joins a prompt and a response. A prompt in the HH-RLHF layout is continued in that layout. To any other prompt the
+    /// response is appended, with a space in between unless there is white space.
     pub(crate) fn of(prompt: &str, response: &str) -> Self {
         let mut raw = prompt.to_owned();
         let mut messages = match turns(prompt) {
@@ -97,7 +98,8 @@ impl Conversation {
         Self { raw, messages }
     }
 
-    /// A text on its own: a conversation if it is in the form of one, otherwise a response to nothing.
+    /// A text without a separate prompt: a conversation if it is in the HH-RLHF layout, otherwise a response without a
+    /// prompt.
     pub(crate) fn alone(text: &str) -> Self {
         Self::parse(text).unwrap_or_else(|_| {
             let mut messages = Vec::new();
@@ -107,7 +109,7 @@ impl Conversation {
     }
 }
 
-/// Whether a text is in the form of HH-RLHF.
+/// Whether a text is in the HH-RLHF layout.
 pub(crate) fn is_conversation(text: &str) -> bool {
     text.trim_start().starts_with(Role::User.marker())
 }
@@ -141,8 +143,8 @@ fn push(messages: &mut Vec<Message>, role: Role, content: &str) {
     }
 }
 
-/// Numbers for group names, in order of first appearance. Pass the groups of all rows, of several files too, in one
-/// call.
+/// Numbers group names from 0 in order of first appearance, one number per name given. Names of several files must be
+/// passed in one call.
 pub fn group_ids<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<u64> {
     let mut known = HashMap::new();
     let number = |name| {

@@ -1,39 +1,41 @@
-//! What can be wrong with a file.
+//! Errors about files.
 
 use std::fmt::Display;
 use std::io;
 use std::path::Path;
 
-/// Why a file could not be read or written. Every variant names the file.
+use crate::name::name_of;
+
+/// Why a file could not be read or written. Each variant names the file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file cannot be opened, read or unpacked.
+    /// A file cannot be opened, read or decompressed.
     #[error("cannot read {file}: {source}")]
     Read {
-        /// The path given, `<stdin>` for `-`.
+        /// The path, `<stdin>` for `-`.
         file: String,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
 
-    /// A file cannot be written. Nothing is left half-written.
+    /// A file cannot be written. No partial file is left.
     #[error("cannot write {file}: {source}")]
     Write {
-        /// The path given, `standard output` for `-`.
+        /// The path, `standard output` for `-`.
         file: String,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
 
-    /// A line is not what it should be.
+    /// A line is malformed.
     #[error("{file}:{line}: {problem}")]
     Line {
         /// The path given.
         file: String,
-        /// From 1.
+        /// Line number, from 1.
         line: usize,
-        /// The field, what is wrong with it and what to do.
+        /// The field, what is wrong with it and how to fix it.
         problem: String,
     },
 
@@ -46,16 +48,16 @@ pub enum Error {
         what: &'static str,
     },
 
-    /// A file or folder is not what it should be.
+    /// A file or folder is invalid.
     #[error("{file}: {problem}")]
     File {
         /// The path given.
         file: String,
-        /// What is wrong and what to do.
+        /// What is wrong and how to fix it.
         problem: String,
     },
 
-    /// Two runs did not answer the same prompts.
+    /// Two runs have responses to different prompts.
     #[error("{first} and {second} do not answer the same prompts: {problem}")]
     Unpaired {
         /// One run.
@@ -67,28 +69,28 @@ pub enum Error {
     },
 }
 
-/// What functions of this crate return.
+/// Result of this crate's functions.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// A file that cannot be read.
+    /// An [`Error::Read`] of this path.
     pub fn read(path: &Path, source: io::Error) -> Self {
-        Self::Read { file: crate::json::name_of(path), source }
+        Self::Read { file: name_of(path), source }
     }
 
-    /// A file that cannot be written.
+    /// An [`Error::Write`] of this path.
     pub fn write(path: &Path, source: impl Into<io::Error>) -> Self {
         let standard = path == Path::new("-");
         let file = if standard { "standard output".to_owned() } else { path.display().to_string() };
         Self::Write { file, source: source.into() }
     }
 
-    /// A line that is not what it should be.
+    /// An [`Error::Line`].
     pub fn line(file: &str, line: usize, problem: impl Display) -> Self {
         Self::Line { file: file.to_owned(), line, problem: problem.to_string() }
     }
 
-    /// A file that is not what it should be.
+    /// An [`Error::File`] of this path.
     pub fn file(path: &Path, problem: impl Display) -> Self {
         Self::File { file: path.display().to_string(), problem: problem.to_string() }
     }

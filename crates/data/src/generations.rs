@@ -1,4 +1,4 @@
-//! Answers to prompts: this project's own files, the paper's reference's, AlpacaEval's.
+//! Files of responses: those of `stackelberg generate`, of the paper's reference code and of AlpacaEval.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -7,80 +7,82 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::json::{self, name_of};
+use crate::json;
+use crate::name::name_of;
 use crate::prompt::Prompt;
 
-/// One answer to one prompt: a line of `stackelberg generate --out`.
+/// One response to one prompt: a line of `stackelberg generate --out`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Response {
     /// The line's own id, else [`Prompt::name`].
     pub id: String,
-    /// What was asked.
+    /// The prompt.
     pub prompt: Prompt,
-    /// The answer.
+    /// The response.
     #[serde(rename = "response")]
     pub text: String,
-    /// What else the line says.
+    /// All other fields.
     #[serde(flatten)]
     pub record: Record,
 }
 
-/// What a line of `stackelberg generate` says of an answer beside its text; all `None` in other projects' files.
+/// Metadata of a response in files of `stackelberg generate`; empty in files of other projects.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Record {
-    /// base, args, cd, best-of-n, soft-best-of-n or follower.
+    /// `base`, `args`, `cd`, `best-of-n`, `soft-best-of-n` or `follower`.
     pub method: Option<String>,
-    /// All settings, as they were written.
+    /// All settings, as JSON.
     pub settings: Option<Value>,
-    /// Tokens of the answer.
+    /// Number of tokens of the response.
     pub tokens: Option<usize>,
-    /// Why it ended: stop or length.
+    /// Why generation ended: `stop` or `length`.
     pub finish_reason: Option<String>,
-    /// Its reward under the reward that guided.
+    /// Reward of the response under the guiding reward.
     pub reward: Option<f64>,
-    /// Where that is a combination: each of its rewards, by name.
+    /// If the guiding reward is a combination: each component by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub rewards: BTreeMap<String, f64>,
     /// Mean log-probability per token under the base policy at temperature 1, in nats.
     pub mean_log_prob: Option<f64>,
-    /// Seconds that it took.
+    /// Duration of generation in seconds.
     pub elapsed: Option<f64>,
-    /// The seed of everything random.
+    /// The random seed.
     pub seed: Option<u64>,
-    /// The hash of the reward that guided.
+    /// Hash of the guiding reward.
     pub reward_hash: Option<String>,
-    /// The hash of the value head that guided.
+    /// Hash of the guiding value head.
     pub value_hash: Option<String>,
-    /// Steps in which the choice was not the base policy's.
+    /// Number of steps in which the chosen token differs from the base policy's choice.
     pub steered: Option<usize>,
-    /// Steps in which rewards or values were computed.
+    /// Number of steps in which rewards or values were computed.
     pub reward_calls: Option<usize>,
-    /// Steps in which they were not needed.
+    /// Number of steps in which they were skipped because they could not change the choice.
     pub skipped: Option<usize>,
-    /// KL from the base policy over the candidates, summed over the steps, in nats.
+    /// KL from the base policy over the candidates, summed over steps, in nats.
     pub kl: Option<f64>,
-    /// `-ln` of the base mass of the candidates, summed over the guided steps, in nats. Older files call it `outside`.
+    /// `-ln` of the base policy's mass on the candidates, summed over the guided steps, in nats. Older files name it
+    /// `outside`.
     pub tail_nll: Option<f64>,
-    /// Warnings about text that the reward has taken over.
+    /// Warnings about degenerate text.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-    /// Who answered (AlpacaEval).
+    /// Name of the generating model (AlpacaEval).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub generator: Option<String>,
 }
 
-/// The answers of one file.
+/// The responses of one file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Run {
-    /// The file's name in messages and tables.
+    /// Name of the file in messages and tables.
     pub name: String,
-    /// In the order of the file; at least one, no two of the same id.
+    /// The responses in the order of the file: at least one, with distinct ids.
     pub responses: Vec<Response>,
-    /// Whether all lines had ids of their own.
+    /// Whether all lines have an id.
     pub has_ids: bool,
 }
 
-/// A line as it is written.
+/// A line of a file.
 #[derive(Deserialize)]
 struct Line {
     id: Option<Value>,
@@ -92,7 +94,7 @@ struct Line {
 }
 
 impl Record {
-    /// What a line says of itself. A field of another type belongs to another project's format and is left out.
+    /// Reads the metadata of a line. Fields of an unexpected type belong to another project's format and are ignored.
     pub fn of(line: &Value) -> Self {
         let text = |field: &str| line[field].as_str().map(str::to_owned);
         let number = |field: &str| line[field].as_f64();
@@ -122,16 +124,16 @@ impl Record {
     }
 }
 
-/// Reads answers: a JSON array or JSON lines, plain or gzipped; `-` is standard input. A line has `prompt`
+/// Reads responses from a JSON array or JSON lines, plain or gzipped; `-` is standard input. An object has `prompt`
 /// (a text, or messages with `role` and `content`) or `instruction`, and `response`, `result` or `output`.
 ///
 /// # Errors
-/// The file cannot be read, has no answers, has two of one id; a line that is no answer, by its number and field.
+/// The file cannot be read or has no responses, an id occurs twice, or a line is malformed. Errors name line and field.
 pub fn read(path: &Path) -> Result<Run> {
     parse(&name_of(path), &json::read_text(path)?)
 }
 
-/// The same from memory; `name` is what errors call it.
+/// Like [`read`], from memory; `name` is the file's name in errors.
 ///
 /// # Errors
 /// As [`read`].
@@ -166,7 +168,7 @@ pub fn parse(name: &str, text: &str) -> Result<Run> {
     Ok(Run { name, responses, has_ids })
 }
 
-/// The answer in a value, and whether it has an id of its own.
+/// The response in a JSON value, and whether the value has an id.
 fn response(value: Value) -> std::result::Result<(bool, Response), String> {
     if !value.is_object() {
         return Err("not an object with a prompt and a response".to_owned());
@@ -195,7 +197,7 @@ fn response(value: Value) -> std::result::Result<(bool, Response), String> {
     Ok((own_id, Response { id, prompt, text, record }))
 }
 
-/// What is wrong with a line, by the first field that is.
+/// An error message for the first invalid field of a line.
 fn diagnosis(value: &Value, error: &serde_json::Error) -> String {
     let texts = ["response", "result", "output"];
     let wrong = texts.iter().find(|&&field| !(value[field].is_null() || value[field].is_string()));
@@ -209,16 +211,16 @@ fn read_prompt(field: &str, value: Value) -> std::result::Result<Prompt, String>
     serde_json::from_value(value).map_err(|e| format!("{field}: {e}"))
 }
 
-/// Pairs two runs by prompt: for each answer of `first`, in its order, the index of its partner in `second`. By
-/// id where both files have ids that agree, else by the prompt's text.
+/// Pairs two runs by prompt: for each response of `first`, in order, the index of its partner in `second`. Prompts are
+/// matched by id if both files have ids and these agree, otherwise by text.
 ///
 /// # Errors
-/// A prompt that only one run answers, or an id that stands for two prompts; the first few are named.
+/// A prompt occurs in only one run, or an id stands for different prompts. The error names the first few.
 pub fn pair(first: &Run, second: &Run) -> Result<Vec<usize>> {
     if !(first.has_ids && second.has_ids) {
         return pair_by(false, first, second);
     }
-    // Files of two sources may number the same prompts differently.
+    // Files of different sources may number the same prompts differently.
     pair_by(true, first, second).or_else(|error| pair_by(false, first, second).map_err(|_| error))
 }
 
@@ -307,7 +309,7 @@ mod tests {
         let read = parse("f", &line)?;
         assert!(read.has_ids);
         assert_eq!(read.responses, [written]);
-        // Files from before the field was renamed.
+        // The field's old name is still read.
         let old = parse("f", &line.replace("tail_nll", "outside"))?;
         assert_eq!(old.responses, read.responses);
         Ok(())

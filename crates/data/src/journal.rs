@@ -1,4 +1,4 @@
-//! A file of answers that is being written: one line as soon as an answer is finished, resumable.
+//! The output file of a run: one line per finished response, resumable.
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -11,19 +11,18 @@ use crate::error::{Error, Result};
 use crate::generations::{Record, Response};
 use crate::prompt::Prompt;
 
-/// The settings of a run, the same in every line of its file: enough to make the line again. Two runs with equal
-/// identities give equal answers.
+/// Settings of a run, equal in all lines of its file. Runs with equal identities give equal responses.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Identity {
     /// The method's name.
     pub method: String,
     /// All settings.
     pub settings: Value,
-    /// The seed of everything random.
+    /// The random seed.
     pub seed: u64,
-    /// The hash of the reward, where there is one.
+    /// Hash of the reward, if there is one.
     pub reward_hash: Option<String>,
-    /// The hash of the value head, where there is one.
+    /// Hash of the value head, if there is one.
     pub value_hash: Option<String>,
 }
 
@@ -36,7 +35,7 @@ impl Identity {
         })
     }
 
-    /// Adds the settings to what is said of an answer.
+    /// Adds these settings to a response's record.
     pub fn record(&self, record: Record) -> Record {
         Record {
             method: Some(self.method.clone()),
@@ -49,20 +48,20 @@ impl Identity {
     }
 }
 
-/// The output file of answers, line by line; or standard output.
+/// Writes responses to a JSON lines file or to standard output.
 pub struct Journal {
     out: Box<dyn Write>,
     path: Option<PathBuf>,
     done: HashSet<String>,
-    /// Made by this run and still empty: not left behind.
+    /// Whether the file was created by this run and is still empty; it is then removed.
     empty: bool,
 }
 
 impl Journal {
-    /// Opens the output; `None` is standard output. An existing file is only changed to resume it.
+    /// Opens the output; `None` is standard output. With `resume`, an existing file is continued.
     ///
     /// # Errors
-    /// The file exists and is not resumed, was written with other settings, is written by another process, or cannot be
+    /// The file exists and `resume` is false, it has other settings, another process writes to it, or it cannot be
     /// written.
     pub fn open(path: Option<&Path>, resume: bool, identity: &Identity) -> Result<Self> {
         let Some(path) = path else {
@@ -83,7 +82,7 @@ impl Journal {
             Err(TryLockError::WouldBlock) => {
                 return Err(Error::file(path, "another process writes to it"));
             }
-            // Some file systems have no locks.
+            // Some file systems do not support locks.
             Err(TryLockError::Error(_)) | Ok(()) => {}
         }
         let done = if there { finished_lines(&mut file, path, identity)? } else { HashSet::new() };
@@ -91,17 +90,17 @@ impl Journal {
         Ok(Self { out: Box::new(file), path: Some(path.to_owned()), done, empty })
     }
 
-    /// Whether this prompt was answered before.
+    /// Whether the file already has a response to this prompt.
     pub fn has(&self, id: &str, prompt: &Prompt) -> bool {
         self.done.contains(&key(id, &json!(prompt)))
     }
 
-    /// The ids of the prompts that were answered before.
+    /// The ids of the prompts with a response in the file.
     pub fn ids(&self) -> HashSet<String> {
         self.done.iter().filter_map(|key| key.split_once('\n')).map(|(id, _)| id.to_owned()).collect()
     }
 
-    /// Writes an answer, whole, at once.
+    /// Writes a response as one line and flushes it.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -127,7 +126,7 @@ impl Drop for Journal {
     }
 }
 
-/// Reads what a stopped run left, and cuts off a last line that is not whole.
+/// Reads the lines of a stopped run and removes an incomplete last line.
 fn finished_lines(file: &mut File, path: &Path, identity: &Identity) -> Result<HashSet<String>> {
     let mut bytes = Vec::new();
     file.rewind().and_then(|()| file.read_to_end(&mut bytes)).map_err(|e| Error::read(path, e))?;
@@ -156,7 +155,7 @@ fn finished_lines(file: &mut File, path: &Path, identity: &Identity) -> Result<H
     Ok(done)
 }
 
-/// The first setting that differs.
+/// The first setting that differs, with both values.
 fn difference(field: &str, was: &Value, is: &Value) -> (String, Value, Value) {
     let inner =
         is.as_object().and_then(|map| map.iter().find(|(key, value)| was[key.as_str()] != **value));
@@ -166,7 +165,7 @@ fn difference(field: &str, was: &Value, is: &Value) -> (String, Value, Value) {
     }
 }
 
-/// Names a prompt: its id and all of its text.
+/// Key of a prompt: its id and its text.
 fn key(id: &str, prompt: &Value) -> String {
     format!("{id}\n{prompt}")
 }

@@ -1,4 +1,4 @@
-//! JSON files read whole: lines or one array, plain or gzipped, with errors that name file and line.
+//! Reads JSON files into memory: JSON lines or one array, plain or gzipped. Errors name file and line.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -8,16 +8,12 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+pub use crate::name::name_of;
 
-/// A file's name in messages: its path, `<stdin>` for `-`.
-pub fn name_of(path: &Path) -> String {
-    if path == Path::new("-") { "<stdin>".to_owned() } else { path.display().to_string() }
-}
-
-/// The text of a file or of standard input (`-`), unpacked if it is gzipped, without a byte order mark.
+/// Reads a file, or standard input for `-`, decompresses gzip and removes a byte order mark.
 ///
 /// # Errors
-/// It cannot be read or unpacked, or is not UTF-8.
+/// The file cannot be read or decompressed, or is not UTF-8.
 pub fn read_text(path: &Path) -> Result<String> {
     let file = name_of(path);
     let failed = |source| Error::Read { file: file.clone(), source };
@@ -42,16 +38,16 @@ pub fn read_text(path: &Path) -> Result<String> {
     })
 }
 
-/// The lines that are not blank, with their numbers, from 1.
+/// The lines that are not blank, with their numbers from 1.
 pub fn filled_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty())
 }
 
-/// The values of a text, not yet parsed: the elements of one array, or the lines that are not blank; each with the
-/// number of the line that it begins on. [`parse`] parses them.
+/// Splits a text into JSON values: the elements of one array, or the lines that are not blank. Each value comes with the
+/// number of the line on which it begins. [`parse`] parses them.
 ///
 /// # Errors
-/// An array that is malformed or does not end; `file` is its name in them.
+/// An array is malformed or truncated. `file` is the file's name in errors.
 pub fn values<'a>(file: &str, text: &'a str) -> Result<Vec<(usize, &'a str)>> {
     let blank = |at: usize| text[at..].len() - text[at..].trim_start().len();
     let mut at = blank(0);
@@ -59,7 +55,7 @@ pub fn values<'a>(file: &str, text: &'a str) -> Result<Vec<(usize, &'a str)>> {
         return Ok(filled_lines(text).collect());
     }
     at += 1;
-    // Lines are counted on from the last value.
+    // Lines are counted from the previous value on.
     let (mut counted, mut line) = (0, 1);
     let mut line_of = |at: usize| {
         line += text[counted..at].bytes().filter(|b| *b == b'\n').count();
@@ -101,10 +97,10 @@ pub fn values<'a>(file: &str, text: &'a str) -> Result<Vec<(usize, &'a str)>> {
     }
 }
 
-/// One value, or what is wrong with it.
+/// Parses one value.
 ///
 /// # Errors
-/// Malformed JSON, or something behind the value.
+/// The JSON is malformed, or text follows the value.
 pub fn parse(text: &str) -> std::result::Result<Value, String> {
     let mut from = serde_json::Deserializer::from_str(text);
     let value = serde::Deserialize::deserialize(&mut from).map_err(|e: serde_json::Error| {
@@ -114,7 +110,7 @@ pub fn parse(text: &str) -> std::result::Result<Value, String> {
     from.end().map(|()| value).map_err(|_| more)
 }
 
-/// What serde_json says, without its own count of lines.
+/// The message of serde_json without its line and column.
 fn bare(error: &serde_json::Error) -> String {
     let said = error.to_string();
     said.split(" at line ").next().unwrap_or(&said).to_owned()

@@ -1,18 +1,22 @@
 /*!
-The files that Stackelberg reads and writes. Each format is one type, which is both read and written.
+File formats of Stackelberg: prompts, responses, traces, preference pairs and rated texts. Each format is one type,
+which is both read and written. The crate knows nothing of models.
 
 # Overview
 
 | file | type | read by | written by |
 |---|---|---|---|
-| prompts: JSON lines, an array, text lines | [`Prompt`] | [`prompts::read`] | serde |
-| answers of `generate`, of other projects | [`generations::Response`] | [`generations::read`] | [`Journal`] |
-| traces, one line a decoding step | [`TraceStep`](trace::TraceStep) | [`trace::read`] | [`TraceWriter`](trace::TraceWriter) |
+| prompts: JSON lines, a JSON array, text lines | [`Prompt`] | [`prompts::read`] | serde |
+| responses of `generate` and of other projects | [`generations::Response`] | [`generations::read`] | [`Journal`] |
+| traces, one line per decoding step | [`TraceStep`](trace::TraceStep) | [`trace::read`] | [`TraceWriter`](trace::TraceWriter) |
 | preference pairs, rated texts | [`Pair`], [`Rated`] | [`read_pairs`], [`read_rated`] | |
 
-Beneath them: [`Lines`] reads JSON lines one at a time, [`json`] a file as a whole, both plain or gzipped, with errors
-that name file, line and field; [`atomic`] writes files that are whole or not there at all; [`hash`] names contents by
-SHA-256. Nothing here knows of models.
+These are built on:
+
+- [`Lines`] reads JSON lines one at a time, and [`json`] reads a whole file. Both read plain and gzipped files. Errors
+  name the file, the line and the field.
+- [`atomic`] writes files atomically: a file appears under its name only when it is complete.
+- [`hash`] computes SHA-256 digests.
 
 ```
 use stackelberg_data::{Prompt, prompts};
@@ -36,6 +40,7 @@ pub mod hash;
 mod journal;
 pub mod json;
 mod lines;
+mod name;
 mod output;
 mod pairs;
 mod prompt;

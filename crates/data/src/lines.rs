@@ -1,4 +1,4 @@
-//! Lines of a text file, plain or gzipped, read one at a time, with errors that name file, line and field.
+//! Reads a text file line by line, plain or gzipped. Errors name file, line and field.
 
 use std::fmt::Display;
 use std::fs::File;
@@ -10,10 +10,10 @@ use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
 use crate::error::{Error, Result};
-use crate::json::name_of;
+use crate::name::name_of;
 
-/// The lines of a file or of standard input (`-`). Blank lines are left out; gzip is recognised by its first
-/// bytes, whatever the file's name.
+/// The lines of a file or of standard input (`-`). Blank lines are skipped. Gzip is detected by its first bytes,
+/// independently of the file's name.
 pub struct Lines {
     from: Box<dyn BufRead>,
     name: String,
@@ -25,7 +25,7 @@ impl Lines {
     /// Opens a file, or standard input for `-`.
     ///
     /// # Errors
-    /// It cannot be read, or is a folder.
+    /// The file cannot be read, or is a folder.
     pub fn open(path: &Path) -> Result<Self> {
         let failed = |source| Error::read(path, source);
         let mut plain: Box<dyn BufRead> = if path == Path::new("-") {
@@ -43,10 +43,10 @@ impl Lines {
         Ok(Self { from, name: name_of(path), line: 0, bytes: Vec::new() })
     }
 
-    /// Reads the next line that is not blank; `false` at the end. [`Lines::text`] and [`Lines::json`] then have it.
+    /// Reads the next line that is not blank, for [`Lines::text`] and [`Lines::json`]; `false` at the end.
     ///
     /// # Errors
-    /// The file cannot be read or unpacked.
+    /// The file cannot be read or decompressed.
     pub fn advance(&mut self) -> Result<bool> {
         loop {
             self.bytes.clear();
@@ -65,10 +65,10 @@ impl Lines {
         }
     }
 
-    /// The line last read, without its line end.
+    /// The current line without its line break.
     ///
     /// # Errors
-    /// It is not UTF-8.
+    /// The line is not UTF-8.
     pub fn text(&self) -> Result<&str> {
         let text = std::str::from_utf8(&self.bytes).map_err(|e| {
             let at = e.valid_up_to() + 1;
@@ -77,10 +77,10 @@ impl Lines {
         Ok(text.trim_end_matches(['\r', '\n']))
     }
 
-    /// The line last read as a JSON object.
+    /// Parses the current line as a JSON object.
     ///
     /// # Errors
-    /// It is no JSON object, a field is missing or of another type, or more follows on the line.
+    /// The line is not UTF-8 or not a JSON object, a field is missing or has another type, or text follows the object.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
         let text = self.text()?;
         if !text.trim_start().starts_with('{') {
@@ -89,7 +89,7 @@ impl Lines {
         serde_json::from_str(text).map_err(|_| self.wrong(diagnosis::<T>(text)))
     }
 
-    /// The next line that is not blank as a JSON object; `None` at the end.
+    /// Parses the next line that is not blank as a JSON object; `None` at the end.
     ///
     /// # Errors
     /// As [`Lines::advance`] and [`Lines::json`].
@@ -97,18 +97,18 @@ impl Lines {
         if self.advance()? { self.json().map(Some) } else { Ok(None) }
     }
 
-    /// An error about the line last read.
+    /// An error about the current line.
     pub fn wrong(&self, problem: impl Display) -> Error {
         Error::line(&self.name, self.line, problem)
     }
 
-    /// The input's name in messages.
+    /// The file's name in messages.
     pub fn name(&self) -> &str {
         &self.name
     }
 }
 
-/// Reads a malformed line again, slower, to say which field is wrong and where.
+/// Parses a malformed line again, with tracking of the path, to name the invalid field.
 fn diagnosis<T: DeserializeOwned>(text: &str) -> String {
     let error =
         match serde_path_to_error::deserialize::<_, T>(&mut serde_json::Deserializer::from_str(text)) {
@@ -126,6 +126,6 @@ fn diagnosis<T: DeserializeOwned>(text: &str) -> String {
         Category::Eof => format!("{said}: the line breaks off"),
         _ => format!("{said} at column {column} (NaN and Infinity are not JSON)"),
     };
-    // `?` is a path lost when the line broke off.
+    // The path is `?` if the line is truncated.
     if field == "." || field == "?" { said } else { format!("{field}: {said}") }
 }

@@ -1,4 +1,4 @@
-//! Where results go: to standard output as they come, or to a file that is whole or not there at all.
+//! Outputs: standard output, a device or pipe, or an atomic file.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -7,17 +7,17 @@ use std::path::{Path, PathBuf};
 use crate::atomic::AtomicFile;
 use crate::error::{Error, Result};
 
-/// Standard output, or a file that takes its name only when finished.
+/// Standard output, a device or pipe, or an atomic file.
 pub enum Output {
     /// Standard output.
     Stdout(BufWriter<io::StdoutLock<'static>>),
-    /// A device or a pipe, and its path: there is nothing to rename and nothing to protect.
+    /// A device or a pipe with its path, which cannot be replaced atomically.
     Stream(BufWriter<File>, PathBuf),
-    /// A file.
+    /// An atomic file.
     File(AtomicFile),
 }
 
-/// Refuses to write results over a file that is read.
+/// Checks that no output overwrites an input.
 ///
 /// # Errors
 /// An output is one of the inputs.
@@ -39,10 +39,10 @@ pub fn keep_inputs<'p>(
 }
 
 impl Output {
-    /// Opens `path`; `-` is standard output. An existing file stays as it is until [`Output::finish`].
+    /// Opens `path`; `-` is standard output. An existing file is unchanged until [`Output::finish`].
     ///
     /// # Errors
-    /// It cannot be written, is a folder, or is a link to nothing.
+    /// The path cannot be written, is a folder, or is a dangling link.
     pub fn create(path: &Path) -> Result<Self> {
         if ["-", "/dev/stdout"].map(Path::new).contains(&path) {
             return Ok(Self::Stdout(BufWriter::new(io::stdout().lock())));
@@ -55,12 +55,12 @@ impl Output {
         AtomicFile::create(path).map(Self::File)
     }
 
-    /// The unfinished file, if there is one.
+    /// Path of the temporary file, if there is one.
     pub fn temporary_path(&self) -> Option<&Path> {
         if let Self::File(file) = self { Some(file.temporary_path()) } else { None }
     }
 
-    /// Writes out what is buffered and gives the file its name.
+    /// Flushes the buffer and renames an atomic file.
     ///
     /// # Errors
     /// The disk is full, the pipe is closed, or the file cannot be renamed.

@@ -8,14 +8,14 @@ use crate::conversation::{Conversation, is_conversation};
 use crate::error::{Error, Result};
 use crate::lines::Lines;
 
-/// Two answers to one prompt, of which people preferred one.
+/// Two responses to one prompt, of which people preferred one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pair {
-    /// The preferred one.
+    /// The preferred response.
     pub chosen: Conversation,
-    /// The other.
+    /// The other response.
     pub rejected: Conversation,
-    /// The first human turn of `chosen`: pairs that share it belong to one group.
+    /// The first human turn of `chosen`. Pairs with the same first turn belong to one group.
     pub group: String,
 }
 
@@ -26,16 +26,15 @@ struct Row {
     rejected: String,
 }
 
-/// Reads JSON lines `{"chosen", "rejected"}` in the form of HH-RLHF (`\n\nHuman: ...\n\nAssistant: ...`)
-/// or `{"prompt", "chosen", "rejected"}`; other fields are passed over. Plain or gzipped, `-` for
-/// standard input.
+/// Reads JSON lines `{"chosen", "rejected"}` in the HH-RLHF layout (`\n\nHuman: ...\n\nAssistant: ...`) or
+/// `{"prompt", "chosen", "rejected"}`, plain or gzipped; `-` is standard input. Other fields are ignored.
 ///
-/// With a prompt, an answer that is itself a whole conversation is taken as such; any other continues
-/// the prompt.
+/// With a prompt, a response in the HH-RLHF layout is read as a complete conversation; any other response continues the
+/// prompt.
 ///
 /// # Errors
-/// A file that cannot be read or holds no pair; a line that is not UTF-8, no JSON object, lacks a field,
-/// or whose text is no conversation ending in an Assistant turn: with file, line and field.
+/// The file cannot be read or has no pairs. A line is not UTF-8 or not a JSON object, a field is missing, or a text is not
+/// a conversation that ends with an assistant turn. Errors name file, line and field.
 pub fn read_pairs(path: &Path) -> Result<Vec<Pair>> {
     let mut lines = Lines::open(path)?;
     let mut pairs = Vec::new();
@@ -46,7 +45,7 @@ pub fn read_pairs(path: &Path) -> Result<Vec<Pair>> {
             _ => Conversation::parse(text).map_err(|problem| lines.wrong(format!("{field} {problem}"))),
         };
         if row.prompt.as_deref().is_some_and(|p| p.trim().is_empty()) {
-            return Err(lines.wrong("prompt is empty: leave the field out or fill it".to_owned()));
+            return Err(lines.wrong("prompt is empty: remove the field or fill it".to_owned()));
         }
         let chosen = conversation("chosen", &row.chosen)?;
         let rejected = conversation("rejected", &row.rejected)?;

@@ -1,12 +1,13 @@
-//! Prompts from a file, a folder of text files, or standard input (`-`).
+//! Reads prompts from a file, a folder of text files, or standard input (`-`).
 //!
-//! What is read, plain or gzipped:
-//! - a JSON array or JSON lines of objects with `prompt`, `instruction` or `messages` (each `role` and
-//!   `content`), and optionally an `id`; a bare string is a prompt too,
-//! - MT-bench's questions (`question_id`, `turns`): the first turn is the prompt,
-//! - preference pairs in the form of HH-RLHF (`chosen`, `rejected`): the conversation before the answer that was judged,
-//! - OpenAI's batch input: `custom_id`, and `messages` or `prompt` in a `body`,
-//! - `.txt`: a prompt on each line, as RealToxicityPrompts come; a folder is its `.txt` files by name.
+//! Supported formats, plain or gzipped:
+//! - a JSON array or JSON lines of objects with `prompt`, `instruction` or `messages` (each with `role` and `content`),
+//!   and optionally `id`; or of plain strings,
+//! - MT-bench questions (`question_id`, `turns`): the first turn is the prompt,
+//! - HH-RLHF preference pairs (`chosen`, `rejected`): the prompt is the conversation before the response,
+//! - OpenAI batch input: `custom_id`, and `messages` or `prompt` in a `body`,
+//! - `.txt` files with one prompt per line, as RealToxicityPrompts; a folder of `.txt` files is read in the order of
+//!   their names.
 
 use std::collections::HashMap;
 use std::fs;
@@ -17,17 +18,19 @@ use serde_json::Value;
 
 use crate::conversation::Conversation;
 use crate::error::{Error, Result};
-use crate::json::{self, name_of};
+use crate::json;
+use crate::name::name_of;
 use crate::prompt::{Message, Prompt};
 
-/// What is wrong with a field, without the place.
+/// A value, or the problem of a field without its place.
 type Problem<T> = std::result::Result<T, String>;
 
-/// All prompts of a file, of a folder's `.txt` files, or of standard input (`-`), with their ids; at least one, no two
-/// of the same id. A prompt without an `id` gets [`Prompt::name`], with a number where it is repeated.
+/// Reads all prompts of a file, of a folder's `.txt` files, or of standard input (`-`), with their ids: at least one
+/// prompt, with distinct ids. A prompt without an id gets [`Prompt::name`] as id, and a number if it is repeated.
 ///
 /// # Errors
-/// The file cannot be read or holds no prompt; a line that is no prompt, by file, line and field.
+/// The file cannot be read or has no prompts, an id occurs twice, or a line is malformed. Errors name file, line and
+/// field.
 pub fn read(path: &Path) -> Result<Vec<(String, Prompt)>> {
     let mut found = Found::default();
     if path.is_dir() {
@@ -62,11 +65,11 @@ fn is_text(path: &Path) -> bool {
     name.trim_end_matches(".gz").ends_with(".txt")
 }
 
-/// What has been read so far, over all files.
+/// All prompts read so far, over all files.
 #[derive(Default)]
 struct Found {
     prompts: Vec<(String, Prompt)>,
-    /// Where each id was first used, `FILE:LINE`.
+    /// The place of each id, as `FILE:LINE`.
     used: HashMap<String, String>,
 }
 
@@ -98,7 +101,7 @@ impl Found {
         Ok(())
     }
 
-    /// The id of a prompt that has none; a repeated prompt gets a number.
+    /// The id of a prompt without one; repeated prompts are numbered.
     fn name_for(&self, prompt: &Prompt) -> String {
         let name = prompt.name();
         let numbered = (2..).map(|n| format!("{name}-{n}"));
@@ -109,7 +112,7 @@ impl Found {
     }
 }
 
-/// A line or element as it is written.
+/// A line or array element of a file.
 #[derive(Default, Deserialize)]
 struct Object {
     id: Option<Id>,
@@ -144,7 +147,7 @@ enum Row {
     Object(Box<Object>),
 }
 
-/// The row of a value; the error names the field.
+/// Parses a JSON value; the error names the field.
 fn row(value: Value) -> Problem<Row> {
     match value {
         Value::String(words) => Ok(Row::Bare(words)),
@@ -170,7 +173,7 @@ impl Row {
             ("instruction", object.instruction.map(Prompt::Text)),
             ("messages", object.messages.map(conversation).transpose()?),
             ("turns", object.turns.map(|turns| Prompt::Text(first(turns)))),
-            // With a prompt of its own, a pair's answers are no conversation.
+            // A pair with a separate prompt has responses instead of conversations.
             ("chosen", object.chosen.filter(|_| !has_prompt).as_deref().map(judged).transpose()?),
         ]
         .into_iter()
@@ -198,17 +201,17 @@ fn filled(field: &str, words: String) -> Problem<String> {
     if words.trim().is_empty() { Err(format!("{field}: it is empty")) } else { Ok(words) }
 }
 
-/// A conversation that was judged, without the answer that it was judged by.
+/// A judged conversation without its response.
 fn judged(text: &str) -> Problem<Prompt> {
     let Prompt::Messages(messages) =
         Conversation::parse(text).map_err(|e| format!("chosen: {e}"))?.prompt()
     else {
-        return Err("chosen: it is no conversation".to_owned());
+        return Err("chosen: not a conversation".to_owned());
     };
     conversation(messages).map_err(|problem| format!("chosen: {problem}"))
 }
 
-/// Messages, of which only the system's may be empty.
+/// Checks messages: only system messages may be empty.
 fn conversation(messages: Vec<Message>) -> Problem<Prompt> {
     if messages.is_empty() {
         return Err("messages: it is empty".to_owned());
@@ -222,131 +225,4 @@ fn conversation(messages: Vec<Message>) -> Problem<Prompt> {
         }
     }
     Ok(Prompt::Messages(messages))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-    use std::io::Write;
-
-    type Tested<T> = std::result::Result<T, Box<dyn std::error::Error>>;
-
-    fn from(name: &str, bytes: &[u8]) -> Tested<Vec<(String, Prompt)>> {
-        let folder = tempfile::tempdir()?;
-        let path = folder.path().join(name);
-        fs::write(&path, bytes)?;
-        // Only the file's own name in messages.
-        let prefix = format!("{}/", folder.path().display());
-        read(&path).map_err(|e| e.to_string().replace(&prefix, "").into())
-    }
-
-    fn said(text: &str) -> String {
-        from("p", text.as_bytes()).expect_err(text).to_string()
-    }
-
-    fn text(id: &str, words: &str) -> (String, Prompt) {
-        (id.to_owned(), Prompt::Text(words.to_owned()))
-    }
-
-    /// A prompt without an id: named as if it stood alone, wherever it stands.
-    fn unnamed(words: &str) -> (String, Prompt) {
-        let mut alone = from("p.txt", words.as_bytes()).expect("one line");
-        assert_eq!((alone.len(), alone[0].0.len()), (1, 12));
-        alone.remove(0)
-    }
-
-    #[test]
-    fn repeated_prompts_are_numbered() -> Tested<()> {
-        let ids: Vec<String> = from("p.txt", b"a\na\nb\na")?.into_iter().map(|(id, _)| id).collect();
-        let a = unnamed("a").0;
-        assert_eq!(ids, [a.clone(), format!("{a}-2"), unnamed("b").0, format!("{a}-3")]);
-        Ok(())
-    }
-
-    #[test]
-    fn json_lines_arrays_and_bare_strings() -> Tested<()> {
-        let lines =
-            "\u{feff}{\"prompt\": \"a\", \"x\": [1]}\r\n\n{\"instruction\": \"b\", \"id\": 7}\n\"c\"";
-        let expected = [unnamed("a"), text("7", "b"), unnamed("c")];
-        assert_eq!(from("p.jsonl", lines.as_bytes())?, expected);
-        let array = " [ {\"prompt\": \"a\"},\n {\"instruction\": \"b\",\n \"id\": 7}\n, \"c\" ]\n";
-        assert_eq!(from("p.json", array.as_bytes())?, expected);
-        Ok(())
-    }
-
-    #[test]
-    fn gzip_messages_and_questions() -> Tested<()> {
-        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        gz.write_all(
-            b"{\"id\":\"x\",\"messages\":[{\"role\":\"system\",\"content\":\"\"},\
-              {\"role\":\"user\",\"content\":\"hi\"}]}\n\
-              {\"question_id\":81,\"category\":\"writing\",\"turns\":[\"one\",\"two\"]}\n",
-        )?;
-        let pair = |role: &str, content: &str| Message::new(role, content);
-        let messages = Prompt::Messages(vec![pair("system", ""), pair("user", "hi")]);
-        let expected = [("x".to_owned(), messages), text("81", "one")];
-        assert_eq!(from("p.jsonl.gz", &gz.finish()?)?, expected);
-        let chosen = "\n\nHuman: hi\n\nAssistant: hello\n\nHuman: more\n\nAssistant: no";
-        let judged = json!({"chosen": chosen, "rejected": "\n\nHuman: hi\n\nAssistant: x"}).to_string();
-        let turns = vec![pair("user", "hi"), pair("assistant", "hello"), pair("user", "more")];
-        let found = from("p", judged.as_bytes())?;
-        assert_eq!(found[0].1, Prompt::Messages(turns));
-        let batch = "{\"custom_id\": \"r1\", \"method\": \"POST\", \"url\": \"/v1/completions\", \
-                     \"body\": {\"model\": \"m\", \"prompt\": \"one\"}}";
-        assert_eq!(from("p", batch.as_bytes())?, [text("r1", "one")]);
-        Ok(())
-    }
-
-    #[test]
-    fn text_lines_and_folders() -> Tested<()> {
-        assert_eq!(from("p.txt", b"[a\r\n\nb")?, [unnamed("[a"), unnamed("b")]);
-        let folder = tempfile::tempdir()?;
-        for (name, lines) in [("b.txt", "3"), ("a.txt", "1\n2\n"), ("c.md", "no")] {
-            fs::write(folder.path().join(name), lines)?;
-        }
-        assert_eq!(read(folder.path())?, [unnamed("1"), unnamed("2"), unnamed("3")]);
-        Ok(())
-    }
-
-    #[test]
-    fn errors_name_file_line_and_field() {
-        for (content, expected) in [
-            ("", "p: no prompts"),
-            ("[]", "p: no prompts"),
-            ("\n{\"prompt\": \"a\"", "p:2: malformed JSON at column 14: EOF while parsing an object"),
-            ("{\"prompt\": 3}", "p:1: prompt: invalid type: integer `3`, expected a string"),
-            ("{\"prompt\": \" \"}", "p:1: prompt: it is empty"),
-            ("\"\"", "p:1: the prompt: it is empty"),
-            ("3", "p:1: neither an object with a prompt nor a string"),
-            ("{\"turns\": []}", "p:1: turns: it is empty"),
-            ("{\"text\": \"a\"}", "p:1: no 'prompt', 'instruction', 'messages', 'turns' or 'chosen'"),
-            (
-                "{\"prompt\": \"a\", \"instruction\": \"b\"}",
-                "p:1: both 'prompt' and 'instruction': keep the one to answer",
-            ),
-            ("{\"prompt\": \"a\"} {}", "p:1: more than one JSON value on the line: write one per line"),
-            ("{\"messages\": [{\"role\": \"user\"}]}", "p:1: messages[0]: missing field `content`"),
-            (
-                "{\"messages\": [{\"role\": \"user\", \"content\": \"\"}]}",
-                "p:1: messages[0].content: it is empty",
-            ),
-            ("{\"custom_id\": 1, \"body\": {\"prompt\": \"\"}}", "p:1: body: prompt: it is empty"),
-            ("{\"id\": [], \"prompt\": \"a\"}", "p:1: id: expected a string or a whole number"),
-            (
-                "{\"id\": 1, \"prompt\": \"a\"}\n{\"id\": 1, \"prompt\": \"b\"}",
-                "p:2: id: '1' is that of p:1 too: give each prompt its own",
-            ),
-            ("[\n\"a\",\n{\"prompt\": 3}]", "p:3: prompt: invalid type: integer `3`, expected a string"),
-            ("[\"a\"\n\"b\"]", "p:2: expected ',' or ']' after this element"),
-            ("[\"a\",\n", "p:2: the array breaks off: its ']' is missing"),
-            ("[\"a\"\n", "p:2: the array breaks off: its ']' is missing"),
-            ("[\"a\",\n {\"prompt\":\n nan}]", "p:3: malformed JSON: expected ident"),
-            ("[\"a\"]\n{}", "p:1: text after the array's ']': keep one array"),
-        ] {
-            assert_eq!(said(content), expected, "{content}");
-        }
-        let latin = from("p", b"\"a\"\n\"\xe4\"").expect_err("an error").to_string();
-        assert_eq!(latin, "p:2: not UTF-8: save the file as UTF-8");
-    }
 }

@@ -8,16 +8,15 @@ use crate::conversation::Conversation;
 use crate::error::{Error, Result};
 use crate::lines::Lines;
 
-/// A text and the score people gave it.
+/// A text with its rating.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rated {
-    /// The text. One that is no conversation is a response to nothing.
+    /// The text. A text that is not a conversation is a response without a prompt.
     pub conversation: Conversation,
-    /// The score, in whatever unit the file has.
+    /// The score, in the unit of the file.
     pub score: f64,
-    /// Texts that share it belong to one group: the first human turn or the text itself; of
-    /// tab-separated files the file's name and the id up to its last `_` (`12_3` is sentence 3 of
-    /// review 12).
+    /// Group of the text: the first human turn or the text itself; in tab-separated files the file's name with the id up
+    /// to its last `_` (`12_3` is sentence 3 of review 12).
     pub group: String,
 }
 
@@ -29,13 +28,12 @@ struct Row {
     score: f64,
 }
 
-/// Reads JSON lines `{"text", "score"}` or `{"prompt", "response", "score"}`, or lines
-/// `id<TAB>score<TAB>text` as in VADER's `*_GroundTruth.txt`; which of the two, the first line says. Plain
-/// or gzipped, `-` for standard input.
+/// Reads JSON lines `{"text", "score"}` or `{"prompt", "response", "score"}`, or lines `id<TAB>score<TAB>text` as in VADER's
+/// `*_GroundTruth.txt`. The first line decides which of the two. Files are plain or gzipped; `-` is standard input.
 ///
 /// # Errors
-/// A file that cannot be read or holds no text; a line that is not UTF-8, is malformed, lacks a field,
-/// has an empty text or a score that is no finite number: with file, line and field.
+/// The file cannot be read or has no texts. A line is not UTF-8 or malformed, a field is missing, a text is empty, or a
+/// score is not a finite number. Errors name file, line and field.
 pub fn read_rated(path: &Path) -> Result<Vec<Rated>> {
     let mut lines = Lines::open(path)?;
     let mut rated = Vec::new();
@@ -83,7 +81,7 @@ fn from_tabs(lines: &Lines) -> Result<Rated> {
     };
     filled(lines, "text", text)?;
     let score = score.trim().parse().ok().filter(|s: &f64| s.is_finite()).ok_or_else(|| {
-        lines.wrong(format!("score: '{score}' is no finite number (a header line must go)"))
+        lines.wrong(format!("score: '{score}' is not a finite number (remove a header line)"))
     })?;
     let file = Path::new(lines.name()).file_name().map_or_else(String::new, |n| n.display().to_string());
     let source = id.rsplit_once('_').map_or(id, |(source, _)| source);

@@ -1,4 +1,4 @@
-//! Traces: what was decided at each step of an answer, one JSON line a step.
+//! Traces of decoding: one JSON line per step of a response.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{File, OpenOptions};
@@ -11,34 +11,34 @@ use serde_json::Value;
 use crate::atomic::AtomicFile;
 use crate::error::{Error, Result};
 
-/// One step. Lists have one element for each candidate.
+/// One decoding step. Lists have one element per candidate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TraceStep {
     /// The prompt's id.
     pub id: String,
-    /// From 0.
+    /// Index of the step, from 0.
     pub step: usize,
-    /// The candidates, by token id, likeliest first.
+    /// Token ids of the candidates, the most likely first.
     pub candidates: Vec<u32>,
     /// Their texts.
     pub tokens: Vec<String>,
-    /// What the candidates were chosen by.
+    /// Scores of the candidates.
     #[serde(flatten)]
     pub scores: Scores,
-    /// m*, in reward units, of rules with a threshold.
+    /// `m*`, in reward units, for rules with a threshold.
     pub threshold: Option<f64>,
-    /// The bound B in force, of rules with a bound.
+    /// The effective bound `B`, for rules with a bound.
     #[serde(default)]
     pub bound: Option<f64>,
     /// Shaped rewards.
     pub shaped: Option<Vec<f64>>,
-    /// Logits (log-probabilities) plus strength times shaped rewards (values): what was chosen by.
+    /// Logits (or log-probabilities) plus strength times shaped rewards (or values): the scores that decide.
     pub fused: Vec<f64>,
-    /// The token chosen.
+    /// The chosen token.
     pub chosen: u32,
-    /// The token that the base policy would have chosen.
+    /// The base policy's choice.
     pub base_choice: u32,
-    /// Whether no reward could have changed the choice, so that none was computed.
+    /// Whether rewards were skipped because they could not change the choice.
     #[serde(default)]
     pub skipped: bool,
     /// KL from the base policy over the candidates, in nats.
@@ -47,41 +47,41 @@ pub struct TraceStep {
     /// Effective number of candidates under the fused distribution.
     #[serde(default)]
     pub ess: Option<f64>,
-    /// `-ln` of the base policy's mass on the candidates, in nats. Older files call it `outside`.
+    /// `-ln` of the base policy's mass on the candidates, in nats. Older files name it `outside`.
     #[serde(default, alias = "outside")]
     pub tail_nll: Option<f64>,
     /// Log-probability of the chosen token under the base policy at temperature 1, in nats.
     #[serde(default)]
     pub log_prob: Option<f64>,
-    /// What each candidate was continued with before it was scored, where segments are scored.
+    /// The continuation of each candidate before it was scored, if segments are scored.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub continuations: Vec<Vec<u32>>,
-    /// Of a combination of rewards: what each said, by name.
+    /// The components of a combination of rewards, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub parts: BTreeMap<String, Vec<f64>>,
 }
 
-/// What the candidates of a step were chosen by: rewards beside logits, or values beside log-probabilities.
+/// Scores of the candidates: logits with rewards, or log-probabilities with values.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Scores {
-    /// All methods but controlled decoding.
+    /// Scores of all methods except controlled decoding.
     Rewards {
         /// The base policy's logits.
         logits: Vec<f64>,
-        /// Rewards, where they were computed.
+        /// Rewards, if they were computed.
         rewards: Option<Vec<f64>>,
     },
-    /// Controlled decoding.
+    /// Scores of controlled decoding.
     Values {
         /// Log-probabilities at the policy temperature.
         log_probs: Vec<f64>,
-        /// Values, where they were computed.
+        /// Values, if they were computed.
         values: Option<Vec<f64>>,
     },
 }
 
-/// A file of steps that is being written.
+/// Writes a trace file.
 #[derive(Debug)]
 pub struct TraceWriter {
     out: BufWriter<File>,
@@ -89,11 +89,11 @@ pub struct TraceWriter {
 }
 
 impl TraceWriter {
-    /// Opens the trace. An existing one is only changed to resume it: steps of prompts that are not in `done` belong to
-    /// an answer that was not finished, and are dropped.
+    /// Opens the trace. With `resume`, an existing file is continued. Steps of prompts that are not in `done` belong to
+    /// unfinished responses and are removed.
     ///
     /// # Errors
-    /// It exists and is not resumed, or cannot be read or written.
+    /// The file exists and `resume` is false, or it cannot be read or written.
     pub fn open(path: &Path, resume: bool, done: &HashSet<String>) -> Result<Self> {
         let cannot = |source| Error::write(path, source);
         if path.is_file() && path.metadata().map_err(cannot)?.len() > 0 {
@@ -117,7 +117,7 @@ impl TraceWriter {
         Ok(Self { out: BufWriter::new(file), path: path.to_owned() })
     }
 
-    /// Writes the steps of one answer.
+    /// Writes the steps of one response.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -131,8 +131,8 @@ impl TraceWriter {
     }
 }
 
-/// The steps of a trace file by prompt id, and the numbers of the lines that are no steps, which are left out; nothing
-/// where there is no file.
+/// Reads a trace file: the steps by prompt id, and the numbers of malformed lines, which are skipped. Both are empty if the
+/// file does not exist.
 ///
 /// # Errors
 /// The file cannot be read.
@@ -191,12 +191,12 @@ mod tests {
         let (read_back, odd) = read(&path)?;
         assert!(odd.is_empty());
         assert_eq!(read_back["7"], written);
-        // Files from before the field was renamed; a line that is no step is told.
+        // The field's old name is still read; malformed lines are reported.
         let text = std::fs::read_to_string(&path)?.replace("tail_nll", "outside");
         assert!(text.contains("\"log_probs\"") && text.contains("\"rewards\""));
         std::fs::write(&path, text + "{}\n")?;
         assert_eq!(read(&path)?, (HashMap::from([("7".to_owned(), written.to_vec())]), vec![3]));
-        // Resumed, only the steps of finished answers stay.
+        // Resuming keeps only the steps of finished responses.
         TraceWriter::open(&path, true, &HashSet::from(["8".to_owned()]))?;
         assert_eq!(std::fs::read_to_string(&path)?, "");
         Ok(())

@@ -1,4 +1,4 @@
-//! Samples made elsewhere, as their files have them: read, and put together prompt by prompt.
+//! Reads samples of other programs and groups them by prompt.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -11,20 +11,21 @@ use stackelberg_engine::Prompt;
 
 use super::dataset::MANIFEST;
 use super::foreign::{self, Answer, Given, Layout, Line};
-use super::{Identity, table};
+use super::manifest::Identity;
+use super::table;
 use crate::error::Error;
 
-/// Samples made elsewhere, by prompt in the order in which prompts first appear.
+/// Samples of other programs, grouped by prompt in the order of first appearance.
 #[derive(Debug)]
 pub struct Samples {
     pub(super) prompts: Vec<Source>,
-    /// Names of the files.
+    /// Names of the files, for messages.
     files: Vec<String>,
-    /// Of each id, its prompt's number.
+    /// Number of the prompt of each id.
     ids: HashMap<String, usize>,
 }
 
-/// A prompt and its samples, as they were found.
+/// A prompt with its samples, as read.
 #[derive(Debug)]
 pub(super) struct Source {
     pub id: String,
@@ -33,35 +34,35 @@ pub(super) struct Source {
     pub found: Vec<Found>,
 }
 
-/// A sample.
+/// A sample, as read.
 #[derive(Debug)]
 pub(super) struct Found {
     pub answer: Answer,
     pub place: Place,
-    /// Of our own datasets: the policy's fingerprint, whose tokens these are.
+    /// For samples of a dataset of this crate: the fingerprint of the policy that produced the tokens.
     pub by: Option<Arc<str>>,
 }
 
-/// A file's number and a line in it, from 1; of Parquet a row.
+/// Number of a file, and a line (for Parquet: a row) in it, from 1.
 pub(super) type Place = (usize, usize);
 
 impl Samples {
-    /// Reads files, each JSON lines or one array (plain or gzipped, `-` for standard input) or Parquet. A
-    /// row is
+    /// Reads files, each of which is JSON lines, one JSON array (plain or gzipped, `-` for standard input) or Parquet. A row
+    /// is one of
     ///
     /// - a sample: `response` (or `completion`, `output`, `text`), optionally `reward` (`score`),
     ///   `finish_reason`, `tokens` (`token_ids`), and its prompt: `prompt`, `instruction` or `messages`;
     /// - a prompt with `responses` (`completions`), optionally `rewards` (`scores`);
-    /// - a request of vLLM, `outputs` with `text` and `token_ids`, or of OpenAI, `choices`, also inside
-    ///   `response.body`; a reward stands in each, or in the row's `rewards`.
+    /// - a request of vLLM with `outputs` (`text`, `token_ids`), or of OpenAI with `choices`, also inside `response.body`. A
+    ///   reward is a field of each output, or an element of the row's `rewards`.
     ///
-    /// Rows of one `prompt_id`, `custom_id` or `id` are about one prompt, as are those of an equal prompt
-    /// without one. A row without a prompt is about the one of its id in `prompts`. `rewards` says whether
-    /// rewards are read. Other fields are passed over.
+    /// Rows with the same `prompt_id`, `custom_id` or `id` belong to one prompt, as do rows with equal prompts and without
+    /// id. The prompt of a row without one is looked up by its id in `prompts`. Rewards are read only if `rewards` is true.
+    /// Other fields are ignored.
     ///
     /// # Errors
-    /// A file cannot be read or holds no row; a row is malformed, has no answer, or a prompt that is not
-    /// known, or other than the one of its id; a reward that is no finite number: with file, line and field.
+    /// A file cannot be read or has no rows. A row is malformed or has no response, its prompt is unknown or differs from
+    /// that of another row with its id, or a reward is not finite. Errors name file, line and field.
     pub fn read(files: &[PathBuf], prompts: &[(String, Prompt)], rewards: bool) -> Result<Self, Error> {
         let known: HashMap<&str, &Prompt> = prompts.iter().map(|(id, p)| (id.as_str(), p)).collect();
         let mut samples = Self { prompts: Vec::new(), files: Vec::new(), ids: HashMap::new() };
@@ -124,7 +125,7 @@ impl Samples {
         Ok(())
     }
 
-    /// The number of a row's prompt.
+    /// The number of a row's prompt, which is added if it is new.
     fn prompt(
         &mut self,
         id: Option<String>,
@@ -136,7 +137,7 @@ impl Samples {
             (Some(id), _) => id,
             (None, Some(given)) => given.prompt.name(),
             (None, None) => {
-                let problem = "prompt: missing, and there is no id to find it by".to_owned();
+                let problem = "prompt: missing, and the row has no id".to_owned();
                 return Err(self.wrong(place, problem));
             }
         };
@@ -147,7 +148,7 @@ impl Samples {
             }) {
                 let before = self.place(first.place);
                 let problem = format!(
-                    "prompt: not that of {before}, or laid out otherwise, which has the id '{id}' too: give each prompt its own"
+                    "prompt: differs in text or format from that of {before}, which has the same id '{id}': use distinct ids"
                 );
                 return Err(self.wrong(place, problem));
             }
@@ -159,7 +160,7 @@ impl Samples {
         });
         let Some(given) = given else {
             let problem = match known.is_empty() {
-                true => format!("prompt: missing: give a file of prompts that has the id '{id}'"),
+                true => format!("prompt: missing: give a file of prompts with the id '{id}'"),
                 false => format!("prompt: missing, and the file of prompts has no id '{id}'"),
             };
             return Err(self.wrong(place, problem));
@@ -169,27 +170,26 @@ impl Samples {
         Ok(self.prompts.len() - 1)
     }
 
-    /// How many prompts there are.
+    /// Number of prompts.
     pub fn prompts(&self) -> usize {
         self.prompts.len()
     }
 
-    /// How many samples there are.
+    /// Number of samples.
     pub fn count(&self) -> usize {
         self.prompts.iter().map(|source| source.found.len()).sum()
     }
 
-    /// How many prompts say the same as an earlier one under another id: probably their ids are those of
-    /// samples.
+    /// Number of prompts that equal an earlier prompt with another id. Such ids are probably those of samples.
     pub fn repeated(&self) -> usize {
         let mut seen = HashSet::new();
         self.prompts.iter().filter(|source| !seen.insert(format!("{:?}", source.given.prompt))).count()
     }
 
-    /// What stands for the rewards in the files, named `imported`; `None` if no sample has one.
+    /// The identity of the rewards of the files, named `imported`; `None` if no sample has a reward.
     ///
     /// # Errors
-    /// Some samples have one and some have none.
+    /// Some samples have a reward and others have none.
     pub fn rewards(&self) -> Result<Option<Identity>, Error> {
         let mut hash = Hash::new();
         let (mut some, mut none) = (false, None);
@@ -206,7 +206,7 @@ impl Samples {
         match none {
             Some((source, i)) if some => {
                 let problem = format!(
-                    "reward: missing (sample {i} of prompt '{}'), and other samples have one: give each one, score them all anew, or do without",
+                    "reward: missing (sample {i} of prompt '{}'), but other samples have one: add it, compute all rewards again, or import without rewards",
                     source.id
                 );
                 Err(self.wrong(source.found[i].place, problem))
@@ -225,9 +225,9 @@ impl Samples {
     }
 }
 
-/// What one of our own datasets says of its rows.
+/// Properties of the rows of a dataset of this crate.
 struct Own {
-    /// How their prompts were laid out; `None` where they were not.
+    /// Format of the prompts; `None` if they are not formatted.
     layout: Option<Layout>,
     /// Fingerprint of the policy.
     by: Arc<str>,

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use stackelberg_data::Error as FileError;
 
 use super::card::{About, save};
-use super::train::{Epoch, Outcome, Settings, Watch, train};
+use super::epoch::Epoch;
+use super::settings::Settings;
+use super::train::{Outcome, Watch, train};
 use crate::error::Error;
 use crate::plot::{Curve, draw};
 use crate::rollouts::Dataset;
