@@ -4,7 +4,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 use statrs::distribution::{Binomial, ContinuousCDF, DiscreteCDF, Normal, StudentsT};
 
-use crate::report::{Estimate, Wins};
+use crate::estimate::{Estimate, Wins};
 
 /// Resamples of prompts, drawn once, so that everything computed over them is paired: two runs, or two curves, see
 /// the same prompts in each.

@@ -41,6 +41,7 @@ assert!(difference.mean == -6.5 && difference.high < 0.0); // 3 words a time aga
 
 pub mod compare;
 mod error;
+mod estimate;
 pub mod findings;
 pub mod judge;
 pub mod metrics;

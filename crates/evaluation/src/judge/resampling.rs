@@ -4,7 +4,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
 use crate::compare::interval;
-use crate::report::Estimate;
+use crate::estimate::Estimate;
 
 /// Resamples prompts with replacement, as many as were judged, for any statistic of them (means over a fixed set of
 /// prompts have [`Bootstrap`](crate::compare::Bootstrap)). Every interval of one seed and number of prompts sees the same samples.

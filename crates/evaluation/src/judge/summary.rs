@@ -9,7 +9,7 @@ use super::pairs::{Call, Order, Pair};
 use super::resampling::Resampling;
 use super::store::{Spent, Store};
 use super::verdict::Kind;
-use crate::report::Estimate;
+use crate::estimate::Estimate;
 
 /// What the verdicts on two runs say. Rates are shares from 0 to 1 of the prompts judged, with 95 percent
 /// bootstrap intervals over prompts; `None` where nothing was judged.

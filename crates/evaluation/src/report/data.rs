@@ -2,16 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A mean over prompts with its 95 percent bootstrap interval.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Estimate {
-    /// The mean.
-    pub mean: f64,
-    /// The interval's low end.
-    pub low: f64,
-    /// Its high end.
-    pub high: f64,
-}
+use crate::estimate::{Estimate, Wins};
 
 /// All that a report shows.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -139,19 +130,6 @@ pub struct Matrix {
     pub labels: Vec<String>,
     /// `cells[row][column]`: row against column; `None` on the diagonal.
     pub cells: Vec<Vec<Option<Wins>>>,
-}
-
-/// One method against another over the same prompts.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Wins {
-    /// Prompts that the row wins.
-    pub win: usize,
-    /// Prompts of equal reward.
-    pub tie: usize,
-    /// Prompts that it loses.
-    pub lose: usize,
-    /// The sign test's two-sided p.
-    pub p: f64,
 }
 
 /// How often a number falls where.

@@ -26,9 +26,9 @@ mod data;
 mod page;
 mod tables;
 
+pub use crate::estimate::{Estimate, Wins};
 pub use data::{
-    Answer, Cell, Chart, Curve, Estimate, Histogram, Matrix, Point, Question, Report, Row, Table, Trace,
-    TraceStep, Wins,
+    Answer, Cell, Chart, Curve, Histogram, Matrix, Point, Question, Report, Row, Table, Trace, TraceStep,
 };
 pub use page::page;
 pub use tables::{csv, latex, markdown};
