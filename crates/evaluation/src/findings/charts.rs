@@ -29,7 +29,7 @@ impl Findings<'_> {
             charts.push(self.chart(&kl, reward, note));
         }
         for held_out in &self.rewards[1..] {
-            let note = "Over-optimization: where a curve falls, more reward of the guide lowers the held-out reward.";
+            let note = "Over-optimisation: where a curve falls, more reward of the guide lowers the held-out reward.";
             charts.push(self.chart(&Axis::Metric(guide), held_out, note));
         }
         for metric in [Metric::Diversity, Metric::Coherence, Metric::LogProb] {

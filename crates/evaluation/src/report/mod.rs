@@ -1,11 +1,11 @@
 /*!
-What an experiment found, as a page, as tables and as figures: every number is computed before it gets
-here, and what is here only shows it.
+Reports: one HTML page with tables, charts and answers, and tables as files. The module shows numbers and does not
+compute them.
 
 # Overview
 
-[`Report`] is the data. [`page`] makes one HTML file of it that needs no network; [`csv`], [`markdown`] and
-[`latex`] write one of its tables.
+[`Report`] is the data. [`page`](fn@page) writes it as one HTML file that needs no network. [`csv`], [`markdown`] and
+[`latex`] write a single table.
 
 ```
 use stackelberg_evaluation::report::{self, Cell, Report, Row, Table};
