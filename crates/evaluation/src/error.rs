@@ -1,6 +1,6 @@
-//! What can be wrong with generations, settings and what judges them.
+//! Errors of this crate.
 
-/// Why something could not be evaluated. Every variant names the thing at fault.
+/// Why an evaluation failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -8,7 +8,7 @@ pub enum Error {
     #[error(transparent)]
     File(#[from] stackelberg_data::Error),
 
-    /// A model failed on a text.
+    /// A model failed.
     #[error(transparent)]
     Engine(#[from] stackelberg_engine::Error),
 
@@ -34,13 +34,13 @@ pub enum Error {
         id: String,
     },
 
-    /// A report whose parts do not fit together.
+    /// The parts of a report are inconsistent.
     #[error("the report cannot be drawn: {problem}")]
     Report {
-        /// Which part, and what is wrong with it.
+        /// The part, and what is wrong with it.
         problem: String,
     },
 }
 
-/// What functions of this crate return.
+/// The result type of this crate.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -1,4 +1,4 @@
-//! Asks all calls, several at a time, and keeps every verdict as it comes.
+//! Sends all calls, several at a time, and stores every verdict when it arrives.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,14 +13,14 @@ use super::store::Store;
 use super::verdict::{Failure, Kind, Verdict};
 use super::{form, reply};
 
-/// How calls are asked.
+/// How calls are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Asking {
-    /// Calls under way at once.
+    /// The number of calls at the same time.
     pub concurrency: usize,
-    /// How often a judge whose reply had no scores is asked once more.
+    /// How often a call is sent again if the reply has no scores.
     pub ask_again: u32,
-    /// Ask those calls again that failed in an earlier run.
+    /// Whether calls that failed in an earlier run are sent again.
     pub retry_failed: bool,
 }
 
@@ -31,42 +31,42 @@ impl Default for Asking {
 }
 
 impl Asking {
-    /// Which of the calls are still to be asked: those that the store has no scores for, and no failure either
-    /// unless failed ones are to be retried.
+    /// The calls that are still to be sent: those without scores in the store. Failed calls are among them only if
+    /// `retry_failed` is set.
     pub fn open<'c, 'a>(&self, calls: &'c [Call<'a>], store: &Store) -> Vec<&'c Call<'a>> {
         let done = |verdict: &Verdict| verdict.scores.is_some() || !self.retry_failed;
         calls.iter().filter(|call| !store.get(call).is_some_and(done)).collect()
     }
 }
 
-/// What a caller may watch, from many threads.
+/// Callbacks during a run. They are called from many threads.
 pub trait Watch: Sync {
-    /// A verdict was kept.
+    /// A verdict was stored.
     fn done(&self, _: &Verdict) {}
 
-    /// Whether to begin nothing more: calls under way are waited for and kept.
+    /// Whether to start no more calls. Calls that were sent are waited for and stored.
     fn stop(&self) -> bool {
         false
     }
 }
 
-/// Watches nothing.
+/// No callbacks.
 impl Watch for () {}
 
-/// How a run ended.
+/// The result of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
-    /// Verdicts kept, failures among them.
+    /// The number of verdicts stored, including failures.
     pub asked: usize,
-    /// Whether the caller stopped it before its end.
+    /// Whether the caller stopped the run before its end.
     pub stopped: bool,
 }
 
-/// Asks all calls that are [open](Asking::open).
+/// Sends all calls that are [open](Asking::open) and stores their verdicts.
 ///
 /// # Errors
-/// No concurrency; the server refuses or is not there; as many calls in a row as are under way at once (five
-/// at least) failed at the server; the store cannot be written. What was kept before stays.
+/// The concurrency is 0; the server refuses all calls or cannot be reached; as many calls in a row as run at the same
+/// time (at least five) failed at the server; the store cannot be written. Verdicts that were stored stay stored.
 pub fn ask(
     calls: &[Call<'_>],
     client: &Client,
@@ -87,7 +87,7 @@ pub fn ask(
         over: AtomicBool::new(false),
         state: Mutex::new(State { store, asked: 0, in_a_row: 0, ended: None }),
     };
-    // The first call goes alone: if the server is not there or refuses, it says so once.
+    // The first call is sent alone, so that a missing or refusing server costs one request.
     if let Some(first) = open.first().filter(|_| !desk.stop()) {
         desk.take(first);
     }
@@ -110,14 +110,14 @@ pub fn ask(
     }
 }
 
-/// What the threads share.
+/// The state that the threads share.
 struct Desk<'a> {
     client: &'a Client,
     ask_again: u32,
-    /// Calls in a row that the server may fail.
+    /// The number of calls in a row after whose failure the run ends.
     patience: usize,
     watch: &'a dyn Watch,
-    /// Nothing more is begun.
+    /// Whether no more calls are started.
     over: AtomicBool,
     state: Mutex<State<'a>>,
 }
@@ -135,7 +135,7 @@ impl<'a> Desk<'a> {
         self.over.load(Ordering::Relaxed) || self.watch.stop()
     }
 
-    /// Asks one call and keeps what came of it.
+    /// Sends one call and stores its verdict.
     fn take(&self, call: &Call<'_>) {
         let kept = match self.verdict(call) {
             Ok(verdict) => self.keep(verdict),
@@ -170,11 +170,11 @@ impl<'a> Desk<'a> {
     }
 
     fn state(&self) -> MutexGuard<'_, State<'a>> {
-        // What a thread that panicked left is whole: every change is a single step.
+        // The state is consistent even if a thread panicked, because every change is a single step.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One call, asked again where the reply holds no scores.
+    /// The verdict on one call, which is sent again if the reply has no scores.
     fn verdict(&self, call: &Call<'_>) -> Result<Verdict, chat::Failure> {
         let began = Instant::now();
         let form = form::fill(call.prompt, call.first, call.second);

@@ -1,29 +1,21 @@
-//! A table of the report as a file: for spreadsheets, for a page of text, for a paper.
+//! What Markdown and LaTeX tables have in common: groups of rows, and numbers with a fixed number of digits.
 
-mod csv;
-mod latex;
-mod markdown;
-
-use super::{Cell, Row, Table};
-
-pub use csv::csv;
-pub use latex::latex;
-pub use markdown::markdown;
+use crate::report::{Cell, Row, Table};
 
 /// Whether any row belongs to a group.
-fn has_groups(table: &Table) -> bool {
+pub(super) fn has_groups(table: &Table) -> bool {
     table.rows.iter().any(|row| !row.group.is_empty())
 }
 
-/// The rows, each with whether it is the first of its group; rows of one group stand together.
-fn by_group(table: &Table) -> impl Iterator<Item = (bool, &Row)> {
+/// The rows, each with whether it is the first of its group.
+pub(super) fn by_group(table: &Table) -> impl Iterator<Item = (bool, &Row)> {
     table.rows.iter().enumerate().map(|(index, row)| {
         let first = index.checked_sub(1).is_none_or(|before| table.rows[before].group != row.group);
         (first, row)
     })
 }
 
-/// A number with the cell's digits; what is no number is a dash, and zero has no sign.
+/// A number with a fixed number of digits. NaN and infinities give a dash; zero has no sign.
 fn number(value: f64, digits: usize) -> String {
     if !value.is_finite() {
         return "–".into();
@@ -35,8 +27,8 @@ fn number(value: f64, digits: usize) -> String {
     }
 }
 
-/// Its mean and its interval with the cell's digits.
-fn numbers(cell: &Cell) -> (String, Option<(String, String)>) {
+/// The mean and the interval of a cell, with the cell's digits.
+pub(super) fn numbers(cell: &Cell) -> (String, Option<(String, String)>) {
     let interval =
         cell.interval.map(|(low, high)| (number(low, cell.digits), number(high, cell.digits)));
     (number(cell.mean, cell.digits), interval)
