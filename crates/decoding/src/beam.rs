@@ -46,7 +46,7 @@ pub(crate) fn search<'a>(
             return Err(Error::Stopped);
         }
         let mut turns = expect(model, texts.iter(), settings)?;
-        look_ahead(model, &mut texts, &mut turns, settings.stress)?;
+        look_ahead(model, &mut texts, &mut turns, settings.perturbation)?;
         let mut steps = Vec::with_capacity(texts.len());
         for (text, turn) in texts.iter().zip(&mut turns) {
             steps.push(turn.fused(text.steps, settings)?.ok_or(Error::NoValueHead)?);

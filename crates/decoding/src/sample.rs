@@ -25,9 +25,9 @@ impl Randomness {
         Self(rng)
     }
 
-    /// The stream that disturbs the rewards of the same answer: another one, so that stress leaves what tokens are
+    /// The stream that disturbs the rewards of the same answer: another one, so that perturbation leaves what tokens are
     /// drawn with alone.
-    pub(crate) fn of_stress(seed: u64, prompt: &str, sample: u64) -> Self {
+    pub(crate) fn of_perturbation(seed: u64, prompt: &str, sample: u64) -> Self {
         Self::new(seed ^ 0x5bd1_e995_9d1b_a5e7, prompt, sample)
     }
 

@@ -10,15 +10,15 @@
 //! becomes does not depend on which others are under way: the kernels promise it to the bit.
 
 use stackelberg_engine::model::Segment;
-use stackelberg_engine::reward::{Guide, Question, ask};
+use stackelberg_engine::reward::{Question, RewardState, ask};
 use stackelberg_engine::{Branches, Model, Tensor, kernel};
 use stackelberg_shaping::{Follower, KlBudget, Samples, Shaped, Shaping, argmax, fuse};
 
 use crate::error::{Error, Result};
+use crate::perturbation::Perturbation;
 use crate::sample;
 use crate::score::Score;
 use crate::settings::{Method, Settings};
-use crate::stress::Stress;
 use crate::text::Text;
 
 /// What happened in one step, from candidates to choice.
@@ -56,7 +56,7 @@ pub struct Step {
     /// Effective number of candidates that the guided choice still has, `1 / sum of squared masses`; likewise.
     pub ess: Option<f64>,
     /// `-ln` of the base policy's mass on the candidates, at the same temperature, in nats; likewise.
-    pub outside: Option<f64>,
+    pub tail_nll: Option<f64>,
     /// Whether the reward was left out because it could not have changed the choice.
     pub skipped: bool,
 }
@@ -64,8 +64,8 @@ pub struct Step {
 impl Step {
     /// What the text is worth with the candidate at `index`, if that was asked for. A disturbed reward is not the
     /// text's.
-    pub(crate) fn score(&self, index: Option<usize>, stress: Stress) -> Option<Score> {
-        let rewards = self.rewards.as_ref().filter(|_| stress == Stress::None);
+    pub(crate) fn score(&self, index: Option<usize>, perturbation: Perturbation) -> Option<Score> {
+        let rewards = self.rewards.as_ref().filter(|_| perturbation == Perturbation::None);
         rewards.zip(index).map(|(rewards, index)| Score {
             reward: rewards[index],
             parts: self.parts.iter().map(|part| part[index]).collect(),
@@ -83,11 +83,11 @@ pub(crate) fn advance(
     said: &mut dyn FnMut(&Text<'_>, &Step, &str),
 ) -> Result<()> {
     let mut turns = expect(model, texts.iter(), settings)?;
-    look_ahead(model, texts, &mut turns, settings.stress)?;
+    look_ahead(model, texts, &mut turns, settings.perturbation)?;
     let mut unread = Vec::new();
     for (text, turn) in texts.iter_mut().zip(turns) {
         let (step, seen) = turn.choose(text, settings).map_err(|error| error.of(text.id))?;
-        let reward = step.score(seen.index(), settings.stress);
+        let reward = step.score(seen.index(), settings.perturbation);
         let new = text.take(&step, reward).map_err(|error| error.of(text.id))?;
         said(text, &step, &new);
         // A token that ended the answer without being part of it is never read.
@@ -142,7 +142,7 @@ pub(crate) fn expect<'t, 'a: 't>(
 
 /// Whether the base policy is surer of the candidates than rewards are asked for.
 fn is_sure(logits: &[f64], settings: &Settings) -> bool {
-    if settings.min_entropy == 0.0 {
+    if settings.entropy_gate == 0.0 {
         return false;
     }
     // Of cd they are at the policy's temperature already.
@@ -150,7 +150,7 @@ fn is_sure(logits: &[f64], settings: &Settings) -> bool {
     let masses = sample::masses(&logits, 1.0);
     let total: f64 = masses.iter().sum();
     let shares = masses.iter().map(|mass| mass / total).filter(|share| *share > 0.0);
-    shares.map(|share| -share * share.ln()).sum::<f64>() < settings.min_entropy
+    shares.map(|share| -share * share.ln()).sum::<f64>() < settings.entropy_gate
 }
 
 /// Asks for the candidates' rewards, in one forward of the policy (heads) or of the reward model.
@@ -158,11 +158,11 @@ pub(crate) fn look_ahead(
     model: &Model,
     texts: &mut [Text<'_>],
     turns: &mut [Turn],
-    stress: Stress,
+    perturbation: Perturbation,
 ) -> Result<()> {
     let mut asking: Vec<_> = texts.iter_mut().zip(turns).filter(|(_, turn)| turn.asks).collect();
     // All guides of a run are of one kind.
-    if asking.iter().any(|(text, _)| text.guide.as_ref().is_some_and(Guide::needs_policy)) {
+    if asking.iter().any(|(text, _)| text.guide.as_ref().is_some_and(RewardState::needs_policy)) {
         let segments = asking.iter().map(|(text, turn)| Segment::Branch(&text.prefix, &turn.candidates));
         let seen = model.forward(&mut segments.collect::<Vec<_>>())?;
         asking.iter_mut().zip(seen).for_each(|((_, turn), branches)| turn.ahead = Some(branches));
@@ -176,7 +176,7 @@ pub(crate) fn look_ahead(
     }
     let rewards = ask(&mut questions)?;
     for ((text, turn), mut rewards) in asking.iter_mut().zip(rewards) {
-        stress.disturb(&mut rewards, &mut text.stress);
+        perturbation.perturb(&mut rewards, &mut text.perturbation);
         turn.rewards = Some(rewards);
         turn.parts = text.guide.as_ref().map_or_else(Vec::new, |guide| guide.parts().to_vec());
     }
@@ -246,7 +246,7 @@ impl Turn {
             fused: fuse(&self.logits, &shaped.values, shaping.strength),
             kl: Some(follower.kl),
             ess: Some(follower.ess),
-            outside: Some(-self.next.log_mass(&self.candidates, of_base * temperature)),
+            tail_nll: Some(-self.next.log_mass(&self.candidates, of_base * temperature)),
             rewards: Some(rewards),
             parts: std::mem::take(&mut self.parts),
             threshold: shaped.threshold.map(|t| t.value),
@@ -279,7 +279,7 @@ impl Turn {
             log_prob: self.next.log_prob(chosen),
             kl: None,
             ess: None,
-            outside: None,
+            tail_nll: None,
             skipped: self.skipped,
         }
     }
@@ -395,9 +395,9 @@ pub(crate) fn shape(
 /// rewards further than they lie apart), so a likeliest token that leads by
 /// more than `strength * span` wins whatever the rewards are. Greedy only: beams compare texts, not tokens. (Leads are compared with a
 /// margin for rounding in the sum that would have decided.)
-fn cannot_matter(logits: &[f64], guide: &Guide<'_>, settings: &Settings) -> bool {
+fn cannot_matter(logits: &[f64], guide: &RewardState<'_>, settings: &Settings) -> bool {
     let greedy = settings.sampling.temperature == 0.0 && settings.beams == 1;
-    if !greedy || settings.kl_budget.is_some() || settings.stress != Stress::None {
+    if !greedy || settings.kl_budget.is_some() || settings.perturbation != Perturbation::None {
         return false;
     }
     let shaping = settings.shaping_in_force();
