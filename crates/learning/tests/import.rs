@@ -1,4 +1,4 @@
-//! Samples made elsewhere: every format, bad input by name, and the way back from a dataset of our own.
+//! Imports: every format, errors, and the round trip of a dataset.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -38,7 +38,7 @@ fn parts() -> &'static (Checkpoint, [Reward; 2]) {
 const RAW: LayOut<'_> =
     LayOut { asked: None, otherwise: TextFormat::Raw, system: None, context: Some(400) };
 
-/// A dataset that the policy filled itself.
+/// A dataset with samples of the policy.
 fn rollout(folder: &Path) -> Dataset {
     let (policy, rewards) = parts();
     let prompt = |i: u32| {
@@ -86,7 +86,7 @@ fn model() -> Identity {
     Identity { name: "tiny".to_owned(), hash: parts().0.fingerprint.clone() }
 }
 
-/// Samples through the tiny policy into a folder, with the rewards of their files.
+/// Imports samples into a folder with the tiny policy and the rewards of the files.
 fn fill(
     folder: &Path,
     samples: &Samples,
@@ -113,7 +113,7 @@ fn all(dataset: &Dataset) -> (Vec<Row>, Vec<u8>) {
     (rows, hidden)
 }
 
-/// Stops after so many prompts.
+/// Stops after this number of prompts.
 struct After(usize);
 
 impl Progress for After {
@@ -126,7 +126,7 @@ impl Progress for After {
     }
 }
 
-/// A dataset of our own comes back as it was, bit by bit, whatever is read together, also in pieces.
+/// The round trip of a dataset is exact for any batch size, also when it is interrupted.
 #[test]
 fn there_and_back() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -154,7 +154,8 @@ fn there_and_back() {
     fill(other.path(), &samples, 5, &mut ()).unwrap();
     assert_eq!(files(other.path()), files(to.path()));
 
-    // Scored anew: by the head as they were, by the reward model as it scores whole texts.
+    // Rewards are computed again: those of the head are unchanged, those of the reward model equal its rewards of
+    // complete texts.
     let (policy, rewards) = parts();
     let import = Import::new(&samples, Some(policy), &RAW).unwrap();
     for (i, reward) in rewards.iter().enumerate() {
@@ -170,7 +171,7 @@ fn there_and_back() {
         }
     }
 
-    // A subset, or one other reward, is other input.
+    // A subset of the samples is a different dataset.
     let fewer = Samples::read(&shards(from.path())[..2], &[], true).unwrap();
     let said = fill(to.path(), &fewer, 6, &mut ()).unwrap_err().to_string();
     assert!(said.contains("begun with prompts.hash"), "{said}");
@@ -207,7 +208,7 @@ fn told(rows: &[Row]) -> Vec<Value> {
 #[test]
 fn formats() {
     let rows = |text: &str| told(&rows_of(&read(text).unwrap(), &RAW));
-    // Samples: of equal ids, of equal prompts, with tokens, without, empty, cut.
+    // Samples with equal ids, with equal prompts, with and without tokens, empty, cut at the length limit.
     let lines = [
         json!({"prompt_id": "a", "prompt": "w5", "response": "w6 w7", "reward": 1, "other": [{}]}),
         json!({"id": 7, "instruction": "w8", "completion": "", "score": -0.5, "finish_reason": "eos"}),
@@ -223,7 +224,7 @@ fn formats() {
     assert_eq!(rows(&text), expected);
     assert_eq!(rows(&json!(lines).to_string()), expected);
 
-    // Prompts with their samples; the id of a prompt without one follows from its text.
+    // Prompts with several samples; the id of a prompt without one is derived from its text.
     let line = r#"{"prompt": "w5", "responses": ["w6", "w7"], "rewards": [1, 0.5]}"#;
     let found = rows(&format!("{line}\n{{\"prompt\": \"w5\", \"text\": \"w8\", \"reward\": 3}}"));
     let id = found[0][0].as_str().unwrap();
@@ -231,7 +232,7 @@ fn formats() {
     let sample = |text: &str, token: u32, reward: f64| json!([id, "w5", text, [token], reward, "stop"]);
     assert_eq!(found, [sample("w6", 6, 1.0), sample("w7", 7, 0.5), sample("w8", 8, 3.0)]);
 
-    // vLLM: one prompt in two requests; the token that ended an answer goes, and those behind a stop text.
+    // vLLM: one prompt in two requests; the final EOS and tokens after a stop text are removed.
     let request = |id: &str, outputs: Value, rewards: Value| {
         json!({"request_id": id, "prompt": "w5 w9", "prompt_token_ids": [5, 9], "finished": true,
                "outputs": outputs, "rewards": rewards})
@@ -295,7 +296,7 @@ fn openai_and_prompts_elsewhere() {
     assert_eq!(found[4][0], found[5][0]);
 }
 
-/// Tables as pandas and polars write them: dictionaries, short floats, lists, structs, snappy and zstd.
+/// Parquet files of pandas and polars: dictionaries, f32, lists, structs, snappy and zstd.
 #[test]
 fn tables() {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
@@ -320,7 +321,7 @@ fn tables() {
     assert_eq!(found, expected);
 }
 
-/// What becomes of a prompt, by where it is from and what is asked.
+/// The format of a prompt depends on its source and on the requested format.
 #[test]
 fn layouts() {
     let policy = &parts().0;
@@ -357,7 +358,7 @@ fn layouts() {
         "{said}"
     );
 
-    // Without a model nothing is laid out, and is not later taken for it either.
+    // Without a model prompts are not formatted, and a second import recognises that.
     let (plain, folder) = (read(words).unwrap(), tempfile::tempdir().unwrap());
     let import = Import::new(&plain, None, &RAW).unwrap();
     let nobody = Identity { name: "elsewhere".to_owned(), hash: String::new() };
