@@ -120,7 +120,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 /// Writes a file atomically, but keeps a file that another process has created since.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
     stage(path, bytes)?.finish_new()
 }
