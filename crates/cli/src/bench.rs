@@ -5,6 +5,7 @@ mod course;
 mod figures;
 mod growth;
 mod machine;
+mod steps;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -12,10 +13,11 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::Serialize;
+use stackelberg_data::Output;
 use stackelberg_engine::kernel;
 
-use crate::model::ModelArgs;
-use crate::output::Output;
+use crate::model::{ModelArgs, registry};
+use crate::output;
 use course::{Course, FULL, QUICK, Weights};
 use figures::{Figure, Figures};
 use growth::Growth;
@@ -75,14 +77,15 @@ struct Report<'a> {
 impl Bench {
     pub(crate) fn run(&self) -> Result<()> {
         // A place that cannot be written is found before the slow part.
-        let json = self.json.as_deref().map(|path| Output::open(Some(path))).transpose()?;
-        let policy = self.model.load()?;
+        let json = self.json.as_deref().map(|path| output::open(Some(path))).transpose()?;
+        let registry = registry()?;
+        let policy = self.model.load(&registry)?;
         let context = policy.model.context();
         if let Some(length) = self.length.filter(|length| !(2..=context).contains(length)) {
             bail!("--length is {length}: it must be between 2 and the model's context of {context}");
         }
         let effort = if self.quick { QUICK } else { FULL };
-        let course = Course::new(&self.model, &policy, effort)?;
+        let course = Course::new(&self.model, &registry, &policy, effort)?;
         let figures = course.run()?;
         let by_length = self.length.map(|length| course.growth(length)).transpose()?;
         let report = Report {
@@ -90,7 +93,7 @@ impl Bench {
             machine: Machine::this(),
             model: self.model.name(),
             dtype: self.model.dtype.name(),
-            device: self.model.recorded_device(),
+            device: self.model.spec().recorded_device(),
             threads: kernel::threads(),
             quick: self.quick,
             weight_mb: Weights::of(&policy.model).step / 1e6,
@@ -105,7 +108,7 @@ impl Bench {
         let Some(mut json) = json else { return Ok(()) };
         serde_json::to_writer_pretty(&mut json, &report).map_err(std::io::Error::from)?;
         json.write_all(b"\n").context("cannot write the figures")?;
-        json.finish()
+        output::finish(json)
     }
 }
 

@@ -8,15 +8,16 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::Serialize;
+use stackelberg_data::generations::{self, Run, pair};
+use stackelberg_data::{Output, keep_inputs};
 use stackelberg_engine::Checkpoint;
+use stackelberg_evaluation::Evaluator;
 use stackelberg_evaluation::compare::{Bootstrap, wins};
 use stackelberg_evaluation::metrics::{Measured, Metric};
 use stackelberg_evaluation::report::{Cell, Estimate, Row, Table, Wins, csv, latex, markdown};
-use stackelberg_evaluation::responses::{self, Run, pair};
 
-use crate::evaluator::Evaluator;
-use crate::model::ModelArgs;
-use crate::output::{Output, keep_inputs};
+use crate::input::note_terminal;
+use crate::model::{ModelArgs, registry};
 
 /// Measure answers: rewards, repetition, diversity, coherence, length, speed, KL; several runs are compared with the
 /// first, prompt by prompt.
@@ -129,8 +130,9 @@ impl Evaluate {
             bail!("--reward {name}: it is given twice");
         }
         keep_inputs(&[&self.each, &self.json], &self.files)?;
+        note_terminal(&self.files, "answers");
         let runs: Vec<Run> =
-            self.files.iter().map(|file| responses::read(file)).collect::<Result<_, _>>()?;
+            self.files.iter().map(|file| generations::read(file)).collect::<Result<_, _>>()?;
         // What cannot be compared is told before models are loaded.
         let partners: Vec<Vec<usize>> = match self.unpaired {
             true => Vec::new(),
@@ -173,7 +175,7 @@ impl Evaluate {
                     "measured_by": facts, "runs": means, "comparisons": comparisons,
                 });
                 writeln!(out, "{all:#}")?;
-                out.finish()
+                Ok(out.finish()?)
             }
             None => Ok(()),
         }
@@ -181,7 +183,10 @@ impl Evaluate {
 
     fn evaluator(&self, policy: &OnceCell<Checkpoint>) -> Result<Evaluator> {
         let embedder = (!self.no_embeddings).then_some(self.embedder.as_str());
-        Evaluator::load(&self.reward, embedder, &self.model, &mut || self.model.load_into(policy))
+        let registry = registry()?;
+        self.model.set_threads()?;
+        let load = &mut || self.model.load_into(&registry, policy);
+        Ok(Evaluator::load(&registry, &self.reward, embedder, self.model.dtype, load)?)
     }
 
     /// A word of warning where what guided answers is measured with another layout of what it reads.
@@ -218,7 +223,7 @@ impl Evaluate {
                 out.write_all(b"\n").context("cannot write the output")?;
             }
         }
-        out.finish()
+        Ok(out.finish()?)
     }
 
     fn means<'a>(&self, run: &'a Run, answers: &[Measured], metrics: &'a [Metric]) -> Means<'a> {

@@ -3,23 +3,28 @@
 use std::collections::HashSet;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
-use stackelberg_decoding::{AT_ONCE, Guidance, HackingWatch, Method, Settings, Stress, generate};
+use indicatif::ProgressBar;
+use stackelberg_data::Prompt;
+use stackelberg_data::trace::TraceWriter;
+use stackelberg_decoding::{
+    AT_ONCE, Cancel, Guidance, HackingWatch, Method, Settings, Stress, generate,
+};
+use stackelberg_engine::Reward;
 use stackelberg_engine::reward::{Asked, TextFormat};
-use stackelberg_engine::{Checkpoint, Message, Prompt, Reward};
-use stackelberg_shaping::{Budget, Rule, Shaping};
+use stackelberg_experiment::record::{self, Names};
+use stackelberg_experiment::{Files, Session, interrupted};
+use stackelberg_registry::{Registry, layout};
+use stackelberg_shaping::{Budget, Rule};
 
-use crate::answers::{Files, Session};
-use crate::model::{ModelArgs, fetch, reward_hash};
-use crate::prompts::{self, PromptText};
-use crate::record::{Names, Trace};
+use crate::model::{ModelArgs, registry};
+use crate::progress::{Answers, style};
 use crate::sampling::SamplingArgs;
 use crate::shaping::ShapingArgs;
 use crate::terminal::{Printer, Style};
+use crate::{input, interrupt};
 
 /// Answer prompts, guided by a reward.
 ///
@@ -103,17 +108,6 @@ pub(crate) struct LayoutArgs {
     pub(crate) prompt_format: Option<TextFormat>,
 }
 
-/// Defaults of guided decoding, chosen on prompts of the eval split: see the README, and the guide for cd.
-pub(crate) fn defaults(method: Method) -> Shaping {
-    match method {
-        Method::Cd => Shaping { rule: Rule::Raw, strength: 4.0, ..Shaping::default() },
-        _ => Shaping { rule: Rule::Srs, strength: 1.0, bound: 8.0, alpha: 1.0, ..Shaping::default() },
-    }
-}
-
-/// Set by Ctrl-C: the answer under way is dropped, what is written stays.
-pub(crate) static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-
 impl Generate {
     pub(crate) fn run(&self) -> Result<()> {
         let settings = self.settings()?;
@@ -131,21 +125,25 @@ impl Generate {
         }
         self.check_value(&settings)?;
         self.check_used(&settings)?;
-        let prompts = self.read_prompts()?;
-        let policy = self.model.load()?;
+        let registry = registry()?;
+        let prompts = self.read_prompts(&registry)?;
+        let policy = self.model.load(&registry)?;
         settings.check(policy.model.config().vocabulary)?;
-        let value = self.value.as_deref().map(|file| self.model.value(file, &policy)).transpose()?;
+        let value = self.value.as_deref().map(|file| registry.value(file, &policy)).transpose()?;
+        let load_reward = || self.model.reward(&registry, self.reward_name(), &policy);
         let reward = match (&self.reward, settings.method) {
             // Nothing is chosen by it: one that does not fit is left out.
-            (None, Method::Base | Method::Cd) => self.model.reward(self.reward_name(), &policy).ok(),
-            _ => Some(self.model.reward(self.reward_name(), &policy)?),
+            (None, Method::Base | Method::Cd) => load_reward().ok(),
+            _ => Some(load_reward()?),
         };
         let guidance = Guidance { reward: reward.as_ref(), value: value.as_ref() };
-        let format = text_format(self.layout.prompt_format, &policy, guidance);
-        watch_for_ctrl_c()?;
-        let value_hash = self.value.as_deref().map(reward_hash).transpose()?;
-        let reward_hash = reward.as_ref().map(|_| reward_hash(self.reward_name())).transpose()?;
-        let device = self.model.recorded_device();
+        let (format, warnings) = layout::text_format(self.layout.prompt_format, &policy, guidance);
+        warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+        let cancel = interrupt::watch()?;
+        let hash = |name: &str| registry.reward_hash(name);
+        let value_hash = self.value.as_deref().map(hash).transpose()?;
+        let reward_hash = reward.as_ref().map(|_| hash(self.reward_name())).transpose()?;
+        let device = self.model.spec().recorded_device();
         let names = Names {
             model: self.model.name(),
             dtype: self.model.dtype.name(),
@@ -157,29 +155,31 @@ impl Generate {
             system: self.layout.system.as_deref(),
             parts: reward.as_ref().map_or(&[], Reward::parts),
         };
-        let (policy, at_once) = (&policy, self.batch_size);
+        let (policy, batch_size) = (&policy, self.batch_size);
         let watch = self.watch;
-        let session = Session { policy, guidance, settings, format, names, at_once, watch };
+        let session = Session { policy, guidance, settings, format, names, batch_size, watch };
         if self.prompt.is_some() && self.out.is_none() {
-            return Conversation { session, generate: self }.answer_one(&prompts[0]);
+            return Conversation { session, generate: self, cancel }.answer_one(&prompts[0]);
         }
-        self.answer_all(&session, &prompts)
+        self.answer_all(&session, &prompts, &cancel)
     }
 
     /// To files.
-    fn answer_all(&self, session: &Session<'_>, prompts: &[(String, Prompt)]) -> Result<()> {
-        let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {msg} {eta} left")?;
+    fn answer_all(
+        &self,
+        session: &Session<'_>,
+        prompts: &[(String, Prompt)],
+        cancel: &Cancel,
+    ) -> Result<()> {
+        let style = style("{bar:40} {pos}/{len} {msg} {eta} left");
         let bar = ProgressBar::new(prompts.len() as u64).with_style(style);
         if self.out.is_none() && std::io::stdout().is_terminal() {
             bar.set_draw_target(indicatif::ProgressDrawTarget::hidden());
         }
         let out = self.out.as_deref().filter(|out| *out != Path::new("-"));
         let (trace, resume) = (self.trace.as_deref(), self.resume);
-        session.answer_all(
-            prompts,
-            &Files { out, trace, traced: usize::MAX, resume, warn: true },
-            &bar,
-        )?;
+        let files = Files { out, trace, traced: usize::MAX, resume };
+        session.answer_all(prompts, &files, cancel, &mut Answers::new(&bar))?;
         bar.finish_and_clear();
         Ok(())
     }
@@ -227,121 +227,35 @@ impl Generate {
             Method::Follower => Budget::ReferenceOffline,
             _ => Budget::ReferenceStep,
         };
-        let shaping = self.shaping.shaping(defaults(self.method), Some(reference))?;
+        let shaping = self.shaping.shaping(self.method.default_shaping(), Some(reference))?;
         Ok(self.sampling.settings(self.method, shaping, self.shaping.kl_budget))
     }
 
-    fn read_prompts(&self) -> Result<Vec<(String, Prompt)>> {
+    fn read_prompts(&self, registry: &Registry) -> Result<Vec<(String, Prompt)>> {
         if let Some(text) = &self.prompt {
             if text.trim().is_empty() {
                 bail!("the prompt is empty");
             }
             return Ok(vec![("0".to_owned(), Prompt::Text(text.clone()))]);
         }
-        read_prompts(self.prompts.as_deref().unwrap_or("-"))
+        input::prompts(registry, self.prompts.as_deref().unwrap_or("-"))
     }
-}
-
-/// Prompts of a file, or of a set known by name, with their ids.
-pub(crate) fn read_prompts(name: &str) -> Result<Vec<(String, Prompt)>> {
-    let path = match ["mt-bench", "realtoxicity"].contains(&name) {
-        true => fetch(name)?,
-        false => PathBuf::from(name),
-    };
-    let prompts = prompts::read(&path)?;
-    let turn = |(role, content): (String, String)| Message { role, content };
-    let prompt = |text| match text {
-        PromptText::Text(text) => Prompt::Text(text),
-        PromptText::Messages(turns) => Prompt::Messages(turns.into_iter().map(turn).collect()),
-    };
-    Ok(prompts.into_iter().map(|p| (p.id, prompt(p.text))).collect())
-}
-
-/// How prompts are laid out, with a word of warning where what guides was trained on something else.
-pub(crate) fn text_format(
-    asked: Option<TextFormat>,
-    policy: &Checkpoint,
-    guidance: Guidance<'_>,
-) -> TextFormat {
-    let chats = if policy.template.is_some() { TextFormat::Chat } else { TextFormat::Raw };
-    let of_value = guidance.value.and_then(|value| value.text_format);
-    let of_reward = || guidance.reward.map(|reward| reward.text_format(policy));
-    let format = asked.or(of_value).or_else(of_reward).unwrap_or(chats);
-    let check = |what: &str, trained: Option<TextFormat>, base: Option<&str>| {
-        if let Some(trained) = trained.filter(|trained| *trained != format) {
-            eprintln!(
-                "warning: {what} was trained on {trained} text and reads {format} text: it means less there"
-            );
-        }
-        if base.is_none() {
-            eprintln!("warning: {what} does not say which model it was trained on");
-        }
-    };
-    for reward in guidance.reward.map_or(&[][..], Reward::each) {
-        match reward {
-            Reward::Head(head) => check("the reward", Some(head.text_format), head.base.as_deref()),
-            Reward::Model(model)
-                if format == TextFormat::Chat && !chats_alike(policy, model.checkpoint()) =>
-            {
-                eprintln!(
-                    "warning: the reward model's own chat template is not the policy's, whose tokens it reads: with chat: \
-                 before its name it reads its own"
-                )
-            }
-            _ => {}
-        }
-    }
-    if let Some(value) = guidance.value {
-        check("the value head", value.text_format, value.base.as_deref());
-    }
-    format
-}
-
-/// Whether two models lay out a chat alike.
-fn chats_alike(one: &Checkpoint, other: &Checkpoint) -> bool {
-    let chat = |checkpoint: &Checkpoint| {
-        let prompt = Prompt::Text("What is asked?".to_owned());
-        checkpoint.lay_out(&prompt, None, TextFormat::Chat).ok()
-    };
-    chat(one) == chat(other)
-}
-
-/// A word of warning where prompts begin with the same special token twice.
-pub(crate) fn warn_of_double_bos<'a>(policy: &Checkpoint, prompts: impl Iterator<Item = &'a [u32]>) {
-    let twice: Vec<String> = prompts.filter_map(|tokens| policy.begins_twice(tokens)).collect();
-    if let Some(token) = twice.first() {
-        eprintln!(
-            "warning: {} prompts begin with {token} twice: take it out of their text, or the layout that it is part of",
-            twice.len()
-        );
-    }
-}
-
-/// Has Ctrl-C end the run in order, and a second one end it at once.
-pub(crate) fn watch_for_ctrl_c() -> Result<()> {
-    static WATCHING: AtomicBool = AtomicBool::new(false);
-    if WATCHING.swap(true, Ordering::Relaxed) {
-        return Ok(());
-    }
-    ctrlc::set_handler(|| {
-        if INTERRUPTED.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-    })
-    .context("cannot watch for Ctrl-C")
 }
 
 /// One answer on the terminal.
 struct Conversation<'a> {
     session: Session<'a>,
     generate: &'a Generate,
+    cancel: Cancel,
 }
 
 impl Conversation<'_> {
     /// To the terminal.
     fn answer_one(&self, (id, prompt): &(String, Prompt)) -> Result<()> {
         let tokens = self.session.tokens(prompt)?;
-        warn_of_double_bos(self.session.policy, std::iter::once(&tokens[..]));
+        if let Some(warning) = layout::double_bos(self.session.policy, std::iter::once(&tokens[..])) {
+            eprintln!("warning: {warning}");
+        }
         let asked = Asked { tokens: &tokens, prompt: Some(prompt) };
         let style = Style::of_stdout();
         if self.generate.compare {
@@ -367,14 +281,15 @@ impl Conversation<'_> {
             .generate
             .trace
             .as_deref()
-            .map(|path| Trace::open(path, false, &HashSet::new()))
+            .map(|path| TraceWriter::open(path, false, &HashSet::new()))
             .transpose()?;
-        let mut printer = Printer::new(live, style);
+        let mut printer = Printer::new(live, style, self.cancel.clone());
         let answer =
             generate(self.session.policy, self.session.guidance, asked, id, settings, &mut printer);
         if let Some(trace) = &mut trace {
             let (method, parts) = (settings.method, self.session.names.parts);
-            trace.write(id, method, &printer.steps, parts, &self.session.policy.tokenizer)?;
+            let tokenizer = &self.session.policy.tokenizer;
+            trace.write(&record::trace(id, method, &printer.steps, parts, tokenizer)?)?;
         }
         if let Some(error) = printer.failed {
             return Err(error).context("cannot write to standard output");
@@ -382,7 +297,7 @@ impl Conversation<'_> {
         let answer = match answer {
             Err(stackelberg_decoding::Error::Stopped) => {
                 writeln!(stdout)?;
-                return Err(interrupted(0, 1, None));
+                return Err(interrupted(0, 1, None).into());
             }
             answer => answer?,
         };
@@ -424,22 +339,3 @@ impl Conversation<'_> {
         Ok(())
     }
 }
-
-/// What ends a run after Ctrl-C, with exit code 130.
-pub(crate) fn interrupted(done: usize, all: usize, out: Option<&Path>) -> anyhow::Error {
-    let out =
-        out.map(|out| format!("; go on with --resume --out {}", out.display())).unwrap_or_default();
-    Interrupted(format!("interrupted after {done} of {all} prompts{out}")).into()
-}
-
-/// Ctrl-C, as an error: what is open is closed on the way out.
-#[derive(Debug)]
-pub(crate) struct Interrupted(pub(crate) String);
-
-impl std::fmt::Display for Interrupted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Interrupted {}

@@ -1,7 +1,6 @@
 //! `stackelberg rollout import`: samples and rewards made elsewhere, as a dataset of rollouts.
 
-use std::io::{self, IsTerminal};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -9,9 +8,11 @@ use stackelberg_engine::reward::TextFormat;
 use stackelberg_engine::{Checkpoint, Reward};
 use stackelberg_learning::rollouts::{self, Dataset, Identity, LayOut, Part, Samples};
 
-use crate::generate::{read_prompts, text_format};
-use crate::model::{ModelArgs, reward_hash};
-use crate::rollout::fill;
+use stackelberg_registry::layout;
+
+use crate::filling::fill;
+use crate::input;
+use crate::model::{ModelArgs, registry};
 
 /// Take in samples and rewards made elsewhere: by vLLM, OpenAI's API, a trainer, `generate` or `rollout`.
 ///
@@ -78,14 +79,14 @@ impl Import {
         if self.batch_size == 0 {
             bail!("--batch-size is 0: at least one is needed");
         }
-        let prompts = self.prompts.as_deref().map(read_prompts).transpose()?.unwrap_or_default();
-        if self.files.iter().any(|file| file == Path::new("-")) && io::stdin().is_terminal() {
-            eprintln!("reading samples as JSON lines from the terminal; Ctrl-D ends them");
-        }
+        let registry = registry()?;
+        let prompts = self.prompts.as_deref().map(|name| input::prompts(&registry, name));
+        let prompts = prompts.transpose()?.unwrap_or_default();
+        input::note_terminal(&self.files, "samples");
         let of_files = self.reward.is_none() && !self.no_reward;
         let samples = Samples::read(&self.files, &prompts, of_files)?;
         let identity = match (&self.reward, self.no_reward) {
-            (Some(name), _) => Some(Identity { name: name.clone(), hash: reward_hash(name)? }),
+            (Some(name), _) => Some(Identity { name: name.clone(), hash: registry.reward_hash(name)? }),
             (None, true) => None,
             (None, false) => match samples.rewards()? {
                 Some(identity) => Some(identity),
@@ -103,16 +104,19 @@ impl Import {
         let lays_out = self.system.is_some() || self.prompt_format == Some(TextFormat::Chat);
         let reads = !self.no_hidden || self.reward.is_some() || self.model.model.is_some();
         let policy = match lays_out || reads {
-            true => Some(self.model.load()?),
+            true => Some(self.model.load(&registry)?),
             false => None,
         };
         let policy = policy.as_ref();
         let reward = match (policy, &self.reward) {
-            (Some(policy), Some(name)) => Some(self.model.reward(name, policy)?),
+            (Some(policy), Some(name)) => Some(self.model.reward(&registry, name, policy)?),
             _ => None,
         };
         let guided = |asked| {
-            policy.map_or(TextFormat::Raw, |policy| text_format(asked, policy, reward.as_ref().into()))
+            let Some(policy) = policy else { return TextFormat::Raw };
+            let (format, warnings) = layout::text_format(asked, policy, reward.as_ref().into());
+            warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+            format
         };
         let room = |policy: &Checkpoint| {
             let of_reward = reward.as_ref().map(|reward| reward.context(&policy.model));
@@ -151,13 +155,13 @@ impl Import {
         let mut manifest = import.manifest(model, identity, hidden, self.prompts_per_shard, system);
         if policy.is_some() {
             manifest.settings.insert("dtype".to_owned(), self.model.dtype.name().into());
-            if let Some(device) = self.model.recorded_device() {
+            if let Some(device) = self.model.spec().recorded_device() {
                 manifest.settings.insert("device".to_owned(), device.into());
             }
         }
         let dataset = Dataset::create(&self.out, manifest)?;
-        fill(&dataset, Part::ALL, |desk| {
-            import.fill(&dataset, policy, reward.as_ref(), self.batch_size, desk)
+        fill(&dataset, Part::ALL, |progress| {
+            import.fill(&dataset, policy, reward.as_ref(), self.batch_size, progress)
         })
     }
 }

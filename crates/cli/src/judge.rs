@@ -5,21 +5,21 @@ mod print;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde::Serialize;
+use stackelberg_data::{Output, generations, keep_inputs};
+use stackelberg_decoding::Cancel;
 use stackelberg_evaluation::judge::{
     Asking, Call, Client, Endpoint, Identity, Key, Order, Pair, Resampling, Store, Summary, Verdict,
     Watch, ask, calls, form, pairs,
 };
-use stackelberg_evaluation::responses;
 
-use crate::generate::{INTERRUPTED, Interrupted, watch_for_ctrl_c};
-use crate::output::{Output, keep_inputs};
+use crate::interrupt::{self, Interrupted};
+use crate::progress::style;
 
 /// Have a judge model compare two runs: win, tie and lose rates of A over B.
 ///
@@ -170,8 +170,8 @@ struct Report<'a> {
 impl Judge {
     pub(crate) fn run(&self) -> Result<()> {
         self.check()?;
-        let (first, second) = (responses::read(&self.a)?, responses::read(&self.b)?);
-        let pairs = pairs(&first, &second, &responses::pair(&first, &second)?);
+        let (first, second) = (generations::read(&self.a)?, generations::read(&self.b)?);
+        let pairs = pairs(&first, &second, &generations::pair(&first, &second)?);
         let calls = calls(&pairs, self.order.orders());
         if self.dry_run {
             return self.estimate(&pairs, &calls);
@@ -266,13 +266,13 @@ impl Judge {
             return Ok(());
         }
         let client = self.client()?;
-        watch_for_ctrl_c()?;
-        let style = ProgressStyle::with_template("{bar:40} {pos}/{len} calls {msg} {eta} left")?;
+        let cancel = interrupt::watch()?;
+        let style = style("{bar:40} {pos}/{len} calls {msg} {eta} left");
         let bar = ProgressBar::new(calls.len() as u64).with_style(style);
         bar.set_position((calls.len() - open) as u64);
         bar.reset_eta();
-        let desk = Desk { bar: &bar, counts: Mutex::new((0, 0)) };
-        let outcome = ask(calls, &client, store, &asking, &desk);
+        let terminal = Terminal { bar: &bar, counts: Mutex::new((0, 0)), cancel };
+        let outcome = ask(calls, &client, store, &asking, &terminal);
         bar.finish_and_clear();
         let out = self.out.as_deref().unwrap_or(Path::new("-")).display();
         let done = calls.len() - asking.open(calls, store).len();
@@ -353,13 +353,14 @@ impl Price {
 }
 
 /// The bar, as verdicts come in.
-struct Desk<'a> {
+struct Terminal<'a> {
     bar: &'a ProgressBar,
+    cancel: Cancel,
     /// Failures, and tokens.
     counts: Mutex<(usize, u64)>,
 }
 
-impl Watch for Desk<'_> {
+impl Watch for Terminal<'_> {
     fn done(&self, verdict: &Verdict) {
         if let Ok(mut counts) = self.counts.lock() {
             counts.0 += usize::from(verdict.failure.is_some());
@@ -370,6 +371,6 @@ impl Watch for Desk<'_> {
     }
 
     fn stop(&self) -> bool {
-        INTERRUPTED.load(Ordering::Relaxed)
+        self.cancel.is_cancelled()
     }
 }

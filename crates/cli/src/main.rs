@@ -2,31 +2,29 @@
 
 #![warn(clippy::unwrap_used)]
 
-mod answers;
 mod bench;
 mod evaluate;
-mod evaluator;
 mod experiment;
+mod filling;
 mod generate;
 mod import;
+mod input;
+mod interrupt;
 mod judge;
 mod model;
 mod models;
 mod output;
-mod plot;
-mod prompts;
-mod record;
+mod progress;
 mod rollout;
-mod rows;
 mod sampling;
 mod score;
-mod scorer;
 mod shape;
 mod shaping;
 mod summary;
 mod terminal;
 mod threshold;
 mod train;
+mod training;
 
 use std::io::ErrorKind;
 use std::process::ExitCode;
@@ -88,12 +86,6 @@ impl Command {
     }
 }
 
-/// Runs a command as if it had been typed behind `stackelberg`, in this process.
-pub(crate) fn run(words: &[String]) -> anyhow::Result<()> {
-    let words = std::iter::once("stackelberg").chain(words.iter().map(String::as_str));
-    Cli::try_parse_from(words)?.command.run()
-}
-
 fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::from_default_env();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
@@ -103,7 +95,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read our output has enough of it.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) if error.is::<generate::Interrupted>() => {
+        Err(error) if is_interrupted(&error) => {
             eprintln!("{error}");
             ExitCode::from(130)
         }
@@ -132,6 +124,12 @@ fn said(error: &anyhow::Error) -> String {
         }
     }
     said
+}
+
+fn is_interrupted(error: &anyhow::Error) -> bool {
+    let experiment = error.downcast_ref::<stackelberg_experiment::Error>();
+    error.is::<interrupt::Interrupted>()
+        || matches!(experiment, Some(stackelberg_experiment::Error::Interrupted(_)))
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

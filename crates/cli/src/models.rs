@@ -9,10 +9,12 @@ use stackelberg_decoding::{Method, Settings, generate};
 use stackelberg_engine::reward::{
     Asked, Backbone, Exchange, Head, RewardModel, TextFormat, TextReward, ValueHead,
 };
-use stackelberg_engine::source::{KNOWN, cached};
 use stackelberg_engine::{Checkpoint, Dtype, Embedder, Error, Place, Prompt, Reward};
+use stackelberg_hub::KNOWN;
+use stackelberg_registry::names::{combination, split_label};
+use stackelberg_registry::{BUILTIN, Builtin, Registry};
 
-use crate::model::{BUILTIN, Builtin, combination, fetch, set_threads, split_label, text_reward};
+use crate::model::{registry, set_threads};
 
 /// List models, prompts, data and rewards that are known by name; or check one.
 #[derive(Args)]
@@ -72,7 +74,8 @@ impl Check {
                 self.reference
             );
         }
-        if let Some(reward) = text_reward(&self.reference)? {
+        let registry = registry()?;
+        if let Some(reward) = registry.text_reward(&self.reference)? {
             for (name, value) in reward.about() {
                 line(name, value)?;
             }
@@ -80,14 +83,14 @@ impl Check {
             line("self-test", of_text(&reward)?)?;
             return Ok(());
         }
-        if let Some(builtin) = BUILTIN.iter().find(|builtin| builtin.name == self.reference) {
-            return self.head(Head::parse(Path::new(builtin.name), builtin.bytes)?);
+        if let Some(builtin) = Builtin::find(&self.reference) {
+            return self.head(&registry, Head::parse(Path::new(builtin.name), builtin.bytes)?);
         }
         let (file, label) = split_label(&self.reference);
-        let path = fetch(file)?;
+        let path = registry.fetch(file)?;
         if path.extension().is_some_and(|end| end == "safetensors") {
             return match (Head::load(&path), ValueHead::load(&path)) {
-                (Ok(head), _) => self.head(head),
+                (Ok(head), _) => self.head(&registry, head),
                 (Err(_), Ok(value)) => {
                     let width = value.width();
                     line(
@@ -113,7 +116,7 @@ impl Check {
     }
 
     /// A head, tried on the model that it reads.
-    fn head(&self, head: Head) -> Result<()> {
+    fn head(&self, registry: &Registry, head: Head) -> Result<()> {
         let of = head.base_name.as_deref().unwrap_or("a model that it does not name");
         let reads = if head.backbone == Backbone::Policy { "hidden states" } else { "embeddings" };
         line("reward", format!("a head on {reads} of width {} of {of}", head.width()))?;
@@ -122,7 +125,7 @@ impl Check {
             line("self-test", "none: the head does not say which model it reads".to_owned())?;
             return Ok(());
         };
-        let policy = Checkpoint::load_on(&fetch(&base)?, self.dtype, self.device)?;
+        let policy = Checkpoint::load_on(&registry.fetch(&base)?, self.dtype, self.device)?;
         head.fits(&policy)?;
         line("self-test", of_tokens(&Reward::Head(head), &policy)?)?;
         Ok(())
@@ -229,6 +232,7 @@ fn template(checkpoint: &Checkpoint) -> Result<String> {
 
 /// Prints names, sizes, licences and where things come from.
 fn list() -> Result<()> {
+    let registry = registry()?;
     let mut out = std::io::stdout().lock();
     writeln!(out, "{:<18} {:>7}  {:<11} {:<8} what and where from", "name", "size", "licence", "here")?;
     for known in KNOWN {
@@ -236,7 +240,7 @@ fn list() -> Result<()> {
             small if small < 10_000_000 => format!("{} kB", small / 1000),
             large => format!("{} MB", large / 1_000_000),
         };
-        let here = if cached(known).is_some() { "cached" } else { "-" };
+        let here = if registry.hub().cached(known).is_some() { "cached" } else { "-" };
         writeln!(out, "{:<18} {size:>7}  {:<11} {here:<8} {}", known.name, known.licence, known.about)?;
         writeln!(out, "{:<48} {}", "", known.reference)?;
     }

@@ -1,25 +1,22 @@
 //! `stackelberg rollout`: many samples per prompt, with rewards and hidden states.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
-use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, HumanDuration, ProgressBar};
 use stackelberg_decoding::{Job, Rollouts, Sample, Sampling, Settings, rollout};
 use stackelberg_engine::{Checkpoint, Reward};
-use stackelberg_learning::Error;
-use stackelberg_learning::rollouts::{
-    self, Dataset, Identity, Manifest, Part, Progress, Prompt, Prompts, collect,
-};
+use stackelberg_learning::rollouts::{self, Dataset, Identity, Manifest, Part, Plan, Prompt, collect};
+use stackelberg_registry::layout;
 
-use crate::generate::{
-    INTERRUPTED, Interrupted, LayoutArgs, read_prompts, text_format, warn_of_double_bos,
-    watch_for_ctrl_c,
-};
+use crate::filling::fill;
+use crate::generate::LayoutArgs;
 use crate::import::Import;
-use crate::model::{ModelArgs, reward_hash};
+use crate::input;
+use crate::model::{ModelArgs, registry};
+use crate::progress::style;
 
 /// Draw many samples per prompt, with rewards and hidden states: what value heads are trained on.
 ///
@@ -121,9 +118,6 @@ struct Drawing {
     stop: Vec<String>,
 }
 
-/// Where a new turn begins.
-const TURNS: [&str; 4] = ["\n\nHuman:", "\nHuman:", "\n\nUser:", "\nUser:"];
-
 /// Check a dataset of rollouts that several machines filled, and copy in what others hold.
 #[derive(Args)]
 struct Merge {
@@ -149,50 +143,59 @@ impl Rollout {
         if self.batch_size == 0 {
             bail!("--batch-size is 0: at least one is needed");
         }
-        let prompts = read_prompts(prompts)?;
-        let policy = self.model.load()?;
+        let registry = registry()?;
+        let prompts = input::prompts(&registry, prompts)?;
+        let policy = self.model.load(&registry)?;
         let reward = match self.no_reward {
             true => None,
-            false => Some(self.model.reward(&self.reward, &policy)?),
+            false => Some(self.model.reward(&registry, &self.reward, &policy)?),
         };
-        let format = text_format(self.layout.prompt_format, &policy, reward.as_ref().into());
+        let asked = self.layout.prompt_format;
+        let (format, warnings) = layout::text_format(asked, &policy, reward.as_ref().into());
+        warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
         let settings = self.settings();
         settings.check(policy.model.config().vocabulary)?;
-        let lay_out = |(id, prompt): &(String, stackelberg_engine::Prompt)| -> Result<Prompt> {
-            let text = policy.lay_out(prompt, self.layout.system.as_deref(), format)?;
-            let tokens = policy.tokens(&text, format)?;
-            Ok(Prompt { id: id.clone(), text, tokens, asked: Some(prompt.clone()) })
+        let spec = self.model.spec();
+        let identity = |hash| Identity { name: self.reward.clone(), hash };
+        let hash = reward.as_ref().map(|_| registry.reward_hash(&self.reward)).transpose()?;
+        let plan = Plan {
+            policy: &policy,
+            model: spec.name.clone(),
+            dtype: spec.dtype.name().to_owned(),
+            device: spec.recorded_device(),
+            reward: hash.map(identity),
+            format,
+            system: self.layout.system.as_deref(),
+            settings,
+            hidden: !self.no_hidden,
+            prompts_per_shard: self.prompts_per_shard,
         };
-        let named = |prompt| lay_out(prompt).with_context(|| format!("prompt {}", prompt.0));
-        let prompts: Vec<Prompt> = prompts.iter().map(named).collect::<Result<_>>()?;
-        warn_of_double_bos(&policy, prompts.iter().map(|prompt| &prompt.tokens[..]));
-        let manifest = self.manifest(
-            &policy,
-            &prompts,
-            rollouts::settings(&settings, format, self.layout.system.as_deref()),
-        )?;
+        let prompts = plan.lay_out(&prompts)?;
+        let tokens = prompts.iter().map(|prompt| &prompt.tokens[..]);
+        if let Some(warning) = layout::double_bos(&policy, tokens) {
+            eprintln!("warning: {warning}");
+        }
+        let manifest = plan.manifest(&prompts);
         let run = Run {
             policy: &policy,
             reward: reward.as_ref(),
             prompts: &prompts,
-            settings: &settings,
+            settings: &plan.settings,
             rollout: self,
         };
         if self.dry_run {
             return run.estimate(out, &manifest);
         }
         let (dataset, how) = (Dataset::create(out, manifest)?, (self.shard, self.batch_size));
-        fill(&dataset, self.shard, |desk| {
-            collect(&dataset, run.policy, run.reward, run.prompts, run.settings, how, desk)
+        fill(&dataset, self.shard, |progress| {
+            collect(&dataset, run.policy, run.reward, run.prompts, run.settings, how, progress)
         })
     }
 
     fn settings(&self) -> Settings {
         let drawing = &self.drawing;
-        let stop = match drawing.stop.is_empty() {
-            true => TURNS.map(str::to_owned).to_vec(),
-            false => drawing.stop.clone(),
-        };
+        let default = rollouts::default_settings();
+        let stop = if drawing.stop.is_empty() { default.stop } else { drawing.stop.clone() };
         Settings {
             samples: drawing.samples,
             max_new_tokens: drawing.max_new_tokens,
@@ -208,77 +211,6 @@ impl Rollout {
             ..Settings::default()
         }
     }
-
-    fn manifest(
-        &self,
-        policy: &Checkpoint,
-        prompts: &[Prompt],
-        mut settings: serde_json::Map<String, serde_json::Value>,
-    ) -> Result<Manifest> {
-        settings.insert("dtype".to_owned(), self.model.dtype.name().into());
-        if let Some(device) = self.model.recorded_device() {
-            settings.insert("device".to_owned(), device.into());
-        }
-        let model = Identity { name: self.model.name().to_owned(), hash: policy.fingerprint.clone() };
-        let reward = match self.no_reward {
-            true => None,
-            false => Some(Identity { name: self.reward.clone(), hash: reward_hash(&self.reward)? }),
-        };
-        Ok(Manifest {
-            format: Manifest::FORMAT.to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            model,
-            reward,
-            hidden: (!self.no_hidden).then_some(policy.model.config().hidden),
-            samples: Some(self.drawing.samples),
-            settings,
-            prompts_per_shard: self.prompts_per_shard,
-            prompts: Prompts::new(prompts.iter().map(|p| (p.id.as_str(), p.text.as_str()))),
-        })
-    }
-}
-
-/// Has `work` fill a part of a dataset's shards, with a bar, and says what came of it.
-pub(crate) fn fill(
-    dataset: &Dataset,
-    part: Part,
-    work: impl FnOnce(&mut dyn Progress) -> Result<(), Error>,
-) -> Result<()> {
-    watch_for_ctrl_c()?;
-    let manifest = dataset.manifest();
-    let of_part = |shards: Vec<usize>| -> u64 {
-        let own = shards.into_iter().filter(|&shard| part.has(shard));
-        own.map(|shard| manifest.prompts_of(shard).len() as u64).sum()
-    };
-    let all = of_part((0..manifest.shards()).collect());
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} prompts {msg} {eta} left")?;
-    let bar = ProgressBar::new(all).with_style(style);
-    bar.set_position(all - of_part(dataset.missing()));
-    bar.reset_eta();
-    let mut desk = Desk { bar: &bar, tokens: 0, began: Instant::now() };
-    let outcome = work(&mut desk);
-    let (tokens, seconds) = (desk.tokens, desk.began.elapsed().as_secs_f64());
-    bar.finish_and_clear();
-    if let Err(Error::Decoding(stackelberg_decoding::Error::Stopped)) = outcome {
-        let (left, folder) = (of_part(dataset.missing()), dataset.folder().display());
-        let said = format!(
-            "interrupted after {} of {all} prompts; the same command goes on in {folder}",
-            all - left
-        );
-        return Err(Interrupted(said).into());
-    }
-    outcome?;
-    match tokens {
-        0 => eprintln!("{all} prompts done"),
-        _ => eprintln!("{all} prompts done: {tokens} tokens, {:.1} tokens/s", tokens as f64 / seconds),
-    }
-    if dataset.missing().is_empty() {
-        eprintln!("the dataset is complete: {}", dataset.folder().display());
-    } else {
-        let missing = dataset.missing().len();
-        eprintln!("{missing} shards are left to others; `stackelberg rollout merge` checks them all");
-    }
-    Ok(())
 }
 
 /// A run over a part of the prompts.
@@ -348,29 +280,6 @@ impl Rollouts for Count {
     fn done(&mut self, _: usize, _: Vec<Sample>) {}
 }
 
-/// The bar, as tokens come in.
-struct Desk<'a> {
-    bar: &'a ProgressBar,
-    tokens: usize,
-    began: Instant,
-}
-
-impl Progress for Desk<'_> {
-    fn token(&mut self) {
-        self.tokens += 1;
-    }
-
-    fn prompt(&mut self) {
-        let rate = self.tokens as f64 / self.began.elapsed().as_secs_f64();
-        self.bar.set_message(format!("{rate:.1} tokens/s"));
-        self.bar.inc(1);
-    }
-
-    fn stop(&self) -> bool {
-        INTERRUPTED.load(Ordering::Relaxed)
-    }
-}
-
 impl Merge {
     fn run(&self) -> Result<()> {
         let dataset = match self.from.first() {
@@ -383,7 +292,7 @@ impl Merge {
             let taken = dataset.take(&Dataset::open(folder)?)?;
             println!("{taken} shards copied from {}", folder.display());
         }
-        let style = ProgressStyle::with_template("checking {bar:40} {pos}/{len} {eta} left")?;
+        let style = style("checking {bar:40} {pos}/{len} {eta} left");
         let bar = ProgressBar::new(dataset.manifest().shards() as u64).with_style(style);
         let summary = dataset.check(&mut || bar.inc(1))?;
         bar.finish_and_clear();

@@ -7,16 +7,18 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use stackelberg_data::{Lines, Prompt};
 use stackelberg_decoding::Score as Worth;
-use stackelberg_engine::{Checkpoint, Message, Prompt};
+use stackelberg_engine::Checkpoint;
+use stackelberg_registry::{Finished, Ready, Scorer};
 
-use crate::model::ModelArgs;
-use crate::output::Output;
-use crate::rows::{Rows, stdin};
-use crate::scorer::{Finished, Ready, Scorer};
+use crate::input::{note_terminal, stdin};
+use crate::model::{ModelArgs, registry};
+use crate::output;
+use crate::progress::style;
 
 /// Score texts with a reward.
 ///
@@ -45,7 +47,7 @@ pub(crate) struct Score {
 struct Row {
     id: Option<Box<RawValue>>,
     text: Option<String>,
-    prompt: Option<PromptField>,
+    prompt: Option<Prompt>,
     response: Option<String>,
     /// Of an answer of `generate`: how its prompt was laid out.
     #[serde(default)]
@@ -56,31 +58,6 @@ struct Row {
 struct Layout {
     prompt_format: Option<String>,
     system: Option<String>,
-}
-
-/// Text, or messages.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum PromptField {
-    Text(String),
-    Messages(Vec<Turn>),
-}
-
-#[derive(Deserialize)]
-struct Turn {
-    role: String,
-    content: String,
-}
-
-impl PromptField {
-    fn prompt(&self) -> Prompt {
-        match self {
-            Self::Text(text) => Prompt::Text(text.clone()),
-            Self::Messages(turns) => {
-                Prompt::Messages(turns.iter().map(|t| Message::new(&t.role, &t.content)).collect())
-            }
-        }
-    }
 }
 
 #[derive(Serialize)]
@@ -98,21 +75,21 @@ const BATCH: usize = 64;
 
 impl Score {
     pub(crate) fn run(&self) -> Result<()> {
-        let mut rows = Rows::open(&self.file)?;
-        let policy = OnceCell::new();
-        let scorer = Scorer::load(&self.reward, &self.model, &mut || self.model.load_into(&policy))?;
-        if policy.get().is_none() {
-            self.model.set_threads()?;
-        }
-        let mut out = Output::open(self.out.as_deref())?;
-        let style = ProgressStyle::with_template("{spinner} {pos} texts, {per_sec}")?;
+        note_terminal([&self.file], "texts");
+        let mut rows = Lines::open(&self.file)?;
+        let (registry, policy) = (registry()?, OnceCell::new());
+        self.model.set_threads()?;
+        let load = &mut || self.model.load_into(&registry, &policy);
+        let scorer = Scorer::load(&registry, &self.reward, self.model.dtype, load)?;
+        let mut out = output::open(self.out.as_deref())?;
+        let style = style("{spinner} {pos} texts, {per_sec}");
         let bar = ProgressBar::new_spinner().with_style(style);
         let mut done = 0;
         loop {
             let (mut ids, mut batch) = (Vec::new(), Vec::with_capacity(BATCH));
             while batch.len() < BATCH {
-                let Some(row) = rows.next::<Row>()? else { break };
-                batch.push(row.read(&scorer, policy.get()).map_err(|e| rows.wrong(&format!("{e:#}")))?);
+                let Some(row) = rows.next_json::<Row>()? else { break };
+                batch.push(row.read(&scorer, policy.get()).map_err(|e| rows.wrong(format!("{e:#}")))?);
                 ids.push(row.id);
             }
             if batch.is_empty() {
@@ -134,21 +111,20 @@ impl Score {
             bar.inc(batch.len() as u64);
         }
         bar.finish_and_clear();
-        out.finish()
+        output::finish(out)
     }
 }
 
 impl Row {
     /// The text as the rewards read it.
     fn read(&self, scorer: &Scorer, policy: Option<&Checkpoint>) -> Result<Ready> {
-        let prompt = self.prompt.as_ref().map(PromptField::prompt);
-        let (prompt, text) = match (&self.text, &prompt, &self.response) {
+        let (prompt, text) = match (&self.text, &self.prompt, &self.response) {
             (Some(text), None, None) => (None, text),
             (None, Some(prompt), Some(response)) => (Some(prompt), response),
             _ => bail!("give text, or prompt and response"),
         };
         let format = self.settings.prompt_format.as_deref().map(str::parse).transpose();
         let (format, system) = (format.map_err(anyhow::Error::msg)?, self.settings.system.as_deref());
-        scorer.read(policy, Finished { prompt, text, format, system })
+        Ok(scorer.read(policy, Finished { prompt, text, format, system })?)
     }
 }

@@ -7,10 +7,11 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use stackelberg_data::Lines;
 use stackelberg_shaping::{Confidence, Report, Samples, Shaping, argmax, fuse};
 
-use crate::output::Output;
-use crate::rows::{Rows, stdin};
+use crate::input::{note_terminal, stdin};
+use crate::output;
 use crate::shaping::ShapingArgs;
 use crate::summary::Summary;
 
@@ -147,11 +148,12 @@ impl Shape {
     pub(crate) fn run(&self) -> Result<()> {
         let shaping = self.settings.shaping(Shaping::default(), None)?;
         let confidence = Confidence::new(self.level)?;
-        let mut rows = Rows::open(&self.file)?;
-        let mut out = Output::open(self.out.as_deref())?;
+        note_terminal([&self.file], "rewards");
+        let mut rows = Lines::open(&self.file)?;
+        let mut out = output::open(self.out.as_deref())?;
         if self.summary {
             let mut summary = Summary::new(shaping, self.settings.kl_budget);
-            while let Some(row) = rows.next::<Row>()? {
+            while let Some(row) = rows.next_json::<Row>()? {
                 let added = row.samples().and_then(|samples| Ok(summary.add(&samples)?));
                 added.map_err(|e| rows.wrong(&e))?;
             }
@@ -160,7 +162,7 @@ impl Shape {
             }
             write!(out, "{summary}").context("cannot write the summary")?;
         } else {
-            while let Some(row) = rows.next::<Row>()? {
+            while let Some(row) = rows.next_json::<Row>()? {
                 let samples = row.samples().map_err(|e| rows.wrong(&e))?;
                 let report = Report::new(&shaping, &samples, self.settings.kl_budget, Some(&confidence))
                     .map_err(|e| rows.wrong(&e))?;
@@ -169,6 +171,6 @@ impl Shape {
                 out.write_all(b"\n").context("cannot write the output")?;
             }
         }
-        out.finish()
+        output::finish(out)
     }
 }

@@ -1,17 +1,15 @@
 //! An answer on the terminal, token by token as it is chosen.
 
 use std::io::{IsTerminal, Write};
-use std::sync::atomic::Ordering;
 
-use stackelberg_decoding::{Step, Watch};
-
-use crate::generate::INTERRUPTED;
+use stackelberg_decoding::{Cancel, Step, Watch};
 
 /// Prints tokens as they are chosen.
 pub(crate) struct Printer {
     /// Whether to print at all, or only collect.
     live: bool,
     style: Style,
+    cancel: Cancel,
     /// The steps so far.
     pub(crate) steps: Vec<Step>,
     /// Why nothing more can be printed.
@@ -19,8 +17,8 @@ pub(crate) struct Printer {
 }
 
 impl Printer {
-    pub(crate) fn new(live: bool, style: Style) -> Self {
-        Self { live, style, steps: Vec::new(), failed: None }
+    pub(crate) fn new(live: bool, style: Style, cancel: Cancel) -> Self {
+        Self { live, style, cancel, steps: Vec::new(), failed: None }
     }
 }
 
@@ -39,7 +37,7 @@ impl Watch for Printer {
     }
 
     fn stop(&self) -> bool {
-        INTERRUPTED.load(Ordering::Relaxed) || self.failed.is_some()
+        self.cancel.is_cancelled() || self.failed.is_some()
     }
 }
 

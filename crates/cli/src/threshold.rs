@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
+use stackelberg_learning::plot::{self, Curve};
 use stackelberg_learning::rollouts::{self, Dataset, Frontiers, Shaper};
 use stackelberg_shaping::{Budget, Rule, Samples, Shaping};
 
-use crate::plot::{self, Curve};
+use crate::progress::style;
 use crate::shaping::ShapingArgs;
 use crate::summary::Summary;
 
@@ -99,12 +100,13 @@ impl Threshold {
             "KL from the base policy, mean over prompts, nats",
             utility,
             &curves(|c| &c.by_kl, f64::INFINITY),
-        )
+        )?;
+        Ok(())
     }
 }
 
 fn bar(dataset: &Dataset, doing: &'static str) -> Result<ProgressBar> {
-    let style = ProgressStyle::with_template("{msg} {bar:40} {pos}/{len} shards {eta} left")?;
+    let style = style("{msg} {bar:40} {pos}/{len} shards {eta} left");
     let shards = dataset.manifest().shards() as u64;
     Ok(ProgressBar::new(shards).with_style(style).with_message(doing))
 }

@@ -1,11 +1,9 @@
 //! `stackelberg evaluate` as a user runs it: answers of three formats, paired comparisons, refusals.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::{refused, succeed};
+use crate::common::{refused, succeed};
 use serde_json::{Value, json};
 
 fn write(folder: &Path, name: &str, text: &str) -> String {

@@ -1,15 +1,13 @@
 //! `stackelberg experiment` as a user runs it, on the real default model: killed and gone on with, verified, changed,
 //! refused.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use common::{command, refused, succeed};
+use crate::common::{command, refused, succeed};
 use serde_json::Value;
 
 const SMALL: &str = r#"

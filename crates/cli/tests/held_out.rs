@@ -1,10 +1,8 @@
 //! Heads on an embedder, such as the held-out reward: they read text.
 
-mod common;
-
 use std::fs;
 
-use common::{command, files, output, refused, rewards, said, succeed};
+use crate::common::{command, files, output, refused, rewards, said, succeed};
 use serde_json::json;
 
 /// `score` loads no policy: one that does not exist is not missed.

@@ -1,14 +1,12 @@
 //! `stackelberg rollout import` on the real default model, as a user runs it.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::rollout::{command, refused, succeed};
-use common::{files, said};
+use crate::common::rollout::{command, refused, succeed};
+use crate::common::{files, said};
 use serde_json::{Value, json};
 
 fn manifest(folder: &str) -> Value {

@@ -1,9 +1,5 @@
 //! `stackelberg judge` as a user runs it: killed, interrupted, resumed, refused.
 
-mod common;
-#[path = "../../evaluation/tests/judge_server/mod.rs"]
-mod judge_server;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use common::said;
-use judge_server::{Act, Request, Server, say};
+use crate::common::said;
+use crate::judge_server::{Act, Request, Server, say};
 use serde_json::{Value, json};
 
 /// Two files of answers to the same prompts; A's are "good".
@@ -37,8 +33,15 @@ impl Files {
 
     /// `judge` with a server's address; the environment has no key and a proxy that is not there.
     fn command(&self, url: &str, more: &[&str]) -> Command {
-        let mut command =
-            common::command(&["judge", "a.jsonl", "b.jsonl", "--judge-model", "j", "--base-url", url]);
+        let mut command = crate::common::command(&[
+            "judge",
+            "a.jsonl",
+            "b.jsonl",
+            "--judge-model",
+            "j",
+            "--base-url",
+            url,
+        ]);
         command.args(more).current_dir(self.folder.path());
         command
             .env_remove("OPENAI_API_KEY")

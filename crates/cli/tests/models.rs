@@ -1,11 +1,9 @@
 //! `stackelberg models check`: what a folder is, or one line on why it cannot be used.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::{refused, succeed};
+use crate::common::{refused, succeed};
 
 #[test]
 fn folders_are_told_apart() {

@@ -1,14 +1,12 @@
 //! `stackelberg rollout` on the real default model, as a user runs it: killed, split, merged, refused.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::rollout::{command, refused, succeed};
-use common::{files, said};
+use crate::common::rollout::{command, refused, succeed};
+use crate::common::{files, said};
 use serde_json::json;
 
 fn write_prompts(path: &Path, count: usize) {

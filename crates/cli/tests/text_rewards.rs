@@ -1,16 +1,12 @@
 //! Rewards that read text, on the command line: what guides, what scores and what evaluates are one.
 #![cfg(unix)]
 
-mod common;
-#[path = "../../engine/tests/common/tiny.rs"]
-mod tiny;
-
 use std::fs;
 use std::path::Path;
 
-use common::{output, refused, rewards, succeed};
+use crate::common::{output, refused, rewards, succeed};
+use crate::tiny::Tiny;
 use serde_json::Value;
-use tiny::Tiny;
 
 /// Counts the commas of an answer, and once the words of the text, to tell formats apart.
 const COMMAS: &str = "

@@ -1,14 +1,12 @@
 //! `stackelberg train value` as a user runs it: from rollouts of the real default model to guided text; stopped,
 //! gone on with, refused, with little memory and no disk.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::{command, refused, said, succeed};
+use crate::common::{command, refused, said, succeed};
 use serde_json::{Value, json};
 use stackelberg_learning::rollouts::{Dataset, Hidden, Identity, Manifest, Prompts, Row};
 

@@ -6,17 +6,17 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-/// Hashes data that arrives in parts.
+/// Incremental SHA-256.
 #[derive(Clone, Default)]
 pub struct Hash(Sha256);
 
 impl Hash {
-    /// The hash of nothing, to which parts are added.
+    /// A hash of no data yet.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds bytes. Boundaries between parts do not count.
+    /// Adds bytes. The digest depends only on the concatenation of all bytes.
     pub fn update(&mut self, bytes: impl AsRef<[u8]>) {
         self.0.update(bytes);
     }
@@ -32,7 +32,7 @@ pub fn sha256(bytes: impl AsRef<[u8]>) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
-/// The first 12 digits of [`sha256`]: a name for a text.
+/// The first 12 digits of [`sha256`], used as a name.
 pub fn short(bytes: impl AsRef<[u8]>) -> String {
     let mut digest = sha256(bytes);
     digest.truncate(12);

@@ -1,4 +1,4 @@
-//! What is asked of a model: one text, or a conversation.
+//! Prompts: one text, or a conversation.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,29 +7,29 @@ use serde::{Deserialize, Serialize};
 pub struct Message {
     /// `system`, `user` or `assistant`.
     pub role: String,
-    /// What is said.
+    /// The text.
     pub content: String,
 }
 
 impl Message {
-    /// A turn.
+    /// A turn with this role and text.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
         Self { role: role.into(), content: content.into() }
     }
 }
 
-/// What is asked of a model. As JSON: a string, or a list of messages with `role` and `content`.
+/// A prompt. Its JSON form is a string, or a list of messages with `role` and `content`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(untagged, expecting = "expected a text, or messages with role and content")]
 pub enum Prompt {
     /// One text: a question, or a text to continue.
     Text(String),
-    /// A conversation; the assistant speaks next.
+    /// A conversation, to which the assistant replies next.
     Messages(Vec<Message>),
 }
 
 impl Prompt {
-    /// Whether it holds nothing but white space.
+    /// Whether the prompt has only white space.
     pub fn is_empty(&self) -> bool {
         match self {
             Self::Text(text) => text.trim().is_empty(),
@@ -37,8 +37,8 @@ impl Prompt {
         }
     }
 
-    /// The prompt without a chat template: a text as it is, a conversation as `\n\nHuman: ...` and
-    /// `\n\nAssistant: ...`, the layout of the HH-RLHF data.
+    /// Formats the prompt without a chat template: a text unchanged, a conversation in the HH-RLHF layout
+    /// (`\n\nHuman: ...`, `\n\nAssistant: ...`). `system` is put before it.
     pub fn raw(&self, system: Option<&str>) -> String {
         let mut raw = system.map_or_else(String::new, |system| format!("{system}\n\n"));
         match self {
@@ -57,7 +57,7 @@ impl Prompt {
         raw
     }
 
-    /// The messages of a chat; a text becomes the user's.
+    /// The prompt as messages for a chat template. A text becomes a user message; `system` becomes the first message.
     pub fn messages(&self, system: Option<&str>) -> Vec<Message> {
         let mut messages: Vec<Message> =
             system.map(|text| Message::new("system", text)).into_iter().collect();
@@ -68,7 +68,19 @@ impl Prompt {
         messages
     }
 
-    /// The prompt for people to read: a text, or of several messages each with its role before it.
+    /// A name derived from the prompt's content: 12 hexadecimal digits.
+    pub fn name(&self) -> String {
+        let text = match self {
+            Self::Text(text) => format!("Text({text:?})"),
+            Self::Messages(turns) => {
+                let turns: Vec<_> = turns.iter().map(|turn| (&turn.role, &turn.content)).collect();
+                format!("Messages({turns:?})")
+            }
+        };
+        crate::hash::short(text)
+    }
+
+    /// The prompt for display: the text, or several messages with their roles.
     pub fn readable(&self) -> String {
         match self {
             Self::Text(text) => text.clone(),

@@ -28,6 +28,7 @@ println!("{} ({:?})", answer.text, answer.reward);
 #![warn(clippy::unwrap_used)]
 
 mod beam;
+mod cancel;
 mod error;
 mod generate;
 mod hacking;
@@ -40,6 +41,7 @@ mod step;
 mod stress;
 mod text;
 
+pub use cancel::Cancel;
 pub use error::{Error, Result};
 pub use generate::{AT_ONCE, Finish, Generation, Guidance, Job, Watch, generate, generate_all};
 pub use hacking::{Alarm, HackingWatch};

@@ -44,6 +44,16 @@ impl Method {
         }
     }
 
+    /// The shaping that guides where none is given, chosen on prompts of HH-RLHF's eval split (cd: see the guide).
+    pub fn default_shaping(self) -> Shaping {
+        match self {
+            Method::Cd => Shaping { rule: Rule::Raw, strength: 4.0, ..Shaping::default() },
+            _ => {
+                Shaping { rule: Rule::Srs, strength: 1.0, bound: 8.0, alpha: 1.0, ..Shaping::default() }
+            }
+        }
+    }
+
     /// Whether it chooses one of several finished answers.
     pub fn chooses_answers(self) -> bool {
         matches!(self, Method::BestOfN | Method::SoftBestOfN | Method::Follower)

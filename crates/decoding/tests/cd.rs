@@ -1,8 +1,6 @@
 //! What controlled decoding promises of any model and any value head, on tiny random ones.
 
-mod common;
-
-use common::{config, parts, run_cd, settings, softmax, values};
+use crate::common::{config, parts, run_cd, settings, softmax, values};
 use proptest::prelude::*;
 use stackelberg_decoding::Settings;
 

@@ -1,12 +1,9 @@
 //! A guided answer is the same, token by token, whichever way the models are run.
 
-#[path = "../../engine/tests/common/tiny.rs"]
-mod tiny;
-
+use crate::common::tiny::{D, Tiny};
 use stackelberg_decoding::{Generation, Guidance, Method, Settings, Step, Watch, generate};
 use stackelberg_engine::reward::{Head, ValueHead};
 use stackelberg_engine::{Checkpoint, Dtype, Place, Reward};
-use tiny::{D, Tiny};
 
 #[derive(Default)]
 struct Steps(Vec<Step>);

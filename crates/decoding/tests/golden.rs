@@ -7,13 +7,13 @@ use std::sync::OnceLock;
 use serde::Deserialize;
 use stackelberg_decoding::{Generation, Guidance, Method, Settings, Step, Watch, generate};
 use stackelberg_engine::reward::ValueHead;
-use stackelberg_engine::{Checkpoint, Dtype, Reward, source};
+use stackelberg_engine::{Checkpoint, Dtype, Reward};
 use stackelberg_shaping::{Budget, Rule, Shaping};
 
 fn policy() -> &'static Checkpoint {
     static POLICY: OnceLock<Checkpoint> = OnceLock::new();
     POLICY.get_or_init(|| {
-        let path = source::resolve("smollm2-135m", &|_| ()).unwrap();
+        let path = crate::weights::fetch("smollm2-135m");
         Checkpoint::load(&path, Dtype::F32).unwrap()
     })
 }

@@ -1,8 +1,6 @@
 //! The KL that is reported of an answer, against the whole distributions it stands for; and stress.
 
-mod common;
-
-use common::{config, guidance, parts, run, run_cd, settings, softmax};
+use crate::common::{config, guidance, parts, run, run_cd, settings, softmax};
 use proptest::prelude::*;
 use stackelberg_decoding::{Method, Sampling, Settings, Step, Stress, generate};
 

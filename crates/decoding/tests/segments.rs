@@ -1,10 +1,8 @@
 //! Segments of several tokens are what a slow search finds that reads every text from its beginning.
 
-mod common;
-
 use std::sync::OnceLock;
 
-use common::{Steps, Together, config, parts, settings, softmax, values};
+use crate::common::{Steps, Together, config, parts, settings, softmax, values};
 use proptest::prelude::*;
 use stackelberg_decoding::{
     Generation, Guidance, Job, Method, Randomness, Settings, Step, Stress, generate, generate_all,

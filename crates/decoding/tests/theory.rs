@@ -23,7 +23,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 use stackelberg_decoding::{Job, Rollouts, Sample, Sampling, Settings, rollout};
 use stackelberg_engine::reward::TextFormat;
-use stackelberg_engine::{Checkpoint, Dtype, Prompt, Reward, source};
+use stackelberg_engine::{Checkpoint, Dtype, Prompt, Reward};
 use stackelberg_shaping::{Follower, Rule, Samples, Shaping};
 
 const PROMPTS: [&str; 6] = [
@@ -153,7 +153,7 @@ fn mean(numbers: impl ExactSizeIterator<Item = f64>) -> f64 {
 #[test]
 #[ignore = "takes two minutes: `cargo test --release --workspace --test theory -- --ignored`"]
 fn the_follower_delivers_what_samples_predict() {
-    let path = source::resolve("smollm2-135m", &|_| ()).unwrap();
+    let path = crate::weights::fetch("smollm2-135m");
     let policy = Checkpoint::load(&path, Dtype::Bf16).unwrap();
     let head = concat!(env!("CARGO_MANIFEST_DIR"), "/../../rewards/harmless.safetensors");
     let reward = Reward::load(head.as_ref(), &policy, Dtype::Bf16).unwrap();

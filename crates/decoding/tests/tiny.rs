@@ -1,9 +1,7 @@
 //! What decoding promises of any model and any reward, on tiny random ones.
 
-mod common;
-
-use common::tiny::{D, Tiny};
-use common::{Steps, Together, config, guidance, parts, run, run_cd, settings, softmax};
+use crate::common::tiny::{D, Tiny};
+use crate::common::{Steps, Together, config, guidance, parts, run, run_cd, settings, softmax};
 use proptest::prelude::*;
 use stackelberg_decoding::{Generation, Job, Method, Settings, generate, generate_all};
 use stackelberg_engine::reward::RewardModel;

@@ -5,7 +5,8 @@
 use std::io::{BufRead, Write};
 use std::time::Instant;
 
-use stackelberg_engine::{Embedder, source};
+use stackelberg_engine::Embedder;
+use stackelberg_hub::Hub;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let reference = std::env::args().nth(1).unwrap_or_else(|| "all-minilm-l6-v2".to_owned());
@@ -14,7 +15,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
 
     let began = Instant::now();
-    let embedder = Embedder::load(&source::resolve(&reference, &|_| ())?)?;
+    let hub = Hub::from_variables(|name| std::env::var_os(name));
+    let embedder = Embedder::load(&hub.resolve(&reference, &|_| ())?)?;
     let loaded = began.elapsed().as_secs_f64();
     let began = Instant::now();
     let found = embedder.embed(&texts)?;

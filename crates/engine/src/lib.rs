@@ -58,7 +58,6 @@ pub mod model;
 mod names;
 mod place;
 pub mod reward;
-pub mod source;
 mod text_format;
 mod tokenizer;
 

@@ -1,25 +1,25 @@
-//! How sure a mean over prompts is, and whether two runs over the same prompts differ.
+//! Bootstrap intervals of means over prompts, and whether two runs over the same prompts differ.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 use statrs::distribution::{Binomial, ContinuousCDF, DiscreteCDF, Normal, StudentsT};
 
-use crate::report::{Estimate, Wins};
+use crate::estimate::{Estimate, Wins};
 
-/// Resamples of prompts, drawn once, so that everything computed over them is paired: two runs, or two curves, see
-/// the same prompts in each.
+/// Bootstrap resamples of prompts. They are drawn once, so all statistics of one `Bootstrap` are paired: two runs or two
+/// curves use the same prompts in each resample.
 #[derive(Debug, Clone)]
 pub struct Bootstrap {
     prompts: usize,
-    /// Of each resample, how often it has each prompt.
+    /// For each resample, how often it contains each prompt.
     draws: Vec<Vec<u16>>,
 }
 
 impl Bootstrap {
-    /// Resamples that an interval is taken from.
+    /// The number of resamples.
     pub const DRAWS: usize = 4000;
 
-    /// Resamples of so many prompts.
+    /// Draws resamples of `prompts` prompts.
     pub fn new(prompts: usize, seed: u64) -> Self {
         let mut rng = ChaCha12Rng::seed_from_u64(seed);
         let draw = |_| {
@@ -33,15 +33,15 @@ impl Bootstrap {
         Self { prompts, draws: (0..Self::DRAWS).map(draw).collect() }
     }
 
-    /// Prompts below which there is no interval: resampling so few says little of what others would bring.
+    /// The fewest prompts for which there are finite intervals. The bootstrap is not reliable for fewer.
     pub const FEWEST: usize = 10;
 
-    /// The mean of one value a prompt in every resample; not a number where one value is not.
+    /// The mean of `values`, one per prompt, in every resample; NaN if one value is NaN.
     ///
     /// # Panics
-    /// Not as many values as prompts.
+    /// The number of values is not the number of prompts.
     pub fn means(&self, values: &[f64]) -> Vec<f64> {
-        assert_eq!(values.len(), self.prompts, "one value a prompt");
+        assert_eq!(values.len(), self.prompts, "one value per prompt");
         let mean = |counts: &Vec<u16>| {
             let sum: f64 =
                 values.iter().zip(counts).map(|(value, &count)| value * f64::from(count)).sum();
@@ -50,33 +50,33 @@ impl Bootstrap {
         self.draws.iter().map(mean).collect()
     }
 
-    /// The mean with its 95 percent interval; `None` where a value is not a number: a mean over some of the prompts
-    /// would pass for one over all. Below [`Bootstrap::FEWEST`] prompts the interval is infinite.
+    /// The mean with its 95 percent interval. `None` if a value is NaN, because a mean over some of the prompts is not
+    /// comparable with one over all. With fewer than [`Bootstrap::FEWEST`] prompts, the interval is infinite.
     pub fn estimate(&self, values: &[f64]) -> Option<Estimate> {
         self.interval(mean(values), self.means(values))
     }
 
-    /// The mean difference of two runs, prompt by prompt, `first - second`.
+    /// The mean of the paired differences `first - second`.
     pub fn difference(&self, first: &[f64], second: &[f64]) -> Option<Estimate> {
         let differences: Vec<f64> = first.iter().zip(second).map(|(a, b)| a - b).collect();
         self.estimate(&differences)
     }
 
-    /// The value of a curve at `x`, with its interval. The curve's points are the means of `xs[point]` and
-    /// `ys[point]`, each with one value a prompt; between them it is straight in `√x`. `None` if `x` lies outside it,
-    /// or between points too far apart.
+    /// The value of a curve at `x`, with its interval. The points of the curve are the means of its values, one per
+    /// prompt; between points it is linear in `√x`. `None` if `x` is outside the curve, or between points that are too
+    /// far apart.
     pub fn curve_at(&self, curve: &Sweep<'_>, x: f64) -> Option<Estimate> {
         self.interval(curve.at(x)?, self.curve_means(curve, x))
     }
 
-    /// How far one curve lies above another at `x`, with its interval.
+    /// The difference `first - second` of two curves at `x`, with its interval.
     pub fn curve_difference(&self, first: &Sweep<'_>, second: &Sweep<'_>, x: f64) -> Option<Estimate> {
         let (a, b) = (self.curve_means(first, x), self.curve_means(second, x));
         self.interval(first.at(x)? - second.at(x)?, a.iter().zip(b).map(|(a, b)| a - b).collect())
     }
 
-    /// A percentile interval whose level is widened for few prompts, by the factor that a t interval has over the
-    /// plug-in normal one (the "expanded percentile" interval).
+    /// The "expanded percentile" interval (Hesterberg 2015): a percentile interval that is widened for few prompts by the
+    /// ratio of a t interval to a normal interval.
     fn interval(&self, mean: f64, means: Vec<f64>) -> Option<Estimate> {
         if self.prompts < Self::FEWEST {
             let (low, high) = (f64::NEG_INFINITY, f64::INFINITY);
@@ -95,32 +95,32 @@ impl Bootstrap {
             curve.points.iter().map(|(xs, ys)| (self.means(xs), self.means(ys))).unzip();
         let draw = |draw: usize| {
             let points = xs.iter().zip(&ys).map(|(xs, ys)| (xs[draw], ys[draw])).collect();
-            // A resample whose curve ends before x goes on with its last piece.
+            // In a resample whose curve ends before x, its last segment is extended.
             interpolate(points, x, true).unwrap_or(f64::NAN)
         };
         (0..self.draws.len()).map(draw).collect()
     }
 }
 
-/// A curve that strength moves along: of each strength two values a prompt, the KL and what is read against it.
+/// A curve over strengths. Each point has two lists of values with one value per prompt: x (KL) and y.
 #[derive(Debug, Clone, Default)]
 pub struct Sweep<'a> {
-    /// The points, in any order.
+    /// The points `(x, y)`, in any order.
     pub points: Vec<(&'a [f64], &'a [f64])>,
 }
 
 impl Sweep<'_> {
-    /// The curve's value at `x`; `None` outside it, or between points too far apart.
+    /// The value at `x`; `None` if `x` is outside the curve, or between points that are too far apart.
     pub fn at(&self, x: f64) -> Option<f64> {
         interpolate(self.points.iter().map(|(xs, ys)| (mean(xs), mean(ys))).collect(), x, false)
     }
 }
 
-/// Neighbouring points of a curve that lie further apart than this, as a ratio of their x, say nothing of what is
-/// between them.
+/// Neighbouring points whose x differ by more than this factor are not interpolated.
 const APART: f64 = 10.0;
 
-/// A curve's value at `x`, straight in `√x` between its points: the reward of a tilted policy grows as the root of its KL.
+/// The value of a curve at `x`. It is linear in `√x` between points, because the reward of a tilted policy grows with the
+/// square root of its KL.
 fn interpolate(mut points: Vec<(f64, f64)>, x: f64, extend: bool) -> Option<f64> {
     points.retain(|(x, y)| *x >= 0.0 && !y.is_nan());
     points.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -141,12 +141,12 @@ fn interpolate(mut points: Vec<(f64, f64)>, x: f64, extend: bool) -> Option<f64>
     Some(a.1 + share * (b.1 - a.1))
 }
 
-/// The mean; not a number where one value is not.
+/// The mean; NaN if one value is NaN.
 pub fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// A statistic with the percentile interval of its values in resamples, so much left out at either end.
+/// A statistic with the percentile interval of its values in resamples; `tail` is the share left out at either end.
 pub(crate) fn interval(mean: f64, mut means: Vec<f64>, tail: f64) -> Option<Estimate> {
     means.retain(|mean| !mean.is_nan());
     means.sort_by(f64::total_cmp);
@@ -161,8 +161,8 @@ pub(crate) fn interval(mean: f64, mut means: Vec<f64>, tail: f64) -> Option<Esti
     Some(Estimate { mean, low: quantile(tail), high: quantile(1.0 - tail) })
 }
 
-/// Wins, ties and losses of the first over the second, prompt by prompt, and the two-sided sign test's p: how
-/// likely so uneven a split of the prompts that differ is by chance. Ties are left out of the test.
+/// Wins, ties and losses of the first run against the second, prompt by prompt, with the p value of the two-sided sign
+/// test. The test leaves out ties; prompts with NaN are not counted.
 pub fn wins(first: &[f64], second: &[f64]) -> Wins {
     let pairs = || first.iter().zip(second).filter(|(a, b)| !a.is_nan() && !b.is_nan());
     let win = pairs().filter(|(a, b)| a > b).count();

@@ -1,53 +1,46 @@
-//! What can be wrong with generations, settings and what judges them.
+//! Errors of this crate.
 
-/// Why something could not be evaluated. Every variant names the thing at fault.
+/// Why an evaluation failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A file cannot be read or written, or a line of it is malformed.
     #[error(transparent)]
-    File(#[from] stackelberg_learning::Error),
+    File(#[from] stackelberg_data::Error),
 
-    /// A model failed on a text.
+    /// A model failed.
     #[error(transparent)]
     Engine(#[from] stackelberg_engine::Error),
 
-    /// A line that is no answer to a prompt.
-    #[error("{file}:{line}: {problem}")]
-    Line {
-        /// The file.
-        file: String,
-        /// The line, from 1.
-        line: usize,
-        /// The field, what is wrong with it and what to do.
-        problem: String,
+    /// Something named cannot be loaded.
+    #[error(transparent)]
+    Registry(#[from] stackelberg_registry::Error),
+
+    /// A reward cannot score an answer.
+    #[error("answer '{id}'")]
+    Answer {
+        /// The answer's id.
+        id: String,
+        /// Why.
+        source: Box<stackelberg_registry::Error>,
     },
 
-    /// A file without answers.
-    #[error("{file}: no answers")]
-    Empty {
-        /// The file.
-        file: String,
+    /// The reward of an answer is NaN or infinite.
+    #[error("the reward '{reward}' of answer '{id}' is not a finite number: it is broken for this text")]
+    NotFinite {
+        /// The reward's name.
+        reward: String,
+        /// The answer's id.
+        id: String,
     },
 
-    /// Two runs that did not answer the same prompts.
-    #[error("{first} and {second} do not answer the same prompts: {problem}")]
-    Unpaired {
-        /// One run.
-        first: String,
-        /// The other.
-        second: String,
-        /// Which prompts differ.
-        problem: String,
-    },
-
-    /// A report whose parts do not fit together.
+    /// The parts of a report are inconsistent.
     #[error("the report cannot be drawn: {problem}")]
     Report {
-        /// Which part, and what is wrong with it.
+        /// The part, and what is wrong with it.
         problem: String,
     },
 }
 
-/// What functions of this crate return.
+/// The result type of this crate.
 pub type Result<T> = std::result::Result<T, Error>;

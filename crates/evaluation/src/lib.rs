@@ -1,25 +1,25 @@
 /*!
-Numbers that can be trusted about answers: metrics, paired comparisons, a judge, a report.
+Evaluation of generated answers: metrics, paired comparisons, a judge and a report.
 
 # Overview
 
 ```text
-file ─ responses ─► answers ─ metrics ─► measured ─ findings ─► tables, curves ─ report ─► page
+file ─ generations ─► answers ─ metrics ─► measured ─ findings ─► tables, curves ─ report ─► page
                        └───── judge ─► verdicts              (compare: intervals, wins)
 ```
 
-- [`responses`] reads answers, this project's or others', and pairs two runs by prompt.
-- [`metrics`] measures each: repetition and diversity ([`text`], over the [`words`] that NLTK finds), coherence by a
-  sentence embedder, and what its line says of tokens and KL. Rewards come from whoever has them.
-- [`compare`] says how sure a mean over prompts is, and whether two runs differ: bootstrap intervals, a sign test.
-- [`findings`] turns the measured answers of an experiment into tables and curves, at equal strength and at equal KL;
-  [`report`] shows them on one HTML page, and as CSV, Markdown and LaTeX.
-- [`judge`] has a chat model rate both answers to each prompt.
+- [`generations`](stackelberg_data::generations) reads answers and pairs two runs by prompt.
+- [`metrics`] measures each answer: repetition and diversity ([`text`], over NLTK's Treebank [`words`]), coherence with
+  a sentence embedder, and statistics of the generation such as tokens and KL. The caller adds rewards.
+- [`compare`] computes bootstrap intervals of means over prompts, paired differences of two runs, and the sign test.
+- [`findings`] turns the measured answers of an experiment into tables, curves and sentences, at equal strength and at
+  equal KL. [`report`] shows them on one HTML page, and writes tables as CSV, Markdown and LaTeX.
+- [`judge`] asks a chat model to rate both answers to each prompt.
 
 ```
 use stackelberg_evaluation::compare::Bootstrap;
 use stackelberg_evaluation::metrics::{Metric, measure};
-use stackelberg_evaluation::responses;
+use stackelberg_data::generations as responses;
 
 let lines = |answer: &str| -> String {
     (0..12).map(|i| format!("{{\"prompt\": \"p{i}\", \"response\": \"{}\"}}\n", answer.repeat(i + 1))).collect()
@@ -32,7 +32,7 @@ let words = |of: &stackelberg_evaluation::metrics::Measured| Metric::Length.of(o
 let ours: Vec<f64> = first.iter().map(words).collect();
 let theirs: Vec<f64> = partners.iter().map(|&i| words(&second[i])).collect();
 let difference = Bootstrap::new(ours.len(), 0).difference(&ours, &theirs).unwrap();
-assert!(difference.mean == -6.5 && difference.high < 0.0); // 3 words a time against 4
+assert!(difference.mean == -6.5 && difference.high < 0.0); // 3 words per repetition against 4
 # Ok::<(), stackelberg_evaluation::Error>(())
 ```
 */
@@ -41,12 +41,14 @@ assert!(difference.mean == -6.5 && difference.high < 0.0); // 3 words a time aga
 
 pub mod compare;
 mod error;
+mod estimate;
+mod evaluator;
 pub mod findings;
 pub mod judge;
 pub mod metrics;
 pub mod report;
-pub mod responses;
 pub mod text;
 pub mod words;
 
 pub use error::{Error, Result};
+pub use evaluator::Evaluator;

@@ -1,18 +1,18 @@
-//! What is measured of every answer.
+//! Metrics of single answers.
 
 use std::collections::{BTreeMap, HashMap};
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use stackelberg_data::generations::Response;
 use stackelberg_engine::embedder::Embedder;
 use stackelberg_engine::{Message, Prompt};
 
 use crate::error::Result;
-use crate::responses::Response;
 use crate::text::{Repetition, cut};
 use crate::words::words;
 
-/// All that is measured of one answer, after it was cut where a next turn begins ([`cut`]). What is not known is `None`.
+/// The metrics of one answer. The answer is cut where another turn begins ([`cut`]). Unknown values are `None`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
     /// The prompt's id.
@@ -22,61 +22,72 @@ pub struct Measured {
     pub rewards: BTreeMap<String, f64>,
     /// `100 (1 - distinct 2-grams / (2-grams + 1))`, in percent.
     pub rep_2: f64,
-    /// The same of 3-grams.
+    /// The same for 3-grams, in percent.
     pub rep_3: f64,
-    /// The same of 4-grams.
+    /// The same for 4-grams, in percent.
     pub rep_4: f64,
-    /// Product of `1 - rep_n/100`, between 0 and 1.
+    /// The product of `1 - rep_n/100` for n = 2, 3, 4, between 0 and 1.
     pub diversity: f64,
-    /// Cosine of the sentence embeddings of prompt and answer.
+    /// The cosine similarity of the sentence embeddings of prompt and answer, between -1 and 1.
     pub coherence: Option<f64>,
-    /// Treebank words.
+    /// The number of Treebank words.
     pub length: usize,
-    /// Tokens, as the policy counted them.
+    /// The number of tokens, by the policy's tokenizer.
     pub tokens: Option<usize>,
     /// Tokens per second.
     pub tokens_per_second: Option<f64>,
-    /// KL from the base policy over the candidates, in nats.
+    /// The KL divergence from the base policy over the candidates, in nats per answer.
     pub kl: Option<f64>,
     /// `-ln` of the base mass of the candidates, summed over the guided steps, in nats.
-    pub outside: Option<f64>,
+    #[serde(alias = "outside")]
+    pub tail_nll: Option<f64>,
     /// Mean log-probability per token under the base policy, in nats.
     pub log_prob: Option<f64>,
     /// Share of the tokens that are not the base policy's choice.
     pub steered: Option<f64>,
 }
 
-/// A number of an answer by the name that tables and files call it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// A metric of an answer. Its string form is its name in tables and files.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, strum::AsRefStr)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Metric {
-    /// A reward.
+    /// A reward, by its name.
+    #[strum(transparent)]
     Reward(String),
-    /// rep-2.
+    /// [`Measured::rep_2`].
+    #[strum(serialize = "rep-2")]
     Rep2,
-    /// rep-3.
+    /// [`Measured::rep_3`].
+    #[strum(serialize = "rep-3")]
     Rep3,
-    /// rep-4.
+    /// [`Measured::rep_4`].
+    #[strum(serialize = "rep-4")]
     Rep4,
-    /// Diversity.
+    /// [`Measured::diversity`].
     Diversity,
-    /// Coherence.
+    /// [`Measured::coherence`].
     Coherence,
-    /// Treebank words.
+    /// [`Measured::length`].
+    #[strum(serialize = "words")]
     Length,
-    /// KL over the candidates, nats per answer.
+    /// [`Measured::kl`].
+    #[strum(serialize = "KL")]
     Kl,
-    /// KL outside the candidates, nats per answer.
-    Outside,
-    /// Mean base log-probability per token, nats.
+    /// [`Measured::tail_nll`].
+    #[strum(serialize = "tail NLL")]
+    TailNll,
+    /// [`Measured::log_prob`].
+    #[strum(serialize = "log p")]
     LogProb,
-    /// Share of tokens steered.
+    /// [`Measured::steered`].
     Steered,
-    /// Tokens per second.
+    /// [`Measured::tokens_per_second`].
+    #[strum(serialize = "tokens/s")]
     Speed,
 }
 
 impl Metric {
-    /// All but the rewards, in the order of tables.
+    /// All metrics except rewards, in the order of tables.
     pub const TEXT: [Self; 11] = [
         Self::Rep2,
         Self::Rep3,
@@ -85,40 +96,27 @@ impl Metric {
         Self::Coherence,
         Self::Length,
         Self::Kl,
-        Self::Outside,
+        Self::TailNll,
         Self::LogProb,
         Self::Steered,
         Self::Speed,
     ];
 
-    /// Its name.
+    /// The name of the metric, or of the reward.
     pub fn name(&self) -> &str {
-        match self {
-            Self::Reward(name) => name,
-            Self::Rep2 => "rep-2",
-            Self::Rep3 => "rep-3",
-            Self::Rep4 => "rep-4",
-            Self::Diversity => "diversity",
-            Self::Coherence => "coherence",
-            Self::Length => "words",
-            Self::Kl => "KL",
-            Self::Outside => "KL outside",
-            Self::LogProb => "log p",
-            Self::Steered => "steered",
-            Self::Speed => "tokens/s",
-        }
+        self.as_ref()
     }
 
-    /// Digits behind the point that mean something.
+    /// The number of decimals that tables show.
     pub fn digits(&self) -> usize {
         match self {
             Self::Rep2 | Self::Rep3 | Self::Rep4 | Self::Length | Self::Speed => 1,
-            Self::Kl | Self::Outside => 2,
+            Self::Kl | Self::TailNll => 2,
             _ => 3,
         }
     }
 
-    /// Whether more is better (1), less is (-1), or neither can be said (0).
+    /// 1 if higher values are better, -1 if lower values are, and 0 if neither is the case.
     pub fn better(&self) -> i8 {
         match self {
             Self::Reward(_) | Self::Diversity | Self::Coherence => 1,
@@ -127,7 +125,7 @@ impl Metric {
         }
     }
 
-    /// Its value for an answer; what is not known is not a number.
+    /// The value for an answer; NaN if it is unknown.
     pub fn of(&self, answer: &Measured) -> f64 {
         let value = match self {
             Self::Reward(name) => answer.rewards.get(name).copied(),
@@ -138,7 +136,7 @@ impl Metric {
             Self::Coherence => answer.coherence,
             Self::Length => Some(answer.length as f64),
             Self::Kl => answer.kl,
-            Self::Outside => answer.outside,
+            Self::TailNll => answer.tail_nll,
             Self::LogProb => answer.log_prob,
             Self::Steered => answer.steered,
             Self::Speed => answer.tokens_per_second,
@@ -147,8 +145,8 @@ impl Metric {
     }
 }
 
-/// Measures answers: text metrics, what their lines say, and coherence where there is an embedder. Rewards are left to
-/// whoever has them.
+/// Measures answers: text metrics, the statistics in their lines, and coherence if there is an embedder. It does not
+/// compute rewards.
 ///
 /// # Errors
 /// The embedder fails.
@@ -179,25 +177,25 @@ fn of_text(response: &Response) -> Measured {
         tokens,
         tokens_per_second: record.elapsed.zip(tokens).map(|(seconds, tokens)| tokens as f64 / seconds),
         kl: record.kl,
-        outside: record.outside,
+        tail_nll: record.tail_nll,
         log_prob: record.mean_log_prob,
         steered: record.steered.and_then(|steered| per_token(steered as f64)),
     }
 }
 
-/// Cosines of prompts and answers; prompts are embedded once, however many runs answer them.
+/// Measures coherence. It embeds each prompt once, even if several runs answer it.
 pub struct Coherence<'a> {
     embedder: &'a Embedder,
     prompts: HashMap<String, Vec<f32>>,
 }
 
 impl<'a> Coherence<'a> {
-    /// By this embedder.
+    /// Measures with this sentence embedder.
     pub fn new(embedder: &'a Embedder) -> Self {
         Self { embedder, prompts: HashMap::new() }
     }
 
-    /// Cosine of each prompt and its answer.
+    /// The cosine similarity of each prompt with its answer.
     ///
     /// # Errors
     /// The embedder fails.
@@ -219,7 +217,7 @@ impl<'a> Coherence<'a> {
     }
 }
 
-/// What was asked, as one text: of a conversation all turns, one a line, as they were said.
+/// The prompt as one text: for a conversation, the contents of all turns, one per line.
 fn prompt_text(prompt: &Prompt) -> String {
     match prompt {
         Prompt::Text(text) => text.clone(),

@@ -1,30 +1,30 @@
-//! What is measured on the text of an answer alone: repetition and diversity.
+//! Repetition and diversity of a text.
 
 use std::collections::HashSet;
 
 use crate::words::words;
 
-/// Where a model that plays both parts begins the human's next turn.
+/// Texts that begin the next turn of the user, for models that continue the conversation by themselves.
 const NEXT_TURN: [&str; 2] = ["###Human:", "\n\nHuman:"];
 
-/// The part of an answer that is measured: up to the next turn, if the model wrote one. If nothing is left, one
-/// space.
+/// The part of an answer that is measured: the text before the user's next turn, if the model wrote one. Returns one
+/// space if that part is empty.
 pub fn cut(answer: &str) -> &str {
     let end = NEXT_TURN.iter().filter_map(|turn| answer.find(turn)).min().unwrap_or(answer.len());
     if end == 0 { " " } else { &answer[..end] }
 }
 
-/// Repetition of an answer: the paper's rep-2, rep-3, rep-4, in percent, and diversity, between 0 and 1.
+/// Repetition and diversity of an answer, as in the paper.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Repetition {
-    /// `100 (1 - distinct n-grams / (n-grams + 1))` for n = 2, 3, 4; 100 where there are none.
+    /// rep-n in percent, `100 (1 - distinct n-grams / (n-grams + 1))`, for n = 2, 3, 4. A text without n-grams has 100.
     pub rep: [f64; 3],
-    /// `(1 - rep_2/100) (1 - rep_3/100) (1 - rep_4/100)`.
+    /// `(1 - rep_2/100) (1 - rep_3/100) (1 - rep_4/100)`, between 0 and 1.
     pub diversity: f64,
 }
 
 impl Repetition {
-    /// Of a text, by its Treebank [`words`].
+    /// Measures a text by the n-grams of its Treebank [`words`].
     pub fn of(text: &str) -> Self {
         let words = words(text);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();

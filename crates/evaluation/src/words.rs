@@ -1,22 +1,22 @@
-//! The Treebank words of a text, as NLTK's `word_tokenize(text, preserve_line=True)` finds them, which is what the
-//! paper counts n-grams of.
+//! Treebank words: the tokenization of NLTK's `word_tokenize(text, preserve_line=True)`, with which the paper counts
+//! n-grams.
 //!
-//! NLTK's rules are a list of substitutions that put spaces around what stands alone; what is left is split at white
-//! space. Where they look ahead, here the neighbour is looked at: every rule is a plain expression of linear time.
-//! Python's ideas of white space and of a word's letters are kept.
+//! NLTK's rules are a list of substitutions that put spaces around tokens. The result is split at white space. Where
+//! NLTK's expressions look ahead, this module examines the neighbouring character instead, so every rule takes linear
+//! time. White space and word characters are those of Python.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use regex::{Captures, Regex};
 
-/// A rule and what it puts in place.
+/// A pattern and its replacement.
 struct Rule {
     pattern: Regex,
     replacement: &'static str,
 }
 
-/// Rules in the order in which they apply.
+/// The rules, in the order in which they apply.
 struct Rules {
     opening: Vec<Rule>,
     closing: Vec<Rule>,
@@ -33,7 +33,7 @@ static RULES: LazyLock<Rules> = LazyLock::new(|| Rules {
     ]),
     single: regex("'[\\p{L}\\p{N}_]"),
     closing: rules(&[
-        // Full stops, commas, marks.
+        // Punctuation.
         ("([^.])(\\.)([\\])}>\"'»”’ ]*)[\\s\\x1c-\\x1f]*$", "$1 $2 $3 "),
         ("([:,])([^\\d])", " $1 $2"),
         ("([:,])$", " $1 "),
@@ -45,9 +45,9 @@ static RULES: LazyLock<Rules> = LazyLock::new(|| Rules {
         ("([*])", " $1 "),
         ("([\\]\\[(){}<>])", " $1 "),
         ("--", " -- "),
-        // The text stands between spaces from here on, so that a rule can tell its end.
+        // From here on, the text begins and ends with a space, which later rules match.
         ("^((?s).*)$", " $1 "),
-        // Quotes that close, and what hangs on a word.
+        // Closing quotes and clitics.
         ("([»”’])", " $1 "),
         ("''", " '' "),
         ("\"", " '' "),
@@ -80,7 +80,12 @@ fn rules(rules: &[(&str, &'static str)]) -> Vec<Rule> {
     rules.iter().map(|&(p, replacement)| Rule { pattern: regex(p), replacement }).collect()
 }
 
-/// The words of a text.
+/// The Treebank words of a text.
+///
+/// ```
+/// let words = stackelberg_evaluation::words::words("Don't stop.");
+/// assert_eq!(words, ["Do", "n't", "stop", "."]);
+/// ```
 pub fn words(text: &str) -> Vec<String> {
     let rules = &*RULES;
     let mut text = Cow::Borrowed(text);
@@ -99,13 +104,13 @@ fn substitute(text: &mut Cow<'_, str>, rules: &[Rule]) {
     }
 }
 
-/// A quote before a word of one letter stands alone, unless the letter is one that hangs on a word.
+/// Separates a quote from a word of one letter, unless the two are a clitic such as `'s`.
 fn quote_single(text: &mut Cow<'_, str>, pattern: &Regex) {
     let new = pattern.replace_all(text, |found: &Captures<'_>| {
         let (whole, end) = (&found[0], found.get(0).map_or(0, |found| found.end()));
         let letter = whole.chars().next_back().unwrap_or(' ');
         let alone = !text[end..].chars().next().is_some_and(is_letter);
-        // The long s counts as an s where case does not count.
+        // Without regard to case, the long s is an s.
         let hangs = "mtsdn\u{17f}".contains(letter.to_lowercase().next().unwrap_or(letter));
         if alone && !hangs { format!("' {letter}") } else { whole.to_owned() }
     });
@@ -114,7 +119,7 @@ fn quote_single(text: &mut Cow<'_, str>, pattern: &Regex) {
     }
 }
 
-/// Takes apart words that are two: cannot, gonna, 'tis.
+/// Splits contractions such as cannot, gonna and 'tis.
 fn contract(text: &mut Cow<'_, str>, pattern: &Regex) {
     let new = pattern.replace_all(text, |found: &Captures<'_>| {
         let whole = found.get(0).map_or(0..0, |found| found.range());
@@ -134,12 +139,12 @@ fn contract(text: &mut Cow<'_, str>, pattern: &Regex) {
     }
 }
 
-/// What Python's `\w` matches.
+/// Whether Python's `\w` matches.
 fn is_letter(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// What Python's `split` splits at.
+/// Whether Python's `split` splits here.
 fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
 }

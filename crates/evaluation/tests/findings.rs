@@ -1,4 +1,4 @@
-//! Tables, curves and sentences over made-up answers of which everything is known.
+//! Tables, curves and sentences of constructed answers whose differences are known.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use stackelberg_evaluation::report::{Row, Table};
 
 const PROMPTS: usize = 40;
 
-/// Answers whose guide's reward is `reward` plus what the prompt brings, the held-out reward half of it.
+/// Answers whose guide's reward is `reward` plus an offset of the prompt. The held-out reward has half of `reward`.
 fn seed(reward: f64, kl: f64, diversity: f64) -> Vec<Measured> {
     let answer = |prompt: usize| {
         let of_prompt = 3.0 * (prompt as f64 * 0.7).sin();
@@ -39,7 +39,8 @@ fn guided(curve: &str, strength: f64, reward: f64, kl: f64) -> Series {
     }
 }
 
-/// raw: reward is the root of KL; hot: further at the same strength, but the same at equal KL; worse: less at equal KL.
+/// raw: the reward is the root of KL. hot: a higher reward at equal strength, the same at equal KL. worse: a lower reward at
+/// equal KL.
 fn series() -> Vec<Series> {
     let base = Series {
         group: "without guidance".to_owned(),
@@ -66,7 +67,7 @@ fn row<'a>(table: &'a Table, label: &str) -> &'a Row {
 }
 
 #[test]
-fn tables_say_what_was_put_in() {
+fn tables_show_the_known_differences() {
     let series = series();
     let findings = Findings::new(&series, &["guide".to_owned(), "judge".to_owned()]);
     let tables: BTreeMap<String, Table> =
@@ -79,11 +80,11 @@ fn tables_say_what_was_put_in() {
     let hot = row(main, "args hot, λ 2").cells[0].as_ref().unwrap();
     let base = row(main, "base").cells[0].as_ref().unwrap();
     assert!((hot.mean - base.mean - 2.5).abs() < 0.05, "{hot:?}");
-    // Bold: best of its group by a paired difference whose interval leaves out 0, though the intervals overlap.
+    // The paired difference is clear, although the two intervals overlap.
     let raw = row(main, "args raw, λ 2").cells[0].as_ref().unwrap();
     assert!(raw.interval.unwrap().1 > hot.interval.unwrap().0);
     assert!(hot.bold && !raw.bold && hot.differs == 1);
-    // Diversity is the same everywhere: nothing is best, nothing differs.
+    // All diversities are the same, so no cell is bold or marked.
     let diversity = main.columns.iter().position(|column| column == "diversity").unwrap();
     assert!(main.rows.iter().all(|row| {
         let cell = row.cells[diversity].as_ref().unwrap();
@@ -91,11 +92,11 @@ fn tables_say_what_was_put_in() {
     }));
 
     let strength = &tables["equal-strength"];
-    let difference = row(strength, "args hot less args raw").cells[0].as_ref().unwrap();
+    let difference = row(strength, "args hot minus args raw").cells[0].as_ref().unwrap();
     assert!((difference.mean - 0.5).abs() < 0.05 && difference.differs == 1);
-    assert_eq!(row(strength, "args worse less args raw").cells[0].as_ref().unwrap().differs, -1);
+    assert_eq!(row(strength, "args worse minus args raw").cells[0].as_ref().unwrap().differs, -1);
 
-    // At KL 4 hot is between its points, where raw has one: 2 both. At KL 1 and 2 hot is out of reach.
+    // KL 4 lies between the points of hot and on a point of raw: both have reward 2. hot does not reach KL 1 and 2.
     let kl = &tables["equal-kl-guide"];
     assert_eq!(kl.columns, ["KL 1", "KL 2", "KL 4"]);
     let [raw, hot, worse] = ["args raw", "args hot", "args worse"].map(|label| &row(kl, label).cells);
@@ -108,8 +109,10 @@ fn tables_say_what_was_put_in() {
     assert!((at(&worse[2]) - 1.0).abs() < 0.05);
     assert_eq!(worse[2].as_ref().unwrap().differs, -1);
 
-    let stress = &tables["stress"];
-    assert_eq!(stress.rows[0].group, "args, noise=1");
+    let perturbed = &tables["stress"];
+    assert_eq!(perturbed.title, "Perturbed rewards");
+    assert_eq!(perturbed.rows.len(), 1);
+    assert_eq!(perturbed.rows[0].group, "args, noise=1");
 }
 
 #[test]
@@ -121,12 +124,12 @@ fn sentences_charts_and_wins() {
         sentences.iter().find(|s| s.starts_with(start)).unwrap_or_else(|| panic!("{sentences:#?}"))
     };
     assert_eq!(
-        said("args at equal strength, λ 2, guide"),
-        "args at equal strength, λ 2, guide: more than raw: hot; less than raw: worse."
+        said("args at equal strength (λ 2): guide"),
+        "args at equal strength (λ 2): guide is higher than with raw for hot; lower for worse."
     );
     assert_eq!(
-        said("args at equal KL, 4 nats an answer, guide"),
-        "args at equal KL, 4 nats an answer, guide: less than raw: worse; no clear difference from raw: hot."
+        said("args at equal KL (4 nats per answer): guide"),
+        "args at equal KL (4 nats per answer): guide is lower than with raw for worse; not clearly different for hot."
     );
     let charts = findings.charts();
     let by_kl = charts.iter().find(|chart| chart.name == "guide-by-kl").unwrap();
@@ -134,7 +137,7 @@ fn sentences_charts_and_wins() {
     let xs: Vec<f64> = by_kl.curves[0].points.iter().map(|point| point.x).collect();
     assert_eq!((by_kl.curves[0].label.as_str(), xs), ("args raw", vec![1.0, 4.0]));
     let matrices = findings.matrices();
-    // Held-out first; base against hot.
+    // The held-out reward comes first. The cell is base against hot.
     assert!(matrices[0].title.ends_with("judge"));
     let guide = &matrices[1];
     let lost = guide.cells[0][2].unwrap();

@@ -1,12 +1,10 @@
 //! The judge against a server that misbehaves: what is asked how often, what is kept, and what it means.
 
-mod judge_server;
-
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use judge_server::{Act, Server, say};
+use crate::judge_server::{Act, Server, say};
 use serde_json::Value;
 use stackelberg_evaluation::judge::{
     Asking, Client, Endpoint, Error, Identity, Key, Kind, Order, Outcome, Pair, Resampling, Store,
@@ -88,7 +86,7 @@ impl Judging {
 }
 
 /// "good" gets 8, "bad" gets 6.
-fn fair(request: &judge_server::Request) -> Act {
+fn fair(request: &crate::judge_server::Request) -> Act {
     let score = |text: &str| if text.starts_with("good") { 8 } else { 6 };
     say(score(request.first()), score(request.second()))
 }
@@ -310,11 +308,12 @@ fn texts_that_the_server_refuses_are_failures_of_their_own() {
 #[test]
 fn failures_are_no_ties_and_are_asked_again_on_request_only() {
     // Prompt 0: a tie. 1: no scores in either order. 2: no scores when A is first. Others: A wins.
-    let act = |request: &judge_server::Request| match (request.between("request"), request.first()) {
-        ("Question 0?", _) => say(7, 7),
-        ("Question 1?", _) | ("Question 2?", "good 2") => Act::Say("I would rather not.".to_owned()),
-        _ => fair(request),
-    };
+    let act =
+        |request: &crate::judge_server::Request| match (request.between("request"), request.first()) {
+            ("Question 0?", _) => say(7, 7),
+            ("Question 1?", _) | ("Question 2?", "good 2") => Act::Say("I would rather not.".to_owned()),
+            _ => fair(request),
+        };
     let server = Server::start(act);
     let judging = Judging::new(some_pairs(5));
     judging.go(&server, &Asking::default()).unwrap();

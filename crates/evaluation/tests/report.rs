@@ -1,18 +1,18 @@
-//! The report's page and its tables as files.
-
-#[path = "common/fixture.rs"]
-mod fixture;
+//! The report as a page, and its tables as files.
 
 use std::io::Read;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use flate2::read::GzDecoder;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use stackelberg_evaluation::report::{
     self, Answer, Cell, Matrix, Question, Report, Row, Table, Trace, TraceStep,
 };
 
-/// What the element with an id holds.
+use crate::fixture;
+
+/// The content of the element with an id.
 fn element<'a>(page: &'a str, id: &str) -> &'a str {
     let start = page.find(&format!("id=\"{id}\">")).expect("the element is there") + id.len() + 6;
     &page[start..start + page[start..].find("</script>").expect("the element ends")]
@@ -30,28 +30,63 @@ fn the_page_holds_all_data() {
     let report = fixture::report(30);
     let page = report::page(&report).unwrap();
     let head: Value = serde_json::from_str(element(&page, "report")).unwrap();
-    assert_eq!(head["tables"], serde_json::to_value(&report.tables).unwrap());
-    assert_eq!(head["charts"], serde_json::to_value(&report.charts).unwrap());
+    let data = serde_json::to_value(&report).unwrap();
+    for field in [
+        "title",
+        "about",
+        "findings",
+        "facts",
+        "tables",
+        "charts",
+        "matrices",
+        "histograms",
+        "methods",
+        "rewards",
+    ] {
+        assert!(
+            head[field].as_str().map_or(!head[field].as_array().unwrap().is_empty(), |s| !s.is_empty())
+        );
+        assert_eq!(head[field], data[field], "{field}");
+    }
     assert_eq!(head["questions"], 30);
 
     let questions: Vec<Question> = serde_json::from_value(unpacked(&page, "questions")).unwrap();
+    assert_eq!(questions.len(), report.questions.len());
+    let mut compared = 0;
     for (packed, question) in questions.iter().zip(&report.questions) {
         assert_eq!((&packed.id, &packed.prompt), (&question.id, &question.prompt));
+        assert_eq!(packed.answers.len(), question.answers.len());
         for (packed, answer) in packed.answers.iter().zip(&question.answers) {
             let (Some(packed), Some(answer)) = (packed, answer) else {
                 assert_eq!(packed, answer);
                 continue;
             };
             assert_eq!(packed.text, answer.text);
-            assert_eq!(packed.trace, answer.trace);
-            for (rounded, reward) in packed.rewards.iter().flatten().zip(answer.rewards.iter().flatten())
-            {
-                assert!((rounded - reward).abs() <= 5e-4 * reward.abs(), "{rounded} for {reward}");
+            assert_eq!((packed.trace, &packed.warnings), (answer.trace, &answer.warnings));
+            let numbers = |answer: &Answer| [answer.rewards.clone(), vec![answer.kl]].concat();
+            let (rounded, exact) = (numbers(packed), numbers(answer));
+            assert_eq!(rounded.len(), exact.len());
+            for (rounded, exact) in rounded.into_iter().zip(exact) {
+                compared += usize::from(exact.is_some());
+                match (rounded, exact) {
+                    (None, None) => {}
+                    (Some(r), Some(x)) if (r - x).abs() <= 5e-4 * x.abs() => {}
+                    different => panic!("{different:?}"),
+                }
             }
         }
     }
-    let trace: Trace = serde_json::from_value(unpacked(&page, "trace-23")).unwrap();
-    assert_eq!(trace.steps.len(), report.traces[23].steps.len());
+    // Two rewards (one method has one) and the KL of 11 methods' answers to 30 prompts; one answer is missing.
+    assert_eq!(compared, 30 * (12 + 11 + 11) - 3);
+    for (index, exact) in report.traces.iter().enumerate() {
+        let trace: Trace = serde_json::from_value(unpacked(&page, &format!("trace-{index}"))).unwrap();
+        let texts = |trace: &Trace| -> Vec<(String, Vec<String>, Option<usize>)> {
+            let step = |step: &TraceStep| (step.text.clone(), step.tokens.clone(), step.chosen);
+            trace.steps.iter().map(step).collect()
+        };
+        assert_eq!(texts(&trace), texts(exact), "{index}");
+    }
+    assert_eq!(report.traces.len(), 24);
 }
 
 #[test]
@@ -74,30 +109,45 @@ fn no_text_becomes_part_of_the_page() {
 #[test]
 fn the_page_asks_for_nothing() {
     let page = report::page(&fixture::report(3)).unwrap();
-    let style = &page[page.find("<style>").unwrap()..page.find("</style>").unwrap()];
+    let inside = |tag: &str| {
+        let start = page.find(&format!("<{tag}>")).unwrap() + tag.len() + 2;
+        &page[start..start + page[start..].find(&format!("</{tag}>")).unwrap()]
+    };
+    let (style, script) = (inside("style"), inside("script"));
+    assert!(style.contains("--paper") && script.contains("nameLooks"));
     assert!(!style.contains("url(") && !style.contains("@import"));
-    // The name of SVG's elements is the only address.
+    // The namespace of SVG is the only address.
     let addresses: Vec<_> = page.match_indices("http").map(|(at, _)| &page[at..at + 26]).collect();
-    assert!(
-        addresses.iter().all(|a| *a == "http://www.w3.org/2000/svg" || a.starts_with("http-equiv")),
-        "{addresses:?}"
+    let (meta, addresses): (Vec<_>, Vec<_>) =
+        addresses.into_iter().partition(|address| address.starts_with("http-equiv"));
+    assert_eq!((meta.len(), addresses), (1, vec!["http://www.w3.org/2000/svg"]));
+    // The policy allows this style and this script, and nothing else.
+    let hash = |text: &str| format!("'sha256-{}'", BASE64_STANDARD.encode(Sha256::digest(text)));
+    let policy = format!(
+        "content=\"default-src 'none'; style-src {}; script-src {}; img-src data:; base-uri 'none'; \
+         form-action 'none'\"",
+        hash(style),
+        hash(script)
     );
-    assert!(page.contains("default-src 'none'"));
+    assert!(page.contains(&policy), "{policy}");
 }
 
 #[test]
 fn a_thousand_prompts_of_twelve_methods_stay_small() {
     let page = report::page(&fixture::report(1000)).unwrap();
-    assert!(page.len() < 15_000_000, "{} bytes", page.len());
+    assert_eq!(unpacked(&page, "questions").as_array().unwrap().len(), 1000);
+    assert!((2_000_000..15_000_000).contains(&page.len()), "{} bytes", page.len());
 }
 
 #[test]
 fn an_empty_report_is_a_page() {
     let page = report::page(&Report::default()).unwrap();
-    assert!(page.starts_with("<!doctype html>") && !page.contains("id=\"questions\""));
+    assert!(page.starts_with("<!doctype html>") && page.contains("<title>Report</title>"));
+    assert!(!page.contains("id=\"questions\"") && !page.contains("id=\"trace-0\""));
+    assert!(report::page(&fixture::report(1)).unwrap().contains("id=\"questions\""));
 }
 
-/// What is said of a report that `spoil` has spoiled.
+/// The error for a report that `spoil` has changed.
 fn refusal(spoil: impl Fn(&mut Report)) -> String {
     let mut report = fixture::report(2);
     spoil(&mut report);
@@ -105,7 +155,7 @@ fn refusal(spoil: impl Fn(&mut Report)) -> String {
 }
 
 #[test]
-fn parts_that_do_not_fit_are_named() {
+fn inconsistent_parts_are_named() {
     let cases = [
         (
             refusal(|r| r.tables[0].rows[1].cells.truncate(2)),
@@ -129,7 +179,7 @@ fn parts_that_do_not_fit_are_named() {
         ),
         (
             refusal(|r| r.traces[0].steps[5].base = Some(10)),
-            "step 5 of trace 0: there are 10 candidates only",
+            "step 5 of trace 0: there are only 10 candidates",
         ),
         (
             refusal(|r| r.matrices.push(Matrix { labels: vec!["a".into()], ..Matrix::default() })),
@@ -142,7 +192,7 @@ fn parts_that_do_not_fit_are_named() {
 }
 
 #[test]
-fn numbers_that_are_none_are_null() {
+fn infinities_and_nan_are_null() {
     let step = TraceStep {
         tokens: vec!["a".into()],
         logits: vec![f64::NEG_INFINITY],
@@ -157,7 +207,9 @@ fn numbers_that_are_none_are_null() {
         ..Report::default()
     };
     let trace = unpacked(&report::page(&report).unwrap(), "trace-0");
-    assert_eq!(trace["steps"][0]["logits"][0], Value::Null);
+    // A field that is missing would be null, too.
+    let numbers = |field: &str| trace["steps"][0][field].as_array().unwrap().clone();
+    assert_eq!((numbers("logits"), numbers("fused")), (vec![Value::Null], vec![Value::Null]));
 }
 
 /// A table with everything that has to be escaped.

@@ -1,5 +1,5 @@
-//! The card beside a head: what it was trained on and what it is worth, in Markdown. No date, so that
-//! the same training gives the same bytes.
+//! The model card of a reward head in Markdown: training data, metrics and settings. It has no date, so that equal
+//! training gives equal bytes.
 
 use std::fmt::Write;
 
@@ -9,38 +9,38 @@ use crate::fit::{Fit, Kind};
 use crate::head::Head;
 use crate::measure::Metric;
 
-/// Data a head was trained or measured on.
+/// A dataset that a head was trained or evaluated on.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Source {
-    /// File or set.
+    /// Name of the file or dataset.
     pub name: String,
-    /// Pairs or texts in it.
+    /// Number of pairs or texts.
     pub rows: usize,
-    /// Distinct conversations (groups) among them.
+    /// Number of distinct conversations (groups).
     pub groups: usize,
     /// `training` or `held out`.
     pub part: String,
-    /// Its metrics if held out.
+    /// Metrics of the head, if held out.
     pub metrics: Option<[Metric; 2]>,
 }
 
-/// What only the caller knows about a head.
+/// The parts of a card that only the caller knows.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Card {
     /// The head's name.
     pub title: String,
-    /// What a high reward means, in a sentence or two. May be empty.
+    /// What a high reward means, in one or two sentences. May be empty.
     pub about: String,
     /// Training and held-out data.
     pub data: Vec<Source>,
-    /// The command line that trains the head again.
+    /// The command line that reproduces the head.
     pub command: String,
-    /// Licences, citations, limits: one paragraph each.
+    /// Further paragraphs: licences, citations, limitations.
     pub notes: Vec<String>,
 }
 
 impl Card {
-    /// The card of a head and its fit, as Markdown.
+    /// Renders the card of a head and its fit as Markdown.
     pub fn render(&self, head: &Head, fit: &Fit) -> String {
         let mut out = format!("# {}\n\n", self.title);
         if !self.about.is_empty() {
@@ -50,19 +50,20 @@ impl Card {
             Kind::Pairs => "preference pairs, Bradley-Terry",
             Kind::Ratings => "ratings, ridge regression",
         };
-        let edge = if fit.at_edge() { " (at the edge of those tried)" } else { "" };
+        let edge = if fit.at_edge() { " (at the edge of the grid)" } else { "" };
         table(&mut out, &["reward head", ""]);
-        row(&mut out, &["learned from", from]);
+        row(&mut out, &["training data", from]);
         row(&mut out, &["base model", &base(head)]);
         if let Backbone::Embedder(pooling) = head.backbone {
-            let what =
-                format!("an embedder ({pooling} pooling): it scores finished texts, it cannot guide");
+            let what = format!(
+                "an embedder ({pooling} pooling): it scores complete texts and cannot guide decoding"
+            );
             row(&mut out, &["backbone", &what]);
         }
         row(&mut out, &["text format", &head.text_format.to_string()]);
         row(&mut out, &["width", &head.weight.len().to_string()]);
         let scale = format!("mean {:.6}, standard deviation {:.6}", head.reward_mean, head.reward_std);
-        row(&mut out, &["raw score over the training responses", &scale]);
+        row(&mut out, &["raw score on the training responses", &scale]);
         row(&mut out, &["regularisation", &format!("{:.3e}{edge}", fit.regularisation)]);
         for (key, value) in &head.extra {
             row(&mut out, &[key, value]);
@@ -90,8 +91,8 @@ impl Card {
         let (rows, groups) = (fit.rows.to_string(), fit.groups.to_string());
         let [a, b] = [shown(first), shown(second)];
         row(out, &["all training data", "cross-validation", &rows, &groups, &a, &b]);
-        *out += "\nPlus or minus one standard error over groups. The regularisation was chosen by the \
-                 cross-validation, so that row flatters a little.\n";
+        *out += "\nValues are given with one standard error over groups. The regularisation was chosen by \
+                 cross-validation, so the cross-validation metrics are slightly optimistic.\n";
     }
 }
 
@@ -123,13 +124,13 @@ fn shown(metric: Metric) -> String {
     format!("{:.4} ± {:.4}", metric.value, metric.standard_error)
 }
 
-/// The head of a table.
+/// Writes the header of a Markdown table.
 pub(crate) fn table(out: &mut String, head: &[&str]) {
     row(out, head);
     *out += &format!("|{}\n", "---|".repeat(head.len()));
 }
 
-/// A row of a table.
+/// Writes a row of a Markdown table.
 pub(crate) fn row(out: &mut String, cells: &[&str]) {
     for cell in cells {
         *out += &format!("| {} ", cell.replace('|', "\\|").replace('\n', " "));

@@ -1,4 +1,4 @@
-//! Jobs over threads, and held-out predictions along a path of regularisations.
+//! Parallel jobs, and held-out predictions along a path of regularisations.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -6,18 +6,18 @@ use std::sync::mpsc;
 use crate::error::Error;
 use crate::folds::Folds;
 
-/// A linear score `weight·h + bias` in raw feature units, in full precision.
+/// A linear score `weight·h + bias` in raw feature units, in `f64`.
 #[derive(Debug, Clone)]
 pub(crate) struct Linear {
     pub(crate) weight: Vec<f64>,
     pub(crate) bias: f64,
 }
 
-/// Something that can be fitted on part of its rows.
+/// A linear model that can be fitted on a part of its rows.
 pub(crate) trait Problem: Sync {
-    /// Fits on all rows but those of fold `without`, at each of the `lambdas` (largest first), calling
-    /// `visit` with each solution in turn. `exact` asks for all digits of the last one, otherwise enough for
-    /// comparing.
+    /// Fits on all rows except those of fold `without`, for each of the `lambdas` (largest first), and calls `visit` with
+    /// each solution. With `exact`, the last solution is computed to full precision; the others only as needed for
+    /// comparing metrics.
     fn path(
         &self,
         without: Option<usize>,
@@ -26,11 +26,11 @@ pub(crate) trait Problem: Sync {
         visit: &mut dyn FnMut(Linear),
     ) -> Result<(), Error>;
 
-    /// What a solution predicts for one row.
+    /// The prediction of a solution for one row.
     fn predict(&self, linear: &Linear, row: usize) -> f64;
 }
 
-/// Counts finished pieces of work and tells whoever asked.
+/// Counts finished units of work and reports them to a callback.
 pub(crate) struct Progress<'a> {
     pub(crate) tell: &'a dyn Fn(usize, usize),
     pub(crate) done: std::cell::Cell<usize>,
@@ -44,13 +44,14 @@ impl Progress<'_> {
     }
 }
 
-enum News<T> {
+/// A message from a worker thread.
+enum Message<T> {
     Tick,
     Done(usize, T),
 }
 
-/// Runs `jobs` pieces of work on up to `threads` threads. Results come in order of the job, whoever did
-/// it; each job may tick. The callback stays on this thread.
+/// Runs `jobs` jobs on up to `threads` threads and returns their results in the order of the jobs. Jobs can report
+/// progress. The progress callback runs on the calling thread.
 pub(crate) fn fan_out<T: Send>(
     threads: usize,
     jobs: usize,
@@ -69,8 +70,8 @@ pub(crate) fn fan_out<T: Send>(
                         break;
                     }
                     // The receiver outlives the workers, unless the callback panicked.
-                    let result = work(job, &|| drop(send.send(News::Tick)));
-                    if send.send(News::Done(job, result)).is_err() {
+                    let result = work(job, &|| drop(send.send(Message::Tick)));
+                    if send.send(Message::Done(job, result)).is_err() {
                         break;
                     }
                 }
@@ -78,10 +79,10 @@ pub(crate) fn fan_out<T: Send>(
         }
         drop(send);
         let mut results = Vec::with_capacity(jobs);
-        for news in receive {
-            match news {
-                News::Tick => progress.tick(),
-                News::Done(job, result) => results.push((job, result)),
+        for message in receive {
+            match message {
+                Message::Tick => progress.tick(),
+                Message::Done(job, result) => results.push((job, result)),
             }
         }
         results
@@ -90,7 +91,7 @@ pub(crate) fn fan_out<T: Send>(
     results.into_iter().map(|(_, result)| result).collect()
 }
 
-/// Held-out predictions [lambdas][rows]: each row's by the fit that did not see its fold.
+/// Held-out predictions `[lambdas][rows]`: each row is predicted by the fit without its fold.
 pub(crate) fn held_out(
     problem: &impl Problem,
     folds: &Folds,

@@ -1,14 +1,16 @@
-//! What can be wrong with training data, features, settings and files, said once and precisely.
+//! Errors about training data, features, settings and files.
 
-use std::io;
-
-/// Why a head could not be trained or written. Every variant names the thing at fault.
+/// Why a head could not be trained or written, or a dataset could not be read or written. Each variant names the cause.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The policy failed on a text.
     #[error(transparent)]
     Engine(#[from] stackelberg_engine::Error),
+
+    /// A file cannot be read or written, or a line of it is malformed.
+    #[error(transparent)]
+    File(#[from] stackelberg_data::Error),
 
     /// Decoding failed.
     #[error(transparent)]
@@ -18,10 +20,10 @@ pub enum Error {
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
 
-    /// Training went astray.
-    #[error("the loss is no number after epoch {epoch}: try a learning rate below {rate}")]
+    /// Training diverged.
+    #[error("the loss is not a number after epoch {epoch}: try a learning rate below {rate}")]
     Diverged {
-        /// From 1.
+        /// The epoch, from 1.
         epoch: usize,
         /// The learning rate.
         rate: f64,
@@ -31,17 +33,17 @@ pub enum Error {
     #[error("stopped")]
     Stopped,
 
-    /// A dataset of rollouts that is not what it should be.
+    /// A dataset of rollouts is invalid.
     #[error("{file}: {problem}")]
     Dataset {
         /// The folder or a file in it.
         file: String,
-        /// What is wrong and what to do.
+        /// What is wrong and how to fix it.
         problem: String,
     },
 
-    /// A shard of a dataset of rollouts that is not whole, or not of this dataset.
-    #[error("{file}: {problem}: delete the file and run the same rollout again, which writes it anew")]
+    /// A shard is corrupt, or belongs to another dataset.
+    #[error("{file}: {problem}: delete the file and run the same rollout again to recreate it")]
     Shard {
         /// The shard's file.
         file: String,
@@ -49,53 +51,53 @@ pub enum Error {
         problem: String,
     },
 
-    /// A dataset of rollouts that was begun with other settings.
+    /// A dataset or checkpoint was begun with other settings.
     #[error(
         "{folder}: begun with {field} {was}, this run has {is}: use the same settings or another folder"
     )]
     OtherSettings {
-        /// The dataset's folder.
+        /// The dataset's folder, or the checkpoint's file.
         folder: String,
         /// The first setting that differs.
         field: String,
-        /// Its value in the manifest.
+        /// Its previous value.
         was: String,
-        /// Its value now.
+        /// Its present value.
         is: String,
     },
 
-    /// A dataset of rollouts of which shards are missing.
+    /// Shards of a dataset are missing.
     #[error(
         "{folder}: {missing} of {shards} shards are not there yet, the first is number {first}: run the same rollout again"
     )]
     Unfinished {
         /// The dataset's folder.
         folder: String,
-        /// How many are missing.
+        /// Number of missing shards.
         missing: usize,
-        /// How many there are in all.
+        /// Number of all shards.
         shards: usize,
-        /// The first that is missing, from 0.
+        /// The first missing shard, from 0.
         first: usize,
     },
 
-    /// Settings of a shaping outside their range.
+    /// A setting of the shaping is outside its range.
     #[error(transparent)]
     ShapingSettings {
         /// What is wrong.
         source: stackelberg_shaping::Error,
     },
 
-    /// A KL budget for a rule whose strength it would solve for.
+    /// A KL budget was given for a rule without a bound.
     #[error(
-        "{rule} has no bound to solve for: a KL budget would give every prompt its own strength, which shaped rewards do not hold; use a rule with a bound"
+        "{rule} has no bound to solve for: a KL budget would determine a strength per prompt, which shaped rewards do not record; use a rule with a bound"
     )]
     NoBound {
         /// The rule.
         rule: stackelberg_shaping::Rule,
     },
 
-    /// Rewards of a prompt that cannot be shaped.
+    /// The rewards of a prompt cannot be shaped.
     #[error("{file}: prompt '{prompt}': {source}")]
     Shaping {
         /// The folder of the rollouts.
@@ -106,9 +108,9 @@ pub enum Error {
         source: stackelberg_shaping::Error,
     },
 
-    /// A follower that does better than a theorem allows: an error of this program, not of its input.
+    /// A follower exceeds the limit of a theorem, which is a bug of this program.
     #[error(
-        "prompt '{prompt}': {rule} at strength {strength} delivers {utility}, which {theorem} limits to {limit}: \
+        "prompt '{prompt}': {rule} at strength {strength} has utility {utility}, above the limit {limit} of {theorem}: \
          this is a bug, please report it with the rewards {rewards:?}"
     )]
     Theorem {
@@ -122,66 +124,28 @@ pub enum Error {
         utility: f64,
         /// The theorem.
         theorem: &'static str,
-        /// The most that it allows.
+        /// The limit.
         limit: f64,
         /// The prompt's rewards.
         rewards: Vec<f64>,
     },
 
-    /// A file that cannot be opened, read or unpacked.
-    #[error("cannot read {file}: {source}")]
-    Read {
-        /// The path given, `<stdin>` for `-`.
-        file: String,
-        /// What the system said.
-        source: io::Error,
-    },
-
-    /// A file without a single row.
-    #[error("{file} holds no {what}: is it the right file?")]
-    NoRows {
-        /// The path given.
-        file: String,
-        /// `pairs`, `rated texts` or `samples`.
-        what: &'static str,
-    },
-
-    /// A line that is not what it should be.
-    #[error("{file}:{line}: {problem}")]
-    Line {
-        /// The path given.
-        file: String,
-        /// From 1.
-        line: usize,
-        /// The field, what is wrong with it and what to do.
-        problem: String,
-    },
-
-    /// A file that cannot be written. Nothing is left half-written.
-    #[error("cannot write {file}: {source}")]
-    Write {
-        /// The path given.
-        file: String,
-        /// What the system said.
-        source: io::Error,
-    },
-
-    /// A head whose name would not be recognised.
-    #[error("cannot write {file}: a head's name ends in .safetensors")]
+    /// A head's file must have the extension `.safetensors`.
+    #[error("cannot write {file}: the name of a head must end in .safetensors")]
     Extension {
         /// The path given.
         file: String,
     },
 
-    /// Metadata that would overwrite the head's own.
-    #[error("metadata key '{key}' is the head's own: choose another name")]
+    /// Additional metadata has a reserved key.
+    #[error("metadata key '{key}' is reserved: choose another name")]
     ReservedKey {
         /// The key.
         key: String,
     },
 
-    /// A head's number that is NaN or infinite.
-    #[error("{what} is {value}: a head holds finite numbers only")]
+    /// A number of a head is NaN or infinite.
+    #[error("{what} is {value}: it must be a finite number")]
     HeadNumber {
         /// `score.weight[3]`, `score.bias`, `reward_mean` or `reward_std`.
         what: String,
@@ -189,7 +153,7 @@ pub enum Error {
         value: f64,
     },
 
-    /// A feature, target, score or setting that is NaN or infinite.
+    /// A target, prediction or score is NaN or infinite.
     #[error("{what}[{index}] is {value}: it must be a finite number")]
     NotFinite {
         /// `targets`, `predictions`, `scores of chosen`, ...
@@ -200,7 +164,7 @@ pub enum Error {
         value: f64,
     },
 
-    /// A feature that is NaN or infinite.
+    /// A feature is NaN or infinite.
     #[error("feature {column} of row {row} is {value}: features must be finite numbers")]
     Feature {
         /// Row, from 0.
@@ -211,54 +175,54 @@ pub enum Error {
         value: f32,
     },
 
-    /// A flat matrix whose length is no multiple of its width, or of width 0.
+    /// The length of a flat matrix is not a multiple of its width, or the width is 0.
     #[error("{values} features do not make rows of {width}")]
     Shape {
         /// The number of values.
         values: usize,
-        /// The width claimed.
+        /// The width.
         width: usize,
     },
 
-    /// Two things that describe the same rows differ in length or width.
+    /// Two arrays that describe the same rows differ in length or width.
     #[error("{what} has {found} {unit} but {beside} has {expected}")]
     Length {
-        /// What is wrong.
+        /// Name of the array.
         what: &'static str,
         /// Its length.
         found: usize,
         /// `rows` or `columns`.
         unit: &'static str,
-        /// What it belongs to.
+        /// Name of the array to which it is compared.
         beside: &'static str,
-        /// The length of that.
+        /// The length of that array.
         expected: usize,
     },
 
-    /// Metrics of no rows at all.
+    /// Metrics were requested of no rows.
     #[error("there are no rows to measure")]
     NothingToMeasure,
 
-    /// Fewer groups than folds.
+    /// There are fewer groups than folds.
     #[error("{groups} groups of rows cannot be split into {folds} folds: give more data or fewer folds")]
     TooFew {
-        /// Distinct groups (rows, where no groups are given).
+        /// Number of distinct groups (of rows, if no groups are given).
         groups: usize,
-        /// Folds asked for.
+        /// Number of folds.
         folds: usize,
     },
 
-    /// Something that must vary does not, so there is nothing to learn from or measure.
+    /// All values are equal, so that there is nothing to learn or measure.
     #[error("{what} are all the same: there is nothing to learn from them")]
     Constant {
         /// `targets`, `predictions`, `features`, `features of chosen and rejected`.
         what: &'static str,
     },
 
-    /// A setting outside its range.
+    /// A setting is outside its range.
     #[error("{name} is {value}: it must be {must}")]
     Setting {
-        /// The setting's name.
+        /// Name of the setting.
         name: &'static str,
         /// The value given.
         value: f64,
@@ -266,7 +230,7 @@ pub enum Error {
         must: &'static str,
     },
 
-    /// The solver gave up, which takes features of wildly different sizes or hardly any regularisation.
+    /// The solver did not converge. This needs features of very different scales or almost no regularisation.
     #[error("no solution found at regularisation {regularisation}: try larger values only")]
     NotConverged {
         /// The value of `lambda`.
@@ -274,7 +238,7 @@ pub enum Error {
     },
 }
 
-/// The first value that is NaN or infinite, as an error.
+/// Returns an error for the first value that is NaN or infinite.
 pub(crate) fn require_finite(what: &'static str, values: &[f64]) -> Result<(), Error> {
     match values.iter().position(|v| !v.is_finite()) {
         None => Ok(()),
@@ -282,7 +246,7 @@ pub(crate) fn require_finite(what: &'static str, values: &[f64]) -> Result<(), E
     }
 }
 
-/// Checks that `what` has as many rows, or columns, as `beside`.
+/// Checks that `what` has as many `unit` (rows or columns) as `beside`.
 pub(crate) fn require_same(
     unit: &'static str,
     what: &'static str,

@@ -1,30 +1,29 @@
-//! Features of texts: hidden states of a frozen policy at their last tokens, or embeddings.
+//! Features of texts: hidden states of a frozen policy at the last token, or embeddings.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
+use stackelberg_data::Conversation;
 use stackelberg_engine::reward::{EmbeddedHead, TextFormat, TextReward};
-use stackelberg_engine::{Checkpoint, Embedder, Message, Prompt, Tensor};
+use stackelberg_engine::{Checkpoint, Embedder, Prompt, Tensor};
 
-use crate::conversation::Conversation;
 use crate::error::Error;
 
-/// Longest text that features are taken of, in tokens. Of a longer raw text the last ones count; of a
-/// longer chat the oldest turns are left out.
+/// Largest number of tokens of a text. Longer raw texts keep their last tokens; longer chats drop their oldest turns.
 pub const MOST_TOKENS: usize = 256;
 
-/// Tokens of a judged text, laid out as the policy reads it in guidance.
+/// Tokens of a judged text, formatted as the policy reads it during guided decoding.
 ///
 /// # Errors
-/// The template or the tokenizer fails.
+/// The chat template or the tokenizer fails.
 pub fn tokens(policy: &Checkpoint, text: &Conversation, format: TextFormat) -> Result<Vec<u32>, Error> {
     if format == TextFormat::Raw {
         let tokens = policy.tokens(&text.raw, format)?;
         return Ok(tokens[tokens.len().saturating_sub(MOST_TOKENS)..].to_vec());
     }
     let Some((response, before)) = text.messages.split_last() else { return Ok(Vec::new()) };
-    let turns = turns(before);
-    // Turns come in pairs: a question and its answer go together.
+    let turns = before;
+    // Turns are dropped in pairs of a question and its answer.
     let mut from = 0;
     loop {
         let prompt = Prompt::Messages(turns[from..].to_vec());
@@ -37,11 +36,11 @@ pub fn tokens(policy: &Checkpoint, text: &Conversation, format: TextFormat) -> R
     }
 }
 
-/// Hidden states after the final norm at the last token of each text, `[texts, d]`, row by row. Texts of
-/// one set share what they have in common at the beginning: it is read once.
+/// Hidden states after the final norm at the last token of each text, `[texts, d]` row-major. The common prefix of the
+/// texts of one set is computed once. `progress` receives `(done, total)` sets.
 ///
 /// # Errors
-/// A text without tokens, or longer than the policy's context.
+/// A text has no tokens, or is longer than the policy's context.
 pub fn features(
     policy: &Checkpoint,
     sets: &[Vec<Vec<u32>>],
@@ -57,11 +56,12 @@ pub fn features(
     Ok(rows.concat())
 }
 
+/// Features of the texts of one set.
 fn of_set(policy: &Checkpoint, set: &[Vec<u32>]) -> Result<Vec<f32>, Error> {
     let shortest = set.iter().map(Vec::len).min().unwrap_or(0);
     let first = set.first().map_or(&[][..], Vec::as_slice);
     let same = |i: &usize| set.iter().all(|text| text[*i] == first[*i]);
-    // At least one token of each text is left to be read by itself.
+    // At least one token of each text must follow the prefix.
     let common = (0..shortest.saturating_sub(1)).take_while(same).count();
     let mut rows = Vec::new();
     if set.len() == 1 || common == 0 {
@@ -78,15 +78,11 @@ fn of_set(policy: &Checkpoint, set: &[Vec<u32>]) -> Result<Vec<f32>, Error> {
     Ok(rows)
 }
 
-fn turns(messages: &[crate::conversation::Message]) -> Vec<Message> {
-    messages.iter().map(|m| Message::new(m.role.name(), &m.content)).collect()
-}
-
-/// Embeddings of judged texts, as an [`EmbeddedHead`] reads them, `[texts, d]`, row by row. A conversation is
-/// laid out as in HH-RLHF, a text on its own is taken as it is.
+/// Embeddings of judged texts, as an [`EmbeddedHead`] computes them, `[texts, d]` row-major. A conversation is formatted in
+/// the HH-RLHF layout; a text without a prompt is used unchanged. `progress` receives `(done, total)` texts.
 ///
 /// # Errors
-/// The tokenizer fails.
+/// The tokenizer or the embedder fails.
 pub fn embeddings(
     embedder: &Embedder,
     texts: &[&Conversation],
@@ -102,18 +98,20 @@ pub fn embeddings(
     Ok(rows)
 }
 
-/// Texts that are embedded between two words on progress.
+/// Number of texts that are embedded between two calls of `progress`.
 const TEXTS: usize = 128;
 
+/// The text as an embedder reads it.
 fn finished(text: &Conversation) -> String {
     match text.messages.split_last() {
         Some((response, before)) if !before.is_empty() => {
-            TextReward::lay_out(&Prompt::Messages(turns(before)), &response.content)
+            TextReward::lay_out(&text.prompt(), &response.content)
         }
         _ => text.raw.clone(),
     }
 }
 
+/// The last row of hidden states.
 fn last(hidden: &Tensor) -> Result<Vec<f32>, stackelberg_engine::Error> {
     let (rows, width) = hidden.dims2()?;
     Ok(hidden.narrow(0, rows - 1, 1)?.reshape(width)?.to_vec1()?)

@@ -1,8 +1,8 @@
-//! A matrix of features, checked once, and how far each column spreads.
+//! A checked matrix of features, and statistics of its columns.
 
 use crate::error::Error;
 
-/// Features of texts: `n` rows of `width` numbers each, row after row in one slice, all finite.
+/// Features of texts: a row-major matrix `[n, width]` of finite numbers, one row per text.
 #[derive(Debug, Clone, Copy)]
 pub struct Features<'a> {
     values: &'a [f32],
@@ -10,11 +10,10 @@ pub struct Features<'a> {
 }
 
 impl<'a> Features<'a> {
-    /// `values` [n, width], row after row.
+    /// `values` `[n, width]`, row-major.
     ///
     /// # Errors
-    /// A width of 0, a length that is no multiple of it, or a value that is NaN or infinite (with its
-    /// row and column).
+    /// `width` is 0, the length is not a multiple of `width`, or a value is NaN or infinite.
     pub fn new(values: &'a [f32], width: usize) -> Result<Self, Error> {
         if width == 0 || !values.len().is_multiple_of(width) {
             return Err(Error::Shape { values: values.len(), width });
@@ -25,12 +24,12 @@ impl<'a> Features<'a> {
         Ok(Self { values, width })
     }
 
-    /// The number of rows, `n`.
+    /// Number of rows, `n`.
     pub fn rows(&self) -> usize {
         self.values.len() / self.width
     }
 
-    /// The number of columns, `d`.
+    /// Number of columns, `d`.
     pub fn width(&self) -> usize {
         self.width
     }
@@ -38,19 +37,18 @@ impl<'a> Features<'a> {
     /// Row `index` `[width]`, from 0.
     ///
     /// # Panics
-    /// If there is no such row.
+    /// If the row does not exist.
     pub fn row(&self, index: usize) -> &'a [f32] {
         &self.values[index * self.width..(index + 1) * self.width]
     }
 
-    /// All rows in order, `[width]` each.
+    /// All rows in order, each `[width]`.
     pub fn iter(&self) -> impl Iterator<Item = &'a [f32]> {
         self.values.chunks_exact(self.width)
     }
 }
 
-/// Sums over rows, taken about a fixed centre so that subtracting one part from the whole keeps its
-/// digits.
+/// Sums and sums of squares over rows, relative to a fixed centre so that subtracting a part keeps precision.
 #[derive(Debug, Clone)]
 pub(crate) struct Spread {
     rows: f64,
@@ -72,12 +70,12 @@ impl Spread {
         }
     }
 
-    /// These rows and those of `part`.
+    /// The sums of these rows and those of `part`.
     pub(crate) fn with(&self, part: &Self) -> Self {
         self.plus(part, 1.0)
     }
 
-    /// These rows without those of `part`.
+    /// The sums of these rows without those of `part`.
     pub(crate) fn without(&self, part: &Self) -> Self {
         self.plus(part, -1.0)
     }
@@ -95,26 +93,26 @@ impl Spread {
         self.rows
     }
 
-    /// Column means about the centre `[width]`.
+    /// Column means relative to the centre, `[width]`.
     pub(crate) fn mean(&self) -> Vec<f64> {
         self.sum.iter().map(|s| s / self.rows).collect()
     }
 
-    /// Column standard deviations `[width]`, over `n`.
+    /// Column standard deviations (divisor `n`), `[width]`.
     pub(crate) fn deviation(&self) -> Vec<f64> {
         let one = |(s, q): (&f64, &f64)| (q / self.rows - (s / self.rows).powi(2)).max(0.0).sqrt();
         self.sum.iter().zip(&self.square).map(one).collect()
     }
 
-    /// One over each column's standard deviation `[width]`; 0 for a column that does not rise above
-    /// `floor`, which takes it out of the fit.
+    /// Inverse standard deviations, `[width]`; 0 for columns whose standard deviation is at most `floor`, which removes
+    /// them from the fit.
     pub(crate) fn inverse(&self, floor: &[f64]) -> Vec<f64> {
         let one = |(sd, floor): (f64, &f64)| if sd > *floor { 1.0 / sd } else { 0.0 };
         self.deviation().into_iter().zip(floor).map(one).collect()
     }
 }
 
-/// Column means of the rows of several matrices together `[width]`.
+/// Column means over the rows of several matrices, `[width]`.
 pub(crate) fn centre(parts: &[Features<'_>]) -> Vec<f64> {
     let width = parts[0].width();
     let mut sum = vec![0.0; width];
@@ -129,8 +127,8 @@ pub(crate) fn centre(parts: &[Features<'_>]) -> Vec<f64> {
     sum
 }
 
-/// Below this a column counts as constant `[width]`: what rounding leaves of a spread, either of the
-/// whole data's own or of a column about its mean.
+/// Standard deviations up to which columns count as constant, `[width]`: the rounding errors of the column's spread and
+/// of its mean.
 pub(crate) fn floor(all: &Spread, centre: &[f64]) -> Vec<f64> {
     let one = |(sd, c): (f64, &f64)| (1e-7 * sd).max(1e-8 * c.abs());
     all.deviation().into_iter().zip(centre).map(one).collect()

@@ -11,28 +11,28 @@ use crate::logistic::BradleyTerry;
 use crate::measure::{Metric, margin, moments, ratings};
 use crate::ridge::Ridge;
 
-/// How a head is fitted. Equal settings and data give equal bytes.
+/// Settings of a fit. Equal settings and data give equal bytes.
 #[derive(Clone)]
 pub struct Settings<'a> {
-    /// Folds of the cross-validation, at least 2.
+    /// Number of folds of the cross-validation, at least 2.
     pub folds: usize,
-    /// Values of `lambda` to try, all positive, in any order; see the crate page for what they multiply.
+    /// Values of `lambda` to try, all positive, in any order. The crate documentation gives the objective.
     pub regularisations: Vec<f64>,
-    /// Which of them to take.
+    /// How to choose among them.
     pub choose: Choose,
-    /// Shuffles groups into folds.
+    /// Seed of the random assignment of groups to folds.
     pub seed: u64,
-    /// One id per row `[n]` (see [`group_ids`](crate::group_ids)): rows of equal id stay in one fold and
-    /// count as one observation in standard errors. `None`: every row stands alone.
+    /// One group id per row, `[n]` (see [`group_ids`](stackelberg_data::group_ids)). Rows of one group are in one fold and
+    /// count as one observation in standard errors. `None`: each row is its own group.
     pub groups: Option<&'a [u64]>,
-    /// Threads to use, at least 1. The result does not depend on it.
+    /// Number of threads, at least 1. The result does not depend on it.
     pub threads: usize,
-    /// Told `(done, total)` pieces of work, on the calling thread.
+    /// Receives `(done, total)` units of work, on the calling thread.
     pub progress: &'a dyn Fn(usize, usize),
 }
 
 impl Default for Settings<'_> {
-    /// Five folds, 13 values from 100 down to 1e-4, the best of them, seed 0, no groups, one thread.
+    /// Five folds, 13 values of `lambda` from 100 down to 1e-4, [`Choose::Best`], seed 0, no groups, one thread.
     fn default() -> Self {
         Self {
             folds: 5,
@@ -47,30 +47,29 @@ impl Default for Settings<'_> {
 }
 
 impl Settings<'_> {
-    /// `count` values from `high` down to `low`, evenly spaced in their logarithm.
+    /// `count` values from `high` down to `low`, equally spaced on a logarithmic scale.
     pub fn grid(low: f64, high: f64, count: usize) -> Vec<f64> {
         let steps = count.saturating_sub(1).max(1) as f64;
         (0..count).map(|i| high * (low / high).powf(i as f64 / steps)).collect()
     }
 }
 
-/// Which `lambda` to take after cross-validation. Ties go to the larger.
+/// How `lambda` is chosen by cross-validation. Ties are resolved in favour of the larger value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Choose {
-    /// The one with the lowest log-loss (highest R²).
+    /// The value with the lowest log-loss (pairs) or the highest R² (ratings).
     #[default]
     Best,
-    /// The largest whose log-loss (R²) lies within one standard error of the best: a simpler head, no
-    /// worse as far as the data can tell.
+    /// The largest value whose log-loss (or R²) is within one standard error of the best.
     OneStandardError,
 }
 
-/// What kind of judgement a head was fitted to.
+/// The kind of judgements that a head was fitted to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Preference pairs, by [`bradley_terry`].
+    /// Preference pairs, fitted by [`bradley_terry`].
     Pairs,
-    /// Ratings, by [`regression`].
+    /// Ratings, fitted by [`regression`].
     Ratings,
 }
 
@@ -79,63 +78,62 @@ pub enum Kind {
 pub struct Trial {
     /// `lambda`.
     pub regularisation: f64,
-    /// Over all rows, each scored by the fit that did not see its fold. Pairs: pair accuracy, log-loss;
-    /// ratings: Pearson r, R². The second decides.
+    /// Metrics over all rows, each predicted by the fit without its fold: pair accuracy and log-loss for pairs, Pearson
+    /// r and R² for ratings. The second metric decides.
     pub metrics: [Metric; 2],
 }
 
 /// A fitted head: `score(h) = weight·h + bias` in raw feature units.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fit {
-    /// Of what.
+    /// The kind of judgements.
     pub kind: Kind,
-    /// `w` `[d]`.
+    /// Weight `w`, `[d]`.
     pub weight: Vec<f32>,
-    /// `b`; 0 for pairs, which say nothing about it.
+    /// Bias `b`; 0 for pairs, which do not determine it.
     pub bias: f32,
-    /// Mean raw score over the training responses (of pairs both).
+    /// Mean raw score of the training responses (for pairs: of both).
     pub reward_mean: f64,
-    /// Standard deviation (over `n`) of the same. Rewards in units of it are comparable between heads.
+    /// Standard deviation (divisor `n`) of these scores. Rewards in units of it are comparable between heads.
     pub reward_std: f64,
-    /// The `lambda` chosen.
+    /// The chosen `lambda`.
     pub regularisation: f64,
-    /// Every `lambda` tried, largest first.
+    /// All values of `lambda`, the largest first.
     pub cross_validation: Vec<Trial>,
-    /// The metrics of the chosen one. Chosen for them, so a little flattering: prefer held-out data.
+    /// Cross-validation metrics of the chosen `lambda`. They are slightly optimistic, since they were used for the choice.
     pub held_out: [Metric; 2],
-    /// Pairs or ratings fitted.
+    /// Number of pairs or ratings.
     pub rows: usize,
-    /// Distinct groups among them.
+    /// Number of distinct groups.
     pub groups: usize,
-    /// Folds of the cross-validation.
+    /// Number of folds.
     pub folds: usize,
-    /// The seed of their shuffle.
+    /// Seed of the assignment to folds.
     pub seed: u64,
 }
 
 impl Fit {
-    /// The raw score of one row of features `[d]`.
+    /// The raw score of one row of features, `[d]`.
     ///
     /// # Panics
-    /// If the row is not `d` wide.
+    /// If the row does not have `d` numbers.
     pub fn score(&self, row: &[f32]) -> f64 {
         assert_eq!(row.len(), self.weight.len(), "a row of features has another width than the head");
         let wide: Vec<f64> = self.weight.iter().map(|&w| f64::from(w)).collect();
         score(row, &wide) + f64::from(self.bias)
     }
 
-    /// The raw scores of `n` rows `[n]`.
+    /// The raw scores of `n` rows, `[n]`.
     ///
     /// # Errors
-    /// Features of another width.
+    /// The features have another width.
     pub fn scores(&self, features: Features<'_>) -> Result<Vec<f64>, Error> {
         require_same("columns", "features", features.width(), "the head", self.weight.len())?;
         let wide: Vec<f64> = self.weight.iter().map(|&w| f64::from(w)).collect();
         Ok(features.iter().map(|row| score(row, &wide) + f64::from(self.bias)).collect())
     }
 
-    /// Whether the chosen `lambda` is the largest or smallest tried, so that a wider grid might do
-    /// better.
+    /// Whether the chosen `lambda` is the largest or smallest of several, so that a wider grid could be better.
     pub fn at_edge(&self) -> bool {
         let edge =
             |trial: Option<&Trial>| trial.is_some_and(|t| t.regularisation == self.regularisation);
@@ -144,12 +142,12 @@ impl Fit {
     }
 }
 
-/// Fits `P(chosen beats rejected) = sigmoid(w·(h⁺ - h⁻))`: logistic regression without intercept on
-/// `n` differences of features, `chosen` [n, d] minus `rejected` [n, d], in units of the standard
-/// deviation of single responses (chosen and rejected pooled).
+/// Fits the Bradley-Terry model `P(chosen beats rejected) = sigmoid(w·(h⁺ - h⁻))`: logistic regression without intercept
+/// on the differences of features `chosen` `[n, d]` minus `rejected` `[n, d]`, in units of the standard deviation of
+/// single responses (chosen and rejected pooled).
 ///
 /// # Errors
-/// Matrices of different shape, fewer groups than folds, pairs that never differ, settings out of range.
+/// The shapes differ, there are fewer groups than folds, all differences are zero, or a setting is out of range.
 pub fn bradley_terry(
     chosen: Features<'_>,
     rejected: Features<'_>,
@@ -168,12 +166,12 @@ pub fn bradley_terry(
     Ok(fit)
 }
 
-/// Fits `y = w·h + b`: ridge regression of `targets` `[n]` on `features` [n, d] in units of their standard
-/// deviations, the intercept free.
+/// Fits `y = w·h + b`: ridge regression of `targets` `[n]` on `features` `[n, d]` in units of their standard deviations,
+/// with an unregularised intercept.
 ///
 /// # Errors
-/// As many targets as there are not rows, NaN or infinite targets, targets or features that never vary,
-/// fewer groups than folds, settings out of range.
+/// The numbers of targets and rows differ, a target is NaN or infinite, all targets or all features are equal, there are
+/// fewer groups than folds, or a setting is out of range.
 pub fn regression(
     features: Features<'_>,
     targets: &[f64],
@@ -190,7 +188,7 @@ pub fn regression(
     let measure = |predictions: &[f64]| ratings(predictions, targets, settings.groups);
     let mut fit =
         plan.carry_out(&problem, settings, &progress, Kind::Ratings, |m| -m[1].value, measure)?;
-    // The bias is taken again for the rounded weights: features far from 0 make rounding a shift.
+    // The bias is recomputed for the weights rounded to f32, since rounding shifts the scores of features with large means.
     let (target, _) = moments(targets);
     let (mean, _) = moments(&fit.scores(features)?);
     fit.bias = (target - mean) as f32;
@@ -198,10 +196,10 @@ pub fn regression(
     Ok(fit)
 }
 
-/// Settings, checked.
+/// Checked settings.
 struct Plan {
     folds: Folds,
-    /// Largest first, no value twice.
+    /// Distinct values, the largest first.
     lambdas: Vec<f64>,
 }
 
@@ -224,13 +222,13 @@ impl Plan {
         Ok(Self { folds: Folds::new(rows, settings.groups, settings.folds, settings.seed)?, lambdas })
     }
 
-    /// One piece of work per fold, one per fold and `lambda`, one for the final fit.
+    /// One unit of work per fold, one per fold and `lambda`, and one for the final fit.
     fn progress<'a>(&self, settings: &Settings<'a>) -> Progress<'a> {
         let total = self.folds.count() * (1 + self.lambdas.len()) + 1;
         Progress { tell: settings.progress, done: 0.into(), total }
     }
 
-    /// Cross-validates, chooses, and fits on all rows. Bias and reward statistics are left to the caller.
+    /// Cross-validates, chooses `lambda` and fits on all rows. The caller sets the bias and the reward statistics.
     fn carry_out(
         &self,
         problem: &impl Problem,
@@ -246,7 +244,7 @@ impl Plan {
         });
         let trials: Vec<Trial> = trials.collect::<Result<_, Error>>()?;
         let chosen = choose(&trials, settings.choose, loss);
-        // Only the path down to the chosen value, so that each solution starts near the next.
+        // Solve the path down to the chosen value, since each solution starts from the previous one.
         let mut last = None;
         problem.path(None, &self.lambdas[..=chosen], true, &mut |linear| last = Some(linear))?;
         let regularisation = self.lambdas[chosen];
@@ -269,7 +267,7 @@ impl Plan {
     }
 }
 
-/// The position of the trial to take; trials come largest `lambda` first, so the first of equals wins.
+/// The index of the chosen trial. The largest `lambda` is first and wins ties.
 fn choose(trials: &[Trial], choose: Choose, loss: impl Fn(&[Metric; 2]) -> f64) -> usize {
     let losses: Vec<f64> = trials.iter().map(|t| loss(&t.metrics)).collect();
     let best = (1..losses.len()).fold(0, |best, i| if losses[i] < losses[best] { i } else { best });

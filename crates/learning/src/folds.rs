@@ -1,4 +1,4 @@
-//! Seeded folds that keep groups whole.
+//! Random folds that do not split groups.
 
 use std::collections::HashMap;
 
@@ -7,19 +7,19 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::error::{Error, require_same};
 
-/// A split of rows into folds of about equal size, no group in two of them.
+/// A split of rows into folds of about equal size that does not split groups.
 #[derive(Debug)]
 pub(crate) struct Folds {
-    /// The rows of each fold, ascending.
+    /// The rows of each fold, in ascending order.
     held: Vec<Vec<usize>>,
     /// The fold of each row.
     of: Vec<usize>,
-    /// Distinct groups.
+    /// Number of distinct groups.
     pub(crate) groups: usize,
 }
 
 impl Folds {
-    /// Groups in an order shuffled by the seed, each put into the fold that has the fewest rows so far.
+    /// Shuffles the groups and puts each one into the fold with the fewest rows so far.
     pub(crate) fn new(
         rows: usize,
         groups: Option<&[u64]>,
@@ -35,7 +35,7 @@ impl Folds {
         }
         let mut held = vec![Vec::new(); folds];
         for group in shuffled(members.len(), seed) {
-            // The first of the smallest; there are at least two folds.
+            // The first of the smallest folds.
             let smallest = (0..folds).min_by_key(|&f| (held[f].len(), f)).unwrap_or(0);
             held[smallest].extend_from_slice(&members[group]);
         }
@@ -56,13 +56,13 @@ impl Folds {
         &self.held[fold]
     }
 
-    /// The rows of all other folds, ascending; all rows for `None`.
+    /// The rows of all other folds, in ascending order; all rows for `None`.
     pub(crate) fn training(&self, without: Option<usize>) -> Vec<usize> {
         (0..self.of.len()).filter(|&row| Some(self.of[row]) != without).collect()
     }
 }
 
-/// The rows of each group, groups in order of their first row. Without groups each row is its own.
+/// The rows of each group, in the order of the groups' first rows. Without groups, each row is its own group.
 pub(crate) fn members(rows: usize, groups: Option<&[u64]>) -> Result<Vec<Vec<usize>>, Error> {
     let Some(groups) = groups else {
         return Ok((0..rows).map(|row| vec![row]).collect());
@@ -80,7 +80,8 @@ pub(crate) fn members(rows: usize, groups: Option<&[u64]>) -> Result<Vec<Vec<usi
     Ok(members)
 }
 
-/// Fisher and Yates' shuffle of `0..n`. Written out, so that its bytes depend on ChaCha8 alone.
+/// Fisher-Yates shuffle of `0..n`. It is implemented here so that the result depends on ChaCha8 only and not on the
+/// version of `rand`.
 fn shuffled(n: usize, seed: u64) -> Vec<usize> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut order: Vec<usize> = (0..n).collect();

@@ -1,5 +1,4 @@
-//! A reward head as a file: safetensors with metadata, written whole or not at all, the same bytes
-//! every time.
+//! The safetensors file of a reward head. Equal heads give equal bytes.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,37 +8,37 @@ use stackelberg_engine::reward::{Backbone, TextFormat};
 use crate::error::Error;
 use crate::fit::Fit;
 use crate::tensors::{Named, to_bytes};
-use crate::whole::{replace, staged};
+use stackelberg_data::atomic::stage;
 
 /// A linear reward head: `reward(h) = (weight·h + bias - reward_mean) / reward_std`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Head {
-    /// `score.weight`, shape 1 by d.
+    /// `score.weight`, `[d]`; stored with shape `[1, d]`.
     pub weight: Vec<f32>,
-    /// `score.bias`, shape 1; left out of the file if `None`.
+    /// `score.bias`; stored with shape `[1]`, or not at all if `None`.
     pub bias: Option<f32>,
-    /// Hash of the model whose hidden states the head reads.
+    /// Hash of the model whose hidden states are the head's features.
     pub base: Option<String>,
-    /// That model's name, for people.
+    /// Name of that model, for display.
     pub base_name: Option<String>,
-    /// What kind of model that is.
+    /// Kind of that model.
     pub backbone: Backbone,
-    /// What text the head was trained on.
+    /// Format of the texts that the head was trained on.
     pub text_format: TextFormat,
-    /// Mean raw score over the training responses.
+    /// Mean raw score of the training responses.
     pub reward_mean: f64,
-    /// Standard deviation of the same, positive.
+    /// Standard deviation of these scores, positive.
     pub reward_std: f64,
-    /// Further metadata, under any other keys.
+    /// Additional metadata. Reserved keys are rejected.
     pub extra: BTreeMap<String, String>,
 }
 
-/// Metadata keys a head writes itself.
+/// Reserved metadata keys.
 const OWN: [&str; 8] =
     ["format", "base", "base_name", "backbone", "pooling", "text_format", "reward_mean", "reward_std"];
 
 impl Head {
-    /// The head of a fit, of no model yet.
+    /// The head of a fit, without a base model.
     pub fn new(fit: &Fit, text_format: TextFormat) -> Self {
         Self {
             weight: fit.weight.clone(),
@@ -54,13 +53,12 @@ impl Head {
         }
     }
 
-    /// The file's bytes. Tensors F32 little-endian; metadata `format=stackelberg-head`, `text_format`,
-    /// `reward_mean`, `reward_std`, `base` and `base_name` where known, `backbone=embedder` and `pooling` of a head on one, and [`Head::extra`], in the
-    /// order of their keys.
+    /// The bytes of the file: F32 tensors, and metadata in the order of the keys. The metadata are
+    /// `format=stackelberg-head`, `text_format`, `reward_mean`, `reward_std`; `base` and `base_name` if known;
+    /// `backbone=embedder` and `pooling` for embedders; and [`Head::extra`].
     ///
     /// # Errors
-    /// A number that is NaN or infinite, a `reward_std` that is not positive, no weight at all, an extra
-    /// key that is the head's own.
+    /// A number is NaN or infinite, `reward_std` is not positive, the weight is empty, or a key of `extra` is reserved.
     pub fn to_bytes(&self) -> Result<Vec<u8>, Error> {
         self.check()?;
         let weight = ("score.weight", vec![1, self.weight.len()], &self.weight[..]);
@@ -69,22 +67,22 @@ impl Head {
         Ok(to_bytes(&self.metadata(), &tensors))
     }
 
-    /// Writes the head to `path`, which ends in `.safetensors`, and `card` (Markdown, see
-    /// [`Card::render`](crate::Card::render)) beside it under the same stem with `.md`. Both are
-    /// complete on disk before either replaces what was there.
+    /// Writes the head to `path`, which must end in `.safetensors`, and `card` (Markdown, see
+    /// [`Card::render`](crate::Card::render)) to the same path with extension `.md`. Both files are complete on disk before
+    /// either replaces an existing file.
     ///
     /// # Errors
-    /// As [`Head::to_bytes`]; another ending; a place that cannot be written.
+    /// As [`Head::to_bytes`]; the path has another extension or cannot be written.
     pub fn save(&self, path: &Path, card: &str) -> Result<(), Error> {
         if path.extension().is_none_or(|e| e != "safetensors") {
             return Err(Error::Extension { file: path.display().to_string() });
         }
         let bytes = self.to_bytes()?;
         let beside = path.with_extension("md");
-        let card = staged(&beside, card.as_bytes())?;
-        let head = staged(path, &bytes)?;
-        replace(card, &beside)?;
-        replace(head, path)
+        let card = stage(&beside, card.as_bytes())?;
+        let head = stage(path, &bytes)?;
+        card.finish()?;
+        Ok(head.finish()?)
     }
 
     fn metadata(&self) -> BTreeMap<String, String> {

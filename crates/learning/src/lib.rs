@@ -1,24 +1,33 @@
 /*!
-Linear reward heads from people's judgements: preference pairs or rated texts in, a few kilobytes of
-weights and a card that says what they are worth out. This crate knows nothing of models: it takes
-features, one row of `d` numbers per text, from whoever has them.
+Training of reward heads and value heads on the hidden states of a frozen language model.
+
+- A *reward head* is a linear function of the last hidden state of a text. It is fitted to human judgements: preference
+  pairs or ratings.
+- A *value head* is a small network that predicts, in the middle of a text, the shaped reward of the finished text. It
+  is fitted to *rollouts*: many samples per prompt with their rewards and hidden states.
 
 # Overview
 
-- [`read_pairs`] and [`read_rated`] read judgements; each text comes as a [`Conversation`], raw and parsed
-  into messages, so that a caller can feed a model either form.
-- [`Features`] is a matrix of rows `h`, one per text.
-- [`fit::bradley_terry`] learns `score(h) = w·h` from pairs, [`fit::regression`] learns `w·h + b` from
-  ratings. Both choose their regularisation by cross-validation ([`Settings`]) in which no conversation
-  falls into two folds, and return a [`Fit`].
-- [`measure`] has the quality of scores on any other data, with standard errors.
-- [`Head`] and [`Card`] write the result: safetensors, and Markdown beside it.
-- [`rollouts`] collects many samples per prompt, with rewards and hidden states, in a folder of shards.
+Reward heads:
+
+- [`read_pairs`](stackelberg_data::read_pairs) and [`read_rated`](stackelberg_data::read_rated) read judgements. Each
+  text is a [`Conversation`](stackelberg_data::Conversation).
+- [`extract`] computes the features of texts with a model. [`Features`] is a matrix of features, one row per text.
+- [`fit::bradley_terry`] fits `score(h) = w·h` to pairs, and [`fit::regression`] fits `w·h + b` to ratings. Both choose
+  the regularisation by cross-validation in which no conversation is in two folds ([`Settings`]), and return a [`Fit`].
+- [`measure`] computes metrics of scores on other data, with standard errors.
+- [`Head`] writes the result as a safetensors file, with a [`Card`] in Markdown beside it.
+
+Value heads:
+
+- [`rollouts`] collects or imports samples and stores them as a folder of shards.
+- [`value`] trains a value head on such a dataset.
 
 ```
-use stackelberg_learning::{Card, Features, Head, Settings, TextFormat, fit, group_ids};
+use stackelberg_data::group_ids;
+use stackelberg_learning::{Card, Features, Head, Settings, TextFormat, fit};
 
-// Six conversations of two pairs each, features of width 2: the first is what people liked.
+// Six conversations with two pairs each, and features of width 2. The first feature decides the preferences.
 let (mut chosen, mut rejected, mut opening) = (vec![], vec![], vec![]);
 for i in 0..12 {
     let noise = (i * 7 % 5) as f32;
@@ -40,23 +49,22 @@ head.save(&folder.path().join("liked.safetensors"), &card.render(&head, &fit))?;
 # Ok::<(), Box<dyn std::error::Error>>(())
 ```
 
-# What is minimised
+# Objectives
 
-Features are divided by the standard deviation `sd` of single responses in the training part, so that one
-`lambda` suits every feature and model; `u` is the weight in those units and `w = u / sd` is reported.
+Features are divided by the standard deviation `sd` of single responses in the training part, so that one scale of
+`lambda` suits all features and models. `u` is the weight in these units; the reported weight is `w = u / sd`.
 
-| | over `n` rows | held-out metrics; the second chooses `lambda` |
+| | objective over `n` rows | held-out metrics; the second chooses `lambda` |
 |---|---|---|
 | [`fit::bradley_terry`] | `mean log(1 + exp(-w·(h⁺ - h⁻))) + lambda/2 ‖u‖²` | pair accuracy, log-loss in nats |
 | [`fit::regression`] | `mean (y - w·h - b)²/2 + lambda/2 ‖u‖²` | Pearson r, R² |
 
-Equal input and settings give equal bytes, whatever the number of threads.
+Equal input and settings give equal bytes, for any number of threads.
 */
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 mod card;
-mod conversation;
 mod cross_validation;
 mod error;
 pub mod extract;
@@ -64,26 +72,19 @@ mod features;
 pub mod fit;
 mod folds;
 mod head;
-pub mod json;
 mod linear;
-mod lines;
 mod logistic;
 pub mod measure;
-mod pairs;
-mod rated;
+pub mod plot;
 mod ridge;
 pub mod rollouts;
 mod tensors;
 pub mod value;
-pub mod whole;
 
 pub use card::{Card, Source};
-pub use conversation::{Conversation, Message, Role, group_ids};
 pub use error::Error;
 pub use features::Features;
 pub use fit::{Choose, Fit, Kind, Settings, Trial};
 pub use head::Head;
 pub use measure::Metric;
-pub use pairs::{Pair, read_pairs};
-pub use rated::{Rated, read_rated};
 pub use stackelberg_engine::reward::{Backbone, TextFormat};

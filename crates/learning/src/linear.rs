@@ -1,5 +1,5 @@
-//! The little linear algebra a linear head needs: dot products, Gram matrices, Cholesky. Plain loops in
-//! f64, written so that the compiler vectorises them, with a fixed order of summation.
+//! Linear algebra for linear heads: dot products, Gram matrices and Cholesky factors, in `f64`. The loops have a fixed
+//! order of summation and are written so that the compiler vectorises them.
 
 const LANES: usize = 8;
 
@@ -17,7 +17,7 @@ pub(crate) fn dot(a: &[f64], b: &[f64]) -> f64 {
     lanes.iter().sum::<f64>() + rest
 }
 
-/// `sum row_i v_i` with the row widened to f64.
+/// `sum row_i v_i`, with the row converted to `f64`.
 pub(crate) fn score(row: &[f32], v: &[f64]) -> f64 {
     let mut lanes = [0.0; LANES];
     let (heads, others) = (row.chunks_exact(LANES), v.chunks_exact(LANES));
@@ -31,10 +31,10 @@ pub(crate) fn score(row: &[f32], v: &[f64]) -> f64 {
     lanes.iter().sum::<f64>() + rest
 }
 
-/// Rows of a Cholesky factor made together.
+/// Number of rows of a Cholesky factor that are computed together.
 const TALL: usize = 4;
 
-/// [`dot`] of several rows with one.
+/// [`dot`] of several rows with one vector.
 fn dots(rows: [&[f64]; TALL], b: &[f64]) -> [f64; TALL] {
     let whole = b.len() / 2 * 2;
     let [w, x, y, z] = rows.map(|row| &row[..b.len()]);
@@ -52,14 +52,14 @@ fn dots(rows: [&[f64]; TALL], b: &[f64]) -> [f64; TALL] {
     std::array::from_fn(|r| sums[r][0] + sums[r][1] + rest(rows[r]))
 }
 
-/// A symmetric matrix [d, d] of which only `i <= j` is kept up to date.
+/// A symmetric matrix `[d, d]`. Only the upper triangle, `i <= j`, is valid.
 #[derive(Debug, Clone)]
 pub(crate) struct Symmetric {
     pub(crate) width: usize,
     values: Vec<f64>,
 }
 
-/// Rows that enter a Gram matrix together: it is read and written once for all of them.
+/// Number of rows that are added to a Gram matrix in one pass over the matrix.
 const BLOCK: usize = 8;
 
 impl Symmetric {
@@ -67,7 +67,7 @@ impl Symmetric {
         Self { width, values: vec![0.0; width * width] }
     }
 
-    /// `sum x xᵀ` over rows, where `fill(row, x)` writes row `x` `[d]`.
+    /// `sum x xᵀ` over rows, where `fill(row, x)` writes the row into `x`, `[d]`.
     pub(crate) fn gram(width: usize, rows: &[usize], fill: impl Fn(usize, &mut [f64])) -> Self {
         let mut gram = Self::zero(width);
         let mut x = vec![0.0; BLOCK * width];
@@ -101,22 +101,22 @@ impl Symmetric {
         self.values.iter_mut().zip(&other.values).for_each(|(a, b)| *a += b);
     }
 
-    /// `scale (self - part)`, both rows and columns also multiplied by `side` `[d]`, less the outer
-    /// product of `mean` `[d]` with itself (already in the new units).
+    /// `scale (self - part)` with rows and columns multiplied by `side` `[d]`, minus the outer product of `mean` `[d]`
+    /// with itself (in the new units).
     pub(crate) fn rescaled(&self, part: Option<&Self>, side: &[f64], scale: f64, mean: &[f64]) -> Self {
         let d = self.width;
         let mut out = self.clone();
         for i in 0..d {
             for j in i..d {
                 let at = i * d + j;
-                let less = part.map_or(0.0, |p| p.values[at]);
-                out.values[at] = (out.values[at] - less) * scale * side[i] * side[j] - mean[i] * mean[j];
+                let part = part.map_or(0.0, |p| p.values[at]);
+                out.values[at] = (out.values[at] - part) * scale * side[i] * side[j] - mean[i] * mean[j];
             }
         }
         out
     }
 
-    /// The Cholesky factor of `scale self + ridge I`. `None` if that is not positive definite.
+    /// The Cholesky factor of `scale self + ridge I`; `None` if this is not positive definite.
     pub(crate) fn factor(&self, scale: f64, ridge: f64) -> Option<Cholesky> {
         let d = self.width;
         let mut lower = vec![0.0; d * d];
@@ -124,9 +124,9 @@ impl Symmetric {
             let (above, block) = lower.split_at_mut(first * d);
             let tall = TALL.min(d - first);
             let block = &mut block[..tall * d];
-            // Finished rows, each read once for all rows of the block.
+            // Each finished row is read once for all rows of the block.
             for (j, other) in above.chunks_exact(d).enumerate() {
-                // A short block repeats its last row.
+                // A block of fewer rows repeats its last row.
                 let rows = std::array::from_fn(|r| &block[r.min(tall - 1) * d..][..j]);
                 let dots = dots(rows, &other[..j]);
                 for r in 0..tall {
@@ -159,7 +159,7 @@ pub(crate) struct Cholesky {
 }
 
 impl Cholesky {
-    /// `A⁻¹ b` `[d]`.
+    /// `A⁻¹ b`, `[d]`.
     pub(crate) fn solve(&self, b: &[f64]) -> Vec<f64> {
         let d = self.width;
         let mut x = b.to_vec();

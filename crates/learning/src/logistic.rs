@@ -1,8 +1,8 @@
-//! Logistic regression on differences: Newton's method, its linear systems solved by conjugate gradients.
+//! Logistic regression on differences by Newton's method, with linear systems solved by conjugate gradients.
 //!
-//! The Hessian `ZᵀWZ/n + lambda I` changes with every step, the Gram matrix `ZᵀZ` does not: the mean of
-//! `W` times it, plus `lambda I`, is factored once per `lambda` and preconditions all steps. So a solution
-//! takes a handful of sweeps over the data and no Gram matrix of its own.
+//! The Hessian `ZᵀWZ/n + lambda I` changes with every step, but the Gram matrix `ZᵀZ` does not. The preconditioner is
+//! `mean(W) ZᵀZ/n + lambda I`, which is factored about once per `lambda`. A solution therefore takes a few passes over
+//! the data and no Gram matrix of its own.
 
 use crate::cross_validation::{Linear, Problem, Progress, fan_out};
 use crate::error::Error;
@@ -11,11 +11,11 @@ use crate::folds::Folds;
 use crate::linear::{Cholesky, Symmetric, dot, score};
 use crate::measure::softplus;
 
-/// Differences of pairs, with the sums of every fold.
+/// Feature differences of pairs, with sums per fold.
 pub(crate) struct BradleyTerry<'a> {
     folds: &'a Folds,
     width: usize,
-    /// `chosen - rejected` [n, d]; rounding a difference to f32 costs less than its terms already did.
+    /// `chosen - rejected`, `[n, d]`. Rounding the difference to f32 loses no more than rounding the features did.
     differences: Vec<f32>,
     floor: Vec<f64>,
     parts: Vec<(Spread, Symmetric)>,
@@ -23,7 +23,7 @@ pub(crate) struct BradleyTerry<'a> {
 }
 
 impl<'a> BradleyTerry<'a> {
-    /// Ticks once per fold.
+    /// Computes the sums of all folds. Reports one unit of progress per fold.
     pub(crate) fn new(
         chosen: Features<'_>,
         rejected: Features<'_>,
@@ -87,7 +87,7 @@ impl Problem for BradleyTerry<'_> {
         let none = vec![0.0; self.width];
         let gram = self.all.1.rescaled(part.map(|p| &p.1), &inverse, 1.0 / rows.len() as f64, &none);
         let data = Data { differences: &self.differences, rows, inverse, gram };
-        // In units of the mean log-loss: how far above its minimum the objective may stay.
+        // The tolerance is the allowed distance of the objective from its minimum, in units of the mean log-loss.
         let mut at = data.evaluate(none);
         for (i, &lambda) in lambdas.iter().enumerate() {
             let tolerance = if exact && i + 1 == lambdas.len() { 1e-20 } else { 1e-9 };
@@ -107,30 +107,30 @@ impl Problem for BradleyTerry<'_> {
 struct Data<'a> {
     differences: &'a [f32],
     rows: Vec<usize>,
-    /// One over the standard deviations `[d]`.
+    /// Inverse standard deviations, `[d]`.
     inverse: Vec<f64>,
-    /// `ZᵀZ/n`, standardised.
+    /// `ZᵀZ/n` of standardised differences.
     gram: Symmetric,
 }
 
-/// A point and all that is known of the log-loss there.
+/// A point with the log-loss and its derivatives.
 struct Point {
-    /// Standardised weight `[d]`.
+    /// Weight in standardised units, `[d]`.
     u: Vec<f64>,
     /// Mean log-loss.
     loss: f64,
-    /// Its gradient `[d]`.
+    /// Gradient of the mean log-loss, `[d]`.
     gradient: Vec<f64>,
-    /// `p (1 - p)` of each row `[n]`.
+    /// `p (1 - p)` of each row, `[n]`.
     curvature: Vec<f64>,
 }
 
-/// Steps before giving up; a handful is usual.
+/// Largest number of Newton steps and of conjugate gradient steps in each. A few are usual.
 const NEWTON_STEPS: usize = 100;
 const CONJUGATE_STEPS: usize = 250;
 
 impl Data<'_> {
-    /// `mean over rows of coefficient(k, z_k·u) z_k` `[d]`: one pass over the data, four rows at a time.
+    /// `mean over rows of coefficient(k, z_k·u) z_k`, `[d]`, in one pass over the data, four rows at a time.
     fn sweep(&self, u: &[f64], mut coefficient: impl FnMut(usize, f64) -> f64) -> Vec<f64> {
         let d = u.len();
         let v: Vec<f64> = u.iter().zip(&self.inverse).map(|(u, i)| u * i).collect();
@@ -170,7 +170,7 @@ impl Data<'_> {
         Point { loss: loss / self.rows.len() as f64, u, gradient, curvature }
     }
 
-    /// Minimises log-loss plus `lambda/2 ‖u‖²` from a point nearby.
+    /// Minimises mean log-loss plus `lambda/2 ‖u‖²`, starting at `at`.
     fn minimise(&self, mut at: Point, lambda: f64, tolerance: f64) -> Result<Point, Error> {
         let failed = Error::NotConverged { regularisation: lambda };
         let mut like: Option<(f64, Cholesky)> = None;
@@ -192,7 +192,7 @@ impl Data<'_> {
             let step = self.newton_step(&at, &gradient, lambda, &factor.1, decrement);
             match self.search(&at, &gradient, &step, lambda) {
                 Some(better) => at = better,
-                // As low as rounding lets it come, or lost.
+                // Either the minimum up to rounding, or a failure.
                 None if decrement < 1e-12 => return Ok(at),
                 None => return Err(failed),
             }
@@ -201,7 +201,7 @@ impl Data<'_> {
         Err(failed)
     }
 
-    /// About `-H⁻¹ gradient`: conjugate gradients, more exact the nearer the minimum is.
+    /// Approximates `-H⁻¹ gradient` by conjugate gradients, with a tolerance that decreases near the minimum.
     fn newton_step(
         &self,
         at: &Point,
@@ -233,7 +233,7 @@ impl Data<'_> {
         step
     }
 
-    /// The first of 1, 1/2, 1/4, ... of a step that lowers the objective as it should.
+    /// Backtracking line search over 1, 1/2, 1/4, ... of the step, with Armijo's condition.
     fn search(&self, at: &Point, gradient: &[f64], step: &[f64], lambda: f64) -> Option<Point> {
         let objective = |p: &Point| p.loss + lambda / 2.0 * dot(&p.u, &p.u);
         let (start, slope) = (objective(at), dot(gradient, step));

@@ -1,32 +1,33 @@
 /*!
-How good scores are on data they were not trained on, with standard errors.
+Metrics of scores on held-out data, with standard errors.
 
-Standard errors are those of the mean over independent groups (the sandwich with `G/(G-1)`); pairs of one
-conversation are not independent, and to count them as such would promise too much. Ratios and correlations
-go through their influence functions.
+Standard errors are those of a mean over `G` independent groups (the sandwich estimator with factor `G/(G-1)`), since
+rows of one conversation are not independent. Standard errors of ratios and correlations are computed from their
+influence functions.
 */
 
 use crate::error::{Error, require_finite, require_same};
 use crate::folds::members;
 
-/// One number about quality.
+/// One metric.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Metric {
     /// `pair accuracy`, `log-loss`, `Pearson r` or `R²`.
     pub name: &'static str,
-    /// Its value on the rows measured.
+    /// Value of the metric.
     pub value: f64,
-    /// Its standard error; NaN where there is but one group.
+    /// Standard error; NaN if there is only one group.
     pub standard_error: f64,
 }
 
-/// `[pair accuracy, log-loss]` of the raw scores `chosen` `[n]` and `rejected` `[n]` of `n` pairs: the share
-/// of pairs in which chosen scores higher, ties counting half; and the mean of
-/// `log(1 + exp(rejected - chosen))` in nats, ln 2 = 0.693 for a head that knows nothing. `groups` `[n]`
-/// says which pairs belong together.
+/// `[pair accuracy, log-loss]` of the raw scores `chosen` `[n]` and `rejected` `[n]` of `n` pairs.
+///
+/// The pair accuracy is the share of pairs in which `chosen` is larger; ties count one half. The log-loss is the mean of
+/// `log(1 + exp(rejected - chosen))` in nats; it is ln 2 = 0.693 for a constant score. `groups` `[n]` are ids of groups
+/// of dependent pairs.
 ///
 /// # Errors
-/// No pairs, lengths that differ, a score that is NaN or infinite.
+/// There are no pairs, the lengths differ, or a score is NaN or infinite.
 pub fn pairs(chosen: &[f64], rejected: &[f64], groups: Option<&[u64]>) -> Result<[Metric; 2], Error> {
     require_finite("scores of chosen", chosen)?;
     require_finite("scores of rejected", rejected)?;
@@ -35,7 +36,7 @@ pub fn pairs(chosen: &[f64], rejected: &[f64], groups: Option<&[u64]>) -> Result
     margin(&margins, groups)
 }
 
-/// [`pairs`] from the margins `chosen - rejected`.
+/// [`pairs`] of the margins `chosen - rejected`.
 pub(crate) fn margin(margins: &[f64], groups: Option<&[u64]>) -> Result<[Metric; 2], Error> {
     if margins.is_empty() {
         return Err(Error::NothingToMeasure);
@@ -46,12 +47,13 @@ pub(crate) fn margin(margins: &[f64], groups: Option<&[u64]>) -> Result<[Metric;
     Ok([mean_of("pair accuracy", &hits, groups)?, mean_of("log-loss", &losses, groups)?])
 }
 
-/// `[Pearson r, R²]` of `predictions` `[n]` against `targets` `[n]`. R² is one less the mean squared error
-/// over the variance of the targets: it counts scale and offset, Pearson's r does not. `groups` `[n]` says
-/// which rows belong together.
+/// `[Pearson r, R²]` of `predictions` `[n]` against `targets` `[n]`.
+///
+/// R² is 1 minus the mean squared error divided by the variance of the targets. It depends on scale and offset of the
+/// predictions; Pearson's r does not. `groups` `[n]` are ids of groups of dependent rows.
 ///
 /// # Errors
-/// No rows, lengths that differ, NaN or infinite values, predictions or targets that are all the same.
+/// There are no rows, the lengths differ, a value is NaN or infinite, or all predictions or all targets are equal.
 pub fn ratings(
     predictions: &[f64],
     targets: &[f64],
@@ -84,7 +86,7 @@ pub(crate) fn softplus(x: f64) -> f64 {
     x.max(0.0) + (-x.abs()).exp().ln_1p()
 }
 
-/// Mean and standard deviation (over `n`) of values that are not empty.
+/// Mean and standard deviation (divisor `n`) of a slice that is not empty.
 pub(crate) fn moments(values: &[f64]) -> (f64, f64) {
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;
@@ -114,7 +116,7 @@ fn mean_of(name: &'static str, values: &[f64], groups: Option<&[u64]>) -> Result
     Ok(Metric { name, value, standard_error: standard_error(&centred, groups)? })
 }
 
-/// The standard error of a mean whose terms have these influences `[n]`, summing to zero.
+/// Standard error of a statistic from the influences of its rows, `[n]`, which sum to zero.
 fn standard_error(influence: &[f64], groups: Option<&[u64]>) -> Result<f64, Error> {
     let members = members(influence.len(), groups)?;
     let count = members.len() as f64;

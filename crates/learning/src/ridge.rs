@@ -1,4 +1,4 @@
-//! Ridge regression with intercept: one Gram matrix per fold, one Cholesky factor per `lambda`.
+//! Ridge regression with an intercept, by one Gram matrix per fold and one Cholesky factor per `lambda`.
 
 use crate::cross_validation::{Linear, Problem, Progress, fan_out};
 use crate::error::Error;
@@ -6,7 +6,7 @@ use crate::features::{Features, Spread, centre, floor};
 use crate::folds::Folds;
 use crate::linear::{Symmetric, dot, score};
 
-/// All that a fit needs to know about some rows, about the centre of all features and targets.
+/// Sufficient statistics of some rows, relative to the centre of all features and targets.
 struct Sums {
     spread: Spread,
     gram: Symmetric,
@@ -16,7 +16,7 @@ struct Sums {
     target: f64,
 }
 
-/// Features and targets with the sums of every fold.
+/// Features and targets, with sums per fold.
 pub(crate) struct Ridge<'a> {
     features: Features<'a>,
     centre: Vec<f64>,
@@ -27,7 +27,7 @@ pub(crate) struct Ridge<'a> {
 }
 
 impl<'a> Ridge<'a> {
-    /// Ticks once per fold.
+    /// Computes the sums of all folds. Reports one unit of progress per fold.
     pub(crate) fn new(
         features: Features<'a>,
         targets: &[f64],

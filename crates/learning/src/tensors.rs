@@ -1,15 +1,14 @@
-//! Safetensors files with the same bytes every time.
+//! Writes safetensors files with reproducible bytes.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-/// A tensor to be written: its name, its shape and its numbers, row by row.
+/// A tensor to write: name, shape and numbers in row-major order.
 pub(crate) type Named<'a> = (&'a str, Vec<usize>, &'a [f32]);
 
-/// The bytes of a safetensors file of F32 tensors, little-endian; metadata in the order of their keys.
-///
-/// The safetensors crate keeps metadata in a HashMap and so writes it in another order each time.
+/// The bytes of a safetensors file of F32 tensors, with metadata in the order of the keys. (The safetensors crate keeps
+/// metadata in a HashMap and writes it in random order.)
 pub(crate) fn to_bytes(metadata: &BTreeMap<String, String>, tensors: &[Named<'_>]) -> Vec<u8> {
     let mut header = BTreeMap::new();
     header.insert("__metadata__", json!(metadata));
@@ -20,7 +19,7 @@ pub(crate) fn to_bytes(metadata: &BTreeMap<String, String>, tensors: &[Named<'_>
         let about = json!({"data_offsets": [begin, end], "dtype": "F32", "shape": shape});
         header.insert(name, about);
     }
-    // Keys stand in order above too, should some other crate turn on serde_json's preserve_order.
+    // The keys are sorted even if another crate enables serde_json's `preserve_order`.
     let header: Map<String, Value> =
         header.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
     let mut header = Value::Object(header).to_string().into_bytes();

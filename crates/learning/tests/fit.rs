@@ -1,11 +1,10 @@
 //! Fits find what is there, the same to the byte each time, and refuse what cannot be fitted.
 
-mod common;
-
 use std::cell::RefCell;
 
-use common::{Random, features};
 use stackelberg_learning::{Choose, Error, Features, Fit, Settings, fit, measure};
+
+use crate::common::{Random, features};
 
 const D: usize = 12;
 
@@ -234,9 +233,17 @@ fn separable_pairs_and_more_columns_than_rows_converge() {
     let rows = |x| Features::new(x, 50).unwrap();
     let settings = Settings { regularisations: Settings::grid(1e-8, 1.0, 5), ..Settings::default() };
     let fit = fit::bradley_terry(rows(&c), rows(&r), &settings).unwrap();
-    assert!(fit.weight.iter().all(|w| w.is_finite()));
+    let quality = |fit: &Fit| {
+        let [chosen, rejected] = [&c, &r].map(|x| fit.scores(rows(x)).unwrap());
+        measure::pairs(&chosen, &rejected, None).unwrap().map(|metric| metric.value)
+    };
+    let [accuracy, loss] = quality(&fit);
+    assert!(accuracy == 1.0 && loss < 0.5, "{accuracy} {loss}");
+    // With hardly any regularisation, the margins grow and the training loss vanishes.
     let only = Settings { regularisations: vec![1e-8], ..settings };
-    assert!(fit::bradley_terry(rows(&c), rows(&r), &only).is_ok());
+    let fit = fit::bradley_terry(rows(&c), rows(&r), &only).unwrap();
+    let [accuracy, loss] = quality(&fit);
+    assert!(accuracy == 1.0 && loss < 1e-5, "{accuracy} {loss}");
 }
 
 #[test]

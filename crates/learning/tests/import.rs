@@ -1,8 +1,5 @@
 //! Samples made elsewhere: every format, bad input by name, and the way back from a dataset of our own.
 
-#[path = "../../engine/tests/common/tiny.rs"]
-mod tiny;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +14,8 @@ use stackelberg_learning::rollouts::{
     self, Dataset, Identity, Import, LayOut, Manifest, Part, Progress, Prompts, Row, Samples, collect,
     settings,
 };
-use tiny::{D, Tiny};
+
+use crate::tiny::{D, Tiny};
 
 /// A policy with a chat template, and a head and a reward model for it.
 fn parts() -> &'static (Checkpoint, [Reward; 2]) {
@@ -354,7 +352,10 @@ fn layouts() {
     }
     let both = format!("{}\n{words}", vllm(&chat("", "w8")));
     let said = Import::new(&read(&both).unwrap(), Some(policy), &RAW).unwrap_err().to_string();
-    assert!(said.contains("has raw layout") && said.contains("has chat: a dataset has one"), "{said}");
+    assert!(
+        said.contains("has format raw") && said.contains("has format chat: a dataset has one"),
+        "{said}"
+    );
 
     // Without a model nothing is laid out, and is not later taken for it either.
     let (plain, folder) = (read(words).unwrap(), tempfile::tempdir().unwrap());
@@ -384,32 +385,29 @@ fn bad_input_is_named() {
         ),
         ("[{}", "f:1: the array breaks off: its ']' is missing"),
         ("{\"prompt\": \"w5\"}", "f:1: response: missing (or completion, output, text)"),
-        ("{\"prompt\": \"w5\", \"response\": [1]}", "f:1: response: a list, where a text is expected"),
+        ("{\"prompt\": \"w5\", \"response\": [1]}", "f:1: response: a list, expected a string"),
         ("{\"prompt\": \" \", \"response\": \"\"}", "f:1: prompt: it is empty"),
-        ("{\"response\": \"\"}", "f:1: prompt: missing, and there is no id to find it by"),
+        ("{\"response\": \"\"}", "f:1: prompt: missing, and the row has no id"),
         (
             "{\"id\": 3, \"response\": \"\"}",
-            "f:1: prompt: missing: give a file of prompts that has the id '3'",
+            "f:1: prompt: missing: give a file of prompts with the id '3'",
         ),
-        (
-            "{\"id\": 1.5, \"response\": \"\"}",
-            "f:1: id: 1.5, where a text or a whole number is expected",
-        ),
+        ("{\"id\": 1.5, \"response\": \"\"}", "f:1: id: 1.5, expected a string or an integer"),
         (
             "{\"prompt\": \"a\", \"messages\": [], \"response\": \"\"}",
-            "f:1: both 'prompt' and 'messages': keep the one that was answered",
+            "f:1: both 'prompt' and 'messages': keep the field with the prompt",
         ),
         (
             "{\"prompt\": \"a\", \"response\": \"\", \"output\": \"\"}",
-            "f:1: both 'response' and 'output': keep the one that is the response",
+            "f:1: both 'response' and 'output': keep the field with the response",
         ),
         (
             "{\"messages\": [{\"role\": \"user\"}], \"response\": \"\"}",
-            "f:1: messages[0].content: null, where a text is expected",
+            "f:1: messages[0].content: null, expected a string",
         ),
         (
             "{\"prompt\": \"a\", \"response\": \"\", \"reward\": \"good\"}",
-            "f:1: reward: a text, where a number is expected",
+            "f:1: reward: a string, expected a number",
         ),
         (
             "{\"prompt\": \"a\", \"response\": \"\", \"reward\": 1e999}",
@@ -417,37 +415,34 @@ fn bad_input_is_named() {
         ),
         (
             "{\"prompt\": \"a\", \"response\": \"\", \"tokens\": [4, -1]}",
-            "f:1: tokens[1]: -1, where a token's number is expected",
+            "f:1: tokens[1]: -1, expected a token id",
         ),
-        ("{\"prompt\": \"a\", \"responses\": []}", "f:1: responses: it is empty: take the line out"),
-        (
-            "{\"prompt\": \"a\", \"responses\": [\"\", 4]}",
-            "f:1: responses[1]: 4, where a text is expected",
-        ),
+        ("{\"prompt\": \"a\", \"responses\": []}", "f:1: responses: it is empty; remove the line"),
+        ("{\"prompt\": \"a\", \"responses\": [\"\", 4]}", "f:1: responses[1]: 4, expected a string"),
         (
             "{\"prompt\": \"a\", \"responses\": [\"\"], \"rewards\": [1, 2]}",
-            "f:1: rewards: 2 numbers for 1 answers in responses",
+            "f:1: rewards: 2 numbers for 1 responses in responses",
         ),
         (
             "{\"prompt\": \"a\", \"responses\": [\"\"], \"rewards\": [true]}",
-            "f:1: rewards[0]: true, where a number is expected",
+            "f:1: rewards[0]: true, expected a number",
         ),
         ("{\"prompt\": \"a\", \"outputs\": [{\"token_ids\": []}]}", "f:1: outputs[0].text: missing"),
         (
             "{\"prompt\": \"a\", \"choices\": [{\"text\": \"\", \"reward\": \"-inf\"}]}",
-            "f:1: choices[0].reward: it is -inf, where a finite number is expected",
+            "f:1: choices[0].reward: -inf, expected a finite number",
         ),
         (
             "{\"custom_id\": \"x\", \"response\": null, \"error\": {\"code\": 5}}",
-            "f:1: error: {\"code\":5}: the request failed: take the line out",
+            "f:1: error: {\"code\":5}: the request failed; remove the line",
         ),
         (
             "{\"custom_id\": \"x\", \"response\": {\"body\": {\"error\": 1}}}",
-            "f:1: response.body.choices: missing: a request that failed? take the line out",
+            "f:1: response.body.choices: missing; if the request failed, remove the line",
         ),
         (
             &format!("{good}\n\n{}", good.replace("w5", "w7")),
-            "f:3: prompt: not that of f:1, or laid out otherwise, which has the id 'a' too: give each prompt its own",
+            "f:3: prompt: differs in text or format from that of f:1, which has the same id 'a': use distinct ids",
         ),
     ] {
         assert_eq!(read(text).unwrap_err(), expected, "{text}");
@@ -471,7 +466,7 @@ fn bad_input_is_named() {
     let said = fails(&format!("{good}\n{}", good.replace("w6", "w6 w6")), Some(2));
     assert!(
         said.ends_with(
-            "f:2: sample 1 of prompt 'a' and the prompt are 3 tokens, which do not fit the context of 2: take it out or cut it"
+            "f:2: sample 1 of prompt 'a' has 3 tokens with the prompt, more than the context of 2: remove or shorten it"
         ),
         "{said}"
     );

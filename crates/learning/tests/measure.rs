@@ -31,12 +31,25 @@ fn ratings_by_hand() {
     // x = 1 2 3 4, y = 2 1 4 3: r = 3/5. Predictions x: squared errors all 1, variance 1.25.
     let [r, share] = ratings(&[1.0, 2.0, 3.0, 4.0], &[2.0, 1.0, 4.0, 3.0], None).unwrap();
     assert!(near(r.value, 0.6) && near(share.value, 1.0 - 1.0 / 1.25));
-    // Influence of row i on r: zx zy - r (zx² + zy²)/2, with zx², zy² of 1.8 and .2.
-    let influence: [f64; 4] = [0.6 - 0.6, 0.6 - 0.6, 0.6 - 0.6, 0.6 - 0.6];
-    assert!(influence.iter().all(|i| i.abs() < 1e-12));
-    assert!(r.standard_error < 1e-12);
+    // The influence of a row on r is zx zy - r (zx² + zy²)/2 = .6 - .6 · 1 in each row.
+    assert!(near(r.standard_error, 0.0));
     // On R²: .8 zy² - .8 = -+.64.
     assert!(near(share.standard_error, (4.0 * 0.64_f64.powi(2) * 4.0 / 3.0).sqrt() / 4.0));
+
+    // y = 1 2 4 3: r = 4/5; squared errors 0 0 1 1, so R² = 1 - .5/1.25.
+    let [r, share] = ratings(&[1.0, 2.0, 3.0, 4.0], &[1.0, 2.0, 4.0, 3.0], None).unwrap();
+    assert!(near(r.value, 0.8) && near(share.value, 0.6));
+    // zx zy = 1.8 .2 .6 .6, zx² = 1.8 .2 .2 1.8, zy² = 1.8 .2 1.8 .2.
+    let of_r = [1.8 - 0.8 * 1.8, 0.2 - 0.8 * 0.2, 0.6 - 0.8, 0.6 - 0.8];
+    // .4 zy² - e / 1.25.
+    let of_share = [0.4 * 1.8, 0.4 * 0.2, 0.4 * 1.8 - 0.8, 0.4 * 0.2 - 0.8];
+    let error = |rows: &[f64]| (rows.iter().map(|i| i * i).sum::<f64>() * 4.0 / 3.0).sqrt() / 4.0;
+    assert!(near(r.standard_error, error(&of_r)) && near(share.standard_error, error(&of_share)));
+    assert!(r.standard_error > 0.1 && share.standard_error > 0.1);
+    // In two groups the influences of a group add up: .4 and -.4, .8 and -.8.
+    let [r, share] = ratings(&[1.0, 2.0, 3.0, 4.0], &[1.0, 2.0, 4.0, 3.0], Some(&[5, 5, 6, 6])).unwrap();
+    assert!(near(r.standard_error, (2.0 * 0.4_f64.powi(2) * 2.0).sqrt() / 4.0));
+    assert!(near(share.standard_error, (2.0 * 0.8_f64.powi(2) * 2.0).sqrt() / 4.0));
 
     // Pearson knows no scale, R² does.
     let [r, share] = ratings(&[-10.0, -20.0, -30.0], &[1.0, 2.0, 3.0], None).unwrap();

@@ -84,7 +84,8 @@ fn a_head_on_an_embedder_says_so() {
     assert_eq!((read.base, read.base_name), (head.base.clone(), head.base_name.clone()));
     assert_eq!(bytes, head.to_bytes().unwrap(), "the same bytes each time");
     let card = Card::default().render(&head, &fitted());
-    let row = "| backbone | an embedder (cls pooling): it scores finished texts, it cannot guide |";
+    let row =
+        "| backbone | an embedder (cls pooling): it scores complete texts and cannot guide decoding |";
     assert!(card.contains(row), "{card}");
     for key in ["backbone", "pooling"] {
         let extra = BTreeMap::from([(key.to_owned(), String::new())]);
@@ -101,7 +102,7 @@ fn what_stood_there_is_replaced_or_left() {
     let bad = Head { weight: vec![1.0, f32::NAN], ..head() };
     assert_eq!(
         bad.save(&path, "two").unwrap_err().to_string(),
-        "score.weight[1] is NaN: a head holds finite numbers only"
+        "score.weight[1] is NaN: it must be a finite number"
     );
     assert_eq!(std::fs::read(&path).unwrap(), before);
     assert_eq!(std::fs::read_to_string(path.with_extension("md")).unwrap(), "one");
@@ -122,16 +123,13 @@ fn bad_heads() {
     let save = |head: Head, path: &str| head.save(Path::new(path), "").unwrap_err().to_string();
     assert_eq!(
         save(head(), "/tmp/head.bin"),
-        "cannot write /tmp/head.bin: a head's name ends in .safetensors"
+        "cannot write /tmp/head.bin: the name of a head must end in .safetensors"
     );
     let message = save(head(), "/nowhere/at/all.safetensors");
     assert!(message.starts_with("cannot write /nowhere/at/all.md: No such file"), "{message}");
     let bytes = |head: Head| head.to_bytes().unwrap_err().to_string();
     let extra = BTreeMap::from([("base".to_owned(), String::new())]);
-    assert_eq!(
-        bytes(Head { extra, ..head() }),
-        "metadata key 'base' is the head's own: choose another name"
-    );
+    assert_eq!(bytes(Head { extra, ..head() }), "metadata key 'base' is reserved: choose another name");
     assert_eq!(bytes(Head { reward_std: 0.0, ..head() }), "reward_std is 0: it must be positive");
     assert!(bytes(Head { reward_mean: f64::NAN, ..head() }).starts_with("reward_mean is NaN"));
     assert!(bytes(Head { bias: Some(f32::INFINITY), ..head() }).starts_with("score.bias is inf"));
@@ -166,7 +164,7 @@ fn the_card_says_what_matters() {
     for line in [
         "# sine",
         "High where the sine is.",
-        "| learned from | ratings, ridge regression |",
+        "| training data | ratings, ridge regression |",
         "| base model | tiny |",
         "| text format | raw |",
         "| width | 2 |",

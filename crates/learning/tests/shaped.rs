@@ -1,17 +1,16 @@
 //! Shaped rewards in datasets of rollouts, and what is predicted of them.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use common::Random;
 use serde_json::Map;
 use stackelberg_learning::rollouts::{
     Dataset, Frontiers, Hidden, Identity, Manifest, Prompts, Row, Shaper,
 };
 use stackelberg_shaping::{Budget, Confidence, Report, Rule, Samples, Shaping};
+
+use crate::common::Random;
 
 /// Prompts of one, of equal and of differing rewards, three in a shard.
 fn rewards() -> Vec<(String, Vec<f64>)> {
@@ -176,7 +175,7 @@ fn what_cannot_be_shaped_is_named() {
         |dataset: &Dataset| shaper(Rule::Srs, 1.0).read(dataset, &mut || ()).unwrap_err().to_string();
     let broken = said(&whole);
     assert!(broken.contains("rollouts-00002.parquet: not a whole Parquet file"), "{broken}");
-    assert!(broken.ends_with("delete the file and run the same rollout again, which writes it anew"));
+    assert!(broken.ends_with("delete the file and run the same rollout again to recreate it"));
     fs::remove_file(&path).unwrap();
     assert!(said(&whole).contains("1 of 3 shards are not there yet, the first is number 2"));
 

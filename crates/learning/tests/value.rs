@@ -179,7 +179,7 @@ fn a_resumed_run_ends_the_same() {
     assert!(said.contains("begun with targets"), "{said}");
     let fewer = Settings { epochs: 2, ..settings.clone() };
     let said = train(&dataset, &fewer, (&checkpoint, true), &mut ()).unwrap_err().to_string();
-    assert!(said.contains("epochs is 2: it must be at least as many"), "{said}");
+    assert!(said.contains("epochs is 2: it must be at least the number of finished epochs"), "{said}");
 
     let other = Settings { learning_rate: 2e-2, ..settings.clone() };
     let said = train(&dataset, &other, (&checkpoint, true), &mut ()).unwrap_err().to_string();
@@ -187,7 +187,7 @@ fn a_resumed_run_ends_the_same() {
     let bytes = fs::read(&checkpoint).unwrap();
     fs::write(&checkpoint, &bytes[..bytes.len() - 4]).unwrap();
     let said = train(&dataset, &settings, (&checkpoint, true), &mut ()).unwrap_err().to_string();
-    assert!(said.contains("head.training: not a checkpoint to go on with"), "{said}");
+    assert!(said.contains("head.training: not a valid checkpoint"), "{said}");
 }
 
 /// However little is held at once, every sample teaches once in every epoch.
@@ -252,8 +252,7 @@ fn decoding_reads_the_head() {
     assert!(values.iter().all(|value| (0.0..=2.0).contains(value)));
     assert!(values.iter().any(|value| (value - values[0]).abs() > 0.1));
     let card = fs::read_to_string(folder.path().join("v.md")).unwrap();
-    for line in ["# v\n", "| widths | 6 → 16 → 8 → 1, tanh between |", "\"shaping\":\"srs\"", "| kept |"]
-    {
+    for line in ["# v\n", "| layers | 6 → 16 → 8 → 1, tanh |", "\"shaping\":\"srs\"", "| kept |"] {
         assert!(card.contains(line), "{line}\n{card}");
     }
     let bytes = fs::read(&path).unwrap();
@@ -282,7 +281,7 @@ fn bad_input_is_named() {
     assert!(fails(&one, &usual).contains("it has one prompt: at least two are needed"));
     let equal = made_up(&at("equal"), manifest(4), |_, _| 3.0);
     assert!(
-        fails(&equal, &usual).contains("under raw every sample is worth 3: there is nothing to learn")
+        fails(&equal, &usual).contains("all shaped rewards under raw are 3: there is nothing to learn")
     );
     let whole = made_up(&at("whole"), manifest(9), plane);
     for (bad, said) in [
@@ -292,12 +291,12 @@ fn bad_input_is_named() {
         (Settings { widths: [Some(0), None], ..usual.clone() }, "width is 0"),
         (Settings { widths: [None, Some(1 << 20)], ..usual.clone() }, "second-width is 1048576"),
         (Settings { coef: f64::NAN, ..usual.clone() }, "coef is NaN"),
-        (Settings { learning_rate: 1e38, ..usual.clone() }, "the loss is no number after epoch"),
+        (Settings { learning_rate: 1e38, ..usual.clone() }, "the loss is not a number after epoch"),
     ] {
         assert!(fails(&whole, &bad).contains(said), "{}", fails(&whole, &bad));
     }
     let huge = made_up(&at("huge"), manifest(4), |a, _| 1e20 * f64::from(a));
-    assert!(fails(&huge, &usual).contains("is too large to learn: rescale the rewards"));
+    assert!(fails(&huge, &usual).contains("is too large for training: rescale the rewards"));
     let name = at("whole").join("hidden-00001.safetensors");
     let bytes = fs::read(&name).unwrap();
     let mut changed = bytes.clone();

@@ -1,10 +1,10 @@
-//! What can be wrong with rewards, priors and settings, said once and precisely.
+//! Errors about rewards, priors and settings.
 
-/// Why rewards could not be shaped. Every variant names the value at fault, by index where there is one.
+/// Why rewards could not be shaped. Each variant names the invalid value, and its index where it has one.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// No reward at all.
+    /// The slice of rewards is empty.
     #[error("no rewards: at least one is needed")]
     Empty,
 
@@ -30,7 +30,7 @@ pub enum Error {
         expected: usize,
     },
 
-    /// A weight below zero.
+    /// A weight is below zero.
     #[error("weights[{index}] is {value}: a weight cannot be negative")]
     NegativeWeight {
         /// Position in the slice, from 0.
@@ -39,14 +39,14 @@ pub enum Error {
         value: f64,
     },
 
-    /// Every weight is zero, or every logit minus infinity, so there is no prior.
+    /// All weights are zero, or all logits are minus infinity, so that the prior is undefined.
     #[error("all {what} carry zero mass: at least one response must be possible")]
     NoMass {
         /// `weights` or `logits`.
         what: &'static str,
     },
 
-    /// Largest minus smallest reward is beyond the range of f64.
+    /// The largest minus the smallest reward overflows `f64`.
     #[error("the rewards span from {low} to {high}, more than an f64 can hold: rescale them")]
     Span {
         /// The smallest reward.
@@ -55,7 +55,7 @@ pub enum Error {
         high: f64,
     },
 
-    /// A setting outside its range.
+    /// A setting is outside its range.
     #[error("{name} is {value}: it must be {must}")]
     Setting {
         /// The setting's name, as on the command line.
@@ -66,14 +66,14 @@ pub enum Error {
         must: &'static str,
     },
 
-    /// A name that is no shaping rule or budget.
+    /// No shaping rule or budget has this name.
     #[error("unknown {what} '{name}': known are {known}")]
     UnknownName {
         /// `shaping rule` or `budget`.
         what: &'static str,
         /// The name given.
         name: String,
-        /// The names that exist, separated by commas.
+        /// The known names, separated by commas.
         known: String,
     },
 }
@@ -88,7 +88,7 @@ pub(crate) fn require(
     if holds { Ok(()) } else { Err(Error::Setting { name, value, must }) }
 }
 
-/// The first value that is NaN or infinite, as an error.
+/// Returns an error for the first value that is NaN or infinite.
 pub(crate) fn require_finite(what: &'static str, values: &[f64]) -> Result<(), Error> {
     match values.iter().position(|v| !v.is_finite()) {
         None => Ok(()),

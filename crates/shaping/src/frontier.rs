@@ -1,37 +1,37 @@
-//! The most that any shaped reward can get the user: at a given bound, and at a given KL.
+//! Upper limits on the utility of any shaped reward, at a given bound and at a given KL.
 
 use crate::error::{Error, require};
 use crate::follower::{Follower, kl_term};
 use crate::samples::Samples;
 use crate::threshold::Threshold;
 
-/// The two limits on what a leader can achieve with these responses, whatever it shows the follower.
+/// Two upper limits on the utility with these responses, for any shaped reward.
 ///
-/// - **At a bound.** If `s` spans at most `B`, then `E_{rho_s}[r] <= U(hard at c = B/beta)`: Theorem 1.
-/// - **At a KL.** `E_q[r] <= U(raw at t)` for every policy `q` with `KL(q || rho) <= KL(raw at t)`: Gibbs'
-///   variational principle.
+/// - **At a bound.** If `max s - min s <= B`, then `E_{rho_s}[r] <= U(hard at c = B/beta)` (Theorem 1).
+/// - **At a KL.** `E_q[r] <= U(raw at t)` for every policy `q` with `KL(q || rho) <= KL(raw at t)`
+///   (Gibbs' variational principle).
 ///
-/// Both hold prompt by prompt, for the exact follower. [`Frontier::margins`] says by how much a shaped
-/// reward stays below them: never less than nothing, but for [`Frontier::rounding`].
+/// Both hold for each prompt and for the exact follower. [`Frontier::margins`] gives the distance of a shaped reward
+/// from them, which is non-negative up to [`Frontier::rounding`].
 #[derive(Debug, Clone)]
 pub struct Frontier<'s, 'r> {
     samples: &'s Samples<'r>,
-    /// Best and worst possible reward.
+    /// Largest and smallest reward of positive mass.
     top: f64,
     bottom: f64,
-    /// The base policy's mean and variance, in units of the span with the best reward at 0.
+    /// The base policy's mean and variance of the reward, in units of [`Frontier::unit`].
     mean: f64,
     variance: f64,
-    /// `-ln P(best)`, the most KL that makes a difference.
+    /// `-ln P(best)`: with this KL all mass is on the best responses.
     most_kl: f64,
 }
 
-/// How far a follower stays below the two frontiers, in reward units.
+/// Distances of a follower from the two limits, in reward units.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Margins {
     /// The follower.
     pub follower: Follower,
-    /// What the shaped rewards really span, times strength: nats.
+    /// The span of the shaped rewards times the strength, in nats.
     pub bound: f64,
     /// `U(hard at that bound) - U`.
     pub below_hard: f64,
@@ -39,7 +39,7 @@ pub struct Margins {
     pub below_raw: f64,
 }
 
-/// The follower of raw rewards at one strength, in units of the span.
+/// The follower of the raw rewards at one strength, in units of [`Frontier::unit`].
 struct Raw {
     log_z: f64,
     kl: f64,
@@ -47,7 +47,7 @@ struct Raw {
 }
 
 impl<'s, 'r> Frontier<'s, 'r> {
-    /// The frontiers of these responses.
+    /// The limits for these responses.
     pub fn new(samples: &'s Samples<'r>) -> Self {
         let (top, bottom) = samples.support();
         let best = samples.ranked().iter().take_while(|x| x.reward == top).map(|x| x.mass).sum::<f64>();
@@ -67,24 +67,23 @@ impl<'s, 'r> Frontier<'s, 'r> {
         self.samples
     }
 
-    /// The most utility, in reward units, of a follower whose shaped rewards span `c` nats of
-    /// `B/beta`: that of the hard threshold.
+    /// The largest utility, in reward units, at the bound `c = B/beta` in nats: the utility of the hard threshold.
     ///
     /// # Errors
-    /// `c` negative or NaN.
+    /// `c` is negative or NaN.
     pub fn by_bound(&self, c: f64) -> Result<f64, Error> {
         let hard = Threshold::new(self.samples, c)?;
         Ok(hard.value + hard.residual)
     }
 
-    /// The most utility, in reward units, of a policy within `nats` of KL from the base: that of the raw
-    /// reward at the strength which spends them, `min_t (ln E_rho[exp(t r)] + KL) / t`.
+    /// The largest utility, in reward units, of any policy within `nats` of KL from the base policy:
+    /// `min_t (ln E_rho[exp(t r)] + nats) / t`. The raw reward attains it at the minimising strength `t`.
     ///
-    /// Every `t` gives an upper limit, the right one the limit itself, and near it the error is of second
-    /// order: a few of Newton's steps suffice.
+    /// Every `t` gives an upper limit, and near the minimum the error is of second order in `t`, so that a few Newton
+    /// steps suffice.
     ///
     /// # Errors
-    /// `nats` negative or NaN.
+    /// `nats` is negative or NaN.
     pub fn by_kl(&self, nats: f64) -> Result<f64, Error> {
         require("KL", nats, nats >= 0.0, "zero or more")?;
         if nats >= self.most_kl || self.variance == 0.0 {
@@ -105,7 +104,7 @@ impl<'s, 'r> Frontier<'s, 'r> {
             } else {
                 high = t
             }
-            // Newton's step in ln t; what it still changes in the limit is half its square, times t V.
+            // A Newton step in ln t. It changes the limit by half its square times t V.
             let step = off * raw.kl / (t * t * raw.variance);
             if !step.is_finite() || 0.5 * step * step * t * raw.variance < 1e-17 {
                 break;
@@ -122,7 +121,7 @@ impl<'s, 'r> Frontier<'s, 'r> {
         Ok(rewards(best))
     }
 
-    /// How far the follower of `shaped` (one per response) at `strength` stays below both frontiers.
+    /// The distances of the follower of `shaped` (one value per response) at `strength` from both limits.
     ///
     /// # Errors
     /// As [`Follower::respond`].
@@ -134,15 +133,15 @@ impl<'s, 'r> Frontier<'s, 'r> {
         Ok(Margins { follower, bound, below_hard, below_raw })
     }
 
-    /// By how much margins may fall below zero in f64, in reward units: `1e-13` of the span of the rewards,
-    /// what adding up many of them takes, and what an offset takes from their digits.
+    /// How far margins can fall below zero by rounding in `f64`, in reward units: `1e-13` of the span of the rewards, plus
+    /// the errors of long sums and of a large offset.
     pub fn rounding(&self) -> f64 {
         let sums = f64::EPSILON * self.samples.rewards().len() as f64;
         let offset = f64::EPSILON * self.top.abs().max(self.bottom.abs());
         (1e-13 + sums) * (self.top - self.bottom) + 8.0 * offset + 8.0 * f64::MIN_POSITIVE
     }
 
-    /// Largest minus smallest of values that are one per response, over responses of positive mass.
+    /// Largest minus smallest of `values` (one per response) over responses of positive mass.
     pub fn span(&self, values: &[f64]) -> f64 {
         let possible = values.iter().zip(self.samples.prior()).filter(|&(_, &p)| p > 0.0);
         let (low, high) = possible
@@ -150,16 +149,16 @@ impl<'s, 'r> Frontier<'s, 'r> {
         if high > low { high - low } else { 0.0 }
     }
 
-    /// A reward in units of the span, the best at 0, the worst at -1.
+    /// A reward in units of the span: 0 for the best, -1 for the worst.
     fn unit(&self, reward: f64) -> f64 {
         if self.top > self.bottom { (reward - self.top) / (self.top - self.bottom) } else { 0.0 }
     }
 
     fn raw(&self, t: f64) -> Raw {
         let ranked = self.samples.ranked();
-        let z_less_one: f64 = ranked.iter().map(|x| x.mass * (t * self.unit(x.reward)).exp_m1()).sum();
-        let log_z = match z_less_one > -0.5 {
-            true => z_less_one.ln_1p(),
+        let z_minus_one: f64 = ranked.iter().map(|x| x.mass * (t * self.unit(x.reward)).exp_m1()).sum();
+        let log_z = match z_minus_one > -0.5 {
+            true => z_minus_one.ln_1p(),
             false => ranked.iter().map(|x| x.mass * (t * self.unit(x.reward)).exp()).sum::<f64>().ln(),
         };
         let (mut kl, mut mean, mut square) = (0.0, 0.0, 0.0);

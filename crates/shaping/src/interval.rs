@@ -1,4 +1,4 @@
-//! How sure is m*? A confidence interval from a prompt's samples.
+//! Confidence intervals for `m*` from the samples of a prompt.
 
 use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
 
@@ -6,37 +6,36 @@ use crate::error::{Error, require};
 use crate::samples::{Ranked, Samples};
 use crate::threshold::Threshold;
 
-/// A confidence interval for the threshold that unlimited samples would give.
+/// A confidence interval for the threshold of the population that the samples were drawn from.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Interval {
-    /// The share of such intervals that hold the true threshold, as simulated: below the level asked.
-    /// See [`Confidence`].
+    /// Simulated worst-case coverage of such intervals, below the nominal level. See [`Confidence`].
     pub level: f64,
     /// Low end, in reward units.
     pub low: f64,
-    /// High end, in reward units; `None` where the samples cannot tell, because fewer than two of them
-    /// would lie above it. The interval is then a one-sided bound.
+    /// High end, in reward units. `None` if fewer than two samples would lie above it; the interval is then
+    /// one-sided.
     pub high: Option<f64>,
 }
 
-/// Makes intervals for `m*` at one level of confidence.
+/// Computes intervals for `m*` at one nominal level of confidence.
 ///
-/// # How
+/// # Method
 ///
-/// `F(m)` is estimated by the mean of `g_i(m) = w_i(m) (r_i - m)`, independent terms. A threshold `m`
-/// stays in the interval while `|mean g(m)| <= t se(m)`, walking outwards from the estimate; between
-/// neighbouring rewards that is a quadratic inequality, solved exactly. `t` is Student's, but not with
-/// `M - 1` degrees of freedom: with a large exponent only the few samples above `m` count, so the
-/// degrees are `(sum w²)² / sum w⁴ - 1` (Satterthwaite's rule for a variance of terms of weight `w`),
-/// weights taken at the threshold under test. And the high end is
-/// given only if two samples lie above it. Without these two corrections the interval fails where it
-/// matters: at nominal 90 percent, `M = 10` normal rewards and `c = 5`, plain inversion covers 28
-/// percent, since no sample lies where `m*` does.
+/// `F(m)` is estimated by the mean of the independent terms `g_i(m) = w_i(m) (r_i - m)`. Starting from the estimate and
+/// going outwards, a threshold `m` belongs to the interval while `|mean g(m)| <= t se(m)`. Between neighbouring
+/// rewards this is a quadratic inequality, which is solved exactly.
 ///
-/// # How good, by simulation
+/// Two corrections matter for large exponents, where only the few samples above `m` have weight. First, Student's `t` has
+/// `(sum w²)² / sum w⁴ - 1` degrees of freedom instead of `M - 1` (Satterthwaite's rule for a variance of terms of
+/// weight `w`), with the weights at the threshold under test. Second, the high end is given only if two samples lie
+/// above it. Without them, nominal 90 percent intervals of `M = 10` normal rewards at `c = 5` cover 28 percent, since
+/// no sample lies near `m*`.
 ///
-/// Share of intervals that hold the true `m*`, asked for 90 percent (one without a high end holds all
-/// above its low end), 2,000 intervals each; normal / exponential rewards:
+/// # Simulated coverage
+///
+/// Share of nominal 90 percent intervals that contain the true `m*`, 2,000 intervals each, for normal / exponential
+/// rewards. An interval without a high end contains all values above its low end.
 ///
 /// | c | M = 5 | M = 10 | M = 30 | M = 100 |
 /// |---|---|---|---|---|
@@ -46,36 +45,36 @@ pub struct Interval {
 /// | 5 | 1.00 / 1.00 | 1.00 / 1.00 | 0.98 / 0.98 | 0.90 / 0.89 |
 /// | 12 | 1.00 / 1.00 | 1.00 / 1.00 | 1.00 / 1.00 | 1.00 / 1.00 |
 ///
-/// The worst of normal, uniform, exponential, negated exponential and bimodal rewards over `c` from
-/// 0.25 to 12 and `M` from 5 to 300 is what [`Interval::level`] calls the level:
+/// [`Interval::level`] is the smallest coverage over normal, uniform, exponential, negated exponential and bimodal
+/// rewards, `c` from 0.25 to 12 and `M` from 5 to 300:
 ///
-/// | asked | 0.50 | 0.80 | 0.90 | 0.95 | 0.99 |
+/// | nominal | 0.50 | 0.80 | 0.90 | 0.95 | 0.99 |
 /// |---|---|---|---|---|---|
 /// | level | 0.47 | 0.76 | 0.835 | 0.875 | 0.935 |
 ///
-/// Rewards with a heavier tail on the right do worse: log-normal ones are covered 77 percent of the
-/// time at worst, asked for 90. The numbers come from `tests/interval.rs`, which keeps them true.
+/// Rewards with a heavier right tail have lower coverage: for log-normal rewards it is 77 percent in the worst case,
+/// at nominal 90. `tests/interval.rs` computes and checks these numbers.
 #[derive(Debug, Clone)]
 pub struct Confidence {
     level: f64,
     /// Student's t quantiles for 1 to `t.len()` degrees of freedom.
     t: Vec<f64>,
-    /// The same for infinitely many.
+    /// The quantile for infinitely many degrees of freedom.
     z: f64,
 }
 
-/// Share of intervals that miss `m*`: as asked, and as seen in the worst simulated case, rounded up.
+/// Share of intervals that miss `m*`: nominal, and in the worst simulated case, rounded up.
 const MISSES: [(f64, f64); 5] =
     [(0.01, 0.065), (0.05, 0.125), (0.10, 0.165), (0.20, 0.24), (0.50, 0.53)];
 
-/// Beyond this many degrees of freedom, Student's quantile is linear in their inverse.
+/// Above this many degrees of freedom, Student's quantile is interpolated linearly in their inverse.
 const TABLE: usize = 100;
 
 impl Confidence {
-    /// Intervals asked to hold `m*` with probability `level`.
+    /// Intervals of nominal confidence `level`.
     ///
     /// # Errors
-    /// A level below 0.5 or above 0.99: coverage was not simulated there.
+    /// The level is below 0.5 or above 0.99, where coverage was not simulated.
     pub fn new(level: f64) -> Result<Self, Error> {
         let (fewest, most) = (1.0 - MISSES[MISSES.len() - 1].0, 1.0 - MISSES[0].0);
         require("level", level, (fewest..=most).contains(&level), "between 0.5 and 0.99")?;
@@ -86,13 +85,13 @@ impl Confidence {
         Ok(Self { level: simulated(level), t, z: Normal::standard().inverse_cdf(at) })
     }
 
-    /// What such intervals hold `m*` with, by simulation; [`Interval::level`] of each.
+    /// The simulated worst-case coverage of these intervals; see [`Interval::level`].
     pub fn level(&self) -> f64 {
         self.level
     }
 
-    /// The interval for a threshold of these samples. `None` where none can be given: the responses
-    /// are an enumeration or weighted rather than drawn, there is one only, or all rewards are equal.
+    /// The interval for a threshold of these samples. `None` if the responses are an enumeration or weighted instead of
+    /// drawn, or if all rewards are equal.
     pub fn interval(&self, samples: &Samples<'_>, threshold: &Threshold) -> Option<Interval> {
         let (top, bottom) = samples.support();
         if !samples.drawn() || top == bottom {
@@ -119,7 +118,7 @@ impl Confidence {
     }
 }
 
-/// The level to call it by: misses as simulated, linear between the levels simulated.
+/// The simulated coverage at a nominal level, interpolated linearly between the simulated levels.
 fn simulated(level: f64) -> f64 {
     let asked = 1.0 - level;
     let next = MISSES.iter().position(|&(a, _)| asked <= a).unwrap_or(MISSES.len() - 1).max(1);
@@ -127,7 +126,7 @@ fn simulated(level: f64) -> f64 {
     1.0 - (s0 + (s1 - s0) * (asked - a0) / (a1 - a0))
 }
 
-/// Rewards in units of their span, 0 the best, with what each segment between two of them needs.
+/// The test of thresholds, in units of the span of the rewards, with the best reward at 0.
 struct Inversion {
     u: Vec<f64>,
     estimate: f64,
@@ -150,25 +149,25 @@ impl Inversion {
         }
     }
 
-    /// From the estimate down and up until a threshold is refused.
+    /// Walks from the estimate down and up to the first rejected thresholds.
     fn walk(&self, threshold: &Threshold, confidence: &Confidence) -> (f64, Option<f64>) {
         let n = self.u.len();
-        // Segment j holds the thresholds below which exactly the best j lie: from u[j] to u[j - 1].
+        // In segment j, from u[j] to u[j - 1], exactly the best j rewards are at or above the threshold.
         let tests = self.quadratics(confidence);
         let low = (threshold.above..=n).find_map(|j| {
             let to = self.estimate.min(self.u[j - 1]);
             let from = self.u.get(j).copied().unwrap_or(f64::NEG_INFINITY);
-            tests[j - 1].last_refused(from, to)
+            tests[j - 1].last_rejected(from, to)
         });
         let high = (2..=threshold.above).rev().find_map(|j| {
             let from = self.u.get(j).copied().unwrap_or(f64::NEG_INFINITY).max(self.estimate);
-            tests[j - 1].first_refused(from, self.u[j - 1])
+            tests[j - 1].first_rejected(from, self.u[j - 1])
         });
-        // A mean of finite terms refuses every threshold far enough below them.
+        // Thresholds far enough below all rewards are always rejected.
         (low.unwrap_or(self.u[n - 1]), high)
     }
 
-    /// The test where the best 1, 2, ... are paid: `(sum g)² (n - 1 + t²) <= n t² sum g²` with
+    /// The test of each segment, in which the best 1, 2, ... are rewarded: `(sum g)² (n - 1 + t²) <= n t² sum g²` with
     /// `sum g = a - b m`.
     fn quadratics(&self, confidence: &Confidence) -> Vec<Quadratic> {
         let n = self.u.len() as f64;
@@ -176,8 +175,8 @@ impl Inversion {
         let all: f64 = self.u.iter().sum();
         let all_squares: f64 = self.u.iter().map(|u| u * u).sum();
         let (mut sum, mut squares) = (0.0, 0.0);
-        let paid = self.u.iter().enumerate();
-        paid.map(|(before, u)| {
+        let best = self.u.iter().enumerate();
+        best.map(|(before, u)| {
             sum += u;
             squares += u * u;
             let j = (before + 1) as f64;
@@ -203,14 +202,14 @@ impl Quadratic {
     }
 
     fn roots(&self) -> impl Iterator<Item = f64> {
-        // Not a number where no threshold is refused, or none accepted: then there is no turn.
+        // NaN if all thresholds are accepted, or none: then there is no root.
         let root = (self.y * self.y - self.x * self.z).sqrt();
         let w = self.y + root.copysign(self.y);
         [w / self.x, self.z / w].into_iter().filter(|m| m.is_finite())
     }
 
-    /// Going up from `from` to `to`: the first threshold that is not accepted.
-    fn first_refused(&self, from: f64, to: f64) -> Option<f64> {
+    /// The first rejected threshold, going up from `from` to `to`.
+    fn first_rejected(&self, from: f64, to: f64) -> Option<f64> {
         if !self.accepts(from) {
             return Some(from);
         }
@@ -218,8 +217,8 @@ impl Quadratic {
         leaves.or_else(|| (!self.accepts(to)).then_some(to))
     }
 
-    /// Going down from `to` to `from`: the first threshold that is not accepted.
-    fn last_refused(&self, from: f64, to: f64) -> Option<f64> {
+    /// The first rejected threshold, going down from `to` to `from`.
+    fn last_rejected(&self, from: f64, to: f64) -> Option<f64> {
         if !self.accepts(to) {
             return Some(to);
         }

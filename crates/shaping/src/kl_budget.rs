@@ -1,4 +1,4 @@
-//! A budget in nats in place of a bound: how far may the follower move from the base policy?
+//! Solves for the bound, or the strength, that spends a KL budget in nats.
 
 use crate::error::{Error, require};
 use crate::follower::{kl, kl_hard};
@@ -6,47 +6,46 @@ use crate::rule::{Budget, Rule};
 use crate::samples::Samples;
 use crate::shaping::Shaping;
 
-/// Settings that spend a KL budget.
+/// Shaping settings solved for a KL budget.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct KlBudget {
-    /// The settings given, with the bound solved for; or, for rules without a bound, the strength.
+    /// The given settings with the solved bound or, for rules without a bound, the solved strength.
     pub shaping: Shaping,
-    /// The KL of the follower under these settings, in nats. At most the budget. It can be less where
-    /// the rewarded set changes, since KL jumps there.
+    /// The KL of the follower under these settings, in nats, at most the budget. It can be smaller, since KL jumps where
+    /// the set of rewarded responses changes.
     pub kl: f64,
-    /// True where even an unlimited bound (or strength) stays within the budget: all mass is then on
-    /// the best responses and the KL is `-ln P(best)`, or as much as the rule itself allows.
+    /// Whether every bound (or strength) stays within the budget. The KL is then the largest that the rule can reach,
+    /// usually `-ln P(best)`, with all mass on the best responses.
     pub saturated: bool,
 }
 
-/// A bound whose follower puts all but this many nats' worth of odds on the best responses counts as
-/// unlimited: `exp(-40)` is below f64's resolution of 1.
+/// Log-odds, in nats, above which the best responses count as holding all mass: `exp(-40)` is below the `f64`
+/// resolution at 1.
 const UNLIMITED: f64 = 40.0;
 
-/// Bounds tried per factor of two, where KL is no monotone function of the bound.
+/// Bounds tried per factor of two, for rules whose KL is not monotone in the bound.
 const GRID: f64 = 8.0;
 
 impl KlBudget {
-    /// Checks the budget against the settings, rewards or no rewards.
+    /// Checks the budget against the settings, independently of rewards.
     ///
     /// # Errors
-    /// A negative or infinite budget; strength 0 for a rule that is solved for its bound, since no bound
-    /// moves a follower that does not listen.
+    /// The budget is negative or not finite. The strength is 0 for a rule with a bound, since then no bound has an
+    /// effect.
     pub fn check(shaping: &Shaping, nats: f64) -> Result<(), Error> {
         let valid = (0.0..f64::INFINITY).contains(&nats);
         require("kl-budget", nats, valid, "zero or more nats, and finite")?;
-        let listens = shaping.strength > 0.0 || !shaping.rule.has_bound();
-        require("strength", shaping.strength, listens, "above zero to spend a KL budget")
+        let effective = shaping.strength > 0.0 || !shaping.rule.has_bound();
+        require("strength", shaping.strength, effective, "above zero to spend a KL budget")
     }
 
-    /// The largest bound, at the given strength, whose follower stays within `nats` of the base policy;
-    /// for rules without a bound, the largest strength.
+    /// Finds the largest bound, at the given strength, whose follower stays within `nats` of the base policy; for rules
+    /// without a bound, the largest strength.
     ///
-    /// KL grows with the bound while the rewarded set stays, and can drop where it changes. For `hard`
-    /// in budget `paper` the at most `M` segments of a constant set have closed-form ends, so each is
-    /// solved for itself and the answer is exact. The soft bounded rules are solved on a grid of eight
-    /// bounds per factor of two, refined by bisection; KL is monotone in strength, so the rest are
-    /// solved by bisection alone.
+    /// KL grows with the bound while the set of rewarded responses is constant, and can drop where it changes. For
+    /// `hard` in budget `paper` the at most `M` segments of a constant set have closed-form ends; each segment is solved
+    /// separately and the result is exact. The soft bounded rules are solved on a grid of eight bounds per factor of
+    /// two, refined by bisection. KL is monotone in the strength, so rules without a bound are solved by bisection.
     ///
     /// # Errors
     /// As [`KlBudget::check`] and [`Shaping::apply`].
@@ -67,11 +66,11 @@ impl KlBudget {
     }
 }
 
-/// The largest exponent of the hard threshold within the budget, and whether every exponent is.
+/// The largest exponent of the hard threshold within the budget, and whether every exponent is within it.
 ///
-/// While exactly the best `j` are rewarded, KL is a function of their mass and rises with `c`. The set
-/// holds until `m*` reaches its worst member: `m_j(c) = r_j`, that is
-/// `c = ln(1 + (r_j - E r) / sum_{i<=j} p_i (r_i - r_j))`. The best set has no such end.
+/// While exactly the best `j` responses are rewarded, KL is a function of their mass and rises with `c`. The set is
+/// constant until `m*` reaches its worst member, `m_j(c) = r_j`, that is
+/// `c = ln(1 + (r_j - E r) / sum_{i<=j} p_i (r_i - r_j))`. The set of the best reward has no such end.
 fn hard_exponent(samples: &Samples<'_>, nats: f64) -> (f64, bool) {
     let groups = Group::all(samples);
     for (j, group) in groups.iter().enumerate() {
@@ -90,23 +89,23 @@ fn hard_exponent(samples: &Samples<'_>, nats: f64) -> (f64, bool) {
     (0.0, false)
 }
 
-/// The best responses down to one reward value.
+/// All responses with at least a certain reward.
 struct Group {
     /// The base policy's mass on them.
     mass: f64,
-    /// The exponent up to which exactly they are rewarded; infinite for the best.
+    /// The exponent up to which exactly these are rewarded; infinite for the best reward.
     ends: f64,
 }
 
 impl Group {
-    /// Every set that is ever rewarded, smallest first.
+    /// All sets that are rewarded at some exponent, smallest first.
     fn all(samples: &Samples<'_>) -> Vec<Group> {
         let ranked = samples.ranked();
         let (top, bottom) = samples.support();
         let unit = if top > bottom { top - bottom } else { 1.0 };
         let mean: f64 = ranked.iter().map(|x| x.mass * ((x.reward - top) / unit)).sum();
         let mut groups: Vec<Group> = Vec::new();
-        // Excess: sum over the set of p_i (r_i - r_j), in units of the span.
+        // `excess` is the sum over the set of p_i (r_i - r_j), in units of the span.
         let (mut mass, mut excess, mut worst) = (0.0, 0.0, 0.0);
         for equals in ranked.chunk_by(|a, b| a.reward == b.reward) {
             let u = (equals[0].reward - top) / unit;
@@ -123,14 +122,14 @@ impl Group {
     }
 }
 
-/// The largest exponent `strength * bound` on a grid, refined, for rules whose KL may fall as the
-/// bound rises.
+/// The largest exponent `strength * bound` by grid search and bisection, for rules whose KL is not monotone in the
+/// bound.
 fn grid_exponent(shaping: &Shaping, samples: &Samples<'_>, nats: f64) -> Result<(f64, bool), Error> {
     let kl_at = |c: f64| -> Result<f64, Error> {
         let trial = Shaping { bound: c / shaping.strength, ..*shaping };
         Ok(kl(samples.prior(), &trial.apply(samples)?.values, shaping.strength))
     };
-    // Shaped rewards span at most the bound, so no exponent below the budget can exceed it.
+    // Shaped rewards span at most the bound, so every exponent up to `nats` is within the budget.
     let limit =
         (shaping.bound_cap(samples) * shaping.strength).min(unlimited_exponent(shaping, samples)?);
     if kl_at(limit)? <= nats {
@@ -149,11 +148,11 @@ fn grid_exponent(shaping: &Shaping, samples: &Samples<'_>, nats: f64) -> Result<
     Ok((nats.min(limit), false))
 }
 
-/// An exponent beyond which the follower gives nothing but the best responses.
+/// An exponent above which the follower has all mass on the best responses.
 fn unlimited_exponent(shaping: &Shaping, samples: &Samples<'_>) -> Result<f64, Error> {
     let odds = unlimited_odds(samples);
-    // The gap between best and second best in units of the bound. It shrinks as m* rises to the best
-    // reward, so it is taken at a bound that has lifted m* all the way, as near as f64 tells.
+    // The gap between the best and the second-best shaped reward, in units of the bound, shrinks as m* rises to the best
+    // reward. The iteration stops at a bound at which m* no longer moves.
     let mut c = odds;
     for _ in 0..8 {
         let bound = c / shaping.strength;
@@ -168,12 +167,12 @@ fn unlimited_exponent(shaping: &Shaping, samples: &Samples<'_>) -> Result<f64, E
     Ok(c)
 }
 
-/// Log-odds beyond which even the least likely response holds all mass against the rest.
+/// Log-odds above which even the least likely response has all mass.
 fn unlimited_odds(samples: &Samples<'_>) -> f64 {
     UNLIMITED - samples.prior().iter().copied().filter(|&p| p > 0.0).fold(1.0, f64::min).ln()
 }
 
-/// Best minus second-best distinct shaped reward, over responses of positive mass.
+/// Largest minus second-largest distinct shaped reward over responses of positive mass; `None` if all are equal.
 fn top_gap(samples: &Samples<'_>, shaped: &[f64]) -> Option<f64> {
     let possible = || shaped.iter().zip(samples.prior()).filter(|&(_, &p)| p > 0.0).map(|(&s, _)| s);
     let best = possible().fold(f64::NEG_INFINITY, f64::max);
@@ -196,8 +195,8 @@ fn solve_strength(shaping: &Shaping, samples: &Samples<'_>, nats: f64) -> Result
     Ok(KlBudget { shaping: Shaping { strength, ..*shaping }, kl, saturated })
 }
 
-/// Turns the exponent into a bound and makes sure that the follower really stays within the budget:
-/// at the end of a segment, rounding of the bound alone can change the rewarded set.
+/// Turns the exponent into a bound, and lowers the bound until the follower is within the budget: at the end of a
+/// segment, rounding of the bound can change the set of rewarded responses.
 fn settle(
     shaping: &Shaping,
     samples: &Samples<'_>,
@@ -218,11 +217,10 @@ fn settle(
     }
 }
 
-/// The largest `x` in `[from, to]` with `within(x)`, given that it holds at `from`, fails at `to`, and
-/// changes once.
+/// The largest `x` in `[from, to]` with `within(x)`, which must hold at `from`, fail at `to` and change once.
 fn bisect(mut from: f64, mut to: f64, within: impl Fn(f64) -> bool) -> f64 {
     loop {
-        // Far apart, halve the exponent; near, the interval.
+        // Geometric mean for wide intervals, arithmetic mean for narrow ones.
         let geometric = from > 0.0 && to > 4.0 * from;
         let middle = if geometric { from.sqrt() * to.sqrt() } else { from + (to - from) / 2.0 };
         if middle <= from || middle >= to {

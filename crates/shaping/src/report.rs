@@ -1,4 +1,4 @@
-//! Everything worth knowing about one prompt's shaping, in one call.
+//! One prompt's shaping with all its statistics, in one call.
 
 use std::fmt;
 
@@ -9,22 +9,23 @@ use crate::kl_budget::KlBudget;
 use crate::samples::Samples;
 use crate::shaping::{Shaped, Shaping};
 
-/// Shaped rewards together with what the follower makes of them.
+/// Shaped rewards, the follower's response to them, and warnings.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
-    /// The settings in force: as given, or as solved for a KL budget.
+    /// The settings used: as given, or solved for a KL budget.
     pub shaping: Shaping,
     /// Shaped rewards, bound and threshold.
     pub shaped: Shaped,
-    /// How sure the threshold is; `None` for rules without one and for responses not drawn at random.
+    /// Confidence interval of the threshold; `None` for rules without a threshold and for responses that were not drawn
+    /// at random.
     pub interval: Option<Interval>,
-    /// `E_rho[r]`: what the user gets without guidance.
+    /// `E_rho[r]`: the utility without guidance.
     pub base_utility: f64,
-    /// The follower that is shown the reward itself, at the same strength.
+    /// The follower of the unshaped rewards at the same strength.
     pub raw: Follower,
-    /// The follower that is shown the shaped reward.
+    /// The follower of the shaped rewards.
     pub follower: Follower,
-    /// What a careful reader should know before using these numbers.
+    /// Reasons to doubt these numbers.
     pub warnings: Vec<Warning>,
 }
 
@@ -32,16 +33,16 @@ pub struct Report {
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Warning {
-    /// Nothing to shape: the rewards do not differ.
+    /// All rewards are equal, so that shaping has no effect.
     AllEqual,
-    /// Only one of the samples reaches the threshold. (Of weighted or enumerated responses one may well
-    /// carry all the mass.)
+    /// Only one sample reaches the threshold. Not reported for weighted or enumerated responses, of which one can
+    /// have most of the mass.
     OneAbove,
     /// The interval has no high end.
     NoHighEnd,
-    /// The KL budget is more than the rule can spend on these rewards.
+    /// The KL budget is larger than the rule can spend on these rewards.
     Saturated {
-        /// What it spends, in nats.
+        /// The KL that the rule reaches, in nats.
         kl: f64,
     },
 }
@@ -66,8 +67,8 @@ impl fmt::Display for Warning {
 }
 
 impl Report {
-    /// Shapes the rewards and reports. With `kl_budget` (nats) the bound, or for rules without one the
-    /// strength, is solved for first. With `confidence`, an interval for the threshold is added.
+    /// Shapes the rewards and computes all statistics. With `kl_budget` (nats), first solves for the bound or, for rules
+    /// without one, the strength. With `confidence`, adds an interval for the threshold.
     ///
     /// # Errors
     /// As [`Shaping::apply`], [`KlBudget::solve`] and [`Follower::respond`].

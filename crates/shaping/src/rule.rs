@@ -1,13 +1,30 @@
-//! The shaping rules by name, and the settings of the budget.
+//! The shaping rules and budgets, with their names.
 
-use std::fmt;
-use std::str::FromStr;
+use strum::VariantArray;
 
 use crate::error::Error;
 
-/// How rewards `r` become shaped rewards `s`. `range`, `mean`, `std` and quantiles are those of the set
-/// being shaped: a prompt's samples, or the candidates of one step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// How rewards `r` become shaped rewards `s`.
+///
+/// `min`, `range`, `mean`, `std` and quantiles are those of the set being shaped: the samples of one prompt, or the
+/// candidates of one decoding step. The names are those of the command line (`mean-soft`), for [`FromStr`] and
+/// [`Display`].
+///
+/// [`FromStr`]: std::str::FromStr
+/// [`Display`]: std::fmt::Display
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    strum::Display,
+    strum::EnumString,
+    strum::IntoStaticStr,
+    strum::VariantArray,
+)]
+#[strum(serialize_all = "kebab-case", parse_err_ty = Error, parse_err_fn = unknown_rule)]
 #[non_exhaustive]
 pub enum Rule {
     /// `s = r`: vanilla ARGS and CD. The best rule at a given KL (Gibbs' variational principle).
@@ -20,51 +37,29 @@ pub enum Rule {
     MeanSoft,
     /// `s = B' (r - min) / max(range, 1e-6)`, `B' = min(B, stretch * range)`.
     Minmax,
-    /// `s = (r - mean) / max(std, 1e-6)`, population standard deviation.
+    /// `s = (r - mean) / max(std, 1e-6)`, with the population standard deviation.
     Meanstd,
-    /// `s = B sigmoid(alpha (r - m*) / max(std, 1e-6))`: [`Rule::Srs`] with alpha free of units (ours).
+    /// `s = B sigmoid(alpha (r - m*) / max(std, 1e-6))`: [`Rule::Srs`] with a dimensionless `alpha`. Not in the
+    /// paper.
     SrsStd,
     /// `s = clamp(r - min, 0, cap)`.
     Cap,
-    /// `s = ln sigmoid(r - ref)`, `ref` a quantile of the rewards (Wang et al. 2024).
+    /// `s = ln sigmoid(r - ref)`, where `ref` is a quantile of the rewards (Wang et al. 2024).
     LogSigmoid,
-    /// `s = sigmoid(r - ref)`, `ref` likewise: preference as reward (Fu et al. 2025).
+    /// `s = sigmoid(r - ref)`, with the same `ref`: preference as reward (Fu et al. 2025).
     Par,
 }
 
 impl Rule {
     /// All rules, in the order of the documentation.
-    pub const ALL: [Rule; 10] = [
-        Rule::Raw,
-        Rule::Hard,
-        Rule::Srs,
-        Rule::MeanSoft,
-        Rule::Minmax,
-        Rule::Meanstd,
-        Rule::SrsStd,
-        Rule::Cap,
-        Rule::LogSigmoid,
-        Rule::Par,
-    ];
+    pub const ALL: [Rule; Rule::VARIANTS.len()] = *Rule::VARIANTS.first_chunk().expect("equal lengths");
 
     /// The rule's name, as on the command line.
     pub fn name(self) -> &'static str {
-        match self {
-            Rule::Raw => "raw",
-            Rule::Hard => "hard",
-            Rule::Srs => "srs",
-            Rule::MeanSoft => "mean-soft",
-            Rule::Minmax => "minmax",
-            Rule::Meanstd => "meanstd",
-            Rule::SrsStd => "srs-std",
-            Rule::Cap => "cap",
-            Rule::LogSigmoid => "log-sigmoid",
-            Rule::Par => "par",
-        }
+        self.into()
     }
 
-    /// Whether the rule is scaled by the bound `B`. The others know no bound; their one knob is the
-    /// strength.
+    /// Whether the rule is scaled by the bound `B`. The other rules are controlled by the strength alone.
     pub fn has_bound(self) -> bool {
         matches!(self, Rule::Hard | Rule::Srs | Rule::SrsStd | Rule::MeanSoft | Rule::Minmax)
     }
@@ -75,16 +70,29 @@ impl Rule {
     }
 }
 
-/// Which bound and which exponent `c = B/beta` the rules [`Rule::Hard`], [`Rule::Srs`],
-/// [`Rule::SrsStd`] and [`Rule::MeanSoft`] work with.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+/// Which bound and which exponent `c = B/beta` the rules [`Rule::Hard`], [`Rule::Srs`], [`Rule::SrsStd`] and
+/// [`Rule::MeanSoft`] use.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    strum::Display,
+    strum::EnumString,
+    strum::IntoStaticStr,
+    strum::VariantArray,
+)]
+#[strum(serialize_all = "kebab-case", parse_err_ty = Error, parse_err_fn = unknown_budget)]
 #[non_exhaustive]
 pub enum Budget {
-    /// `B` and `c = B/beta` as given: the paper, and the setting in which its theorem holds.
+    /// `B` and `c = B/beta` as given: the setting of the paper, in which its theorem holds.
     #[default]
     Paper,
-    /// What the paper's public code does at each ARGS step: `B' = min(B, 1.01 range)`,
-    /// `c = min(B'/beta, ln 2)`. The follower feels `B'/beta`, so `m*` is not its utility.
+    /// What the paper's public code does at each ARGS step: `B' = min(B, 1.01 range)`, `c = min(B'/beta, ln 2)`. The
+    /// follower responds to `B'/beta`, so `m*` is not its utility.
     ReferenceStep,
     /// What that code does offline: `B' = min(B, 2 range)`, `c = min(B'/beta, exponent cap)`.
     ReferenceOffline,
@@ -92,18 +100,15 @@ pub enum Budget {
 
 impl Budget {
     /// All budgets.
-    pub const ALL: [Budget; 3] = [Budget::Paper, Budget::ReferenceStep, Budget::ReferenceOffline];
+    pub const ALL: [Budget; Budget::VARIANTS.len()] =
+        *Budget::VARIANTS.first_chunk().expect("equal lengths");
 
     /// The budget's name, as on the command line.
     pub fn name(self) -> &'static str {
-        match self {
-            Budget::Paper => "paper",
-            Budget::ReferenceStep => "reference-step",
-            Budget::ReferenceOffline => "reference-offline",
-        }
+        self.into()
     }
 
-    /// The largest bound that can take effect on rewards of this range; infinite in [`Budget::Paper`].
+    /// The largest bound that takes effect on rewards of this range; infinite in [`Budget::Paper`].
     pub(crate) fn bound_cap(self, range: f64) -> f64 {
         match self {
             Budget::Paper => f64::INFINITY,
@@ -112,7 +117,7 @@ impl Budget {
         }
     }
 
-    /// The largest exponent that the threshold is found with.
+    /// The largest exponent, in nats, with which the threshold is computed.
     pub(crate) fn exponent_cap(self, offline: f64) -> f64 {
         match self {
             Budget::Paper => f64::INFINITY,
@@ -122,28 +127,12 @@ impl Budget {
     }
 }
 
-/// A named choice reads from and prints as its name.
-macro_rules! named {
-    ($type:ty, $what:literal) => {
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(self.name())
-            }
-        }
-
-        impl FromStr for $type {
-            type Err = Error;
-
-            fn from_str(name: &str) -> Result<Self, Error> {
-                Self::ALL.into_iter().find(|x| x.name() == name).ok_or_else(|| Error::UnknownName {
-                    what: $what,
-                    name: name.to_owned(),
-                    known: Self::ALL.map(Self::name).join(", "),
-                })
-            }
-        }
-    };
+fn unknown_rule(name: &str) -> Error {
+    let known = Rule::ALL.map(Rule::name).join(", ");
+    Error::UnknownName { what: "shaping rule", name: name.to_owned(), known }
 }
 
-named!(Rule, "shaping rule");
-named!(Budget, "budget");
+fn unknown_budget(name: &str) -> Error {
+    let known = Budget::ALL.map(Budget::name).join(", ");
+    Error::UnknownName { what: "budget", name: name.to_owned(), known }
+}

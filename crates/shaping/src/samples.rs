@@ -1,13 +1,12 @@
-//! Rewards of one prompt's responses together with the base policy's mass on each.
+//! Rewards of one prompt's responses with the base policy's mass on each.
 
 use crate::error::{Error, require_finite};
 
-/// The responses the leader knows of: rewards `r_i` and the base policy's mass `p_i` on each.
+/// Known responses: rewards `r_i` and the base policy's mass `p_i` on each.
 ///
-/// Offline these are `M` samples of one prompt, each of mass `1/M` ([`Samples::new`]). In token-level
-/// search they are the `k` candidates of one step, of mass softmax of their logits
-/// ([`Samples::from_logits`]). Everything in this crate starts from here, so input is checked once and
-/// sorted once.
+/// Offline, these are `M` samples of one prompt, each of mass `1/M` ([`Samples::new`]). In token-level search they are
+/// the `k` candidates of one step, whose masses are the softmax of their logits ([`Samples::from_logits`]). The
+/// constructors check and sort the input once for all other functions of this crate.
 #[derive(Debug, Clone)]
 pub struct Samples<'a> {
     rewards: &'a [f64],
@@ -31,25 +30,24 @@ impl<'a> Samples<'a> {
     /// `M` responses drawn from the base policy: mass `1/M` each.
     ///
     /// # Errors
-    /// Empty, NaN or infinite rewards; a span beyond f64.
+    /// There are no rewards, a reward is NaN or infinite, or their span overflows `f64`.
     pub fn new(rewards: &'a [f64]) -> Result<Self, Error> {
         let mass = 1.0 / rewards.len() as f64;
         Self::build(rewards, vec![mass; rewards.len()], true)
     }
 
-    /// Responses with weights of any positive scale; they are normalised to sum 1. A weight of zero
-    /// means that the base policy never gives this response: it is shaped but decides nothing.
+    /// Responses with weights of any positive scale, which are normalised to sum to 1. A response of weight zero is
+    /// shaped but has no influence on thresholds and followers.
     ///
     /// # Errors
-    /// As [`Samples::new`]; and a weight that is negative, NaN or infinite, all weights zero, or as
-    /// many weights as there are not rewards.
+    /// As [`Samples::new`]; a weight is negative, NaN or infinite; all weights are zero; or the lengths differ.
     pub fn weighted(rewards: &'a [f64], weights: &[f64]) -> Result<Self, Error> {
         same_length("weights", weights.len(), rewards.len())?;
         require_finite("weights", weights)?;
         if let Some(index) = weights.iter().position(|&w| w < 0.0) {
             return Err(Error::NegativeWeight { index, value: weights[index] });
         }
-        // Scaled by the largest, weights near the ends of f64's range neither overflow nor vanish.
+        // Scaling by the largest weight avoids overflow and underflow.
         let most = weights.iter().copied().fold(0.0, f64::max);
         if most == 0.0 && !weights.is_empty() {
             return Err(Error::NoMass { what: "weights" });
@@ -58,12 +56,11 @@ impl<'a> Samples<'a> {
         Self::build(rewards, prior, false)
     }
 
-    /// The `k` candidates of one decoding step: mass softmax(logits) over the `k`. A logit of minus
-    /// infinity (a masked token) is a mass of zero.
+    /// The `k` candidates of one decoding step, with masses softmax(logits) over the `k`. A logit of minus infinity (a
+    /// masked token) has mass zero.
     ///
     /// # Errors
-    /// As [`Samples::new`]; and a logit that is NaN or plus infinity, all logits minus infinity, or
-    /// as many logits as there are not rewards.
+    /// As [`Samples::new`]; a logit is NaN or plus infinity; all logits are minus infinity; or the lengths differ.
     pub fn from_logits(rewards: &'a [f64], logits: &[f64]) -> Result<Self, Error> {
         same_length("logits", logits.len(), rewards.len())?;
         let bad = |l: &f64| l.is_nan() || *l == f64::INFINITY;
@@ -94,7 +91,7 @@ impl<'a> Samples<'a> {
             .filter(|&(_, &mass)| mass > 0.0)
             .map(|(&reward, &mass)| Ranked { reward, mass })
             .collect();
-        // Best first. Ties by mass, so that sums are the same to the bit in any input order.
+        // Best first. Ties are sorted by mass, so that sums do not depend on the input order.
         ranked.sort_unstable_by(|a, b| {
             b.reward.total_cmp(&a.reward).then_with(|| b.mass.total_cmp(&a.mass))
         });
@@ -106,13 +103,13 @@ impl<'a> Samples<'a> {
         self.rewards
     }
 
-    /// The base policy's mass on each response, in the order of the rewards; sums to 1.
+    /// The base policy's mass on each response, in the order of the rewards. The masses sum to 1.
     pub fn prior(&self) -> &[f64] {
         &self.prior
     }
 
-    /// Whether these are independent draws from the base policy (made by [`Samples::new`]), rather than
-    /// an enumeration or a weighted set. Only then does an interval for `m*` mean anything.
+    /// Whether these are independent draws from the base policy ([`Samples::new`]) instead of an enumeration or a
+    /// weighted set. Confidence intervals exist only for draws.
     pub fn drawn(&self) -> bool {
         self.drawn
     }
@@ -132,32 +129,31 @@ impl<'a> Samples<'a> {
         self.high - self.low
     }
 
-    /// Whether all responses of positive mass have the same reward: there is nothing to shape.
+    /// Whether all responses of positive mass have the same reward, so that shaping has no effect.
     pub fn all_equal(&self) -> bool {
         let (top, bottom) = self.support();
         top == bottom
     }
 
-    /// Plain mean of the rewards, prior or no prior: what `mean-soft` and `meanstd` centre on.
+    /// Unweighted mean of the rewards, used by `mean-soft` and `meanstd`.
     pub fn mean(&self) -> f64 {
         let n = self.rewards.len() as f64;
         let below = self.rewards.iter().map(|r| (r - self.high) / n).sum::<f64>();
         (self.high + below).clamp(self.low, self.high)
     }
 
-    /// Population standard deviation of the rewards, prior or no prior.
+    /// Unweighted population standard deviation of the rewards.
     pub fn std(&self) -> f64 {
         let (mean, range, n) = (self.mean(), self.range(), self.rewards.len() as f64);
         if range == 0.0 {
             return 0.0;
         }
-        // In units of the range: squares of 1e300 would overflow.
+        // In units of the range, since squares of large rewards overflow.
         let squares = self.rewards.iter().map(|r| ((r - mean) / range).powi(2)).sum::<f64>();
         (squares / n).sqrt() * range
     }
 
-    /// The `q` quantile of the rewards, prior or no prior, linear between neighbours (NumPy's default).
-    /// `q` in [0, 1].
+    /// The unweighted `q` quantile of the rewards, `q` in `[0, 1]`, interpolated linearly (NumPy's default).
     pub fn quantile(&self, q: f64) -> f64 {
         let mut sorted = self.rewards.to_vec();
         sorted.sort_unstable_by(f64::total_cmp);
@@ -171,7 +167,7 @@ impl<'a> Samples<'a> {
         &self.ranked
     }
 
-    /// Best and worst reward among responses of positive mass.
+    /// Largest and smallest reward of responses of positive mass.
     pub(crate) fn support(&self) -> (f64, f64) {
         (self.ranked[0].reward, self.ranked[self.ranked.len() - 1].reward)
     }
@@ -181,8 +177,7 @@ fn same_length(what: &'static str, found: usize, expected: usize) -> Result<(), 
     if found == expected { Ok(()) } else { Err(Error::Length { what, found, expected }) }
 }
 
-/// Scales masses to sum 1. What falls below f64's normal range counts as zero: its odds against the
-/// rest are no longer a number.
+/// Scales masses to sum to 1. Masses below the normal range of `f64` become zero, since their odds would overflow.
 fn normalised(mut masses: Vec<f64>) -> Vec<f64> {
     let total: f64 = masses.iter().sum();
     for mass in &mut masses {

@@ -1,4 +1,4 @@
-//! From rewards to shaped rewards under one rule and its settings.
+//! Applies a shaping rule with its settings.
 
 use crate::error::{Error, require};
 use crate::follower::{STRENGTH, valid_strength};
@@ -6,31 +6,30 @@ use crate::rule::{Budget, Rule};
 use crate::samples::Samples;
 use crate::threshold::Threshold;
 
-/// Below this, a range or a standard deviation counts as this, in reward units (the reference's guard
-/// against dividing by zero).
+/// Smallest divisor, in reward units: the guard of the paper's code against division by zero.
 const TINY: f64 = 1e-6;
 
-/// A rule with all settings. Settings that a rule does not use are ignored by it but must still be
-/// valid. The default is the paper's: `srs`, strength 0.5, bound 12, alpha 1.5.
+/// A rule with all settings. A rule ignores the settings that it does not use, but all must be valid. The default is
+/// that of the paper: `srs`, strength 0.5, bound 12, alpha 1.5.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Shaping {
     /// How rewards are shaped.
     pub rule: Rule,
-    /// `lambda = 1/beta`, in 1/reward units: how hard the follower listens. 0 is no guidance.
+    /// `lambda = 1/beta`, in 1/reward units: the weight of shaped rewards against the base policy. 0 means no guidance.
     pub strength: f64,
-    /// `B`, the most that a shaped reward can be. 0 is no guidance.
+    /// `B`, the largest shaped reward, in reward units. 0 means no guidance.
     pub bound: f64,
     /// Steepness of the soft rules, in 1/reward units ([`Rule::SrsStd`]: no unit).
     pub alpha: f64,
-    /// Ceiling of [`Rule::Cap`], in reward units.
+    /// Largest shaped reward of [`Rule::Cap`], in reward units.
     pub cap: f64,
-    /// [`Rule::Minmax`] never stretches rewards by more than this factor.
+    /// Largest factor by which [`Rule::Minmax`] stretches rewards.
     pub stretch: f64,
-    /// Which quantile of the rewards is `ref` for [`Rule::Par`] and [`Rule::LogSigmoid`].
+    /// Quantile of the rewards, in `[0, 1]`, that is `ref` of [`Rule::Par`] and [`Rule::LogSigmoid`].
     pub ref_quantile: f64,
     /// Which bound and exponent take effect.
     pub budget: Budget,
-    /// Cap of the exponent `c` in [`Budget::ReferenceOffline`], in nats.
+    /// Largest exponent `c` in [`Budget::ReferenceOffline`], in nats.
     pub exponent_cap: f64,
 }
 
@@ -50,7 +49,7 @@ impl Default for Shaping {
     }
 }
 
-/// Shaped rewards and what they were made with.
+/// Shaped rewards with the bound and the threshold that produced them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shaped {
     /// One shaped reward per response, in the order of the rewards.
@@ -65,7 +64,7 @@ impl Shaping {
     /// Shapes the rewards.
     ///
     /// # Errors
-    /// A setting outside its range.
+    /// A setting is outside its range.
     pub fn apply(&self, samples: &Samples<'_>) -> Result<Shaped, Error> {
         self.check()?;
         let bound = self.effective_bound(samples);
@@ -108,15 +107,15 @@ impl Shaping {
         Ok(Shaped { values, bound: self.rule.has_bound().then_some(bound), threshold })
     }
 
-    /// The most by which two shaped rewards of `k` responses can differ under this rule, whatever the
-    /// rewards: `None` where there is no such limit. In greedy decoding a candidate that trails by more
-    /// than `strength` times this cannot win.
+    /// The largest difference between two shaped rewards of `k` responses under this rule, for any rewards; `None` if
+    /// there is no limit. In greedy decoding, a candidate whose logit is lower by more than `strength` times this cannot
+    /// be chosen.
     pub fn span(&self, k: usize) -> Option<f64> {
         match self.rule {
             Rule::Hard | Rule::Srs | Rule::SrsStd | Rule::MeanSoft | Rule::Minmax => Some(self.bound),
             Rule::Cap => Some(self.cap),
             Rule::Par => Some(1.0),
-            // Two of k values of variance 1 lie at most this far apart, the other k - 2 in the middle.
+            // Largest distance of two of k values of variance 1: the other k - 2 are in the middle.
             Rule::Meanstd => Some((2.0 * k as f64).sqrt()),
             Rule::Raw | Rule::LogSigmoid => None,
         }
@@ -144,7 +143,7 @@ impl Shaping {
         self.bound.min(self.bound_cap(samples))
     }
 
-    /// The largest bound that can take effect on these rewards; infinite where nothing limits it.
+    /// The largest bound that takes effect on these rewards; infinite if there is no limit.
     pub(crate) fn bound_cap(&self, samples: &Samples<'_>) -> f64 {
         match self.rule {
             Rule::Minmax => self.stretch * samples.range(),
@@ -152,7 +151,7 @@ impl Shaping {
         }
     }
 
-    /// The exponent `c` that the threshold is found with, in nats.
+    /// The exponent `c` of the threshold, in nats.
     pub(crate) fn exponent(&self, effective_bound: f64) -> f64 {
         (effective_bound * self.strength).min(self.budget.exponent_cap(self.exponent_cap))
     }

@@ -1,60 +1,59 @@
-//! The leader's threshold m*, in closed form, with a certificate.
+//! The threshold `m*` of the optimal shaped reward, in closed form, with a certificate.
 
 use crate::error::{Error, require};
 use crate::samples::Samples;
 
-/// The threshold `m*` of the leader's optimal reward, and what proves it.
+/// The threshold `m*` of the optimal shaped reward, with a certificate.
 ///
-/// With exponent `c = B/beta`, the optimal shaped reward pays `B` where `r >= m*` and 0 elsewhere
-/// (Theorem 1 of the paper), and `m*` is the unique root of
+/// With exponent `c = B/beta`, the optimal shaped reward is `B` where `r >= m*` and 0 elsewhere (Theorem 1 of the
+/// paper), and `m*` is the unique root of
 ///
 /// ```text
 /// F(m) = E_{y~rho}[ w(m) (r - m) ],   w(m) = exp(c) where r >= m, else 1.
 /// ```
 ///
-/// `F(m*) = 0` says that `m*` is also the utility of the follower that sees this reward. So the root
-/// needs no search: reward exactly the best `j` responses, and the follower's utility is
+/// `F(m*) = 0` means that `m*` is also the utility of the follower of this reward. Therefore no root finding is needed.
+/// If exactly the best `j` responses are rewarded, the follower's utility is
 ///
 /// ```text
 /// m_j = (S_j + e (S - S_j)) / (P_j + e (P - P_j)),   e = exp(-c),
 /// ```
 ///
-/// with `S_j`, `P_j` the sums of `p r` and `p` over the best `j`. The leader takes the best:
-/// `m* = max_j m_j`. Since `m_j` is an average of `m_{j-1}` and `r_j`, the sequence rises for as long as
-/// `r_j` lies above `m_{j-1}` and falls ever after, so one pass over sorted rewards finds it.
+/// with `S_j`, `P_j` the sums of `p r` and `p` over the best `j`, and `S`, `P` over all. Then `m* = max_j m_j`. Since
+/// `m_j` is an average of `m_{j-1}` and `r_j`, the sequence rises while `r_j > m_{j-1}` and falls afterwards, so one
+/// pass over the sorted rewards finds the maximum.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Threshold {
-    /// `m*`, in reward units: threshold and predicted utility at once, of the follower that feels the
-    /// exponent below. (In the reference's budgets the follower feels more than that, and its utility is
-    /// not `m*`.)
+    /// `m*`, in reward units: the threshold, and the utility of the follower at the exponent below. (In the reference
+    /// budgets the follower responds to a larger exponent, and its utility is not `m*`.)
     pub value: f64,
-    /// `F(m*) / E[w]`: that follower's utility minus `m*`, in reward units. Zero up to rounding.
+    /// `F(m*) / E[w]`: the utility of that follower minus `m*`, in reward units. Zero up to rounding.
     pub residual: f64,
-    /// The smallest reward that is paid, among responses of positive mass.
+    /// The smallest rewarded reward, among responses of positive mass.
     pub lowest_rewarded: f64,
-    /// The largest reward that is not; `None` when all are paid.
+    /// The largest reward that is not rewarded; `None` if all are.
     pub highest_unrewarded: Option<f64>,
-    /// How many responses of positive mass are paid.
+    /// Number of rewarded responses of positive mass.
     pub above: usize,
-    /// The base policy's mass on them.
+    /// The base policy's mass on the rewarded responses.
     pub mass: f64,
-    /// The exponent `c = B/beta` it was found with, in nats.
+    /// The exponent `c = B/beta`, in nats.
     pub exponent: f64,
 }
 
 impl Threshold {
-    /// Finds `m*` for the exponent `c = B/beta` (nats; infinity is allowed and gives the best reward).
+    /// Computes `m*` for the exponent `c = B/beta` in nats. For `c` infinite, `m*` is the best reward.
     ///
     /// # Errors
-    /// `c` negative or NaN.
+    /// `c` is negative or NaN.
     pub fn new(samples: &Samples<'_>, c: f64) -> Result<Self, Error> {
         require("bound times strength", c, c >= 0.0, "zero or more")?;
         let ranked = samples.ranked();
         let (top, bottom) = samples.support();
         let span = top - bottom;
         let unit = if span > 0.0 { span } else { 1.0 };
-        // u = (r - top) / span lies in [-1, 0]: every sum below adds terms of one sign, so nothing
-        // cancels, whatever the offset or the scale of the rewards.
+        // u = (r - top) / span is in [-1, 0]. All sums below add terms of one sign, so that there is no cancellation for
+        // any offset or scale of the rewards.
         let u = |reward: f64| (reward - top) / unit;
         let e = (-c).exp();
 
@@ -66,7 +65,7 @@ impl Threshold {
         let (mut sum_u, mut mass, mut above) = (0.0, 0.0, 0);
         let mut m = all_u / all_mass;
         for item in ranked {
-            // The best response is always paid; equal rewards are paid together.
+            // The best response is always rewarded, and equal rewards are treated alike.
             if above > 0 && u(item.reward) < m && item.reward < ranked[above - 1].reward {
                 break;
             }
@@ -88,18 +87,18 @@ impl Threshold {
         Ok(threshold)
     }
 
-    /// Whether the optimal reward pays a response of this reward.
+    /// Whether the optimal shaped reward is `B`, and not 0, for a response of this reward.
     ///
-    /// Decided by the bracket, not by comparing with `m*`: where all rewards are equal, rounding puts
-    /// `m*` above them as often as not. `m*` itself only decides inside the bracket, for rewards that
-    /// no response of positive mass has.
+    /// This compares with the bracket of neighbouring rewards instead of with `m*`: if all rewards are equal, rounding
+    /// can put `m*` above them. `m*` decides only inside the bracket, for rewards that no response of positive mass
+    /// has.
     pub fn pays(&self, reward: f64) -> bool {
         let unpaid = self.highest_unrewarded.is_some_and(|most| reward <= most);
         reward >= self.lowest_rewarded || (!unpaid && reward >= self.value)
     }
 
-    /// `F(m*) / E[w]` from the rewards as given and from [`Threshold::pays`] alone: it shares no sum
-    /// with the search above, so it can certify it.
+    /// `F(m*) / E[w]`, computed from the unsorted rewards and [`Threshold::pays`]. It shares no sum with the search
+    /// above, so that it is an independent check.
     fn gap(&self, samples: &Samples<'_>, e: f64, unit: f64) -> f64 {
         let (mut gap, mut total) = (0.0, 0.0);
         for (&reward, &mass) in samples.rewards().iter().zip(samples.prior()) {

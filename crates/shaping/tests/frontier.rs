@@ -1,10 +1,9 @@
 //! Nothing gets beyond the two frontiers, and something gets there.
 
-mod common;
-
-use common::{case, config, exponent};
 use proptest::prelude::*;
 use stackelberg_shaping::{Follower, Frontier, Rule, Samples, Shaping};
+
+use crate::common::{case, config, exponent};
 
 /// The paper's biased prior: at B/beta = 1 two answers leave nothing to choose, so both frontiers meet.
 #[test]

@@ -1,7 +1,5 @@
 //! Intervals for `m*`, judged by simulation: the source of the tables in `Confidence`'s documentation.
-//! `cargo test -p stackelberg-shaping --test interval -- --nocapture` prints them.
-
-mod common;
+//! `cargo test -p stackelberg-shaping interval -- --nocapture` prints them.
 
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
@@ -175,10 +173,10 @@ fn no_interval_without_draws() {
 }
 
 proptest! {
-    #![proptest_config(common::config(2000))]
+    #![proptest_config(crate::common::config(2000))]
 
     #[test]
-    fn an_interval_holds_its_own_estimate(case in common::case(), c in common::exponent()) {
+    fn an_interval_holds_its_own_estimate(case in crate::common::case(), c in crate::common::exponent()) {
         let samples = Samples::new(&case.rewards).unwrap();
         let threshold = Threshold::new(&samples, c).unwrap();
         let confidence = Confidence::new(0.9).unwrap();

@@ -1,10 +1,9 @@
 //! A budget in nats is kept, is used, and is used up as far as it can be.
 
-mod common;
-
-use common::ordinary;
 use proptest::prelude::*;
 use stackelberg_shaping::{Budget, Error, Follower, KlBudget, Rule, Samples, Shaping};
+
+use crate::common::ordinary;
 
 fn kl(shaping: &Shaping, samples: &Samples<'_>) -> f64 {
     let values = shaping.apply(samples).unwrap().values;
@@ -77,7 +76,7 @@ fn nothing_to_spend_or_to_spend_on() {
 }
 
 proptest! {
-    #![proptest_config(common::config(500))]
+    #![proptest_config(crate::common::config(500))]
 
     #[test]
     fn is_kept_and_reported(case in ordinary(), nats in 1e-6..4.0f64, strength in 0.01..10.0f64) {

@@ -1,10 +1,9 @@
 //! What each rule promises, and the follower's answer to it.
 
-mod common;
-
-use common::{case, exponent, ordinary};
 use proptest::prelude::*;
 use stackelberg_shaping::{Budget, Follower, Rule, Samples, Shaped, Shaping};
+
+use crate::common::{case, exponent, ordinary};
 
 fn shaped(shaping: &Shaping, samples: &Samples<'_>) -> Shaped {
     shaping.apply(samples).unwrap()
@@ -131,11 +130,19 @@ fn names_read_back() {
         assert_eq!(budget.name().parse(), Ok(budget));
     }
     let error = "softmax".parse::<Rule>().unwrap_err().to_string();
-    assert!(error.starts_with("unknown shaping rule 'softmax': known are raw, hard, srs,"), "{error}");
+    assert_eq!(
+        error,
+        "unknown shaping rule 'softmax': known are raw, hard, srs, mean-soft, minmax, meanstd, srs-std, cap, \
+         log-sigmoid, par"
+    );
+    let error = "free".parse::<Budget>().unwrap_err().to_string();
+    assert_eq!(error, "unknown budget 'free': known are paper, reference-step, reference-offline");
+    assert_eq!(format!("{:<9}|{:>4}", Rule::MeanSoft, Rule::Par), "mean-soft| par");
+    assert_eq!(format!("{:<8}|", Rule::Hard), "hard    |");
 }
 
 proptest! {
-    #![proptest_config(common::config(3000))]
+    #![proptest_config(crate::common::config(3000))]
 
     #[test]
     fn values_keep_the_rules_span(case in case(), shaping in settings(), offline in any::<bool>()) {
@@ -217,7 +224,7 @@ proptest! {
     /// r -> a r + b, alpha -> alpha / a leaves these rules as they are (raw: up to scale).
     #[test]
     fn equivariant_rules(case in ordinary(), shaping in settings(), a in 0.1..10.0f64, b in -10.0..10.0f64) {
-        let moved = common::Case {
+        let moved = crate::common::Case {
             rewards: case.rewards.iter().map(|r| a * r + b).collect(),
             weights: case.weights.clone(),
         };

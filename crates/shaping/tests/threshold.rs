@@ -1,10 +1,9 @@
 //! The closed form against bisection, and what must hold of any threshold.
 
-mod common;
-
-use common::{bisected, case, exponent};
 use proptest::prelude::*;
 use stackelberg_shaping::{Error, Follower, Rule, Samples, Shaping, Threshold};
+
+use crate::common::{bisected, case, exponent};
 
 fn value(samples: &Samples<'_>, c: f64) -> f64 {
     Threshold::new(samples, c).unwrap().value
@@ -75,7 +74,7 @@ fn impossible_responses_decide_nothing() {
 }
 
 proptest! {
-    #![proptest_config(common::config(4000))]
+    #![proptest_config(crate::common::config(4000))]
 
     #[test]
     fn agrees_with_bisection(case in case(), c in exponent()) {
@@ -135,8 +134,8 @@ proptest! {
     }
 
     #[test]
-    fn moves_with_the_rewards(case in common::ordinary(), c in exponent(), a in 0.01..100.0f64, b in -50.0..50.0f64) {
-        let moved = common::Case {
+    fn moves_with_the_rewards(case in crate::common::ordinary(), c in exponent(), a in 0.01..100.0f64, b in -50.0..50.0f64) {
+        let moved = crate::common::Case {
             rewards: case.rewards.iter().map(|r| a * r + b).collect(),
             weights: case.weights.clone(),
         };

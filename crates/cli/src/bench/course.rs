@@ -1,21 +1,21 @@
 //! The course that a model is put through.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use anyhow::Result;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use stackelberg_decoding::{Generation, Guidance, Method, Settings, generate};
-use stackelberg_engine::model::Segment;
 use stackelberg_engine::reward::{Head, RewardModel, TextFormat, ValueHead};
-use stackelberg_engine::{Branches, Checkpoint, Model, Prefix, Prompt, Reward, Tensor, kernel};
+use stackelberg_engine::{Checkpoint, Model, Prefix, Prompt, Reward, kernel};
+use stackelberg_registry::Registry;
 
 use super::bandwidth::Bandwidth;
 use super::figures::{Figure, Figures};
 use super::growth::Growth;
 use super::machine::peak_rss_mb;
-use crate::generate::defaults;
+use super::steps::{look_ahead, prefill, read_together, timed};
 use crate::model::ModelArgs;
+use crate::progress::style;
 
 /// How much is measured.
 pub(super) struct Effort {
@@ -80,6 +80,7 @@ impl Weights {
 /// A model and what it is measured on.
 pub(super) struct Course<'a> {
     args: &'a ModelArgs,
+    registry: &'a Registry,
     policy: &'a Checkpoint,
     effort: Effort,
     bar: ProgressBar,
@@ -110,7 +111,12 @@ struct Samples {
 }
 
 impl<'a> Course<'a> {
-    pub(super) fn new(args: &'a ModelArgs, policy: &'a Checkpoint, effort: Effort) -> Result<Self> {
+    pub(super) fn new(
+        args: &'a ModelArgs,
+        registry: &'a Registry,
+        policy: &'a Checkpoint,
+        effort: Effort,
+    ) -> Result<Self> {
         let format = if policy.template.is_some() { TextFormat::Chat } else { TextFormat::Raw };
         let prompt = |text: &&str| -> Result<Vec<u32>> {
             let text = policy.lay_out(&Prompt::Text((*text).to_owned()), None, format)?;
@@ -125,15 +131,15 @@ impl<'a> Course<'a> {
         likeliest.sort_by(|&a, &b| logits[b as usize].total_cmp(&logits[a as usize]));
         let candidates = likeliest.into_iter().cycle().take(KS[KS.len() - 1]).collect();
         let Effort { rounds, batches, loads, answers, .. } = effort;
-        let style = ProgressStyle::with_template("{msg} {bar:40} {pos}/{len} {eta} left")?;
+        let style = style("{msg} {bar:40} {pos}/{len} {eta} left");
         let bar = ProgressBar::new((rounds + batches + loads + answers) as u64).with_style(style);
-        Ok(Self { args, policy, effort, bar, text, prefix, candidates, prompts })
+        Ok(Self { args, registry, policy, effort, bar, text, prefix, candidates, prompts })
     }
 
     pub(super) fn run(&self) -> Result<Figures<Figure>> {
         let width = self.policy.model.config().hidden;
         // The built-in head where it fits, any other elsewhere: all are equally fast.
-        let head = self.args.reward("harmless", self.policy);
+        let head = self.args.reward(self.registry, "harmless", self.policy);
         let head = head.unwrap_or_else(|_| Reward::Head(Head::new(arbitrary(width))));
         let head = Guidance::from(Some(&head));
         self.bar.set_message("a first answer");
@@ -240,7 +246,7 @@ impl<'a> Course<'a> {
     fn answer(&self, method: Method, guidance: Guidance<'_>, prompt: &[u32]) -> Result<Generation> {
         let settings = Settings {
             method,
-            shaping: defaults(method),
+            shaping: method.default_shaping(),
             max_new_tokens: self.effort.tokens,
             no_eos: true,
             ..Settings::default()
@@ -279,42 +285,7 @@ impl<'a> Course<'a> {
     }
 }
 
-/// Reads a text: its prefix, and the logits behind it.
-fn prefill(model: &Model, text: &[u32]) -> Result<(Prefix, Tensor)> {
-    let (prefix, hidden) = model.prefill(text)?;
-    let logits = model.logits(&hidden.narrow(0, text.len() - 1, 1)?)?;
-    Ok((prefix, logits))
-}
-
-/// A step of decoding: candidates behind the prefix, and the logits behind one of them.
-pub(super) fn look_ahead(
-    model: &Model,
-    prefix: &Prefix,
-    candidates: &[u32],
-) -> Result<(Branches, Tensor)> {
-    let branches = model.branch(prefix, candidates)?;
-    let logits = model.logits(&branches.hidden.narrow(0, 0, 1)?)?;
-    Ok((branches, logits))
-}
-
-/// A step of several texts in one forward: each reads a token; logits `[n, vocabulary]`. Always the same
-/// tokens: which ones makes no difference to the time.
-fn read_together(model: &Model, texts: &mut [Prefix], tokens: &[u32]) -> Result<Tensor> {
-    let segment = |(prefix, tokens)| Segment::Read(prefix, tokens);
-    let mut segments: Vec<Segment<'_>> = texts.iter_mut().zip(tokens.chunks(1)).map(segment).collect();
-    let read = model.forward(&mut segments)?;
-    let hidden: Vec<&Tensor> = read.iter().map(|read| &read.hidden).collect();
-    Ok(model.logits(&Tensor::cat(&hidden, 0)?)?)
-}
-
 /// Weights of a reward that means nothing, `[d]`.
 fn arbitrary(width: usize) -> Vec<f32> {
     (0..width).map(|i| (i as f32).sin()).collect()
-}
-
-/// What `f` gives, and the milliseconds that it takes.
-pub(super) fn timed<T>(f: impl FnOnce() -> Result<T>) -> Result<(T, f64)> {
-    let began = Instant::now();
-    let result = f()?;
-    Ok((result, began.elapsed().as_secs_f64() * 1e3))
 }

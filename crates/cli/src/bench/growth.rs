@@ -7,8 +7,8 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use stackelberg_engine::Model;
 
-use super::course::{look_ahead, timed};
 use super::figures::Figure;
+use super::steps::{look_ahead, timed};
 
 /// Medians over the steps up to each length.
 #[derive(Serialize)]

@@ -1,9 +1,12 @@
 //! What reads the judged texts that a reward is trained on.
 
 use anyhow::{Context, Result};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
+use stackelberg_data::Conversation;
 use stackelberg_engine::{Checkpoint, Embedder};
-use stackelberg_learning::{Backbone, Conversation, TextFormat, extract};
+use stackelberg_learning::{Backbone, TextFormat, extract};
+
+use crate::progress::style;
 
 /// A model whose states a head is trained on.
 pub(super) enum Reader {
@@ -67,6 +70,6 @@ impl Reader {
 
 /// Progress on what takes long.
 pub(super) fn bar(what: &str) -> Result<ProgressBar> {
-    let style = ProgressStyle::with_template("{msg} {bar:40} {pos}/{len} {eta} left")?;
+    let style = style("{msg} {bar:40} {pos}/{len} {eta} left");
     Ok(ProgressBar::new(0).with_style(style).with_message(what.to_owned()))
 }

@@ -4,15 +4,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::Args;
+use stackelberg_data::{Conversation, Pair, Rated, group_ids, read_pairs, read_rated};
 use stackelberg_engine::reward::TextFormat;
-use stackelberg_learning::{
-    Card, Conversation, Features, Fit, Head, Metric, Pair, Rated, Settings, Source, fit, group_ids,
-    measure, read_pairs, read_rated,
-};
+use stackelberg_learning::{Card, Features, Fit, Head, Metric, Settings, Source, fit, measure};
+use stackelberg_registry::Registry;
 
 use super::command_line;
 use super::reader::{Reader, bar};
-use crate::model::{ModelArgs, embedder, fetch};
+use crate::model::{ModelArgs, registry};
 
 /// Train a reward head on the policy's own hidden states, or on a sentence embedder, from preference pairs
 /// or rated texts.
@@ -86,8 +85,11 @@ impl TrainReward {
         // Bad lines are found before the slow part begins.
         let paired = !self.pairs.is_empty();
         let learned = if paired { &self.pairs } else { &self.rated };
-        let local =
-            |name: &String| if Path::new(name).exists() { Ok(PathBuf::from(name)) } else { fetch(name) };
+        let registry = registry()?;
+        let local = |name: &String| match Path::new(name).exists() {
+            true => Ok(PathBuf::from(name)),
+            false => registry.fetch(name),
+        };
         let mut files = Vec::new();
         for (names, learn) in [(learned, true), (&self.held_out, false)] {
             for reference in names {
@@ -100,7 +102,7 @@ impl TrainReward {
                 files.push((name(&file), judged, learn));
             }
         }
-        let reader = self.reader()?;
+        let reader = self.reader(&registry)?;
         let width = reader.width();
         let mut training = Vec::new();
         let mut held_out = Vec::new();
@@ -161,13 +163,13 @@ impl TrainReward {
         Ok(())
     }
 
-    fn reader(&self) -> Result<Reader> {
+    fn reader(&self, registry: &Registry) -> Result<Reader> {
         let Some(name) = &self.embedder else {
-            let policy = Box::new(self.model.load()?);
+            let policy = Box::new(self.model.load(registry)?);
             return Ok(Reader::Policy(policy, self.text_format.unwrap_or(TextFormat::Chat)));
         };
         self.model.set_threads()?;
-        Ok(Reader::Embedder(Box::new(embedder(name)?)))
+        Ok(Reader::Embedder(Box::new(registry.embedder(name)?)))
     }
 }
 

@@ -25,10 +25,7 @@ pub use combination::Combination;
 pub use guide::{Ahead, Guide, Question, ask};
 pub use head::{Backbone, Head};
 pub use loaded::{Asked, Combined, Reward};
-pub use text::{
-    Classifier, EmbeddedHead, Exchange, ForeignModel, HttpReward, ProgramReward, RewardFormat,
-    TextReward, TextScorer,
-};
+pub use text::{Classifier, EmbeddedHead, Exchange, ForeignModel, RewardFormat, TextReward, TextScorer};
 pub use value::ValueHead;
 
 pub use crate::text_format::TextFormat;

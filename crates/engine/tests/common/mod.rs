@@ -3,3 +3,4 @@
 pub mod families;
 pub mod tiny;
 pub mod tiny_bert;
+pub mod weights;

@@ -8,10 +8,10 @@ use std::sync::OnceLock;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use stackelberg_engine::embedder::{Embedder, Pooling, Truncate};
-use stackelberg_engine::source;
 
 use crate::common::tiny::choose_kernel;
 use crate::common::tiny_bert::{BERT, Tiny, put};
+use crate::common::weights::fetch;
 
 #[derive(Deserialize)]
 struct Golden {
@@ -36,8 +36,7 @@ fn golden() -> Golden {
 fn minilm() -> &'static Embedder {
     static MINILM: OnceLock<Embedder> = OnceLock::new();
     choose_kernel();
-    MINILM
-        .get_or_init(|| Embedder::load(&source::resolve("all-minilm-l6-v2", &|_| ()).unwrap()).unwrap())
+    MINILM.get_or_init(|| Embedder::load(&fetch("all-minilm-l6-v2")).unwrap())
 }
 
 #[track_caller]

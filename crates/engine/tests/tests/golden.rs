@@ -3,15 +3,16 @@
 use std::sync::OnceLock;
 
 use serde::Deserialize;
-use stackelberg_engine::{Checkpoint, Dtype, Tensor, source};
+use stackelberg_engine::{Checkpoint, Dtype, Tensor};
 
 use crate::common::tiny::choose_kernel;
+use crate::common::weights::fetch;
 
 fn policy() -> &'static Checkpoint {
     static POLICY: OnceLock<Checkpoint> = OnceLock::new();
     POLICY.get_or_init(|| {
         choose_kernel();
-        let path = source::resolve("smollm2-135m", &|_| ()).unwrap();
+        let path = fetch("smollm2-135m");
         Checkpoint::load(&path, Dtype::F32).unwrap()
     })
 }
@@ -125,7 +126,7 @@ fn branch_is_sequential_decoding() {
 #[test]
 fn dtypes_stay_near() {
     choose_kernel();
-    let path = source::resolve("smollm2-135m", &|_| ()).unwrap();
+    let path = fetch("smollm2-135m");
     let cases: Vec<Logits> = data("lm_logits.json");
     for (dtype, near) in [(Dtype::Bf16, 0.2), (Dtype::Int8, 0.5)] {
         let small = Checkpoint::load(&path, dtype).unwrap();

@@ -1,6 +1,7 @@
 //! The charts of a report.
 
-use super::{Findings, Knob};
+use super::paired::Findings;
+use super::series::Knob;
 use crate::compare::mean;
 use crate::metrics::Metric;
 use crate::report::{Chart, Curve, Point};
@@ -13,19 +14,22 @@ enum Axis<'m> {
 }
 
 impl Findings<'_> {
-    pub(super) fn all_charts(&self) -> Vec<Chart> {
+    /// Reward, diversity and coherence over strength and over KL, and held-out reward over guided reward. Charts without
+    /// curves are left out.
+    pub fn charts(&self) -> Vec<Chart> {
         let mut charts = Vec::new();
         let Some(guide) = self.rewards.first() else { return charts };
         let kl = Axis::Metric(&Metric::Kl);
         for reward in &self.rewards {
-            let against_kl = "A follower that is free to choose among whole answers gets most from the vanilla shaping at \
-                              equal KL, under the guide's own reward (Gibbs' principle); guidance step by step need not.";
+            let note = "A policy that chooses among whole answers gains the most reward at a given KL with the vanilla \
+                        shaping, under the guide's own reward (Gibbs variational principle). Guidance step by step \
+                        need not.";
             charts.push(self.chart(&Axis::Strength, reward, ""));
             charts.push(self.chart(&Axis::KlBudget, reward, ""));
-            charts.push(self.chart(&kl, reward, against_kl));
+            charts.push(self.chart(&kl, reward, note));
         }
         for held_out in &self.rewards[1..] {
-            let note = "Over-optimisation: where the curve bends down, more of the guide's reward costs what it stands for.";
+            let note = "Over-optimisation: where a curve falls, more reward of the guide lowers the held-out reward.";
             charts.push(self.chart(&Axis::Metric(guide), held_out, note));
         }
         for metric in [Metric::Diversity, Metric::Coherence, Metric::LogProb] {
@@ -37,12 +41,12 @@ impl Findings<'_> {
         charts
     }
 
-    /// `y` against `x`, a curve a shaping, with those points that are known.
+    /// `y` over `x`, one curve per shaping. Points without a value are left out.
     fn chart(&self, x: &Axis<'_>, y: &Metric, note: &str) -> Chart {
         let (x_name, x_label) = match x {
             Axis::Strength => ("strength", "strength λ".to_owned()),
-            Axis::KlBudget => ("kl-budget", "KL budget, nats a step".to_owned()),
-            Axis::Metric(metric) => (metric.name(), axis(metric)),
+            Axis::KlBudget => ("kl-budget", "KL budget, nats per step".to_owned()),
+            Axis::Metric(metric) => (metric.name(), axis_label(metric)),
         };
         let groups = self.guided();
         let curve = |group: &String, (label, points): (String, Vec<usize>)| Curve {
@@ -57,7 +61,7 @@ impl Findings<'_> {
             title: format!("{} against {}", y.name(), x_label),
             note: note.to_owned(),
             x: x_label,
-            y: axis(y),
+            y: axis_label(y),
             log_x: !matches!(x, Axis::Metric(_)),
             base: self.bootstrap.estimate(self.of(0, y)),
             curves: curves.filter(|curve: &Curve| curve.points.len() > 1).collect(),
@@ -77,8 +81,7 @@ impl Findings<'_> {
     }
 }
 
-/// What stands beside an axis.
-fn axis(metric: &Metric) -> String {
+fn axis_label(metric: &Metric) -> String {
     match metric {
         Metric::Kl => "KL from the base policy, nats per answer".to_owned(),
         Metric::LogProb => "base log-probability per token, nats".to_owned(),

@@ -1,52 +1,45 @@
-//! What the tables say, in words.
+//! The findings as sentences.
 
-use super::Findings;
+use super::paired::Findings;
 use super::tables::sign;
 use crate::compare::Bootstrap;
 use crate::metrics::Metric;
 
 impl Findings<'_> {
-    /// One sentence a method and metric: which shapings differ from the vanilla one, at equal strength and at equal KL.
+    /// One sentence per method and metric: which shapings differ from the vanilla shaping, at equal strength and at equal
+    /// KL.
     pub fn sentences(&self) -> Vec<String> {
-        let prompts = self.of(0, &Metric::Diversity).len();
-        if prompts < Bootstrap::FEWEST {
+        if self.prompts() < Bootstrap::FEWEST {
+            let prompts = self.prompts();
             return vec![format!(
-                "{prompts} prompts are too few for intervals: nothing is said to differ."
+                "{prompts} prompts are too few for intervals, so no differences are reported."
             )];
         }
         let mut sentences = Vec::new();
-        let judged = self.rewards.iter().skip(1).chain(self.rewards.first());
         let metrics: Vec<Metric> =
-            judged.cloned().chain([Metric::Diversity, Metric::Coherence]).collect();
+            self.held_out_first().cloned().chain([Metric::Diversity, Metric::Coherence]).collect();
         for group in self.guided() {
-            let kept: Vec<usize> = self.kept().filter(|&i| self.series[i].group == group).collect();
-            let vanilla = kept.iter().copied().find(|&i| self.series[i].vanilla);
-            if let Some(vanilla) = vanilla.filter(|_| kept.len() > 1) {
-                let knob = self.series[vanilla].knob.map_or_else(String::new, |knob| knob.to_string());
-                let others = || kept.iter().copied().filter(|&i| i != vanilla);
-                for metric in &metrics {
-                    let signs = others().filter_map(|i| {
-                        let difference =
-                            self.bootstrap.difference(self.of(i, metric), self.of(vanilla, metric))?;
-                        Some((self.name(i), sign(&difference)))
-                    });
-                    let place = format!("{group} at equal strength, {knob}");
-                    sentences.extend(sentence(
-                        &place,
-                        metric,
-                        &self.name(vanilla),
-                        &signs.collect::<Vec<_>>(),
-                    ));
-                }
-            }
-            for metric in &metrics {
-                sentences.extend(self.at_equal_kl(&group, metric));
-            }
+            sentences.extend(metrics.iter().filter_map(|metric| self.at_equal_strength(&group, metric)));
+            sentences.extend(metrics.iter().filter_map(|metric| self.at_equal_kl(&group, metric)));
         }
         sentences
     }
 
-    /// The same at the KL that most curves reach.
+    /// The sentence on the kept strength.
+    fn at_equal_strength(&self, group: &str, metric: &Metric) -> Option<String> {
+        let (kept, vanilla) = self.kept_of(group);
+        let vanilla = vanilla?;
+        let knob = self.series[vanilla].knob.map_or_else(String::new, |knob| format!(" ({knob})"));
+        let others = kept.into_iter().filter(|&i| i != vanilla);
+        let signs = others.filter_map(|i| {
+            let difference = self.bootstrap.difference(self.of(i, metric), self.of(vanilla, metric))?;
+            Some((self.name(i), sign(&difference)))
+        });
+        let place = format!("{group} at equal strength{knob}");
+        sentence(&place, metric, &self.name(vanilla), &signs.collect::<Vec<_>>())
+    }
+
+    /// The sentence on the KL level that most curves reach.
     fn at_equal_kl(&self, group: &str, metric: &Metric) -> Option<String> {
         let curves = self.curves(group);
         let (vanilla, others) = curves.split_first()?;
@@ -62,11 +55,11 @@ impl Findings<'_> {
                 self.bootstrap.curve_difference(&sweep(points), &sweep(&vanilla.1), level)?;
             Some((self.name(points[0]), sign(&difference)))
         });
-        let place = format!("{group} at equal KL, {level} nats an answer");
+        let place = format!("{group} at equal KL ({level} nats per answer)");
         sentence(&place, metric, &self.name(vanilla.1[0]), &signs.collect::<Vec<_>>())
     }
 
-    /// A shaping's name, without its method's.
+    /// The name of a shaping, without the method's.
     fn name(&self, i: usize) -> String {
         let series = &self.series[i];
         let name = series.curve.strip_prefix(&series.group).unwrap_or(&series.curve);
@@ -74,24 +67,27 @@ impl Findings<'_> {
     }
 }
 
-/// `None` for a metric that is no reward and in which nothing differs, or for nothing at all.
+/// How a metric differs from the vanilla shaping's, given each other shaping with the sign of its difference. `None` if
+/// there are no other shapings, or if nothing differs and the metric is not a reward.
 fn sentence(place: &str, metric: &Metric, vanilla: &str, signs: &[(String, i8)]) -> Option<String> {
-    if signs.is_empty()
-        || !matches!(metric, Metric::Reward(_)) && signs.iter().all(|(_, sign)| *sign == 0)
-    {
+    let is_reward = matches!(metric, Metric::Reward(_));
+    if signs.is_empty() || !is_reward && signs.iter().all(|(_, sign)| *sign == 0) {
         return None;
     }
-    let those = |sign: i8| {
-        let names: Vec<&str> =
-            signs.iter().filter(|(_, s)| *s == sign).map(|(name, _)| name.as_str()).collect();
-        names.join(", ")
+    let names = |sign: i8| -> Vec<&str> {
+        signs.iter().filter(|(_, s)| *s == sign).map(|(name, _)| name.as_str()).collect()
     };
-    let said = [(1, "more than"), (-1, "less than"), (0, "no clear difference from")];
-    let parts: Vec<String> = said
-        .iter()
-        .map(|&(sign, words)| (those(sign), words))
-        .filter(|(names, _)| !names.is_empty())
-        .map(|(names, words)| format!("{words} {vanilla}: {names}"))
-        .collect();
-    Some(format!("{place}, {}: {}.", metric.name(), parts.join("; ")))
+    let relations =
+        [(1, "higher", "than with"), (-1, "lower", "than with"), (0, "not clearly different", "from")];
+    let mut parts: Vec<String> = Vec::new();
+    for (sign, relation, than) in relations {
+        let names = names(sign).join(", ");
+        if names.is_empty() {
+            continue;
+        }
+        // The first part names the vanilla shaping.
+        let than = if parts.is_empty() { format!(" {than} {vanilla}") } else { String::new() };
+        parts.push(format!("{relation}{than} for {names}"));
+    }
+    Some(format!("{place}: {} is {}.", metric.name(), parts.join("; ")))
 }

@@ -1,23 +1,32 @@
 //! The tables of a report.
 
-use super::Findings;
+use super::paired::Findings;
 use crate::compare::mean;
+use crate::estimate::Estimate;
 use crate::metrics::Metric;
-use crate::report::{Cell, Estimate, Row, Table};
-
-/// KL that curves are compared at, in nats per answer.
-const LEVELS: [f64; 9] = [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
+use crate::report::{Cell, Row, Table};
 
 impl Findings<'_> {
+    /// The main table, the table at equal strength, one table per reward at equal KL, and the table of perturbed rewards.
+    /// Empty tables are left out.
+    pub fn tables(&self) -> Vec<Table> {
+        let mut tables = vec![self.main_table()];
+        tables.extend(self.equal_strength_table());
+        tables.extend(self.rewards.iter().filter_map(|reward| self.equal_kl_table(reward)));
+        tables.extend(self.perturbed_table());
+        tables.retain(|table| !table.rows.is_empty());
+        tables
+    }
+
     /// All methods at their kept strength.
-    pub(super) fn main_table(&self) -> Table {
+    fn main_table(&self) -> Table {
         let text = [
             Metric::Diversity,
             Metric::Coherence,
             Metric::Length,
             Metric::LogProb,
             Metric::Kl,
-            Metric::Outside,
+            Metric::TailNll,
             Metric::Steered,
         ];
         let metrics: Vec<Metric> = self.rewards.iter().cloned().chain(text).collect();
@@ -32,20 +41,22 @@ impl Findings<'_> {
         };
         Table {
             name: "main".to_owned(),
-            title: format!("All methods at the kept strength, {} prompts", self.of(0, &Metric::Diversity).len()),
-            note: "Means over prompts with 95 percent bootstrap intervals. Bold: the best of its method, and the \
-                   interval of its paired difference from the next best leaves out 0. A triangle: the paired difference \
-                   from the base policy leaves out 0; nothing is corrected for the number of marks. KL: nats per answer \
-                   from the base policy over the candidates, without what they leave out (KL outside); of best-of-n an \
-                   upper bound of the whole. log p: the base policy's, per token. steered: share of tokens that are not \
-                   the base policy's choice. The strength was chosen on the same prompts."
+            title: format!("All methods at the kept strength, {} prompts", self.prompts()),
+            note: "Means over prompts with 95 percent bootstrap intervals. Bold: the best value of its method, if the \
+                   interval of the paired difference from the second best excludes 0. Triangle: the interval of the \
+                   paired difference from the base policy excludes 0. The intervals are not corrected for multiple \
+                   comparisons. KL: divergence from the base policy over the candidates, nats per answer; it does not \
+                   include the tail NLL, which is the negative log of the base policy's mass on the candidates. For \
+                   best-of-n, KL is an upper bound of the whole divergence. log p: log-probability per token under the \
+                   base policy. steered: share of tokens that the base policy would not have chosen. The strength was \
+                   chosen on the same prompts."
                 .to_owned(),
             columns: metrics.iter().map(|metric| metric.name().to_owned()).collect(),
             rows: kept.iter().map(row).collect(),
         }
     }
 
-    /// A cell of the main table: bold within its group of rows, and whether it differs from the base policy.
+    /// A cell of the main table. It is bold if it is clearly the best of its group.
     fn cell(&self, i: usize, metric: &Metric, rows: &[usize]) -> Option<Cell> {
         let values = self.of(i, metric);
         let estimate = self.bootstrap.estimate(values)?;
@@ -60,43 +71,41 @@ impl Findings<'_> {
                 let difference = self.bootstrap.difference(values, self.of(next, metric));
                 difference.is_some_and(|d| sign(&d) == metric.better())
             });
-        Some(Cell { bold, differs: self.beside_base(i, metric), ..plain(estimate, metric.digits()) })
+        Some(Cell { bold, differs: self.against_base(i, metric), ..plain(estimate, metric.digits()) })
     }
 
-    /// Whether a series differs from the base policy, paired by prompt: -1 below, 1 above, 0 not clearly.
-    fn beside_base(&self, i: usize, metric: &Metric) -> i8 {
+    /// The sign of the paired difference from the base policy: -1, 1, or 0 if it is not clear.
+    fn against_base(&self, i: usize, metric: &Metric) -> i8 {
         let difference = self.bootstrap.difference(self.of(i, metric), self.of(0, metric));
         difference.filter(|_| i != 0).map_or(0, |difference| sign(&difference))
     }
 
-    /// What smaller tables show: the rewards, what they cost the text, and how far from the base policy it is.
-    fn in_short(&self) -> Vec<Metric> {
+    /// The metrics of the smaller tables.
+    fn main_metrics(&self) -> Vec<Metric> {
         let text = [Metric::Diversity, Metric::Coherence, Metric::Kl];
         self.rewards.iter().cloned().chain(text).collect()
     }
 
-    /// Every shaping against the vanilla one at the kept strength: paired differences.
-    pub(super) fn against_table(&self) -> Option<Table> {
-        let metrics = self.in_short();
+    /// The paired differences of all shapings from the vanilla shaping at the kept strength.
+    fn equal_strength_table(&self) -> Option<Table> {
+        let metrics = self.main_metrics();
         let mut rows = Vec::new();
         for group in self.guided() {
-            let kept: Vec<usize> = self.kept().filter(|&i| self.series[i].group == group).collect();
-            let vanilla = kept.iter().copied().find(|&i| self.series[i].vanilla);
-            let Some(vanilla) = vanilla else { continue };
+            let (kept, Some(vanilla)) = self.kept_of(&group) else { continue };
             for i in kept.into_iter().filter(|&i| i != vanilla) {
                 rows.push(Row {
                     group: group.clone(),
-                    label: format!("{} less {}", self.series[i].curve, self.series[vanilla].curve),
+                    label: format!("{} minus {}", self.series[i].curve, self.series[vanilla].curve),
                     cells: metrics.iter().map(|metric| self.difference(i, vanilla, metric)).collect(),
                 });
             }
         }
         (!rows.is_empty()).then(|| Table {
             name: "equal-strength".to_owned(),
-            title: "At equal strength, as the paper compares".to_owned(),
-            note: "Paired differences from the vanilla shaping with 95 percent bootstrap intervals; a triangle where they \
-                   leave out 0. At equal strength whoever moves further from the base policy looks best: see the \
-                   column KL, and the table at equal KL."
+            title: "Differences at equal strength, the paper's comparison".to_owned(),
+            note: "Paired differences from the vanilla shaping with 95 percent bootstrap intervals. Triangle: the interval \
+                   excludes 0. At equal strength, shapings that move further from the base policy tend to have the \
+                   higher reward: compare the column KL and the table at equal KL."
                 .to_owned(),
             columns: metrics.iter().map(|metric| metric.name().to_owned()).collect(),
             rows,
@@ -108,11 +117,7 @@ impl Findings<'_> {
         Some(Cell { differs: sign(&difference), ..plain(difference, metric.digits()) })
     }
 
-    /// Every curve at the same KL: one table a reward.
-    pub(super) fn equal_kl_tables(&self) -> Vec<Table> {
-        self.rewards.iter().filter_map(|reward| self.equal_kl_table(reward)).collect()
-    }
-
+    /// All curves at the same KL levels.
     fn equal_kl_table(&self, reward: &Metric) -> Option<Table> {
         let levels = self.levels();
         let mut rows = Vec::new();
@@ -138,38 +143,25 @@ impl Findings<'_> {
         (!levels.is_empty() && !rows.is_empty()).then(|| Table {
             name: format!("equal-kl-{}", reward.name()),
             title: format!("{} at equal KL", reward.name()),
-            note: "Each curve read at the same KL from the base policy (nats per answer over the candidates; what they \
-                   leave out comes on top for all), straight in its root between the strengths that were run, with 95 \
-                   percent bootstrap intervals. A triangle: the paired difference from the vanilla shaping at that KL \
-                   leaves out 0. A dash: the curve does not reach that KL, or its points around it are too far apart."
+            note: "The reward of each curve at the same KL from the base policy (nats per answer over the candidates, \
+                   without the tail NLL), with 95 percent bootstrap intervals. Between the strengths that were run, the \
+                   reward is interpolated linearly in the square root of KL. Triangle: the interval of the paired \
+                   difference from the vanilla shaping at that KL excludes 0. Dash: the curve does not reach that KL, or \
+                   its neighbouring points are too far apart."
                 .to_owned(),
             columns: levels.iter().map(|level| format!("KL {level}")).collect(),
             rows,
         })
     }
 
-    /// KL that at least two curves of a group reach, vanilla's among them.
-    pub(super) fn levels(&self) -> Vec<f64> {
-        let reached = |group: &String, level: f64| {
-            let curves = self.curves(group);
-            let reaches = |(_, points): &(String, Vec<usize>)| {
-                self.sweep(points, &Metric::Kl, &Metric::Kl).at(level).is_some()
-            };
-            curves.first().is_some_and(reaches)
-                && curves.iter().filter(|curve| reaches(curve)).count() > 1
-        };
-        let groups = self.guided();
-        LEVELS.into_iter().filter(|&level| groups.iter().any(|group| reached(group, level))).collect()
-    }
-
-    /// What is left of the true rewards where those that guide were made worse.
-    pub(super) fn stress_table(&self) -> Option<Table> {
-        let metrics = self.in_short();
-        let stressed = (0..self.series.len()).filter(|&i| self.series[i].stress.is_some());
+    /// The true rewards of answers whose guide saw perturbed rewards.
+    fn perturbed_table(&self) -> Option<Table> {
+        let metrics = self.main_metrics();
+        let perturbed = (0..self.series.len()).filter(|&i| self.series[i].stress.is_some());
         let row = |i: usize| {
             let cell = |metric: &Metric| {
                 let estimate = self.bootstrap.estimate(self.of(i, metric))?;
-                Some(Cell { differs: self.beside_base(i, metric), ..plain(estimate, metric.digits()) })
+                Some(Cell { differs: self.against_base(i, metric), ..plain(estimate, metric.digits()) })
             };
             let series = &self.series[i];
             Row {
@@ -178,13 +170,14 @@ impl Findings<'_> {
                 cells: metrics.iter().map(cell).collect(),
             }
         };
-        let rows: Vec<Row> = stressed.map(row).collect();
+        let rows: Vec<Row> = perturbed.map(row).collect();
         (!rows.is_empty()).then(|| Table {
             name: "stress".to_owned(),
-            title: "With rewards made worse".to_owned(),
-            note: "What guided was disturbed (noise: Gaussian of that standard deviation added; random: Gaussian numbers \
-                   instead; reversed: the best candidate gets the worst's reward); what is shown is the true reward, at \
-                   the kept strength. A triangle: the paired difference from the base policy leaves out 0."
+            title: "Perturbed rewards".to_owned(),
+            note: "The rewards that guided were perturbed; the table shows the true rewards, at the kept strength. noise: \
+                   Gaussian noise of that standard deviation is added. random: Gaussian noise replaces the rewards. \
+                   reversed: the order of the candidates' rewards is reversed. Triangle: the interval of the paired \
+                   difference from the base policy excludes 0."
                 .to_owned(),
             columns: metrics.iter().map(|metric| metric.name().to_owned()).collect(),
             rows,
@@ -192,7 +185,7 @@ impl Findings<'_> {
     }
 }
 
-/// -1 where an interval lies below 0, 1 above, 0 around it.
+/// -1 if the interval lies below 0, 1 if it lies above 0, and 0 if it contains 0.
 pub(super) fn sign(estimate: &Estimate) -> i8 {
     i8::from(estimate.low > 0.0) - i8::from(estimate.high < 0.0)
 }

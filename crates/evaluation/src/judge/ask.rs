@@ -1,25 +1,26 @@
-//! Asks all calls, several at a time, and keeps every verdict as it comes.
+//! Sends all calls, several at a time, and stores every verdict when it arrives.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::answer::Reply;
-use super::client::{Client, Trouble};
+use stackelberg_remote::chat::{self, Completion};
+
+use super::client::Client;
 use super::error::Error;
 use super::pairs::Call;
 use super::store::Store;
 use super::verdict::{Failure, Kind, Verdict};
 use super::{form, reply};
 
-/// How calls are asked.
+/// How calls are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Asking {
-    /// Calls under way at once.
+    /// The number of calls at the same time.
     pub concurrency: usize,
-    /// How often a judge whose reply had no scores is asked once more.
+    /// How often a call is sent again if the reply has no scores.
     pub ask_again: u32,
-    /// Ask those calls again that failed in an earlier run.
+    /// Whether calls that failed in an earlier run are sent again.
     pub retry_failed: bool,
 }
 
@@ -30,42 +31,42 @@ impl Default for Asking {
 }
 
 impl Asking {
-    /// Which of the calls are still to be asked: those that the store has no scores for, and no failure either
-    /// unless failed ones are to be retried.
+    /// The calls that are still to be sent: those without scores in the store. Failed calls are among them only if
+    /// `retry_failed` is set.
     pub fn open<'c, 'a>(&self, calls: &'c [Call<'a>], store: &Store) -> Vec<&'c Call<'a>> {
         let done = |verdict: &Verdict| verdict.scores.is_some() || !self.retry_failed;
         calls.iter().filter(|call| !store.get(call).is_some_and(done)).collect()
     }
 }
 
-/// What a caller may watch, from many threads.
+/// Callbacks during a run. They are called from many threads.
 pub trait Watch: Sync {
-    /// A verdict was kept.
+    /// A verdict was stored.
     fn done(&self, _: &Verdict) {}
 
-    /// Whether to begin nothing more: calls under way are waited for and kept.
+    /// Whether to start no more calls. Calls that were sent are waited for and stored.
     fn stop(&self) -> bool {
         false
     }
 }
 
-/// Watches nothing.
+/// No callbacks.
 impl Watch for () {}
 
-/// How a run ended.
+/// The result of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
-    /// Verdicts kept, failures among them.
+    /// The number of verdicts stored, including failures.
     pub asked: usize,
-    /// Whether the caller stopped it before its end.
+    /// Whether the caller stopped the run before its end.
     pub stopped: bool,
 }
 
-/// Asks all calls that are [open](Asking::open).
+/// Sends all calls that are [open](Asking::open) and stores their verdicts.
 ///
 /// # Errors
-/// No concurrency; the server refuses or is not there; as many calls in a row as are under way at once (five
-/// at least) failed at the server; the store cannot be written. What was kept before stays.
+/// The concurrency is 0; the server refuses all calls or cannot be reached; as many calls in a row as run at the same
+/// time (at least five) failed at the server; the store cannot be written. Verdicts that were stored stay stored.
 pub fn ask(
     calls: &[Call<'_>],
     client: &Client,
@@ -86,7 +87,7 @@ pub fn ask(
         over: AtomicBool::new(false),
         state: Mutex::new(State { store, asked: 0, in_a_row: 0, ended: None }),
     };
-    // The first call goes alone: if the server is not there or refuses, it says so once.
+    // The first call is sent alone, so that a missing or refusing server costs one request.
     if let Some(first) = open.first().filter(|_| !desk.stop()) {
         desk.take(first);
     }
@@ -109,14 +110,14 @@ pub fn ask(
     }
 }
 
-/// What the threads share.
+/// The state that the threads share.
 struct Desk<'a> {
     client: &'a Client,
     ask_again: u32,
-    /// Calls in a row that the server may fail.
+    /// The number of calls in a row after whose failure the run ends.
     patience: usize,
     watch: &'a dyn Watch,
-    /// Nothing more is begun.
+    /// Whether no more calls are started.
     over: AtomicBool,
     state: Mutex<State<'a>>,
 }
@@ -134,12 +135,12 @@ impl<'a> Desk<'a> {
         self.over.load(Ordering::Relaxed) || self.watch.stop()
     }
 
-    /// Asks one call and keeps what came of it.
+    /// Sends one call and stores its verdict.
     fn take(&self, call: &Call<'_>) {
         let kept = match self.verdict(call) {
             Ok(verdict) => self.keep(verdict),
-            Err(Trouble::Fatal(error)) => Err(error),
-            Err(Trouble::Stopped | Trouble::Failed(_)) => return,
+            Err(chat::Failure::Fatal(error)) => Err(error.into()),
+            Err(chat::Failure::Stopped | chat::Failure::Request { .. }) => return,
         };
         if let Err(error) = kept {
             self.over.store(true, Ordering::Relaxed);
@@ -169,26 +170,24 @@ impl<'a> Desk<'a> {
     }
 
     fn state(&self) -> MutexGuard<'_, State<'a>> {
-        // What a thread that panicked left is whole: every change is a single step.
+        // The state is consistent even if a thread panicked, because every change is a single step.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One call, asked again where the reply holds no scores.
-    fn verdict(&self, call: &Call<'_>) -> Result<Verdict, Trouble> {
+    /// The verdict on one call, which is sent again if the reply has no scores.
+    fn verdict(&self, call: &Call<'_>) -> Result<Verdict, chat::Failure> {
         let began = Instant::now();
         let form = form::fill(call.prompt, call.first, call.second);
         let mut verdict = self.blank(call);
-        let salt = u64::from_str_radix(&call.texts[1][..15], 16).unwrap_or_default();
-        for round in 0..=self.ask_again {
-            let stop = || self.stop();
-            let answer =
-                self.client.ask(&form, salt.wrapping_add(round.into()), &mut verdict.requests, &stop);
-            match answer {
+        for _ in 0..=self.ask_again {
+            match self.client.ask(&form, &mut verdict.requests, &|| self.stop()) {
                 Ok(reply) => take_reply(&mut verdict, reply),
-                Err(Trouble::Failed(failure)) => verdict.failure = Some(failure),
-                // What was paid for is kept.
-                Err(Trouble::Stopped) if verdict.replies > 0 => {}
-                Err(trouble) => return Err(trouble),
+                Err(chat::Failure::Request { kind, problem }) => {
+                    verdict.failure = Some(Failure { kind: kind.into(), problem });
+                }
+                // Replies that were paid for are kept.
+                Err(chat::Failure::Stopped) if verdict.replies > 0 => {}
+                Err(failure) => return Err(failure),
             }
             let unread = verdict.failure.as_ref().is_some_and(|failure| failure.kind == Kind::Reply);
             if !unread || self.stop() {
@@ -221,7 +220,7 @@ impl<'a> Desk<'a> {
     }
 }
 
-fn take_reply(verdict: &mut Verdict, reply: Reply) {
+fn take_reply(verdict: &mut Verdict, reply: Completion) {
     let scores = reply::scores(&reply.text).map_err(|problem| match reply.finish.as_deref() {
         Some("content_filter") => Failure { kind: Kind::Refused, problem: "content filter".to_owned() },
         Some("length") => {

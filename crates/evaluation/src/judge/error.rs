@@ -1,94 +1,96 @@
-//! What ends a run of the judge. What fails a single call is a [`Failure`](super::Failure) instead.
+//! Errors that end a run of the judge. A [`Failure`](super::Failure) concerns a single call.
 
 use std::io;
 
-/// Why judging stopped. Verdicts that came before stay in their file.
+use stackelberg_remote::chat::{self, Hint};
+
+/// Why judging stopped. Earlier verdicts stay in their file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A setting that cannot be.
+    /// A setting is wrong.
     #[error("{name}: {problem}")]
     Setting {
-        /// Its name.
+        /// The setting.
         name: &'static str,
         /// What is wrong and what to do.
         problem: String,
     },
 
-    /// The server refuses, and would refuse every call.
-    #[error("{url} refuses with status {status}: {said}{hint}")]
-    Refused {
-        /// The address asked.
-        url: String,
-        /// The HTTP status.
-        status: u16,
-        /// What the server said, shortened.
-        said: String,
-        /// What to do, where that is known.
-        hint: &'static str,
-    },
+    /// No call to the server can succeed.
+    #[error("{0}{option}", option = option(.0))]
+    Server(chat::Error),
 
-    /// Nobody answers at the address.
-    #[error("cannot connect to {url}: {problem}: is the server running, and the address right?")]
-    Unreachable {
-        /// The address asked.
-        url: String,
-        /// What the system said.
-        problem: String,
-    },
-
-    /// Call after call failed.
+    /// Several calls in a row failed.
     #[error("{url}: {count} calls in a row failed, the last with: {problem}: try again later")]
     GaveUp {
-        /// The address asked.
+        /// The address.
         url: String,
-        /// How many.
+        /// The number of calls.
         count: usize,
-        /// The last one's failure.
+        /// The failure of the last call.
         problem: String,
     },
 
-    /// The file of verdicts cannot be read or written.
+    /// The verdict file cannot be read or written.
     #[error("cannot {doing} {file}: {source}")]
     File {
         /// `read` or `write`.
         doing: &'static str,
         /// The file.
         file: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 
-    /// A line of the file of verdicts that is none.
+    /// A line of the verdict file is no verdict.
     #[error("{file}:{line}: not a verdict of `judge`: {problem}")]
     Line {
         /// The file.
         file: String,
-        /// From 1.
+        /// The line's number, from 1.
         line: usize,
         /// What is wrong.
         problem: String,
     },
 
-    /// The file holds verdicts of another judge.
+    /// The verdict file holds verdicts of another judge.
     #[error("{file}:{line}: written with {field} {was}, this run has {is}: name another file")]
     OtherJudge {
         /// The file.
         file: String,
-        /// From 1.
+        /// The line's number, from 1.
         line: usize,
         /// What differs: `model`, `form`, `temperature`, `seed` or `more of the request`.
         field: &'static str,
         /// Its value in the file.
         was: String,
-        /// Its value now.
+        /// Its value in this run.
         is: String,
     },
 
-    /// Another process writes the same file.
+    /// Another process writes to the verdict file.
     #[error("{file}: another run is writing to it: wait for it, or name another file")]
     Locked {
         /// The file.
         file: String,
     },
+}
+
+impl From<chat::Error> for Error {
+    fn from(error: chat::Error) -> Self {
+        Self::Server(error)
+    }
+}
+
+/// The option of `stackelberg judge` that a refusal is about.
+fn option(error: &chat::Error) -> &'static str {
+    match error {
+        chat::Error::Refused { hint: Some(Hint::TokensField), .. } => {
+            " (--max-tokens-field max_completion_tokens)"
+        }
+        chat::Error::Refused { hint: Some(Hint::Temperature), .. } => " (--no-temperature)",
+        chat::Error::Refused { hint: Some(Hint::Key), .. } => " (--key-env)",
+        _ => "",
+    }
 }

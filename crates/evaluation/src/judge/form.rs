@@ -1,10 +1,10 @@
-//! The rating form: what a judge is asked. The criteria are those of the paper's form, the words are ours.
+//! The rating form, which is the message to the judge. The criteria are those of the paper's form; the wording differs.
 //!
-//! Texts stand between marks that nobody can foresee who does not know all three texts, so an answer cannot
-//! close its own fence and speak to the judge. No example of scores is given: a small model that repeats the
-//! form back must not seem to have rated.
+//! Request and answers stand between marks that contain a hash of all three texts. An answer cannot contain its own
+//! mark, so it cannot end its part of the form and address the judge. The form has no example of scores, so that a reply
+//! that repeats the form is not read as a rating.
 
-use super::hash;
+use super::hash::hash;
 
 const RULES: &str = "\
 You are a strict and fair judge. Below are a request and two answers to it, each by another assistant. Rate \
@@ -22,7 +22,7 @@ Rate both answers now. The first line of your reply must consist of two numbers 
 the score of answer 1, a space, the score of answer 2. From the second line on, give your reasons in one or two \
 sentences.";
 
-/// The form, filled in: the text of one message.
+/// Fills in the form. Returns the text of one user message.
 ///
 /// ```
 /// let form = stackelberg_evaluation::judge::form::fill("Why is the sky blue?", "Rayleigh.", "It is not.");
@@ -36,7 +36,8 @@ pub fn fill(request: &str, first: &str, second: &str) -> String {
     format!("{RULES}\n\n{request}{first}{second}{REMINDER}")
 }
 
-/// Names the form by its words and its layout: verdicts under another form are another measurement.
+/// The version of the form: 12 hexadecimal digits that depend on its wording and layout. Verdicts with different
+/// versions are different measurements.
 pub fn version() -> String {
     hash(&[&fill("request", "first", "second")])[..12].to_owned()
 }

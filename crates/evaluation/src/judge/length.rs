@@ -1,27 +1,27 @@
-//! How much of a win is length? AlpacaEval 2's length-controlled win rate, for two runs.
+//! AlpacaEval 2's length-controlled win rate, for two runs.
 
-/// What wins, and by how much the answer of A is longer.
+/// The fitted model of preferences by length.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Controlled {
     /// Preferences for A: 1, 1/2 or 0.
     preferences: Vec<f64>,
-    /// `tanh` of the standardised difference in length.
+    /// `tanh` of the standardised differences in length.
     lengths: Vec<f64>,
     start: [f64; 2],
 }
 
-/// The share of prompts that A would win, ties counted half, were both answers of equal length; `None` where
-/// all differences in length are the same, so that length and quality cannot be told apart.
+/// The estimated win rate of A for answers of equal length, where a tie counts as half a win. `None` if all differences
+/// in length are the same, because then length and quality cannot be separated.
 ///
-/// As AlpacaEval 2 has it (Dubois et al. 2024, arXiv 2404.04475): the logistic model
-/// `P(A preferred) = σ(θ + φ·tanh(ΔL / sd(ΔL)))` is fitted to the preferences (a tie is 1/2), `ΔL` being
-/// characters of A's answer less those of B's, and `φ` is then set to 0: `σ(θ)`. Two things differ.
-/// AlpacaEval's model has a third term, the difficulty of each instruction, estimated from many models at once:
-/// two runs cannot tell it from `θ`, so it is left out. And where AlpacaEval holds the fit in check by answers of
-/// its baseline made short and long on purpose and by an L1 penalty, here it is a weak ridge,
-/// `(θ² + φ²)/200` beside the summed log-loss, that only matters where answers win all or none.
+/// The method is that of AlpacaEval 2 (Dubois et al. 2024, arXiv 2404.04475): the logistic model
+/// `P(A preferred) = σ(θ + φ·tanh(ΔL / sd(ΔL)))` is fitted to the preferences (a tie is 1/2), where `ΔL` is the number of
+/// characters of A's answer minus that of B's. The result is `σ(θ)`, the prediction for `φ = 0`. There are two
+/// differences. AlpacaEval's model has a third term, the difficulty of each instruction, which is estimated from many
+/// models; with two runs it cannot be separated from `θ` and is left out. AlpacaEval regularises with shortened and
+/// lengthened answers of its baseline and an L1 penalty; this function adds the weak ridge penalty `(θ² + φ²)/200` to
+/// the summed log loss, which matters only if answers win all or no prompts.
 ///
-/// `preferences` and `longer_by` have one entry a prompt.
+/// `preferences` (1, 1/2 or 0) and `longer_by` (`ΔL`) have one entry per prompt.
 pub fn length_controlled(preferences: &[f64], longer_by: &[f64]) -> Option<f64> {
     let all: Vec<usize> = (0..preferences.len()).collect();
     Controlled::new(preferences, longer_by).map(|fit| fit.rate(&all))
@@ -45,17 +45,17 @@ impl Controlled {
         Some(fit)
     }
 
-    /// The length term `φ` of all prompts.
+    /// The length coefficient `φ`, fitted to all prompts.
     pub(super) fn slope(&self) -> f64 {
         self.start[1]
     }
 
-    /// The rate over a sample of the prompts, lengths being in units of all.
+    /// The rate fitted to a sample of the prompts. Lengths are standardised over all prompts.
     pub(super) fn rate(&self, sample: &[usize]) -> f64 {
         sigmoid(self.minimise(sample)[0])
     }
 
-    /// Newton's method, halved where a step would climb.
+    /// Newton's method. A step is halved until it decreases the loss.
     fn minimise(&self, sample: &[usize]) -> [f64; 2] {
         let mut at = self.start;
         let mut loss = self.loss(sample, at);
@@ -68,12 +68,12 @@ impl Controlled {
                 g = [g[0] + error, g[1] + error * x];
                 h = [h[0] + weight, h[1] + weight * x, h[2] + weight * x * x];
             }
-            // Positive: the ridge alone makes it so.
+            // The ridge penalty makes it positive.
             let determinant = h[0] * h[2] - h[1] * h[1];
             let step =
                 [(h[2] * g[0] - h[1] * g[1]) / determinant, (h[0] * g[1] - h[1] * g[0]) / determinant];
             let decrement = step[0] * g[0] + step[1] * g[1];
-            // So near, Newton's step is all but exact.
+            // This close to the minimum, one more step is almost exact.
             if decrement < 1e-6 {
                 return [at[0] - step[0], at[1] - step[1]];
             }
@@ -84,7 +84,7 @@ impl Controlled {
             });
             match shorter {
                 Some((there, value)) => (at, loss) = (there, value),
-                // As low as rounding lets it come, or no number.
+                // Rounding prevents a further decrease, or the loss is NaN.
                 None => break,
             }
         }

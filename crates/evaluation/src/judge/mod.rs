@@ -1,22 +1,22 @@
-//! Which of two runs answers better? A judge model is asked, prompt by prompt, over any OpenAI-compatible
-//! chat endpoint.
+//! Comparison of two runs by a judge model, over any OpenAI-compatible chat endpoint.
 //!
-//! # The way of a verdict
+//! # Overview
 //!
-//! Two runs that [`responses::pair`](crate::responses::pair) has paired become [`Pair`]s. Each is asked about
-//! once per [`Order`]: a [`Call`] fills the rating [`form`], the [`Client`] sends it and repeats what failed,
-//! [`reply`] reads two scores of 1 to 10 out of what came back, and the [`Store`] keeps the [`Verdict`] before
-//! anything else happens. [`ask`] does this for all calls, several at a time, and leaves out those that the
-//! store has: no paid call is made twice. A [`Summary`] says who won, how sure that is, and how much of it is
-//! the judge's liking for the first answer or the longer one.
+//! [`pairs`](fn@pairs) turns two runs that [`generations::pair`](stackelberg_data::generations::pair) has paired into
+//! [`Pair`]s. [`calls`] makes one [`Call`] per pair and [`Order`] of the answers. [`ask`] sends the calls, several at a
+//! time: it fills the rating [`form`], the [`Client`] sends the form and repeats failed requests, [`reply`] reads two
+//! scores from 1 to 10, and the [`Store`] appends a [`Verdict`] to its file. Calls whose verdicts are in the file are not
+//! sent again. The [`Summary`] has win rates with intervals, and estimates of the judge's preference for the first
+//! answer and for the longer answer.
 //!
-//! A call that gave no scores is a failure, never a tie.
+//! A call without scores is a failure, not a tie.
 
-mod answer;
 mod ask;
 mod client;
 mod error;
 pub mod form;
+mod hash;
+mod identity;
 mod length;
 mod pairs;
 pub mod reply;
@@ -26,30 +26,13 @@ mod summary;
 mod verdict;
 
 pub use ask::{Asking, Outcome, Watch, ask};
-pub use client::{Client, Endpoint, Key};
+pub use client::Client;
 pub use error::Error;
+pub use identity::Identity;
 pub use length::length_controlled;
 pub use pairs::{Call, Order, Pair, calls, judged_text, pairs};
 pub use resampling::Resampling;
+pub use stackelberg_remote::{Key, chat::Endpoint};
 pub use store::{Spent, Store};
 pub use summary::{Calls, Length, Position, Summary};
-pub use verdict::{Failure, Identity, Kind, Verdict};
-
-use std::fmt::Write;
-
-use sha2::{Digest, Sha256};
-
-/// The first half of a text's sha256, in hexadecimal: names a text among all others.
-fn hash(parts: &[&str]) -> String {
-    let mut hash = Sha256::new();
-    for part in parts {
-        // With their lengths, so that no text can pass for two.
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part);
-    }
-    let mut text = String::new();
-    for byte in hash.finalize().iter().take(16) {
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
-}
+pub use verdict::{Failure, Kind, Verdict};

@@ -1,9 +1,10 @@
-//! What is asked: pairs of answers, and one call per pair and order.
+//! Pairs of answers, and calls: one call per pair and order.
 
 use serde::{Deserialize, Serialize};
 
-use super::hash;
-use crate::responses::{Run, conversation};
+use stackelberg_data::generations::{Response, Run};
+
+use super::hash::hash;
 use crate::text::cut;
 
 /// Two answers to one prompt.
@@ -11,27 +12,27 @@ use crate::text::cut;
 pub struct Pair {
     /// The id in the first run.
     pub id: String,
-    /// What was asked; a conversation as `role: text` paragraphs.
+    /// The prompt; a conversation is shown as `role: text` paragraphs.
     pub prompt: String,
     /// The first run's answer, as the judge sees it.
     pub a: String,
-    /// The second run's.
+    /// The second run's answer, as the judge sees it.
     pub b: String,
 }
 
 impl Pair {
-    /// Whether both answers are the same text: a tie that no judge needs to be asked about.
+    /// Whether both answers are the same text. Such a pair is a tie and needs no call.
     pub fn identical(&self) -> bool {
         self.a == self.b
     }
 
-    /// Characters of A's answer minus those of B's.
+    /// The number of characters of A's answer minus that of B's.
     pub fn longer_by(&self) -> f64 {
         self.a.chars().count() as f64 - self.b.chars().count() as f64
     }
 }
 
-/// Which answer the judge is shown first.
+/// The order in which the judge sees the answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Order {
@@ -46,42 +47,43 @@ pub enum Order {
 pub struct Call<'a> {
     /// The pair's id.
     pub id: &'a str,
-    /// Which answer comes first.
+    /// The order of the answers.
     pub order: Order,
-    /// What was asked.
+    /// The prompt.
     pub prompt: &'a str,
     /// The answer shown first.
     pub first: &'a str,
     /// The answer shown second.
     pub second: &'a str,
-    /// Names prompt, first and second answer, by their texts.
+    /// The hashes of the prompt, the first and the second answer.
     pub texts: [String; 3],
 }
 
-/// The pairs of two runs; `partners` are those that [`crate::responses::pair`] found.
+/// Pairs two runs. `partners` is the result of [`stackelberg_data::generations::pair`]: for each answer of the first run,
+/// the index of its partner in the second.
 pub fn pairs(first: &Run, second: &Run, partners: &[usize]) -> Vec<Pair> {
-    let pair = |(ours, &partner): (&crate::responses::Response, &usize)| Pair {
+    let pair = |(ours, &partner): (&Response, &usize)| Pair {
         id: ours.id.clone(),
-        prompt: conversation(&ours.prompt),
+        prompt: ours.prompt.readable(),
         a: judged_text(&ours.text).to_owned(),
         b: judged_text(&second.responses[partner].text).to_owned(),
     };
     first.responses.iter().zip(partners).map(pair).collect()
 }
 
-/// An answer as far as it is judged: up to where the model begins to speak for its user, as the paper cuts.
+/// The part of an answer that is judged: the text before the next turn of the user, if the model wrote one.
 pub fn judged_text(text: &str) -> &str {
     cut(text).trim()
 }
 
-/// The calls that these pairs take: none for identical answers, else one per order.
+/// The calls for these pairs: one per pair and order, and none for identical answers.
 pub fn calls<'a>(pairs: &'a [Pair], orders: &[Order]) -> Vec<Call<'a>> {
     let asked = pairs.iter().filter(|pair| !pair.identical());
     asked.flat_map(|pair| orders.iter().map(|&order| Call::new(pair, order))).collect()
 }
 
 impl<'a> Call<'a> {
-    /// The question about a pair, in one order.
+    /// The call about a pair in one order.
     pub fn new(pair: &'a Pair, order: Order) -> Self {
         let (first, second) = match order {
             Order::Ab => (pair.a.as_str(), pair.b.as_str()),

@@ -1,4 +1,4 @@
-//! Reads two scores out of a judge's reply.
+//! Reads two scores from a judge's reply.
 
 use std::sync::LazyLock;
 
@@ -7,10 +7,9 @@ use serde_json::Value;
 
 /// The two scores of a reply, first and second answer, each from 1 to 10; decimals are allowed.
 ///
-/// The form asks for a line of two numbers. Chatter before and after it, markup, a comma between the numbers,
-/// "/10" behind them, one label per score ("Answer 1: 8") or a JSON object are understood too, and what a
-/// reasoning model thought between `<think>` marks is passed over. All else is refused, a reply above all that
-/// says two different things: no score is ever guessed.
+/// The form asks for a line of two numbers. The function also accepts text before and after that line, markup, a comma
+/// between the numbers, "/10" after them, one label per score ("Answer 1: 8") and a JSON object. It ignores the reasoning
+/// between `<think>` marks. It rejects all other replies, in particular those with two different pairs of scores.
 ///
 /// ```
 /// use stackelberg_evaluation::judge::reply::scores;
@@ -51,14 +50,14 @@ pub fn scores(reply: &str) -> Result<[f64; 2], String> {
     }
 }
 
-/// A reply without thoughts and the code fence around it.
+/// The reply without reasoning and without a code fence around it.
 fn spoken(reply: &str) -> Result<&str, String> {
     let mut reply = reply.trim();
-    // Some servers leave out the mark at the beginning.
+    // Some servers omit the opening mark.
     if let Some((_, said)) = reply.rsplit_once("</think>") {
         reply = said.trim();
     } else if reply.starts_with("<think>") {
-        return Err("the reply ends while the judge still thinks".to_owned());
+        return Err("the reply ends inside the judge's reasoning".to_owned());
     }
     if let Some(inner) = reply.strip_prefix("```").and_then(|rest| rest.strip_suffix("```")) {
         reply = inner.trim_start_matches(|c: char| c.is_ascii_alphabetic()).trim();
@@ -98,7 +97,7 @@ fn is_noun(word: &str) -> bool {
 
 const NUMBER: &str = r"([0-9]+(?:\.[0-9]+)?)(?:\s*/\s*10)?";
 
-/// A line of two numbers and nothing else but a label without numbers before them.
+/// A line of two numbers, with an optional label before them that contains no numbers.
 fn of_line(line: &str) -> Option<[f64; 2]> {
     static LINE: LazyLock<Option<Regex>> = LazyLock::new(|| {
         let between = r"(?:\s*[,;|&]\s*|\s+(?:and|vs\.?)\s+|\s+)";
@@ -110,7 +109,7 @@ fn of_line(line: &str) -> Option<[f64; 2]> {
     Some([found[1].parse().ok()?, found[2].parse().ok()?])
 }
 
-/// "Answer 1: 8" and "Answer 2: 7", in any order, each said once or always the same.
+/// "Answer 1: 8" and "Answer 2: 7", in any order. A repeated label must have the same score.
 fn of_labels(reply: &str) -> Result<Option<[f64; 2]>, String> {
     static LABEL: LazyLock<Option<Regex>> = LazyLock::new(|| {
         let noun = r"\b(?:assistant|answer|response|score)";
@@ -122,7 +121,7 @@ fn of_labels(reply: &str) -> Result<Option<[f64; 2]>, String> {
     let mut scores = [None, None];
     for found in label.captures_iter(&bare) {
         let side = usize::from(matches!(&found[1], "2" | "b" | "B"));
-        // "8/5", "8.5.1" and the like are no scores; a full stop or comma behind one is.
+        // "8/5" and "8.5.1" are no scores. A full stop or comma may follow a score.
         let stray = found[3].trim_end_matches(['.', ',']);
         let (Ok(score), true) = (found[2].parse::<f64>(), stray.is_empty()) else { return Ok(None) };
         if scores[side].is_some_and(|before| before != score) {

@@ -1,18 +1,18 @@
-//! Intervals by resampling prompts.
+//! Bootstrap intervals of statistics of prompts.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
 use crate::compare::interval;
-use crate::report::Estimate;
+use crate::estimate::Estimate;
 
-/// Resamples prompts with replacement, as many as were judged, for any statistic of them (means over a fixed set of
-/// prompts have [`Bootstrap`](crate::compare::Bootstrap)). Every interval of one seed and number of prompts sees the same samples.
+/// Bootstrap intervals of any statistic of prompts. ([`Bootstrap`](crate::compare::Bootstrap) is for means over a fixed
+/// set of prompts.) Intervals with the same seed and number of prompts use the same resamples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resampling {
-    /// How many samples of prompts.
+    /// The number of resamples.
     pub draws: usize,
-    /// What they follow from.
+    /// The seed of the resamples.
     pub seed: u64,
 }
 
@@ -23,8 +23,8 @@ impl Default for Resampling {
 }
 
 impl Resampling {
-    /// A statistic of `n` prompts, with its 95 percent percentile interval. The statistic is given the prompts'
-    /// indices; `None` where it has no value for all of them, and samples without one are left out.
+    /// A statistic of `n` prompts, with its 95 percent percentile interval. The statistic receives the indices of the
+    /// prompts in a resample. `None` if it has no value for all prompts; resamples without a value are left out.
     pub fn estimate(&self, n: usize, statistic: impl Fn(&[usize]) -> Option<f64>) -> Option<Estimate> {
         let all: Vec<usize> = (0..n).collect();
         let value = statistic(&all)?;
@@ -39,7 +39,7 @@ impl Resampling {
         Some(interval(value, values, 0.025).unwrap_or(exact))
     }
 
-    /// The mean of one number per prompt.
+    /// The mean of `values`, one per prompt.
     pub fn mean(&self, values: &[f64]) -> Option<Estimate> {
         self.estimate(values.len(), |sample| {
             let sum: f64 = sample.iter().map(|&at| values[at]).sum();

@@ -1,4 +1,4 @@
-//! Verdicts on disk: a line each, written as it comes.
+//! The verdict file: one JSON line per verdict, written when it arrives.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -7,37 +7,38 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use stackelberg_learning::json::filled_lines;
+use stackelberg_data::json::filled_lines;
 
 use super::error::Error;
+use super::identity::Identity;
 use super::pairs::Call;
-use super::verdict::{Identity, Verdict};
+use super::verdict::Verdict;
 
-/// A file of verdicts of one judge, and what it holds.
+/// The verdict file of one judge, and its verdicts.
 #[derive(Debug)]
 pub struct Store {
-    /// `None` only reads.
+    /// `None` for a store that is only read.
     file: Option<File>,
     path: PathBuf,
     held: Held,
 }
 
-/// By the hashes of prompt, first and second answer: the verdict, and what all lines about it took. Scores win
-/// over a failure, else the later line wins.
+/// The verdict and the cost of each call, by the hashes of prompt, first and second answer. A verdict with scores replaces
+/// a failure; otherwise the later line replaces the earlier one. Costs are added up.
 type Held = HashMap<[String; 3], (Verdict, Spent)>;
 
-/// What calls took.
+/// The cost of calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Spent {
-    /// Requests sent.
+    /// The number of requests.
     pub requests: u64,
-    /// Replies received.
+    /// The number of replies.
     pub replies: u64,
-    /// Calls with replies of which the server did not say how many tokens they took.
+    /// The number of calls with replies for which the server did not report the tokens.
     pub uncounted: u64,
-    /// Tokens of what was asked.
+    /// The tokens of the prompts.
     pub tokens_in: u64,
-    /// Tokens of the replies.
+    /// The tokens of the replies.
     pub tokens_out: u64,
 }
 
@@ -53,7 +54,7 @@ impl Spent {
         }
     }
 
-    /// Adds what others took.
+    /// Adds the cost of other calls.
     pub fn add(&mut self, other: &Self) {
         self.requests += other.requests;
         self.replies += other.replies;
@@ -62,19 +63,19 @@ impl Spent {
         self.tokens_out += other.tokens_out;
     }
 
-    /// The price, given prices per million tokens in and out.
+    /// The price, given the prices of a million tokens of prompts and of replies.
     pub fn cost(&self, price_in: f64, price_out: f64) -> f64 {
         (self.tokens_in as f64 * price_in + self.tokens_out as f64 * price_out) / 1e6
     }
 }
 
 impl Store {
-    /// Opens a file of verdicts, or begins one, and keeps other processes from writing to it. A last line that
-    /// a killed run left half-written is cut off.
+    /// Opens or creates a verdict file and locks it against other processes. An incomplete last line, which a killed run
+    /// left, is removed.
     ///
     /// # Errors
-    /// It cannot be read or written, holds something else or verdicts of another judge, or another process
-    /// writes to it. The file is then as it was.
+    /// The file cannot be read or written; it holds other content, or verdicts of another judge; another process writes
+    /// to it. The file is then unchanged.
     pub fn open(path: &Path, identity: &Identity) -> Result<Self, Error> {
         let name = path.display().to_string();
         let cannot = |source| Error::File { doing: "write", file: name.clone(), source };
@@ -83,7 +84,7 @@ impl Store {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(Error::Locked { file: name }),
-            // Some file systems know no locks.
+            // Some file systems do not support locks.
             Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Unsupported => {}
             Err(TryLockError::Error(e)) => return Err(cannot(e)),
         }
@@ -96,7 +97,7 @@ impl Store {
         Ok(Self { file: Some(file), path: path.to_owned(), held })
     }
 
-    /// Reads a file of verdicts and leaves it alone; one that is not there holds none.
+    /// Reads a verdict file without writing to it. A missing file counts as empty.
     ///
     /// # Errors
     /// As [`Store::open`].
@@ -110,27 +111,27 @@ impl Store {
         Ok(Self { file: None, path: path.to_owned(), held })
     }
 
-    /// What is known of a call.
+    /// The verdict on a call.
     pub fn get(&self, call: &Call<'_>) -> Option<&Verdict> {
         self.held.get(&call.texts).map(|(verdict, _)| verdict)
     }
 
-    /// What a call took, failures before its verdict included.
+    /// The cost of a call, including failures before its verdict.
     pub fn spent(&self, call: &Call<'_>) -> Spent {
         self.held.get(&call.texts).map(|(_, spent)| *spent).unwrap_or_default()
     }
 
-    /// How many calls it knows of.
+    /// The number of calls with verdicts.
     pub fn len(&self) -> usize {
         self.held.len()
     }
 
-    /// Whether it knows of none.
+    /// Whether there are no verdicts.
     pub fn is_empty(&self) -> bool {
         self.held.is_empty()
     }
 
-    /// Writes a verdict, at once and whole.
+    /// Appends a verdict to the file.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -148,7 +149,7 @@ impl Store {
 }
 
 impl Drop for Store {
-    /// Nothing was judged: nothing is left behind.
+    /// Removes the file if it is empty.
     fn drop(&mut self) {
         let is_empty =
             |file: &File| file.metadata().is_ok_and(|known| known.is_file() && known.len() == 0);
@@ -175,12 +176,12 @@ fn keep(held: &mut Held, verdict: Verdict) {
     }
 }
 
-/// How a file ends.
+/// How a verdict file ends.
 enum End {
     Whole,
-    /// With a part of a line, behind so many bytes.
+    /// With an incomplete line after this many bytes.
     Cut(u64),
-    /// With a whole line, only not with its end.
+    /// With a complete line without a line break.
     Unclosed,
 }
 
@@ -212,7 +213,7 @@ fn read(file: &mut File, name: &str, identity: &Identity) -> Result<(Held, End),
     } else if begins(b"{\"id\":\"") {
         End::Cut(whole as u64)
     } else {
-        return Err(wrong(count + 1, "it begins otherwise".to_owned()));
+        return Err(wrong(count + 1, "it does not begin with an id".to_owned()));
     };
     Ok((held, end))
 }

@@ -1,4 +1,4 @@
-//! Who won, how sure that is, and how much of it is the judge's bias.
+//! Win rates, their intervals, and the judge's biases.
 
 use std::collections::BTreeMap;
 
@@ -9,96 +9,96 @@ use super::pairs::{Call, Order, Pair};
 use super::resampling::Resampling;
 use super::store::{Spent, Store};
 use super::verdict::Kind;
-use crate::report::Estimate;
+use crate::estimate::Estimate;
 
-/// What the verdicts on two runs say. Rates are shares from 0 to 1 of the prompts judged, with 95 percent
-/// bootstrap intervals over prompts; `None` where nothing was judged.
+/// The summary of the verdicts on two runs. Rates are shares of the judged prompts, from 0 to 1, with 95 percent bootstrap
+/// intervals over prompts; `None` if no prompt was judged.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Summary {
-    /// Prompts of the two runs.
+    /// The number of prompts.
     pub prompts: usize,
-    /// Those judged: `win + tie + lose`.
+    /// Prompts that were judged: `win + tie + lose`.
     pub judged: usize,
-    /// Those whose answers are the same text: ties without a call.
+    /// Prompts with identical answers, which are ties without a call.
     pub identical: usize,
-    /// Those judged by one order alone, because the other failed or was not asked.
+    /// Prompts judged in one order only, because the other call failed or was not sent.
     pub one_sided: usize,
-    /// Those without any scores: part of no rate.
+    /// Prompts without scores. No rate includes them.
     pub unjudged: usize,
-    /// Prompts in which A's score is higher, averaged over both orders.
+    /// Prompts on which A's score, averaged over both orders, is higher.
     pub win: usize,
-    /// In which they are equal.
+    /// Prompts on which the scores are equal.
     pub tie: usize,
-    /// In which B's is higher.
+    /// Prompts on which B's score is higher.
     pub lose: usize,
     /// `win / judged`.
     pub win_rate: Option<Estimate>,
-    /// `(win + tie) / judged`: the paper's measure.
+    /// `(win + tie) / judged`, the paper's metric.
     pub win_tie_rate: Option<Estimate>,
-    /// `(win + tie/2) / judged`: what [`Length::controlled`] is to be compared with.
+    /// `(win + tie/2) / judged`, which is comparable with [`Length::controlled`].
     pub preference: Option<Estimate>,
-    /// A's mean score less B's, 1 to 10 each; identical answers count as equal.
+    /// A's mean score minus B's, on a scale from 1 to 10. Identical answers count as equal.
     pub difference: Option<Estimate>,
-    /// How the order matters; `None` where no pair has scores in both.
+    /// The effect of the order; `None` if no pair has scores in both orders.
     pub position: Option<Position>,
-    /// How length matters.
+    /// The effect of length.
     pub length: Length,
-    /// What was asked and what it took.
+    /// The calls and their cost.
     pub calls: Calls,
 }
 
-/// How the order of answers matters, over pairs with scores in both orders.
+/// The effect of the order of answers, over pairs with scores in both orders.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Position {
-    /// Such pairs.
+    /// The number of pairs with scores in both orders.
     pub pairs: usize,
-    /// Pairs that one order gives to A and the other to B.
+    /// Pairs that A wins in one order and B in the other.
     pub flipped: usize,
-    /// Pairs that are a tie in one order alone.
+    /// Pairs that are a tie in one order only.
     pub shifted: usize,
     /// `flipped / pairs`.
     pub flip_rate: Estimate,
-    /// How often the answer shown first is preferred, a tie counting half; a judge without bias has 0.5.
+    /// How often the answer shown first is preferred, where a tie counts as half. A judge without bias has 0.5.
     pub first_preferred: Estimate,
-    /// Score of the answer shown first less that of the second.
+    /// The score of the answer shown first minus that of the second.
     pub first_ahead: Estimate,
 }
 
-/// How length, in characters, matters, over the prompts judged.
+/// The effect of length in characters, over the judged prompts.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct Length {
-    /// Mean length of A's answers.
+    /// The mean length of A's answers.
     pub mean_a: Option<f64>,
-    /// Mean length of B's.
+    /// The mean length of B's answers.
     pub mean_b: Option<f64>,
-    /// Correlation (Pearson) of the difference in score with the difference in length.
+    /// The Pearson correlation of the difference in score with the difference in length.
     pub correlation: Option<Estimate>,
-    /// How often the longer answer wins, of the pairs that one answer wins and in which one is longer.
+    /// How often the longer answer wins, over pairs that are no tie and have different lengths.
     pub longer_wins: Option<Estimate>,
-    /// [`length_controlled`](super::length_controlled) preference for A.
+    /// The length-controlled preference for A, see [`length_controlled`](super::length_controlled).
     pub controlled: Option<Estimate>,
-    /// The weight of length in its model.
+    /// The coefficient of length in its model.
     pub weight: Option<f64>,
 }
 
-/// What was asked, and what it took, over all runs that wrote the file.
+/// The calls and their cost, over all runs that wrote the verdict file.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Calls {
-    /// Calls that these runs and orders take.
+    /// The number of calls for these pairs and orders.
     pub needed: usize,
-    /// Those with scores.
+    /// Calls with scores.
     pub verdicts: usize,
-    /// Those that failed, by sort: never ties.
+    /// Failed calls by kind. They do not count as ties.
     pub failures: BTreeMap<Kind, usize>,
-    /// Those not asked yet.
+    /// Calls that were not sent yet.
     pub open: usize,
-    /// Replies, requests and tokens.
+    /// The number of requests, replies and tokens.
     #[serde(flatten)]
     pub spent: Spent,
 }
 
 impl Calls {
-    /// Those that failed.
+    /// The number of failed calls.
     pub fn failed(&self) -> usize {
         self.failures.values().sum()
     }
@@ -107,13 +107,13 @@ impl Calls {
 /// A prompt that was judged.
 struct Judged<'a> {
     pair: &'a Pair,
-    /// A's score less B's where A, and where B is shown first.
+    /// A's score minus B's, if A is shown first and if B is shown first.
     by_order: [Option<f64>; 2],
     /// Their mean.
     difference: f64,
 }
 
-/// Scores closer than this are equal: means of two decimals may differ by rounding.
+/// Scores that differ by less are equal: the means of two decimal numbers may differ by rounding.
 const SAME: f64 = 1e-9;
 
 /// 1 for a win, 1/2 for a tie, 0 for a loss.
@@ -126,7 +126,7 @@ fn preference(difference: f64) -> f64 {
 }
 
 impl Summary {
-    /// Sums up what the store has on these pairs.
+    /// Summarises the verdicts on these pairs.
     pub fn new(pairs: &[Pair], orders: &[Order], store: &Store, bootstrap: &Resampling) -> Self {
         let mut calls = Calls::default();
         let judged: Vec<Judged<'_>> =
@@ -161,7 +161,7 @@ impl Summary {
     }
 }
 
-/// What is known of a pair, counting calls on the way; `None` without any scores.
+/// The scores of a pair; `None` if it has none. Counts its calls.
 fn judge<'a>(pair: &'a Pair, orders: &[Order], store: &Store, calls: &mut Calls) -> Option<Judged<'a>> {
     if pair.identical() {
         return Some(Judged { pair, by_order: [None, None], difference: 0.0 });
@@ -198,7 +198,7 @@ fn position(judged: &[Judged<'_>], bootstrap: &Resampling) -> Option<Position> {
         judged.iter().filter_map(|j| Some([j.by_order[0]?, j.by_order[1]?])).collect();
     let sides: Vec<[f64; 2]> = both.iter().map(|by_order| by_order.map(preference)).collect();
     let flipped: Vec<f64> = sides.iter().map(|[ab, ba]| f64::from((ab - ba).abs() == 1.0)).collect();
-    // Shown first is A in the first order and B in the second.
+    // In the first order A is shown first, in the second order B.
     let preferred: Vec<f64> = sides.iter().map(|[ab, ba]| (ab + (1.0 - ba)) / 2.0).collect();
     let ahead: Vec<f64> = both.iter().map(|[ab, ba]| (ab - ba) / 2.0).collect();
     Some(Position {
@@ -243,7 +243,7 @@ fn length(
     }
 }
 
-/// Pearson's, over a sample; `None` where one side does not vary.
+/// The Pearson correlation over a sample; `None` if one side does not vary.
 fn correlation(sample: &[usize], x: &[f64], y: &[f64]) -> Option<f64> {
     let n = sample.len() as f64;
     let mean = |of: &[f64]| sample.iter().map(|&i| of[i]).sum::<f64>() / n;
@@ -253,7 +253,7 @@ fn correlation(sample: &[usize], x: &[f64], y: &[f64]) -> Option<f64> {
         let (dx, dy) = (x[i] - mean_x, y[i] - mean_y);
         (xx, yy, xy) = (xx + dx * dx, yy + dy * dy, xy + dx * dy);
     }
-    // A rounding error is no variation.
+    // Rounding errors do not count as variation.
     let varies = |square: f64, mean: f64| square > 1e-20 * n * (1.0 + mean * mean);
     (varies(xx, mean_x) && varies(yy, mean_y)).then(|| xy / (xx * yy).sqrt())
 }

@@ -1,27 +1,12 @@
-//! What came of a call.
+//! Verdicts: the results of single calls.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use stackelberg_remote::chat;
 
+use super::identity::Identity;
 use super::pairs::{Call, Order};
 
-/// Who judges, and by what: verdicts of two identities are two measurements.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Identity {
-    /// The judge, as it is asked for.
-    pub model: String,
-    /// [`form::version`](super::form::version).
-    pub form: String,
-    /// `None` leaves the field out, for models that accept their own default only.
-    pub temperature: Option<f64>,
-    /// For servers that sample by one.
-    pub seed: Option<u64>,
-    /// More fields of the request, as the server knows them: `reasoning_effort`, `grammar`, ...
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
-    pub extra: Map<String, Value>,
-}
-
-/// What came of one call: a line of the file. Texts are kept as hashes, the reply as it is.
+/// The result of one call: one line of the verdict file. The line holds the hashes of the texts and the whole reply.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
     /// The pair's id.
@@ -32,33 +17,33 @@ pub struct Verdict {
     pub scores: Option<[f64; 2]>,
     /// Why there are no scores.
     pub failure: Option<Failure>,
-    /// Who judged.
+    /// The judge.
     #[serde(flatten)]
     pub identity: Identity,
-    /// The model that the server says it used.
+    /// The model that the server used, by its own account.
     pub served: Option<String>,
-    /// Names the prompt's text.
+    /// The hash of the prompt.
     pub prompt: String,
-    /// Names the text shown first.
+    /// The hash of the answer shown first.
     pub first: String,
-    /// Names the text shown second.
+    /// The hash of the answer shown second.
     pub second: String,
     /// The last reply.
     pub reply: Option<String>,
-    /// Replies received: more than one where the first had no scores.
+    /// The number of replies: more than one if the first had no scores.
     pub replies: u64,
-    /// Requests sent, with those that failed.
+    /// The number of requests, including those that failed.
     pub requests: u64,
-    /// Tokens of all replies' questions, where the server says.
+    /// The tokens of all prompts, if the server reports them.
     pub tokens_in: Option<u64>,
-    /// Tokens of all replies, where the server says.
+    /// The tokens of all replies, if the server reports them.
     pub tokens_out: Option<u64>,
-    /// From the first request to the end, in seconds.
+    /// The time from the first request to the last response, in seconds.
     pub seconds: f64,
 }
 
 impl Verdict {
-    /// Whether it answers this call: by its texts, whatever the ids.
+    /// Whether this is a verdict on a call: whether the texts are the same. Ids are not compared.
     pub fn answers(&self, call: &Call<'_>) -> bool {
         [&self.prompt, &self.first, &self.second].into_iter().eq(&call.texts)
     }
@@ -67,45 +52,68 @@ impl Verdict {
 /// Why a call gave no scores.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// What sort.
+    /// The kind of failure.
     pub kind: Kind,
-    /// In words.
+    /// What happened.
     pub problem: String,
 }
 
-/// Sorts of failures of single calls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// Kinds of failures of single calls. The string forms are descriptions for people.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    strum::IntoStaticStr,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// The reply does not hold two scores.
+    #[strum(serialize = "no two scores in the reply")]
     Reply,
-    /// The server or the model refuses these very texts.
+    /// The server or the model refuses the texts of this call.
+    #[strum(serialize = "texts refused")]
     Refused,
-    /// No answer in time.
+    /// There was no response in time.
+    #[strum(serialize = "timed out")]
     TimeOut,
     /// The connection broke.
+    #[strum(serialize = "connection broke")]
     Cut,
-    /// The server said that it failed.
+    /// The server reported an error of its own.
+    #[strum(serialize = "server error")]
     Server,
-    /// What the server sent is no chat completion.
+    /// The response is no chat completion.
+    #[strum(serialize = "malformed answer")]
     Body,
 }
 
 impl Kind {
-    /// For people.
+    /// A description for people.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Reply => "no two scores in the reply",
-            Self::Refused => "texts refused",
-            Self::TimeOut => "timed out",
-            Self::Cut => "connection broke",
-            Self::Server => "server error",
-            Self::Body => "malformed answer",
-        }
+        self.into()
     }
 
-    /// Whether the server failed, rather than the judge at its task.
+    /// Whether the server failed, and not the judge.
     pub(super) fn is_of_server(self) -> bool {
         !matches!(self, Self::Reply | Self::Refused)
+    }
+}
+
+impl From<chat::Kind> for Kind {
+    fn from(kind: chat::Kind) -> Self {
+        match kind {
+            chat::Kind::Refused => Self::Refused,
+            chat::Kind::TimeOut => Self::TimeOut,
+            chat::Kind::Cut => Self::Cut,
+            chat::Kind::Server => Self::Server,
+            chat::Kind::Body => Self::Body,
+        }
     }
 }

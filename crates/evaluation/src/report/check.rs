@@ -1,9 +1,9 @@
-//! Whether a report's parts fit together: found here, with a name, and not as a hole in the page.
+//! Checks that the parts of a report are consistent, so that errors name the part at fault.
 
 use super::{Histogram, Matrix, Question, Report, Table, Trace};
 use crate::error::{Error, Result};
 
-/// Checks that all lists that stand beside each other are of one length, and that what is referred to is there.
+/// Checks that parallel lists have the same length and that references exist.
 pub(super) fn check(report: &Report) -> Result<()> {
     report.tables.iter().try_for_each(table)?;
     report.matrices.iter().try_for_each(matrix)?;
@@ -30,7 +30,7 @@ fn matrix(matrix: &Matrix) -> Result<()> {
 fn histogram(histogram: &Histogram) -> Result<()> {
     let place = || format!("the histogram {}", histogram.label);
     same(histogram.edges.len(), histogram.counts.len() + 1, "edges", "counts and one more", place)?;
-    // Written so that NaN is refused too.
+    // The comparison is false for NaN, too.
     if histogram.edges.windows(2).all(|edges| edges[0] < edges[1]) {
         return Ok(());
     }
@@ -67,7 +67,7 @@ fn steps(index: usize, trace: &Trace) -> Result<()> {
         let last = step.chosen.max(step.base);
         if last.is_some_and(|candidate| candidate >= n) {
             return Err(Error::Report {
-                problem: format!("{}: there are {n} candidates only", place()),
+                problem: format!("{}: there are only {n} candidates", place()),
             });
         }
     }

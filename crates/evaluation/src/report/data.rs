@@ -1,40 +1,31 @@
-//! The report, as data: what the page embeds as JSON, and what the tables are written from.
+//! The data of a report. The page embeds it as JSON.
 
 use serde::{Deserialize, Serialize};
 
-/// A mean over prompts with its 95 percent bootstrap interval.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Estimate {
-    /// The mean.
-    pub mean: f64,
-    /// The interval's low end.
-    pub low: f64,
-    /// Its high end.
-    pub high: f64,
-}
+use crate::estimate::{Estimate, Wins};
 
-/// All that a report shows.
+/// A report.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// The experiment's name.
     pub title: String,
-    /// One paragraph, in the words of whoever wrote the experiment; may be empty.
+    /// One paragraph by the author of the experiment; may be empty.
     pub about: String,
-    /// What was found, one sentence each: kept strengths, where guidance degenerates, what differs.
+    /// The findings, one sentence each.
     pub findings: Vec<String>,
-    /// Version, commit, command, hashes, seeds: label and value.
+    /// Labels and values that describe the experiment: version, commit, command, hashes, seeds.
     pub facts: Vec<(String, String)>,
     /// The main table first.
     pub tables: Vec<Table>,
-    /// Curves: reward against strength, against KL, held-out against guided reward, ...
+    /// The charts.
     pub charts: Vec<Chart>,
-    /// Who wins against whom.
+    /// The win rates between methods, one matrix per reward.
     pub matrices: Vec<Matrix>,
-    /// Thresholds of steps or prompts.
+    /// The histograms of thresholds.
     pub histograms: Vec<Histogram>,
-    /// The columns of the browser: one a method, the base first.
+    /// The methods whose answers the page shows, the base policy first.
     pub methods: Vec<String>,
-    /// Names of the rewards in [`Answer::rewards`], the guide's first.
+    /// The names of the rewards in [`Answer::rewards`], the guide's first.
     pub rewards: Vec<String>,
     /// The prompts and their answers.
     pub questions: Vec<Question>,
@@ -45,13 +36,13 @@ pub struct Report {
 /// A table.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Table {
-    /// A short name, for file names: lower case, hyphens.
+    /// A short name for file names: lower case, with hyphens.
     pub name: String,
     /// The heading.
     pub title: String,
-    /// One paragraph: how to read it. May be empty.
+    /// One paragraph on how to read the table; may be empty.
     pub note: String,
-    /// Headings of the columns of cells.
+    /// The headings of the columns.
     pub columns: Vec<String>,
     /// The rows.
     pub rows: Vec<Row>,
@@ -60,110 +51,97 @@ pub struct Table {
 /// A row of a table.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Row {
-    /// Rows of one group stand together under its name; `bold` compares within it.
+    /// The group. Rows of one group follow each other; [`Cell::bold`] compares within a group.
     pub group: String,
-    /// The row's own name.
+    /// The name of the row.
     pub label: String,
-    /// One cell a column; `None` is shown as a dash.
+    /// One cell per column; `None` is shown as a dash.
     pub cells: Vec<Option<Cell>>,
 }
 
 /// A number in a table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Cell {
-    /// The number, with its interval where it has one.
+    /// The number.
     pub mean: f64,
-    /// Its 95 percent interval.
+    /// Its 95 percent interval, if there is one.
     pub interval: Option<(f64, f64)>,
-    /// Digits behind the point.
+    /// The number of decimals.
     pub digits: usize,
-    /// The best of its group, and the interval of its difference from the next best says so.
+    /// Whether it is the best of its group, and the interval of its difference from the second best excludes 0.
     pub bold: bool,
-    /// Its difference from the base has an interval that leaves out 0: -1 below, 1 above, 0 neither.
+    /// The sign of its difference from the base policy if the interval excludes 0, and 0 otherwise.
     pub differs: i8,
 }
 
 /// A chart of curves.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Chart {
-    /// A short name, for anchors.
+    /// A short name for anchors.
     pub name: String,
     /// The heading.
     pub title: String,
-    /// How to read it. May be empty.
+    /// How to read the chart; may be empty.
     pub note: String,
-    /// The horizontal axis: a name with its unit.
+    /// The label of the horizontal axis: a name with its unit.
     pub x: String,
-    /// The vertical axis.
+    /// The label of the vertical axis.
     pub y: String,
     /// Whether the horizontal axis is logarithmic.
     pub log_x: bool,
-    /// The base policy's value, as a horizontal line.
+    /// The base policy's value, drawn as a horizontal line.
     pub base: Option<Estimate>,
     /// The curves.
     pub curves: Vec<Curve>,
 }
 
-/// A curve: one method under one shaping.
+/// A curve: one method with one shaping.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Curve {
-    /// Its name; the same name has the same colour in all charts.
+    /// The name. It has the same colour in all charts.
     pub label: String,
-    /// Curves of one group can be shown and hidden together: args, cd, ...
+    /// The group (args, cd, ...). The curves of a group can be shown and hidden together.
     pub group: String,
-    /// Its points, by rising x.
+    /// The points, by rising x.
     pub points: Vec<Point>,
 }
 
 /// A point of a curve.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Point {
-    /// Where it stands.
+    /// The horizontal position.
     pub x: f64,
-    /// Its value with its interval.
+    /// The value with its interval.
     pub y: Estimate,
-    /// What stands beside it when it is pointed at: `λ 2`.
+    /// The label, shown when the pointer is over the point: `λ 2`.
     pub label: String,
-    /// Text has degenerated here by the sweep's rule.
+    /// Whether text has degenerated by the sweep's rule.
     pub degenerate: bool,
 }
 
-/// Who wins against whom, all pairs of methods.
+/// Wins, ties and losses between all pairs of methods.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Matrix {
     /// The heading.
     pub title: String,
-    /// How to read it.
+    /// How to read the matrix.
     pub note: String,
     /// The methods.
     pub labels: Vec<String>,
-    /// `cells[row][column]`: row against column; `None` on the diagonal.
+    /// `cells[row][column]` is the row against the column; `None` on the diagonal.
     pub cells: Vec<Vec<Option<Wins>>>,
 }
 
-/// One method against another over the same prompts.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Wins {
-    /// Prompts that the row wins.
-    pub win: usize,
-    /// Prompts of equal reward.
-    pub tie: usize,
-    /// Prompts that it loses.
-    pub lose: usize,
-    /// The sign test's two-sided p.
-    pub p: f64,
-}
-
-/// How often a number falls where.
+/// A histogram.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Histogram {
-    /// What is counted.
+    /// The name of the counted quantity.
     pub label: String,
-    /// The unit of the horizontal axis.
+    /// The label of the horizontal axis.
     pub x: String,
-    /// Edges of the bins, one more than counts, rising.
+    /// The rising edges of the bins, one more than there are counts.
     pub edges: Vec<f64>,
-    /// How many fall into each.
+    /// The count of each bin.
     pub counts: Vec<usize>,
 }
 
@@ -174,7 +152,7 @@ pub struct Question {
     pub id: String,
     /// Its text.
     pub prompt: String,
-    /// One answer a method, in the order of [`Report::methods`]; `None` where a method has none.
+    /// One answer per method, in the order of [`Report::methods`]; `None` for a method without an answer.
     pub answers: Vec<Option<Answer>>,
 }
 
@@ -183,46 +161,47 @@ pub struct Question {
 pub struct Answer {
     /// Its text.
     pub text: String,
-    /// Its rewards, in the order of [`Report::rewards`].
+    /// The rewards, in the order of [`Report::rewards`].
     pub rewards: Vec<Option<f64>>,
-    /// Its KL from the base policy in nats, where it is known.
+    /// The KL divergence from the base policy in nats, if it is known.
     pub kl: Option<f64>,
-    /// What the hacking watch saw, one short sentence each.
+    /// The warnings about reward hacking, one short sentence each.
     pub warnings: Vec<String>,
-    /// Which trace shows how it came about.
+    /// The index of its trace in [`Report::traces`].
     pub trace: Option<usize>,
 }
 
-/// How an answer came about, step by step.
+/// The decoding steps of an answer.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Trace {
-    /// Of controlled decoding: its steps have values and log-probabilities, not rewards and logits.
+    /// Whether the method is controlled decoding, whose steps have values and log-probabilities in place of rewards and
+    /// logits.
     pub values: bool,
-    /// Its steps.
+    /// The steps.
     pub steps: Vec<TraceStep>,
 }
 
-/// One step of an answer.
+/// One decoding step.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct TraceStep {
-    /// The candidates' texts, likeliest first.
+    /// The texts of the candidates, the most likely first.
     pub tokens: Vec<String>,
     /// Their logits (args) or log-probabilities (cd).
     pub logits: Vec<f64>,
-    /// Their rewards (args) or values (cd); `None` where none was asked for.
+    /// Their rewards (args) or values (cd); `None` if they were not computed in this step.
     pub rewards: Option<Vec<f64>>,
-    /// The threshold m*, for rules that have one.
+    /// The threshold m*, for shapings that have one.
     pub threshold: Option<f64>,
     /// Their shaped rewards.
     pub shaped: Option<Vec<f64>>,
     /// Logits plus strength times shaped reward.
     pub fused: Vec<f64>,
-    /// Which candidate was chosen; `None` if the token was not among them.
+    /// The index of the chosen candidate; `None` if the token was not among the candidates.
     pub chosen: Option<usize>,
-    /// Which one the base policy would have chosen.
+    /// The index of the candidate that the base policy would have chosen.
     pub base: Option<usize>,
-    /// The chosen token's text.
+    /// The text of the chosen token.
     pub text: String,
-    /// What the hacking watch saw in this step.
+    /// The warning about reward hacking in this step.
     pub warning: Option<String>,
 }

@@ -1,11 +1,11 @@
 /*!
-What an experiment found, as a page, as tables and as figures: every number is computed before it gets
-here, and what is here only shows it.
+Reports: one HTML page with tables, charts and answers, and tables as files. The module shows numbers and does not
+compute them.
 
 # Overview
 
-[`Report`] is the data. [`page`] makes one HTML file of it that needs no network; [`csv`], [`markdown`] and
-[`latex`] write one of its tables.
+[`Report`] is the data. [`page`](fn@page) writes it as one HTML file that needs no network. [`csv`], [`markdown`] and
+[`latex`] write a single table.
 
 ```
 use stackelberg_evaluation::report::{self, Cell, Report, Row, Table};
@@ -26,9 +26,9 @@ mod data;
 mod page;
 mod tables;
 
+pub use crate::estimate::{Estimate, Wins};
 pub use data::{
-    Answer, Cell, Chart, Curve, Estimate, Histogram, Matrix, Point, Question, Report, Row, Table, Trace,
-    TraceStep, Wins,
+    Answer, Cell, Chart, Curve, Histogram, Matrix, Point, Question, Report, Row, Table, Trace, TraceStep,
 };
 pub use page::page;
 pub use tables::{csv, latex, markdown};

@@ -1,4 +1,4 @@
-//! The page: one HTML file that holds its style, its script and all data, and can reach nothing else.
+//! The HTML page: one file with its style, its script and all data. Its content security policy forbids other resources.
 
 use std::io::{self, Write};
 
@@ -33,7 +33,7 @@ const SCRIPT: &str = concat!(
     include_str!("page/page.js")
 );
 
-/// What is drawn at once, as plain JSON with all digits.
+/// The data that is drawn first, as plain JSON with all digits.
 #[derive(Serialize)]
 struct Head<'a> {
     title: &'a str,
@@ -46,19 +46,21 @@ struct Head<'a> {
     histograms: &'a [Histogram],
     methods: &'a [String],
     rewards: &'a [String],
-    /// How many prompts the compressed part has.
+    /// The number of prompts in the compressed part.
     questions: usize,
 }
 
-/// One self-contained HTML file: no network, not even if a text in it tries, for its policy forbids it.
+/// Writes the report as one self-contained HTML file. Its content security policy forbids network access, so texts of
+/// models cannot load anything.
 ///
-/// Tables, charts, matrices and histograms are in it as JSON with all digits; prompts with their answers are
-/// gzipped together and every trace alone, numbers rounded to four significant digits, and unpacked by the
-/// browser after the rest is drawn: 1,000 prompts with 12 answers of 128 tokens come to about 5 MB, a traced
-/// answer of 128 tokens with 10 candidates to about 20 KB, so a few hundred traces are what a page can carry.
+/// The file holds tables, charts, matrices and histograms as JSON with all digits. It holds the prompts with their
+/// answers as one gzipped block and each trace as another, with numbers rounded to four significant digits; the browser
+/// unpacks them after it has drawn the rest. 1,000 prompts with 12 answers of 128 tokens take about 5 MB, and the trace
+/// of an answer of 128 tokens with 10 candidates takes about 20 KB, so a page can hold a few hundred traces.
 ///
 /// # Errors
-/// If parts of the report do not fit together: a row with more cells than columns, a trace that is not there.
+/// The parts of the report are inconsistent: for example, a row has more cells than there are columns, or an answer
+/// refers to a trace that does not exist.
 pub fn page(report: &Report) -> Result<String> {
     check(report)?;
     let head = Head {
@@ -94,7 +96,7 @@ pub fn page(report: &Report) -> Result<String> {
     ))
 }
 
-/// A script element that the browser does not run.
+/// A script element with data, which the browser does not run.
 fn block(id: &str, content: &str) -> String {
     format!("<script type=\"text/plain\" id=\"{id}\">{content}</script>\n")
 }
@@ -102,7 +104,7 @@ fn block(id: &str, content: &str) -> String {
 /// JSON with rounded numbers, gzipped, in base64.
 fn pack(value: &impl Serialize) -> Result<String> {
     let mut writer = GzEncoder::new(Vec::new(), Compression::default());
-    // In one piece: the serializer writes a few bytes at a time.
+    // The serializer writes a few bytes at a time, which is slow to compress.
     let mut json = Vec::new();
     value.serialize(&mut Serializer::with_formatter(&mut json, Rounded)).map_err(unwritable)?;
     let bytes = writer.write_all(&json).and_then(|()| writer.finish()).map_err(unwritable)?;
@@ -113,7 +115,7 @@ fn unwritable(error: impl std::fmt::Display) -> Error {
     Error::Report { problem: error.to_string() }
 }
 
-/// What a content security policy allows exactly this text by.
+/// The hash by which a content security policy allows this text.
 fn hash(text: &str) -> String {
     format!("sha256-{}", BASE64_STANDARD.encode(Sha256::digest(text)))
 }
@@ -122,13 +124,13 @@ fn escape_html(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// JSON that may stand in a script element: no text of it can end the element or open a comment, and the two
-/// line ends that JSON has and old JavaScript has not are escaped.
+/// Escapes JSON for a script element: no text in it can end the element or open a comment. The two line separators that
+/// JSON allows and old JavaScript does not are escaped, too.
 fn escape_json(json: &str) -> String {
     json.replace('<', "\\u003c").replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029")
 }
 
-/// JSON without blanks, numbers rounded to four significant digits.
+/// Formats JSON without white space, with numbers rounded to four significant digits.
 struct Rounded;
 
 impl Formatter for Rounded {
@@ -137,7 +139,7 @@ impl Formatter for Rounded {
     }
 }
 
-/// The nearest number with four significant digits.
+/// Rounds to four significant digits.
 fn four_digits(value: f64) -> f64 {
     format!("{value:.3e}").parse().unwrap_or(value)
 }

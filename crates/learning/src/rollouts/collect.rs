@@ -1,80 +1,52 @@
-//! Writes what is missing of a dataset.
+//! Draws the samples of the missing shards of a dataset.
 
 use std::collections::BTreeMap;
-use std::str::FromStr;
 
 use stackelberg_decoding::{Job, Rollouts, Sample, Settings, rollout};
 use stackelberg_engine::{Checkpoint, Reward};
 
-use super::{Dataset, Hidden, Row};
+use super::dataset::Dataset;
+use super::hidden::Hidden;
+use super::part::Part;
+use super::row::Row;
 use crate::error::Error;
 
-/// A prompt to be sampled from.
+/// A prompt to draw samples for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prompt {
-    /// Its name: with the seed it decides all that is random.
+    /// Name of the prompt. It determines the random numbers, together with the seed.
     pub id: String,
-    /// What the model reads, laid out.
+    /// The formatted text that the model reads.
     pub text: String,
-    /// The same as tokens.
+    /// The tokens of this text.
     pub tokens: Vec<u32>,
-    /// What was asked, which rewards that read text must be told.
+    /// The original prompt, for rewards that read text.
     pub asked: Option<stackelberg_engine::Prompt>,
 }
 
-/// One of `of` parts of a dataset's shards: those whose number leaves `index` when divided by `of`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Part {
-    index: usize,
-    of: usize,
-}
-
-impl Part {
-    /// All shards.
-    pub const ALL: Self = Self { index: 0, of: 1 };
-
-    /// Whether it has this shard.
-    pub fn has(self, shard: usize) -> bool {
-        shard % self.of == self.index
-    }
-}
-
-impl FromStr for Part {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let parts = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
-        match parts {
-            Some((index, of)) if index < of => Ok(Self { index, of }),
-            _ => Err("give I/N with I from 0 to N - 1, as 0/4".to_owned()),
-        }
-    }
-}
-
-/// What a caller may watch.
+/// Callbacks for progress and cancellation.
 pub trait Progress {
-    /// A token was drawn.
+    /// Called for each token.
     fn token(&mut self) {}
 
-    /// All samples of a prompt are finished.
+    /// Called when all samples of a prompt are finished.
     fn prompt(&mut self) {}
 
-    /// Whether to stop here and now: shards under way are dropped, those written stay.
+    /// Whether to stop now. Unfinished shards are lost; written shards are kept.
     fn stop(&self) -> bool {
         false
     }
 }
 
-/// Watches nothing.
+/// No callbacks.
 impl Progress for () {}
 
-/// Writes the shards of a part that are not there yet. `prompts` are all of the dataset's, `settings` those
-/// that its manifest was made of; `at_once` texts share each pass over the weights, and change nothing in
-/// what is written.
+/// Writes the missing shards of a part. `prompts` are all prompts of the dataset, and `settings` must be those of its
+/// manifest. `at_once` is the batch size; it does not change the output.
 ///
 /// # Errors
-/// A shard that is there is broken; a prompt does not fit the context; a reward or a hidden state is not
-/// finite; a shard cannot be written; decoding's `Stopped`.
+/// An existing shard is corrupt, a prompt does not fit into the context, a reward or a hidden state is not finite, or a
+/// shard cannot be written. `Stopped` of the decoding crate if the caller stopped the run.
 pub fn collect(
     dataset: &Dataset,
     policy: &Checkpoint,
@@ -102,26 +74,26 @@ pub fn collect(
     }
 }
 
-/// The error of a hidden state that is no finite f16.
+/// The error of a hidden state that is not a finite f16.
 pub(super) fn broken_state(dataset: &Dataset, sample: usize, id: &str) -> Error {
     let file = dataset.folder().display().to_string();
     let problem = format!(
-        "a hidden state of sample {sample} of prompt '{id}' is not a number or too large for f16: the model is broken for this text"
+        "a hidden state of sample {sample} of prompt '{id}' is NaN or too large for f16: the model is numerically broken on this text"
     );
     Error::Dataset { file, problem }
 }
 
-/// Samples of a prompt.
+/// The samples of a prompt.
 type Finished = (Vec<Row>, Hidden);
 
-/// Writes a shard as soon as all its prompts are finished.
+/// Writes each shard when all of its prompts are finished.
 struct Writer<'a> {
     dataset: &'a Dataset,
     prompts: &'a [Prompt],
-    /// Of each job, the prompt's number.
+    /// The prompt's number of each job.
     numbers: Vec<usize>,
     seed: u64,
-    /// Prompts of shards under way, by number.
+    /// Finished prompts of unfinished shards, by number.
     pending: BTreeMap<usize, Finished>,
     progress: &'a mut dyn Progress,
     failed: Option<Error>,
@@ -150,6 +122,7 @@ impl Rollouts for Writer<'_> {
 }
 
 impl Writer<'_> {
+    /// Keeps the samples of a prompt until its shard is complete.
     fn take(&mut self, number: usize, samples: Vec<Sample>) -> Result<(), Error> {
         let Prompt { id, text, .. } = &self.prompts[number];
         let width = self.dataset.manifest().hidden;
@@ -174,7 +147,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Writes the shard of a prompt, if it is complete.
+    /// Writes the shard of a prompt if it is complete.
     fn write(&mut self, number: usize) -> Result<(), Error> {
         let manifest = self.dataset.manifest();
         let shard = number / manifest.prompts_per_shard;

@@ -1,58 +1,46 @@
-//! A dataset of rollouts as a folder: shards in, shards out.
+//! Reads and writes the folder of a dataset.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use sha2::{Digest, Sha256};
-use stackelberg_shaping::Rule;
+use stackelberg_data::{Error as FileError, atomic, hash};
 
-use super::manifest::{Manifest, difference, hex};
-use super::{Hidden, Part, Row, ShapedColumns, row};
+use super::columns::ShapedColumns;
+use super::hidden::Hidden;
+use super::manifest::{Manifest, difference};
+use super::part::Part;
+use super::row::Row;
+use super::row_file;
+use super::shard::Shard;
 use crate::error::Error;
-use crate::whole;
 
-/// A dataset of rollouts.
+/// A dataset of rollouts: a folder with a manifest and shards.
 #[derive(Debug, Clone)]
 pub struct Dataset {
     folder: PathBuf,
     manifest: Manifest,
 }
 
-/// The rows of a shard, and where its hidden states are.
-#[derive(Debug)]
-pub struct Shard {
-    /// The shard's number.
-    pub number: usize,
-    /// Its samples, prompt by prompt in order.
-    pub rows: Vec<Row>,
-    /// Their shaped rewards, rule by rule.
-    pub shaped: Vec<ShapedColumns>,
-    rows_file: PathBuf,
-    /// The file, its length and its SHA-256.
-    hidden: Option<(PathBuf, u64, String)>,
-    width: usize,
-}
-
-/// What there is in a dataset.
+/// Statistics of a dataset.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Summary {
-    /// Prompts.
+    /// Number of prompts.
     pub prompts: usize,
-    /// Samples.
+    /// Number of samples.
     pub samples: usize,
-    /// Tokens of all samples.
+    /// Number of tokens of all samples.
     pub tokens: usize,
-    /// Samples that the model, or a stop text, ended.
+    /// Number of samples that ended with an EOS token or a stop text.
     pub finished: usize,
-    /// Prompts of which no sample was ended so.
+    /// Number of prompts without such a sample.
     pub unfinished_prompts: usize,
-    /// Sum of all rewards, and how many there are.
+    /// Sum and number of all rewards.
     pub rewards: (f64, usize),
 }
 
-/// Keys of what a shard's rows say of the dataset.
+/// Metadata keys in the Parquet file of a shard.
 pub(super) const MANIFEST: &str = "stackelberg.manifest";
 const NUMBER: &str = "stackelberg.shard";
 const HIDDEN_BYTES: &str = "stackelberg.hidden_bytes";
@@ -62,30 +50,30 @@ impl Dataset {
     /// Opens a dataset.
     ///
     /// # Errors
-    /// There is none, or its manifest is malformed or empty.
+    /// There is no dataset, or its manifest is malformed or has no prompts.
     pub fn open(folder: &Path) -> Result<Self, Error> {
         let path = folder.join("manifest.json");
         if !path.is_file() {
-            let problem = "no dataset of rollouts: it has no manifest.json".to_owned();
+            let problem = "not a dataset of rollouts: it has no manifest.json".to_owned();
             return Err(Error::Dataset { file: folder.display().to_string(), problem });
         }
         Ok(Self { folder: folder.to_owned(), manifest: Manifest::read(&path)? })
     }
 
-    /// Begins a dataset, or opens one that was begun with the same manifest.
+    /// Creates a dataset, or opens an existing one with the same manifest.
     ///
     /// # Errors
-    /// A dataset with another manifest is there; the folder cannot be written.
+    /// The folder has a dataset with another manifest, or cannot be written.
     pub fn create(folder: &Path, manifest: Manifest) -> Result<Self, Error> {
         let path = folder.join("manifest.json");
         manifest.check(&path.display().to_string())?;
-        let failed = |source| Error::Write { file: folder.display().to_string(), source };
+        let failed = |source| FileError::write(folder, source);
         fs::create_dir_all(folder).map_err(failed)?;
         if !path.exists() {
             let mut bytes = serde_json::to_vec_pretty(&manifest)
                 .map_err(|source| failed(io::Error::from(source)))?;
             bytes.push(b'\n');
-            whole::write_new(&path, &bytes)?;
+            atomic::write_new(&path, &bytes)?;
         }
         let there = Self::open(folder)?;
         there.same(&manifest.summary(), &folder.display().to_string())?;
@@ -102,7 +90,7 @@ impl Dataset {
         &self.folder
     }
 
-    /// Checks a summary of the manifest found elsewhere.
+    /// Checks that another manifest's summary, found at `place`, equals that of this dataset.
     fn same(&self, summary: &Value, place: &str) -> Result<(), Error> {
         match difference(&self.manifest.summary(), summary) {
             None => Ok(()),
@@ -121,15 +109,15 @@ impl Dataset {
         self.folder.join(format!("hidden-{shard:05}.safetensors"))
     }
 
-    /// The shards that are not there yet.
+    /// The numbers of the missing shards.
     pub fn missing(&self) -> Vec<usize> {
         (0..self.manifest.shards()).filter(|&shard| !self.is_there(shard)).collect()
     }
 
-    /// The shards of a part that are not there yet; those that are there are read.
+    /// The missing shards of a part. Existing shards are read to check them.
     ///
     /// # Errors
-    /// A shard that is there is broken.
+    /// An existing shard is corrupt.
     pub(super) fn left(&self, part: Part) -> Result<Vec<usize>, Error> {
         let mut left = Vec::new();
         for shard in (0..self.manifest.shards()).filter(|&shard| part.has(shard)) {
@@ -146,7 +134,7 @@ impl Dataset {
         hidden && self.rows_file(shard).is_file()
     }
 
-    /// All shards, one after the other.
+    /// Reads all shards in order.
     pub fn iter(&self) -> impl Iterator<Item = Result<Shard, Error>> {
         (0..self.manifest.shards()).map(|shard| self.read(shard))
     }
@@ -154,7 +142,7 @@ impl Dataset {
     /// Reads the rows of a shard.
     ///
     /// # Errors
-    /// The shard is missing, cut short or of another dataset, or does not hold the samples that it should.
+    /// The shard is missing or truncated, belongs to another dataset, or has other samples than its prompts require.
     pub fn read(&self, shard: usize) -> Result<Shard, Error> {
         if !self.is_there(shard) {
             let missing = self.missing();
@@ -164,17 +152,17 @@ impl Dataset {
         }
         let path = self.rows_file(shard);
         let wrong = |problem: String| Error::Shard { file: path.display().to_string(), problem };
-        let row::Read { rows, shaped, notes } = row::read(&path)?;
+        let row_file::Read { rows, shaped, notes } = row_file::read(&path)?;
         let note = |key: &str| {
             let found = notes.iter().find(|note| note.key == key).and_then(|note| note.value.as_deref());
-            found.ok_or_else(|| wrong(format!("its metadata lack {key}")))
+            found.ok_or_else(|| wrong(format!("its metadata has no {key}")))
         };
         let summary: Value = serde_json::from_str(note(MANIFEST)?).unwrap_or_default();
         if let Some((field, was, is)) = difference(&summary, &self.manifest.summary()) {
             return Err(wrong(format!("of another dataset: {field} is {was}, the manifest has {is}")));
         }
         if note(NUMBER)? != shard.to_string() {
-            return Err(wrong(format!("it is shard {} under another name", note(NUMBER)?)));
+            return Err(wrong(format!("it is shard {} with another file name", note(NUMBER)?)));
         }
         self.check_rows(shard, &rows).map_err(wrong)?;
         let hidden = match self.manifest.hidden {
@@ -191,14 +179,14 @@ impl Dataset {
         Ok(shard)
     }
 
-    /// Whether the rows are those of the shard's prompts, in order and complete.
+    /// Checks that the rows are those of the shard's prompts, complete and in order.
     fn check_rows(&self, shard: usize, rows: &[Row]) -> Result<(), String> {
         let mut groups = rows.chunk_by(|a, b| a.prompt_id == b.prompt_id);
         for prompt in self.manifest.prompts_of(shard) {
             let id = &self.manifest.prompts.ids[prompt];
             let group = groups.next().unwrap_or_default();
             if group.first().is_none_or(|row| row.prompt_id != *id) {
-                return Err(format!("prompt '{id}' has no sample where it should"));
+                return Err(format!("the samples of prompt '{id}' are missing or out of order"));
             }
             if self.manifest.samples.is_some_and(|samples| samples != group.len()) {
                 let (found, samples) = (group.len(), self.manifest.samples.unwrap_or_default());
@@ -215,37 +203,37 @@ impl Dataset {
         }
         match groups.next() {
             None => Ok(()),
-            Some(more) => Err(format!("prompt '{}' should not be in it", more[0].prompt_id)),
+            Some(more) => Err(format!("prompt '{}' does not belong to this shard", more[0].prompt_id)),
         }
     }
 
-    /// Writes a shard, whole: hidden states first, if the dataset has them.
+    /// Writes a shard atomically: first the hidden states, if the dataset has them, then the rows.
     ///
     /// # Errors
-    /// The rows are not the shard's; a file cannot be written.
+    /// The rows are not those of the shard's prompts, or a file cannot be written.
     pub fn write(&self, shard: usize, rows: &[Row], hidden: &Hidden) -> Result<(), Error> {
         let path = self.rows_file(shard);
         let file = path.display().to_string();
         let wrong = |problem| Error::Dataset { file: file.clone(), problem };
         self.check_rows(shard, rows).map_err(wrong)?;
         let other = |e: &dyn std::fmt::Display| io::Error::other(e.to_string());
-        let failed = |source| Error::Write { file: file.clone(), source };
+        let failed = |source| FileError::write(&path, source);
         let mut about = None;
         if self.manifest.hidden.is_some() {
             let hidden_file = self.hidden_file(shard);
             let bytes = hidden.to_bytes().map_err(|e| failed(other(&e)))?;
-            whole::sweep(&hidden_file)?;
-            whole::write(&hidden_file, &bytes)?;
-            about = Some((bytes.len() as u64, hex(Sha256::new_with_prefix(&bytes))));
+            atomic::sweep(&hidden_file)?;
+            atomic::write(&hidden_file, &bytes)?;
+            about = Some((bytes.len() as u64, hash::sha256(&bytes)));
         }
         self.write_rows(shard, rows, &[], about)
     }
 
-    /// Puts shaped rewards beside the rewards of a shard, in place of those under the same rule. The shard
-    /// is written whole; its hidden states are not touched.
+    /// Adds shaped rewards to a shard and replaces those under the same rule. The Parquet file is replaced atomically; the
+    /// hidden states are unchanged.
     ///
     /// # Errors
-    /// They are not as many as the shard's samples; the file cannot be written.
+    /// A column does not have one value per sample, or the file cannot be written.
     pub fn add_shaped(&self, shard: Shard, columns: ShapedColumns) -> Result<(), Error> {
         if let Some((found, expected)) = columns.differs_from(shard.rows.len()) {
             let (what, unit, beside) = ("shaped rewards", "rows", "the shard");
@@ -259,7 +247,7 @@ impl Dataset {
         self.write_rows(shard.number, &shard.rows, &shaped, hidden)
     }
 
-    /// Writes the rows of a shard. `hidden`: length and SHA-256 of the file of their hidden states.
+    /// Writes the Parquet file of a shard. `hidden` is the length and the SHA-256 of its file of hidden states.
     fn write_rows(
         &self,
         shard: usize,
@@ -274,18 +262,16 @@ impl Dataset {
             notes.push((HIDDEN_HASH, hash));
         }
         let path = self.rows_file(shard);
-        let bytes = row::to_bytes(rows, shaped, &notes).map_err(|e| Error::Write {
-            file: path.display().to_string(),
-            source: io::Error::other(e.to_string()),
-        })?;
-        whole::sweep(&path)?;
-        whole::write(&path, &bytes)
+        let bytes = row_file::to_bytes(rows, shaped, &notes)
+            .map_err(|e| FileError::write(&path, io::Error::other(e.to_string())))?;
+        atomic::sweep(&path)?;
+        Ok(atomic::write(&path, &bytes)?)
     }
 
-    /// Copies in the shards of another folder that are missing here; how many they were.
+    /// Copies missing shards from another folder. Returns the number of copied shards.
     ///
     /// # Errors
-    /// The other has another manifest or a broken shard; a file cannot be written.
+    /// The other dataset has another manifest or a corrupt shard, or a file cannot be written.
     pub fn take(&self, other: &Self) -> Result<usize, Error> {
         self.same(&other.manifest.summary(), &other.folder.display().to_string())?;
         let missing = self.missing().into_iter().filter(|&shard| other.is_there(shard));
@@ -296,9 +282,8 @@ impl Dataset {
                 from.hidden()?;
             }
             let copy = |from: &Path, to: &Path| {
-                let file = from.display().to_string();
-                let bytes = fs::read(from).map_err(|source| Error::Read { file, source })?;
-                whole::write(to, &bytes)
+                let bytes = fs::read(from).map_err(|source| FileError::read(from, source))?;
+                atomic::write(to, &bytes)
             };
             if let Some((path, ..)) = &from.hidden {
                 copy(path, &self.hidden_file(shard))?;
@@ -309,10 +294,10 @@ impl Dataset {
         Ok(taken)
     }
 
-    /// Reads everything, and says what there is. `progress` hears of every shard.
+    /// Reads and checks all files and returns statistics. `progress` is called after each shard.
     ///
     /// # Errors
-    /// A shard is missing or broken.
+    /// A shard is missing or corrupt.
     pub fn check(&self, progress: &mut dyn FnMut()) -> Result<Summary, Error> {
         let mut summary = Summary { prompts: self.manifest.prompts.ids.len(), ..Summary::default() };
         for shard in self.iter() {
@@ -333,46 +318,5 @@ impl Dataset {
             progress();
         }
         Ok(summary)
-    }
-}
-
-impl Shard {
-    /// Shaped rewards of its samples under a rule, if they were added.
-    pub fn shaped(&self, rule: Rule) -> Option<&ShapedColumns> {
-        self.shaped.iter().find(|columns| columns.rule == rule)
-    }
-
-    /// Its prompts: the samples of each.
-    pub fn prompts(&self) -> impl Iterator<Item = &[Row]> {
-        self.rows.chunk_by(|a, b| a.prompt_id == b.prompt_id)
-    }
-
-    /// The hidden states of its samples.
-    ///
-    /// # Errors
-    /// The dataset has none, or the file is not whole or not that of these rows.
-    pub fn hidden(&self) -> Result<Hidden, Error> {
-        let Some((path, _, hash)) = &self.hidden else {
-            let problem = "the dataset has no hidden states: roll out without --no-hidden".to_owned();
-            return Err(Error::Dataset { file: self.rows_file.display().to_string(), problem });
-        };
-        Hidden::read(path, hash, &self.rows, self.width)
-    }
-
-    /// Its file, for messages.
-    pub(super) fn file(&self) -> String {
-        self.rows_file.display().to_string()
-    }
-
-    /// Whether the file of hidden states is as long as it was.
-    fn check_length(&self) -> Result<(), Error> {
-        let Some((path, bytes, _)) = &self.hidden else { return Ok(()) };
-        let file = path.display().to_string();
-        let about = fs::metadata(path).map_err(|source| Error::Read { file: file.clone(), source })?;
-        if about.len() == *bytes {
-            return Ok(());
-        }
-        let problem = format!("it has {} bytes of {bytes}", about.len());
-        Err(Error::Shard { file, problem })
     }
 }

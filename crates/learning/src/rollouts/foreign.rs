@@ -1,10 +1,10 @@
-//! One row of another program's output, as JSON: which prompt it is about, and the answers in it.
+//! Parses one row of another program's output, as JSON: the prompt and the responses.
 
 use serde_json::Value;
 use stackelberg_engine::reward::TextFormat;
 use stackelberg_engine::{Message, Prompt};
 
-/// All fields that are looked at.
+/// All fields that are read.
 pub(super) const FIELDS: &[&str] = &[
     "prompt",
     "instruction",
@@ -32,60 +32,60 @@ pub(super) const FIELDS: &[&str] = &[
     "error",
 ];
 
-/// A row.
+/// A parsed row.
 #[derive(Debug)]
 pub(super) struct Line {
-    /// The prompt's name.
+    /// Id of the prompt.
     pub id: Option<String>,
-    /// The prompt, where the row has it.
+    /// The prompt, if the row has it.
     pub prompt: Option<Given>,
-    /// At least one.
+    /// The responses, at least one.
     pub answers: Vec<Answer>,
 }
 
-/// A prompt as a row has it.
+/// The prompt of a row.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Given {
     pub prompt: Prompt,
-    /// Its tokens, where vLLM tells them.
+    /// Its tokens, if vLLM reports them.
     pub tokens: Option<Vec<u32>>,
     pub layout: Layout,
 }
 
-/// What was done to a prompt before the model read it.
+/// How a prompt was formatted before the model read it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Layout {
-    /// It is what a user says, and is still to be laid out.
+    /// The prompt is what a user says, and is not formatted yet.
     None,
-    /// The same, and the row says how: with this system message.
+    /// The prompt is not formatted yet; the row gives the format and the system message.
     Told(TextFormat, Option<String>),
-    /// It is the text that the model read; which layout that is, where it is known.
+    /// The prompt is the formatted text that the model read, in this format if it is known.
     Done(Option<TextFormat>),
 }
 
-/// An answer as a row has it.
+/// A response of a row.
 #[derive(Debug, Clone)]
 pub(super) struct Answer {
     pub text: String,
     pub tokens: Option<Vec<u32>>,
-    /// Finite, where it is there.
+    /// The reward, finite.
     pub reward: Option<f64>,
-    /// Whether it was cut for its length.
+    /// Whether it was cut at a length limit.
     pub cut: bool,
 }
 
-/// What is wrong with a row: the field and what to do.
+/// The problem of a row: the field and how to fix it.
 type Wrong = String;
 
-/// Reads a row; `rewards` says whether its rewards matter.
+/// Parses a row. Rewards are read only if `rewards` is true.
 pub(super) fn line(row: &Value, rewards: bool) -> Result<Line, Wrong> {
     if !row.is_object() {
         return Err("not a JSON object: write one {...} per sample or prompt".to_owned());
     }
     let name = |names: &[&'static str]| find(row, names).map(|(field, v)| id(field, v)).transpose();
-    // A completion's own id names a request, of which a prompt may have many.
+    // The `id` of a completion names a request, and several requests can have the same prompt.
     let (named, any) = (name(&["prompt_id", "custom_id"])?, name(&["prompt_id", "custom_id", "id"])?);
-    // In OpenAI's batch output the completion is inside.
+    // OpenAI's batch output nests the completion.
     let (inside, of) = match &row["response"] {
         response @ Value::Object(_) if response["body"].is_object() => {
             ("response.body.", &response["body"])
@@ -97,7 +97,7 @@ pub(super) fn line(row: &Value, rewards: bool) -> Result<Line, Wrong> {
     let (answers, requests) = if let Some((field, list)) = find(of, &["choices"]) {
         (all(&format!("{inside}{field}"), list, of_rewards, choice)?, true)
     } else if !inside.is_empty() {
-        return Err(format!("{inside}choices: missing: a request that failed? take the line out"));
+        return Err(format!("{inside}choices: missing; if the request failed, remove the line"));
     } else if let Some((field, list)) = find(row, &["outputs"]) {
         (all(field, list, of_rewards, |path, one| answer(path, one, &["text"]))?, true)
     } else if let Some((field, list)) = find(row, &["responses", "completions"]) {
@@ -107,12 +107,12 @@ pub(super) fn line(row: &Value, rewards: bool) -> Result<Line, Wrong> {
         };
         (all(field, list, of_rewards, string)?, false)
     } else if let Some((field, error)) = find(row, &["error"]).filter(|_| row["response"].is_null()) {
-        return Err(format!("{field}: {error}: the request failed: take the line out"));
+        return Err(format!("{field}: {error}: the request failed; remove the line"));
     } else {
         let written = ["response", "completion", "output"];
         let mut there = written.iter().filter(|field| !row[**field].is_null());
         if let (Some(one), Some(other)) = (there.next(), there.next()) {
-            return Err(format!("both '{one}' and '{other}': keep the one that is the response"));
+            return Err(format!("both '{one}' and '{other}': keep the field with the response"));
         }
         let mut one = answer("", row, &["response", "completion", "output", "text"])?;
         if rewards && let Some((field, value)) = find(row, &["reward", "score"]) {
@@ -126,7 +126,7 @@ pub(super) fn line(row: &Value, rewards: bool) -> Result<Line, Wrong> {
     Ok(Line { id, prompt, answers })
 }
 
-/// The first of these fields that is there and not null.
+/// The first of these fields that is present and not null.
 fn find<'a>(of: &'a Value, names: &[&'static str]) -> Option<(&'static str, &'a Value)> {
     names.iter().map(|name| (*name, &of[*name])).find(|(_, value)| !value.is_null())
 }
@@ -136,7 +136,7 @@ fn prompt(row: &Value, by_vllm: bool) -> Result<Option<Given>, Wrong> {
     let mut there = ["prompt", "instruction", "messages"].iter().filter(|field| !row[**field].is_null());
     let Some(&field) = there.next() else { return Ok(None) };
     if let Some(other) = there.next() {
-        return Err(format!("both '{field}' and '{other}': keep the one that was answered"));
+        return Err(format!("both '{field}' and '{other}': keep the field with the prompt"));
     }
     let prompt = match &row[field] {
         Value::Array(turns) => Prompt::Messages(
@@ -147,7 +147,7 @@ fn prompt(row: &Value, by_vllm: bool) -> Result<Option<Given>, Wrong> {
     if prompt.is_empty() {
         return Err(format!("{field}: it is empty"));
     }
-    // What `generate` writes says how its prompts were laid out.
+    // Files of `generate` record how prompts were formatted.
     let told = &row["settings"]["prompt_format"];
     let layout = match (told.as_str().map(str::parse), &prompt) {
         (Some(format), _) => {
@@ -167,7 +167,8 @@ fn message(field: &str, i: usize, turn: &Value) -> Result<Message, Wrong> {
     Ok(Message { role: part("role")?, content: part("content")? })
 }
 
-/// The answers of a list, with their rewards: each one's own, or those that the row lists, or its only one.
+/// The responses of a list with their rewards. Rewards are fields of the list's elements, a list of the row, or, for a
+/// single response, a field of the row.
 fn all(
     field: &str,
     list: &Value,
@@ -176,7 +177,7 @@ fn all(
 ) -> Result<Vec<Answer>, Wrong> {
     let list = elements(field, list)?;
     if list.is_empty() {
-        return Err(format!("{field}: it is empty: take the line out"));
+        return Err(format!("{field}: it is empty; remove the line"));
     }
     let path = |i: usize| format!("{field}[{i}]");
     let mut answers: Vec<Answer> =
@@ -186,7 +187,7 @@ fn all(
     let listed =
         of_row.map(|(field, list)| Ok::<_, Wrong>((field, elements(field, list)?))).transpose()?;
     if let Some((of, listed)) = listed.filter(|(_, listed)| listed.len() != list.len()) {
-        return Err(format!("{of}: {} numbers for {} answers in {field}", listed.len(), list.len()));
+        return Err(format!("{of}: {} numbers for {} responses in {field}", listed.len(), list.len()));
     }
     for (i, (one, answer)) in list.iter().zip(&mut answers).enumerate() {
         let own = if one.is_object() { find(one, &["reward", "score"]) } else { None };
@@ -204,7 +205,7 @@ fn all(
     Ok(answers)
 }
 
-/// One of OpenAI's choices. A message without content, as one that calls a tool, is empty.
+/// One of OpenAI's choices. A message without content, such as a tool call, is an empty response.
 fn choice(path: &str, one: &Value) -> Result<Answer, Wrong> {
     let message = &one["message"];
     if !message.is_object() {
@@ -217,7 +218,7 @@ fn choice(path: &str, one: &Value) -> Result<Answer, Wrong> {
     Ok(Answer { text: said, ..about(path, one)? })
 }
 
-/// The answer in an object.
+/// The response in an object.
 fn answer(path: &str, one: &Value, names: &[&'static str]) -> Result<Answer, Wrong> {
     let inner = |field: &str| below(path, field);
     match find(one, names) {
@@ -230,17 +231,16 @@ fn others(names: &[&str]) -> String {
     if names.is_empty() { String::new() } else { format!(" (or {})", names.join(", ")) }
 }
 
-/// What an object says of its answer, less the text.
+/// The metadata of a response in an object, without its text.
 fn about(path: &str, one: &Value) -> Result<Answer, Wrong> {
-    // A count of tokens is none of them.
+    // Some formats have the number of tokens in this field.
     let list = find(one, &["tokens", "token_ids"]).filter(|(_, list)| list.is_array());
     let inner = |field: &str| below(path, field);
     let tokens = list.map(|(field, list)| tokens(&inner(field), list)).transpose()?;
     Ok(Answer { text: String::new(), tokens, reward: None, cut: is_cut(&one["finish_reason"]) })
 }
 
-/// Whether a reason to end is that there was no room for more. All else ended by itself, also what is
-/// unknown or not said.
+/// Whether a finish reason is a length limit. All others, also unknown or missing ones, count as complete.
 fn is_cut(reason: &Value) -> bool {
     let reason = reason.as_str().or(reason["type"].as_str()).unwrap_or_default();
     let cut = ["length", "max_tokens", "max_new_tokens", "max_length", "abort"];
@@ -251,51 +251,51 @@ fn id(field: &str, value: &Value) -> Result<String, Wrong> {
     match value {
         Value::String(text) => Ok(text.clone()),
         Value::Number(number) if !number.is_f64() => Ok(number.to_string()),
-        other => Err(format!("{field}: {}, where a text or a whole number is expected", kind(other))),
+        other => Err(format!("{field}: {}, expected a string or an integer", kind(other))),
     }
 }
 
 fn text(field: &str, value: &Value) -> Result<String, Wrong> {
     let found = value.as_str().map(str::to_owned);
-    found.ok_or_else(|| format!("{field}: {}, where a text is expected", kind(value)))
+    found.ok_or_else(|| format!("{field}: {}, expected a string", kind(value)))
 }
 
 fn elements<'a>(field: &str, value: &'a Value) -> Result<&'a [Value], Wrong> {
     let found = value.as_array().map(Vec::as_slice);
-    found.ok_or_else(|| format!("{field}: {}, where a list is expected", kind(value)))
+    found.ok_or_else(|| format!("{field}: {}, expected a list", kind(value)))
 }
 
 fn tokens(field: &str, list: &Value) -> Result<Vec<u32>, Wrong> {
     let token = |(i, value): (usize, &Value)| {
         let token = value.as_u64().and_then(|token| u32::try_from(token).ok());
-        token.ok_or_else(|| format!("{field}[{i}]: {}, where a token's number is expected", kind(value)))
+        token.ok_or_else(|| format!("{field}[{i}]: {}, expected a token id", kind(value)))
     };
     elements(field, list)?.iter().enumerate().map(token).collect()
 }
 
-/// A finite number. Columns of tables may hold others, which come as texts.
+/// A finite number. Other numbers of Parquet columns are represented as strings.
 fn number(field: &str, value: &Value) -> Result<f64, Wrong> {
     match (value.as_f64(), value) {
         (Some(number), _) => Ok(number),
         (None, Value::String(text)) if text.parse().is_ok_and(|number: f64| !number.is_finite()) => {
-            Err(format!("{field}: it is {text}, where a finite number is expected"))
+            Err(format!("{field}: {text}, expected a finite number"))
         }
-        (None, other) => Err(format!("{field}: {}, where a number is expected", kind(other))),
+        (None, other) => Err(format!("{field}: {}, expected a number", kind(other))),
     }
 }
 
-/// A value, for messages.
+/// A description of a value for messages.
 fn kind(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),
         Value::Bool(_) | Value::Number(_) => value.to_string(),
-        Value::String(_) => "a text".to_owned(),
+        Value::String(_) => "a string".to_owned(),
         Value::Array(_) => "a list".to_owned(),
         Value::Object(_) => "an object".to_owned(),
     }
 }
 
-/// The name of a field inside another.
+/// The path of a nested field.
 fn below(path: &str, field: &str) -> String {
     if path.is_empty() { field.to_owned() } else { format!("{path}.{field}") }
 }

@@ -1,47 +1,47 @@
-//! What each shaping rule would deliver over a whole set of prompts, at a common bound and at a common KL.
+//! Predicted utility of each shaping rule over a set of prompts, at a common bound and at a common KL.
 
 use rayon::prelude::*;
 use stackelberg_shaping::{Budget, Follower, Frontier, Margins, Rule, Samples, Shaping};
 
 use crate::error::Error;
 
-/// Predicted utility of every rule as its strength varies, averaged over prompts.
+/// Predicted utility of each rule as a function of bound and KL, averaged over prompts.
 ///
-/// At a common bound, [`Rule::Hard`] is on top: Theorem 1. At a common KL, [`Rule::Raw`] is: Gibbs'
-/// variational principle. Both hold for every prompt alone, in [`Budget::Paper`]; and that is asserted, for
-/// every prompt, every rule and a grid of strengths, while the averages are taken.
+/// At a common bound, [`Rule::Hard`] is the best rule (Theorem 1). At a common KL, [`Rule::Raw`] is (Gibbs' variational
+/// principle). Both hold for each prompt in [`Budget::Paper`]. This is checked for each prompt, each rule and a grid of
+/// strengths while the averages are computed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Frontiers {
-    /// One per rule, in the order of [`Rule::ALL`].
+    /// One curve per rule, in the order of [`Rule::ALL`].
     pub curves: Vec<Curve>,
-    /// The mean reward, of all samples of all prompts alike if prompts have equally many.
+    /// Mean over prompts of the mean reward of their samples: the utility of the base policy.
     pub base: f64,
-    /// How many followers were held against each of the two theorems.
+    /// Number of followers that were checked against both theorems.
     pub checks: usize,
-    /// The least by which a follower stayed below Theorem 1's limit, and below Gibbs', in units of the span
-    /// of its prompt's rewards. Zero for the rule that attains it; below zero by rounding only.
+    /// Smallest distances of a follower from the limits of Theorem 1 and of Gibbs' principle, in units of the span of its
+    /// prompt's rewards. They are zero for rules that attain the limits, and negative only by rounding.
     pub margins: [f64; 2],
 }
 
-/// A rule's utility, averaged over prompts. Both begin at the base policy, `(0, base)`.
+/// Utility of a rule, averaged over prompts. Both curves begin at the base policy, `(0, base)`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Curve {
     /// The rule.
     pub rule: Rule,
-    /// Against the bound `B/beta` in nats, which every prompt gets exactly: `strength * B` for the rules
-    /// that are a function of it, else the strength is chosen by what the prompt's shaped rewards span.
+    /// Points `(bound B/beta in nats, utility)`. Each prompt has exactly this bound: for rules that are functions of
+    /// `strength * B` it is this product; for others the strength is set from the span of the prompt's shaped rewards.
     pub by_bound: Vec<(f64, f64)>,
-    /// Against the mean KL in nats, at a strength common to all prompts.
+    /// Points `(mean KL in nats, utility)`, at a strength common to all prompts.
     pub by_kl: Vec<(f64, f64)>,
 }
 
-/// Bounds in nats: six a factor of two, from 1/16 to 128.
+/// Number of bounds: six per factor of two, from 1/16 to 128 nats.
 const BOUNDS: usize = 11 * 6 + 1;
 
-/// Of so many strengths, one is held against the theorems.
+/// One of this many strengths is checked against the theorems.
 const CHECKED: usize = 4;
 
-/// Prompts whose sums are taken together, so that the result does not depend on the number of threads.
+/// Number of prompts per partial sum. It is constant, so that the result does not depend on the number of threads.
 const TOGETHER: usize = 64;
 
 fn bound(i: usize) -> f64 {
@@ -49,12 +49,12 @@ fn bound(i: usize) -> f64 {
 }
 
 impl Frontiers {
-    /// Of prompts by name, with the rewards of each one's samples. Of `shaping`, rule, strength and budget
-    /// do not matter, except that the shaped rewards of exactly these settings are held against the theorems
-    /// too.
+    /// Computes the curves of prompts, given as names with the rewards of their samples. Rule, strength and budget of
+    /// `shaping` do not affect the curves, but the shaped rewards under exactly these settings are checked against the
+    /// theorems too.
     ///
     /// # Errors
-    /// Rewards or settings that cannot be shaped; a follower that does better than a theorem allows.
+    /// Rewards cannot be shaped, a setting is invalid, or a follower exceeds the limit of a theorem.
     pub fn new(prompts: &[(String, Vec<f64>)], shaping: &Shaping) -> Result<Self, Error> {
         let spans: Vec<[f64; RULES]> = per_chunk(prompts, |prompts| spans(prompts, shaping))?;
         let mut scales = [0.0; RULES];
@@ -75,19 +75,19 @@ impl Frontiers {
 }
 
 impl Curve {
-    /// Utility at this bound; `None` beyond the curve.
+    /// Interpolated utility at this bound in nats; `None` beyond the curve.
     pub fn at_bound(&self, nats: f64) -> Option<f64> {
         between(&self.by_bound, nats, |x| x)
     }
 
-    /// Utility at this mean KL; `None` where the rule cannot spend as much.
+    /// Interpolated utility at this mean KL in nats; `None` if the rule cannot reach it.
     pub fn at_kl(&self, nats: f64) -> Option<f64> {
-        // Utility goes with the root of KL where that is small.
+        // For small KL, the gain in utility is proportional to its square root.
         between(&self.by_kl, nats, f64::sqrt)
     }
 }
 
-/// Linear between the last two neighbours on either side of `x`, in `scale(x)`.
+/// Linear interpolation in `scale(x)` between the last two points around `x`.
 fn between(points: &[(f64, f64)], x: f64, scale: fn(f64) -> f64) -> Option<f64> {
     let pair = points.windows(2).rev().find(|pair| pair[0].0 <= x && x <= pair[1].0)?;
     let [from, to] = [pair[0], pair[1]];
@@ -98,7 +98,7 @@ fn between(points: &[(f64, f64)], x: f64, scale: fn(f64) -> f64) -> Option<f64> 
 
 const RULES: usize = Rule::ALL.len();
 
-/// Chunks of prompts, in parallel; results in order.
+/// Maps chunks of prompts in parallel. Results are in order.
 fn per_chunk<T: Send>(
     prompts: &[(String, Vec<f64>)],
     of: impl Fn(&[(String, Vec<f64>)]) -> Result<T, Error> + Sync + Send,
@@ -106,18 +106,18 @@ fn per_chunk<T: Send>(
     prompts.par_chunks(TOGETHER).map(of).collect()
 }
 
-/// Whether strength and bound matter as their product only, which is then the bound `B/beta`.
+/// Whether the follower depends on strength and bound only by their product, the bound `B/beta`.
 fn by_product(rule: Rule) -> bool {
     rule.has_bound() && rule != Rule::Minmax
 }
 
-/// The rule at bound 1, where only its product with the strength matters.
+/// The settings of a rule at strength 1, and at bound 1 if only the product matters.
 fn of_rule(rule: Rule, shaping: &Shaping) -> Shaping {
     let bound = if by_product(rule) { 1.0 } else { shaping.bound };
     Shaping { rule, bound, strength: 1.0, budget: Budget::Paper, ..*shaping }
 }
 
-/// What shaped rewards span under each rule, summed over prompts.
+/// The span of the shaped rewards under each rule, summed over prompts.
 fn spans(prompts: &[(String, Vec<f64>)], shaping: &Shaping) -> Result<[f64; RULES], Error> {
     let mut spans = [0.0; RULES];
     for (id, rewards) in prompts {
@@ -136,7 +136,7 @@ fn wrong(id: &str, source: stackelberg_shaping::Error) -> Error {
 
 /// Sums over prompts.
 struct Sums {
-    /// Utility at each bound; KL and utility at each strength; of each rule.
+    /// For each rule: utility at each bound, and KL and utility at each strength.
     rules: Vec<[(f64, f64, f64); BOUNDS]>,
     base: f64,
     checks: usize,
@@ -203,7 +203,7 @@ impl Sums {
         Ok(())
     }
 
-    /// Holds a follower against both theorems.
+    /// Checks a follower against both theorems.
     fn check(
         &mut self,
         id: &str,
@@ -254,7 +254,7 @@ impl Sums {
     }
 }
 
-/// A strength, or none where shaped rewards do not differ enough for f64.
+/// The strength, or 0 if it overflows because the shaped rewards are almost equal.
 fn finite(strength: f64) -> f64 {
     if strength.is_finite() { strength } else { 0.0 }
 }

@@ -1,48 +1,47 @@
-//! Hidden states of a shard, to safetensors and back.
+//! Hidden states of a shard, stored as safetensors.
 
 use std::path::Path;
 
 use half::f16;
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
-use sha2::{Digest, Sha256};
+use stackelberg_data::{Error as FileError, hash::sha256};
 
-use super::Row;
-use super::manifest::hex;
+use super::row::Row;
 use crate::error::Error;
 
 /// Hidden states of all samples of a shard.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Hidden {
-    /// Their width, `d`.
+    /// Width `d` of a hidden state.
     pub width: usize,
-    /// Of each sample, where its tokens begin; and the end: `[samples + 1]`.
+    /// Row at which each sample begins, and the number of rows: `[samples + 1]`.
     pub offsets: Vec<usize>,
-    /// `[tokens, d]`, row by row.
+    /// The hidden states, `[tokens, d]`, row-major.
     pub states: Vec<f16>,
 }
 
 impl Hidden {
-    /// Hidden states of no sample yet.
+    /// Hidden states of no samples yet.
     pub fn new(width: usize) -> Self {
         Self { width, offsets: vec![0], states: Vec::new() }
     }
 
-    /// Those of sample `i` of the shard, `[tokens, d]`, row by row.
+    /// Hidden states of sample `i` of the shard, `[tokens, d]`, row-major.
     ///
     /// # Panics
-    /// If there is no such sample.
+    /// If the sample does not exist.
     pub fn of(&self, i: usize) -> &[f16] {
         &self.states[self.offsets[i] * self.width..self.offsets[i + 1] * self.width]
     }
 
-    /// Adds a sample's, `[tokens, d]`; `false` if one of them is not a number, or too large for f16.
+    /// Appends a sample, `[tokens, d]`. Returns false if a number is NaN or too large for f16.
     pub(super) fn push(&mut self, states: &[f32]) -> bool {
         self.states.extend(states.iter().map(|&x| f16::from_f32(x)));
         self.offsets.push(self.states.len() / self.width);
         self.states[self.states.len() - states.len()..].iter().all(|x| x.is_finite())
     }
 
-    /// Adds those of other samples behind these.
+    /// Appends all samples of `other`.
     pub(super) fn append(&mut self, other: &Self) {
         let behind = self.states.len() / self.width;
         self.offsets.extend(other.offsets[1..].iter().map(|offset| behind + offset));
@@ -60,13 +59,12 @@ impl Hidden {
         safetensors::serialize(tensors, None)
     }
 
-    /// Reads the hidden states of these rows, of width `d`, from a file of this SHA-256.
+    /// Reads the hidden states of these rows from a file with this SHA-256.
     pub(super) fn read(path: &Path, hash: &str, rows: &[Row], width: usize) -> Result<Self, Error> {
         let wrong = |problem: String| Error::Shard { file: path.display().to_string(), problem };
         let broken = |e: SafeTensorError| wrong(format!("not a whole safetensors file ({e})"));
-        let bytes = std::fs::read(path)
-            .map_err(|source| Error::Read { file: path.display().to_string(), source })?;
-        if hex(Sha256::new_with_prefix(&bytes)) != hash {
+        let bytes = std::fs::read(path).map_err(|source| FileError::read(path, source))?;
+        if sha256(&bytes) != hash {
             return Err(wrong("its content has changed since it was written".to_owned()));
         }
         let tensors = SafeTensors::deserialize(&bytes).map_err(broken)?;
@@ -79,7 +77,7 @@ impl Hidden {
         let shape = [expected[rows.len()], width];
         let dtypes = (hidden.dtype(), offsets.dtype());
         if dtypes != (Dtype::F16, Dtype::I64) || hidden.shape() != shape || found != expected {
-            return Err(wrong("its hidden states are not those of the shard's rows".to_owned()));
+            return Err(wrong("its hidden states do not match the shard's rows".to_owned()));
         }
         let states: Vec<f16> =
             hidden.data().as_chunks().0.iter().map(|&x| f16::from_le_bytes(x)).collect();

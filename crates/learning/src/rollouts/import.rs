@@ -1,43 +1,46 @@
-//! A dataset of samples made elsewhere: laid out and tokenised as the policy reads them, and read by it once.
+//! Imports samples of other programs into a dataset: formats and tokenizes them, and computes their hidden states.
 
 use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 use serde_json::json;
-use sha2::{Digest, Sha256};
+use stackelberg_data::hash::Hash;
 use stackelberg_engine::reward::{Asked, TextFormat};
 use stackelberg_engine::{Checkpoint, Prefix, Reward, Tensor};
 
-use super::collect::broken_state;
-use super::manifest::hex;
-use super::samples::Source;
+use super::collect::{Progress, Prompt, broken_state};
+use super::dataset::Dataset;
+use super::hidden::Hidden;
+use super::manifest::{Identity, Manifest, Prompts};
+use super::part::Part;
+use super::row::Row;
+use super::samples::{Samples, Source};
 use super::texts::{LayOut, Ready, Tokens, answers_turn, ready};
-use super::{Dataset, Hidden, Identity, Manifest, Part, Progress, Prompt, Prompts, Row, Samples};
 use crate::error::Error;
 
-/// Samples that are ready to be read, see [`Import::new`].
+/// Formatted and tokenized samples, see [`Import::new`].
 #[derive(Debug)]
 pub struct Import {
-    /// The prompts; their tokens are empty without a policy.
+    /// The prompts. Without a policy, their tokens are empty.
     pub prompts: Vec<Prompt>,
-    /// How all prompts were laid out; `None` if they were not.
+    /// The format of all prompts; `None` if they are not formatted.
     pub format: Option<TextFormat>,
-    /// Responses without tokens, which the policy's tokenizer made.
+    /// Number of responses without tokens, which were tokenized.
     pub tokenised: usize,
-    /// Responses whose tokens were not of the policy's tokenizer, which made others.
+    /// Number of responses whose tokens were not of the policy's tokenizer, which were tokenized again.
     pub replaced: usize,
-    /// Of each prompt, its samples.
+    /// The samples of each prompt.
     samples: Vec<Vec<Ready>>,
 }
 
 impl Import {
-    /// Lays prompts out and finds the tokens of all texts. Tokens that a file gives are taken if the policy's
-    /// tokenizer reads them as the text; behind a text that was cut, or at an EOS, they end with it. Without
-    /// a policy there are none, and prompts stay as they are.
+    /// Formats prompts and tokenizes all texts. Tokens of a file are used if the policy's tokenizer decodes them to the text;
+    /// tokens after the end of the text and a final EOS are removed. Without a policy, prompts are unchanged and there are
+    /// no tokens.
     ///
     /// # Errors
-    /// A prompt that cannot be laid out or has no token; a text beyond the context: with file and line.
-    /// Prompts of two layouts.
+    /// A prompt cannot be formatted or has no tokens, a text does not fit into the context, or prompts have different
+    /// formats. Errors name file and line.
     pub fn new(
         samples: &Samples,
         policy: Option<&Checkpoint>,
@@ -57,10 +60,10 @@ impl Import {
         for (laid, source) in laid.into_iter().zip(&samples.prompts) {
             let (prompt, format, answers) =
                 laid.map_err(|(place, problem)| samples.wrong(place, problem))?;
-            let name = |format: Option<TextFormat>| format.map_or("no", TextFormat::name);
+            let name = |format: Option<TextFormat>| format.map_or("none", TextFormat::name);
             if let Some(first) = import.prompts.first().filter(|_| format != import.format) {
                 let problem = format!(
-                    "prompt '{}' has {} layout, '{}' has {}: a dataset has one; import them apart, or choose the prompt format",
+                    "prompt '{}' has format {}, but '{}' has format {}: a dataset has one format; import them separately, or set the prompt format",
                     prompt.id,
                     name(format),
                     first.id,
@@ -78,8 +81,8 @@ impl Import {
         Ok(import)
     }
 
-    /// The manifest of a dataset of these samples; `hidden` is the width of the hidden states that are kept.
-    /// Its settings have a hash of all samples less their rewards, for which the reward's stands.
+    /// The manifest of a dataset of these samples. `hidden` is the width of the stored hidden states. The settings contain a
+    /// hash of all samples without their rewards; the rewards are identified by `reward`.
     pub fn manifest(
         &self,
         model: Identity,
@@ -88,7 +91,7 @@ impl Import {
         prompts_per_shard: usize,
         system: Option<&str>,
     ) -> Manifest {
-        let mut hash = Sha256::new();
+        let mut hash = Hash::new();
         for (prompt, samples) in self.prompts.iter().zip(&self.samples) {
             hash.update(json!([prompt.id, samples.len()]).to_string());
             for Ready { text, tokens, cut, .. } in samples {
@@ -100,7 +103,7 @@ impl Import {
             ("imported", json!(true)),
             ("max_new_tokens", json!(longest.filter(|longest| *longest > 0))),
             ("prompt_format", json!(self.format.map(TextFormat::name))),
-            ("samples_sha256", json!(hex(hash))),
+            ("samples_sha256", json!(hash.hex())),
             ("system", json!(system)),
         ];
         let mut counts = self.samples.iter().map(Vec::len);
@@ -118,14 +121,15 @@ impl Import {
         }
     }
 
-    /// Writes the shards of the dataset that are not there yet. Where it has hidden states, or `reward` is a
-    /// head, the policy reads each prompt once and each response behind it, `at_once` responses sharing each
-    /// pass over the weights; `at_once` changes nothing in what is written. Without `reward`, samples keep
-    /// the rewards of their files, if the dataset has any. `policy` must be there if anything is read.
+    /// Writes the missing shards of the dataset.
+    ///
+    /// If the dataset has hidden states, or `reward` is a head, the policy computes each prompt once and each response after
+    /// it, in batches of `at_once` responses. `at_once` does not change the output. Without `reward`, samples keep the
+    /// rewards of their files, if the dataset has rewards. `policy` is required if anything is computed.
     ///
     /// # Errors
-    /// A shard that is there is broken; a hidden state or a reward is not finite; a shard cannot be written;
-    /// decoding's `Stopped` if `progress` says so.
+    /// An existing shard is corrupt, a hidden state or a reward is not finite, or a shard cannot be written. `Stopped` of
+    /// the decoding crate if `progress` stopped the run.
     pub fn fill(
         &self,
         dataset: &Dataset,
@@ -141,6 +145,7 @@ impl Import {
         Ok(())
     }
 
+    /// The rows and hidden states of a shard.
     fn shard(
         &self,
         dataset: &Dataset,
@@ -194,7 +199,7 @@ impl Import {
                 if let Some(score) = score.filter(|score| !score.is_finite()) {
                     let file = dataset.folder().display().to_string();
                     let problem = format!(
-                        "the reward of sample {sample} of prompt '{id}' is {score}: the reward model is broken for this text"
+                        "the reward of sample {sample} of prompt '{id}' is {score}: the reward model is numerically broken on this text"
                     );
                     return Err(Error::Dataset { file, problem });
                 }
@@ -217,8 +222,8 @@ impl Import {
         Ok((rows, hidden))
     }
 
-    /// Hidden states of responses after the final norm, `[tokens, d]` each. `prefixes` has the prompts read
-    /// before, with the hidden state of each one's last token `[1, d]`, and then those of these texts.
+    /// Hidden states of responses after the final norm, each `[tokens, d]`. `prefixes` is a cache of the prompts' KV prefixes
+    /// with the hidden state `[1, d]` of the last token.
     fn read(
         &self,
         policy: &Checkpoint,
@@ -235,9 +240,9 @@ impl Import {
         let last = model.read_all(&mut fresh.iter_mut().zip(prompts).collect::<Vec<_>>())?;
         prefixes.extend(unread.into_iter().zip(fresh.into_iter().zip(last)));
 
-        let mut behind: Vec<Prefix> = texts.iter().map(|text| prefixes[&text.0].0.clone()).collect();
+        let mut after: Vec<Prefix> = texts.iter().map(|text| prefixes[&text.0].0.clone()).collect();
         let (mut numbers, mut responses) = (Vec::new(), Vec::new());
-        for (i, (prefix, &(prompt, sample))) in behind.iter_mut().zip(texts).enumerate() {
+        for (i, (prefix, &(prompt, sample))) in after.iter_mut().zip(texts).enumerate() {
             let tokens = &self.samples[prompt][sample].tokens[..];
             if !tokens.is_empty() {
                 numbers.push(i);
@@ -252,7 +257,7 @@ impl Import {
         Ok(states)
     }
 
-    /// Rewards of texts by a reward that has a forward of its own.
+    /// Rewards of texts under a reward that does not read the policy's hidden states.
     fn score(
         &self,
         policy: &Checkpoint,

@@ -1,45 +1,45 @@
-//! What all shards of a dataset have in common.
+//! The manifest of a dataset: everything that all shards have in common.
 
 use std::ops::Range;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
+use stackelberg_data::hash::Hash;
 use stackelberg_engine::reward::TextFormat;
 
 use crate::error::Error;
 
-/// The manifest of a dataset, as its `manifest.json` has it.
+/// The content of `manifest.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// [`Manifest::FORMAT`].
+    /// Always [`Manifest::FORMAT`].
     pub format: String,
     /// Version of the program that wrote it.
     pub version: String,
     /// The policy.
     pub model: Identity,
-    /// The reward, if there is one.
+    /// The reward; `None` if samples have no rewards.
     pub reward: Option<Identity>,
-    /// Width of the hidden states, `d`; `None` where they are not kept.
+    /// Width `d` of the hidden states; `None` if they are not stored.
     pub hidden: Option<usize>,
-    /// Samples per prompt; `None` where prompts may differ in it.
+    /// Number of samples per prompt; `None` if it differs between prompts.
     pub samples: Option<usize>,
-    /// How samples were drawn, see [`settings`].
+    /// Settings of sampling, see [`settings`].
     pub settings: Map<String, Value>,
-    /// Prompts per shard.
+    /// Number of prompts per shard.
     pub prompts_per_shard: usize,
     /// The prompts.
     pub prompts: Prompts,
 }
 
-/// A model or a reward.
+/// Identity of a model or a reward.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Identity {
-    /// Its name, for people.
+    /// Name for display.
     pub name: String,
-    /// Tells it from any other: a model's fingerprint, a file's SHA-256.
+    /// Fingerprint of a model, or SHA-256 of a file.
     pub hash: String,
 }
 
@@ -48,24 +48,24 @@ pub struct Identity {
 pub struct Prompts {
     /// SHA-256 of all ids and texts.
     pub hash: String,
-    /// Their ids, in order.
+    /// All ids, in order.
     pub ids: Vec<String>,
 }
 
 impl Prompts {
-    /// Prompts by id and text, in order.
+    /// Prompts from pairs of id and text, in order.
     pub fn new<'a>(prompts: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        let mut hash = Sha256::new();
+        let mut hash = Hash::new();
         let mut ids = Vec::new();
         for (id, text) in prompts {
             hash.update(json!([id, text]).to_string());
             ids.push(id.to_owned());
         }
-        Self { hash: hex(hash), ids }
+        Self { hash: hash.hex(), ids }
     }
 }
 
-/// All of the sampling that decides what is drawn, by the names of the command line.
+/// All settings of sampling that affect the samples, by their names on the command line.
 pub fn settings(
     settings: &stackelberg_decoding::Settings,
     format: TextFormat,
@@ -89,13 +89,13 @@ pub fn settings(
 }
 
 impl Manifest {
-    /// What `format` says.
+    /// Value of [`Manifest::format`].
     pub const FORMAT: &str = "stackelberg-rollouts-1";
 
     /// Reads a manifest.
     pub(super) fn read(path: &Path) -> Result<Self, Error> {
         let file = path.display().to_string();
-        let text = std::fs::read(path).map_err(|source| Error::Read { file: file.clone(), source })?;
+        let text = std::fs::read(path).map_err(|e| stackelberg_data::Error::read(path, e))?;
         let wrong = |problem: String| Error::Dataset { file: file.clone(), problem };
         let mut reader = serde_json::Deserializer::from_slice(&text);
         let manifest: Self = serde_path_to_error::deserialize(&mut reader)
@@ -127,18 +127,18 @@ impl Manifest {
         Ok(())
     }
 
-    /// How many shards there are.
+    /// Number of shards.
     pub fn shards(&self) -> usize {
         self.prompts.ids.len().div_ceil(self.prompts_per_shard)
     }
 
-    /// The prompts of a shard, by number.
+    /// Numbers of the prompts of a shard.
     pub fn prompts_of(&self, shard: usize) -> Range<usize> {
         let from = shard * self.prompts_per_shard;
         from..(from + self.prompts_per_shard).min(self.prompts.ids.len())
     }
 
-    /// The manifest less the prompts' ids, as shards repeat it.
+    /// The manifest without the prompts' ids, as stored in each shard.
     pub(crate) fn summary(&self) -> Value {
         let mut value = json!(self);
         if let Some(prompts) = value["prompts"].as_object_mut() {
@@ -148,7 +148,7 @@ impl Manifest {
     }
 }
 
-/// The first field in which two summaries differ, with both values. Names are for people and may differ.
+/// The first field in which two summaries differ, with both values. Fields `name` are for display and are ignored.
 pub(crate) fn difference(was: &Value, is: &Value) -> Option<(String, Value, Value)> {
     differing("", was, is)
 }
@@ -164,8 +164,4 @@ fn differing(field: &str, was: &Value, is: &Value) -> Option<(String, Value, Val
         });
     }
     (was != is).then(|| (field.to_owned(), was.clone(), is.clone()))
-}
-
-pub(crate) fn hex(hash: Sha256) -> String {
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

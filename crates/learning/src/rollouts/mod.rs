@@ -1,26 +1,25 @@
 /*!
-Many samples per prompt of the base policy, with rewards and hidden states, in a folder that several
-machines may fill and that outlives a killed run.
+Datasets of rollouts: many samples of the base policy per prompt, with rewards and hidden states, stored as a folder of
+shards. Several machines can fill one dataset, and an interrupted run can be resumed.
 
 # Overview
 
-A [`Dataset`] is a folder with a [`Manifest`] and shards of some prompts each. Which prompts a shard holds
-follows from the list of prompts alone.
+A [`Dataset`] is a folder with a [`Manifest`] and shards. A shard contains the samples of a few consecutive prompts.
 
-| file | |
+| file | content |
 |---|---|
-| `manifest.json` | model and reward by hash, settings, version, ids of the prompts |
-| `rollouts-00000.parquet` | one row a sample, see [`Row`]; its metadata repeat the manifest, less the ids |
+| `manifest.json` | model and reward with hashes, settings, version, ids of the prompts |
+| `rollouts-00000.parquet` | one row per sample, see [`Row`]; the metadata repeats the manifest without the ids |
 | `hidden-00000.safetensors` | `hidden` F16 `[tokens of the shard, d]`, after the final norm; `offsets` I64 `[samples + 1]`: sample `i` has the rows `offsets[i]..offsets[i + 1]` |
 
-Shaped rewards under any number of rules can be put beside the rewards ([`Shaper`], [`Dataset::add_shaped`]),
-as columns behind the others; what they hold and where m\* comes from is [`ShapedColumns`]. [`Frontiers`] says
-what each rule would deliver over all prompts, at a common bound and at a common KL.
+- [`collect()`] draws the samples of the missing shards, or of a [`Part`] of them. All files are written atomically, the
+  hidden states before the rows, so that a shard with rows is complete. A resumed run writes the same bytes as an
+  uninterrupted one.
+- [`Samples`] reads samples of other programs. An [`Import`] writes them to a dataset and computes their hidden states.
+- [`Shaper`] adds shaped rewards under any number of rules as columns ([`ShapedColumns`]).
+- [`Frontiers`] predicts the utility of each rule over all prompts, at a common bound and at a common KL.
 
-Every file appears whole, the hidden states before the rows: a shard with rows is complete. [`collect()`]
-writes what is missing of a [`Part`] of the shards, so that a run goes on where another was killed; the
-files are the same bytes as those of a run that was not. [`Samples`] made elsewhere, with their rewards, become
-a dataset by an [`Import`], which has the policy read them once. A reader takes one [`Shard`] at a time:
+A dataset is read one [`Shard`] at a time:
 
 ```no_run
 use stackelberg_learning::rollouts::Dataset;
@@ -30,7 +29,7 @@ for shard in dataset.iter() {
     let shard = shard?;
     let hidden = shard.hidden()?;
     for (i, row) in shard.rows.iter().enumerate() {
-        let states = hidden.of(i); // [tokens of the row, d], row by row
+        let states = hidden.of(i); // [tokens, d], row-major
         println!("{} {}: {} numbers", row.prompt_id, row.sample, states.len());
     }
 }
@@ -39,27 +38,36 @@ for shard in dataset.iter() {
 */
 
 mod collect;
+mod columns;
 mod dataset;
 mod foreign;
 mod frontiers;
 mod hidden;
 mod import;
 mod manifest;
+mod part;
+mod plan;
 mod row;
+mod row_file;
 mod samples;
-mod shaped;
+mod shaper;
+mod shard;
 mod table;
 mod texts;
 
-pub use collect::{Part, Progress, Prompt, collect};
-pub use dataset::{Dataset, Shard, Summary};
+pub use collect::{Progress, Prompt, collect};
+pub use columns::{ShapedColumns, Thresholds};
+pub use dataset::{Dataset, Summary};
 pub use frontiers::{Curve, Frontiers};
 pub use hidden::Hidden;
 pub use import::Import;
+pub(crate) use manifest::difference;
 pub use manifest::{Identity, Manifest, Prompts, settings};
-pub(crate) use manifest::{difference, hex};
+pub use part::Part;
+pub use plan::{Plan, TURNS, default_settings};
 pub use row::Row;
 pub use samples::Samples;
-pub(crate) use shaped::shaping_settings;
-pub use shaped::{ShapedColumns, Shaper, Thresholds};
+pub use shaper::Shaper;
+pub(crate) use shaper::shaping_settings;
+pub use shard::Shard;
 pub use texts::LayOut;

@@ -1,31 +1,31 @@
-//! Samples made elsewhere, as their files have them: read, and put together prompt by prompt.
+//! Reads samples of other programs and groups them by prompt.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
+use serde_json::Value;
+use stackelberg_data::hash::Hash;
+use stackelberg_data::{Error as FileError, json};
 use stackelberg_engine::Prompt;
 
 use super::dataset::MANIFEST;
 use super::foreign::{self, Answer, Given, Layout, Line};
-use super::manifest::hex;
-use super::{Identity, table};
+use super::manifest::Identity;
+use super::table;
 use crate::error::Error;
-use crate::json;
 
-/// Samples made elsewhere, by prompt in the order in which prompts first appear.
+/// Samples of other programs, grouped by prompt in the order of first appearance.
 #[derive(Debug)]
 pub struct Samples {
     pub(super) prompts: Vec<Source>,
-    /// Names of the files.
+    /// Names of the files, for messages.
     files: Vec<String>,
-    /// Of each id, its prompt's number.
+    /// Number of the prompt of each id.
     ids: HashMap<String, usize>,
 }
 
-/// A prompt and its samples, as they were found.
+/// A prompt with its samples, as read.
 #[derive(Debug)]
 pub(super) struct Source {
     pub id: String,
@@ -34,35 +34,35 @@ pub(super) struct Source {
     pub found: Vec<Found>,
 }
 
-/// A sample.
+/// A sample, as read.
 #[derive(Debug)]
 pub(super) struct Found {
     pub answer: Answer,
     pub place: Place,
-    /// Of our own datasets: the policy's fingerprint, whose tokens these are.
+    /// For samples of a dataset of this crate: the fingerprint of the policy that produced the tokens.
     pub by: Option<Arc<str>>,
 }
 
-/// A file's number and a line in it, from 1; of Parquet a row.
+/// Number of a file, and a line (for Parquet: a row) in it, from 1.
 pub(super) type Place = (usize, usize);
 
 impl Samples {
-    /// Reads files, each JSON lines or one array (plain or gzipped, `-` for standard input) or Parquet. A
-    /// row is
+    /// Reads files, each of which is JSON lines, one JSON array (plain or gzipped, `-` for standard input) or Parquet. A row
+    /// is one of
     ///
     /// - a sample: `response` (or `completion`, `output`, `text`), optionally `reward` (`score`),
     ///   `finish_reason`, `tokens` (`token_ids`), and its prompt: `prompt`, `instruction` or `messages`;
     /// - a prompt with `responses` (`completions`), optionally `rewards` (`scores`);
-    /// - a request of vLLM, `outputs` with `text` and `token_ids`, or of OpenAI, `choices`, also inside
-    ///   `response.body`; a reward stands in each, or in the row's `rewards`.
+    /// - a request of vLLM with `outputs` (`text`, `token_ids`), or of OpenAI with `choices`, also inside `response.body`. A
+    ///   reward is a field of each output, or an element of the row's `rewards`.
     ///
-    /// Rows of one `prompt_id`, `custom_id` or `id` are about one prompt, as are those of an equal prompt
-    /// without one. A row without a prompt is about the one of its id in `prompts`. `rewards` says whether
-    /// rewards are read. Other fields are passed over.
+    /// Rows with the same `prompt_id`, `custom_id` or `id` belong to one prompt, as do rows with equal prompts and without
+    /// id. The prompt of a row without one is looked up by its id in `prompts`. Rewards are read only if `rewards` is true.
+    /// Other fields are ignored.
     ///
     /// # Errors
-    /// A file cannot be read or holds no row; a row is malformed, has no answer, or a prompt that is not
-    /// known, or other than the one of its id; a reward that is no finite number: with file, line and field.
+    /// A file cannot be read or has no rows. A row is malformed or has no response, its prompt is unknown or differs from
+    /// that of another row with its id, or a reward is not finite. Errors name file, line and field.
     pub fn read(files: &[PathBuf], prompts: &[(String, Prompt)], rewards: bool) -> Result<Self, Error> {
         let known: HashMap<&str, &Prompt> = prompts.iter().map(|(id, p)| (id.as_str(), p)).collect();
         let mut samples = Self { prompts: Vec::new(), files: Vec::new(), ids: HashMap::new() };
@@ -71,7 +71,8 @@ impl Samples {
             let before = samples.count();
             samples.add_file(path, &known, rewards)?;
             if samples.count() == before {
-                return Err(Error::NoRows { file: json::name_of(path), what: "samples" });
+                let file = json::name_of(path);
+                return Err(FileError::NoRows { file, what: "samples" }.into());
             }
         }
         Ok(samples)
@@ -124,7 +125,7 @@ impl Samples {
         Ok(())
     }
 
-    /// The number of a row's prompt.
+    /// The number of a row's prompt, which is added if it is new.
     fn prompt(
         &mut self,
         id: Option<String>,
@@ -134,9 +135,9 @@ impl Samples {
     ) -> Result<usize, Error> {
         let id = match (id, &given) {
             (Some(id), _) => id,
-            (None, Some(given)) => name_for(&given.prompt),
+            (None, Some(given)) => given.prompt.name(),
             (None, None) => {
-                let problem = "prompt: missing, and there is no id to find it by".to_owned();
+                let problem = "prompt: missing, and the row has no id".to_owned();
                 return Err(self.wrong(place, problem));
             }
         };
@@ -147,7 +148,7 @@ impl Samples {
             }) {
                 let before = self.place(first.place);
                 let problem = format!(
-                    "prompt: not that of {before}, or laid out otherwise, which has the id '{id}' too: give each prompt its own"
+                    "prompt: differs in text or format from that of {before}, which has the same id '{id}': use distinct ids"
                 );
                 return Err(self.wrong(place, problem));
             }
@@ -159,7 +160,7 @@ impl Samples {
         });
         let Some(given) = given else {
             let problem = match known.is_empty() {
-                true => format!("prompt: missing: give a file of prompts that has the id '{id}'"),
+                true => format!("prompt: missing: give a file of prompts with the id '{id}'"),
                 false => format!("prompt: missing, and the file of prompts has no id '{id}'"),
             };
             return Err(self.wrong(place, problem));
@@ -169,33 +170,32 @@ impl Samples {
         Ok(self.prompts.len() - 1)
     }
 
-    /// How many prompts there are.
+    /// Number of prompts.
     pub fn prompts(&self) -> usize {
         self.prompts.len()
     }
 
-    /// How many samples there are.
+    /// Number of samples.
     pub fn count(&self) -> usize {
         self.prompts.iter().map(|source| source.found.len()).sum()
     }
 
-    /// How many prompts say the same as an earlier one under another id: probably their ids are those of
-    /// samples.
+    /// Number of prompts that equal an earlier prompt with another id. Such ids are probably those of samples.
     pub fn repeated(&self) -> usize {
         let mut seen = HashSet::new();
         self.prompts.iter().filter(|source| !seen.insert(format!("{:?}", source.given.prompt))).count()
     }
 
-    /// What stands for the rewards in the files, named `imported`; `None` if no sample has one.
+    /// The identity of the rewards of the files, named `imported`; `None` if no sample has a reward.
     ///
     /// # Errors
-    /// Some samples have one and some have none.
+    /// Some samples have a reward and others have none.
     pub fn rewards(&self) -> Result<Option<Identity>, Error> {
-        let mut hash = Sha256::new();
+        let mut hash = Hash::new();
         let (mut some, mut none) = (false, None);
         for source in &self.prompts {
             let rewards: Vec<Option<f64>> = source.found.iter().map(|f| f.answer.reward).collect();
-            hash.update(json!([source.id, rewards]).to_string());
+            hash.update(serde_json::json!([source.id, rewards]).to_string());
             for (i, reward) in rewards.iter().enumerate() {
                 some |= reward.is_some();
                 if reward.is_none() && none.is_none() {
@@ -206,18 +206,18 @@ impl Samples {
         match none {
             Some((source, i)) if some => {
                 let problem = format!(
-                    "reward: missing (sample {i} of prompt '{}'), and other samples have one: give each one, score them all anew, or do without",
+                    "reward: missing (sample {i} of prompt '{}'), but other samples have one: add it, compute all rewards again, or import without rewards",
                     source.id
                 );
                 Err(self.wrong(source.found[i].place, problem))
             }
             Some(_) => Ok(None),
-            None => Ok(Some(Identity { name: "imported".to_owned(), hash: hex(hash) })),
+            None => Ok(Some(Identity { name: "imported".to_owned(), hash: hash.hex() })),
         }
     }
 
     pub(super) fn wrong(&self, (file, line): Place, problem: String) -> Error {
-        Error::Line { file: self.files[file].clone(), line, problem }
+        FileError::line(&self.files[file], line, problem).into()
     }
 
     fn place(&self, (file, line): Place) -> String {
@@ -225,9 +225,9 @@ impl Samples {
     }
 }
 
-/// What one of our own datasets says of its rows.
+/// Properties of the rows of a dataset of this crate.
 struct Own {
-    /// How their prompts were laid out; `None` where they were not.
+    /// Format of the prompts; `None` if they are not formatted.
     layout: Option<Layout>,
     /// Fingerprint of the policy.
     by: Arc<str>,
@@ -240,10 +240,4 @@ impl Own {
         let layout = format.map(|format| Layout::Done(Some(format)));
         Self { layout, by: manifest["model"]["hash"].as_str().unwrap_or_default().into() }
     }
-}
-
-/// The id of a prompt that has none: a hash of its text.
-fn name_for(prompt: &Prompt) -> String {
-    let hash = Sha256::digest(format!("{prompt:?}"));
-    hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
 }

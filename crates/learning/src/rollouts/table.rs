@@ -1,4 +1,4 @@
-//! Parquet files of other programs, row by row as JSON values.
+//! Reads Parquet files of other programs as JSON values, row by row.
 
 use std::fs::File;
 use std::path::Path;
@@ -12,15 +12,15 @@ use serde_json::Value;
 use super::foreign::FIELDS;
 use crate::error::Error;
 
-/// Whether a file is Parquet, by its first bytes.
+/// Whether the first bytes of a file are those of Parquet.
 pub(super) fn is_parquet(path: &Path) -> bool {
     let mut magic = [0; 4];
     let read = |mut file: File| std::io::Read::read_exact(&mut file, &mut magic);
     path.is_file() && File::open(path).and_then(read).is_ok() && magic == *b"PAR1"
 }
 
-/// Gives the file's rows to `take`, with their numbers from 1, as JSON objects of the columns that
-/// [`FIELDS`] names; before them what the metadata have under `key`.
+/// Calls `take` for each row with the metadata value of `key`, the row's number from 1, and a JSON object of the columns in
+/// [`FIELDS`].
 pub(super) fn read(
     path: &Path,
     key: &str,
@@ -31,24 +31,24 @@ pub(super) fn read(
         let said = e.to_string();
         let problem = match said.split_once("Disabled feature at compile time: ") {
             Some((_, codec)) => {
-                format!("packed with {codec}, which is not read: write it with snappy, gzip or zstd")
+                format!("compressed with {codec}, which is not supported: use snappy, gzip or zstd")
             }
             None => format!("not a whole Parquet file ({said})"),
         };
         Error::Dataset { file: name(), problem }
     };
-    let file = File::open(path).map_err(|source| Error::Read { file: name(), source })?;
+    let file = File::open(path).map_err(|source| stackelberg_data::Error::read(path, source))?;
     let reader = SerializedFileReader::new(file).map_err(broken)?;
     let about = reader.metadata().file_metadata();
     let notes = about.key_value_metadata().into_iter().flatten();
     let note = notes.filter(|note| note.key == key).find_map(|note| note.value.as_deref());
-    // Columns of other names may hold anything.
+    // Other columns can have unsupported types.
     let known = |column: &&TypePtr| FIELDS.contains(&column.name());
     let columns: Vec<TypePtr> = about.schema().get_fields().iter().filter(known).cloned().collect();
     let schema = Type::group_type_builder(about.schema().name()).with_fields(columns);
     let schema = schema.build().map_err(broken)?;
     if schema.get_fields().is_empty() {
-        let problem = "none of its columns is known: prompt and response, at least".to_owned();
+        let problem = "no column has a known name: at least prompt and response are needed".to_owned();
         return Err(Error::Dataset { file: name(), problem });
     }
     for (row, record) in (1..).zip(reader.get_row_iter(Some(schema)).map_err(broken)?) {
@@ -58,7 +58,7 @@ pub(super) fn read(
     Ok(())
 }
 
-/// A column's value. What JSON does not have becomes a text that says what it is.
+/// A column's value. Values that JSON cannot represent become strings.
 fn value(field: Field) -> Value {
     match field {
         Field::Null => Value::Null,
@@ -75,7 +75,7 @@ fn value(field: Field) -> Value {
         Field::Float(number) => real(number.into()),
         Field::Double(number) => real(number),
         Field::Str(text) => text.into(),
-        // Some writers do not say that their bytes are text.
+        // Some writers do not mark text columns as such.
         Field::Bytes(bytes) => match std::str::from_utf8(bytes.data()) {
             Ok(text) => text.into(),
             Err(_) => bytes.data().into(),

@@ -1,27 +1,27 @@
-//! Texts of samples made elsewhere as the policy reads them: prompts laid out, tokens found.
+//! Formats and tokenizes imported samples as the policy reads them.
 
 use stackelberg_engine::Checkpoint;
 use stackelberg_engine::reward::TextFormat;
 
-use super::Prompt;
+use super::collect::Prompt;
 use super::foreign::Layout;
 use super::samples::{Found, Place, Source};
 
-/// How prompts are laid out.
+/// How prompts are formatted.
 #[derive(Debug, Clone, Copy)]
 pub struct LayOut<'a> {
-    /// What the user asks for. It decides for prompts that are not laid out yet, and [`TextFormat::Chat`]
-    /// also for those of vLLM.
+    /// The requested format, if any. It applies to prompts that are not formatted yet; [`TextFormat::Chat`] also applies to
+    /// those of vLLM.
     pub asked: Option<TextFormat>,
-    /// The format of prompts that do not say how they were laid out, where the user asks for none.
+    /// The format of prompts without a recorded format, if none is requested.
     pub otherwise: TextFormat,
-    /// A system message before prompts that are not laid out yet.
+    /// System message for prompts that are not formatted yet.
     pub system: Option<&'a str>,
-    /// Most tokens that prompt and response may have together, where they are read.
+    /// Largest number of tokens of prompt and response together, if they are run through the model.
     pub context: Option<usize>,
 }
 
-/// A sample, ready to be read.
+/// A tokenized sample.
 #[derive(Debug)]
 pub(super) struct Ready {
     pub text: String,
@@ -30,21 +30,24 @@ pub(super) struct Ready {
     pub cut: bool,
 }
 
-/// A prompt with its samples, and how it was laid out.
+/// A prompt with its format and its samples.
 pub(super) type Laid = (Prompt, Option<TextFormat>, Vec<(Ready, Tokens)>);
 
-/// Where a response's tokens are from.
+/// Origin of a response's tokens.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Tokens {
+    /// From the file.
     Given,
+    /// Tokenized, since the file has none.
     Made,
+    /// Tokenized, since those of the file do not fit the text.
     Replaced,
 }
 
-/// What is wrong, and where.
+/// A place and the problem there.
 type Wrong = (Place, String);
 
-/// A prompt laid out, and the tokens of its samples.
+/// Formats a prompt and tokenizes its samples.
 pub(super) fn ready(
     source: &Source,
     policy: Option<&Checkpoint>,
@@ -54,7 +57,7 @@ pub(super) fn ready(
     let at = |place| move |e: stackelberg_engine::Error| (place, e.to_string());
     let here = at(source.place);
     let given = &source.given;
-    // The format; and where the text is not in it yet, the system message.
+    // The format, and the system message if the prompt is not formatted yet.
     let (format, bare) = match (&given.layout, lay_out.asked) {
         (Layout::Done(Some(format)), _) => (*format, None),
         (Layout::Done(None), Some(TextFormat::Raw)) => (TextFormat::Raw, None),
@@ -72,7 +75,7 @@ pub(super) fn ready(
         (Some(system), Some(policy)) => policy.lay_out(&given.prompt, system, format).map_err(here)?,
         (system, _) => given.prompt.raw(system.flatten()),
     };
-    // A chat that was laid out is not what was asked.
+    // The original prompt is unknown if only the formatted chat is given.
     let asked = match given.layout {
         Layout::Done(_) if format == TextFormat::Chat && bare.is_none() => None,
         _ => Some(given.prompt.clone()),
@@ -93,7 +96,7 @@ pub(super) fn ready(
         None => policy.tokens(&text, format).map_err(here)?,
     };
     if tokens.is_empty() {
-        return Err((source.place, format!("prompt '{}' has no token", source.id)));
+        return Err((source.place, format!("prompt '{}' has no tokens", source.id)));
     }
     let prompt = Prompt { id: source.id.clone(), text, tokens, asked };
     let mut samples = Vec::with_capacity(source.found.len());
@@ -102,7 +105,7 @@ pub(super) fn ready(
         let length = prompt.tokens.len() + tokens.len();
         if let Some(context) = lay_out.context.filter(|context| length > *context) {
             let problem = format!(
-                "sample {i} of prompt '{}' and the prompt are {length} tokens, which do not fit the context of {context}: take it out or cut it",
+                "sample {i} of prompt '{}' has {length} tokens with the prompt, more than the context of {context}: remove or shorten it",
                 source.id
             );
             return Err((found.place, problem));
@@ -141,7 +144,7 @@ fn tokens_of(
         return made(Tokens::Made);
     }
     let mut tokens = &given[..];
-    // What ended the response is no part of it.
+    // A final EOS is not part of the response.
     if let Some((last, rest)) = tokens.split_last().filter(|_| !answer.cut)
         && policy.eos.contains(last)
     {
@@ -152,7 +155,7 @@ fn tokens_of(
         if !read.starts_with(text.as_str()) {
             return made(Tokens::Replaced);
         }
-        // A text that was cut at a stop text: the tokens go on to where it is complete.
+        // The text was cut at a stop text: keep the tokens up to the end of the text.
         while let Some((_, rest)) = tokens.split_last() {
             if tokenizer.decode(rest, false)?.len() < text.len() {
                 break;
@@ -163,7 +166,7 @@ fn tokens_of(
     Ok((tokens.to_vec(), Tokens::Given))
 }
 
-/// What stands between a prompt and its answer in the policy's chats; a text without it is no chat.
+/// The text between a prompt and its response in the policy's chat template. It identifies formatted chats.
 pub(super) fn answers_turn(policy: &Checkpoint) -> Option<String> {
     const PROMPT: &str = "What is asked?";
     let prompt = stackelberg_engine::Prompt::Text(PROMPT.to_owned());

@@ -1,8 +1,8 @@
-//! Adam, with the length of the gradient clipped.
+//! The Adam optimiser with gradient clipping (Kingma and Ba 2015).
 
 use super::network::{Network, Numbers};
 
-/// Adam's averages of the gradient and of its square, and how many steps they are of.
+/// Adam's moving averages of the gradient and of its square, and the number of steps.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Adam {
     pub(super) first: Numbers,
@@ -10,7 +10,7 @@ pub(super) struct Adam {
     pub(super) steps: u64,
 }
 
-/// How slowly the averages change, and what keeps the step finite (Kingma and Ba's).
+/// The paper's `beta1`, `beta2` and `epsilon`.
 const DECAY: [f64; 2] = [0.9, 0.999];
 const TINY: f32 = 1e-8;
 
@@ -19,7 +19,7 @@ impl Adam {
         Self { first: Network::zeros(widths), second: Network::zeros(widths), steps: 0 }
     }
 
-    /// One step down the gradient, which is shortened to `clip` if it is longer.
+    /// One step of size `rate`. The gradient is scaled down to norm `clip` if its norm is larger.
     pub(super) fn step(&mut self, numbers: &mut Numbers, gradient: &Numbers, rate: f64, clip: f64) {
         let square = |numbers: &Vec<f32>| numbers.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>();
         let length = gradient.iter().map(square).sum::<f64>().sqrt();
@@ -47,7 +47,7 @@ impl Adam {
 mod tests {
     use super::*;
 
-    /// The first steps are of the rate's size, whatever the gradient's.
+    /// The first steps have the size of the learning rate, for any size of the gradient.
     #[test]
     fn first_steps() {
         let mut numbers = Network::zeros([1, 1, 1]);

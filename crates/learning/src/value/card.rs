@@ -1,5 +1,4 @@
-//! A trained value head as a file, and the card beside it. No date, so that the same training gives the same
-//! bytes.
+//! Writes a trained value head and its model card. The card has no date, so that equal training gives equal bytes.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,32 +6,34 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::loss::Errors;
-use super::train::{Outcome, Settings};
+use super::settings::Settings;
+use super::train::Outcome;
 use crate::card::{row, table};
 use crate::error::Error;
 use crate::rollouts::Dataset;
 use crate::tensors::{Named, to_bytes};
-use crate::whole::{replace, staged};
+use stackelberg_data::atomic::stage;
 
-/// What only the caller knows about a head.
+/// The parts of a card that only the caller knows.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct About {
     /// The head's name.
     pub title: String,
-    /// The command line that trains it again.
+    /// The command line that reproduces the head.
     pub command: String,
-    /// A plot of the losses, by the name of its file beside the card.
+    /// File name of a plot of the losses, in the folder of the card.
     pub plot: Option<String>,
 }
 
-/// Writes a trained head to `path`, which ends in `.safetensors`: `0.weight` `[h₁, d]`, `0.bias` `[h₁]`,
-/// `2.weight` `[h₂, h₁]`, `2.bias` `[h₂]`, `4.weight` `[1, h₂]`, `4.bias` `[1]` in F32, with metadata
-/// `format=stackelberg-value`, `base` (the model's hash), `base_name`, `text_format`, `shaping`, `bound`,
-/// `settings`; and a card beside it under the same stem with `.md`. Both are complete on disk before either
-/// replaces what was there.
+/// Writes a trained head to `path`, which must end in `.safetensors`, and its card to the same path with extension `.md`.
+///
+/// The tensors are `0.weight` `[h₁, d]`, `0.bias` `[h₁]`, `2.weight` `[h₂, h₁]`, `2.bias` `[h₂]`, `4.weight` `[1, h₂]` and
+/// `4.bias` `[1]`, in F32. The metadata are `format=stackelberg-value`, `base` (hash of the model), `base_name`,
+/// `text_format`, `shaping`, `bound` and `settings`. Both files are complete on disk before either replaces an existing
+/// file.
 ///
 /// # Errors
-/// Another ending; a place that cannot be written.
+/// The path has another extension or cannot be written.
 pub fn save(
     path: &Path,
     dataset: &Dataset,
@@ -61,10 +62,10 @@ pub fn save(
     let tensors: Vec<Named<'_>> =
         tensors.iter().map(|(name, shape, numbers)| (*name, shape.clone(), &numbers[..])).collect();
     let beside = path.with_extension("md");
-    let card = staged(&beside, render(dataset, settings, outcome, about).as_bytes())?;
-    let head = staged(path, &to_bytes(&metadata, &tensors))?;
-    replace(head, path)?;
-    replace(card, &beside)
+    let card = stage(&beside, render(dataset, settings, outcome, about).as_bytes())?;
+    let head = stage(path, &to_bytes(&metadata, &tensors))?;
+    head.finish()?;
+    Ok(card.finish()?)
 }
 
 fn render(dataset: &Dataset, settings: &Settings, outcome: &Outcome, about: &About) -> String {
@@ -78,33 +79,38 @@ fn render(dataset: &Dataset, settings: &Settings, outcome: &Outcome, about: &Abo
     let reward =
         manifest.reward.as_ref().map_or("none".to_owned(), |r| format!("{} ({})", r.name, r.hash));
     line("reward", &reward);
-    line("widths", &format!("{d} → {first} → {second} → 1, tanh between"));
+    line("layers", &format!("{d} → {first} → {second} → 1, tanh"));
     if let Some(bound) = settings.bound() {
-        line("values", &format!("clamped to 0 to {bound}"));
+        line("values", &format!("clamped to [0, {bound}]"));
     }
-    let part = |(samples, prompts): (usize, usize)| format!("{samples} samples of {prompts} prompts");
-    line("learned from", &part(counts.training));
-    line("validated on", &part(counts.validation));
-    line("samples without a token, left out", &counts.empty.to_string());
-    line("prompts with one reward for all samples", &counts.all_equal.to_string());
-    line("prompts none of whose samples ended by itself", &counts.unfinished.to_string());
-    line("most epochs", &settings.epochs.to_string());
+    let part = |(samples, prompts): (usize, usize)| format!("{samples} samples ({prompts} prompts)");
+    line("training set", &part(counts.training));
+    line("validation set", &part(counts.validation));
+    line("skipped samples without tokens", &counts.empty.to_string());
+    line("prompts whose samples all have the same reward", &counts.all_equal.to_string());
+    line("prompts whose samples were all cut at the length limit", &counts.unfinished.to_string());
+    line("maximum number of epochs", &settings.epochs.to_string());
+    line("baseline MSE", &format!("{:.4}", counts.constant));
     if let Some(Errors { last, along }) = outcome.explained() {
-        line("explained at the last token", &format!("{:.1} percent", 100.0 * last));
-        line("explained along the text", &format!("{:.1} percent", 100.0 * along));
+        line("validation R² at the last token", &format!("{last:.3}"));
+        line("validation R² along the text", &format!("{along:.3}"));
     }
-    out += "\nExplained: by how much values err less, in squares, than the mean of the targets learned from does, on \
-            prompts that teach nothing. The epoch was chosen by them, so that flatters a little; with few prompts \
-            to validate it says little.\n\n## Settings\n\n";
+    out += "\nR² (explained variance) is 1 minus the mean squared error divided by the baseline MSE, both on the \
+            validation set. The baseline always predicts the mean training target. The epoch was chosen by the \
+            validation error, so R² is slightly optimistic, and it is noisy if the validation set has few \
+            prompts.\n\n## Settings\n\n";
     table(&mut out, &["setting", ""]);
     for (name, value) in settings.summary(dataset) {
         row(&mut out, &[&name, &value.to_string()]);
     }
-    out += "\n## Epochs\n\nMean squared errors on the validation samples.\n\n";
+    out += "\n## Epochs\n\nThe head of the epoch with the smallest validation MSE at the last token is kept.\n\n";
     if let Some(plot) = &about.plot {
         out += &format!("![losses]({plot})\n\n");
     }
-    table(&mut out, &["epoch", "training loss", "last token", "along the text", ""]);
+    table(
+        &mut out,
+        &["epoch", "training loss", "validation MSE, last token", "validation MSE, along the text", ""],
+    );
     for (i, epoch) in outcome.epochs.iter().enumerate() {
         let kept = if i == outcome.best { "kept" } else { "" };
         let Errors { last, along } = epoch.validation;

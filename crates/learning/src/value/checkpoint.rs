@@ -1,47 +1,47 @@
-//! Where training stands after an epoch, as a file.
+//! Checkpoints: the state of training after an epoch.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use safetensors::SafeTensors;
 use serde_json::{Map, Value, from_value, json};
+use stackelberg_data::{Error as FileError, atomic};
 
 use super::adam::Adam;
+use super::epoch::Epoch;
 use super::network::{Inputs, Network, Numbers};
-use super::train::Epoch;
 use crate::error::Error;
 use crate::rollouts::difference;
 use crate::tensors::{Named, to_bytes};
-use crate::whole;
 
-/// All that training needs to go on.
+/// The state that is needed to resume training.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Checkpoint {
     pub(super) network: Network,
     pub(super) adam: Adam,
-    /// The network after the best epoch.
+    /// The network after the best epoch, which becomes the result.
     pub(super) kept: Network,
     pub(super) best: usize,
     pub(super) epochs: Vec<Epoch>,
 }
 
-/// What `format` says in its metadata.
+/// Value of the metadata key `format`.
 const FORMAT: &str = "stackelberg-training-1";
 
-/// How the tensors of a network, and of Adam's averages, are called.
+/// Prefixes of the tensor names of the two networks and of Adam's averages.
 const SETS: [&str; 4] = ["network", "kept", "adam.first", "adam.second"];
 
 const MEAN: &str = "inputs.mean";
 const DEVIATION: &str = "inputs.deviation";
 
 impl Checkpoint {
-    /// Before the first epoch.
+    /// The state before the first epoch.
     pub(super) fn new(network: Network) -> Self {
         let adam = Adam::new(network.widths);
         Self { kept: network.clone(), network, adam, best: 0, epochs: Vec::new() }
     }
 
-    /// Adds an epoch after which the network is what it is; whether it is the best so far.
+    /// Adds a finished epoch. Returns whether it is the best so far.
     pub(super) fn add(&mut self, epoch: Epoch) -> bool {
         let least = self.epochs.get(self.best).map(|best| best.validation.last);
         let best = least.is_none_or(|least| epoch.validation.last < least);
@@ -53,12 +53,12 @@ impl Checkpoint {
         best
     }
 
-    /// Whether so many epochs in a row were no better.
+    /// Whether the last `patience` epochs were not better than the best one.
     pub(super) fn exhausted(&self, patience: usize) -> bool {
         self.epochs.len() > self.best + patience
     }
 
-    /// Writes it whole; `settings` are those that another run must have to go on with it.
+    /// Writes the checkpoint atomically. Only a run with equal `settings` can resume from it.
     pub(super) fn write(&self, path: &Path, settings: &Map<String, Value>) -> Result<(), Error> {
         let fields = [
             ("format", FORMAT.to_owned()),
@@ -82,23 +82,23 @@ impl Checkpoint {
             .chain([(MEAN, &inputs.mean), (DEVIATION, &inputs.deviation)])
             .map(|(name, numbers)| (name, vec![numbers.len()], &numbers[..]))
             .collect();
-        whole::sweep(path)?;
-        whole::write(path, &to_bytes(&metadata, &tensors))
+        atomic::sweep(path)?;
+        Ok(atomic::write(path, &to_bytes(&metadata, &tensors))?)
     }
 
-    /// Reads what a run with these settings has written.
+    /// Reads a checkpoint that was written with these settings.
     pub(super) fn read(path: &Path, settings: &Map<String, Value>) -> Result<Self, Error> {
         let file = || path.display().to_string();
-        let bytes = std::fs::read(path).map_err(|source| Error::Read { file: file(), source })?;
+        let bytes = std::fs::read(path).map_err(|e| FileError::read(path, e))?;
         let wrong = |problem: &dyn std::fmt::Display| Error::Dataset {
             file: file(),
-            problem: format!("not a checkpoint to go on with: {problem}: delete it to train anew"),
+            problem: format!("not a valid checkpoint: {problem}: delete it to start again"),
         };
         let tensors = SafeTensors::deserialize(&bytes).map_err(|e| wrong(&e))?;
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| wrong(&e))?;
         let metadata = header.metadata().clone().unwrap_or_default();
         let field = |key: &str| -> Result<Value, Error> {
-            let text = metadata.get(key).ok_or_else(|| wrong(&format!("its metadata lack {key}")))?;
+            let text = metadata.get(key).ok_or_else(|| wrong(&format!("its metadata has no {key}")))?;
             Ok(serde_json::from_str(text).unwrap_or_else(|_| text.as_str().into()))
         };
         if field("format")? != FORMAT {
@@ -114,13 +114,13 @@ impl Checkpoint {
         let best: usize = from_value(field("best")?).map_err(|e| wrong(&e))?;
         let steps: u64 = from_value(field("steps")?).map_err(|e| wrong(&e))?;
         if best >= epochs.len() {
-            return Err(wrong(&format!("its best epoch is {best} of {}", epochs.len())));
+            return Err(wrong(&format!("its best epoch is {best}, but it has {} epochs", epochs.len())));
         }
         let floats = |name: &str, length: usize| -> Result<Vec<f32>, Error> {
             let tensor = tensors.tensor(name).map_err(|e| wrong(&e))?;
             let found = tensor.data().as_chunks().0;
             if found.len() != length {
-                return Err(wrong(&format!("{name} has another length")));
+                return Err(wrong(&format!("{name} has the wrong length")));
             }
             Ok(found.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
         };

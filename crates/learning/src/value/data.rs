@@ -1,62 +1,63 @@
-//! What is learned from: a shaped reward per sample, and hidden states by as many shards as memory holds.
+//! Training data: a shaped reward per sample, and the hidden states of as many shards as fit into memory.
 
 use std::collections::{BTreeMap, HashMap};
 
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
-use sha2::{Digest, Sha256};
+use stackelberg_data::hash::{Hash, sha256};
 use stackelberg_shaping::Shaping;
 
 use super::network::{Inputs, Moments};
 use crate::error::Error;
-use crate::rollouts::{Dataset, Hidden, Row, Shaper, hex};
+use crate::rollouts::{Dataset, Hidden, Row, Shaper};
 
-/// One sample: where it is, how long, and what it is worth.
+/// The place and the target of one sample.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Target {
     pub(super) shard: usize,
-    /// Its place in the shard.
+    /// Index of the sample in the shard.
     pub(super) row: usize,
-    /// Its shaped reward.
+    /// Shaped reward of the sample.
     pub(super) value: f64,
 }
 
-/// What there is to learn from.
+/// Statistics of the training data.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Counts {
-    /// Samples learned from, and of how many prompts.
+    /// Training set: number of samples and of prompts.
     pub training: (usize, usize),
-    /// Samples that validate, and of how many prompts.
+    /// Validation set: number of samples and of prompts.
     pub validation: (usize, usize),
-    /// Samples without a token: they count when rewards are shaped, but have no hidden state.
+    /// Number of samples without tokens. They take part in shaping, but have no hidden states to learn from.
     pub empty: usize,
-    /// Prompts whose samples all have the same reward: nothing to shape.
+    /// Number of prompts whose samples all have the same reward, so that shaping has no effect.
     pub all_equal: usize,
-    /// Prompts none of whose samples ended by itself.
+    /// Number of prompts whose samples were all cut at the length limit.
     pub unfinished: usize,
-    /// Mean of the shaped rewards learned from.
+    /// Mean of the training targets.
     pub mean: f64,
-    /// Mean squared error on the validation samples of a head that always says this mean.
+    /// Baseline: mean squared error on the validation set of always predicting [`Counts::mean`].
     pub constant: f64,
 }
 
-/// Beyond this, squares of errors leave f32.
+/// Largest absolute target: squares of larger errors overflow f32.
 const LARGEST: f64 = 1e15;
 
-/// All targets, and the bytes of each shard's hidden states.
+/// All targets, and the size of each shard's hidden states.
 pub(super) struct Data {
     pub(super) training: Vec<Target>,
     pub(super) validation: Vec<Target>,
     pub(super) counts: Counts,
-    /// Tells what is learned from any other.
+    /// SHA-256 of the targets and the lengths of all samples.
     pub(super) fingerprint: String,
+    /// Size of each shard's hidden states in bytes.
     bytes: Vec<usize>,
 }
 
 impl Data {
-    /// Shapes the rewards of every prompt. The prompts that validate, a share of them and at least one, are
-    /// drawn by the seed.
+    /// Shapes the rewards of each prompt and splits the prompts at random into a training and a validation set. The latter
+    /// has this share of the prompts, at least one.
     pub(super) fn new(
         dataset: &Dataset,
         shaping: &Shaping,
@@ -77,10 +78,10 @@ impl Data {
             fingerprint: String::new(),
             bytes: Vec::new(),
         };
-        // Prompts by text: what is asked twice must not teach and validate.
-        let mut texts: HashMap<[u8; 32], usize> = HashMap::new();
+        // Prompts of equal text must be in the same set.
+        let mut texts: HashMap<String, usize> = HashMap::new();
         let mut prompts: Vec<(usize, Vec<Target>)> = Vec::new();
-        let mut fingerprint = Sha256::new();
+        let mut fingerprint = Hash::new();
         for shard in dataset.iter() {
             let shard = shard?;
             let tokens: usize = shard.rows.iter().map(|row| row.tokens.len()).sum();
@@ -89,12 +90,12 @@ impl Data {
             let mut row = 0;
             for rows in shard.prompts() {
                 let next = texts.len();
-                let text = Sha256::digest(rows[0].prompt.as_bytes()).into();
+                let text = sha256(&rows[0].prompt);
                 let values = &values[row..row + rows.len()];
                 if let Some(value) = values.iter().find(|value| value.abs() > LARGEST) {
                     let id = &rows[0].prompt_id;
                     return Err(wrong(&format!(
-                        "prompt '{id}': a shaped reward of {value:e} is too large to learn: rescale the rewards"
+                        "prompt '{id}': a shaped reward of {value:e} is too large for training: rescale the rewards"
                     )));
                 }
                 for (value, row) in values.iter().zip(rows) {
@@ -106,9 +107,9 @@ impl Data {
                 row += rows.len();
             }
         }
-        data.fingerprint = hex(fingerprint);
+        data.fingerprint = fingerprint.hex();
         if texts.len() < 2 {
-            return Err(wrong("it has one prompt: at least two are needed, one of them to validate"));
+            return Err(wrong("it has one prompt: at least two are needed, one of them for validation"));
         }
         let validates = chosen(texts.len(), share, seed);
         for (text, targets) in prompts {
@@ -121,18 +122,18 @@ impl Data {
         }
         data.summarise();
         if data.training.is_empty() || data.validation.is_empty() {
-            return Err(wrong("no sample has a token: there is nothing to learn from"));
+            return Err(wrong("the training or the validation set has no sample with tokens"));
         }
         if data.training.iter().all(|target| target.value == data.training[0].value) {
             let (rule, value) = (shaping.rule, data.training[0].value);
             return Err(wrong(&format!(
-                "under {rule} every sample is worth {value}: there is nothing to learn"
+                "all shaped rewards under {rule} are {value}: there is nothing to learn"
             )));
         }
         Ok(data)
     }
 
-    /// The targets of a prompt's samples; the first is in this row of this shard.
+    /// The targets of a prompt's samples, of which the first is row `first` of the shard.
     fn prompt(&mut self, rows: &[Row], values: &[f64], (shard, first): (usize, usize)) -> Vec<Target> {
         self.counts.all_equal += usize::from(rows.iter().all(|row| row.reward == rows[0].reward));
         let finished = rows.iter().any(|row| row.finish_reason != "length");
@@ -158,7 +159,7 @@ impl Data {
             mean(&mut self.validation.iter().map(|target| (target.value - centre).powi(2)));
     }
 
-    /// Shards in this order, cut into windows that memory holds.
+    /// Splits shards, in this order, into windows that fit into `memory` bytes.
     fn windows(&self, order: Vec<usize>, memory: usize) -> Vec<Vec<usize>> {
         let mut windows: Vec<Vec<usize>> = Vec::new();
         let mut room = 0;
@@ -175,8 +176,8 @@ impl Data {
         windows
     }
 
-    /// Batches of about `size` training samples in an order of the epoch's own: shards in random order, and
-    /// the samples of a window's shards among each other.
+    /// Batches of about `size` training samples in random order: first the shards are shuffled, then the samples of each
+    /// window of shards.
     pub(super) fn batches(&self, epoch: usize, seed: u64, memory: usize, size: usize) -> Vec<Window> {
         let mut rng = ChaCha12Rng::seed_from_u64(seed);
         rng.set_stream(1 + epoch as u64);
@@ -196,7 +197,7 @@ impl Data {
         cut.collect()
     }
 
-    /// Where the hidden states of all training samples lie.
+    /// Mean and deviation of the hidden states of all training samples.
     pub(super) fn inputs(&self, held: &mut Held<'_>) -> Result<Inputs, Error> {
         let mut moments = Moments::new(held.dataset.manifest().hidden.unwrap_or_default());
         for (shard, targets) in grouped(&self.training) {
@@ -206,7 +207,7 @@ impl Data {
         Ok(moments.inputs())
     }
 
-    /// All validation samples, a batch per window.
+    /// All validation samples, one batch per window.
     pub(super) fn checks(&self, memory: usize) -> Vec<Window> {
         let by_shard = grouped(&self.validation);
         let windows = self.windows(by_shard.keys().copied().collect(), memory).into_iter();
@@ -218,12 +219,13 @@ impl Data {
     }
 }
 
-/// Shards that are held together, and what is learned from them.
+/// Shards that are in memory together, and batches of their samples.
 pub(super) struct Window {
     pub(super) shards: Vec<usize>,
     pub(super) batches: Vec<Vec<Target>>,
 }
 
+/// Targets by shard.
 fn grouped(targets: &[Target]) -> BTreeMap<usize, Vec<Target>> {
     let mut groups: BTreeMap<usize, Vec<Target>> = BTreeMap::new();
     for target in targets {
@@ -232,15 +234,15 @@ fn grouped(targets: &[Target]) -> BTreeMap<usize, Vec<Target>> {
     groups
 }
 
-/// Which of so many prompts, at least two, validate.
+/// Draws the validation set among this many prompts, at least two.
 fn chosen(prompts: usize, share: f64, seed: u64) -> Vec<bool> {
     let count = ((share * prompts as f64).round() as usize).clamp(1, prompts - 1);
     let mut rng = ChaCha12Rng::seed_from_u64(seed);
-    // Stream 0 is the weights', the others are the epochs'.
+    // Stream 0 initialises the weights, the next ones shuffle the epochs.
     rng.set_stream(u64::MAX);
     let mut validates = vec![false; prompts];
     let mut left = count;
-    // Each prompt in turn, with the probability that makes every choice equally likely.
+    // Selection sampling: all subsets of this size are equally likely.
     for (seen, validates) in validates.iter_mut().enumerate() {
         if rng.random_range(0..prompts - seen) < left {
             *validates = true;
@@ -250,7 +252,7 @@ fn chosen(prompts: usize, share: f64, seed: u64) -> Vec<bool> {
     validates
 }
 
-/// The shards in memory.
+/// Cache of hidden states, by shard.
 pub(super) struct Held<'a> {
     dataset: &'a Dataset,
     shards: BTreeMap<usize, Hidden>,
@@ -258,12 +260,12 @@ pub(super) struct Held<'a> {
 }
 
 impl<'a> Held<'a> {
-    /// None yet; at most so many bytes of hidden states, but for one shard.
+    /// An empty cache of at most `most` bytes, or of one shard if that is larger.
     pub(super) fn new(dataset: &'a Dataset, most: usize) -> Self {
         Self { dataset, shards: BTreeMap::new(), most }
     }
 
-    /// Reads those of these shards that are not there; others give way if they must.
+    /// Loads these shards. Other shards are dropped if memory is needed.
     pub(super) fn hold(&mut self, shards: &[usize]) -> Result<(), Error> {
         for &shard in shards {
             if self.shards.contains_key(&shard) {
@@ -271,7 +273,7 @@ impl<'a> Held<'a> {
             }
             let bytes = |hidden: &Hidden| size_of_val(&hidden.states[..]);
             let mut held: usize = self.shards.values().map(bytes).sum();
-            // Room first, so that there is never more than the most and one shard.
+            // Memory is freed first, so that it never exceeds the limit by more than one shard.
             let others: Vec<usize> =
                 self.shards.keys().copied().filter(|other| !shards.contains(other)).collect();
             let largest = self.shards.values().map(bytes).max().unwrap_or(0);
@@ -285,13 +287,13 @@ impl<'a> Held<'a> {
         Ok(())
     }
 
-    /// How many tokens a sample of a shard that is held has.
+    /// Number of tokens of a sample, whose shard must be loaded.
     pub(super) fn tokens(&self, target: &Target) -> usize {
         let offsets = &self.shards[&target.shard].offsets;
         offsets[target.row + 1] - offsets[target.row]
     }
 
-    /// Hidden states of a sample of a shard that is held, `[tokens, d]`, row by row.
+    /// Hidden states of a sample, whose shard must be loaded: `[tokens, d]`, row-major.
     pub(super) fn of(&self, target: &Target) -> &[half::f16] {
         self.shards[&target.shard].of(target.row)
     }

@@ -1,14 +1,14 @@
-//! Orthogonal weights to begin with.
+//! Orthogonal initialisation of weights.
 
 use rand::RngExt;
 use rand_chacha::ChaCha12Rng;
 use rayon::prelude::*;
 
-/// A random matrix `[inputs, outputs]`, row by row, with orthonormal columns, or rows where there are fewer of
-/// them: lengths of what passes through neither grow nor shrink.
+/// A random matrix `[inputs, outputs]`, row-major, with orthonormal columns, or orthonormal rows if there are fewer rows
+/// than columns.
 pub(super) fn orthogonal(inputs: usize, outputs: usize, rng: &mut ChaCha12Rng) -> Vec<f32> {
     let (few, many) = (inputs.min(outputs), inputs.max(outputs));
-    // `few` vectors of length `many`, made orthonormal one after the other (modified Gram-Schmidt).
+    // Modified Gram-Schmidt orthonormalisation of `few` vectors of length `many`.
     let mut vectors: Vec<Vec<f64>> =
         (0..few).map(|_| (0..many).map(|_| normal(rng)).collect()).collect();
     for i in 0..few {
@@ -30,7 +30,7 @@ pub(super) fn orthogonal(inputs: usize, outputs: usize, rng: &mut ChaCha12Rng) -
 }
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {
-    // Four sums, so that the additions need not wait for each other.
+    // Four independent sums, so that additions can overlap.
     let mut sums = [0.0; 4];
     let (a, b) = (a.chunks(4), b.chunks(4));
     for (a, b) in a.zip(b) {
@@ -41,7 +41,7 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     sums.iter().sum()
 }
 
-/// A standard normal number (Box and Muller).
+/// A standard normal number (Box-Muller transform).
 fn normal(rng: &mut ChaCha12Rng) -> f64 {
     let (u, v): (f64, f64) = (rng.random(), rng.random());
     (-2.0 * (1.0 - u).ln()).sqrt() * (std::f64::consts::TAU * v).cos()

@@ -1,19 +1,18 @@
-//! What a value head is asked to do, as a number and its slope, without a tensor in sight.
+//! The training loss of value heads with its derivatives, and the validation errors.
 
 use serde::{Deserialize, Serialize};
 
-/// How well values fit one sample.
+/// Squared errors of values: of one sample, or averaged over samples.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Errors {
     /// `(V_T - s)²`, in squared units of the shaped reward.
     pub last: f64,
-    /// `mean_t (V_t - s)²`: the error where decoding reads values, along the whole text.
+    /// `mean_t (V_t - s)²` over all tokens, in the same units: decoding reads values at all positions.
     pub along: f64,
 }
 
-/// `(V_T - s)² + coef · mean_t (V_t - V_{t+1})²` of the values `V_1 .. V_T` along one sample, at least one, of
-/// shaped reward `s`: right at the end, and smooth on the way. Its derivatives by the values are added to `slope`,
-/// times `scale`.
+/// The loss `(V_T - s)² + coef · mean_t (V_t - V_{t+1})²` of the values `V_1 .. V_T` of one sample with shaped reward `s`,
+/// `T >= 1`. The derivatives with respect to the values, times `scale`, are added to `slope`.
 pub(super) fn loss(values: &[f32], s: f64, coef: f64, scale: f64, slope: &mut [f32]) -> f64 {
     let last = values.len() - 1;
     let value = |t: usize| f64::from(values[t]);
@@ -32,7 +31,7 @@ pub(super) fn loss(values: &[f32], s: f64, coef: f64, scale: f64, slope: &mut [f
 }
 
 impl Errors {
-    /// Those of one sample.
+    /// Errors of one sample. With `bound`, values are clamped to `[0, bound]`.
     pub(super) fn of(values: &[f32], s: f64, bound: Option<f64>) -> Self {
         let error = |value: &f32| {
             let value = f64::from(*value);

@@ -1,45 +1,52 @@
 /*!
-Value heads: from rollouts and a shaping to a function that says, in the middle of a text, what shaped reward
-its end will get. Controlled decoding (`--method cd`) follows it.
+Value heads for controlled decoding (`--method cd`): networks that predict, at each token of a text, the shaped reward of
+the finished text.
 
 # Overview
 
-The policy is frozen; its hidden states `h_t` `[d]` after the final norm, one per token of each sample, are in
-the [`Dataset`](crate::rollouts::Dataset). The head is
+The policy is frozen. The inputs are its hidden states `h_t` `[d]` after the final norm, one per token of each sample,
+which are stored in a [`Dataset`](crate::rollouts::Dataset). The head is
 
 ```text
 V(h) = w₄ · tanh(W₂ tanh(W₀ h + b₀) + b₂) + b₄,     W₀ [h₁, d], W₂ [h₂, h₁], w₄ [1, h₂].
 ```
 
-Rewards are shaped prompt by prompt over its `M` samples ([`Shaping`](stackelberg_shaping::Shaping)), and `V`
-is fitted to a sample's shaped reward `s` at its last token `T`, and kept smooth on the way there:
+Rewards are shaped for each prompt over its `M` samples ([`Shaping`](stackelberg_shaping::Shaping)). The loss of a sample
+with shaped reward `s` and last token `T` is
 
 ```text
 (V(h_T) - s)² + coef · mean over t of (V(h_t) - V(h_{t+1}))².
 ```
 
-While it learns, hidden states are standardised number by number; the file has that folded into `W₀` and `b₀`.
-Adam, orthogonal weights to begin with, the last bias at the mean target, gradients clipped; a share of the
-*prompts* validates, and the epoch that does best on them is kept ([`Settings`]).
+During training, each component of the hidden states is standardised; the saved file has the standardisation folded into
+`W₀` and `b₀`. Training uses Adam, orthogonal initialisation, and gradient clipping. The last bias is initialised with the
+mean target. A share of the *prompts* is the validation set, and the epoch with the smallest validation error is kept
+([`Settings`]).
 
-[`train`] streams: it holds as many shards as [`Settings::memory`] allows and draws batches across them, so a
-dataset may be larger than memory. After every epoch it writes a checkpoint; resumed from there, training goes
-on to the same head to the bit.
+[`train`] streams the data: it holds as many shards in memory as [`Settings::memory`] allows and draws batches across
+them, so that a dataset can be larger than memory. It writes a checkpoint after every epoch. A resumed run gives the same
+head, bit by bit.
 
-Where the shaping has a bound, the file says so: values are then clamped to `[0, B]` where they are used, and
-decoding may skip steps that no value can change.
+If the shaping has a bound, the file records it. Decoding then clamps values to `[0, B]` and can skip steps in which no
+value can change the choice.
 */
 
 mod adam;
 mod card;
 mod checkpoint;
 mod data;
+mod epoch;
 mod init;
 mod loss;
 mod network;
+mod run;
+mod settings;
 mod train;
 
 pub use card::{About, save};
 pub use data::Counts;
+pub use epoch::Epoch;
 pub use loss::Errors;
-pub use train::{Epoch, Outcome, Settings, Watch, train};
+pub use run::{checkpoint_of, train_to_file};
+pub use settings::Settings;
+pub use train::{Outcome, Watch, train};

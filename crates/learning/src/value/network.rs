@@ -1,4 +1,4 @@
-//! The value head as it is trained: its numbers, its values and their derivatives.
+//! The network of a value head: parameters, forward and backward pass.
 
 use candle_core::{Device, Result, Tensor, Var};
 use half::f16;
@@ -8,11 +8,11 @@ use stackelberg_engine::kernel::BiasTanh;
 
 use super::init::orthogonal;
 
-/// The six tensors, in this order: `W₀ᵀ` `[d, h₁]`, `b₀` `[h₁]`, `W₂ᵀ` `[h₁, h₂]`, `b₂` `[h₂]`, `w₄` `[h₂]`, `b₄`
-/// `[1]`, row by row.
+/// The six parameter tensors, row-major: `W₀ᵀ` `[d, h₁]`, `b₀` `[h₁]`, `W₂ᵀ` `[h₁, h₂]`, `b₂` `[h₂]`, `w₄` `[h₂]`, `b₄`
+/// `[1]`.
 pub(super) type Numbers = [Vec<f32>; 6];
 
-/// Tensors as a file of a value head has them, by name and shape.
+/// The tensors of a value head's file: name, shape, numbers.
 pub(super) type Tensors = [(&'static str, Vec<usize>, Vec<f32>); 6];
 
 /// `V(x) = w₄ · tanh(W₂ tanh(W₀ x + b₀) + b₂) + b₄` of standardised hidden states `x = (h - mean) / deviation`.
@@ -24,8 +24,8 @@ pub(super) struct Network {
     pub(super) numbers: Numbers,
 }
 
-/// Where hidden states lie: a few of their numbers are ten times as large as the others, and would rule the
-/// first layer.
+/// Mean and deviation of hidden states, for standardisation. Without it, the few components that are ten times as large as
+/// the others would dominate the first layer.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Inputs {
     /// `[d]`.
@@ -34,23 +34,23 @@ pub(super) struct Inputs {
     pub(super) deviation: Vec<f32>,
 }
 
-/// Sums over hidden states, number by number.
+/// Sums and sums of squares of hidden states, by component.
 pub(super) struct Moments {
     rows: f64,
     sums: Vec<f64>,
     squares: Vec<f64>,
 }
 
-/// A deviation below this share of their mean counts as this: a number that hardly varies says nothing.
+/// Smallest deviation, relative to the mean of all deviations: nearly constant components carry no information.
 const LEAST: f64 = 1e-3;
 
 impl Moments {
-    /// Of none yet, of width `d`.
+    /// Sums over no hidden states yet, of width `d`.
     pub(super) fn new(d: usize) -> Self {
         Self { rows: 0.0, sums: vec![0.0; d], squares: vec![0.0; d] }
     }
 
-    /// Adds hidden states `[n, d]`, row by row. f64 holds sums of squares of f16 to all digits that matter.
+    /// Adds hidden states `[n, d]`, row-major. `f64` is precise enough for sums of squares of f16.
     pub(super) fn add(&mut self, states: &[f16]) {
         for row in states.chunks_exact(self.sums.len()) {
             self.rows += 1.0;
@@ -77,7 +77,7 @@ impl Moments {
 }
 
 impl Inputs {
-    /// Hidden states `[n, d]` in place.
+    /// Standardises hidden states `[n, d]` in place.
     pub(super) fn standardise(&self, states: &mut [f32]) {
         for row in states.chunks_exact_mut(self.mean.len()) {
             for ((x, mean), deviation) in row.iter_mut().zip(&self.mean).zip(&self.deviation) {
@@ -88,7 +88,7 @@ impl Inputs {
 }
 
 impl Network {
-    /// Orthogonal weights; biases 0, but for the last: `mean`.
+    /// Orthogonal weights, and zero biases except the last, which is `mean`.
     pub(super) fn new(widths: [usize; 3], inputs: Inputs, mean: f64, rng: &mut ChaCha12Rng) -> Self {
         let [d, first, second] = widths;
         let weights = [
@@ -102,12 +102,12 @@ impl Network {
         Self { widths, inputs, numbers: weights }
     }
 
-    /// As many zeros.
+    /// Parameters that are all zero.
     pub(super) fn zeros([d, first, second]: [usize; 3]) -> Numbers {
         [d * first, first, first * second, second, second, 1].map(|n| vec![0.0; n])
     }
 
-    /// Ready to compute with.
+    /// The parameters as tensors.
     pub(super) fn layers(&self) -> Result<Layers> {
         let [d, first, second] = self.widths;
         let [w0, b0, w2, b2, w4, b4] = &self.numbers;
@@ -126,8 +126,8 @@ impl Network {
         })
     }
 
-    /// The tensors of its file, which reads hidden states as they are: `W₀ (h - mean) / deviation + b₀` with
-    /// mean and deviation taken into weight and bias.
+    /// The tensors of the file. They are applied to hidden states that are not standardised: mean and deviation of
+    /// `W₀ (h - mean) / deviation + b₀` are folded into weight and bias.
     pub(super) fn tensors(&self) -> Tensors {
         let [d, first, second] = self.widths;
         let [w0, b0, w2, b2, w4, b4] = &self.numbers;
@@ -152,27 +152,28 @@ impl Network {
     }
 }
 
-/// A matrix of this width, turned over.
+/// The transpose of a row-major matrix of this width.
 fn transposed(matrix: &[f32], width: usize) -> Vec<f32> {
     (0..width).flat_map(|column| matrix[column..].iter().step_by(width).copied()).collect()
 }
 
-/// A network's tensors.
+/// The parameters of a network as tensors.
 pub(super) struct Layers {
     width: usize,
     w0: Tensor,
-    /// All but the first weight.
+    /// All parameters except the first weight.
     rest: [Var; 5],
 }
 
 impl Layers {
-    /// Values of standardised hidden states `[n, d]`, row by row.
+    /// Values of standardised hidden states `[n, d]`, row-major.
     pub(super) fn values(&self, hidden: Vec<f32>) -> Result<Vec<f32>> {
         self.head(&self.inputs(hidden)?.matmul(&self.w0)?)?.to_vec1()
     }
 
-    /// Values of standardised hidden states `[n, d]`, row by row; and, with the slope of a loss by each value that
-    /// `slopes` gives for them, the slopes of the loss by all numbers, added to `gradient`.
+    /// Forward and backward pass for standardised hidden states `[n, d]`, row-major. `slopes` maps the values to the
+    /// derivatives of the loss with respect to them. The derivatives with respect to the parameters are added to
+    /// `gradient`.
     pub(super) fn learn(
         &self,
         hidden: Vec<f32>,
@@ -180,13 +181,13 @@ impl Layers {
         gradient: &mut Numbers,
     ) -> Result<()> {
         let x = self.inputs(hidden)?;
-        // Nothing is behind the hidden states, so the chain of derivatives ends at this product: left to
-        // candle, their own derivative would be a sixth of all work.
+        // Backpropagation ends at this product, since the derivatives of the hidden states are not needed. Candle would
+        // compute them, at a sixth of the total cost.
         let product = Var::from_tensor(&x.matmul(&self.w0)?)?;
         let values = self.head(product.as_tensor())?;
         let slopes = slopes(&values.to_vec1()?);
         let slopes = Tensor::from_vec(slopes, values.shape(), &Device::Cpu)?;
-        // The derivative of Σ slope · value is the loss's.
+        // The sum of slope · value has the same derivatives as the loss.
         let slope = (values * slopes)?.sum_all()?.backward()?;
         let of = |var: &Var| slope.get(var).map_or_else(|| var.zeros_like(), |slope| Ok(slope.clone()));
         let first = x.t()?.matmul(&of(&product)?)?;
@@ -203,7 +204,7 @@ impl Layers {
         Tensor::from_vec(hidden, (rows, self.width), &Device::Cpu)
     }
 
-    /// From `W₀ h` `[n, h₁]` on.
+    /// The layers after the product `W₀ h` `[n, h₁]`.
     fn head(&self, product: &Tensor) -> Result<Tensor> {
         let [b0, w2, b2, w4, b4] = &self.rest;
         let first = product.apply_op2(b0, BiasTanh)?;
@@ -223,7 +224,7 @@ mod tests {
     use super::*;
     use crate::tensors::{Named, to_bytes};
 
-    /// What is written reads hidden states as they are, and says the same.
+    /// The written file gives the same values for hidden states that are not standardised.
     #[test]
     fn standardising_is_folded_in() {
         let (d, n) = (9, 40);

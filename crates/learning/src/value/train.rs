@@ -5,131 +5,26 @@ use std::path::Path;
 use half::slice::HalfFloatSliceExt;
 use rand::SeedableRng;
 use rand_chacha::ChaCha12Rng;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
-use stackelberg_shaping::{Rule, Shaping};
+use serde_json::json;
 
 use super::checkpoint::Checkpoint;
 use super::data::{Counts, Data, Held, Target, Window};
+use super::epoch::Epoch;
 use super::loss::{Errors, loss};
 use super::network::{Layers, Network};
+use super::settings::Settings;
 use crate::error::Error;
-use crate::rollouts::{Dataset, shaping_settings};
+use crate::rollouts::Dataset;
 
-/// How a value head is trained. Equal settings and data give equal bytes.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Settings {
-    /// How rewards are shaped, prompt by prompt.
-    pub shaping: Shaping,
-    /// How much smoothness along the text counts in the loss.
-    pub coef: f64,
-    /// `h₁` and `h₂`; `None`: as wide as the hidden states, `d`. The paper has 8192 and `d`.
-    pub widths: [Option<usize>; 2],
-    /// Adam's step size.
-    pub learning_rate: f64,
-    /// Samples per step.
-    pub batch: usize,
-    /// Most passes over the training samples.
-    pub epochs: usize,
-    /// Epochs without a better validation error after which training ends.
-    pub patience: usize,
-    /// Share of the prompts that validates.
-    pub validation: f64,
-    /// Longest gradient; longer ones are shortened to it.
-    pub clip: f64,
-    /// Decides the weights to begin with, the split and the order.
-    pub seed: u64,
-    /// Bytes of hidden states held at once. Decides which samples may share a batch where the dataset is
-    /// larger.
-    pub memory: usize,
-}
-
-impl Settings {
-    /// The paper's, but for the narrower head; for this shaping.
-    pub fn new(shaping: Shaping) -> Self {
-        Self {
-            shaping,
-            coef: 1.0,
-            widths: [None; 2],
-            learning_rate: 1e-4,
-            batch: 64,
-            epochs: 15,
-            patience: 5,
-            validation: 0.05,
-            clip: 1.0,
-            seed: 0,
-            memory: 1 << 30,
-        }
-    }
-
-    /// The most that a shaped reward can be, where none is below 0: `None` if there is no such bound.
-    pub fn bound(&self) -> Option<f64> {
-        match self.shaping.rule {
-            Rule::Meanstd => None,
-            // Of all other rules, those of bounded span begin at 0.
-            _ => self.shaping.span(1),
-        }
-    }
-
-    fn check(&self) -> Result<(), Error> {
-        let require = |name, value: f64, holds: bool, must| match holds {
-            true => Ok(()),
-            false => Err(Error::Setting { name, value, must }),
-        };
-        let positive = |x: f64| x > 0.0 && x.is_finite();
-        let count = |name, value: usize| require(name, value as f64, value > 0, "at least 1");
-        require("lr", self.learning_rate, positive(self.learning_rate), "above zero, and finite")?;
-        require("clip", self.clip, positive(self.clip), "above zero, and finite")?;
-        let share = self.validation > 0.0 && self.validation < 1.0;
-        require("validation", self.validation, share, "above 0 and below 1")?;
-        count("batch-size", self.batch)?;
-        count("epochs", self.epochs)?;
-        count("patience", self.patience)?;
-        for (name, width) in ["width", "second-width"].into_iter().zip(self.widths) {
-            let Some(width) = width else { continue };
-            let fits = (1..=WIDEST).contains(&width);
-            require(name, width as f64, fits, "between 1 and 65536")?;
-        }
-        require("coef", self.coef, self.coef >= 0.0 && self.coef.is_finite(), "zero or more, and finite")
-    }
-
-    /// All that decides the head, but for the most epochs, by the names of the command line.
-    pub(super) fn summary(&self, dataset: &Dataset) -> Map<String, Value> {
-        let pairs = [
-            ("batch-size", json!(self.batch)),
-            ("clip", json!(self.clip)),
-            ("coef", json!(self.coef)),
-            ("lr", json!(self.learning_rate)),
-            ("memory", json!(self.memory)),
-            ("patience", json!(self.patience)),
-            ("rollouts", dataset.manifest().summary()),
-            ("seed", json!(self.seed)),
-            ("shaping", shaping_settings(&self.shaping)),
-            ("validation", json!(self.validation)),
-            ("widths", json!(self.widths)),
-        ];
-        pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
-    }
-}
-
-/// One pass over the training samples.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Epoch {
-    /// Mean loss of the training samples, as they were met.
-    pub training: f64,
-    /// Mean errors on the validation samples after it.
-    pub validation: Errors,
-}
-
-/// A trained head and how it came about.
+/// A trained head and its training history.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
     pub(super) network: Network,
-    /// Every epoch.
+    /// The losses of all epochs.
     pub epochs: Vec<Epoch>,
-    /// The one that was kept.
+    /// Index of the epoch whose head was kept.
     pub best: usize,
-    /// What was learned from.
+    /// Statistics of the training data.
     pub counts: Counts,
 }
 
@@ -139,11 +34,10 @@ impl Outcome {
         self.network.widths
     }
 
-    /// By which share values err less, in squares, than the mean of the targets learned from does: on the
-    /// validation samples, at the last token and along the text. `None` where that mean is never wrong.
+    /// Explained variance (R²) on the validation set, at the last token and along the text: 1 minus the validation MSE
+    /// divided by the baseline MSE ([`Counts::constant`]). `None` if the baseline MSE is zero up to rounding.
     pub fn explained(&self) -> Option<Errors> {
         let constant = self.counts.constant;
-        // Equal up to rounding.
         let varies = constant > 1e-20 * (1.0 + self.counts.mean * self.counts.mean);
         let share = |error: f64| 1.0 - error / constant;
         let Errors { last, along } = self.epochs[self.best].validation;
@@ -151,43 +45,40 @@ impl Outcome {
     }
 }
 
-/// What a caller may watch.
+/// Callbacks for progress and cancellation.
 pub trait Watch {
-    /// What there is to learn from, before it begins; how many epochs a resumed run has behind it.
+    /// Called before training, with statistics of the data and the finished epochs of a resumed run.
     fn begin(&mut self, _counts: &Counts, _done: &[Epoch]) {}
 
-    /// So many of the epoch's samples are done, at this mean loss.
+    /// Called after each piece of a batch, with the number of samples and the mean loss of the epoch so far.
     fn step(&mut self, _samples: usize, _loss: f64) {}
 
-    /// An epoch is over; whether it is the best so far.
+    /// Called after each epoch, with its number from 0 and whether it is the best so far.
     fn epoch(&mut self, _number: usize, _epoch: &Epoch, _best: bool) {}
 
-    /// Whether to stop here and now: what the epoch under way has learned is lost, the checkpoint stays.
+    /// Whether to stop now. The unfinished epoch is lost; the checkpoint is kept.
     fn stop(&self) -> bool {
         false
     }
 }
 
-/// Watches nothing.
+/// No callbacks.
 impl Watch for () {}
 
-/// Widest layer.
-const WIDEST: usize = 1 << 16;
-
-/// Most tokens whose derivatives are in memory at once.
+/// Largest number of tokens in one forward and backward pass.
 const TOKENS: usize = 2048;
 
-/// Most numbers of a tensor of theirs, just below 32 MiB: larger ones glibc asks of the system each time, which
-/// at the paper's width of 8192 costs a tenth of all work.
+/// Largest number of elements of a tensor in a pass, just below 32 MiB. glibc requests larger blocks from the system at
+/// each allocation, which takes a tenth of the time at the paper's width of 8192.
 const NUMBERS: usize = (1 << 23) - 1;
 
-/// Trains a value head on a dataset with hidden states and rewards. After every epoch `checkpoint` is written;
-/// with `resume`, one that is there is gone on with. It is left to the caller to remove it.
+/// Trains a value head on a dataset with hidden states and rewards. Writes `checkpoint` after every epoch; with `resume`,
+/// continues from an existing checkpoint. The caller removes the checkpoint.
 ///
 /// # Errors
-/// A setting out of range; a dataset without rewards or hidden states, incomplete, broken, with one prompt, or
-/// with nothing to learn; a checkpoint of other settings; a loss that is no number; a file that cannot be
-/// written; [`Error::Stopped`].
+/// A setting is out of range. The dataset has no rewards or no hidden states, is incomplete or corrupt, has only one
+/// prompt, or has constant targets. The checkpoint has other settings. The loss is not finite. A file cannot be written.
+/// The caller stopped the run ([`Error::Stopped`]).
 pub fn train(
     dataset: &Dataset,
     settings: &Settings,
@@ -211,7 +102,7 @@ pub fn train(
         }
     };
     if state.epochs.len() > settings.epochs {
-        let must = "at least as many as the run that is gone on with has behind it";
+        let must = "at least the number of finished epochs in the checkpoint";
         return Err(Error::Setting { name: "epochs", value: settings.epochs as f64, must });
     }
     watch.begin(&data.counts, &state.epochs);
@@ -240,7 +131,7 @@ struct Trainer<'a> {
 }
 
 impl Trainer<'_> {
-    /// One pass over the training samples; their mean loss.
+    /// One pass over the training set. Returns the mean loss.
     fn epoch(&mut self, state: &mut Checkpoint, number: usize) -> Result<f64, Error> {
         let Settings { seed, memory, batch, learning_rate, clip, .. } = *self.settings;
         let (mut sum, mut done) = (0.0, 0);
@@ -272,7 +163,7 @@ impl Trainer<'_> {
         Ok(sum / done as f64)
     }
 
-    /// Mean errors on the validation samples.
+    /// Mean errors on the validation set.
     fn validate(&mut self, network: &Network) -> Result<Errors, Error> {
         let layers: Layers = network.layers()?;
         let (mut sum, n) = (Errors::default(), self.data.validation.len() as f64);
@@ -294,7 +185,7 @@ impl Trainer<'_> {
         Ok(sum)
     }
 
-    /// Hidden states of these samples, standardised, `[tokens, d]`, row by row.
+    /// Standardised hidden states of these samples, `[tokens, d]`, row-major.
     fn states(&self, piece: &[Target], network: &Network) -> Vec<f32> {
         let states = piece.iter().map(|target| self.held.of(target));
         let mut all = vec![0f32; states.clone().map(<[half::f16]>::len).sum()];
@@ -308,7 +199,7 @@ impl Trainer<'_> {
         all
     }
 
-    /// Samples with the places of their values.
+    /// Samples with the index ranges of their values.
     fn by_sample<'b>(
         &'b self,
         piece: &'b [Target],
@@ -321,7 +212,8 @@ impl Trainer<'_> {
     }
 }
 
-/// Samples in pieces of at most [`TOKENS`] tokens and [`NUMBERS`] a tensor, but for longer samples.
+/// Splits a batch into pieces of at most [`TOKENS`] tokens and [`NUMBERS`] elements per tensor. A longer sample is a piece
+/// of its own.
 fn pieces<'a>(held: &Held<'_>, batch: &'a [Target], widths: [usize; 3]) -> Vec<&'a [Target]> {
     let most = widths.into_iter().fold(TOKENS, |most, width| most.min(NUMBERS / width.max(1)));
     let mut pieces = Vec::new();

@@ -1,7 +1,5 @@
 //! Random features for tests.
 
-#![allow(dead_code)]
-
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 

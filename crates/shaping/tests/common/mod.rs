@@ -1,5 +1,4 @@
 //! Random sets of responses, and the oracle that the closed form is held against.
-#![allow(dead_code, reason = "each test file uses its part")]
 
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;

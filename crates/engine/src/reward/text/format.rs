@@ -50,7 +50,7 @@ impl RewardFormat {
 
     /// The text in this format. [`RewardFormat::Chat`] and [`RewardFormat::Closed`], which need a chat template, give
     /// the text of [`RewardFormat::Hh`]; [`RewardFormat::Pair`], which is two texts, gives that of [`RewardFormat::Raw`].
-    pub(crate) fn lay_out(self, Exchange { prompt, answer }: Exchange<'_>) -> String {
+    pub fn lay_out(self, Exchange { prompt, answer }: Exchange<'_>) -> String {
         match self {
             Self::Raw | Self::Pair => prompt.raw(None) + answer,
             Self::Hh | Self::Chat | Self::Closed => hh(prompt, answer),

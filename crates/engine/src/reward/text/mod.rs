@@ -7,14 +7,10 @@ mod classifier;
 mod embedded;
 mod foreign;
 mod format;
-mod http;
-mod program;
 mod scorer;
 
 pub use classifier::Classifier;
 pub use embedded::EmbeddedHead;
 pub use foreign::ForeignModel;
 pub use format::{Exchange, RewardFormat};
-pub use http::HttpReward;
-pub use program::ProgramReward;
 pub use scorer::{TextReward, TextScorer};

@@ -1,4 +1,4 @@
-// One prompt with the answers side by side.
+// One prompt, with the answers of several methods side by side.
 
 class Answers {
   constructor(step) {
@@ -24,7 +24,7 @@ class Answers {
     );
   }
 
-  /** Which methods stand side by side. */
+  /** The selection of the methods to show. */
   choice() {
     const boxes = report.methods.map((name, i) => {
       const box = el("input", {
@@ -56,7 +56,7 @@ class Answers {
         el(
           "button",
           { type: "button", class: "quiet", onclick: () => all((i) => i === 0) },
-          "Only the base",
+          "Base policy only",
         ),
       ),
     );
@@ -76,7 +76,7 @@ class Answers {
   draw() {
     if (!this.question) {
       this.prompt.replaceChildren(
-        el("p", { class: "note" }, "No prompt is like that. Another word, or another filter?"),
+        el("p", { class: "note" }, "No prompt matches the search and the filter."),
       );
       return this.cards.replaceChildren();
     }
@@ -89,11 +89,11 @@ class Answers {
     this.cards.replaceChildren(
       ...methods.map(({ name, i }) => this.card(name, answers[i], i ? answers[0] : null)),
     );
-    if (!methods.length) this.cards.append(el("p", { class: "note" }, "No method is chosen."));
+    if (!methods.length) this.cards.append(el("p", { class: "note" }, "No method is selected."));
     this.mark();
   }
 
-  /** Marks what was searched for, without a change to the texts. */
+  /** Highlights the search words without changing the texts. */
   mark() {
     if (!globalThis.CSS?.highlights) return;
     const ranges = [];
@@ -142,7 +142,7 @@ class Answers {
     return card;
   }
 
-  /** Rewards and KL, with what they are above the base's. */
+  /** Rewards and KL, with their differences from the base policy. */
   figures(answer, base) {
     const parts = report.rewards.map((name, i) => [name, answer.rewards[i], base?.rewards[i]]);
     parts.push(["KL", answer.kl, null]);
@@ -161,7 +161,7 @@ class Answers {
               {},
               short(value),
               finite(other)
-                ? el("span", { class: "interval" }, ` ${signed(value - other)} to base`)
+                ? el("span", { class: "interval" }, ` ${signed(value - other)} vs. base`)
                 : name === "KL"
                   ? el("span", { class: "interval" }, " nats")
                   : null,

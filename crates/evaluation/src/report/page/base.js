@@ -1,17 +1,17 @@
 "use strict";
 
-// Nothing in this file makes HTML of text: content comes from language models and goes in as text only.
+// Texts come from language models, so they are inserted as text and never parsed as HTML.
 
 const SVG = "http://www.w3.org/2000/svg";
 const MINUS = "\u2212";
 const NONE = "\u2013";
 
-/** An element with attributes (`on...` are listeners) and children: nodes and texts. */
+/** Creates an element with attributes (`on...` are listeners) and children: nodes and texts. */
 function el(name, attributes = {}, ...children) {
   return filled(document.createElement(name), attributes, children);
 }
 
-/** The same for drawings. */
+/** Creates an SVG element. */
 function svg(name, attributes = {}, ...children) {
   return filled(document.createElementNS(SVG, name), attributes, children);
 }
@@ -32,7 +32,7 @@ const byId = (id) => document.getElementById(id);
 const finite = (value) => typeof value === "number" && Number.isFinite(value);
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
-/** A number with so many digits behind the point, halves to the even digit as in the files of the tables. */
+/** Rounds to a number of decimals, halves to the even digit as in the table files. */
 function rounded(value, digits) {
   const all = value.toFixed(digits + 40);
   const kept = all.slice(0, digits ? -40 : -41);
@@ -40,7 +40,7 @@ function rounded(value, digits) {
   return isHalf && /[02468]$/.test(kept) ? kept : value.toFixed(digits);
 }
 
-/** The same; zero has no sign. */
+/** A number with a fixed number of decimals. Zero has no sign. */
 function fixed(value, digits) {
   if (!finite(value)) return NONE;
   const text = rounded(value, digits);
@@ -56,13 +56,13 @@ function short(value) {
   return fixed(value, clamp(2 - Math.floor(Math.log10(size)), 0, 6));
 }
 
-/** The same with its sign. */
+/** A number with three significant digits and its sign. */
 const signed = (value) => (finite(value) && value > 0 ? "+" : "") + short(value);
 
-/** An estimate as people read it. */
+/** An estimate as text: mean [low, high]. */
 const estimate = (value) => `${short(value.mean)} [${short(value.low)}, ${short(value.high)}]`;
 
-/** For anchors: lower case, hyphens. */
+/** A name for anchors: lower case, with hyphens. */
 const slug = (text) =>
   text
     .toLowerCase()
@@ -71,14 +71,14 @@ const slug = (text) =>
 
 const count = (n, one, many = one + "s") => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
 
-/** Says a text to a screen reader. */
+/** Announces a text to screen readers. */
 function say(text) {
   byId("spoken").textContent = text;
 }
 
-const UNREADABLE = "This cannot be unpacked: the file is damaged, or the browser is from before 2023.";
+const UNREADABLE = "This part cannot be unpacked: the file is damaged, or the browser is older than 2023.";
 
-/** A text by the id of the element that holds it gzipped in base64. */
+/** Unpacks the JSON that an element holds, gzipped and in base64. */
 async function unpacked(id) {
   const text = byId(id).textContent;
   const bytes = Uint8Array.fromBase64
@@ -105,7 +105,7 @@ const csvLine = (fields) =>
 
 const report = JSON.parse(byId("report").textContent);
 
-/** How every label is drawn everywhere: a colour, a marker and a dash, no two labels alike in all three. */
+/** The look of each label in all charts: colour, marker and dash. No two labels have all three in common. */
 const looks = new Map();
 
 const COLOURS = 8;
@@ -190,7 +190,7 @@ function markerPath(kind, x, y, r = 4) {
   }
 }
 
-/** The small line with its marker that stands before a label. */
+/** The line and marker before a label. */
 function swatch(label) {
   const look = looks.get(label);
   if (!look) return null;

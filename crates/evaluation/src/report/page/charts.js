@@ -1,8 +1,8 @@
-// Curves with their intervals, and the legend that they share.
+// Charts of curves with intervals, and their common legend.
 
 const redraws = [];
 
-/** The smallest and the largest of what is drawn, with a little air. */
+/** The ranges of the axes, with a margin above and below. */
 function ranges(chart, curves) {
   const points = curves.flatMap((curve) => curve.points);
   const xs = points.map((p) => p.x).filter((x) => finite(x) && (!chart.log_x || x > 0));
@@ -11,11 +11,11 @@ function ranges(chart, curves) {
     .filter(finite);
   if (!xs.length || !ys.length) return null;
   const [x0, x1, y0, y1] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
-  const air = (y1 - y0) * 0.06;
-  return { x: [x0, x1], y: [y0 - air, y1 + air] };
+  const margin = (y1 - y0) * 0.06;
+  return { x: [x0, x1], y: [y0 - margin, y1 + margin] };
 }
 
-/** Where all curves have the same few points, as with strengths, those are the ticks. */
+/** If the curves have few different x, as for strengths, those are the ticks. */
 function ownTicks(curves, x) {
   const values = [...new Set(curves.flatMap((curve) => curve.points.map((p) => p.x)))]
     .filter((v) => finite(x.at(v)))
@@ -67,7 +67,7 @@ function curveParts(curve, x, y, names) {
     }),
   );
   const stops = points.map((p) => {
-    const worse = p.degenerate ? ["text has degenerated"] : [];
+    const worse = p.degenerate ? ["the text has degenerated"] : [];
     return {
       x: x.at(p.x),
       y: y.at(p.y.mean),
@@ -103,7 +103,7 @@ function drawCurves(chart, holder, width) {
   const curves = chart.curves.filter((curve) => looks.get(curve.label).shown && curve.points.length);
   const range = ranges(chart, curves);
   holder.replaceChildren();
-  if (!range) return holder.append(el("p", { class: "note" }, "Nothing is shown here."));
+  if (!range) return holder.append(el("p", { class: "note" }, "There is nothing to show."));
   const height = clamp(width * 0.62, 250, 400);
   const box = { left: 46, right: width - 12, top: 26, bottom: height - 46 };
   const x = scale(...range.x, box.left + 8, box.right - 8, chart.log_x, clamp(width / 90, 3, 8));
@@ -119,7 +119,7 @@ function drawCurves(chart, holder, width) {
       tabindex: 0,
       role: "application",
       "aria-roledescription": "chart",
-      "aria-label": `${chart.title}: ${chart.y} against ${chart.x}, ${count(curves.length, "curve")}. Arrow keys move from point to point.`,
+      "aria-label": `${chart.title}: ${chart.y} against ${chart.x}, ${count(curves.length, "curve")}. The arrow keys move between points.`,
     },
     frame(box, x, y, chart),
   );
@@ -163,9 +163,9 @@ function baseLine(base, box, y) {
   );
 }
 
-/** The same numbers as a table, made when it is opened. */
+/** The numbers of a chart as a table, which is created when it is opened. */
 function chartTable(chart) {
-  const holder = el("details", { class: "data" }, el("summary", {}, "The numbers"));
+  const holder = el("details", { class: "data" }, el("summary", {}, "Show the numbers"));
   const head = ["curve", "point", chart.x, chart.y, "low", "high", "degenerate"];
   const rows = () =>
     chart.curves.flatMap((c) =>
@@ -244,7 +244,7 @@ function drawChart(chart) {
   const holder = el("div", { class: "drawing" });
   redraws.push(drawnToWidth(holder, (width) => drawCurves(chart, holder, width)));
   const hollow = chart.curves.some((c) => c.points.some((p) => p.degenerate))
-    ? "Hollow points: text has degenerated."
+    ? "Hollow points: the text has degenerated."
     : "";
   return el(
     "figure",
@@ -261,7 +261,7 @@ function drawChart(chart) {
   );
 }
 
-/** One legend for all charts: a button a curve, and one a group. */
+/** One legend for all charts: one button per curve and per group. */
 function drawLegend() {
   const groups = new Map();
   for (const [label, look] of looks) groups.set(look.group, [...(groups.get(look.group) ?? []), label]);

@@ -1,6 +1,6 @@
-// Who wins against whom, and histograms.
+// Win rates between methods, and histograms.
 
-/** From -4, loses nearly all, to 4. */
+/** The colour of a cell: from -4, where nearly all prompts are lost, to 4. */
 function heat(wins) {
   const total = wins.win + wins.tie + wins.lose;
   return total ? clamp(Math.round(((wins.win - wins.lose) / total) * 5), -4, 4) : 0;
@@ -78,7 +78,7 @@ function drawMatrix(matrix) {
       el(
         "span",
         {},
-        "Large: percent of prompts that the row wins, a tie counts half. Small: won·tied·lost. Bold: the sign test's p is below 0.05.",
+        "Large number: percentage of prompts that the row wins, where a tie counts as half. Small numbers: won·tied·lost. Bold: p < 0.05 in the sign test.",
       ),
       el(
         "button",
@@ -89,7 +89,7 @@ function drawMatrix(matrix) {
   );
 }
 
-/** The edges where half of all lie below and above, as far as bins can say. */
+/** The edges of the bin that contains the median. */
 function middle(histogram, total) {
   let seen = 0;
   for (let i = 0; i < histogram.counts.length; i++) {
@@ -139,7 +139,7 @@ function drawBars(histogram, holder, width, said) {
       tabindex: 0,
       role: "application",
       "aria-roledescription": "histogram",
-      "aria-label": `${said} Arrow keys move from bar to bar.`,
+      "aria-label": `${said} The arrow keys move between bars.`,
     },
     frame(box, x, y, { x: histogram.x }),
     bars,
@@ -151,7 +151,7 @@ function drawBars(histogram, holder, width, said) {
 function drawHistogram(histogram) {
   const total = histogram.counts.reduce((a, b) => a + b, 0);
   const half = middle(histogram, total);
-  const under = `${total.toLocaleString("en")} in all${half && total ? `, the median between ${short(half[0])} and ${short(half[1])}` : ""}.`;
+  const under = `${total.toLocaleString("en")} values${half && total ? `, median between ${short(half[0])} and ${short(half[1])}` : ""}.`;
   const holder = el("div", { class: "drawing" });
   drawnToWidth(holder, (width) => drawBars(histogram, holder, width, `${histogram.label}: ${under}`));
   return el(

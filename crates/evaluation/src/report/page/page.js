@@ -1,4 +1,4 @@
-// Puts the page together: what stands at the top at once, the prompts when they are unpacked.
+// Draws the page: first the tables and charts, then the prompts when they are unpacked.
 
 const THEMES = { auto: "Auto", light: "Light", dark: "Dark" };
 
@@ -8,7 +8,7 @@ function setTheme(theme, keep) {
   try {
     if (keep) localStorage.setItem("stackelberg-theme", theme);
   } catch {
-    // A page from a file may have no storage: the choice is then for this visit.
+    // A page that is opened from a file may have no storage. The choice then holds for this visit.
   }
 }
 
@@ -37,7 +37,7 @@ function drawHead() {
   byId("facts").append(
     section(
       "how",
-      "How this was made",
+      "How this report was made",
       "",
       el(
         "dl",
@@ -58,12 +58,12 @@ function drawContents() {
     .append(...links.map(([id, name]) => el("li", {}, el("a", { href: "#" + id }, name))));
 }
 
-/** The section of prompts, still empty. */
+/** The section of prompts, before they are unpacked. */
 function promptsSection() {
   return section(
     "prompts",
     "Prompts and answers",
-    "Every prompt with the answers of all methods. Slash goes to the search; in the list, arrow keys go from prompt to prompt.",
+    "All prompts with the answers of all methods. Press / to search. In the list, the arrow keys move between prompts.",
     el(
       "div",
       { class: "browser", "aria-busy": "true" },
@@ -72,7 +72,7 @@ function promptsSection() {
   );
 }
 
-/** Where the hacking watch saw something: warnings a method. */
+/** The number of answers with reward hacking warnings, per method. */
 function warningsOf(questions, show) {
   const counts = report.methods.map(
     (_, i) => questions.filter((q) => q.answers[i]?.warnings.length).length,
@@ -82,8 +82,8 @@ function warningsOf(questions, show) {
   return el(
     "p",
     { class: "watch" },
-    el("b", {}, "Hacking watch"),
-    " saw something in answers of ",
+    el("b", {}, "Reward hacking warnings"),
+    " in answers of ",
     some.flatMap(([name, n], i) => [
       i ? ", " : "",
       name,
@@ -130,7 +130,7 @@ function drawPrompts(holder, questions) {
   toLink();
 }
 
-/** The id of the prompt that the page's address names. */
+/** The id of the prompt in the page's address. */
 function linked() {
   try {
     return location.hash.startsWith("#prompt=") ? decodeURIComponent(location.hash.slice(8)) : null;
@@ -139,12 +139,12 @@ function linked() {
   }
 }
 
-/** Keeps the shown prompt in the page's address, so that it can be linked to. */
+/** Puts the id of the shown prompt into the page's address, so that one can link to it. */
 function remember(id) {
   try {
     history.replaceState(null, "", "#prompt=" + encodeURIComponent(id));
   } catch {
-    // Some viewers forbid it.
+    // Some viewers do not allow it.
   }
 }
 
@@ -168,7 +168,7 @@ function start() {
     performance.mark("ready");
     document.documentElement.dataset.ready = "true";
   };
-  // Behind the first paint.
+  // After the first paint.
   addEventListener("DOMContentLoaded", () => setTimeout(ready));
 }
 

@@ -1,4 +1,4 @@
-// Axes, and one point in a figure that the keyboard or the pointer stands on.
+// Axes, and the selection of points in a figure by keyboard or pointer.
 
 /** Round numbers that cover a range. */
 function ticks(low, high, wanted) {
@@ -11,7 +11,7 @@ function ticks(low, high, wanted) {
   return out;
 }
 
-/** Powers of ten, with 2 and 5 between them where few fit. */
+/** Powers of ten, with 2 and 5 between them if the range is short. */
 function logTicks(low, high) {
   const between = Math.log10(high / low) < 2.5 ? [1, 2, 5] : [1];
   const out = [];
@@ -24,7 +24,7 @@ function logTicks(low, high) {
   return out;
 }
 
-/** From numbers to places: `at(value)`, and the ticks. */
+/** Maps numbers to positions: `at(value)`. Has the ticks, too. */
 function scale(low, high, from, to, log, wanted) {
   if (low === high) [low, high] = log ? [low / 2, high * 2] : [low - 0.5, high + 0.5];
   const f = log ? Math.log : (v) => v;
@@ -32,7 +32,7 @@ function scale(low, high, from, to, log, wanted) {
   return { at, low, high, ticks: log ? logTicks(low, high) : ticks(low, high, wanted) };
 }
 
-/** A number at an axis: as few digits as it has. */
+/** The label of a tick, without trailing zeros. */
 const tickText = (value) =>
   (Math.abs(value) >= 1e5 || (value !== 0 && Math.abs(value) < 1e-3)
     ? value.toExponential(0)
@@ -78,9 +78,9 @@ function frame(box, x, y, names) {
 }
 
 /**
- * Lets pointer and arrow keys stand on the points of a drawing. `rows` are lists of `{x, y, lines, said}`: left
- * and right go along a row, up and down to the nearest point of the next. One stop of the Tab key a
- * drawing. `onrow` hears which row it is, and null when it is none.
+ * Selects points of a drawing by pointer and arrow keys. `rows` are lists of `{x, y, lines, said}`: left and right move
+ * within a row, up and down to the nearest point of the next row. A drawing is one stop of the Tab key. `onrow` is
+ * called with the selected row, and with null if there is none.
  */
 function standOn(drawing, holder, rows, onrow = () => {}) {
   const ring = svg("circle", { class: "ring", r: 8, visibility: "hidden" });
@@ -148,7 +148,7 @@ function standOn(drawing, holder, rows, onrow = () => {}) {
   });
 }
 
-/** Draws a figure anew whenever its width changes. */
+/** Draws a figure again whenever its width changes. */
 function drawnToWidth(holder, draw) {
   let last = 0;
   const again = () => {

@@ -1,4 +1,4 @@
-// The browser of prompts: a list that holds only the rows in sight, filtered and sorted.
+// The list of prompts, filtered and sorted. Only visible rows are in the document.
 
 const ROW = 58; // The height of a row in pixels; browser.css has the same.
 
@@ -39,8 +39,8 @@ class Prompts {
         ["file", "order of the file"],
         ["down", "difference, largest first"],
         ["up", "difference, smallest first"],
-        ["high", "measure of the first, highest first"],
-        ["low", "measure of the first, lowest first"],
+        ["high", "measure of the first method, highest first"],
+        ["low", "measure of the first method, lowest first"],
         ["warnings", "warnings, most first"],
       ],
       "file",
@@ -136,7 +136,7 @@ class Prompts {
     this.timer = setTimeout(() => this.arrange(), 80);
   }
 
-  /** Filters and sorts anew; what is shown stays if it is still there. */
+  /** Filters and sorts the list. The shown prompt stays selected if it is still in the list. */
   arrange() {
     const shown = this.order[this.place];
     const text = this.search.value.trim();
@@ -165,7 +165,7 @@ class Prompts {
     this.show(Math.max(still, 0));
   }
 
-  /** Shows the prompt at a place of the list. */
+  /** Shows the prompt at a position of the list. */
   show(place) {
     this.place = clamp(place, 0, Math.max(this.order.length - 1, 0));
     const top = this.place * ROW;
@@ -187,7 +187,7 @@ class Prompts {
     return place >= 0;
   }
 
-  /** Makes the rows in sight. */
+  /** Creates the visible rows. */
   fill() {
     const from = Math.max(Math.floor(this.list.scrollTop / ROW) - 4, 0);
     const to = Math.min(from + Math.ceil((this.list.clientHeight || 600) / ROW) + 8, this.order.length);

@@ -1,6 +1,6 @@
 // Tables with intervals.
 
-/** A section with its heading, its own link, and a note. */
+/** A section with a heading, a link to itself, and a note. */
 function section(id, title, note, ...children) {
   return el(
     "section",
@@ -16,7 +16,7 @@ function section(id, title, note, ...children) {
   );
 }
 
-/** A box that scrolls sideways where its content is wider than the page, by keyboard too. */
+/** A box that scrolls horizontally, by keyboard too, if its content is wider than the page. */
 const sideways = (name, content) =>
   el("div", { class: "sideways", tabindex: 0, role: "region", "aria-label": name }, content);
 
@@ -32,7 +32,7 @@ function tableCell(cell) {
           "span",
           { class: cell.differs > 0 ? "above" : "below" },
           el("span", { "aria-hidden": "true" }, cell.differs > 0 ? "▲" : "▼"),
-          el("span", { class: "unseen" }, cell.differs > 0 ? " clearly more " : " clearly less "),
+          el("span", { class: "unseen" }, cell.differs > 0 ? " clearly higher " : " clearly lower "),
         )
       : null,
     cell.interval
@@ -45,7 +45,7 @@ function tableCell(cell) {
   );
 }
 
-/** Rows in runs of one group. */
+/** Groups of consecutive rows. */
 function grouped(rows) {
   const groups = [];
   for (const row of rows) {
@@ -97,9 +97,9 @@ function drawTable(table) {
     table.rows.some((row) => row.cells.some((cell) => cell?.interval))
       ? "Brackets: 95 percent bootstrap intervals over prompts."
       : "",
-    bold ? "Bold: the best of its group, and the interval of its lead says so." : "",
+    bold ? "Bold: the best value of its group, if the interval of its difference from the second best excludes 0." : "",
   ]
-    // A note says it better.
+    // A table with a note does not need the legend.
     .filter((words) => words && !table.note)
     .join(" ");
   return section(

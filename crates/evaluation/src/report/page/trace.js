@@ -1,6 +1,6 @@
-// How an answer came about: its tokens, and the candidates of the one that the cursor stands on.
+// The trace of an answer: its tokens, and the candidates of the selected token.
 
-/** The button that turns an answer's text into its tokens and back. */
+/** The button that switches between an answer's text and its tokens. */
 function traceButton(card, text, index, name) {
   const button = el(
     "button",
@@ -39,7 +39,7 @@ function traceButton(card, text, index, name) {
 
 const steered = (step) => finite(step.base) && step.chosen !== step.base;
 
-/** A token's text so that blanks and line ends can be seen. */
+/** A token's text with visible spaces and line breaks. */
 const visible = (text) =>
   text
     .replace(/\n/g, "↵")
@@ -51,7 +51,7 @@ function traceView(trace, name, close) {
   const tokens = el("div", {
     class: "tokens",
     role: "group",
-    "aria-label": `Tokens of ${name}. Arrow keys move, Enter opens the candidates, Escape closes.`,
+    "aria-label": `Tokens of ${name}. The arrow keys move between tokens, Enter opens the candidates, Escape closes.`,
   });
   const below = el("div", { class: "step" });
   let place = 0,
@@ -61,8 +61,8 @@ function traceView(trace, name, close) {
       skipped = !step.rewards;
     const said = [
       `token ${i + 1}: ${visible(step.text)}`,
-      changed ? "not the base's choice" : "",
-      skipped ? (trace.values ? "no value asked for" : "no reward asked for") : "",
+      changed ? "not the base policy's choice" : "",
+      skipped ? (trace.values ? "no value computed" : "no reward computed") : "",
       step.warning ? `warning: ${step.warning}` : "",
     ];
     tokens.append(
@@ -133,17 +133,17 @@ function traceView(trace, name, close) {
       "p",
       { class: "note" },
       `${count(steps.length, "token")}, `,
-      el("span", { class: "token changed" }, `${changed} not the base's choice`),
+      el("span", { class: "token changed" }, `${changed} not the base policy's choice`),
       skipped ? [", ", el("span", { class: "token skipped" }, `${skipped} without a ${reward}`)] : "",
       warned ? `, ${count(warned, "with a warning", "with warnings")}` : "",
-      ". Left and right go from token to token, up and down between changed ones, Enter opens the candidates.",
+      ". The left and right arrow keys move between tokens, up and down between changed tokens. Enter opens the candidates.",
     ),
     tokens,
     below,
   );
 }
 
-/** A small scale in a table's row: where a reward stands, and the threshold as a line through all rows. */
+/** A small scale in a table row: the reward as a dot, and the threshold as a line through all rows. */
 function strip(value, low, high, threshold) {
   const at = (v) => (high > low ? 6 + (68 * (v - low)) / (high - low) : 40).toFixed(1);
   return svg(
@@ -211,7 +211,7 @@ function stepTable(step, place, values) {
         : null,
     ),
     step.warning ? el("p", { class: "warnings" }, `⚠ ${step.warning}`) : null,
-    rewards ? null : el("p", { class: "note" }, `No ${reward} was asked for here.`),
+    rewards ? null : el("p", { class: "note" }, `The ${reward} was not computed in this step.`),
     finite(chosen) ? null : el("p", { class: "note" }, "The token was not among the candidates."),
     sideways(
       "Candidates",

@@ -1,9 +1,9 @@
-//! CSV (RFC 4180) with all digits.
+//! Tables as CSV.
 
-use crate::report::Table;
+use crate::report::{Cell, Table};
 
-/// The table as CSV: a line a row, every number with all its digits, and columns `... low` and `... high` behind
-/// a column that has intervals. A cell without a number is empty.
+/// The table as CSV (RFC 4180): one line per row, numbers with all digits. A column with intervals is followed by the
+/// columns `... low` and `... high`. A cell without a number is empty.
 pub fn csv(table: &Table) -> String {
     let mut out = String::new();
     let with_interval: Vec<bool> = (0..table.columns.len())
@@ -33,7 +33,7 @@ pub fn csv(table: &Table) -> String {
     out
 }
 
-fn interval(cell: Option<&Option<crate::report::Cell>>) -> Option<(f64, f64)> {
+fn interval(cell: Option<&Option<Cell>>) -> Option<(f64, f64)> {
     cell.and_then(Option::as_ref).and_then(|cell| cell.interval)
 }
 

@@ -1,10 +1,10 @@
-//! LaTeX, with the package booktabs.
+//! Tables as LaTeX.
 
-use super::{by_group, has_groups, numbers};
+use super::format::{by_group, has_groups, numbers};
 use crate::report::{Cell, Table};
 
-/// The table as LaTeX (`\usepackage{booktabs}`): intervals small behind the numbers, bold where the cell is, an
-/// arrow where it differs from the base, title and note as the caption.
+/// The table as LaTeX for the package `booktabs`. Intervals follow the numbers in a small font, bold cells are bold, and
+/// an arrow marks a difference from the base policy. The caption holds title and note.
 pub fn latex(table: &Table) -> String {
     let grouped = has_groups(table);
     let width = table.columns.len() + 1;
@@ -59,7 +59,7 @@ fn text(cell: &Cell) -> String {
     out
 }
 
-/// A number with a true minus sign.
+/// A number with a minus sign in place of a hyphen.
 fn math(number: &str) -> String {
     match number.strip_prefix('-') {
         Some(rest) => format!("$-${rest}"),
@@ -76,8 +76,8 @@ fn line(out: &mut String, label: &str, cells: &[String]) {
     *out += " \\\\\n";
 }
 
-/// Text that LaTeX sets as it is, on one line. Greek letters and signs that names of settings have become
-/// mathematics, so that it also compiles without fonts for them.
+/// Escapes text for LaTeX, on one line. Greek letters and signs become mathematics, so that the file compiles without
+/// fonts that have them.
 fn escape(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars() {
@@ -88,7 +88,7 @@ fn escape(text: &str) -> String {
             '<' => out += "\\textless{}",
             '>' => out += "\\textgreater{}",
             '|' => out += "\\textbar{}",
-            // Two hyphens would become a dash, and a bracket behind a line's end an option of it.
+            // Two hyphens would become a dash, and a bracket after a line break would become its option.
             '-' if out.ends_with('-') => out += "{}-",
             '[' => out += "{[}",
             '&' | '%' | '$' | '#' | '_' | '{' | '}' => out.extend(['\\', c]),

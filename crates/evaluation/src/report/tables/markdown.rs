@@ -1,10 +1,10 @@
-//! Markdown, as GitHub reads it.
+//! Tables as GitHub Markdown.
 
-use super::{has_groups, numbers};
+use super::format::{has_groups, numbers};
 use crate::report::{Cell, Table};
 
-/// The table as Markdown: `**1.73** [1.18, 2.25] ▲`, bold where the cell is, a triangle where it differs from
-/// the base.
+/// The table as Markdown, with cells like `**1.73** [1.18, 2.25] ▲`: bold cells are bold, and a triangle marks a
+/// difference from the base policy.
 pub fn markdown(table: &Table) -> String {
     let grouped = has_groups(table);
     let mut out = String::new();
@@ -45,7 +45,7 @@ fn line(out: &mut String, fields: &[String]) {
     *out += &format!("| {} |\n", fields.join(" | "));
 }
 
-/// Text that Markdown leaves as it is, on one line.
+/// Escapes text for Markdown, on one line.
 fn escape(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars() {

@@ -1,0 +1,257 @@
+//! `stackelberg experiment`: methods, shapings and strengths compared over the same prompts.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+use indicatif::ProgressBar;
+use stackelberg_data::Prompt;
+use stackelberg_decoding::Cancel;
+use stackelberg_experiment::{
+    Experiment, Lab, Observer, Part, Provenance, Setting, answers, prompts_of, report, run, stages,
+    verify,
+};
+use stackelberg_learning::rollouts::{self, Dataset};
+use stackelberg_learning::value;
+use stackelberg_registry::Registry;
+
+use crate::filling::Filling;
+use crate::interrupt;
+use crate::model::{load, registry, set_threads};
+use crate::progress::style;
+use crate::training::Training;
+
+/// Compare methods, shapings and strengths over the same prompts, and write a report.
+#[derive(Args)]
+pub(crate) struct Command {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Run what is missing of an experiment, then write its report.
+    ///
+    /// First the base policy and the vanilla shaping at every strength; of these the best before text degenerates
+    /// is kept; then all shapings at that strength, and last what is asked for beside. Stopped or killed, the same
+    /// command goes on where it was.
+    Run(Where),
+    /// Write the report of what is done so far, and run nothing.
+    Report(Where),
+    /// Make some answers again and compare them, and their scores, with what is kept.
+    Verify(Verify),
+    /// Say what there is to run, and run nothing.
+    Plan(Where),
+}
+
+#[derive(Args)]
+struct Where {
+    /// The experiment (TOML).
+    file: PathBuf,
+
+    /// The folder of its runs and its report. [default: the file's name, without .toml, in this folder]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+
+    /// Threads to compute with. [default: all]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+}
+
+impl Command {
+    pub(crate) fn run(&self) -> Result<()> {
+        match &self.what {
+            What::Run(place) => place.with_lab(|lab| {
+                let mut terminal = Terminal::new(lab);
+                let outcome = run(lab, &mut terminal);
+                terminal.bar.finish_and_clear();
+                outcome?;
+                wrote(lab)
+            }),
+            What::Report(place) => place.with_runs(|lab| {
+                report(lab)?;
+                wrote(lab)
+            }),
+            What::Verify(verify) => verify.place.with_runs(|lab| verify.run(lab)),
+            What::Plan(place) => place.plan(),
+        }
+    }
+}
+
+#[derive(Args)]
+struct Verify {
+    #[command(flatten)]
+    place: Where,
+
+    /// Runs to look at, drawn at random from those that are done.
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = at_least_one)]
+    runs: usize,
+
+    /// Prompts of each run that are answered again.
+    #[arg(long, default_value_t = 4, value_name = "N", value_parser = at_least_one)]
+    prompts: usize,
+
+    /// Decides which.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("at least 1".to_owned()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(format!("{error}")),
+    }
+}
+
+impl Verify {
+    fn run(&self, lab: &Lab<'_>) -> Result<()> {
+        let part = Part { runs: self.runs, prompts: self.prompts, seed: self.seed };
+        let compared = verify(lab, &part, &mut |line| println!("{line}"))?;
+        println!("{compared} answers made again, each the same, with the same scores");
+        Ok(())
+    }
+}
+
+impl Where {
+    /// The prompts, none of which value heads are trained on.
+    fn prompts(&self, experiment: &Experiment, registry: &Registry) -> Result<Vec<(String, Prompt)>> {
+        let prompts = prompts_of(registry, &experiment.prompts)?;
+        let taught = experiment.values.as_ref().map(|values| prompts_of(registry, &values.prompts));
+        let leaked = experiment.check_leakage(&prompts, &taught.transpose()?.unwrap_or_default());
+        leaked.with_context(|| self.file.display().to_string())?;
+        Ok(prompts)
+    }
+
+    fn folder(&self) -> PathBuf {
+        match &self.out {
+            Some(out) => out.clone(),
+            None => PathBuf::from(self.file.file_stem().unwrap_or_default()),
+        }
+    }
+
+    /// For what needs runs that are there already.
+    fn with_runs(&self, work: impl FnOnce(&Lab<'_>) -> Result<()>) -> Result<()> {
+        Experiment::read(&self.file)?;
+        let runs = self.folder().join("runs");
+        if !runs.is_dir() {
+            bail!(
+                "there is no {}: run the experiment first, or give its folder with --out",
+                runs.display()
+            );
+        }
+        self.with_lab(work)
+    }
+
+    fn with_lab(&self, work: impl FnOnce(&Lab<'_>) -> Result<()>) -> Result<()> {
+        let (experiment, registry) = (Experiment::read(&self.file)?, registry()?);
+        self.prompts(&experiment, &registry)?;
+        let out = self.folder();
+        let cancel = interrupt::watch()?;
+        set_threads(self.threads)?;
+        let policy = load(&registry, &experiment.policy.spec())?;
+        std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
+        let provenance = Provenance {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            commit: env!("STACKELBERG_COMMIT").to_owned(),
+            command: std::env::args().collect(),
+        };
+        let (lab, warnings) = Lab::open(&experiment, &out, &registry, &policy, provenance, cancel)?;
+        warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+        work(&lab)
+    }
+
+    fn plan(&self) -> Result<()> {
+        let (experiment, registry) = (Experiment::read(&self.file)?, registry()?);
+        let prompts = self.prompts(&experiment, &registry)?.len();
+        for name in std::iter::once(&experiment.rewards.guide).chain(&experiment.rewards.held_out) {
+            // What would have to be fetched is left to the run.
+            if !name.contains(':') {
+                registry
+                    .reward_hash(name)
+                    .with_context(|| format!("{}: rewards", self.file.display()))?;
+            }
+        }
+        let (mut settings, mut answers) = (0, 0);
+        for (stage, of_stage) in stages(&experiment, &[]) {
+            println!("{stage}");
+            for setting in &of_stage {
+                println!("  {setting}");
+                settings += 1;
+                answers += experiment.seeds_of(setting).len() * prompts;
+            }
+        }
+        println!(
+            "{settings} settings, {} seeds, {prompts} prompts: {answers} answers of at most {} tokens",
+            experiment.seeds.len(),
+            experiment.decoding.max_new_tokens
+        );
+        if experiment.guided().next().is_some() {
+            println!(
+                "(which strength is kept shows when the sweep is done; here it is each method's first)"
+            );
+        }
+        Ok(())
+    }
+}
+
+fn wrote(lab: &Lab<'_>) -> Result<()> {
+    println!("wrote {} and the tables beside it", lab.out.join("report.html").display());
+    Ok(())
+}
+
+/// An experiment on the terminal: a bar over all answers, and lines that stay.
+struct Terminal {
+    bar: ProgressBar,
+    cancel: Cancel,
+}
+
+impl Terminal {
+    fn new(lab: &Lab<'_>) -> Self {
+        let style = style("{bar:30} {pos}/{len} answers {eta} left | {prefix} {msg}");
+        let bar = ProgressBar::new(answers(lab) as u64).with_style(style);
+        Self { bar, cancel: lab.cancel.clone() }
+    }
+
+    /// A line that stays.
+    fn say(&self, line: &str) {
+        self.bar.suspend(|| eprintln!("{line}"));
+    }
+}
+
+impl Observer for Terminal {
+    fn stage(&mut self, name: &str) {
+        self.say(name);
+    }
+
+    fn message(&mut self, text: &str) {
+        self.say(text);
+    }
+
+    fn warning(&mut self, text: &str) {
+        self.say(&format!("warning: {text}"));
+    }
+
+    fn run(&mut self, setting: &Setting, seed: u64) {
+        self.bar.set_prefix(format!("{setting}, seed {seed}"));
+    }
+
+    fn answered(&mut self, answers: usize, _: usize) {
+        self.bar.inc(answers as u64);
+    }
+
+    fn measured(&mut self, setting: &Setting, seed: u64) {
+        if self.bar.is_hidden() {
+            let (done, all) = (self.bar.position(), self.bar.length().unwrap_or_default());
+            eprintln!("  {setting}, seed {seed} | {done} of {all} answers");
+        }
+    }
+
+    fn rollouts<'d>(&'d mut self, dataset: &'d Dataset) -> Box<dyn rollouts::Progress + 'd> {
+        Box::new(Filling::new(dataset, rollouts::Part::ALL, self.cancel.clone()))
+    }
+
+    fn training(&mut self, settings: &value::Settings) -> Box<dyn value::Watch + '_> {
+        Box::new(Training::new(settings, self.cancel.clone()))
+    }
+}

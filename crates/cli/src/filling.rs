@@ -1,0 +1,109 @@
+//! A dataset of rollouts that is being filled, on the terminal.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use indicatif::ProgressBar;
+use stackelberg_decoding::Cancel;
+use stackelberg_learning::Error;
+use stackelberg_learning::rollouts::{Dataset, Part, Progress};
+
+use crate::interrupt::{self, Interrupted};
+use crate::progress::style;
+
+/// A bar over the prompts of a part of a dataset.
+pub(crate) struct Filling<'a> {
+    dataset: &'a Dataset,
+    part: Part,
+    bar: ProgressBar,
+    tokens: usize,
+    began: Instant,
+    cancel: Cancel,
+}
+
+impl<'a> Filling<'a> {
+    pub(crate) fn new(dataset: &'a Dataset, part: Part, cancel: Cancel) -> Self {
+        let style = style("{bar:40} {pos}/{len} prompts {msg} {eta} left");
+        let bar = ProgressBar::new(0).with_style(style);
+        let filling = Self { dataset, part, bar, tokens: 0, began: Instant::now(), cancel };
+        filling.bar.set_length(filling.all());
+        filling.bar.set_position(filling.all() - filling.left());
+        filling.bar.reset_eta();
+        filling
+    }
+
+    /// Prompts of the part.
+    fn all(&self) -> u64 {
+        self.of_part((0..self.dataset.manifest().shards()).collect())
+    }
+
+    /// Those of them that are missing.
+    fn left(&self) -> u64 {
+        self.of_part(self.dataset.missing())
+    }
+
+    fn of_part(&self, shards: Vec<usize>) -> u64 {
+        let own = shards.into_iter().filter(|&shard| self.part.has(shard));
+        own.map(|shard| self.dataset.manifest().prompts_of(shard).len() as u64).sum()
+    }
+
+    /// What is printed at the end.
+    pub(crate) fn summary(&self) {
+        let (all, seconds) = (self.all(), self.began.elapsed().as_secs_f64());
+        self.bar.finish_and_clear();
+        match self.tokens {
+            0 => eprintln!("{all} prompts done"),
+            tokens => {
+                let rate = tokens as f64 / seconds;
+                eprintln!("{all} prompts done: {tokens} tokens, {rate:.1} tokens/s")
+            }
+        }
+        match self.dataset.missing().len() {
+            0 => eprintln!("the dataset is complete: {}", self.dataset.folder().display()),
+            missing => eprintln!(
+                "{missing} shards are left to others; `stackelberg rollout merge` checks them all"
+            ),
+        }
+    }
+
+    fn interrupted(&self) -> Interrupted {
+        let (all, left, folder) = (self.all(), self.left(), self.dataset.folder().display());
+        let done = all - left;
+        Interrupted(format!(
+            "interrupted after {done} of {all} prompts; the same command resumes in {folder}"
+        ))
+    }
+}
+
+impl Progress for Filling<'_> {
+    fn token(&mut self) {
+        self.tokens += 1;
+    }
+
+    fn prompt(&mut self) {
+        let rate = self.tokens as f64 / self.began.elapsed().as_secs_f64();
+        self.bar.set_message(format!("{rate:.1} tokens/s"));
+        self.bar.inc(1);
+    }
+
+    fn stop(&self) -> bool {
+        self.cancel.is_cancelled()
+    }
+}
+
+/// Has `work` fill a part of a dataset's shards, with a bar, and prints a summary.
+pub(crate) fn fill(
+    dataset: &Dataset,
+    part: Part,
+    work: impl FnOnce(&mut dyn Progress) -> Result<(), Error>,
+) -> Result<()> {
+    let mut filling = Filling::new(dataset, part, interrupt::watch()?);
+    let outcome = work(&mut filling);
+    filling.bar.finish_and_clear();
+    if let Err(Error::Decoding(stackelberg_decoding::Error::Stopped)) = outcome {
+        return Err(filling.interrupted().into());
+    }
+    outcome?;
+    filling.summary();
+    Ok(())
+}

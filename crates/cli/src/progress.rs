@@ -1,0 +1,43 @@
+//! Bars and lines on the terminal while something runs.
+
+use std::time::Instant;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use stackelberg_experiment::Progress;
+
+/// A bar's style by its template, one of this program's own.
+pub(crate) fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+/// A bar that counts prompts as they are answered.
+pub(crate) struct Answers<'a> {
+    bar: &'a ProgressBar,
+    tokens: usize,
+    began: Instant,
+}
+
+impl<'a> Answers<'a> {
+    pub(crate) fn new(bar: &'a ProgressBar) -> Self {
+        Self { bar, tokens: 0, began: Instant::now() }
+    }
+}
+
+impl Progress for Answers<'_> {
+    fn warning(&mut self, text: &str) {
+        self.bar.suspend(|| eprintln!("warning: {text}"));
+    }
+
+    fn hacking(&mut self, id: &str, text: &str) {
+        self.bar.suspend(|| eprintln!("warning: prompt {id}: {text}"));
+    }
+
+    fn answered(&mut self, answers: usize, tokens: usize) {
+        self.tokens += tokens;
+        if tokens > 0 {
+            let rate = self.tokens as f64 / self.began.elapsed().as_secs_f64();
+            self.bar.set_message(format!("{rate:.1} tokens/s"));
+        }
+        self.bar.inc(answers as u64);
+    }
+}

@@ -1,0 +1,113 @@
+//! The training of a value head, on the terminal.
+
+use std::time::Instant;
+
+use indicatif::ProgressBar;
+use stackelberg_decoding::Cancel;
+use stackelberg_learning::value::{Counts, Epoch, Errors, Settings, Watch};
+
+use crate::progress::style;
+
+/// What the terminal shows while a head is trained.
+pub(crate) struct Training {
+    bar: ProgressBar,
+    shaping: String,
+    began: Instant,
+    /// Samples learned from, over all epochs.
+    samples: usize,
+    /// Of which in the epochs before this one.
+    before: usize,
+    written: usize,
+    cancel: Cancel,
+}
+
+impl Training {
+    pub(crate) fn new(settings: &Settings, cancel: Cancel) -> Self {
+        let style = style("{prefix} {bar:30} {pos}/{len} {msg}");
+        Self {
+            bar: ProgressBar::new(0).with_style(style),
+            shaping: settings.shaping.rule.to_string(),
+            began: Instant::now(),
+            samples: 0,
+            before: 0,
+            written: 0,
+            cancel,
+        }
+    }
+
+    /// Takes the bar away.
+    pub(crate) fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    /// Epochs that are kept.
+    pub(crate) fn epochs(&self) -> usize {
+        self.written
+    }
+
+    /// Samples learned from and samples a second, if there were any.
+    pub(crate) fn rate(&self) -> Option<(usize, f64)> {
+        let rate = self.samples as f64 / self.began.elapsed().as_secs_f64();
+        (self.samples > 0).then_some((self.samples, rate))
+    }
+
+    /// A line that stays.
+    fn say(&self, line: &str) {
+        self.bar.suspend(|| eprintln!("{line}"));
+    }
+}
+
+impl Watch for Training {
+    fn begin(&mut self, counts: &Counts, done: &[Epoch]) {
+        let ((samples, prompts), (checks, of)) = (counts.training, counts.validation);
+        self.say(&format!(
+            "train: {samples} samples ({prompts} prompts), validation: {checks} samples ({of} prompts); targets {}: mean {:.4}, baseline MSE {:.4}",
+            self.shaping, counts.mean, counts.constant
+        ));
+        for (count, what) in [
+            (counts.empty, "samples have no token and are left out"),
+            (counts.all_equal, "prompts have one reward for all samples: nothing to shape"),
+            (
+                counts.unfinished,
+                "prompts have no sample that ended by itself: a larger --max-new-tokens may help",
+            ),
+        ] {
+            if count > 0 {
+                self.say(&format!("warning: {count} {what}"));
+            }
+        }
+        self.bar.set_length(samples as u64);
+        self.began = Instant::now();
+        let mut least = f64::INFINITY;
+        for (number, epoch) in done.iter().enumerate() {
+            self.epoch(number, epoch, epoch.validation.last < least);
+            least = least.min(epoch.validation.last);
+        }
+        self.bar.set_prefix(format!("epoch {}", done.len() + 1));
+    }
+
+    fn step(&mut self, samples: usize, loss: f64) {
+        self.samples = self.before + samples;
+        let rate = self.samples as f64 / self.began.elapsed().as_secs_f64();
+        self.bar.set_position(samples as u64);
+        self.bar.set_message(format!("loss {loss:.4}, {rate:.1} samples/s"));
+    }
+
+    fn epoch(&mut self, number: usize, epoch: &Epoch, best: bool) {
+        let Errors { last, along } = epoch.validation;
+        let mark = if best { ", best so far" } else { "" };
+        self.say(&format!(
+            "epoch {}: loss {:.4}; validation: last token {last:.4}, along the text {along:.4}{mark}",
+            number + 1,
+            epoch.training
+        ));
+        self.before = self.samples;
+        self.written = number + 1;
+        self.bar.set_position(0);
+        self.bar.set_prefix(format!("epoch {}", number + 2));
+    }
+
+    fn stop(&self) -> bool {
+        self.cancel.is_cancelled()
+    }
+}

@@ -1,0 +1,21 @@
+//! The command line as a user runs it.
+
+mod common;
+#[path = "../../evaluation/tests/judge_server/mod.rs"]
+mod judge_server;
+#[path = "../../engine/tests/common/tiny.rs"]
+mod tiny;
+
+mod bench;
+mod evaluate;
+mod experiment;
+mod generate;
+mod held_out;
+mod import;
+mod judge;
+mod models;
+mod rollout;
+mod shape;
+mod text_rewards;
+mod threshold;
+mod train_value;

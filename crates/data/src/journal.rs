@@ -1,0 +1,171 @@
+//! The output file of a run: one line per finished response, resumable.
+
+use std::collections::HashSet;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::error::{Error, Result};
+use crate::generations::{Record, Response};
+use crate::prompt::Prompt;
+
+/// Settings of a run, equal in all lines of its file. Runs with equal identities give equal responses.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Identity {
+    /// The method's name.
+    pub method: String,
+    /// All settings.
+    pub settings: Value,
+    /// The random seed.
+    pub seed: u64,
+    /// Hash of the reward, if there is one.
+    pub reward_hash: Option<String>,
+    /// Hash of the value head, if there is one.
+    pub value_hash: Option<String>,
+}
+
+impl Identity {
+    /// As one JSON value.
+    pub fn value(&self) -> Value {
+        json!({
+            "method": self.method, "settings": self.settings, "seed": self.seed,
+            "reward_hash": self.reward_hash, "value_hash": self.value_hash,
+        })
+    }
+
+    /// Adds these settings to a response's record.
+    pub fn record(&self, record: Record) -> Record {
+        Record {
+            method: Some(self.method.clone()),
+            settings: Some(self.settings.clone()),
+            seed: Some(self.seed),
+            reward_hash: self.reward_hash.clone(),
+            value_hash: self.value_hash.clone(),
+            ..record
+        }
+    }
+}
+
+/// Writes responses to a JSON lines file or to standard output.
+pub struct Journal {
+    out: Box<dyn Write>,
+    path: Option<PathBuf>,
+    done: HashSet<String>,
+    /// Whether the file was created by this run and is still empty; it is then removed.
+    empty: bool,
+}
+
+impl Journal {
+    /// Opens the output; `None` is standard output. With `resume`, an existing file is continued.
+    ///
+    /// # Errors
+    /// The file exists and `resume` is false, it has other settings, another process writes to it, or it cannot be
+    /// written.
+    pub fn open(path: Option<&Path>, resume: bool, identity: &Identity) -> Result<Self> {
+        let Some(path) = path else {
+            let (out, done) = (Box::new(std::io::stdout()), HashSet::new());
+            return Ok(Self { out, path: None, done, empty: false });
+        };
+        let cannot = |source| Error::write(path, source);
+        let there = path.is_file() && path.metadata().map_err(cannot)?.len() > 0;
+        if there && !resume {
+            return Err(Error::File {
+                file: format!("{} exists", path.display()),
+                problem: "add --resume to continue it, or name another file".to_owned(),
+            });
+        }
+        let mut options = OpenOptions::new();
+        let mut file = options.read(true).append(true).create(true).open(path).map_err(cannot)?;
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::file(path, "another process writes to it"));
+            }
+            // Some file systems do not support locks.
+            Err(TryLockError::Error(_)) | Ok(()) => {}
+        }
+        let done = if there { finished_lines(&mut file, path, identity)? } else { HashSet::new() };
+        let empty = !path.is_file() || file.metadata().map_err(cannot)?.len() == 0;
+        Ok(Self { out: Box::new(file), path: Some(path.to_owned()), done, empty })
+    }
+
+    /// Whether the file already has a response to this prompt.
+    pub fn has(&self, id: &str, prompt: &Prompt) -> bool {
+        self.done.contains(&key(id, &json!(prompt)))
+    }
+
+    /// The ids of the prompts with a response in the file.
+    pub fn ids(&self) -> HashSet<String> {
+        self.done.iter().filter_map(|key| key.split_once('\n')).map(|(id, _)| id.to_owned()).collect()
+    }
+
+    /// Writes a response as one line and flushes it.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write(&mut self, response: &Response) -> Result<()> {
+        self.empty = false;
+        let line = serde_json::to_vec(response).map(|mut line| {
+            line.push(b'\n');
+            line
+        });
+        let written = line.map_err(Into::into).and_then(|line| {
+            self.out.write_all(&line)?;
+            self.out.flush()
+        });
+        written.map_err(|e| Error::write(self.path.as_deref().unwrap_or(Path::new("-")), e))
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        if let Some(path) = self.path.as_ref().filter(|path| self.empty && path.is_file()) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Reads the lines of a stopped run and removes an incomplete last line.
+fn finished_lines(file: &mut File, path: &Path, identity: &Identity) -> Result<HashSet<String>> {
+    let mut bytes = Vec::new();
+    file.rewind().and_then(|()| file.read_to_end(&mut bytes)).map_err(|e| Error::read(path, e))?;
+    let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
+    let name = path.display().to_string();
+    let ours = identity.value();
+    let mut done = HashSet::new();
+    for (number, line) in (1..).zip(bytes[..whole].split(|&b| b == b'\n')).filter(|(_, l)| !l.is_empty())
+    {
+        let wrong = |problem: String| Error::line(&name, number, problem);
+        let value: Value = serde_json::from_slice(line)
+            .map_err(|e| wrong(format!("not an answer of `generate`: {e}")))?;
+        for (field, is) in ours.as_object().into_iter().flatten() {
+            if value[field] != *is {
+                let (what, was, is) = difference(field, &value[field], is);
+                return Err(wrong(format!(
+                    "written with {what} {was}, this run has {is}: use the same settings or another file"
+                )));
+            }
+        }
+        done.insert(key(value["id"].as_str().unwrap_or_default(), &value["prompt"]));
+    }
+    if whole < bytes.len() {
+        file.set_len(whole as u64).map_err(|e| Error::write(path, e))?;
+    }
+    Ok(done)
+}
+
+/// The first setting that differs, with both values.
+fn difference(field: &str, was: &Value, is: &Value) -> (String, Value, Value) {
+    let inner =
+        is.as_object().and_then(|map| map.iter().find(|(key, value)| was[key.as_str()] != **value));
+    match inner {
+        Some((key, value)) => (key.clone(), was[key.as_str()].clone(), value.clone()),
+        None => (field.to_owned(), was.clone(), is.clone()),
+    }
+}
+
+/// Key of a prompt: its id and its text.
+fn key(id: &str, prompt: &Value) -> String {
+    format!("{id}\n{prompt}")
+}

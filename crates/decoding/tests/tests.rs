@@ -1,0 +1,13 @@
+//! What decoding promises, on tiny models and on the real default model.
+
+mod common;
+#[path = "../../engine/tests/common/weights.rs"]
+mod weights;
+
+mod cd;
+mod device;
+mod golden;
+mod kl;
+mod segments;
+mod theory;
+mod tiny;

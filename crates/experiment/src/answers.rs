@@ -1,0 +1,234 @@
+//! Prompts answered into a file, each answer written as soon as it is finished.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+use stackelberg_data::trace::TraceWriter;
+use stackelberg_data::{Identity, Journal};
+use stackelberg_decoding::{
+    Cancel, Generation, Guidance, HackingWatch, Job, Settings, Step, Watch, generate_all,
+};
+use stackelberg_engine::reward::TextFormat;
+use stackelberg_engine::{Checkpoint, Prompt};
+use stackelberg_registry::layout;
+
+use crate::error::{Context, Error, Result};
+use crate::record::{self, Names};
+
+/// All that the answers of a run have in common.
+#[derive(Clone)]
+pub struct Session<'a> {
+    /// The policy.
+    pub policy: &'a Checkpoint,
+    /// What guides it.
+    pub guidance: Guidance<'a>,
+    /// How it decodes.
+    pub settings: Settings,
+    /// How prompts are laid out.
+    pub format: TextFormat,
+    /// What things are called in the output.
+    pub names: Names<'a>,
+    /// Sequences that share each forward.
+    pub batch_size: usize,
+    /// Whether to look for text that the reward has taken over.
+    pub watch: bool,
+}
+
+/// Where answers go.
+#[derive(Debug, Clone, Copy)]
+pub struct Files<'a> {
+    /// `None` is standard output.
+    pub out: Option<&'a Path>,
+    /// Where the steps go, if anywhere.
+    pub trace: Option<&'a Path>,
+    /// The number of prompts, the first ones, whose steps are kept.
+    pub traced: usize,
+    /// Whether existing files are continued.
+    pub resume: bool,
+}
+
+/// Is told how far a run is.
+pub trait Progress {
+    /// Something that the user should look at.
+    fn warning(&mut self, _text: &str) {}
+
+    /// The watch saw something in the answer to a prompt.
+    fn hacking(&mut self, _id: &str, _text: &str) {}
+
+    /// Answers are there: how many more, and their tokens (0 where they were there before).
+    fn answered(&mut self, _answers: usize, _tokens: usize) {}
+}
+
+/// Is told nothing.
+impl Progress for () {}
+
+impl Session<'_> {
+    /// A prompt as the policy reads it.
+    ///
+    /// # Errors
+    /// The template or the tokenizer fails.
+    pub fn tokens(&self, prompt: &Prompt) -> Result<Vec<u32>> {
+        let text = self.policy.lay_out(prompt, self.names.system, self.format)?;
+        Ok(self.policy.tokens(&text, self.format)?)
+    }
+
+    /// Answers all prompts that are not answered yet.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] with how to resume; a prompt that cannot be answered; a file that cannot be written, or
+    /// that holds answers under other settings.
+    pub fn answer_all(
+        &self,
+        prompts: &[(String, Prompt)],
+        files: &Files<'_>,
+        cancel: &Cancel,
+        progress: &mut dyn Progress,
+    ) -> Result<()> {
+        let identity = record::identity(self.names, &self.settings, self.format, self.policy);
+        let journal = Journal::open(files.out, files.resume, &identity)?;
+        let open = |path| TraceWriter::open(path, files.resume, &journal.ids());
+        let trace = files.trace.map(open).transpose()?;
+        let traced: HashSet<&str> = match trace {
+            Some(_) => prompts.iter().take(files.traced).map(|(id, _)| id.as_str()).collect(),
+            None => HashSet::new(),
+        };
+        let mut waiting = Vec::new();
+        for (id, prompt) in prompts {
+            if !journal.has(id, prompt) {
+                let tokens = self.tokens(prompt).with_context(|| format!("prompt {id}"))?;
+                waiting.push(Waiting { id, prompt, tokens, traced: traced.contains(id.as_str()) });
+            }
+        }
+        if let Some(warning) =
+            layout::double_bos(self.policy, waiting.iter().map(|waiting| &waiting.tokens[..]))
+        {
+            progress.warning(&warning);
+        }
+        let before = prompts.len() - waiting.len();
+        progress.answered(before, 0);
+        let jobs = waiting.iter().map(|Waiting { id, prompt, tokens, .. }| Job {
+            id,
+            prompt: tokens,
+            asked: Some(prompt),
+        });
+        let jobs: Vec<Job<'_>> = jobs.collect();
+        let under_way = HashMap::new();
+        let (watching, failed) = (self.watch, None);
+        let mut sink = Sink {
+            session: self,
+            identity,
+            journal,
+            trace,
+            waiting: &waiting,
+            under_way,
+            watching,
+            progress,
+            cancel,
+            done: before,
+            failed,
+        };
+        let outcome =
+            generate_all(self.policy, self.guidance, &jobs, &self.settings, self.batch_size, &mut sink);
+        if let Some(error) = sink.failed {
+            return Err(error);
+        }
+        match outcome {
+            Err(stackelberg_decoding::Error::Stopped) => {
+                Err(interrupted(sink.done, prompts.len(), files.out))
+            }
+            outcome => Ok(outcome?),
+        }
+    }
+}
+
+/// What ends a run that was cancelled.
+pub fn interrupted(done: usize, all: usize, out: Option<&Path>) -> Error {
+    let out = out.map(|out| format!("; continue with --resume --out {}", out.display()));
+    Error::Interrupted(format!("interrupted after {done} of {all} prompts{}", out.unwrap_or_default()))
+}
+
+/// A prompt that is not answered yet.
+struct Waiting<'a> {
+    id: &'a String,
+    prompt: &'a Prompt,
+    tokens: Vec<u32>,
+    traced: bool,
+}
+
+/// Takes in answers. The steps of those that are traced are collected until their answer is finished, then both are
+/// written, with what the watch saw.
+struct Sink<'a> {
+    session: &'a Session<'a>,
+    identity: Identity,
+    journal: Journal,
+    trace: Option<TraceWriter>,
+    waiting: &'a [Waiting<'a>],
+    under_way: HashMap<usize, UnderWay>,
+    watching: bool,
+    progress: &'a mut dyn Progress,
+    cancel: &'a Cancel,
+    /// Answers that are written, those of earlier runs included.
+    done: usize,
+    failed: Option<Error>,
+}
+
+/// An answer that is not finished.
+#[derive(Default)]
+struct UnderWay {
+    steps: Vec<Step>,
+    watch: Option<HackingWatch>,
+    warnings: Vec<String>,
+}
+
+impl Sink<'_> {
+    fn write(&mut self, job: usize, under_way: UnderWay, answer: &Generation) -> Result<()> {
+        let Waiting { id, prompt, traced, .. } = &self.waiting[job];
+        let parts = self.session.names.parts;
+        if let Some(trace) = self.trace.as_mut().filter(|_| *traced) {
+            let (method, tokenizer) = (self.session.settings.method, &self.session.policy.tokenizer);
+            trace.write(&record::trace(id, method, &under_way.steps, parts, tokenizer)?)?;
+        }
+        for warning in &under_way.warnings {
+            self.progress.hacking(id, warning);
+        }
+        let line = record::response(&self.identity, parts, (id, prompt), answer, &under_way.warnings);
+        Ok(self.journal.write(&line)?)
+    }
+}
+
+impl Watch for Sink<'_> {
+    fn step(&mut self, job: usize, number: usize, step: &Step, _: &str) {
+        let traced = self.waiting[job].traced;
+        if !traced && !self.watching {
+            return;
+        }
+        let answer = self.under_way.entry(job).or_default();
+        if self.watching {
+            let settings = &self.session.settings;
+            let watch = answer.watch.get_or_insert_with(|| HackingWatch::new(settings));
+            let warning = |alarm| format!("token {}: {alarm}", number + 1);
+            answer.warnings.extend(watch.step(step).into_iter().map(warning));
+        }
+        if traced {
+            answer.steps.push(step.clone());
+        }
+    }
+
+    fn done(&mut self, job: usize, answer: Generation) {
+        let under_way = self.under_way.remove(&job).unwrap_or_default();
+        if self.stop() {
+            return;
+        }
+        match self.write(job, under_way, &answer) {
+            Ok(()) => {
+                self.done += 1;
+                self.progress.answered(1, answer.tokens.len());
+            }
+            Err(error) => self.failed = Some(error),
+        }
+    }
+
+    fn stop(&self) -> bool {
+        self.cancel.is_cancelled() || self.failed.is_some()
+    }
+}

@@ -1,0 +1,173 @@
+//! What an experiment's file may say: every field is checked before anything runs.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use stackelberg_decoding::Method;
+use stackelberg_shaping::{Rule, Shaping};
+
+use crate::error::{Context, Result, invalid};
+use crate::file::{Experiment, Methods, Sweep, Values};
+
+impl Experiment {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// A field is missing, unknown or out of range: with file, line and field.
+    pub fn read(path: &Path) -> Result<Self> {
+        let mut experiment = Self::parse(path)?;
+        let checked = experiment.check().and_then(|()| experiment.check_settings(usize::MAX));
+        checked.with_context(|| path.display().to_string())?;
+        experiment.find_sets(path.parent().unwrap_or(Path::new("")))?;
+        Ok(experiment)
+    }
+
+    /// Checks all fields but the settings of single runs.
+    fn check(&self) -> Result<()> {
+        let require = |holds: bool, what: &str| if holds { Ok(()) } else { invalid(what) };
+        require(!self.name.trim().is_empty(), "name: it is empty")?;
+        require(!self.seeds.is_empty(), "seeds: give at least one")?;
+        let distinct: BTreeSet<u64> = self.seeds.iter().copied().collect();
+        require(distinct.len() == self.seeds.len(), "seeds: one is given twice")?;
+        require(!self.prompts.is_empty(), "prompts: give at least one [[prompts]]")?;
+        let empty = self.prompts.iter().any(|set| set.limit == Some(0));
+        require(!empty, "prompts: limit is 0: leave the set out instead")?;
+        require(!self.methods.is_empty(), "methods: give at least one [[methods]]")?;
+        require(self.decoding.batch_size > 0, "decoding.batch_size: at least 1")?;
+        let held_out = &self.rewards.held_out;
+        require(
+            !held_out.contains(&self.rewards.guide),
+            "rewards.held_out: the guide is no held-out reward",
+        )?;
+        let repeated = held_out.iter().enumerate().find(|(i, name)| held_out[..*i].contains(name));
+        if let Some((_, name)) = repeated {
+            return invalid(format!("rewards.held_out: '{name}' is given twice"));
+        }
+        if let Some(values) = &self.values {
+            values.check().context("values")?;
+        }
+        for (field, fraction) in
+            [("diversity", self.sweep.diversity), ("coherence", self.sweep.coherence)]
+        {
+            let holds = (0.0..=1.0).contains(&fraction);
+            require(holds, &format!("sweep.{field}: {fraction} is no fraction between 0 and 1"))?;
+        }
+        for (number, methods) in self.methods.iter().enumerate() {
+            if methods.method.chooses_answers() && self.decoding.temperature == 0.0 {
+                return invalid(format!(
+                    "methods[{number}]: at temperature 0 all answers that {} chooses from would be the same",
+                    methods.method
+                ));
+            }
+            methods.check(&self.sweep).with_context(|| format!("methods[{number}]"))?;
+        }
+        let groups: Vec<String> = self.methods.iter().map(Methods::group).collect();
+        for (number, group) in groups.iter().enumerate() {
+            let what = format!("methods[{number}].method: {group} has an entry already");
+            require(!groups[..number].contains(group), &what)?;
+        }
+        if self.methods.iter().any(|m| m.method == Method::Cd) && self.values.is_none() {
+            return invalid(format!(
+                "values: cd needs a [values] table: prompts for rollouts, and how heads are trained"
+            ));
+        }
+        for (number, stressed) in self.stress.iter().enumerate() {
+            let methods =
+                || self.methods.iter().filter(|m| m.is_guided() && m.method == stressed.method);
+            if methods().next().is_none() {
+                return invalid(format!(
+                    "stress[{number}].method: {} is none of the guided [[methods]]",
+                    stressed.method
+                ));
+            }
+            let unknown = |rule: &&Rule| !methods().any(|methods| methods.shapings.contains(rule));
+            if let Some(rule) = stressed.shapings.iter().find(unknown) {
+                return invalid(format!(
+                    "stress[{number}].shapings: {rule} is not among those of {}",
+                    stressed.method
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Methods {
+    fn check(&self, sweep: &Sweep) -> Result<()> {
+        if let Some(strength) = self.strengths.iter().find(|s| !(**s >= 0.0 && s.is_finite())) {
+            return invalid(format!("strengths: {strength} is no strength: zero or more, and finite"));
+        }
+        if let Some(nats) = self.kl_budgets.iter().find(|nats| !(**nats > 0.0 && nats.is_finite())) {
+            return invalid(format!("kl_budgets: {nats} is no budget: above zero, and finite"));
+        }
+        if let Some((number, knob)) =
+            self.knobs().iter().enumerate().find(|(number, knob)| self.knobs()[..*number].contains(knob))
+        {
+            return invalid(format!("{knob} is given twice (the second is number {})", number + 1));
+        }
+        for rules in [&self.shapings, &self.reference] {
+            if let Some((_, rule)) =
+                rules.iter().enumerate().find(|(i, rule)| rules[..*i].contains(rule))
+            {
+                return invalid(format!("shapings: {rule} is given twice"));
+            }
+        }
+        if !self.kl_budgets.is_empty() && (!self.is_guided() || !self.strengths.is_empty()) {
+            return invalid(format!(
+                "kl_budgets: they are for args and cd, in place of strengths (args may have two entries)"
+            ));
+        }
+        if !self.is_guided() {
+            let shapings = self.shapings.len() + self.reference.len();
+            return match self.method {
+                Method::Follower if shapings == 0 => {
+                    return invalid(format!("shapings: the follower needs at least one"));
+                }
+                Method::Follower | Method::SoftBestOfN if self.strengths.len() != 1 => {
+                    return invalid(format!("strengths: give {} exactly one", self.method));
+                }
+                Method::Follower => Ok(()),
+                _ if shapings > 0 => {
+                    return invalid(format!("shapings: {} does not shape rewards", self.method));
+                }
+                Method::Base | Method::BestOfN if !self.strengths.is_empty() => {
+                    return invalid(format!("strengths: {} has none", self.method));
+                }
+                _ if self.curves => return invalid(format!("curves: {} has none", self.method)),
+                _ => Ok(()),
+            };
+        }
+        if self.knobs().is_empty() {
+            return invalid(format!("strengths: give at least one (or kl_budgets)"));
+        }
+        if !self.shapings.contains(&sweep.shaping) {
+            return invalid(format!("shapings: {} is missing, which the sweep needs", sweep.shaping));
+        }
+        Ok(())
+    }
+}
+
+impl Values {
+    fn check(&self) -> Result<()> {
+        let shaping = Shaping {
+            strength: self.strength,
+            bound: self.bound,
+            alpha: self.alpha,
+            cap: self.cap,
+            ..Shaping::default()
+        };
+        shaping.check()?;
+        for (field, holds, must) in [
+            ("prompts", !self.prompts.is_empty(), "at least one set"),
+            ("samples", self.samples > 1, "at least 2"),
+            ("max_new_tokens", self.max_new_tokens > 0, "at least 1"),
+            ("epochs", self.epochs > 0, "at least 1"),
+            ("validation", self.validation > 0.0 && self.validation < 1.0, "between 0 and 1"),
+        ] {
+            if !holds {
+                return invalid(format!("{field}: it must be {must}"));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,446 @@
+//! Where an experiment's runs are made and kept: one folder a run, named by all that decides its answers.
+//!
+//! ```text
+//! DIR/runs/args-srs-1-s0-3f2a9c01/   answers.jsonl  trace.jsonl  run.json  scores-KEY.jsonl
+//! DIR/values/                        prompts.jsonl  rollouts/  raw.safetensors  srs.safetensors ...
+//! ```
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use stackelberg_data::atomic;
+use stackelberg_data::generations::{self, Response};
+use stackelberg_data::hash::sha256_file;
+use stackelberg_decoding::{Cancel, Guidance, Settings};
+use stackelberg_engine::reward::{TextFormat, ValueHead};
+use stackelberg_engine::{Checkpoint, Prompt, Reward};
+use stackelberg_evaluation::Evaluator;
+use stackelberg_evaluation::metrics::{Coherence, Measured};
+use stackelberg_registry::{Registry, layout, names};
+
+use crate::answers::{self, Files, Session};
+use crate::error::{Context, Error, Result, invalid};
+use crate::file::Experiment;
+use crate::observer::Observer;
+use crate::plan::{self, Setting};
+use crate::record::{self, Names};
+use crate::sets::{hash_of, prompts_of, value_of};
+
+/// What made the numbers of a report.
+#[derive(Debug, Clone, Default)]
+pub struct Provenance {
+    /// The program's version.
+    pub version: String,
+    /// The commit that it was built from.
+    pub commit: String,
+    /// The command line.
+    pub command: Vec<String>,
+}
+
+/// An experiment with its models loaded.
+pub struct Lab<'a> {
+    /// The experiment.
+    pub experiment: &'a Experiment,
+    /// The folder of its runs and its report.
+    pub out: PathBuf,
+    pub(crate) registry: &'a Registry,
+    pub(crate) policy: &'a Checkpoint,
+    pub(crate) provenance: Provenance,
+    /// Cancels what runs.
+    pub cancel: Cancel,
+    /// Where the policy runs; `None` for the CPU.
+    pub(crate) device: Option<String>,
+    pub(crate) guide: Reward,
+    pub(crate) guide_hash: String,
+    pub(crate) format: TextFormat,
+    /// The prompts, with their ids.
+    pub prompts: Vec<(String, Prompt)>,
+    prompts_hash: String,
+    /// Where value heads are, if there are any.
+    pub(crate) values: Option<PathBuf>,
+    /// Measures the answers.
+    pub evaluator: Evaluator,
+    /// Held while the experiment is open: two processes would write into the same files.
+    _lock: File,
+}
+
+/// One run that is done: a setting under one seed.
+#[derive(Debug, Clone)]
+pub struct Done {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Its answers, in the order of the prompts.
+    pub responses: Vec<Response>,
+    /// Their measurements.
+    pub measured: Vec<Measured>,
+}
+
+impl<'a> Lab<'a> {
+    /// Loads rewards and prompts, and takes hold of the folder. Gives warnings for the user with it.
+    ///
+    /// # Errors
+    /// Something cannot be loaded, a setting is out of range, or another process runs the experiment.
+    pub fn open(
+        experiment: &'a Experiment,
+        out: &Path,
+        registry: &'a Registry,
+        policy: &'a Checkpoint,
+        provenance: Provenance,
+        cancel: Cancel,
+    ) -> Result<(Self, Vec<String>)> {
+        let lock = lock(out)?;
+        let prompts = prompts_of(registry, &experiment.prompts)?;
+        let spec = experiment.policy.spec();
+        let guide_name = &experiment.rewards.guide;
+        let guide = registry.reward(guide_name, policy, spec.dtype)?;
+        let shared = names::shared(guide_name, &experiment.rewards.held_out)?;
+        let shared = shared.into_iter().map(|(name, part)| {
+            format!("rewards.held_out: {name}: {part} guides, too: it judges what it asked for")
+        });
+        let mut warnings: Vec<String> = shared.collect();
+        let asked = experiment.policy.prompt_format;
+        let (format, of_format) = layout::text_format(asked, policy, Some(&guide).into());
+        warnings.extend(of_format);
+        let rewards = [std::slice::from_ref(guide_name), &experiment.rewards.held_out].concat();
+        let embedder = Some(experiment.embedder.as_str()).filter(|name| *name != "none");
+        let mut loaded = || Ok(policy);
+        let evaluator = Evaluator::load(registry, &rewards, embedder, spec.dtype, &mut loaded)?;
+        let mut lab = Self {
+            experiment,
+            out: out.to_owned(),
+            registry,
+            provenance,
+            cancel,
+            guide_hash: registry.reward_hash(guide_name)?,
+            prompts_hash: hash_of(&value_of(&prompts)),
+            policy,
+            device: spec.recorded_device(),
+            guide,
+            format,
+            prompts,
+            values: None,
+            evaluator,
+            _lock: lock,
+        };
+        lab.values = lab.values_folder()?;
+        // What cannot be run is refused before anything runs.
+        experiment.check_settings(policy.model.config().vocabulary)?;
+        Ok((lab, warnings))
+    }
+
+    /// The folder of the value heads, by all that they are trained on: another guide, policy or setting has other heads.
+    fn values_folder(&self) -> Result<Option<PathBuf>> {
+        let Some(values) = &self.experiment.values else { return Ok(None) };
+        let policy = &self.experiment.policy;
+        let prompts = value_of(&prompts_of(self.registry, &values.prompts)?);
+        let mut taught = json!({
+            "policy": self.policy.fingerprint, "dtype": policy.dtype.to_string(),
+            "guide": self.guide_hash, "format": self.format.name(), "system": policy.system,
+            "prompts": prompts, "samples": values.samples, "max_new_tokens": values.max_new_tokens,
+            "strength": values.strength, "bound": values.bound, "alpha": values.alpha, "cap": values.cap,
+            "epochs": values.epochs, "validation": values.validation,
+        });
+        if let Some(device) = &self.device {
+            taught["device"] = json!(device);
+        }
+        Ok(Some(self.out.join("values").join(&hash_of(&taught)[..8])))
+    }
+
+    /// The seeds under which a setting is run.
+    pub fn seeds(&self, setting: &Setting) -> &[u64] {
+        self.experiment.seeds_of(setting)
+    }
+
+    /// Makes what is missing of a setting's run under one seed, and measures it.
+    ///
+    /// # Errors
+    /// As [`Session::answer_all`]; a reward fails.
+    pub fn run(
+        &self,
+        setting: &Setting,
+        seed: u64,
+        coherence: &mut Option<Coherence<'_>>,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        observer.run(setting, seed);
+        let Some(place) = self.place(setting, seed)? else {
+            return invalid(format!("{setting}: its value head is not trained yet"));
+        };
+        let responses = match self.answers(&place.folder)? {
+            Some(responses) => {
+                observer.answered(self.prompts.len(), 0);
+                responses
+            }
+            None => {
+                self.answer(setting, &place, observer)?;
+                self.check_cancelled()?;
+                self.answers(&place.folder)?.ok_or_else(|| {
+                    Error::Invalid(format!(
+                        "{}: answers are missing though the run ended",
+                        place.folder.display()
+                    ))
+                })?
+            }
+        };
+        self.check_cancelled()?;
+        if self.measured(&place.folder)?.is_none() {
+            self.keep(&place.folder, &self.measure(&responses, coherence)?)?;
+            observer.measured(setting, seed);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn check_cancelled(&self) -> Result<()> {
+        match self.cancel.is_cancelled() {
+            true => Err(Error::Interrupted("interrupted".to_owned())),
+            false => Ok(()),
+        }
+    }
+
+    /// A setting's run under one seed, if it is done and measured.
+    ///
+    /// # Errors
+    /// A file is malformed.
+    pub fn done(&self, setting: &Setting, seed: u64) -> Result<Option<Done>> {
+        let Some(place) = self.place(setting, seed)? else { return Ok(None) };
+        let Some(responses) = self.answers(&place.folder)? else { return Ok(None) };
+        let Some(measured) = self.measured(&place.folder)? else { return Ok(None) };
+        Ok(Some(Done { folder: place.folder, responses, measured }))
+    }
+
+    fn answer(&self, setting: &Setting, place: &Place, observer: &mut dyn Observer) -> Result<()> {
+        std::fs::create_dir_all(&place.folder)
+            .with_context(|| format!("cannot make {}", place.folder.display()))?;
+        let run = place.folder.join("run.json");
+        atomic::sweep(&run)?;
+        atomic::write(&run, pretty(&place.identity).as_bytes())?;
+        let (answers, trace) = (place.folder.join("answers.jsonl"), place.folder.join("trace.jsonl"));
+        let files = Files {
+            out: Some(&answers),
+            trace: (self.experiment.traces > 0).then_some(trace.as_path()),
+            traced: self.experiment.traces,
+            resume: true,
+        };
+        self.with_session(setting, &place.settings, |session| {
+            session.answer_all(&self.prompts, &files, &self.cancel, &mut Told(observer))
+        })
+    }
+
+    /// Has `work` use a session of a setting, its value head loaded.
+    pub(crate) fn with_session<T>(
+        &self,
+        setting: &Setting,
+        settings: &Settings,
+        work: impl FnOnce(&Session<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let file = setting.value().map(|head| self.value_file(head));
+        let value = file.as_deref().map(ValueHead::load).transpose()?;
+        value.iter().try_for_each(|head| head.fits(self.policy))?;
+        let name = setting.value().map(plan::ValueHead::file);
+        let value_hash = self.value_hash(setting)?;
+        let session = Session {
+            policy: self.policy,
+            guidance: Guidance { reward: Some(&self.guide), value: value.as_ref() },
+            settings: settings.clone(),
+            format: self.format,
+            names: self.names(name.as_deref(), value_hash.as_deref()),
+            batch_size: self.experiment.decoding.batch_size,
+            watch: true,
+        };
+        work(&session)
+    }
+
+    fn names<'n>(&'n self, value: Option<&'n str>, value_hash: Option<&'n str>) -> Names<'n> {
+        Names {
+            model: &self.experiment.policy.model,
+            dtype: self.experiment.policy.dtype.name(),
+            device: self.device.as_deref(),
+            reward: &self.experiment.rewards.guide,
+            reward_hash: Some(&self.guide_hash),
+            parts: self.guide.parts(),
+            value_hash,
+            value,
+            system: self.experiment.policy.system.as_deref(),
+        }
+    }
+
+    /// Where a run's files are, by all that decides its answers; `None` while its value head is not there.
+    pub(crate) fn place(&self, setting: &Setting, seed: u64) -> Result<Option<Place>> {
+        let value_hash = self.value_hash(setting)?;
+        if value_hash.is_none() && setting.value().is_some() {
+            return Ok(None);
+        }
+        let settings = Settings { seed, ..setting.settings.clone() };
+        let name = setting.value().map(plan::ValueHead::file);
+        let names = self.names(name.as_deref(), value_hash.as_deref());
+        let mut identity = record::identity(names, &settings, self.format, self.policy).value();
+        identity["prompts_hash"] = json!(self.prompts_hash);
+        let address = &hash_of(&identity)[..8];
+        let folder = self.out.join("runs").join(format!("{}-s{seed}-{address}", setting.slug()));
+        identity["commit"] = json!(self.provenance.commit);
+        identity["command"] = json!(self.provenance.command);
+        Ok(Some(Place { folder, settings, identity }))
+    }
+
+    /// What tells the setting's value head from any other, if it has one and it is there.
+    fn value_hash(&self, setting: &Setting) -> Result<Option<String>> {
+        let Some(file) = setting.value().map(|head| self.value_file(head)).filter(|file| file.exists())
+        else {
+            return Ok(None);
+        };
+        Ok(Some(sha256_file(&file).with_context(|| format!("cannot read {}", file.display()))?))
+    }
+
+    pub(crate) fn value_file(&self, head: plan::ValueHead) -> PathBuf {
+        self.values.as_ref().unwrap_or(&self.out).join(head.file())
+    }
+
+    /// The answers of a run, in the order of the prompts, if all are there.
+    fn answers(&self, folder: &Path) -> Result<Option<Vec<Response>>> {
+        let file = folder.join("answers.jsonl");
+        let text = match std::fs::read_to_string(&file) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            text => text.with_context(|| format!("cannot read {}", file.display()))?,
+        };
+        // A last line that is not whole was written by a run that was killed.
+        let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
+        if whole.lines().count() < self.prompts.len() {
+            return Ok(None);
+        }
+        let mend = || {
+            format!(
+                "delete that line (or the folder {}), and run the experiment again",
+                folder.display()
+            )
+        };
+        let mut by_id: HashMap<String, Response> =
+            generations::parse(&file.display().to_string(), whole)
+                .with_context(mend)?
+                .responses
+                .into_iter()
+                .map(|r| (r.id.clone(), r))
+                .collect();
+        Ok(self.prompts.iter().map(|(id, _)| by_id.remove(id)).collect())
+    }
+
+    /// Measures answers, whether their scores are kept or not.
+    pub(crate) fn measure(
+        &self,
+        responses: &[Response],
+        coherence: &mut Option<Coherence<'_>>,
+    ) -> Result<Vec<Measured>> {
+        let guide = Some(self.experiment.rewards.guide.as_str());
+        Ok(self.evaluator.measure(Some(self.policy), responses, guide, coherence.as_mut())?)
+    }
+
+    /// Keeps a run's scores beside its answers.
+    fn keep(&self, folder: &Path, measured: &[Measured]) -> Result<()> {
+        let mut lines = Vec::new();
+        for measured in measured {
+            serde_json::to_writer(&mut lines, measured).context("cannot write scores as JSON")?;
+            lines.push(b'\n');
+        }
+        Ok(atomic::write(&self.scores(folder)?, &lines)?)
+    }
+
+    fn measured(&self, folder: &Path) -> Result<Option<Vec<Measured>>> {
+        let file = self.scores(folder)?;
+        let text = match std::fs::read_to_string(&file) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            text => text.with_context(|| format!("cannot read {}", file.display()))?,
+        };
+        let read = |line: &str| serde_json::from_str(line);
+        let broken = || format!("{}: not scores: delete the file", file.display());
+        let measured: Vec<Measured> =
+            text.lines().map(read).collect::<serde_json::Result<_>>().with_context(broken)?;
+        let ids = measured.iter().map(|m| &m.id);
+        if !ids.eq(self.prompts.iter().map(|(id, _)| id)) {
+            return invalid(format!("{}: scores of other prompts: delete the file", file.display()));
+        }
+        Ok(Some(measured))
+    }
+
+    /// Where a run's scores are, by what measures and by the answers that are measured.
+    fn scores(&self, folder: &Path) -> Result<PathBuf> {
+        let answers = folder.join("answers.jsonl");
+        let hash =
+            sha256_file(&answers).with_context(|| format!("cannot read {}", answers.display()))?;
+        Ok(folder.join(format!("scores-{}-{}.jsonl", self.evaluator.key(), &hash[..8])))
+    }
+
+    /// Whether the answers of a run were changed after they were measured.
+    pub(crate) fn is_changed(&self, folder: &Path) -> Result<bool> {
+        let begin = format!("scores-{}-", self.evaluator.key());
+        let files = folder.read_dir().with_context(|| format!("cannot read {}", folder.display()))?;
+        let mut names = files.filter_map(|file| Some(file.ok()?.file_name()));
+        let measured_once = names.any(|name| name.to_string_lossy().starts_with(&begin));
+        Ok(measured_once && self.answers(folder)?.is_some() && self.measured(folder)?.is_none())
+    }
+
+    /// What the report says of where its numbers come from.
+    pub(crate) fn facts(&self) -> Vec<(String, String)> {
+        let fact = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let on = self.device.as_ref().map_or_else(String::new, |device| format!(" on {device}"));
+        let mut facts = vec![
+            fact("version", &self.provenance.version),
+            fact("commit", &self.provenance.commit),
+            fact("command", &self.provenance.command.join(" ")),
+            fact(
+                "policy",
+                &format!("{} ({}{on})", self.experiment.policy.model, self.experiment.policy.dtype),
+            ),
+            fact("policy's hash", &self.policy.fingerprint),
+            fact("guide", &self.experiment.rewards.guide),
+            fact("prompts", &format!("{}, hash {}", self.prompts.len(), self.prompts_hash)),
+            fact(
+                "seeds",
+                &self.experiment.seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(", "),
+            ),
+        ];
+        facts.extend(self.evaluator.facts());
+        facts
+    }
+}
+
+/// Where a run's files are, and what decides its answers.
+pub(crate) struct Place {
+    pub(crate) folder: PathBuf,
+    pub(crate) settings: Settings,
+    pub(crate) identity: Value,
+}
+
+/// Tells an experiment's observer of a run's progress. What the watch sees is in the answers' lines.
+struct Told<'a>(&'a mut dyn Observer);
+
+impl answers::Progress for Told<'_> {
+    fn warning(&mut self, text: &str) {
+        self.0.warning(text);
+    }
+
+    fn answered(&mut self, answers: usize, tokens: usize) {
+        self.0.answered(answers, tokens);
+    }
+}
+
+/// Takes hold of an experiment's folder.
+fn lock(out: &Path) -> Result<File> {
+    let path = out.join(".lock");
+    let cannot = || format!("cannot write {}", path.display());
+    let file = OpenOptions::new().create(true).append(true).open(&path).with_context(cannot)?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => {
+            return invalid(format!(
+                "{}: another process runs an experiment here: wait for it, or give --out",
+                out.display()
+            ));
+        }
+        Err(TryLockError::Error(error)) => Err(Error::from(error)).with_context(cannot),
+        Ok(()) => Ok(file),
+    }
+}
+
+fn pretty(value: &Value) -> String {
+    format!("{value:#}\n")
+}

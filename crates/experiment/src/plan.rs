@@ -1,0 +1,276 @@
+//! From an experiment's file to the runs that it is made of.
+
+use std::fmt;
+
+use stackelberg_decoding::{Method, Sampling, Settings, Stress};
+use stackelberg_engine::Prompt;
+use stackelberg_evaluation::findings::Knob;
+use stackelberg_shaping::{Budget, Rule, Shaping};
+
+use crate::error::{Context, Result, invalid};
+use crate::file::{Experiment, Methods, group};
+
+/// All that decides the answers but the seed: a point of a curve, a row of a table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Setting {
+    /// The method.
+    pub method: Method,
+    /// How rewards are shaped: of candidates or answers, or (cd) before the value head learned them.
+    pub rule: Option<Rule>,
+    /// Whether under the budget of the paper's public code.
+    pub reference: bool,
+    /// How far guidance may go; `None` for methods that do not guide.
+    pub knob: Option<Knob>,
+    /// What is done to rewards before they are shaped.
+    pub stress: Stress,
+    /// What the answers are made with, but for the seed.
+    pub settings: Settings,
+}
+
+impl Setting {
+    /// The heading of its row in the report.
+    pub fn group(&self) -> String {
+        group(self.method, self.knob)
+    }
+
+    /// Its name without strength: the name of a curve.
+    pub fn curve(&self) -> String {
+        let rule = self.rule.map_or_else(String::new, |rule| format!(" {rule}"));
+        let reference = if self.reference { " (reference)" } else { "" };
+        format!("{}{rule}{reference}", self.method)
+    }
+
+    /// The value head that it needs.
+    pub fn value(&self) -> Option<ValueHead> {
+        let rule = self.rule.filter(|_| self.method == Method::Cd)?;
+        Some(ValueHead { rule, reference: self.reference })
+    }
+
+    /// A name for a folder: no other characters than letters, digits, points and hyphens.
+    pub fn slug(&self) -> String {
+        let said = self.to_string().to_lowercase().replace("λ ", "");
+        let plain = said.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' });
+        let words: String = plain.collect();
+        words.split('-').filter(|word| !word.is_empty()).collect::<Vec<_>>().join("-")
+    }
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.curve())?;
+        if let Some(knob) = self.knob {
+            write!(f, " {knob}")?;
+        }
+        if self.stress != Stress::None {
+            write!(f, " {}", self.stress)?;
+        }
+        Ok(())
+    }
+}
+
+/// A value head, by what it was trained on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ValueHead {
+    /// How rewards were shaped.
+    pub rule: Rule,
+    /// Whether under the budget of the paper's public code.
+    pub reference: bool,
+}
+
+impl ValueHead {
+    /// The name of its file.
+    pub fn file(self) -> String {
+        format!("{}{}.safetensors", self.rule, if self.reference { "-reference" } else { "" })
+    }
+}
+
+impl Experiment {
+    /// What needs no strength: the base policy, and methods that choose among its answers.
+    pub fn unguided(&self) -> Vec<Setting> {
+        let base = std::iter::once(self.setting(Method::Base, None, None, false, None));
+        let others = self.methods.iter().filter(|m| !m.is_guided() && m.method != Method::Base);
+        let others = others.flat_map(|m| match m.method {
+            Method::Follower => self.shapings(m, m.knobs().first().copied()),
+            Method::SoftBestOfN => {
+                vec![self.setting(m.method, Some(m), None, false, m.knobs().first().copied())]
+            }
+            _ => vec![self.setting(m.method, Some(m), None, false, None)],
+        });
+        base.chain(others).collect()
+    }
+
+    /// The methods that guide step by step.
+    pub fn guided(&self) -> impl Iterator<Item = &Methods> {
+        self.methods.iter().filter(|methods| methods.is_guided())
+    }
+
+    /// A method's sweep: the vanilla shaping at every strength, or budget.
+    pub fn sweep_of(&self, methods: &Methods) -> Vec<Setting> {
+        let vanilla = Some(self.sweep.shaping);
+        let at = |knob| self.setting(methods.method, Some(methods), vanilla, false, Some(knob));
+        methods.knobs().into_iter().map(at).collect()
+    }
+
+    /// All shapings of a method at one strength, those under the reference's budget last.
+    pub fn shapings(&self, methods: &Methods, knob: Option<Knob>) -> Vec<Setting> {
+        let of = |rules: &[Rule], reference| -> Vec<Setting> {
+            let setting =
+                |&rule| self.setting(methods.method, Some(methods), Some(rule), reference, knob);
+            rules.iter().map(setting).collect()
+        };
+        [of(&methods.shapings, false), of(&methods.reference, true)].concat()
+    }
+
+    /// All of it at the strengths that are not the kept one, for curves.
+    pub fn curves(&self, methods: &Methods, kept: Knob) -> Vec<Setting> {
+        let others = methods.knobs().into_iter().filter(|&knob| methods.curves && knob != kept);
+        others.flat_map(|knob| self.shapings(methods, Some(knob))).collect()
+    }
+
+    /// What is run with rewards made worse, at the kept strength.
+    pub fn stressed(&self, methods: &Methods, kept: Knob) -> Vec<Setting> {
+        let mut settings = Vec::new();
+        for stressed in self.stress.iter().filter(|stressed| stressed.method == methods.method) {
+            for &stress in &stressed.with {
+                for &rule in stressed.shapings.iter().filter(|rule| methods.shapings.contains(rule)) {
+                    let mut setting =
+                        self.setting(methods.method, Some(methods), Some(rule), false, Some(kept));
+                    (setting.stress, setting.settings.stress) = (stress, stress);
+                    settings.push(setting);
+                }
+            }
+        }
+        settings
+    }
+
+    /// The seeds under which a setting is run: greedy answers are the same under all.
+    pub fn seeds_of(&self, setting: &Setting) -> &[u64] {
+        let greedy = setting.settings.sampling.temperature == 0.0;
+        if greedy { &self.seeds[..1] } else { &self.seeds }
+    }
+
+    /// What is run before any strength is kept: a name and the settings of each stage.
+    pub fn first_stages(&self) -> Vec<(String, Vec<Setting>)> {
+        let sweep =
+            |methods: &Methods| (format!("{}: the sweep", methods.group()), self.sweep_of(methods));
+        std::iter::once(("without guidance".to_owned(), self.unguided()))
+            .chain(self.guided().map(sweep))
+            .collect()
+    }
+
+    /// What is run then. `kept` says which strength of a method is kept, if one is.
+    pub fn later_stages(&self, kept: &dyn Fn(&Methods) -> Option<Knob>) -> Vec<(String, Vec<Setting>)> {
+        let of = |what: &str,
+                  stage: &dyn Fn(&Methods, Knob) -> Vec<Setting>|
+         -> Vec<(String, Vec<Setting>)> {
+            let guided = self.guided().filter_map(|methods| Some((methods, kept(methods)?)));
+            guided.map(|(m, knob)| (format!("{}: {what}", m.group()), stage(m, knob))).collect()
+        };
+        let mut stages =
+            of("all shapings at the kept strength", &|m, kept| self.shapings(m, Some(kept)));
+        stages.extend(of("rewards made worse", &|m, kept| self.stressed(m, kept)));
+        stages.extend(of("curves", &|m, kept| self.curves(m, kept)));
+        // Each setting once.
+        let mut seen: Vec<Setting> =
+            self.first_stages().into_iter().flat_map(|(_, settings)| settings).collect();
+        for (_, settings) in &mut stages {
+            settings.retain(|setting| !seen.contains(setting));
+            seen.extend(settings.iter().cloned());
+        }
+        stages.retain(|(_, settings)| !settings.is_empty());
+        stages
+    }
+
+    /// Checks the range of every setting that could be run, for a vocabulary of this size.
+    ///
+    /// # Errors
+    /// A setting is out of range; the error names the run.
+    pub fn check_settings(&self, vocabulary: usize) -> Result<()> {
+        for setting in self.all_settings() {
+            setting.settings.check(vocabulary).with_context(|| setting.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Every setting that could be run, whichever strengths are kept.
+    pub fn all_settings(&self) -> Vec<Setting> {
+        let mut settings = self.unguided();
+        for methods in self.guided() {
+            for knob in methods.knobs() {
+                settings.extend(self.shapings(methods, Some(knob)));
+                settings.extend(self.stressed(methods, knob));
+            }
+        }
+        settings
+    }
+
+    /// Refuses prompts that value heads would be both trained on and asked about.
+    ///
+    /// # Errors
+    /// A prompt is among both; the error names it.
+    pub fn check_leakage(
+        &self,
+        prompts: &[(String, Prompt)],
+        taught: &[(String, Prompt)],
+    ) -> Result<()> {
+        let common = prompts.iter().find(|(_, prompt)| taught.iter().any(|(_, other)| other == prompt));
+        match common {
+            Some((id, _)) => {
+                return invalid(format!(
+                    "values.prompts: prompt '{id}' is answered too: value heads would be judged on what they were taught"
+                ));
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn setting(
+        &self,
+        method: Method,
+        methods: Option<&Methods>,
+        rule: Option<Rule>,
+        reference: bool,
+        knob: Option<Knob>,
+    ) -> Setting {
+        let default = method.default_shaping();
+        let (strength, kl_budget) = match knob {
+            Some(Knob::Strength(strength)) => (Some(strength), None),
+            Some(Knob::KlBudget(nats)) => (None, Some(nats)),
+            None => (None, None),
+        };
+        let budget = match (reference, method) {
+            (false, _) | (true, Method::Cd) => Budget::Paper,
+            (true, Method::Follower) => Budget::ReferenceOffline,
+            (true, _) => Budget::ReferenceStep,
+        };
+        let given = |of: fn(&Methods) -> Option<f64>, default| methods.and_then(of).unwrap_or(default);
+        let shaping = Shaping {
+            // A value head is used as it is.
+            rule: rule.filter(|_| method != Method::Cd).unwrap_or(default.rule),
+            strength: strength.unwrap_or(default.strength),
+            bound: given(|m| m.bound, default.bound),
+            alpha: given(|m| m.alpha, default.alpha),
+            cap: given(|m| m.cap, default.cap),
+            budget,
+            ..default
+        };
+        let decoding = &self.decoding;
+        let settings = Settings {
+            method,
+            shaping,
+            kl_budget,
+            candidates: decoding.candidates,
+            samples: decoding.samples,
+            policy_temperature: decoding.policy_temperature,
+            score_every: decoding.score_every,
+            min_entropy: decoding.min_entropy,
+            max_new_tokens: decoding.max_new_tokens,
+            sampling: Sampling { temperature: decoding.temperature, ..Sampling::default() },
+            stop: decoding.stop.clone(),
+            // Where steps are skipped their KL is not known.
+            skip: decoding.temperature != 0.0,
+            ..Settings::default()
+        };
+        Setting { method, rule, reference, knob, stress: Stress::None, settings }
+    }
+}

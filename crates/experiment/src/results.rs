@@ -1,0 +1,263 @@
+//! From runs to the report: series for the findings, answers and traces for the browser.
+
+use std::collections::HashMap;
+
+use stackelberg_data::atomic;
+use stackelberg_data::generations::Response;
+use stackelberg_data::trace::{self, Scores};
+use stackelberg_decoding::Stress;
+use stackelberg_engine::Tokenizer;
+use stackelberg_evaluation::findings::{Findings, Series};
+use stackelberg_evaluation::metrics::Measured;
+use stackelberg_evaluation::report::{self, Answer, Histogram, Question, Report, Trace, TraceStep};
+
+use crate::error::{Context, Error, Result};
+use crate::lab::{Done, Lab};
+use crate::plan::Setting;
+use crate::stages::{all_settings, stages};
+use crate::sweep::{Kept, is_degenerate, runs};
+
+/// Repetition of four words in a row that is so many points above the base policy's is worth a warning.
+const REPEATS_MORE: f64 = 20.0;
+/// So is a mean log-probability per token that is so many nats below the base policy's.
+const LESS_LIKELY: f64 = 1.0;
+
+/// A setting that is done under all seeds.
+struct Finished {
+    setting: Setting,
+    kept: bool,
+    runs: Vec<Done>,
+}
+
+/// Writes the report of what is done: the page, and every table for spreadsheets, text and papers.
+pub(crate) fn write(lab: &Lab<'_>, kept: &[Kept]) -> Result<()> {
+    let finished = finished(lab, kept)?;
+    let report = assemble(lab, kept, &finished)?;
+    let tables = lab.out.join("tables");
+    std::fs::create_dir_all(&tables).with_context(|| format!("cannot make {}", tables.display()))?;
+    for table in &report.tables {
+        for (ending, text) in [
+            ("csv", report::csv(table)),
+            ("md", format!("## {}\n\n{}\n\n{}", table.title, table.note, report::markdown(table))),
+            ("tex", report::latex(table)),
+        ] {
+            atomic::write(&tables.join(format!("{}.{ending}", table.name)), text.as_bytes())?;
+        }
+    }
+    let page = report::page(&report)?;
+    atomic::write(&lab.out.join("report.html"), page.as_bytes())?;
+    Ok(())
+}
+
+fn finished(lab: &Lab<'_>, kept: &[Kept]) -> Result<Vec<Finished>> {
+    let mut finished = Vec::new();
+    for setting in all_settings(lab, kept) {
+        let Some(runs) = runs(lab, &setting)? else { continue };
+        // Methods that no sweep is made for stand as they are.
+        let swept = lab.experiment.guided().any(|methods| methods.group() == setting.group());
+        let kept = Kept::of(kept, &setting.group());
+        let kept = !swept || kept.is_some_and(|kept| setting.knob == Some(kept.knob));
+        finished.push(Finished { setting, kept, runs });
+    }
+    Ok(finished)
+}
+
+fn assemble(lab: &Lab<'_>, kept: &[Kept], finished: &[Finished]) -> Result<Report> {
+    let experiment = lab.experiment;
+    let base = finished.first().ok_or_else(|| {
+        let runs = lab.out.join("runs");
+        Error::Invalid(format!(
+            "the base policy has not answered yet: run the experiment (what is in {} was made with other settings)",
+            runs.display()
+        ))
+    })?;
+    let all = stages(experiment, kept).iter().map(|(_, settings)| settings.len()).sum::<usize>();
+    let unfinished = (finished.len() < all).then(|| {
+        format!("Unfinished: {} of {all} settings are done. The rest is missing here.", finished.len())
+    });
+    let rewards: Vec<String> =
+        [std::slice::from_ref(&experiment.rewards.guide), &experiment.rewards.held_out].concat();
+    let series = |f: &Finished| Series {
+        group: match f.setting.knob {
+            Some(_) => f.setting.group(),
+            None => "without guidance".to_owned(),
+        },
+        curve: f.setting.curve(),
+        knob: f.setting.knob,
+        stress: (f.setting.stress != Stress::None).then(|| f.setting.stress.to_string()),
+        kept: f.kept,
+        vanilla: f.setting.rule == Some(experiment.sweep.shaping) && !f.setting.reference,
+        degenerate: is_degenerate(lab, &f.runs, &base.runs),
+        seeds: f.runs.iter().map(|run| run.measured.clone()).collect(),
+    };
+    let series: Vec<Series> = finished.iter().map(series).collect();
+    let findings = Findings::new(&series, &rewards);
+    let (mut tables, mut charts) = (findings.tables(), findings.charts());
+    if experiment.decoding.temperature == 0.0 {
+        // Greedy text has no KL of its own: what is compared at equal KL is sampled.
+        tables.retain(|table| !table.name.starts_with("equal-kl"));
+        charts.retain(|chart| !chart.name.ends_with("-by-kl"));
+    }
+    let shown: Vec<&Finished> =
+        finished.iter().filter(|f| f.kept && f.setting.stress == Stress::None).collect();
+    let mut browser = Browser::new(lab, &rewards, &shown)?;
+    let histograms = browser.histograms(&shown);
+    let questions = browser.questions(&shown);
+    Ok(Report {
+        title: experiment.name.clone(),
+        about: experiment.about.trim().to_owned(),
+        findings: unfinished
+            .into_iter()
+            .chain(kept.iter().map(Kept::finding))
+            .chain(findings.sentences())
+            .collect(),
+        facts: lab.facts(),
+        tables,
+        charts,
+        matrices: findings.matrices(),
+        histograms,
+        methods: shown.iter().map(|f| f.setting.curve()).collect(),
+        traces: browser.traces,
+        rewards: rewards.clone(),
+        questions,
+    })
+}
+
+/// The prompts with the answers of each method, and the traces behind them.
+struct Browser<'a> {
+    lab: &'a Lab<'a>,
+    rewards: &'a [String],
+    /// Of each method, the steps of the prompts that were traced.
+    steps: Vec<HashMap<String, Vec<trace::TraceStep>>>,
+    traces: Vec<Trace>,
+}
+
+impl<'a> Browser<'a> {
+    fn new(lab: &'a Lab<'a>, rewards: &'a [String], shown: &[&Finished]) -> Result<Self> {
+        // A step that cannot be read is left out: the answers are what counts.
+        let steps = shown.iter().map(|f| Ok(trace::read(&f.runs[0].folder.join("trace.jsonl"))?.0));
+        Ok(Self { lab, rewards, steps: steps.collect::<Result<_>>()?, traces: Vec::new() })
+    }
+
+    /// Of each prompt the answers under the first seed.
+    fn questions(&mut self, shown: &[&Finished]) -> Vec<Question> {
+        let mut questions = Vec::with_capacity(self.lab.prompts.len());
+        let lab = self.lab;
+        for (number, (id, prompt)) in lab.prompts.iter().enumerate() {
+            let base = shown.first().map(|base| &base.runs[0].measured[number]);
+            let mut answers = Vec::with_capacity(shown.len());
+            for (method, f) in shown.iter().enumerate() {
+                let run = &f.runs[0];
+                let (response, measured) = (&run.responses[number], &run.measured[number]);
+                answers.push(Some(self.answer(method, response, measured, base)));
+            }
+            questions.push(Question { id: id.clone(), prompt: prompt.readable(), answers });
+        }
+        questions
+    }
+
+    fn answer(
+        &mut self,
+        method: usize,
+        response: &Response,
+        measured: &Measured,
+        base: Option<&Measured>,
+    ) -> Answer {
+        let mut warnings = response.record.warnings.clone();
+        if let Some(base) = base.filter(|_| method > 0) {
+            let more = measured.rep_4 - base.rep_4;
+            if more > REPEATS_MORE {
+                warnings.push(format!("rep-4 is {more:.0} points above the base policy's"));
+            }
+            let less = base.log_prob.zip(measured.log_prob).map(|(base, own)| base - own);
+            if let Some(less) = less.filter(|less| *less > LESS_LIKELY) {
+                warnings
+                    .push(format!("{less:.1} nats a token less likely than the base policy's answer"));
+            }
+        }
+        let values = response.record.method.as_deref() == Some("cd");
+        let trace = self.steps[method].remove(&response.id).map(|steps| {
+            self.traces.push(shown_trace(
+                steps,
+                &response.record.warnings,
+                &self.lab.policy.tokenizer,
+                values,
+            ));
+            self.traces.len() - 1
+        });
+        let reward = |name: &String| measured.rewards.get(name).copied();
+        Answer {
+            text: response.text.clone(),
+            rewards: self.rewards.iter().map(reward).collect(),
+            kl: measured.kl,
+            warnings,
+            trace,
+        }
+    }
+
+    /// Thresholds over the traced steps, a histogram a method that has them.
+    fn histograms(&self, shown: &[&Finished]) -> Vec<Histogram> {
+        let mut histograms = Vec::new();
+        for (f, steps) in shown.iter().zip(&self.steps) {
+            let thresholds: Vec<f64> =
+                steps.values().flatten().filter_map(|line| line.threshold).collect();
+            histograms.extend(histogram(&f.setting.curve(), &thresholds));
+        }
+        histograms
+    }
+}
+
+fn histogram(method: &str, values: &[f64]) -> Option<Histogram> {
+    const BINS: usize = 24;
+    let (low, high) =
+        values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(*v), h.max(*v)));
+    if low >= high || values.is_empty() {
+        return None;
+    }
+    let width = (high - low) / BINS as f64;
+    let mut counts = vec![0; BINS];
+    for value in values {
+        counts[(((value - low) / width) as usize).min(BINS - 1)] += 1;
+    }
+    Some(Histogram {
+        label: format!("thresholds m* of {method}"),
+        x: "reward".to_owned(),
+        edges: (0..=BINS).map(|edge| low + width * edge as f64).collect(),
+        counts,
+    })
+}
+
+fn shown_trace(
+    steps: Vec<trace::TraceStep>,
+    warnings: &[String],
+    tokenizer: &Tokenizer,
+    values: bool,
+) -> Trace {
+    let warning = |number: usize| {
+        let begin = format!("token {}: ", number + 1);
+        let said: Vec<&str> =
+            warnings.iter().filter_map(|warning| warning.strip_prefix(&begin)).collect();
+        (!said.is_empty()).then(|| said.join("; "))
+    };
+    let step = |(number, line): (usize, trace::TraceStep)| {
+        let at = |token: u32| line.candidates.iter().position(|&candidate| candidate == token);
+        let (chosen, base) = (at(line.chosen), at(line.base_choice));
+        let (logits, rewards) = match line.scores {
+            Scores::Rewards { logits, rewards } => (logits, rewards),
+            Scores::Values { log_probs, values } => (log_probs, values),
+        };
+        TraceStep {
+            text: tokenizer.decode(&[line.chosen], true).unwrap_or_default(),
+            tokens: line.tokens,
+            logits,
+            rewards,
+            threshold: line.threshold,
+            shaped: line.shaped,
+            fused: line.fused,
+            chosen,
+            base,
+            warning: warning(number),
+        }
+    };
+    Trace { values, steps: steps.into_iter().enumerate().map(step).collect() }
+}

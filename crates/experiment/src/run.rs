@@ -1,0 +1,72 @@
+//! Runs what is missing of an experiment, and writes its report.
+
+use stackelberg_evaluation::metrics::Coherence;
+
+use crate::error::{Error, Result};
+use crate::lab::Lab;
+use crate::observer::Observer;
+use crate::plan::Setting;
+use crate::stages::{Stages, kept_so_far, later_stages, stages};
+use crate::{results, values};
+
+/// The number of answers of a whole experiment.
+pub fn answers(lab: &Lab<'_>) -> usize {
+    let settings = stages(lab.experiment, &[]).into_iter().flat_map(|(_, settings)| settings);
+    settings.map(|setting| lab.seeds(&setting).len()).sum::<usize>() * lab.prompts.len()
+}
+
+/// Runs what is missing, then writes the report. Stopped or killed, the same call resumes.
+///
+/// # Errors
+/// [`Error::Interrupted`]; whatever fails in a run.
+pub fn run(lab: &Lab<'_>, observer: &mut dyn Observer) -> Result<()> {
+    let mut coherence = lab.evaluator.coherence();
+    run_all(lab, lab.experiment.first_stages(), &mut coherence, observer)?;
+    let kept = kept_so_far(lab)?;
+    kept.iter().for_each(|kept| observer.message(&kept.finding()));
+    run_all(lab, later_stages(lab.experiment, &kept), &mut coherence, observer)?;
+    results::write(lab, &kept)
+}
+
+/// Writes the report of what is done so far.
+///
+/// # Errors
+/// Nothing is done, or a file cannot be read or written.
+pub fn report(lab: &Lab<'_>) -> Result<()> {
+    results::write(lab, &kept_so_far(lab)?)
+}
+
+fn run_all(
+    lab: &Lab<'_>,
+    stages: Stages,
+    coherence: &mut Option<Coherence<'_>>,
+    observer: &mut dyn Observer,
+) -> Result<()> {
+    for (stage, settings) in stages {
+        observer.stage(&stage);
+        run_stage(lab, &settings, coherence, observer).map_err(|error| match error {
+            Error::Interrupted(_) => {
+                let out = lab.out.display();
+                Error::Interrupted(format!("interrupted; the same command resumes in {out}"))
+            }
+            error => error,
+        })?;
+    }
+    Ok(())
+}
+
+fn run_stage(
+    lab: &Lab<'_>,
+    settings: &[Setting],
+    coherence: &mut Option<Coherence<'_>>,
+    observer: &mut dyn Observer,
+) -> Result<()> {
+    let heads: Vec<_> = settings.iter().filter_map(Setting::value).collect();
+    values::train(lab, &heads, observer)?;
+    for setting in settings {
+        for &seed in lab.seeds(setting) {
+            lab.run(setting, seed, coherence, observer)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,141 @@
+//! Makes some answers of an experiment again and compares them with what is kept.
+
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha12Rng;
+use stackelberg_data::generations::{self, Response};
+use stackelberg_evaluation::metrics::Measured;
+
+use crate::answers::Files;
+use crate::error::{Context, Error, Result, invalid};
+use crate::lab::{Done, Lab};
+use crate::plan::Setting;
+use crate::stages::{all_settings, kept_so_far};
+use crate::sweep;
+
+/// How much is made again.
+#[derive(Debug, Clone, Copy)]
+pub struct Part {
+    /// Runs, drawn at random from those that are done.
+    pub runs: usize,
+    /// Prompts of each run.
+    pub prompts: usize,
+    /// Decides which.
+    pub seed: u64,
+}
+
+/// A run that is done.
+struct Candidate {
+    setting: Setting,
+    seed: u64,
+    done: Done,
+}
+
+/// Answers some prompts of some runs again and measures them: every text, reward and score must be the same. `said` is
+/// told a line for each run. Gives the number of answers compared.
+///
+/// # Errors
+/// An answer or a score differs, answers were changed after they were measured, or no run is done.
+pub fn verify(lab: &Lab<'_>, part: &Part, said: &mut dyn FnMut(&str)) -> Result<usize> {
+    unchanged(lab)?;
+    let settings = all_settings(lab, &kept_so_far(lab)?);
+    if let Some(device) = &lab.device {
+        return invalid(format!(
+            "verify makes answers again and expects each number to the bit: on the CPU they are, on {device} they depend on \
+             which texts share a forward"
+        ));
+    }
+    let mut candidates = Vec::new();
+    for setting in settings {
+        let Some(runs) = sweep::runs(lab, &setting)? else { continue };
+        for (&seed, done) in lab.seeds(&setting).iter().zip(runs) {
+            candidates.push(Candidate { setting: setting.clone(), seed, done });
+        }
+    }
+    if candidates.is_empty() {
+        return invalid(format!("{}: no run is done: there is nothing to verify", lab.out.display()));
+    }
+    let mut rng = ChaCha12Rng::seed_from_u64(part.seed);
+    let chosen: Vec<&Candidate> = candidates.sample(&mut rng, part.runs).collect();
+    let (mut compared, mut wrong) = (0, Vec::new());
+    for candidate in chosen {
+        let different = compare(lab, candidate, part.prompts, &mut rng)?;
+        compared += part.prompts.min(lab.prompts.len());
+        let verdict = if different.is_empty() { "the same" } else { "DIFFERENT" };
+        said(&format!("{}, seed {}: {verdict}", candidate.setting, candidate.seed));
+        wrong.extend(different);
+    }
+    if let Some(first) = wrong.first() {
+        return invalid(format!(
+            "{} of {compared} answers came out different, the first: {first}: another processor, version or a changed \
+             file; make the runs again on one machine",
+            wrong.len()
+        ));
+    }
+    Ok(compared)
+}
+
+/// What is different in a run's answers to some prompts.
+fn compare(
+    lab: &Lab<'_>,
+    candidate: &Candidate,
+    prompts: usize,
+    rng: &mut impl Rng,
+) -> Result<Vec<String>> {
+    let all: Vec<usize> = (0..lab.prompts.len()).collect();
+    let mut numbers: Vec<usize> = all.sample(rng, prompts).copied().collect();
+    numbers.sort_unstable();
+    let asked: Vec<_> = numbers.iter().map(|&number| lab.prompts[number].clone()).collect();
+    let place =
+        lab.place(&candidate.setting, candidate.seed)?.ok_or_else(|| gone("its value head is gone"))?;
+    let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let file = folder.path().join("answers.jsonl");
+    let files = Files { out: Some(&file), trace: None, traced: 0, resume: false };
+    lab.with_session(&candidate.setting, &place.settings, |session| {
+        session.answer_all(&asked, &files, &lab.cancel, &mut ())
+    })?;
+    let answers = generations::read(&file)?.responses;
+    let again: Vec<Response> = asked
+        .iter()
+        .map(|(id, _)| answers.iter().find(|answer| answer.id == *id).cloned())
+        .collect::<Option<_>>()
+        .ok_or_else(|| gone("an answer is missing"))?;
+    let measured = lab.measure(&again, &mut lab.evaluator.coherence())?;
+    let mut different = Vec::new();
+    for ((answer, measured), &number) in again.iter().zip(&measured).zip(&numbers) {
+        let (before, kept) = (&candidate.done.responses[number], &candidate.done.measured[number]);
+        let name = format!("{}, seed {}, prompt {}", candidate.setting, candidate.seed, answer.id);
+        if answer.text != before.text {
+            different.push(format!("{name}: the text"));
+        } else if !same(measured, kept) {
+            different.push(format!("{name}: the scores"));
+        }
+    }
+    Ok(different)
+}
+
+fn gone(what: &str) -> Error {
+    Error::Invalid(what.to_owned())
+}
+
+/// Refuses runs whose answers were changed after they were measured.
+fn unchanged(lab: &Lab<'_>) -> Result<()> {
+    for setting in lab.experiment.all_settings() {
+        for &seed in lab.seeds(&setting) {
+            let Some(place) = lab.place(&setting, seed)? else { continue };
+            if place.folder.exists() && lab.is_changed(&place.folder)? {
+                return invalid(format!(
+                    "{}: its answers were changed after they were measured",
+                    place.folder.display()
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether scores are the same but for the time that answers took.
+fn same(a: &Measured, b: &Measured) -> bool {
+    Measured { tokens_per_second: None, ..a.clone() }
+        == Measured { tokens_per_second: None, ..b.clone() }
+}

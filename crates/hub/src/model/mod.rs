@@ -1,0 +1,196 @@
+//! Models on the hub. The branch is asked for once, with `config.json`; all other files are of that commit. A
+//! model that is cached therefore needs one small request, and none without a network.
+
+mod blob;
+mod client;
+mod layout;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use blob::{Blob, unwritable};
+use client::{About, Client, Trouble, retry};
+use layout::Layout;
+
+use crate::reference::is_inside;
+use crate::{Hub, HubModel, Progress, SourceError};
+
+const CONFIG: &str = "config.json";
+const WEIGHTS: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+const TOKENIZER: &str = "tokenizer.json";
+const OPTIONAL: [&str; 3] = ["tokenizer_config.json", "generation_config.json", "chat_template.jinja"];
+
+/// The folder of the model's snapshot, with all the files that a model needs.
+pub(crate) fn fetch(
+    hub: &Hub,
+    model: &HubModel,
+    progress: &dyn Fn(Progress),
+) -> Result<PathBuf, SourceError> {
+    let cache = hub.hub_folder()?;
+    let layout = Layout::new(&cache, model);
+    let repo = format!("{}/{}", model.org, model.name);
+    let revision = model.revision.as_deref().unwrap_or("main");
+    let kept = layout.commit(revision, CONFIG);
+    let mut download = Download { repo, revision, cache, layout, network: Network::Off, progress };
+    // A commit never changes: if it is in the cache, the hub need not be asked for it.
+    let pinned = kept.as_deref() == Some(revision);
+    if !hub.offline {
+        download.network = Network::On(Client::new(hub, model).map_err(|e| download.error(e))?);
+    }
+    let commit = match kept {
+        Some(kept) if pinned || hub.offline => kept,
+        kept => download.commit(kept)?,
+    };
+    download.snapshot(&commit)
+}
+
+enum Network {
+    On(Client),
+    /// The hub was asked in vain; the cache must do.
+    Down(String),
+    /// Offline mode.
+    Off,
+}
+
+struct Download<'a> {
+    /// `ORG/NAME`.
+    repo: String,
+    revision: &'a str,
+    cache: PathBuf,
+    layout: Layout,
+    network: Network,
+    progress: &'a dyn Fn(Progress),
+}
+
+impl Download<'_> {
+    /// The commit of the revision, from the hub; from the cache, `kept`, if the hub cannot be reached.
+    fn commit(&mut self, kept: Option<String>) -> Result<String, SourceError> {
+        let Network::On(client) = &self.network else { return Err(self.lacks(CONFIG)) };
+        let ask = || client.about(CONFIG, self.revision);
+        // What the cache can replace is not waited for.
+        let asked = if kept.is_some() { ask() } else { retry(ask) };
+        match (asked, kept) {
+            (Ok(about), _) => {
+                self.bring(client, CONFIG, &about.commit, &about).map_err(|e| self.error(e))?;
+                Ok(about.commit)
+            }
+            (Err(Trouble::Unreachable(why) | Trouble::Failing(why)), Some(kept)) => {
+                self.network = Network::Down(why);
+                Ok(kept)
+            }
+            (Err(Trouble::NoFile), _) => Err(self.lacks(CONFIG)),
+            (Err(trouble), _) => Err(self.error(trouble)),
+        }
+    }
+
+    /// Completes the snapshot of a commit and records it as the revision's.
+    fn snapshot(&self, commit: &str) -> Result<PathBuf, SourceError> {
+        let needed = |file: &str| self.file(file, commit)?.ok_or_else(|| self.lacks(file));
+        needed(TOKENIZER)?;
+        for file in OPTIONAL {
+            self.file(file, commit)?;
+        }
+        if self.file(WEIGHTS, commit)?.is_none() {
+            let index = self.file(INDEX, commit)?.ok_or_else(|| self.lacks(WEIGHTS))?;
+            for shard in self.shards(&index)? {
+                needed(&shard)?;
+            }
+        }
+        if matches!(self.network, Network::On(_)) && self.revision != commit {
+            let recorded = self.layout.set_commit(self.revision, commit);
+            recorded.map_err(|e| self.error(unwritable(&self.cache, e)))?;
+        }
+        Ok(self.layout.snapshot(commit))
+    }
+
+    /// A file of a commit; `None` if the commit has none, or without a network if the cache has none.
+    fn file(&self, file: &str, commit: &str) -> Result<Option<PathBuf>, SourceError> {
+        let path = self.layout.snapshot(commit).join(file);
+        if path.exists() {
+            return Ok(Some(path));
+        }
+        let Network::On(client) = &self.network else { return Ok(None) };
+        if self.layout.is_absent(commit, file) {
+            return Ok(None);
+        }
+        match retry(|| client.about(file, commit)) {
+            Ok(about) => {
+                let path = self.bring(client, file, commit, &about);
+                path.map(Some).map_err(|e| self.error(e))
+            }
+            Err(Trouble::NoFile | Trouble::NotFound) => {
+                // Without the record the next run asks again.
+                let _ = self.layout.set_absent(commit, file);
+                Ok(None)
+            }
+            Err(trouble) => Err(self.error(trouble)),
+        }
+    }
+
+    fn bring(
+        &self,
+        client: &Client,
+        file: &str,
+        commit: &str,
+        about: &About,
+    ) -> Result<PathBuf, Trouble> {
+        let (layout, repo, progress) = (&self.layout, &self.repo, self.progress);
+        Blob { client, layout, repo, file, about, progress }.bring()?;
+        layout.link(&about.etag, commit, file).map_err(|e| unwritable(&self.cache, e))
+    }
+
+    /// The files that an index of shards names.
+    fn shards(&self, index: &Path) -> Result<BTreeSet<String>, SourceError> {
+        #[derive(serde::Deserialize)]
+        struct Index {
+            weight_map: BTreeMap<String, String>,
+        }
+        let text =
+            fs::read(index).map_err(|source| SourceError::Io { path: index.to_owned(), source })?;
+        let read: Index = serde_json::from_slice(&text).map_err(|e| self.damaged(index, &e))?;
+        let shards: BTreeSet<String> = read.weight_map.into_values().collect();
+        match shards.iter().find(|shard| !is_inside(shard)) {
+            Some(evil) => Err(SourceError::UnsafePath { archive: INDEX.to_owned(), name: evil.clone() }),
+            None => Ok(shards),
+        }
+    }
+
+    /// Removes a damaged index together with the blob that it links to.
+    fn damaged(&self, index: &Path, why: &serde_json::Error) -> SourceError {
+        if let Ok(blob) = fs::canonicalize(index) {
+            // If these fail, the next run finds the same damage and reports it again.
+            let _ = fs::remove_file(blob);
+        }
+        let _ = fs::remove_file(index);
+        let (repo, file) = (self.repo.clone(), INDEX.to_owned());
+        SourceError::HubDamaged { repo, file, why: why.to_string() }
+    }
+
+    /// The error for a file that a model needs and that is not there.
+    fn lacks(&self, file: &str) -> SourceError {
+        let (repo, file) = (self.repo.clone(), file.to_owned());
+        match &self.network {
+            Network::On(_) => SourceError::HubNoFile { repo, file },
+            Network::Down(why) => SourceError::HubUnreachable { repo, why: why.clone() },
+            Network::Off => SourceError::HubOffline { repo, file, cache: self.cache.clone() },
+        }
+    }
+
+    fn error(&self, trouble: Trouble) -> SourceError {
+        let repo = self.repo.clone();
+        match trouble {
+            Trouble::Unreachable(why) => SourceError::HubUnreachable { repo, why },
+            Trouble::Denied(status) => SourceError::HubDenied { repo, status },
+            Trouble::NoRepo => SourceError::HubNotFound { what: repo },
+            Trouble::NotFound if self.revision == "main" => SourceError::HubNotFound { what: repo },
+            Trouble::NoRevision | Trouble::NotFound => {
+                SourceError::HubNotFound { what: format!("{repo}@{}", self.revision) }
+            }
+            Trouble::NoFile => SourceError::HubNoFile { repo, file: CONFIG.to_owned() },
+            Trouble::Failing(why) | Trouble::Other(why) => SourceError::Hub { repo, why },
+            Trouble::Source(error) => error,
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! From a dataset of rollouts to a value head on disk, with its card and a plot of its losses.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use stackelberg_data::Error as FileError;
+
+use super::card::{About, save};
+use super::epoch::Epoch;
+use super::settings::Settings;
+use super::train::{Outcome, Watch, train};
+use crate::error::Error;
+use crate::plot::{Curve, draw};
+use crate::rollouts::Dataset;
+
+/// Where the checkpoint of a head's training is, while it is not finished.
+pub fn checkpoint_of(head: &Path) -> PathBuf {
+    head.with_extension("training")
+}
+
+/// Trains a head and writes it to `out` (`.safetensors`), its card (`.md`) and a plot of its losses (`.svg`) beside it.
+/// With `resume`, training continues from the checkpoint that a stopped run left. `command` goes into the card.
+///
+/// # Errors
+/// As [`train`]; a file cannot be written.
+pub fn train_to_file(
+    dataset: &Dataset,
+    settings: &Settings,
+    out: &Path,
+    resume: bool,
+    command: String,
+    watch: &mut dyn Watch,
+) -> Result<Outcome, Error> {
+    let checkpoint = checkpoint_of(out);
+    let outcome = train(dataset, settings, (&checkpoint, resume), watch)?;
+    let title = out.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let plot = Some(format!("{title}.svg"));
+    save(out, dataset, settings, &outcome, &About { title, command, plot })?;
+    draw_losses(&out.with_extension("svg"), &outcome)?;
+    match std::fs::remove_file(&checkpoint) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(FileError::write(&checkpoint, e).into()),
+        _ => Ok(outcome),
+    }
+}
+
+/// The losses by epoch.
+fn draw_losses(path: &Path, outcome: &Outcome) -> Result<(), Error> {
+    let curve = |name: &str, thick: bool, of: fn(&Epoch) -> f64| Curve {
+        name: name.to_owned(),
+        points: (1..).zip(&outcome.epochs).map(|(n, epoch)| (f64::from(n), of(epoch))).collect(),
+        thick,
+    };
+    let curves = [
+        curve("training loss", false, |epoch| epoch.training),
+        curve("validation, last token", true, |epoch| epoch.validation.last),
+        curve("validation, along the text", false, |epoch| epoch.validation.along),
+    ];
+    let title = format!("Epoch {} of {} is kept", outcome.best + 1, outcome.epochs.len());
+    draw(path, &title, "epoch", "squared error", &curves)
+}

@@ -1,0 +1,55 @@
+//! Hashes that tell a reward from any other.
+
+use stackelberg_data::hash::{Hash, sha256, sha256_file};
+use stackelberg_engine::fingerprint;
+use stackelberg_remote::HttpReward;
+
+use crate::builtin::Builtin;
+use crate::error::{Error, Result};
+use crate::names::{combination, split_format, split_label};
+use crate::registry::Registry;
+
+impl Registry {
+    /// The hash of a reward: of a head its file's SHA-256, of a model its fingerprint; of a combination that of its
+    /// expression and its parts. Format and label are part of it.
+    ///
+    /// # Errors
+    /// The name is malformed, or its file cannot be fetched or read.
+    pub fn reward_hash(&self, name: &str) -> Result<String> {
+        let combination = combination(name)?;
+        if let Some(name) = combination.only() {
+            return self.one_hash(name);
+        }
+        let mut hash = Hash::new();
+        hash.update(combination.to_string());
+        for name in combination.names() {
+            hash.update(self.one_hash(name)?);
+        }
+        Ok(hash.hex())
+    }
+
+    fn one_hash(&self, name: &str) -> Result<String> {
+        let (format, bare) = split_format(name);
+        let hash = self.file_hash(bare)?;
+        // The layout that is read and the label make another reward of the same file.
+        if format.is_none() && split_label(bare).1.is_none() {
+            return Ok(hash);
+        }
+        Ok(sha256(format!("{name}\n{hash}")))
+    }
+
+    fn file_hash(&self, name: &str) -> Result<String> {
+        if let Some(builtin) = Builtin::find(name) {
+            return Ok(sha256(builtin.bytes));
+        }
+        // What is behind a command or an address cannot be hashed: its name is.
+        if name.starts_with("program:") || HttpReward::is_address(name) {
+            return Ok(sha256(name));
+        }
+        let path = self.fetch(split_label(name).0)?;
+        if path.is_dir() {
+            return Ok(fingerprint(&path)?);
+        }
+        sha256_file(&path).map_err(|e| Error::from(stackelberg_data::Error::read(&path, e)))
+    }
+}

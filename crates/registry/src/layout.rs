@@ -1,0 +1,68 @@
+//! How prompts are laid out for a policy, with warnings where a reward expects something else.
+
+use stackelberg_data::Prompt;
+use stackelberg_decoding::Guidance;
+use stackelberg_engine::reward::TextFormat;
+use stackelberg_engine::{Checkpoint, Reward};
+
+/// The layout of prompts: the one asked for, else the one that the value head or the reward was trained on, else the
+/// model's chat template where it has one. With it come warnings for the user.
+pub fn text_format(
+    asked: Option<TextFormat>,
+    policy: &Checkpoint,
+    guidance: Guidance<'_>,
+) -> (TextFormat, Vec<String>) {
+    let chats = if policy.template.is_some() { TextFormat::Chat } else { TextFormat::Raw };
+    let of_value = guidance.value.and_then(|value| value.text_format);
+    let of_reward = || guidance.reward.map(|reward| reward.text_format(policy));
+    let format = asked.or(of_value).or_else(of_reward).unwrap_or(chats);
+    let mut warnings = Vec::new();
+    let mut check = |what: &str, trained: Option<TextFormat>, base: Option<&str>| {
+        if let Some(trained) = trained.filter(|trained| *trained != format) {
+            warnings.push(format!(
+                "{what} was trained on {trained} text and reads {format} text: it means less there"
+            ));
+        }
+        if base.is_none() {
+            warnings.push(format!("{what} does not say which model it was trained on"));
+        }
+    };
+    if let Some(value) = guidance.value {
+        check("the value head", value.text_format, value.base.as_deref());
+    }
+    for reward in guidance.reward.map_or(&[][..], Reward::each) {
+        if let Reward::Head(head) = reward {
+            check("the reward", Some(head.text_format), head.base.as_deref());
+        }
+    }
+    for reward in guidance.reward.map_or(&[][..], Reward::each) {
+        if let Reward::Model(model) = reward
+            && format == TextFormat::Chat
+            && !chats_alike(policy, model.checkpoint())
+        {
+            let warning = "the reward model's own chat template is not the policy's, whose tokens it reads: with chat: \
+                           before its name it reads its own";
+            warnings.push(warning.to_owned());
+        }
+    }
+    (format, warnings)
+}
+
+/// Whether two models lay out a chat alike.
+fn chats_alike(one: &Checkpoint, other: &Checkpoint) -> bool {
+    let chat = |checkpoint: &Checkpoint| {
+        let prompt = Prompt::Text("What is asked?".to_owned());
+        checkpoint.lay_out(&prompt, None, TextFormat::Chat).ok()
+    };
+    chat(one) == chat(other)
+}
+
+/// A warning where prompts, as tokens, begin with the same special token twice.
+pub fn double_bos<'a>(policy: &Checkpoint, prompts: impl Iterator<Item = &'a [u32]>) -> Option<String> {
+    let twice: Vec<String> = prompts.filter_map(|tokens| policy.begins_twice(tokens)).collect();
+    let token = twice.first()?;
+    Some(format!(
+        "{} prompts begin with {token} twice: take it out of their text, or the layout that it is part of",
+        twice.len()
+    ))
+}

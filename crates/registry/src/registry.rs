@@ -1,0 +1,119 @@
+//! Fetches and loads what is named: policies, value heads, embedders, prompts.
+
+use std::path::{Path, PathBuf};
+
+use stackelberg_data::{Prompt, prompts};
+use stackelberg_engine::reward::ValueHead;
+use stackelberg_engine::{Checkpoint, Dtype, Embedder, Place};
+use stackelberg_hub::{Hub, Kind, Known, Progress};
+use stackelberg_remote::Key;
+
+use crate::error::{Error, Result};
+
+/// The model that is used where none is named.
+pub const DEFAULT_MODEL: &str = "smollm2-135m";
+
+/// Fetches and loads by name.
+pub struct Registry {
+    pub(crate) hub: Hub,
+    pub(crate) reward_key: Option<Key>,
+    progress: Box<dyn Fn(Option<Progress>) + Send + Sync>,
+}
+
+/// Which policy, and how it is kept in memory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PolicySpec {
+    /// A known name, a folder, a GGUF file or another reference.
+    pub name: String,
+    /// How weights are kept.
+    pub dtype: Dtype,
+    /// Where the policy runs.
+    pub device: Place,
+}
+
+impl Default for PolicySpec {
+    fn default() -> Self {
+        Self { name: DEFAULT_MODEL.to_owned(), dtype: Dtype::Bf16, device: Place::Cpu }
+    }
+}
+
+impl PolicySpec {
+    /// The device's name as records have it: `None` for the CPU.
+    pub fn recorded_device(&self) -> Option<String> {
+        (self.device != Place::Cpu).then(|| self.device.to_string())
+    }
+}
+
+impl Registry {
+    /// A registry that fetches through this hub, without a key for rewards behind HTTP.
+    pub fn new(hub: Hub) -> Self {
+        Self { hub, reward_key: None, progress: Box::new(|_| ()) }
+    }
+
+    /// The same with a key for rewards behind HTTP.
+    pub fn with_reward_key(self, key: Option<Key>) -> Self {
+        Self { reward_key: key, ..self }
+    }
+
+    /// The same with a function that is told about downloads, and `None` when a reference is there or has failed.
+    pub fn with_progress(self, progress: impl Fn(Option<Progress>) + Send + Sync + 'static) -> Self {
+        Self { progress: Box::new(progress), ..self }
+    }
+
+    /// Where things come from.
+    pub fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// The local path of a reference, downloaded if need be.
+    ///
+    /// # Errors
+    /// It cannot be fetched.
+    pub fn fetch(&self, reference: &str) -> Result<PathBuf> {
+        let path = self.hub.resolve(reference, &|event| (self.progress)(Some(event)));
+        (self.progress)(None);
+        Ok(path?)
+    }
+
+    /// Loads a language model.
+    ///
+    /// # Errors
+    /// It cannot be fetched or loaded, or is a reward model.
+    pub fn policy(&self, spec: &PolicySpec) -> Result<Checkpoint> {
+        let path = self.fetch(&spec.name)?;
+        let policy = Checkpoint::load_on(&path, spec.dtype, spec.device)?;
+        if policy.model.score().is_some() {
+            let problem = "a reward model, not a language model: give it as --reward";
+            return Err(Error::Name(format!("{}: {problem}", path.display())));
+        }
+        Ok(policy)
+    }
+
+    /// Loads a value head for a policy.
+    ///
+    /// # Errors
+    /// It cannot be fetched or loaded, or was trained on another model.
+    pub fn value(&self, name: &str, policy: &Checkpoint) -> Result<ValueHead> {
+        let head = ValueHead::load(&self.fetch(name)?)?;
+        head.fits(policy)?;
+        Ok(head)
+    }
+
+    /// Loads a sentence embedder: a known name, a folder, or another reference.
+    ///
+    /// # Errors
+    /// It cannot be fetched or loaded.
+    pub fn embedder(&self, name: &str) -> Result<Embedder> {
+        Ok(Embedder::load(&self.fetch(name)?)?)
+    }
+
+    /// Reads prompts, with their ids: of a known set, a file, a folder, or standard input (`-`).
+    ///
+    /// # Errors
+    /// They cannot be fetched or read.
+    pub fn prompts(&self, name: &str) -> Result<Vec<(String, Prompt)>> {
+        let known = Known::find(name).is_some_and(|known| known.kind == Kind::Prompts);
+        let path = if known { self.fetch(name)? } else { Path::new(name).to_owned() };
+        Ok(prompts::read(&path)?)
+    }
+}

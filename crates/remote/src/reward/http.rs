@@ -1,0 +1,173 @@
+//! A reward model on an HTTP server.
+
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use serde_json::Value;
+use stackelberg_engine::reward::{Exchange, RewardFormat, TextScorer};
+use stackelberg_engine::{Error, Result};
+
+use super::protocol::Protocol;
+use crate::address::{self, redacted};
+use crate::connection::{Answer, Broken, Connection};
+use crate::key::Key;
+use crate::message::said;
+use crate::retry::{Attempt, Ended, Retry};
+
+/// A reward model on a server of vLLM or text-embeddings-inference (TEI). The end of the address says how the server
+/// is asked and which number of its response is the reward:
+///
+/// | path | server | reward |
+/// |---|---|---|
+/// | `/classify` | vLLM | the probability of a label |
+/// | `/score` | vLLM | the score of prompt and answer |
+/// | `/pooling` | vLLM | the last number that a reward model gives |
+/// | `/predict` | TEI | the raw score of a label |
+/// | `/rerank` | TEI | the raw score of prompt and answer |
+///
+/// `?model=NAME` behind the path names the model, for a server that has several. `#LABEL` at the end chooses a label.
+/// An address may hold a user and a password (`http://user:password@host/score`); messages do not show them.
+pub struct HttpReward {
+    connection: Connection,
+    retry: Retry,
+    protocol: Protocol,
+    model: Option<String>,
+    label: Option<String>,
+}
+
+/// Texts per request.
+const AT_ONCE: usize = 32;
+const REPEATS: u32 = 4;
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+/// Bytes of a response that are read at most.
+const LONGEST_ANSWER: u64 = 64 << 20;
+
+impl HttpReward {
+    /// Prepares a client; the server is not asked yet. `timeout` is the longest wait for one response.
+    ///
+    /// # Errors
+    /// The address is invalid or does not end with a known path; the key cannot be an HTTP header.
+    pub fn new(address: &str, key: Option<Key>, timeout: Duration) -> Result<Self> {
+        let fails = |problem: &str| Error::Scorer(format!("{}: {problem}", redacted(address)));
+        let (rest, label) = match address.split_once('#') {
+            Some((rest, label)) => (rest, Some(label.to_owned())),
+            None => (address, None),
+        };
+        let (url, model) = match rest.split_once("?model=") {
+            Some((url, model)) => (url, Some(model.to_owned())),
+            None => (rest, None),
+        };
+        let url = url.trim_end_matches('/');
+        let protocol = Protocol::of(url)
+            .ok_or_else(|| fails(&format!("the address must end with one of {}", Protocol::paths())))?;
+        let url = address::parse(url).map_err(|problem| fails(&problem))?;
+        let connection = Connection::new(url, key.as_ref(), timeout, LONGEST_ANSWER)
+            .map_err(|setup| fails(&format!("{}: {}", setup.name, setup.problem)))?;
+        Ok(Self { connection, retry: Retry::new(REPEATS, FIRST_WAIT), protocol, model, label })
+    }
+
+    /// Whether a name is the address of a server: it begins with `http://` or `https://`, in any case.
+    pub fn is_address(name: &str) -> bool {
+        address::is_http(name)
+    }
+
+    /// Sends a request until it succeeds, fails for good, or has failed too often.
+    fn send(&self, body: &Value) -> Result<Value> {
+        let body = body.to_string();
+        self.retry.run(&|| false, || self.send_once(&body)).map_err(|ended| match ended {
+            Ended::Failed(problem, 1) => self.fails(problem),
+            Ended::Failed(problem, tries) => self.fails(format!("{problem}, after {tries} tries")),
+            Ended::Stopped => self.fails("stopped"),
+        })
+    }
+
+    fn send_once(&self, body: &str) -> Attempt<Value, String> {
+        match self.connection.post(body) {
+            Ok(Answer { status, text, .. }) if status.is_success() => {
+                match serde_json::from_str(&text) {
+                    Ok(value) => Attempt::Done(value),
+                    Err(_) => Attempt::Never(unexpected(&text, "JSON")),
+                }
+            }
+            Ok(Answer { status, redirect: Some(to), .. }) => {
+                Attempt::Never(format!("{status}: it says to go to {to}: give that address"))
+            }
+            Ok(Answer { status, text, wait, .. }) => {
+                let problem = match text.trim() {
+                    "" => status.to_string(),
+                    text => format!("{status}: {}", said(text)),
+                };
+                match is_temporary(status) {
+                    true => Attempt::Again(problem, wait),
+                    false => Attempt::Never(problem),
+                }
+            }
+            Err(Broken::Connect { problem, hopeless: true }) => Attempt::Never(problem),
+            Err(
+                Broken::Connect { problem, hopeless: false }
+                | Broken::TimeOut(problem)
+                | Broken::Cut(problem),
+            ) => Attempt::Again(problem, None),
+        }
+    }
+
+    /// The rewards of texts that fit one request.
+    fn ask(&self, exchanges: &[Exchange<'_>], format: RewardFormat) -> Result<Vec<f64>> {
+        let mut body = self.protocol.request(exchanges, format);
+        if let Some(model) = &self.model {
+            body["model"] = Value::from(model.as_str());
+        }
+        let response = self.send(&body)?;
+        let n = exchanges.len();
+        let odd = |said: &Value, expected: &str| self.fails(unexpected(&said.to_string(), expected));
+        let rows = self.protocol.rows(&response).filter(|rows| rows.len() == n);
+        let rows = rows.ok_or_else(|| odd(&response, &format!("a list of {n} scores")))?;
+        let mut rewards = vec![f64::NAN; n];
+        for (i, row) in rows.iter().enumerate() {
+            let at = row["index"].as_u64().map_or(i, |index| index as usize);
+            let reward = self.protocol.reward(row, self.label.as_deref());
+            let reward = reward.map_err(|problem| self.fails(problem))?.filter(|x| x.is_finite());
+            let reward = reward.ok_or_else(|| odd(row, "a finite score"))?;
+            *rewards.get_mut(at).ok_or_else(|| odd(row, &format!("an index below {n}")))? = reward;
+        }
+        match rewards.iter().position(|reward| reward.is_nan()) {
+            Some(i) => Err(self.fails(format!("gave no score to text {i} of {n}"))),
+            None => Ok(rewards),
+        }
+    }
+
+    fn fails(&self, problem: impl std::fmt::Display) -> Error {
+        Error::Scorer(format!("{}: {problem}", self.connection.shown()))
+    }
+}
+
+/// Whether a request may succeed when it is sent again.
+fn is_temporary(status: StatusCode) -> bool {
+    status.is_server_error() || [408, 409, 425, 429].contains(&status.as_u16())
+}
+
+fn unexpected(said: &str, expected: &str) -> String {
+    let said: String = said.chars().take(120).collect();
+    let line = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    format!("answered '{line}' where {expected} is expected")
+}
+
+impl TextScorer for HttpReward {
+    fn score(&self, exchanges: &[Exchange<'_>], format: RewardFormat) -> Result<Vec<f64>> {
+        let mut rewards = Vec::with_capacity(exchanges.len());
+        let mut rest = exchanges;
+        while let [first, ..] = rest {
+            let fits = |exchange: &&Exchange<'_>| {
+                !self.protocol.has_one_prompt() || exchange.prompt == first.prompt
+            };
+            let n = rest.iter().take(AT_ONCE).take_while(fits).count();
+            rewards.extend(self.ask(&rest[..n], format)?);
+            rest = &rest[n..];
+        }
+        Ok(rewards)
+    }
+
+    fn usual_format(&self) -> RewardFormat {
+        RewardFormat::Hh
+    }
+}

@@ -1,0 +1,174 @@
+//! A reward from a program that reads and writes JSON lines.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use stackelberg_engine::reward::{Exchange, RewardFormat, TextScorer};
+use stackelberg_engine::{Error, Prompt, Result};
+
+/// A program that scores texts. The shell starts it once; it runs until the reward is dropped.
+///
+/// For each text the program receives one line on its standard input, a JSON object with these fields:
+///
+/// | field | type | content |
+/// |---|---|---|
+/// | `id` | integer | the number of the line, from 0 |
+/// | `prompt` | text, or list of `{"role", "content"}` | the prompt |
+/// | `response` | text | the answer, which may be unfinished |
+/// | `text` | text | prompt and answer as one text, in the reward's format |
+///
+/// The program writes one line per text to its standard output, in the same order: a number, or an object with a
+/// number `reward`. Texts come in batches. A program that buffers its output must flush it after each line, or before
+/// it waits for input.
+pub struct ProgramReward {
+    command: String,
+    running: Mutex<Running>,
+    patience: Duration,
+}
+
+struct Running {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    lines: Receiver<std::io::Result<String>>,
+    asked: u64,
+}
+
+/// The longest wait for one line of the program.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+impl ProgramReward {
+    /// Starts the program with `sh -c COMMAND` (`cmd /C COMMAND` on Windows).
+    ///
+    /// # Errors
+    /// The shell cannot be started.
+    pub fn start(command: &str) -> Result<Self> {
+        let (shell, flag) = if cfg!(windows) { ("cmd", "/C") } else { ("sh", "-c") };
+        let child = Command::new(shell)
+            .args([flag, command])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn();
+        let mut child = child.map_err(|e| failed(command, format!("cannot be started: {e}")))?;
+        let (sender, lines) = channel();
+        if let Some(stdout) = child.stdout.take() {
+            std::thread::spawn(move || {
+                for line in BufReader::new(stdout).lines() {
+                    if sender.send(line).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        let running = Running { stdin: child.stdin.take(), child, lines, asked: 0 };
+        Ok(Self { command: command.to_owned(), running: Mutex::new(running), patience: PATIENCE })
+    }
+
+    /// Sets the longest wait for one line of the program, 120 seconds by default.
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    fn fails(&self, what: impl std::fmt::Display) -> Error {
+        failed(&self.command, what)
+    }
+
+    /// The next line of the program's output.
+    fn line(&self, running: &mut Running) -> Result<String> {
+        match running.lines.recv_timeout(self.patience) {
+            Ok(line) => line.map_err(|e| self.fails(format!("its output cannot be read: {e}"))),
+            Err(RecvTimeoutError::Timeout) => {
+                let seconds = self.patience.as_secs_f64();
+                Err(self.fails(format!("gave no reward within {seconds} s: does it flush its output?")))
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                // The program has closed its output and may be about to end.
+                std::thread::sleep(Duration::from_millis(50));
+                let how = match running.child.try_wait() {
+                    Ok(Some(status)) => format!("ended ({status})"),
+                    _ => "closed its output".to_owned(),
+                };
+                Err(self.fails(format!("{how} before it had scored all texts")))
+            }
+        }
+    }
+
+    fn reward(&self, line: &str) -> Result<f64> {
+        let value: Option<Value> = serde_json::from_str(line).ok();
+        let number =
+            value.as_ref().and_then(|value| value.as_f64().or_else(|| value["reward"].as_f64()));
+        number.filter(|x| x.is_finite()).ok_or_else(|| {
+            let said: String = line.chars().take(80).collect();
+            self.fails(format!("wrote '{said}' where a number or {{\"reward\": number}} is expected"))
+        })
+    }
+}
+
+impl TextScorer for ProgramReward {
+    fn score(&self, exchanges: &[Exchange<'_>], format: RewardFormat) -> Result<Vec<f64>> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = String::new();
+        for exchange in exchanges {
+            let line = json!({
+                "id": running.asked, "prompt": prompt_json(exchange.prompt), "response": exchange.answer,
+                "text": format.lay_out(*exchange),
+            });
+            running.asked += 1;
+            lines.push_str(&format!("{line}\n"));
+        }
+        let mut stdin = running.stdin.take().ok_or_else(|| self.fails("has failed before"))?;
+        // Another thread writes, because a program that answers at once would block until its output is read.
+        let writer = std::thread::spawn(move || {
+            let written = stdin.write_all(lines.as_bytes()).and_then(|()| stdin.flush());
+            (stdin, written)
+        });
+        let mut rewards = Vec::with_capacity(exchanges.len());
+        for _ in exchanges {
+            let line = self.line(&mut running)?;
+            rewards.push(self.reward(&line)?);
+        }
+        if let Ok((stdin, Ok(()))) = writer.join() {
+            running.stdin = Some(stdin);
+        }
+        Ok(rewards)
+    }
+
+    fn usual_format(&self) -> RewardFormat {
+        RewardFormat::Hh
+    }
+}
+
+impl Drop for ProgramReward {
+    fn drop(&mut self) {
+        let running = self.running.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // The end of its input tells the program to end. One that does not end is killed.
+        running.stdin = None;
+        for _ in 0..20 {
+            if let Ok(Some(_)) = running.child.try_wait() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _ = running.child.kill();
+        let _ = running.child.wait();
+    }
+}
+
+fn failed(command: &str, what: impl std::fmt::Display) -> Error {
+    Error::Scorer(format!("the program '{command}' {what}"))
+}
+
+/// A prompt as JSON: a text, or its messages.
+fn prompt_json(prompt: &Prompt) -> Value {
+    match prompt {
+        Prompt::Text(text) => json!(text),
+        Prompt::Messages(turns) => {
+            turns.iter().map(|turn| json!({"role": turn.role, "content": turn.content})).collect()
+        }
+    }
+}

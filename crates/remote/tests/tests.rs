@@ -1,0 +1,13 @@
+//! Remote rewards and the chat client against programs and local servers.
+
+mod chat;
+mod http;
+mod program;
+mod server;
+
+use stackelberg_engine::Prompt;
+use stackelberg_engine::reward::Exchange;
+
+fn exchanges<'a>(prompt: &'a Prompt, answers: &[&'a str]) -> Vec<Exchange<'a>> {
+    answers.iter().map(|answer| Exchange { prompt, answer }).collect()
+}
