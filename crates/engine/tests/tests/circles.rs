@@ -142,7 +142,7 @@ impl<'a> Tree<'a> {
             "crate" => *self.by_module.get(&[][..])?,
             "self" => *self.by_module.get(module.as_slice())?,
             "super" => *self.by_module.get(module.split_last()?.1)?,
-            _ => return self.member(*self.by_module.get(module.as_slice())?, path, true, depth),
+            _ => return self.member(self.by_module.get(module.as_slice())?, path, true, depth),
         };
         match rest.first() {
             None => Some(Found { file: start, is_module: true }),
