@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What it costs and brings to ask for rewards less often: --score-every N and --min-entropy NATS.
+"""What it costs and brings to ask for rewards less often: --score-every N and --entropy-gate NATS.
 
     cargo build --release && python3 bench/gates.py [REWARD] [PROMPTS]
 
@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 REWARD = sys.argv[1] if len(sys.argv) > 1 else "harmless-minilm"
 COUNT = int(sys.argv[2]) if len(sys.argv) > 2 else 40
-GATES = [["--score-every", "8"], ["--score-every", "4"], ["--score-every", "2"], [], ["--min-entropy", "1"]]
+GATES = [["--score-every", "8"], ["--score-every", "4"], ["--score-every", "2"], [], ["--entropy-gate", "1"]]
 GUIDED = ["--shaping", "raw", "--strength", "4", "--no-skip"]
 
 

@@ -10,10 +10,10 @@ use indicatif::ProgressBar;
 use stackelberg_data::Prompt;
 use stackelberg_data::trace::TraceWriter;
 use stackelberg_decoding::{
-    AT_ONCE, Cancel, Guidance, HackingWatch, Method, Settings, Stress, generate,
+    AT_ONCE, Cancel, Guidance, HackingWatch, Method, Perturbation, Settings, generate,
 };
 use stackelberg_engine::Reward;
-use stackelberg_engine::reward::{Asked, TextFormat};
+use stackelberg_engine::reward::{PromptInput, TextFormat};
 use stackelberg_experiment::record::{self, Names};
 use stackelberg_experiment::{Files, Session, interrupted};
 use stackelberg_registry::{Registry, layout};
@@ -203,14 +203,14 @@ impl Generate {
 
     /// Refuses what was asked for and would do nothing.
     fn check_used(&self, settings: &Settings) -> Result<()> {
-        let Settings { method, stress, .. } = settings;
-        if *method == Method::Base && *stress != Stress::None {
-            bail!("--stress has no effect with --method base: leave it out");
+        let Settings { method, perturbation, .. } = settings;
+        if *method == Method::Base && *perturbation != Perturbation::None {
+            bail!("--perturb-rewards has no effect with --method base: leave it out");
         }
-        let gated = settings.score_every != 1 || settings.min_entropy != 0.0;
+        let gated = settings.score_every != 1 || settings.entropy_gate != 0.0;
         if gated && !matches!(method, Method::Args | Method::Cd) {
             bail!(
-                "--score-every and --min-entropy have no effect with --method {method}: leave them out"
+                "--score-every and --entropy-gate have no effect with --method {method}: leave them out"
             );
         }
         match method {
@@ -256,7 +256,7 @@ impl Conversation<'_> {
         if let Some(warning) = layout::double_bos(self.session.policy, std::iter::once(&tokens[..])) {
             eprintln!("warning: {warning}");
         }
-        let asked = Asked { tokens: &tokens, prompt: Some(prompt) };
+        let asked = PromptInput { tokens: &tokens, prompt: Some(prompt) };
         let style = Style::of_stdout();
         if self.generate.compare {
             let base = Settings { method: Method::Base, beams: 1, ..self.session.settings.clone() };
@@ -273,7 +273,7 @@ impl Conversation<'_> {
         self.show(id, asked, &self.session.settings, style)
     }
 
-    fn show(&self, id: &str, asked: Asked<'_>, settings: &Settings, style: Style) -> Result<()> {
+    fn show(&self, id: &str, asked: PromptInput<'_>, settings: &Settings, style: Style) -> Result<()> {
         let mut stdout = std::io::stdout().lock();
         // With stop texts, what looks certain may still be taken back.
         let live = style.terminal && settings.stop.is_empty();

@@ -5,7 +5,7 @@ use std::cell::OnceCell;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use indicatif::ProgressBar;
-use stackelberg_engine::{Checkpoint, Dtype, Place, Reward};
+use stackelberg_engine::{Checkpoint, Device, Dtype, Reward};
 use stackelberg_hub::{Hub, Progress};
 use stackelberg_registry::{DEFAULT_MODEL, PolicySpec, Registry};
 use stackelberg_remote::Key;
@@ -26,8 +26,8 @@ pub(crate) struct ModelArgs {
     pub(crate) dtype: Dtype,
 
     /// Where models run: cpu, cuda, cuda:1 (the second GPU), metal, or candle (as on a GPU, but on the CPU).
-    #[arg(long, value_name = "NAME", default_value_t = Place::Cpu)]
-    pub(crate) device: Place,
+    #[arg(long, value_name = "NAME", default_value_t = Device::Cpu)]
+    pub(crate) device: Device,
 
     /// Threads to compute with. [default: all]
     #[arg(long, value_name = "N")]

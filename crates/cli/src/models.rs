@@ -7,9 +7,9 @@ use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use stackelberg_decoding::{Method, Settings, generate};
 use stackelberg_engine::reward::{
-    Asked, Backbone, Exchange, Head, RewardModel, TextFormat, TextReward, ValueHead,
+    Backbone, Exchange, Head, PromptInput, RewardModel, TextFormat, TextReward, ValueHead,
 };
-use stackelberg_engine::{Checkpoint, Dtype, Embedder, Error, Place, Prompt, Reward};
+use stackelberg_engine::{Checkpoint, Device, Dtype, Embedder, Error, Prompt, Reward};
 use stackelberg_hub::KNOWN;
 use stackelberg_registry::names::{combination, split_label};
 use stackelberg_registry::{BUILTIN, Builtin, Registry};
@@ -41,8 +41,8 @@ struct Check {
     dtype: Dtype,
 
     /// Where models run: cpu, cuda, cuda:1 (the second GPU), metal, or candle (as on a GPU, but on the CPU).
-    #[arg(long, value_name = "NAME", default_value_t = Place::Cpu)]
-    device: Place,
+    #[arg(long, value_name = "NAME", default_value_t = Device::Cpu)]
+    device: Device,
 
     /// Threads to compute with. [default: all]
     #[arg(long, value_name = "N")]
@@ -200,7 +200,7 @@ fn of_tokens(reward: &Reward, checkpoint: &Checkpoint) -> Result<String> {
     let before = checkpoint.lay_out(&Prompt::Text(QUESTION.to_owned()), None, format)?;
     let score = |answer: &&str| {
         let tokens = checkpoint.tokens(&format!("{before}{answer}"), format)?;
-        Ok(reward.of_answers(checkpoint, Asked { tokens: &tokens, prompt: None }, &[&[]])?[0])
+        Ok(reward.of_answers(checkpoint, PromptInput { tokens: &tokens, prompt: None }, &[&[]])?[0])
     };
     Ok(said(&ANSWERS.iter().map(score).collect::<Result<Vec<f64>>>()?))
 }

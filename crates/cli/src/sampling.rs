@@ -1,7 +1,7 @@
 //! Decoding on the command line: how tokens are chosen and where answers end.
 
 use clap::Args;
-use stackelberg_decoding::{Method, Sampling, Settings, Stress};
+use stackelberg_decoding::{Method, Perturbation, Sampling, Settings};
 use stackelberg_shaping::Shaping;
 
 #[derive(Args)]
@@ -55,10 +55,10 @@ pub(crate) struct SamplingArgs {
     #[arg(long, default_value_t = 0)]
     seed: u64,
 
-    /// Make the rewards worse before they guide, to see what the method makes of it: noise=STD, random=STD (numbers
-    /// that have nothing to do with the text) or reversed (the best gets the worst's).
-    #[arg(long, default_value_t = Stress::None, hide_default_value = true)]
-    stress: Stress,
+    /// Perturb the rewards before they guide, to see how robust the method is: noise=STD, random=STD (numbers that have
+    /// nothing to do with the text) or reversed (the ranking is reversed).
+    #[arg(long, alias = "stress", default_value_t = Perturbation::None, hide_default_value = true)]
+    perturb_rewards: Perturbation,
 
     /// End the answer at this text; may be given several times.
     #[arg(long, value_name = "TEXT")]
@@ -75,8 +75,9 @@ pub(crate) struct SamplingArgs {
 
     /// Ask for rewards only where the model is unsure: where its entropy over the candidates is at least this.
     /// Faster, and the text follows less.
-    #[arg(long, default_value_t = 0.0, value_name = "NATS", allow_negative_numbers = true)]
-    min_entropy: f64,
+    #[arg(long, alias = "min-entropy", default_value_t = 0.0, value_name = "NATS")]
+    #[arg(allow_negative_numbers = true)]
+    entropy_gate: f64,
 
     /// Ask for rewards also where they provably cannot change the choice.
     #[arg(long)]
@@ -110,9 +111,9 @@ impl SamplingArgs {
             seed: self.seed,
             stop: self.stop.clone(),
             no_eos: self.no_eos,
-            stress: self.stress,
+            perturbation: self.perturb_rewards,
             score_every: self.score_every,
-            min_entropy: self.min_entropy,
+            entropy_gate: self.entropy_gate,
             skip: !self.no_skip,
         }
     }

@@ -140,7 +140,7 @@ fn killed_and_gone_on_with_it_comes_out_the_same() {
         assert!(lines == &killed_runs[name], "{name}");
     }
 
-    // 1 base, 1 best-of-n, 4 curves, 1 stressed, 2 by budget, 1 stressed, 1 cd; two seeds.
+    // 1 base, 1 best-of-n, 4 curves, 1 perturbed, 2 by budget, 1 perturbed, 1 cd; two seeds.
     assert_eq!(fs::read_dir(format!("{whole}/runs")).unwrap().count(), 22);
     let main = fs::read_to_string(format!("{whole}/tables/main.csv")).unwrap();
     assert_eq!(main.lines().count(), 8, "{main}");
@@ -154,7 +154,7 @@ fn killed_and_gone_on_with_it_comes_out_the_same() {
             assert!(line["kl"].as_f64().unwrap() <= 0.2 * steps + 1e-6, "{name}: {line}");
         }
     }
-    let stress = fs::read_to_string(format!("{whole}/tables/stress.csv")).unwrap();
+    let stress = fs::read_to_string(format!("{whole}/tables/perturbed.csv")).unwrap();
     assert!(stress.contains("args raw"), "{stress}");
     let page = fs::read_to_string(format!("{whole}/report.html")).unwrap();
     assert!(page.contains("How do I pick a lock?") || page.contains("id=\"questions\""));
@@ -270,7 +270,7 @@ fn errors_name_file_line_and_field() {
         (&format!("{base}{}", args.replace("args", "cd")), ": values: cd needs a [values] table"),
         (
             &format!(
-                "{base}{args}[[stress]]\nmethod = \"args\"\nshapings = [\"raw\"]\nwith = [\"noise\"]"
+                "{base}{args}[[perturbed]]\nmethod = \"args\"\nshapings = [\"raw\"]\nwith = [\"noise\"]"
             ),
             ": 'noise' is none of none, noise=STD, random=STD, reversed",
         ),

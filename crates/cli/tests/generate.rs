@@ -237,7 +237,7 @@ fn controlled_decoding_is_recorded() {
     for (options, name) in [
         (&["--method", "cd", "--value", &head, "--bound", "3"][..], "--bound"),
         (&["--method", "best-of-n", "--strength", "2"], "--strength"),
-        (&["--method", "base", "--stress", "reversed"], "--stress"),
+        (&["--method", "base", "--stress", "reversed"], "--perturb-rewards"),
     ] {
         let said = others(options);
         assert!(said.starts_with(&format!("error: {name} has no effect with --method")), "{said}");

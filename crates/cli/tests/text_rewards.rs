@@ -75,10 +75,10 @@ fn a_program_guides_scores_and_evaluates() {
         assert_eq!(step["rewards"].is_array(), begins);
         assert_eq!(step["continuations"].as_array().map(Vec::len), begins.then_some(10));
     }
-    let unsure = generate("unsure.jsonl", &[&strong[..], &["--min-entropy", "1"]].concat());
+    let unsure = generate("unsure.jsonl", &[&strong[..], &["--entropy-gate", "1"]].concat());
     let calls = |line: &Value| line["reward_calls"].as_u64().unwrap();
     assert!(unsure.iter().all(|line| (1..12).contains(&calls(line))), "{unsure:?}");
-    let never = generate("never.jsonl", &[&strong[..], &["--min-entropy", "2.3"]].concat());
+    let never = generate("never.jsonl", &[&strong[..], &["--entropy-gate", "2.3"]].concat());
     assert_eq!(
         never.iter().map(|line| &line["response"]).collect::<Vec<_>>(),
         base.iter().map(|line| &line["response"]).collect::<Vec<_>>()
@@ -228,8 +228,8 @@ fn what_cannot_be_is_said_in_one_line() {
     assert!(unknown.contains("stands in double quotes"), "{unknown}");
     assert!(hi(&["--score-every", "0"]).contains("score-every is 0: it must be at least 1"));
     assert!(
-        hi(&["--min-entropy", "9"])
-            .contains("min-entropy is 9: it must be between 0 and ln of the candidates")
+        hi(&["--entropy-gate", "9"])
+            .contains("entropy-gate is 9: it must be between 0 and ln of the candidates")
     );
     assert!(
         hi(&["--method", "best-of-n", "--score-every", "2"])

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::json;
 use crate::name::name_of;
 use crate::prompt::Prompt;
+use crate::renamed::to_current;
 
 /// One response to one prompt: a line of `stackelberg generate --out`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -93,6 +94,13 @@ struct Line {
     output: Option<String>,
 }
 
+/// Settings under the names that they have now, if there are any.
+fn settings(settings: &Value) -> Option<Value> {
+    let mut settings = Some(settings).filter(|settings| settings.is_object())?.clone();
+    to_current(&mut settings);
+    Some(settings)
+}
+
 impl Record {
     /// Reads the metadata of a line. Fields of an unexpected type belong to another project's format and are ignored.
     pub fn of(line: &Value) -> Self {
@@ -103,7 +111,7 @@ impl Record {
         let warnings = line["warnings"].as_array().into_iter().flatten();
         Self {
             method: text("method"),
-            settings: Some(&line["settings"]).filter(|settings| settings.is_object()).cloned(),
+            settings: settings(&line["settings"]),
             tokens: count("tokens"),
             finish_reason: text("finish_reason"),
             reward: number("reward"),

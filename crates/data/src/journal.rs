@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::error::{Error, Result};
 use crate::generations::{Record, Response};
 use crate::prompt::Prompt;
+use crate::renamed::{to_current, to_first};
 
 /// Settings of a run, equal in all lines of its file. Runs with equal identities give equal responses.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,6 +34,14 @@ impl Identity {
             "method": self.method, "settings": self.settings, "seed": self.seed,
             "reward_hash": self.reward_hash, "value_hash": self.value_hash,
         })
+    }
+
+    /// The same with the first name of each setting. Addresses of runs are made of it, so that runs from before a
+    /// setting was renamed are found.
+    pub fn first_value(&self) -> Value {
+        let mut value = self.value();
+        to_first(&mut value["settings"]);
+        value
     }
 
     /// Adds these settings to a response's record.
@@ -137,8 +146,9 @@ fn finished_lines(file: &mut File, path: &Path, identity: &Identity) -> Result<H
     for (number, line) in (1..).zip(bytes[..whole].split(|&b| b == b'\n')).filter(|(_, l)| !l.is_empty())
     {
         let wrong = |problem: String| Error::line(&name, number, problem);
-        let value: Value = serde_json::from_slice(line)
+        let mut value: Value = serde_json::from_slice(line)
             .map_err(|e| wrong(format!("not an answer of `generate`: {e}")))?;
+        to_current(&mut value["settings"]);
         for (field, is) in ours.as_object().into_iter().flatten() {
             if value[field] != *is {
                 let (what, was, is) = difference(field, &value[field], is);

@@ -46,6 +46,7 @@ mod pairs;
 mod prompt;
 pub mod prompts;
 mod rated;
+mod renamed;
 pub mod trace;
 
 pub use conversation::{Conversation, group_ids};

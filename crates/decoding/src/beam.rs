@@ -8,10 +8,11 @@
 use stackelberg_engine::Model;
 
 use crate::error::{Error, Result};
-use crate::generate::Finish;
+use crate::generation::Finish;
 use crate::settings::Settings;
-use crate::step::{Step, expect, keep, look_ahead};
+use crate::step::Step;
 use crate::text::Text;
+use crate::turn::{expect, keep, look_ahead};
 
 /// What was written behind the prompt, step by step, with what each step adds to the text for certain.
 pub(crate) type Steps = Vec<(Step, String)>;
@@ -46,7 +47,7 @@ pub(crate) fn search<'a>(
             return Err(Error::Stopped);
         }
         let mut turns = expect(model, texts.iter(), settings)?;
-        look_ahead(model, &mut texts, &mut turns, settings.stress)?;
+        look_ahead(model, &mut texts, &mut turns, settings.perturbation)?;
         let mut steps = Vec::with_capacity(texts.len());
         for (text, turn) in texts.iter().zip(&mut turns) {
             steps.push(turn.fused(text.steps, settings)?.ok_or(Error::NoValueHead)?);

@@ -3,71 +3,22 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use stackelberg_engine::reward::{Asked, Guide, ValueHead};
+use stackelberg_engine::reward::{PromptInput, RewardState, ValueHead};
 use stackelberg_engine::{Checkpoint, Prefix, Prompt, Reward, Tensor};
 use stackelberg_shaping::{Follower, Samples, argmax};
 
 use crate::beam::{self, Steps};
 use crate::error::{Error, Result};
-use crate::sample::{self, Randomness};
+use crate::generation::Generation;
+use crate::perturbation::Perturbation;
+use crate::randomness::Randomness;
+use crate::sample;
 use crate::score::Score;
 use crate::segment;
 use crate::settings::{Method, Settings};
-use crate::step::{Step, advance, shape};
-use crate::stress::Stress;
+use crate::step::Step;
 use crate::text::{Answer, Text};
-
-/// An answer and how it came about.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Generation {
-    /// The answer's text, without what ended it.
-    pub text: String,
-    /// Its tokens, the one that ended it left out.
-    pub tokens: Vec<u32>,
-    /// Why it ended.
-    pub finish: Finish,
-    /// Its reward, if there is a reward.
-    pub reward: Option<f64>,
-    /// What that reward is made of, see [`Score::parts`](crate::Score::parts).
-    pub parts: Vec<f64>,
-    /// Mean of the base policy's log-probability per token, the ending token included.
-    pub mean_log_prob: f64,
-    /// Steps in which the choice was not the base policy's.
-    pub steered: usize,
-    /// Steps in which rewards or values were asked for (best-of-n and its siblings: answers scored).
-    pub reward_calls: usize,
-    /// Steps in which they were not needed.
-    pub skipped: usize,
-    /// KL from the base policy in nats. Guided steps: over their candidates, at the sampling temperature (greedy: at
-    /// 1), summed; `None` if a step was skipped. Best-of-n: `ln n - (n-1)/n`, which is never too small. Its siblings: of
-    /// the weights of the n answers from equal ones.
-    pub kl: Option<f64>,
-    /// `-ln` of the base policy's mass on the candidates, summed over the guided steps, in nats. With `kl` it is
-    /// the whole of the decoder's KL.
-    pub outside: f64,
-    /// Time spent on prompt and answer; of a forward that several texts share, its share. Scoring the
-    /// finished answer for the record is not counted, except by best-of-n and its siblings, which choose by it.
-    pub elapsed: Duration,
-}
-
-/// Why an answer ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finish {
-    /// The model ended it, or a stop text did.
-    Stop,
-    /// It reached its greatest length.
-    Length,
-}
-
-impl Finish {
-    /// Its name, as in output files.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Stop => "stop",
-            Self::Length => "length",
-        }
-    }
-}
+use crate::turn::{advance, shape};
 
 /// What a caller may watch while answers are written, and where they go.
 pub trait Watch {
@@ -112,7 +63,7 @@ impl<'a> From<Option<&'a Reward>> for Guidance<'a> {
     }
 }
 
-/// Writes an answer to one prompt, given as tokens (for rewards that read text: an [`Asked`]). `id` names the prompt: with the seed it decides all that
+/// Writes an answer to one prompt, given as tokens (for rewards that read text: an [`PromptInput`]). `id` names the prompt: with the seed it decides all that
 /// is random. `guidance` is an `Option<&Reward>`, or a [`Guidance`] where there is a value head.
 ///
 /// # Errors
@@ -121,12 +72,12 @@ impl<'a> From<Option<&'a Reward>> for Guidance<'a> {
 pub fn generate<'a, 'p>(
     policy: &'a Checkpoint,
     guidance: impl Into<Guidance<'a>>,
-    prompt: impl Into<Asked<'p>>,
+    prompt: impl Into<PromptInput<'p>>,
     id: &str,
     settings: &Settings,
     watch: &mut dyn Watch,
 ) -> Result<Generation> {
-    let Asked { tokens: prompt, prompt: asked } = prompt.into();
+    let PromptInput { tokens: prompt, prompt: asked } = prompt.into();
     let job = Job { id, prompt, asked };
     let mut one = One { watch, answer: None };
     // Samples of one prompt are written together.
@@ -182,7 +133,7 @@ pub fn generate_all<'a>(
     }
     let samples = if settings.method.chooses_answers() { settings.samples } else { 1 };
     // A head reads the hidden state that the last token leaves.
-    let unseen = settings.method != Method::Args || settings.stress != Stress::None;
+    let unseen = settings.method != Method::Args || settings.perturbation != Perturbation::None;
     let read_last = unseen && reward.is_some_and(Reward::reads_policy);
     let run = Run { policy, reward, value, jobs, settings, samples, read_last, keep_hidden: false };
     let mut answers = Answers { run: &run, watch, steps: HashMap::new() };
@@ -341,14 +292,15 @@ impl<'a> Run<'a> {
         if sample + 1 < self.samples {
             group.prompt = Some(read.clone());
         }
-        let asked = Asked { tokens: prompt, prompt: asked };
+        let asked = PromptInput { tokens: prompt, prompt: asked };
         let guide = match (self.settings.method, self.reward) {
-            (Method::Args, Some(reward)) => Some(reward.guide(self.policy, asked)?),
-            (Method::Cd, _) => self.value.map(Guide::Value),
+            (Method::Args, Some(reward)) => Some(reward.state(self.policy, asked)?),
+            (Method::Cd, _) => self.value.map(RewardState::Value),
             _ => None,
         };
         let (seed, number) = (self.settings.seed, sample as u64);
-        let randomness = (Randomness::new(seed, id, number), Randomness::of_stress(seed, id, number));
+        let randomness =
+            (Randomness::new(seed, id, number), Randomness::of_perturbation(seed, id, number));
         let answer = Answer::new(self.policy, self.settings, most);
         let mut text = Text::new((job, id, sample), read, guide, randomness, answer);
         text.elapsed = began.elapsed();
@@ -377,7 +329,9 @@ impl<'a> Run<'a> {
     fn choose(&self, job: usize, scores: &[Score]) -> Result<(usize, f64)> {
         let (settings, id) = (self.settings, self.jobs[job].id);
         let mut disturbed: Vec<f64> = scores.iter().map(|score| score.reward).collect();
-        settings.stress.disturb(&mut disturbed, &mut Randomness::of_stress(settings.seed, id, u64::MAX));
+        settings
+            .perturbation
+            .perturb(&mut disturbed, &mut Randomness::of_perturbation(settings.seed, id, u64::MAX));
         let rewards = &disturbed;
         match settings.method {
             Method::Base | Method::Args | Method::Cd => Ok((0, 0.0)),
@@ -440,8 +394,11 @@ impl<'a> Run<'a> {
         if !unread.is_empty() {
             let answers: Vec<&[u32]> = unread.iter().map(|&i| &texts[i].answer.tokens[..]).collect();
             let Job { prompt, asked, .. } = self.jobs[job];
-            let found =
-                reward.of_answers(self.policy, Asked { tokens: prompt, prompt: asked }, &answers)?;
+            let found = reward.of_answers(
+                self.policy,
+                PromptInput { tokens: prompt, prompt: asked },
+                &answers,
+            )?;
             unread.iter().zip(found).for_each(|(&i, reward)| scores[i] = reward);
         }
         Ok(scores.into_iter().map(Score::from).collect())

@@ -154,7 +154,7 @@ mod tests {
             log_prob: -1.0,
             kl: None,
             ess: Some(ess),
-            outside: None,
+            tail_nll: None,
             skipped: false,
         }
     }

@@ -8,17 +8,18 @@
 //! texts under way share each forward, and what was read of the chosen ones is kept.
 
 use stackelberg_engine::model::Segment;
-use stackelberg_engine::reward::{Guide, Question, ask};
+use stackelberg_engine::reward::{Question, RewardState, ask};
 use stackelberg_engine::{Branches, Error as EngineError, Model, Tensor};
 
 use crate::error::Result;
+use crate::perturbation::Perturbation;
 use crate::settings::Settings;
-use crate::step::{Step, Turn, expect, keep, read};
-use crate::stress::Stress;
+use crate::step::Step;
 use crate::text::Text;
+use crate::turn::{Turn, expect, keep, read};
 
 /// Adds a segment of [`Settings::score_every`] tokens to every text, or what is left of its answer. Like
-/// [`step::advance`](crate::step::advance) otherwise.
+/// [`turn::advance`](crate::turn::advance) otherwise.
 pub(crate) fn advance(
     model: &Model,
     texts: &mut [Text<'_>],
@@ -36,7 +37,7 @@ pub(crate) fn advance(
             break;
         }
     }
-    score(model, texts, &mut courses, settings.stress)?;
+    score(model, texts, &mut courses, settings.perturbation)?;
     let mut unread = Vec::new();
     for (text, course) in texts.iter_mut().zip(courses) {
         let (ahead, token) = course.choose(text, settings, said).map_err(|error| error.of(text.id))?;
@@ -78,12 +79,12 @@ fn score(
     model: &Model,
     texts: &mut [Text<'_>],
     courses: &mut [Course<'_>],
-    stress: Stress,
+    perturbation: Perturbation,
 ) -> Result<()> {
     let mut asking: Vec<_> =
         texts.iter_mut().zip(courses).filter(|(_, course)| course.turn.is_some()).collect();
     // All guides of a run are of one kind.
-    if asking.iter().any(|(text, _)| text.guide.as_ref().is_some_and(Guide::needs_policy)) {
+    if asking.iter().any(|(text, _)| text.guide.as_ref().is_some_and(RewardState::needs_policy)) {
         look_at_ends(model, asking.iter_mut().flat_map(|(_, course)| &mut course.paths).collect())?;
     }
     let further: Vec<_> = asking.iter().map(|(_, course)| course.continuations()).collect();
@@ -97,7 +98,7 @@ fn score(
     }
     let rewards = ask(&mut questions)?;
     for ((text, course), mut rewards) in asking.into_iter().zip(rewards) {
-        stress.disturb(&mut rewards, &mut text.stress);
+        perturbation.perturb(&mut rewards, &mut text.perturbation);
         if let Some(turn) = &mut course.turn {
             turn.rewards = Some(rewards);
             turn.parts = text.guide.as_ref().map_or_else(Vec::new, |guide| guide.parts().to_vec());
@@ -170,7 +171,7 @@ impl<'a> Course<'a> {
         };
         let mut path = self.paths.swap_remove(index.unwrap_or(0));
         path.steps.splice(..usize::from(first.is_some()), first);
-        let score = path.steps[0].score(index, settings.stress);
+        let score = path.steps[0].score(index, settings.perturbation);
         let mut left = path.steps.len();
         for step in &path.steps {
             left -= 1;

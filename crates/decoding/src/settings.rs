@@ -6,7 +6,7 @@ use std::str::FromStr;
 use stackelberg_shaping::{KlBudget, Rule, Shaping};
 
 use crate::error::{Error, Result};
-use crate::stress::Stress;
+use crate::perturbation::Perturbation;
 
 /// Where the next token comes from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -137,13 +137,13 @@ pub struct Settings {
     /// Whether to write on after a token that ends the text, as the reference does.
     pub no_eos: bool,
     /// What is done to rewards and values before they are shaped.
-    pub stress: Stress,
+    pub perturbation: Perturbation,
     /// Tokens to a segment: the base policy carries every candidate on to so many tokens, rewards are asked for
     /// of the texts at their ends, and the chosen one's whole segment is kept. 1 is token by token.
     pub score_every: usize,
     /// Rewards are only asked for where the base policy's entropy over the candidates, at temperature 1, is at least this, in
     /// nats. 0 is everywhere.
-    pub min_entropy: f64,
+    pub entropy_gate: f64,
     /// Whether to leave out the reward where it provably cannot change the choice.
     pub skip: bool,
 }
@@ -164,9 +164,9 @@ impl Default for Settings {
             seed: 0,
             stop: Vec::new(),
             no_eos: false,
-            stress: Stress::None,
+            perturbation: Perturbation::None,
             score_every: 1,
-            min_entropy: 0.0,
+            entropy_gate: 0.0,
             skip: true,
         }
     }
@@ -201,8 +201,8 @@ impl Settings {
             "between 1 and the vocabulary's size",
         )?;
         let most = (k as f64).ln();
-        let entropy = (0.0..=most).contains(&self.min_entropy);
-        require("min-entropy", self.min_entropy, entropy, "between 0 and ln of the candidates")?;
+        let entropy = (0.0..=most).contains(&self.entropy_gate);
+        require("entropy-gate", self.entropy_gate, entropy, "between 0 and ln of the candidates")?;
         let every = self.score_every;
         require(
             "score-every",
@@ -235,9 +235,9 @@ impl Settings {
             (0.0..f64::INFINITY).contains(&length),
             "zero or more, and finite",
         )?;
-        let std = self.stress.std();
+        let std = self.perturbation.std();
         require(
-            "the stress's standard deviation",
+            "the perturbation's standard deviation",
             std,
             (0.0..f64::INFINITY).contains(&std),
             "zero or more, and finite",

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use stackelberg_engine::reward::Guide;
+use stackelberg_engine::reward::RewardState;
 use stackelberg_engine::{Checkpoint, Prefix, Tensor, TextStream};
 
 use crate::error::Result;
-use crate::generate::{Finish, Generation};
-use crate::sample::Randomness;
+use crate::generation::{Finish, Generation};
+use crate::randomness::Randomness;
 use crate::score::Score;
 use crate::settings::Settings;
 use crate::step::Step;
@@ -28,10 +28,10 @@ pub(crate) struct Text<'a> {
     pub(crate) last: Option<Tensor>,
     /// Hidden states of the answer's tokens read so far, `[tokens, d]`, where they are kept.
     pub(crate) kept: Vec<f32>,
-    pub(crate) guide: Option<Guide<'a>>,
+    pub(crate) guide: Option<RewardState<'a>>,
     /// What tokens are drawn with, and what rewards are disturbed with.
     pub(crate) randomness: Randomness,
-    pub(crate) stress: Randomness,
+    pub(crate) perturbation: Randomness,
     pub(crate) answer: Answer<'a>,
     /// Time spent on it: where several texts share a forward, its share.
     pub(crate) elapsed: Duration,
@@ -43,7 +43,7 @@ pub(crate) struct Text<'a> {
     skipped: usize,
     /// Over the steps so far; `None` once it is not known of one.
     kl: Option<f64>,
-    outside: f64,
+    tail_nll: f64,
     pub(crate) steps: usize,
 }
 
@@ -51,8 +51,8 @@ impl<'a> Text<'a> {
     pub(crate) fn new(
         (job, id, sample): (usize, &'a str, usize),
         (prefix, hidden): (Prefix, Tensor),
-        guide: Option<Guide<'a>>,
-        (randomness, stress): (Randomness, Randomness),
+        guide: Option<RewardState<'a>>,
+        (randomness, perturbation): (Randomness, Randomness),
         answer: Answer<'a>,
     ) -> Self {
         Self {
@@ -66,7 +66,7 @@ impl<'a> Text<'a> {
             kept: Vec::new(),
             guide,
             randomness,
-            stress,
+            perturbation,
             answer,
             elapsed: Duration::ZERO,
             rewards: Vec::new(),
@@ -75,7 +75,7 @@ impl<'a> Text<'a> {
             reward_calls: 0,
             skipped: 0,
             kl: Some(0.0),
-            outside: 0.0,
+            tail_nll: 0.0,
             steps: 0,
         }
     }
@@ -94,7 +94,7 @@ impl<'a> Text<'a> {
         // A step that guidance has no part in is the base policy's own.
         let kl = if step.skipped { None } else { step.kl.or(Some(0.0)) };
         self.kl = self.kl.zip(kl).map(|(sum, kl)| sum + kl);
-        self.outside += step.outside.unwrap_or(0.0);
+        self.tail_nll += step.tail_nll.unwrap_or(0.0);
         self.steps += 1;
         self.rewards.push(reward);
         self.answer.push(step.chosen)
@@ -112,7 +112,7 @@ impl<'a> Text<'a> {
 
     /// The reward of the answer, if a step asked for it. A value is none.
     fn known_reward(&self) -> Option<Score> {
-        if let Some(Guide::Value(_)) = self.guide {
+        if let Some(RewardState::Value(_)) = self.guide {
             return None;
         }
         let last = self.answer.tokens.len().checked_sub(1)?;
@@ -153,7 +153,7 @@ impl<'a> Text<'a> {
             reward_calls: self.reward_calls,
             skipped: self.skipped,
             kl: self.kl,
-            outside: self.outside,
+            tail_nll: self.tail_nll,
             elapsed: self.elapsed,
         }
     }

@@ -3,7 +3,7 @@
 use crate::common::tiny::{D, Tiny};
 use stackelberg_decoding::{Generation, Guidance, Method, Settings, Step, Watch, generate};
 use stackelberg_engine::reward::{Head, ValueHead};
-use stackelberg_engine::{Checkpoint, Dtype, Place, Reward};
+use stackelberg_engine::{Checkpoint, Device, Dtype, Reward};
 
 #[derive(Default)]
 struct Steps(Vec<Step>);
@@ -24,10 +24,10 @@ fn guided_answers_are_the_same_on_a_device() {
     let at = |name: &str| folder.path().join(name);
     Tiny::default().write(&at("policy"));
     Tiny { seed: 5, labels: Some(1), ..Tiny::default() }.write(&at("reward"));
-    let mut places = vec![Place::Candle];
-    places.extend(cfg!(feature = "cuda").then_some(Place::Cuda(0)));
-    places.extend(cfg!(feature = "metal").then_some(Place::Metal(0)));
-    let answers = |place: Place| {
+    let mut places = vec![Device::Candle];
+    places.extend(cfg!(feature = "cuda").then_some(Device::Cuda(0)));
+    places.extend(cfg!(feature = "metal").then_some(Device::Metal(0)));
+    let answers = |place: Device| {
         let policy = Checkpoint::load_on(&at("policy"), Dtype::F32, place).unwrap();
         let model = Reward::load(&at("reward"), &policy, Dtype::F32).unwrap();
         let head = Reward::Head(Head::new(wave(D)));
@@ -53,7 +53,7 @@ fn guided_answers_are_the_same_on_a_device() {
         }
         all
     };
-    let expected = answers(Place::Cpu);
+    let expected = answers(Device::Cpu);
     assert!(expected[2].0.tokens != expected[0].0.tokens, "guidance says nothing");
     for place in places {
         for ((found, steps), (answer, known)) in answers(place).iter().zip(&expected) {

@@ -1,11 +1,11 @@
-//! The KL that is reported of an answer, against the whole distributions it stands for; and stress.
+//! The KL that is reported of an answer, against the whole distributions it stands for; and perturbation.
 
 use crate::common::{config, guidance, parts, run, run_cd, settings, softmax};
 use proptest::prelude::*;
-use stackelberg_decoding::{Method, Sampling, Settings, Step, Stress, generate};
+use stackelberg_decoding::{Method, Perturbation, Sampling, Settings, Step, generate};
 
 /// KL of the guided distribution over the candidates from the base policy's over the whole vocabulary, both at the
-/// sampling temperature: what `kl` and `outside` of a step are the two parts of.
+/// sampling temperature: what `kl` and `tail_nll` of a step are the two parts of.
 fn whole(prefix: &[u32], step: &Step, temperature: f64) -> f64 {
     let policy = &parts().0;
     let (_, hidden) = policy.model.prefill(prefix).unwrap();
@@ -30,19 +30,19 @@ proptest! {
         // Log-probabilities of controlled decoding have a temperature of their own; at 1 the base policies agree.
         settings.policy_temperature = 1.0;
         let (answer, steps) = if cd { run_cd(0, &prompt, &settings) } else { run(0, &prompt, &settings) };
-        let (mut text, mut kl, mut outside) = (prompt, 0.0, 0.0);
+        let (mut text, mut kl, mut tail_nll) = (prompt, 0.0, 0.0);
         for step in &steps {
-            let (inside, beyond) = (step.kl.unwrap(), step.outside.unwrap());
+            let (inside, beyond) = (step.kl.unwrap(), step.tail_nll.unwrap());
             let exact = whole(&text, step, temperature);
             prop_assert!((inside + beyond - exact).abs() < 1e-4 * (1.0 + exact), "{inside} + {beyond}, {exact}");
             let ess = step.ess.unwrap();
             prop_assert!((1.0 - 1e-9..=step.candidates.len() as f64 + 1e-9).contains(&ess));
             kl += inside;
-            outside += beyond;
+            tail_nll += beyond;
             text.push(step.chosen);
         }
         prop_assert!((answer.kl.unwrap() - kl).abs() < 1e-9 * (1.0 + kl));
-        prop_assert!((answer.outside - outside).abs() < 1e-9 * (1.0 + outside));
+        prop_assert!((answer.tail_nll - tail_nll).abs() < 1e-9 * (1.0 + tail_nll));
     }
 
     /// A skipped greedy step is of unknown KL, and then so is the answer's.
@@ -52,46 +52,52 @@ proptest! {
         prop_assert_eq!(answer.kl.is_none(), answer.skipped > 0);
     }
 
-    /// Stress disturbs what guides, never what is recorded of the answer, nor what tokens are drawn with.
+    /// Perturbation disturbs what guides, never what is recorded of the answer, nor what tokens are drawn with.
     #[test]
-    fn stress_leaves_the_record_alone(
+    fn perturbation_leaves_the_record_alone(
         mut settings in settings(), reward in 0..2usize, prompt in prop::collection::vec(0..40u32, 1..8),
         sampled in any::<bool>(),
     ) {
         settings.sampling.temperature = if sampled { 1.0 } else { 0.0 };
         let (policy, rewards) = parts();
-        for stress in [Stress::Noise(1.0), Stress::Random(5.0), Stress::Reversed] {
-            let stressed = Settings { stress, ..settings.clone() };
-            let (answer, steps) = run(reward, &prompt, &stressed);
+        for perturbation in [Perturbation::Noise(1.0), Perturbation::Random(5.0), Perturbation::Reversed] {
+            let perturbed = Settings { perturbation, ..settings.clone() };
+            let (answer, steps) = run(reward, &prompt, &perturbed);
             prop_assert_eq!(answer.skipped, 0);
             let text = [&prompt[..], &answer.tokens].concat();
             let exact = rewards[reward].of_tokens(policy, &text).unwrap();
             prop_assert!((answer.reward.unwrap() - exact).abs() < 1e-4, "{:?}, {exact}", answer.reward);
-            let (again, same) = run(reward, &prompt, &stressed);
+            let (again, same) = run(reward, &prompt, &perturbed);
             prop_assert_eq!((&again.tokens, &same), (&answer.tokens, &steps));
         }
-        // Without strength, stress changes nothing.
+        // Without strength, perturbation changes nothing.
         settings.shaping.strength = 0.0;
-        let stressed = Settings { stress: Stress::Random(5.0), ..settings.clone() };
-        prop_assert_eq!(run(reward, &prompt, &stressed).0.tokens, run(reward, &prompt, &settings).0.tokens);
+        let perturbed = Settings { perturbation: Perturbation::Random(5.0), ..settings.clone() };
+        prop_assert_eq!(run(reward, &prompt, &perturbed).0.tokens, run(reward, &prompt, &settings).0.tokens);
     }
 }
 
 #[test]
 fn methods_that_choose_among_answers() {
     let policy = &parts().0;
-    let answer = |method, stress| {
+    let answer = |method, perturbation| {
         let sampling = Sampling { temperature: 1.0, ..Sampling::default() };
-        let settings =
-            Settings { method, stress, samples: 8, max_new_tokens: 6, sampling, ..Settings::default() };
+        let settings = Settings {
+            method,
+            perturbation,
+            samples: 8,
+            max_new_tokens: 6,
+            sampling,
+            ..Settings::default()
+        };
         generate(policy, guidance(0, 0), &[1, 2, 3], "p", &settings, &mut ()).unwrap()
     };
-    let best = answer(Method::BestOfN, Stress::None);
+    let best = answer(Method::BestOfN, Perturbation::None);
     assert!((best.kl.unwrap() - (8.0_f64.ln() - 7.0 / 8.0)).abs() < 1e-12);
     // The best by the reversed ranking is the worst.
-    let worst = answer(Method::BestOfN, Stress::Reversed);
+    let worst = answer(Method::BestOfN, Perturbation::Reversed);
     assert!(worst.reward < best.reward, "{:?} {:?}", worst.reward, best.reward);
-    let follower = answer(Method::Follower, Stress::None).kl.unwrap();
+    let follower = answer(Method::Follower, Perturbation::None).kl.unwrap();
     assert!((0.0..=8.0_f64.ln()).contains(&follower));
-    assert_eq!(answer(Method::Base, Stress::None).kl, Some(0.0));
+    assert_eq!(answer(Method::Base, Perturbation::None).kl, Some(0.0));
 }

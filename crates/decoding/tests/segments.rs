@@ -5,9 +5,9 @@ use std::sync::OnceLock;
 use crate::common::{Steps, Together, config, parts, settings, softmax, values};
 use proptest::prelude::*;
 use stackelberg_decoding::{
-    Generation, Guidance, Job, Method, Randomness, Settings, Step, Stress, generate, generate_all,
+    Generation, Guidance, Job, Method, Perturbation, Randomness, Settings, Step, generate, generate_all,
 };
-use stackelberg_engine::reward::{Asked, Exchange, RewardFormat, TextReward, TextScorer};
+use stackelberg_engine::reward::{Exchange, PromptInput, RewardFormat, TextReward, TextScorer};
 use stackelberg_engine::{Prompt, Reward};
 use stackelberg_shaping::{Rule, Samples, Shaping, argmax};
 
@@ -44,9 +44,9 @@ fn guidance(guide: usize) -> (Method, Guidance<'static>) {
     }
 }
 
-fn asked(tokens: &[u32]) -> Asked<'_> {
+fn asked(tokens: &[u32]) -> PromptInput<'_> {
     static PROMPT: OnceLock<Prompt> = OnceLock::new();
-    Asked { tokens, prompt: Some(PROMPT.get_or_init(|| Prompt::Text("w1".to_owned()))) }
+    PromptInput { tokens, prompt: Some(PROMPT.get_or_init(|| Prompt::Text("w1".to_owned()))) }
 }
 
 fn run(guide: usize, prompt: &[u32], settings: &Settings) -> (Generation, Vec<Step>) {
@@ -271,7 +271,7 @@ proptest! {
         mut settings in segmented(), guide in 0..GUIDES, prompt in prop::collection::vec(0..40u32, 1..8),
     ) {
         settings.candidates += 1;
-        settings.min_entropy = (settings.candidates as f64).ln();
+        settings.entropy_gate = (settings.candidates as f64).ln();
         settings.skip = false;
         let (answer, _) = run(guide, &prompt, &settings);
         prop_assert_eq!(answer.reward_calls, 0);
@@ -285,11 +285,11 @@ proptest! {
     fn segments_are_the_same_in_company(
         settings in segmented(), guide in 0..GUIDES, gate in prop::sample::select(vec![0.0, 0.5]),
         prompts in prop::collection::vec(prop::collection::vec(0..40u32, 1..8), 1..6), at_once in 1..9usize,
-        stress in prop::sample::select(vec![Stress::None, Stress::Noise(1.0)]),
+        perturbation in prop::sample::select(vec![Perturbation::None, Perturbation::Noise(1.0)]),
     ) {
         let (method, guidance) = guidance(guide);
-        let min_entropy = if settings.candidates > 1 { gate } else { 0.0 };
-        let settings = Settings { method, min_entropy, stress, ..settings };
+        let entropy_gate = if settings.candidates > 1 { gate } else { 0.0 };
+        let settings = Settings { method, entropy_gate, perturbation, ..settings };
         let ids: Vec<String> = (0..prompts.len()).map(|i| i.to_string()).collect();
         let job = |(prompt, id)| Job { id, prompt, asked: asked(prompt).prompt };
         let jobs: Vec<Job<'_>> = prompts.iter().map(|prompt| &prompt[..]).zip(ids.iter().map(|id| &id[..])).map(job).collect();

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use candle_core::quantized::gguf_file::Content;
 
 use crate::chat::{ChatTemplate, Message, Prompt};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::fingerprint::fingerprint;
 use crate::kernel::Dtype;
 use crate::model::{Model, OneOrMany, as_u64, open};
-use crate::place::Place;
 use crate::text_format::TextFormat;
 use crate::tokenizer::Tokenizer;
 
@@ -35,14 +35,14 @@ impl Checkpoint {
     /// # Errors
     /// As [`Model::load`]; the tokenizer is missing or malformed.
     pub fn load(path: &Path, dtype: Dtype) -> Result<Self> {
-        Self::load_on(path, dtype, Place::Cpu)
+        Self::load_on(path, dtype, Device::Cpu)
     }
 
     /// As [`Checkpoint::load`], to run on another device.
     ///
     /// # Errors
     /// As [`Model::load_on`]; the tokenizer is missing or malformed.
-    pub fn load_on(path: &Path, dtype: Dtype, place: Place) -> Result<Self> {
+    pub fn load_on(path: &Path, dtype: Dtype, place: Device) -> Result<Self> {
         let (architecture, weights) = open(path)?;
         let (tokenizer, template, extra_eos) = match path.is_dir() {
             true => hf(path)?,

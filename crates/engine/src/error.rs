@@ -98,7 +98,7 @@ pub enum Error {
 
     /// A device is missing, or it does not support what was requested.
     #[error("{place}: {what}")]
-    Place {
+    Device {
         /// The device's name.
         place: String,
         /// What is wrong and what to do.

@@ -11,7 +11,7 @@ candidates run in one forward pass over one shared prefix, and the chosen candid
 - [`Prefix`] is a sequence of tokens with its cached keys and values. [`Model::prefill`] makes one, [`Model::branch`] runs
   candidates for its next token, and [`Prefix::commit`] appends one of them.
 - [`Reward`] scores candidates and whole answers. It may be a [head](reward::Head) on the policy's hidden states, a second
-  causal model, or a reward that reads text; decoding uses all of them through [`reward::Guide`].
+  causal model, or a reward that reads text; decoding uses all of them through [`reward::RewardState`].
 
 [`Embedder`] maps texts to vectors with an encoder such as BERT; text classifiers are built on it. [`kernel`] holds the CPU
 kernels, whose results are batch-invariant: bit-identical at any batch size.
@@ -21,7 +21,7 @@ kernels, whose results are batch-invariant: bit-identical at any batch size.
 One step of guided decoding, with a head as the reward:
 
 ```no_run
-use stackelberg_engine::reward::{Asked, Question, ask};
+use stackelberg_engine::reward::{PromptInput, Question, ask};
 use stackelberg_engine::{Checkpoint, Dtype, Reward};
 
 let policy = Checkpoint::load("SmolLM2-135M-Instruct".as_ref(), Dtype::Bf16)?;
@@ -34,7 +34,7 @@ let logits = policy.model.logits(&last)?; // [1, vocabulary], from which candida
 
 let candidates = [216, 476, 1626];
 let branches = policy.model.branch(&prefix, &candidates)?; // hidden states [3, d] in one forward pass
-let mut guide = reward.guide(&policy, Asked::from(&tokens))?;
+let mut guide = reward.state(&policy, PromptInput::from(&tokens))?;
 let ahead = Some(&branches.hidden);
 let question = Question { guide: &mut guide, candidates: &candidates, further: &[], ahead };
 let rewards = ask(&mut [question])?; // [1][3]
@@ -50,13 +50,13 @@ guide.commit(1)?;
 mod cache;
 mod chat;
 mod checkpoint;
+mod device;
 pub mod encoder;
 mod error;
 mod fingerprint;
 pub mod kernel;
 pub mod model;
 mod names;
-mod place;
 pub mod reward;
 mod text_format;
 mod tokenizer;
@@ -65,12 +65,12 @@ pub use cache::{Branches, Prefix};
 pub use candle_core::Tensor;
 pub use chat::{ChatTemplate, Message, Prompt};
 pub use checkpoint::Checkpoint;
+pub use device::Device;
 pub use encoder as embedder;
 pub use encoder::Embedder;
 pub use error::{Error, Result};
 pub use fingerprint::fingerprint;
 pub use kernel::Dtype;
 pub use model::Model;
-pub use place::Place;
 pub use reward::Reward;
 pub use tokenizer::{TextStream, Tokenizer};

@@ -49,7 +49,7 @@ fn series() -> Vec<Series> {
         seeds: vec![seed(0.0, 0.0, 0.8)],
         ..Series::default()
     };
-    let noisy = Series { stress: Some("noise=1".to_owned()), ..guided("raw", 2.0, 0.5, 6.0) };
+    let noisy = Series { perturbation: Some("noise=1".to_owned()), ..guided("raw", 2.0, 0.5, 6.0) };
     vec![
         base,
         guided("raw", 1.0, 1.0, 1.0),
@@ -73,7 +73,7 @@ fn tables_show_the_known_differences() {
     let tables: BTreeMap<String, Table> =
         findings.tables().into_iter().map(|table| (table.name.clone(), table)).collect();
     let names: Vec<&String> = tables.keys().collect();
-    assert_eq!(names, ["equal-kl-guide", "equal-kl-judge", "equal-strength", "main", "stress"]);
+    assert_eq!(names, ["equal-kl-guide", "equal-kl-judge", "equal-strength", "main", "perturbed"]);
 
     let main = &tables["main"];
     assert_eq!(main.rows.len(), 4);
@@ -109,7 +109,7 @@ fn tables_show_the_known_differences() {
     assert!((at(&worse[2]) - 1.0).abs() < 0.05);
     assert_eq!(worse[2].as_ref().unwrap().differs, -1);
 
-    let perturbed = &tables["stress"];
+    let perturbed = &tables["perturbed"];
     assert_eq!(perturbed.title, "Perturbed rewards");
     assert_eq!(perturbed.rows.len(), 1);
     assert_eq!(perturbed.rows[0].group, "args, noise=1");

@@ -71,20 +71,20 @@ impl Experiment {
                 "values: cd needs a [values] table: prompts for rollouts, and how heads are trained"
             ));
         }
-        for (number, stressed) in self.stress.iter().enumerate() {
+        for (number, perturbed) in self.perturbed.iter().enumerate() {
             let methods =
-                || self.methods.iter().filter(|m| m.is_guided() && m.method == stressed.method);
+                || self.methods.iter().filter(|m| m.is_guided() && m.method == perturbed.method);
             if methods().next().is_none() {
                 return invalid(format!(
-                    "stress[{number}].method: {} is none of the guided [[methods]]",
-                    stressed.method
+                    "perturbed[{number}].method: {} is none of the guided [[methods]]",
+                    perturbed.method
                 ));
             }
             let unknown = |rule: &&Rule| !methods().any(|methods| methods.shapings.contains(rule));
-            if let Some(rule) = stressed.shapings.iter().find(unknown) {
+            if let Some(rule) = perturbed.shapings.iter().find(unknown) {
                 return invalid(format!(
-                    "stress[{number}].shapings: {rule} is not among those of {}",
-                    stressed.method
+                    "perturbed[{number}].shapings: {rule} is not among those of {}",
+                    perturbed.method
                 ));
             }
         }

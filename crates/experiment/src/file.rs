@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer};
-use stackelberg_decoding::{Method, Stress};
+use stackelberg_decoding::{Method, Perturbation};
 use stackelberg_engine::reward::TextFormat;
-use stackelberg_engine::{Dtype, Place};
+use stackelberg_engine::{Device, Dtype};
 use stackelberg_evaluation::findings::Knob;
 use stackelberg_hub::Known;
 use stackelberg_registry::{DEFAULT_MODEL, PolicySpec};
@@ -51,8 +51,8 @@ pub struct Experiment {
     /// What is compared.
     pub methods: Vec<Methods>,
     /// Runs with perturbed rewards.
-    #[serde(default)]
-    pub stress: Vec<Stressed>,
+    #[serde(default, alias = "stress")]
+    pub perturbed: Vec<Perturbed>,
 }
 
 /// The policy.
@@ -66,7 +66,7 @@ pub struct Policy {
     pub dtype: Dtype,
     /// Where it runs.
     #[serde(deserialize_with = "named")]
-    pub device: Place,
+    pub device: Device,
     /// How prompts are laid out; `None`: as the reward was trained.
     #[serde(deserialize_with = "some_named")]
     pub prompt_format: Option<TextFormat>,
@@ -84,7 +84,7 @@ impl Policy {
 impl Default for Policy {
     fn default() -> Self {
         let model = DEFAULT_MODEL.to_owned();
-        Self { model, dtype: Dtype::Bf16, device: Place::Cpu, prompt_format: None, system: None }
+        Self { model, dtype: Dtype::Bf16, device: Device::Cpu, prompt_format: None, system: None }
     }
 }
 
@@ -126,7 +126,8 @@ pub struct Decoding {
     /// Tokens of a segment; 1 scores every token.
     pub score_every: usize,
     /// Rewards are computed where the entropy over the candidates is at least this, in nats.
-    pub min_entropy: f64,
+    #[serde(alias = "min_entropy")]
+    pub entropy_gate: f64,
     /// Texts that end an answer.
     pub stop: Vec<String>,
     /// Sequences that share each forward.
@@ -143,7 +144,7 @@ impl Default for Decoding {
             // One base policy for all methods.
             policy_temperature: 1.0,
             score_every: 1,
-            min_entropy: 0.0,
+            entropy_gate: 0.0,
             stop: Vec::new(),
             batch_size: 20,
         }
@@ -231,10 +232,10 @@ pub struct Methods {
     pub cap: Option<f64>,
 }
 
-/// Rewards made worse on purpose.
+/// Runs with perturbed rewards.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Stressed {
+pub struct Perturbed {
     /// The method.
     #[serde(deserialize_with = "named")]
     pub method: Method,
@@ -243,7 +244,7 @@ pub struct Stressed {
     pub shapings: Vec<Rule>,
     /// noise=STD, random=STD, reversed.
     #[serde(deserialize_with = "all_named")]
-    pub with: Vec<Stress>,
+    pub with: Vec<Perturbation>,
 }
 
 impl Experiment {

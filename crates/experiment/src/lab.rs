@@ -275,9 +275,12 @@ impl<'a> Lab<'a> {
         let settings = Settings { seed, ..setting.settings.clone() };
         let name = setting.value().map(plan::ValueHead::file);
         let names = self.names(name.as_deref(), value_hash.as_deref());
-        let mut identity = record::identity(names, &settings, self.format, self.policy).value();
-        identity["prompts_hash"] = json!(self.prompts_hash);
-        let address = &hash_of(&identity)[..8];
+        let run = record::identity(names, &settings, self.format, self.policy);
+        let (mut identity, mut first) = (run.value(), run.first_value());
+        for value in [&mut identity, &mut first] {
+            value["prompts_hash"] = json!(self.prompts_hash);
+        }
+        let address = &hash_of(&first)[..8];
         let folder = self.out.join("runs").join(format!("{}-s{seed}-{address}", setting.slug()));
         identity["commit"] = json!(self.provenance.commit);
         identity["command"] = json!(self.provenance.command);

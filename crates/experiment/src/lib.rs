@@ -34,7 +34,7 @@ mod verify;
 
 pub use answers::{Files, Progress, Session, interrupted};
 pub use error::{Error, Result};
-pub use file::{Decoding, Experiment, Methods, Policy, PromptSet, Rewards, Stressed, Sweep, Values};
+pub use file::{Decoding, Experiment, Methods, Perturbed, Policy, PromptSet, Rewards, Sweep, Values};
 pub use lab::{Done, Lab, Provenance};
 pub use observer::Observer;
 pub use plan::{Setting, ValueHead};

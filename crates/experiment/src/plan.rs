@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use stackelberg_decoding::{Method, Sampling, Settings, Stress};
+use stackelberg_decoding::{Method, Perturbation, Sampling, Settings};
 use stackelberg_engine::Prompt;
 use stackelberg_evaluation::findings::Knob;
 use stackelberg_shaping::{Budget, Rule, Shaping};
@@ -22,7 +22,7 @@ pub struct Setting {
     /// How far guidance may go; `None` for methods that do not guide.
     pub knob: Option<Knob>,
     /// What is done to rewards before they are shaped.
-    pub stress: Stress,
+    pub perturbation: Perturbation,
     /// What the answers are made with, but for the seed.
     pub settings: Settings,
 }
@@ -61,8 +61,8 @@ impl fmt::Display for Setting {
         if let Some(knob) = self.knob {
             write!(f, " {knob}")?;
         }
-        if self.stress != Stress::None {
-            write!(f, " {}", self.stress)?;
+        if self.perturbation != Perturbation::None {
+            write!(f, " {}", self.perturbation)?;
         }
         Ok(())
     }
@@ -127,15 +127,15 @@ impl Experiment {
         others.flat_map(|knob| self.shapings(methods, Some(knob))).collect()
     }
 
-    /// What is run with rewards made worse, at the kept strength.
-    pub fn stressed(&self, methods: &Methods, kept: Knob) -> Vec<Setting> {
+    /// What is run with perturbed rewards, at the kept strength.
+    pub fn perturbed(&self, methods: &Methods, kept: Knob) -> Vec<Setting> {
         let mut settings = Vec::new();
-        for stressed in self.stress.iter().filter(|stressed| stressed.method == methods.method) {
-            for &stress in &stressed.with {
-                for &rule in stressed.shapings.iter().filter(|rule| methods.shapings.contains(rule)) {
+        for perturbed in self.perturbed.iter().filter(|perturbed| perturbed.method == methods.method) {
+            for &perturbation in &perturbed.with {
+                for &rule in perturbed.shapings.iter().filter(|rule| methods.shapings.contains(rule)) {
                     let mut setting =
                         self.setting(methods.method, Some(methods), Some(rule), false, Some(kept));
-                    (setting.stress, setting.settings.stress) = (stress, stress);
+                    (setting.perturbation, setting.settings.perturbation) = (perturbation, perturbation);
                     settings.push(setting);
                 }
             }
@@ -168,7 +168,7 @@ impl Experiment {
         };
         let mut stages =
             of("all shapings at the kept strength", &|m, kept| self.shapings(m, Some(kept)));
-        stages.extend(of("rewards made worse", &|m, kept| self.stressed(m, kept)));
+        stages.extend(of("perturbed rewards", &|m, kept| self.perturbed(m, kept)));
         stages.extend(of("curves", &|m, kept| self.curves(m, kept)));
         // Each setting once.
         let mut seen: Vec<Setting> =
@@ -198,7 +198,7 @@ impl Experiment {
         for methods in self.guided() {
             for knob in methods.knobs() {
                 settings.extend(self.shapings(methods, Some(knob)));
-                settings.extend(self.stressed(methods, knob));
+                settings.extend(self.perturbed(methods, knob));
             }
         }
         settings
@@ -263,7 +263,7 @@ impl Experiment {
             samples: decoding.samples,
             policy_temperature: decoding.policy_temperature,
             score_every: decoding.score_every,
-            min_entropy: decoding.min_entropy,
+            entropy_gate: decoding.entropy_gate,
             max_new_tokens: decoding.max_new_tokens,
             sampling: Sampling { temperature: decoding.temperature, ..Sampling::default() },
             stop: decoding.stop.clone(),
@@ -271,6 +271,6 @@ impl Experiment {
             skip: decoding.temperature != 0.0,
             ..Settings::default()
         };
-        Setting { method, rule, reference, knob, stress: Stress::None, settings }
+        Setting { method, rule, reference, knob, perturbation: Perturbation::None, settings }
     }
 }

@@ -54,7 +54,7 @@ pub fn identity(
         "max_new_tokens": settings.max_new_tokens, "temperature": d.temperature, "top_k": d.top_k,
         "top_p": d.top_p, "min_p": d.min_p, "repetition_penalty": d.repetition_penalty,
         "stop": settings.stop, "no_eos": settings.no_eos, "skip": settings.skip,
-        "stress": settings.stress.to_string(),
+        "perturbation": settings.perturbation.to_string(),
         "version": env!("CARGO_PKG_VERSION"),
     });
     // Newer settings are written only where they differ from the default: older files stay the same.
@@ -64,8 +64,8 @@ pub fn identity(
     if settings.score_every != 1 {
         value["score_every"] = json!(settings.score_every);
     }
-    if settings.min_entropy != 0.0 {
-        value["min_entropy"] = json!(settings.min_entropy);
+    if settings.entropy_gate != 0.0 {
+        value["entropy_gate"] = json!(settings.entropy_gate);
     }
     Identity {
         method: settings.method.name().to_owned(),
@@ -95,7 +95,7 @@ pub fn response(
         reward_calls: Some(answer.reward_calls),
         skipped: Some(answer.skipped),
         kl: answer.kl,
-        tail_nll: Some(answer.outside),
+        tail_nll: Some(answer.tail_nll),
         warnings: warnings.to_vec(),
         ..Record::default()
     };
@@ -136,7 +136,7 @@ pub fn trace(
             skipped: step.skipped,
             kl: step.kl,
             ess: step.ess,
-            tail_nll: step.outside,
+            tail_nll: step.tail_nll,
             log_prob: Some(step.log_prob),
             continuations: step.continuations.clone(),
             parts: parts.iter().cloned().zip(step.parts.iter().cloned()).collect(),

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use stackelberg_data::atomic;
 use stackelberg_data::generations::Response;
 use stackelberg_data::trace::{self, Scores};
-use stackelberg_decoding::Stress;
+use stackelberg_decoding::Perturbation;
 use stackelberg_engine::Tokenizer;
 use stackelberg_evaluation::findings::{Findings, Series};
 use stackelberg_evaluation::metrics::Measured;
@@ -84,7 +84,8 @@ fn assemble(lab: &Lab<'_>, kept: &[Kept], finished: &[Finished]) -> Result<Repor
         },
         curve: f.setting.curve(),
         knob: f.setting.knob,
-        stress: (f.setting.stress != Stress::None).then(|| f.setting.stress.to_string()),
+        perturbation: (f.setting.perturbation != Perturbation::None)
+            .then(|| f.setting.perturbation.to_string()),
         kept: f.kept,
         vanilla: f.setting.rule == Some(experiment.sweep.shaping) && !f.setting.reference,
         degenerate: is_degenerate(lab, &f.runs, &base.runs),
@@ -99,7 +100,7 @@ fn assemble(lab: &Lab<'_>, kept: &[Kept], finished: &[Finished]) -> Result<Repor
         charts.retain(|chart| !chart.name.ends_with("-by-kl"));
     }
     let shown: Vec<&Finished> =
-        finished.iter().filter(|f| f.kept && f.setting.stress == Stress::None).collect();
+        finished.iter().filter(|f| f.kept && f.setting.perturbation == Perturbation::None).collect();
     let mut browser = Browser::new(lab, &rewards, &shown)?;
     let histograms = browser.histograms(&shown);
     let questions = browser.questions(&shown);

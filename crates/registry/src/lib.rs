@@ -12,7 +12,7 @@ Nothing here prints or reads the environment: the caller hands in a [`Hub`](stac
 is told about downloads.
 
 ```no_run
-use stackelberg_engine::{Dtype, Place};
+use stackelberg_engine::{Dtype, Device};
 use stackelberg_hub::Hub;
 use stackelberg_registry::{PolicySpec, Registry};
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use stackelberg_data::{Prompt, prompts};
 use stackelberg_engine::reward::ValueHead;
-use stackelberg_engine::{Checkpoint, Dtype, Embedder, Place};
+use stackelberg_engine::{Checkpoint, Device, Dtype, Embedder};
 use stackelberg_hub::{Hub, Kind, Known, Progress};
 use stackelberg_remote::Key;
 
@@ -28,19 +28,19 @@ pub struct PolicySpec {
     /// How weights are kept.
     pub dtype: Dtype,
     /// Where the policy runs.
-    pub device: Place,
+    pub device: Device,
 }
 
 impl Default for PolicySpec {
     fn default() -> Self {
-        Self { name: DEFAULT_MODEL.to_owned(), dtype: Dtype::Bf16, device: Place::Cpu }
+        Self { name: DEFAULT_MODEL.to_owned(), dtype: Dtype::Bf16, device: Device::Cpu }
     }
 }
 
 impl PolicySpec {
     /// The device's name as records have it: `None` for the CPU.
     pub fn recorded_device(&self) -> Option<String> {
-        (self.device != Place::Cpu).then(|| self.device.to_string())
+        (self.device != Device::Cpu).then(|| self.device.to_string())
     }
 }
 

@@ -17,14 +17,14 @@ use super::score::ScoreHead;
 use super::segment::Segment;
 use super::weights::Weights;
 use crate::cache::{Branches, Prefix};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::kernel::Dtype;
-use crate::place::Place;
 
 /// A causal language model or a sequence classifier, loaded into memory. Activations are f32.
 pub struct Model {
     config: Config,
-    place: Place,
+    place: Device,
     /// The score head of a sequence classifier.
     score: Option<ScoreHead>,
     body: Body,
@@ -46,14 +46,14 @@ impl Model {
     /// Files are missing, truncated or malformed; the architecture is not supported; a tensor is missing or has the
     /// wrong shape.
     pub fn load(path: &Path, dtype: Dtype) -> Result<Self> {
-        Self::load_on(path, dtype, Place::Cpu)
+        Self::load_on(path, dtype, Device::Cpu)
     }
 
     /// As [`Model::load`], to run on another device.
     ///
     /// # Errors
     /// As [`Model::load`]; there is no such device, it does not support the dtype, or its memory is too small.
-    pub fn load_on(path: &Path, dtype: Dtype, place: Place) -> Result<Self> {
+    pub fn load_on(path: &Path, dtype: Dtype, place: Device) -> Result<Self> {
         let (architecture, weights) = open(path)?;
         Self::assemble(architecture, &weights, dtype, place)
     }
@@ -62,7 +62,7 @@ impl Model {
         architecture: Architecture,
         weights: &Weights,
         dtype: Dtype,
-        place: Place,
+        place: Device,
     ) -> Result<Self> {
         let Architecture { config, labels, .. } = architecture;
         let parts = Parts { config: &config, weights };
@@ -77,7 +77,7 @@ impl Model {
     }
 
     /// The device that the model runs on.
-    pub fn place(&self) -> Place {
+    pub fn place(&self) -> Device {
         self.place
     }
 

@@ -10,21 +10,21 @@ mod linear;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device as TensorDevice, Tensor};
 
 use super::config::Config;
 use super::parts::{Normed, Parts};
 use super::segment::Segment;
 use crate::cache::{Kept, Memory, Prefix, slots};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::kernel::{self, Activation, Dtype, Layout};
-use crate::place::Place;
 use attention::{Angles, Run, View, attend, capped};
 use linear::{Linear, Loader, Norm};
 
 /// The weights on a device.
 pub(super) struct OnDevice {
-    device: Device,
+    device: TensorDevice,
     embedding: Linear,
     /// Learned position embeddings, `[context, d]`.
     positions: Option<Tensor>,
@@ -53,15 +53,15 @@ impl OnDevice {
         parts: &Parts<'_>,
         head: bool,
         dtype: Dtype,
-        place: Place,
-        device: Device,
+        place: Device,
+        device: TensorDevice,
     ) -> Result<Self> {
         let rounded = match dtype {
             Dtype::F32 => DType::F32,
             Dtype::Bf16 => DType::BF16,
             Dtype::Int8 => {
                 let what = "only the dtypes f32 and bf16 are supported there; int8 needs the device cpu";
-                return Err(Error::Place { place: place.to_string(), what: what.to_owned() });
+                return Err(Error::Device { place: place.to_string(), what: what.to_owned() });
             }
         };
         let load = Loader { device: &device, rounded };
@@ -137,7 +137,7 @@ impl OnDevice {
             let inner = open(config, &layer.up.apply(&hidden)?)?; // [rows, intermediate]
             hidden = (hidden + layer.down.apply(&inner)?)?;
         }
-        let hidden = self.norm.apply(&hidden)?.to_device(&Device::Cpu)?;
+        let hidden = self.norm.apply(&hidden)?.to_device(&TensorDevice::Cpu)?;
         let beside = |(run, segment): (Run, &Segment<'_>)| match segment {
             Segment::Read(..) => Kept::Slots(None),
             Segment::Branch(..) => Kept::Slots(Some(run.own)),
@@ -149,7 +149,7 @@ impl OnDevice {
     pub(super) fn logits(&self, config: &Config, hidden: &Tensor) -> Result<Tensor> {
         let head = self.head.as_ref().unwrap_or(&self.embedding);
         let logits = head.apply(&hidden.to_device(&self.device)?)?;
-        Ok(capped(logits, config.logit_cap)?.to_device(&Device::Cpu)?)
+        Ok(capped(logits, config.logit_cap)?.to_device(&TensorDevice::Cpu)?)
     }
 
     fn embed(&self, config: &Config, tokens: Vec<u32>, places: Vec<u32>) -> Result<Tensor> {

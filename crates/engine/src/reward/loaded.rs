@@ -6,8 +6,8 @@ use candle_core::Tensor;
 
 use super::causal::RewardModel;
 use super::combination::Combination;
-use super::guide::Guide;
 use super::head::Head;
+use super::state::RewardState;
 use super::text::{Classifier, Exchange, ForeignModel, TextReward};
 use crate::chat::Prompt;
 use crate::checkpoint::Checkpoint;
@@ -64,26 +64,26 @@ impl Combined {
 
 /// A prompt: its tokens for the policy, and the prompt itself.
 #[derive(Debug, Clone, Copy)]
-pub struct Asked<'a> {
+pub struct PromptInput<'a> {
     /// The policy's tokens of the prompt.
     pub tokens: &'a [u32],
     /// The prompt itself, which rewards that read text need.
     pub prompt: Option<&'a Prompt>,
 }
 
-impl<'a> From<&'a [u32]> for Asked<'a> {
+impl<'a> From<&'a [u32]> for PromptInput<'a> {
     fn from(tokens: &'a [u32]) -> Self {
         Self { tokens, prompt: None }
     }
 }
 
-impl<'a, const N: usize> From<&'a [u32; N]> for Asked<'a> {
+impl<'a, const N: usize> From<&'a [u32; N]> for PromptInput<'a> {
     fn from(tokens: &'a [u32; N]) -> Self {
         tokens.as_slice().into()
     }
 }
 
-impl<'a> From<&'a Vec<u32>> for Asked<'a> {
+impl<'a> From<&'a Vec<u32>> for PromptInput<'a> {
     fn from(tokens: &'a Vec<u32>) -> Self {
         tokens.as_slice().into()
     }
@@ -181,14 +181,18 @@ impl Reward {
     ///
     /// # Errors
     /// The reward reads text, and `asked` has no prompt.
-    pub fn guide<'a>(&'a self, policy: &'a Checkpoint, asked: Asked<'a>) -> Result<Guide<'a>> {
+    pub fn state<'a>(
+        &'a self,
+        policy: &'a Checkpoint,
+        asked: PromptInput<'a>,
+    ) -> Result<RewardState<'a>> {
         Ok(match self {
-            Self::Head(head) => Guide::Head(head),
+            Self::Head(head) => RewardState::Head(head),
             Self::Model(model) => {
                 let prefix = model.model().empty();
-                Guide::Model { model, prefix, unread: asked.tokens.to_vec(), ahead: None }
+                RewardState::Model { model, prefix, unread: asked.tokens.to_vec(), ahead: None }
             }
-            Self::Text(reward) => Guide::Text {
+            Self::Text(reward) => RewardState::Text {
                 reward,
                 prompt: asked.prompt.ok_or(Error::NoPrompt)?,
                 answer: String::new(),
@@ -196,10 +200,10 @@ impl Reward {
                 ahead: Vec::new(),
             },
             Self::Combined(combined) => {
-                let guides = combined.rewards().iter().map(|reward| reward.guide(policy, asked));
+                let guides = combined.rewards().iter().map(|reward| reward.state(policy, asked));
                 let combination = combined.combination();
                 let guides = guides.collect::<Result<_>>()?;
-                Guide::Combined { combination, guides, parts: Vec::new() }
+                RewardState::Combined { combination, guides, parts: Vec::new() }
             }
         })
     }
@@ -209,7 +213,7 @@ impl Reward {
     /// # Errors
     /// As [`Model::prefill`]; the reward reads text.
     pub fn of_tokens(&self, policy: &Checkpoint, tokens: &[u32]) -> Result<f64> {
-        Ok(self.of_answers(policy, Asked { tokens, prompt: None }, &[&[]])?[0])
+        Ok(self.of_answers(policy, PromptInput { tokens, prompt: None }, &[&[]])?[0])
     }
 
     /// Rewards of several answers to one prompt. The prompt is prefilled once, and the answers share forward passes.
@@ -219,7 +223,7 @@ impl Reward {
     pub fn of_answers(
         &self,
         policy: &Checkpoint,
-        asked: Asked<'_>,
+        asked: PromptInput<'_>,
         answers: &[&[u32]],
     ) -> Result<Vec<f64>> {
         let prompt = asked.tokens;

@@ -1,7 +1,7 @@
 //! Rewards for guided decoding: one number for each candidate for the next token of a sequence.
 //!
-//! A [`Reward`] is loaded once. [`Reward::guide`] gives a [`Guide`] for one sequence, which decoding asks about
-//! candidates ([`ask`]) and tells which one was chosen ([`Guide::commit`]). Decoding does not depend on the kind of
+//! A [`Reward`] is loaded once. [`Reward::guide`] gives a [`RewardState`] for one sequence, which decoding asks about
+//! candidates ([`ask`]) and tells which one was chosen ([`RewardState::commit`]). Decoding does not depend on the kind of
 //! reward:
 //!
 //! - a head on the policy's own hidden states ([`Head`], [`ValueHead`]), which needs no forward pass of its own;
@@ -12,19 +12,19 @@
 mod causal;
 mod combination;
 mod file;
-mod guide;
 mod head;
 mod labels;
 mod loaded;
 mod project;
+mod state;
 mod text;
 mod value;
 
 pub use causal::RewardModel;
 pub use combination::Combination;
-pub use guide::{Ahead, Guide, Question, ask};
 pub use head::{Backbone, Head};
-pub use loaded::{Asked, Combined, Reward};
+pub use loaded::{Combined, PromptInput, Reward};
+pub use state::{Ahead, Question, RewardState, ask};
 pub use text::{Classifier, EmbeddedHead, Exchange, ForeignModel, RewardFormat, TextReward, TextScorer};
 pub use value::ValueHead;
 

@@ -8,7 +8,20 @@ use std::fs;
 use std::path::Path;
 
 /// The crates of the workspace that are checked.
-const CRATES: [&str; 3] = ["shaping", "data", "engine"];
+const CRATES: [&str; 12] = [
+    "data",
+    "shaping",
+    "engine",
+    "decoding",
+    "http",
+    "hub",
+    "remote",
+    "registry",
+    "learning",
+    "evaluation",
+    "experiment",
+    "cli",
+];
 
 #[test]
 fn no_file_depends_on_itself() {

@@ -9,21 +9,21 @@ use std::path::PathBuf;
 
 use serde_json::json;
 use stackelberg_engine::model::Segment;
-use stackelberg_engine::reward::{Asked, Question, ask};
-use stackelberg_engine::{Checkpoint, Dtype, Model, Place, Reward};
+use stackelberg_engine::reward::{PromptInput, Question, ask};
+use stackelberg_engine::{Checkpoint, Device, Dtype, Model, Reward};
 
 use crate::common::families::{Expected, FAMILIES, distance, distances, expected, folder, rows};
 use crate::common::tiny::Tiny;
 
 /// The devices on which these tests run.
-fn places() -> Vec<Place> {
-    let mut places = vec![Place::Candle];
-    places.extend(cfg!(feature = "cuda").then_some(Place::Cuda(0)));
-    places.extend(cfg!(feature = "metal").then_some(Place::Metal(0)));
+fn places() -> Vec<Device> {
+    let mut places = vec![Device::Candle];
+    places.extend(cfg!(feature = "cuda").then_some(Device::Cuda(0)));
+    places.extend(cfg!(feature = "metal").then_some(Device::Metal(0)));
     places
 }
 
-fn load(family: &str, place: Place) -> Model {
+fn load(family: &str, place: Device) -> Model {
     Model::load_on(&folder(family), Dtype::F32, place).unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -72,7 +72,7 @@ fn bf16_is_that_of_the_kernels() {
             let model = Model::load_on(&folder(family), Dtype::Bf16, place).unwrap();
             rows(&model.prefill(&tokens).unwrap().1).pop().unwrap()
         };
-        let apart = distance(&last(place), &last(Place::Cpu));
+        let apart = distance(&last(place), &last(Device::Cpu));
         assert!(apart < 0.1, "{family} on {place}: {apart}");
     }
 }
@@ -219,7 +219,7 @@ fn a_reward_model_follows_the_policy() {
         let reward = Reward::load(&at("reward"), &policy, Dtype::F32).unwrap();
         let Reward::Model(model) = &reward else { panic!("is a reward model") };
         assert_eq!((policy.model.place(), model.model().place()), (place, place));
-        let mut guide = reward.guide(&policy, Asked { tokens: &text, prompt: None }).unwrap();
+        let mut guide = reward.state(&policy, PromptInput { tokens: &text, prompt: None }).unwrap();
         let candidates = [3, 30, 14];
         let question =
             Question { guide: &mut guide, candidates: &candidates, further: &[], ahead: None };
@@ -239,12 +239,12 @@ fn what_cannot_be_is_said_in_one_line() {
         Ok(_) => panic!("was loaded"),
     };
     assert_eq!(
-        refused(Dtype::Int8, Place::Candle),
+        refused(Dtype::Int8, Device::Candle),
         "candle: only the dtypes f32 and bf16 are supported there; int8 needs the device cpu"
     );
     for (built, place, feature) in [
-        (cfg!(feature = "cuda"), Place::Cuda(1), "cuda"),
-        (cfg!(feature = "metal"), Place::Metal(1), "metal"),
+        (cfg!(feature = "cuda"), Device::Cuda(1), "cuda"),
+        (cfg!(feature = "metal"), Device::Metal(1), "metal"),
     ] {
         let said = refused(Dtype::F32, place);
         let hint = format!(
@@ -254,7 +254,7 @@ fn what_cannot_be_is_said_in_one_line() {
         assert!(!said.contains('\n'), "{said}");
     }
     // A prefix of one device and a model on another.
-    let (here, there) = (load("llama", Place::Cpu), load("llama", Place::Candle));
+    let (here, there) = (load("llama", Device::Cpu), load("llama", Device::Candle));
     for (reader, other) in [(&here, &there), (&there, &here)] {
         let (mut prefix, _) = reader.prefill(&[1, 2]).unwrap();
         let error = other.branch(&prefix, &[3]).unwrap_err().to_string();
@@ -270,11 +270,11 @@ fn what_cannot_be_is_said_in_one_line() {
 #[test]
 fn places_go_by_names() {
     for name in ["cpu", "candle", "cuda", "cuda:1", "metal", "metal:2"] {
-        assert_eq!(name.parse::<Place>().unwrap().to_string(), name);
+        assert_eq!(name.parse::<Device>().unwrap().to_string(), name);
     }
-    assert_eq!("cuda:0".parse(), Ok(Place::Cuda(0)));
+    assert_eq!("cuda:0".parse(), Ok(Device::Cuda(0)));
     for name in ["gpu", "cuda:x", "cpu:0", "cuda:", ""] {
-        let said = name.parse::<Place>().unwrap_err();
+        let said = name.parse::<Device>().unwrap_err();
         assert!(said.starts_with(&format!("unknown device '{name}': known are cpu, ")), "{said}");
     }
 }

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 use stackelberg_engine::reward::{
-    Asked, Exchange, ForeignModel, Guide, Question, RewardFormat, RewardModel, TextReward, TextScorer,
-    ask,
+    Exchange, ForeignModel, PromptInput, Question, RewardFormat, RewardModel, RewardState, TextReward,
+    TextScorer, ask,
 };
 use stackelberg_engine::{Checkpoint, Dtype, Message, Prompt, Reward};
 use tempfile::TempDir;
@@ -34,13 +34,13 @@ fn a_foreign_tokenizer_changes_no_reward() {
     // The tokenizer's words are cut at spaces, of which none stands before an answer.
     let prompt = Prompt::Text("w4 w9 w6 ".to_owned());
     let tokens = policy.tokens("w4 w9 w6", stackelberg_engine::reward::TextFormat::Raw).unwrap();
-    let asked = Asked { tokens: &tokens, prompt: Some(&prompt) };
-    let (mut a, mut b) = (own.guide(&policy, asked).unwrap(), foreign.guide(&policy, asked).unwrap());
+    let asked = PromptInput { tokens: &tokens, prompt: Some(&prompt) };
+    let (mut a, mut b) = (own.state(&policy, asked).unwrap(), foreign.state(&policy, asked).unwrap());
     assert!(!b.needs_policy() && b.span().is_none());
     let mut answer = Vec::new();
     for step in 0..40u32 {
         let candidates = [4 + step % 30, 5 + step * 7 % 30, 10];
-        let score = |guide: &mut Guide<'_>| {
+        let score = |guide: &mut RewardState<'_>| {
             ask(&mut [Question { guide, candidates: &candidates, further: &[], ahead: None }])
                 .unwrap()
                 .remove(0)
@@ -60,7 +60,7 @@ fn a_foreign_tokenizer_changes_no_reward() {
     let both = [&own, &foreign]
         .map(|reward| reward.of_answers(&policy, asked, &[&answer, &answer[..7]]).unwrap());
     assert_eq!(both[0], both[1]);
-    assert!(foreign.guide(&policy, Asked { tokens: &tokens, prompt: None }).is_err());
+    assert!(foreign.state(&policy, PromptInput { tokens: &tokens, prompt: None }).is_err());
 }
 
 /// The tensor names of UltraRM: the same weights give the same rewards.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 use stackelberg_engine::model::Segment;
-use stackelberg_engine::reward::{Asked, Head, Question, RewardModel, ask};
+use stackelberg_engine::reward::{Head, PromptInput, Question, RewardModel, ask};
 use stackelberg_engine::{Checkpoint, Dtype, Message, Prompt, Reward, Tensor, reward::TextFormat};
 use tempfile::TempDir;
 
@@ -136,8 +136,8 @@ fn a_causal_reward_model_scores_candidates_as_whole_texts() {
     let policy = load(&Tiny::default());
     let folder = written(&Tiny { seed: 5, labels: Some(1), ..Tiny::default() });
     let reward = Reward::load(folder.path(), &policy, Dtype::F32).unwrap();
-    let asked = Asked { tokens: &TEXT, prompt: None };
-    let mut guide = reward.guide(&policy, asked).unwrap();
+    let asked = PromptInput { tokens: &TEXT, prompt: None };
+    let mut guide = reward.state(&policy, asked).unwrap();
     assert!(!guide.needs_policy());
     let mut text = TEXT.to_vec();
     for step in 0..4 {

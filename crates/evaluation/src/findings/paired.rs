@@ -49,7 +49,7 @@ impl<'a> Findings<'a> {
 
     /// The series in the main table.
     pub(super) fn kept(&self) -> impl Iterator<Item = usize> {
-        (0..self.series.len()).filter(|&i| self.series[i].kept && self.series[i].stress.is_none())
+        (0..self.series.len()).filter(|&i| self.series[i].kept && self.series[i].perturbation.is_none())
     }
 
     /// The series of a group in the main table, and among them the vanilla shaping's.
@@ -63,7 +63,7 @@ impl<'a> Findings<'a> {
     pub(super) fn curves(&self, group: &str) -> Vec<(String, Vec<usize>)> {
         let mut curves: Vec<(String, Vec<usize>)> = Vec::new();
         for (i, series) in self.series.iter().enumerate() {
-            if series.group != group || series.knob.is_none() || series.stress.is_some() {
+            if series.group != group || series.knob.is_none() || series.perturbation.is_some() {
                 continue;
             }
             match curves.iter_mut().find(|(name, _)| *name == series.curve) {

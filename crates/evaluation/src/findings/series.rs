@@ -42,7 +42,7 @@ pub struct Series {
     /// How far guidance may go; `None` for methods without guidance.
     pub knob: Option<Knob>,
     /// How the rewards that guide were perturbed; `None` if they were not.
-    pub stress: Option<String>,
+    pub perturbation: Option<String>,
     /// Whether the main table shows it: it has no knob, or the sweep selected its knob.
     pub kept: bool,
     /// Whether its shaping is the one that the sweep used.

@@ -157,7 +157,7 @@ impl Findings<'_> {
     /// The true rewards of answers whose guide saw perturbed rewards.
     fn perturbed_table(&self) -> Option<Table> {
         let metrics = self.main_metrics();
-        let perturbed = (0..self.series.len()).filter(|&i| self.series[i].stress.is_some());
+        let perturbed = (0..self.series.len()).filter(|&i| self.series[i].perturbation.is_some());
         let row = |i: usize| {
             let cell = |metric: &Metric| {
                 let estimate = self.bootstrap.estimate(self.of(i, metric))?;
@@ -165,14 +165,18 @@ impl Findings<'_> {
             };
             let series = &self.series[i];
             Row {
-                group: format!("{}, {}", series.group, series.stress.as_deref().unwrap_or_default()),
+                group: format!(
+                    "{}, {}",
+                    series.group,
+                    series.perturbation.as_deref().unwrap_or_default()
+                ),
                 label: series.curve.clone(),
                 cells: metrics.iter().map(cell).collect(),
             }
         };
         let rows: Vec<Row> = perturbed.map(row).collect();
         (!rows.is_empty()).then(|| Table {
-            name: "stress".to_owned(),
+            name: "perturbed".to_owned(),
             title: "Perturbed rewards".to_owned(),
             note: "The rewards that guided were perturbed; the table shows the true rewards, at the kept strength. noise: \
                    Gaussian noise of that standard deviation is added. random: Gaussian noise replaces the rewards. \

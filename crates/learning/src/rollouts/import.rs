@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rayon::prelude::*;
 use serde_json::json;
 use stackelberg_data::hash::Hash;
-use stackelberg_engine::reward::{Asked, TextFormat};
+use stackelberg_engine::reward::{PromptInput, TextFormat};
 use stackelberg_engine::{Checkpoint, Prefix, Reward, Tensor};
 
 use super::collect::{Progress, Prompt, broken_state};
@@ -269,7 +269,7 @@ impl Import {
             let answers: Vec<&[u32]> =
                 texts.iter().map(|&(prompt, sample)| &self.samples[prompt][sample].tokens[..]).collect();
             let Prompt { tokens, asked, .. } = &self.prompts[texts[0].0];
-            let asked = Asked { tokens, prompt: asked.as_ref() };
+            let asked = PromptInput { tokens, prompt: asked.as_ref() };
             scores.extend(reward.of_answers(policy, asked, &answers)?);
         }
         Ok(scores)

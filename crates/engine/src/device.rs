@@ -3,13 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
-use candle_core::Device;
+use candle_core::Device as TensorDevice;
 
 use crate::error::{Error, Result};
 
 /// The device that a model runs on. As text: `cpu`, `candle`, `cuda`, `cuda:1`, `metal`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub enum Place {
+pub enum Device {
     /// The CPU, with the [kernels](crate::kernel) of this crate.
     #[default]
     Cpu,
@@ -21,17 +21,17 @@ pub enum Place {
     Metal(usize),
 }
 
-impl Place {
+impl Device {
     /// The device for candle's operations; `None` for the kernels of this crate.
     ///
     /// # Errors
     /// This build does not support the device, or this machine does not have it.
-    pub(crate) fn device(self) -> Result<Option<Device>> {
+    pub(crate) fn device(self) -> Result<Option<TensorDevice>> {
         let (device, built, feature) = match self {
             Self::Cpu => return Ok(None),
-            Self::Candle => return Ok(Some(Device::Cpu)),
-            Self::Cuda(number) => (Device::new_cuda(number), cfg!(feature = "cuda"), "cuda"),
-            Self::Metal(number) => (Device::new_metal(number), cfg!(feature = "metal"), "metal"),
+            Self::Candle => return Ok(Some(TensorDevice::Cpu)),
+            Self::Cuda(number) => (TensorDevice::new_cuda(number), cfg!(feature = "cuda"), "cuda"),
+            Self::Metal(number) => (TensorDevice::new_metal(number), cfg!(feature = "metal"), "metal"),
         };
         device.map(Some).map_err(|error| {
             // Behind the first line, there is only a backtrace.
@@ -43,12 +43,12 @@ impl Place {
                     "not in this build: make one with `cargo build --release --features {feature}`"
                 ),
             };
-            Error::Place { place: self.to_string(), what }
+            Error::Device { place: self.to_string(), what }
         })
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Cpu => f.pad("cpu"),
@@ -61,7 +61,7 @@ impl fmt::Display for Place {
     }
 }
 
-impl FromStr for Place {
+impl FromStr for Device {
     type Err = String;
 
     fn from_str(name: &str) -> std::result::Result<Self, String> {

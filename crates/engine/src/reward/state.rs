@@ -13,10 +13,10 @@ use crate::error::{Error, Result};
 use crate::model::Segment;
 use crate::tokenizer::TextStream;
 
-/// The state of a reward for one sequence. [`ask`] scores candidates, [`Guide::commit`] appends the chosen one, and
-/// [`Guide::read`] appends a token that was not scored.
+/// The state of a reward for one sequence. [`ask`] scores candidates, [`RewardState::commit`] appends the chosen one, and
+/// [`RewardState::read`] appends a token that was not scored.
 #[derive(Clone)]
-pub enum Guide<'a> {
+pub enum RewardState<'a> {
     /// Scores the policy's hidden states of the candidates.
     Head(&'a Head),
     /// Estimates the shaped reward of the finished answer from the policy's hidden states of the candidates.
@@ -50,7 +50,7 @@ pub enum Guide<'a> {
         /// The expression that combines them.
         combination: &'a Combination,
         /// One guide for each reward.
-        guides: Vec<Guide<'a>>,
+        guides: Vec<RewardState<'a>>,
         /// Rewards of the candidates that were scored last, `[rewards][candidates]`.
         parts: Vec<Vec<f64>>,
     },
@@ -65,13 +65,13 @@ pub enum Ahead {
     Texts(Vec<Prefix>),
 }
 
-impl Guide<'_> {
+impl RewardState<'_> {
     /// Whether the guide needs the policy's hidden states of the candidates.
     pub fn needs_policy(&self) -> bool {
         match self {
             Self::Head(_) | Self::Value(_) => true,
             Self::Model { .. } | Self::Text { .. } => false,
-            Self::Combined { guides, .. } => guides.iter().any(Guide::needs_policy),
+            Self::Combined { guides, .. } => guides.iter().any(RewardState::needs_policy),
         }
     }
 
@@ -135,14 +135,14 @@ impl Guide<'_> {
 /// Candidates of one sequence to be scored.
 pub struct Question<'g, 'a> {
     /// The guide of the sequence.
-    pub guide: &'g mut Guide<'a>,
+    pub guide: &'g mut RewardState<'a>,
     /// The candidates for the next token, `k` of them.
     pub candidates: &'g [u32],
     /// Continuations of the candidates, `k` rows of any lengths, or none. With continuations, the rewards are those of
     /// the texts at their ends.
     pub further: &'g [Vec<u32>],
     /// The policy's hidden states of the last token of each candidate, `[k, d]`. Guides that need the policy must get
-    /// them, see [`Guide::needs_policy`].
+    /// them, see [`RewardState::needs_policy`].
     pub ahead: Option<&'g Tensor>,
 }
 
@@ -166,7 +166,7 @@ pub fn ask(questions: &mut [Question<'_, '_>]) -> Result<Vec<Vec<f64>>> {
     let mut reward_model = None;
     let mut segments = Vec::new();
     for question in questions.iter() {
-        if let Guide::Model { model, prefix, .. } = &*question.guide
+        if let RewardState::Model { model, prefix, .. } = &*question.guide
             && question.further.is_empty()
         {
             reward_model = Some(*model);
@@ -181,14 +181,14 @@ pub fn ask(questions: &mut [Question<'_, '_>]) -> Result<Vec<Vec<f64>>> {
     let mut rewards = Vec::with_capacity(questions.len());
     for question in questions {
         rewards.push(match &mut question.guide {
-            Guide::Head(head) => head.score(question.ahead.ok_or(Error::NoTokens)?)?,
-            Guide::Value(_) => values.by_ref().take(question.candidates.len()).collect(),
-            Guide::Combined { .. } => Vec::new(),
-            Guide::Text { ahead, .. } => {
+            RewardState::Head(head) => head.score(question.ahead.ok_or(Error::NoTokens)?)?,
+            RewardState::Value(_) => values.by_ref().take(question.candidates.len()).collect(),
+            RewardState::Combined { .. } => Vec::new(),
+            RewardState::Text { ahead, .. } => {
                 *ahead = continuations(question.candidates, question.further);
                 read.by_ref().take(question.candidates.len()).collect()
             }
-            Guide::Model { model, ahead, .. } => {
+            RewardState::Model { model, ahead, .. } => {
                 let (read, hidden) = match question.further {
                     [] => {
                         let branches = seen.next().ok_or(Error::NoTokens)?;
@@ -213,7 +213,7 @@ pub fn ask(questions: &mut [Question<'_, '_>]) -> Result<Vec<Vec<f64>>> {
 fn continued(questions: &[Question<'_, '_>]) -> Result<Vec<(Vec<Prefix>, Tensor)>> {
     let (mut reward_model, mut read) = (None, Vec::new());
     for question in questions.iter().filter(|question| !question.further.is_empty()) {
-        if let Guide::Model { model, prefix, .. } = &*question.guide {
+        if let RewardState::Model { model, prefix, .. } = &*question.guide {
             reward_model = Some(*model);
             let continuations = continuations(question.candidates, question.further);
             read.push((vec![prefix.clone(); continuations.len()], continuations));
@@ -236,7 +236,7 @@ fn values(questions: &[Question<'_, '_>]) -> Result<Vec<f64>> {
     let mut value_head = None;
     let mut hidden = Vec::new();
     for question in questions {
-        if let Guide::Value(head) = &*question.guide {
+        if let RewardState::Value(head) = &*question.guide {
             value_head = Some(*head);
             hidden.push(question.ahead.ok_or(Error::NoTokens)?);
         }
@@ -248,7 +248,7 @@ fn values(questions: &[Question<'_, '_>]) -> Result<Vec<f64>> {
 fn texts(questions: &[Question<'_, '_>]) -> Result<Vec<f64>> {
     let (mut asked, mut found) = (None, Vec::new());
     for question in questions {
-        if let Guide::Text { reward, prompt, answer, stream, .. } = &*question.guide {
+        if let RewardState::Text { reward, prompt, answer, stream, .. } = &*question.guide {
             asked = Some(*reward);
             for continuation in continuations(question.candidates, question.further) {
                 // The stream holds back incomplete characters.
@@ -269,7 +269,7 @@ fn read_on(questions: &mut [Question<'_, '_>]) -> Result<()> {
     let mut reward_model = None;
     let mut texts = Vec::new();
     for question in questions.iter_mut() {
-        if let Guide::Model { model, prefix, unread, .. } = question.guide
+        if let RewardState::Model { model, prefix, unread, .. } = question.guide
             && !unread.is_empty()
         {
             reward_model = Some(*model);
@@ -279,7 +279,7 @@ fn read_on(questions: &mut [Question<'_, '_>]) -> Result<()> {
     let Some(model) = reward_model else { return Ok(()) };
     model.model().read_all(&mut texts)?;
     for question in questions {
-        if let Guide::Model { unread, .. } = question.guide {
+        if let RewardState::Model { unread, .. } = question.guide {
             unread.clear();
         }
     }
@@ -289,14 +289,14 @@ fn read_on(questions: &mut [Question<'_, '_>]) -> Result<()> {
 /// Rewards of combinations; `None` if the guides are not combinations. Each part is asked for all sequences together.
 fn ask_parts(questions: &mut [Question<'_, '_>]) -> Result<Option<Vec<Vec<f64>>>> {
     let parts = match questions.first().map(|question| &*question.guide) {
-        Some(Guide::Combined { guides, .. }) => guides.len(),
+        Some(RewardState::Combined { guides, .. }) => guides.len(),
         _ => return Ok(None),
     };
     let mut said = vec![Vec::with_capacity(parts); questions.len()];
     for part in 0..parts {
         let mut asked = Vec::with_capacity(questions.len());
         for Question { guide, candidates, further, ahead } in questions.iter_mut() {
-            if let Guide::Combined { guides, .. } = &mut **guide {
+            if let RewardState::Combined { guides, .. } = &mut **guide {
                 let guide = &mut guides[part];
                 asked.push(Question { guide, candidates, further, ahead: *ahead });
             }
@@ -304,7 +304,7 @@ fn ask_parts(questions: &mut [Question<'_, '_>]) -> Result<Option<Vec<Vec<f64>>>
         said.iter_mut().zip(ask(&mut asked)?).for_each(|(said, rewards)| said.push(rewards));
     }
     let whole = questions.iter_mut().zip(said).map(|(question, said)| match &mut *question.guide {
-        Guide::Combined { combination, parts, .. } => {
+        RewardState::Combined { combination, parts, .. } => {
             *parts = said;
             combination.of_texts(parts)
         }

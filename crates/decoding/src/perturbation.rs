@@ -3,12 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::sample::Randomness;
+use crate::randomness::Randomness;
 
 /// What is done to rewards and values before they are shaped. What is recorded of a finished answer is its true
 /// reward.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub enum Stress {
+pub enum Perturbation {
     /// Nothing.
     #[default]
     None,
@@ -20,9 +20,9 @@ pub enum Stress {
     Reversed,
 }
 
-impl Stress {
+impl Perturbation {
     /// Makes rewards worse.
-    pub(crate) fn disturb(self, rewards: &mut [f64], randomness: &mut Randomness) {
+    pub(crate) fn perturb(self, rewards: &mut [f64], randomness: &mut Randomness) {
         match self {
             Self::None => {}
             Self::Noise(std) => rewards.iter_mut().for_each(|r| *r += std * randomness.normal()),
@@ -45,7 +45,7 @@ impl Stress {
     }
 }
 
-impl fmt::Display for Stress {
+impl fmt::Display for Perturbation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::None => f.pad("none"),
@@ -56,7 +56,7 @@ impl fmt::Display for Stress {
     }
 }
 
-impl FromStr for Stress {
+impl FromStr for Perturbation {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -78,27 +78,32 @@ mod tests {
     #[test]
     fn reversed_ranks_the_other_way_round() {
         let mut rewards = [0.5, 3.0, -1.0, 2.0];
-        Stress::Reversed.disturb(&mut rewards, &mut Randomness::new(0, "p", 0));
+        Perturbation::Reversed.perturb(&mut rewards, &mut Randomness::new(0, "p", 0));
         assert_eq!(rewards, [2.0, -1.0, 3.0, 0.5]);
     }
 
     #[test]
     fn noise_has_its_standard_deviation() {
-        for (stress, mean) in [(Stress::Noise(2.0), 7.0), (Stress::Random(2.0), 0.0)] {
+        for (perturbation, mean) in [(Perturbation::Noise(2.0), 7.0), (Perturbation::Random(2.0), 0.0)] {
             let mut rewards = [7.0; 4000];
-            stress.disturb(&mut rewards, &mut Randomness::new(3, "p", 0));
+            perturbation.perturb(&mut rewards, &mut Randomness::new(3, "p", 0));
             let found = rewards.iter().sum::<f64>() / 4000.0;
             let variance = rewards.iter().map(|r| (r - found).powi(2)).sum::<f64>() / 4000.0;
-            assert!((found - mean).abs() < 0.12, "{stress}: {found}");
-            assert!((variance - 4.0).abs() < 0.35, "{stress}: {variance}");
+            assert!((found - mean).abs() < 0.12, "{perturbation}: {found}");
+            assert!((variance - 4.0).abs() < 0.35, "{perturbation}: {variance}");
         }
     }
 
     #[test]
     fn names_are_read_back() {
-        for stress in [Stress::None, Stress::Noise(0.5), Stress::Random(5.0), Stress::Reversed] {
-            assert_eq!(stress.to_string().parse(), Ok(stress));
+        for perturbation in [
+            Perturbation::None,
+            Perturbation::Noise(0.5),
+            Perturbation::Random(5.0),
+            Perturbation::Reversed,
+        ] {
+            assert_eq!(perturbation.to_string().parse(), Ok(perturbation));
         }
-        assert!("noise".parse::<Stress>().is_err());
+        assert!("noise".parse::<Perturbation>().is_err());
     }
 }
