@@ -1,6 +1,6 @@
 //! Rewards for guided decoding: one number for each candidate for the next token of a sequence.
 //!
-//! A [`Reward`] is loaded once. [`Reward::guide`] gives a [`RewardState`] for one sequence, which decoding asks about
+//! A [`Reward`] is loaded once. [`Reward::state`] gives a [`RewardState`] for one sequence, which decoding asks about
 //! candidates ([`ask`]) and tells which one was chosen ([`RewardState::commit`]). Decoding does not depend on the kind of
 //! reward:
 //!
