@@ -98,7 +98,7 @@ fn foreign_files_with_and_without_a_model() {
     );
     let report = succeed(&["import", &batch, "--prompts", &input, "--out", &chats, "--no-reward"]);
     assert!(
-        report.contains("2 samples of 1 prompts; 2 came without tokens and were tokenised"),
+        report.contains("2 samples of 1 prompts; 2 had no tokens and were tokenized"),
         "{report}"
     );
     let about = manifest(&chats);
@@ -127,7 +127,7 @@ fn foreign_files_with_and_without_a_model() {
     assert!(!Path::new(&none).exists());
 }
 
-/// Ctrl-C leaves what is written, and the same command goes on.
+/// Ctrl-C keeps what is written, and the same command resumes.
 #[cfg(unix)]
 #[test]
 fn ctrl_c_and_on() {

@@ -81,7 +81,7 @@ pub use known::{KNOWN, Kind, Known};
 pub use reference::{HubModel, Package, Reference};
 pub use settings::{Hub, Token};
 
-/// What is being done while a reference is resolved. `what` is a file or package, fit to be printed.
+/// Progress while a reference is resolved. `what` is a file or package, for display.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Progress {
