@@ -174,9 +174,7 @@ fn made(import: &rollouts::Import) -> String {
         said.push_str(&format!("; {tokenised} had no tokens and were tokenized"));
     }
     if let replaced @ 1.. = import.replaced {
-        said.push_str(&format!(
-            "; {replaced} had tokens of another tokenizer and were tokenized again"
-        ));
+        said.push_str(&format!("; {replaced} had tokens of another tokenizer and were tokenized again"));
     }
     said
 }

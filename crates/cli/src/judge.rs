@@ -334,7 +334,9 @@ impl Judge {
         let asked = |call: &&Call<'_>| form::fill(call.prompt, call.first, call.second).chars().count();
         let tokens_in = open.iter().map(asked).sum::<usize>() / CHARACTERS_A_TOKEN;
         let tokens_out = open.len() as u64 * self.server.max_tokens;
-        println!("about {tokens_in} input tokens (at four characters each), at most {tokens_out} output tokens");
+        println!(
+            "about {tokens_in} input tokens (at four characters each), at most {tokens_out} output tokens"
+        );
         if let (Some(price_in), Some(price_out)) = (self.price.price_in, self.price.price_out) {
             let cost = (tokens_in as f64 * price_in + tokens_out as f64 * price_out) / 1e6;
             println!("cost at most about {cost:.2}, if no call has to be repeated");

@@ -185,7 +185,10 @@ fn of_embedder(embedder: &Embedder) -> Result<()> {
     line("embedder", format!("width {width}, up to {most} tokens, {} pooling", embedder.pooling()))?;
     let found = embedder.embed(&[QUESTION, ANSWERS[0], ANSWERS[1]])?;
     let cosine = |i: usize| found[0].iter().zip(&found[i]).map(|(a, b)| a * b).sum::<f32>();
-    line("self-test", format!("cosine similarities to the prompt: {:+.3}, {:+.3}", cosine(1), cosine(2)))?;
+    line(
+        "self-test",
+        format!("cosine similarities to the prompt: {:+.3}, {:+.3}", cosine(1), cosine(2)),
+    )?;
     Ok(())
 }
 
@@ -234,7 +237,11 @@ fn template(checkpoint: &Checkpoint) -> Result<String> {
 fn list() -> Result<()> {
     let registry = registry()?;
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{:<18} {:>7}  {:<11} {:<8} description and source", "name", "size", "licence", "status")?;
+    writeln!(
+        out,
+        "{:<18} {:>7}  {:<11} {:<8} description and source",
+        "name", "size", "licence", "status"
+    )?;
     for known in KNOWN {
         let size = match known.size {
             small if small < 10_000_000 => format!("{} kB", small / 1000),
@@ -250,6 +257,9 @@ fn list() -> Result<()> {
         writeln!(out, "{name:<18} {size:>4} kB  {about}")?;
         writeln!(out, "{:<27} a head on {base}", "")?;
     }
-    writeln!(out, "\nAlso accepted: a folder, a .gguf file, hf:ORG/NAME[@REV], pypi:PACKAGE==VERSION/PATH.")?;
+    writeln!(
+        out,
+        "\nAlso accepted: a folder, a .gguf file, hf:ORG/NAME[@REV], pypi:PACKAGE==VERSION/PATH."
+    )?;
     Ok(())
 }

@@ -66,11 +66,11 @@ impl Watch for Training {
         ));
         for (count, what) in [
             (counts.empty, "samples have no tokens and are skipped"),
-            (counts.all_equal, "prompts have the same reward for all samples: there is nothing to shape"),
             (
-                counts.unfinished,
-                "prompts have no finished sample: a larger --max-new-tokens may help",
+                counts.all_equal,
+                "prompts have the same reward for all samples: there is nothing to shape",
             ),
+            (counts.unfinished, "prompts have no finished sample: a larger --max-new-tokens may help"),
         ] {
             if count > 0 {
                 self.say(&format!("warning: {count} {what}"));

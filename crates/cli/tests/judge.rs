@@ -97,9 +97,12 @@ fn stalling(answered: usize) -> (Server, Arc<AtomicUsize>) {
 fn two_runs_are_compared() {
     let (files, server) = (Files::new(6), Server::start(fair));
     let estimate = files.run(&server.url, &["--dry-run", "--price-in", "1", "--price-out", "2"]).1;
-    for line in
-        ["6 prompts, of which 0", "12 of 12 calls to make", "at most 3072 output tokens", "at most about 0.0"]
-    {
+    for line in [
+        "6 prompts, of which 0",
+        "12 of 12 calls to make",
+        "at most 3072 output tokens",
+        "at most about 0.0",
+    ] {
         assert!(estimate.contains(line), "{estimate}");
     }
     assert!(server.requests().is_empty());

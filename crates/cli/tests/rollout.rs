@@ -68,7 +68,10 @@ fn a_run_is_killed_resumed_split_and_merged() {
     // Two machines, each with a folder of its own.
     let (one, two, both) = (path("one"), path("two"), path("both"));
     go(&one, &["--shard", "0/2"]);
-    assert!(go(&two, &["--shard", "1/2", "--batch-size", "3"]).contains("3 shards of other parts are missing"));
+    assert!(
+        go(&two, &["--shard", "1/2", "--batch-size", "3"])
+            .contains("3 shards of other parts are missing")
+    );
     assert!(refused(&["merge", &two]).contains("3 of 5 shards are not there yet"));
     let merged = succeed(&["merge", &both, &one, &two]);
     assert!(merged.contains("complete: 9 prompts, 18 samples"), "{merged}");

@@ -104,7 +104,10 @@ fn a_dataset_is_shaped() {
     let args = ["--shaping", "srs-std", "--budget", "reference", "--kl-budget", "0.5"];
     let (out, _) = shape(folder.path(), &args);
     assert!(out.contains("KL budget 0.5 nats") && out.contains("budget reference-offline"), "{out}");
-    assert!(out.contains("columns written: shaped_srs_std, threshold_srs_std, threshold_srs_std_low"), "{out}");
+    assert!(
+        out.contains("columns written: shaped_srs_std, threshold_srs_std, threshold_srs_std_low"),
+        "{out}"
+    );
     let shard = dataset.read(0).unwrap();
     assert_eq!(shard.shaped.iter().map(|c| c.rule).collect::<Vec<_>>(), [Rule::Srs, Rule::SrsStd]);
     assert_eq!(shard.shaped(Rule::Srs).unwrap().settings["bound"], 2.0);

@@ -95,7 +95,9 @@ impl Experiment {
 impl Methods {
     fn check(&self, sweep: &Sweep) -> Result<()> {
         if let Some(strength) = self.strengths.iter().find(|s| !(**s >= 0.0 && s.is_finite())) {
-            return invalid(format!("strengths: {strength}: a strength must be zero or more, and finite"));
+            return invalid(format!(
+                "strengths: {strength}: a strength must be zero or more, and finite"
+            ));
         }
         if let Some(nats) = self.kl_budgets.iter().find(|nats| !(**nats > 0.0 && nats.is_finite())) {
             return invalid(format!("kl_budgets: {nats}: a KL budget must be above zero, and finite"));
@@ -103,7 +105,10 @@ impl Methods {
         if let Some((number, knob)) =
             self.knobs().iter().enumerate().find(|(number, knob)| self.knobs()[..*number].contains(knob))
         {
-            return invalid(format!("{knob} is given twice (the second time at position {})", number + 1));
+            return invalid(format!(
+                "{knob} is given twice (the second time at position {})",
+                number + 1
+            ));
         }
         for rules in [&self.shapings, &self.reference] {
             if let Some((_, rule)) =

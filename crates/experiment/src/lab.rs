@@ -315,10 +315,7 @@ impl<'a> Lab<'a> {
             return Ok(None);
         }
         let mend = || {
-            format!(
-                "delete this line, or the folder {}, and run the experiment again",
-                folder.display()
-            )
+            format!("delete this line, or the folder {}, and run the experiment again", folder.display())
         };
         let mut by_id: HashMap<String, Response> =
             generations::parse(&file.display().to_string(), whole)
@@ -362,7 +359,10 @@ impl<'a> Lab<'a> {
             text.lines().map(read).collect::<serde_json::Result<_>>().with_context(broken)?;
         let ids = measured.iter().map(|m| &m.id);
         if !ids.eq(self.prompts.iter().map(|(id, _)| id)) {
-            return invalid(format!("{}: these are the scores of other prompts: delete the file", file.display()));
+            return invalid(format!(
+                "{}: these are the scores of other prompts: delete the file",
+                file.display()
+            ));
         }
         Ok(Some(measured))
     }

@@ -52,7 +52,10 @@ pub fn verify(lab: &Lab<'_>, part: &Part, said: &mut dyn FnMut(&str)) -> Result<
         }
     }
     if candidates.is_empty() {
-        return invalid(format!("{}: no run is finished: there is nothing to verify", lab.out.display()));
+        return invalid(format!(
+            "{}: no run is finished: there is nothing to verify",
+            lab.out.display()
+        ));
     }
     let mut rng = ChaCha12Rng::seed_from_u64(part.seed);
     let chosen: Vec<&Candidate> = candidates.sample(&mut rng, part.runs).collect();
@@ -85,8 +88,9 @@ fn compare(
     let mut numbers: Vec<usize> = all.sample(rng, prompts).copied().collect();
     numbers.sort_unstable();
     let asked: Vec<_> = numbers.iter().map(|&number| lab.prompts[number].clone()).collect();
-    let place =
-        lab.place(&candidate.setting, candidate.seed)?.ok_or_else(|| gone("the value head is missing"))?;
+    let place = lab
+        .place(&candidate.setting, candidate.seed)?
+        .ok_or_else(|| gone("the value head is missing"))?;
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     let file = folder.path().join("answers.jsonl");
     let files = Files { out: Some(&file), trace: None, traced: 0, resume: false };

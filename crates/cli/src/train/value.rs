@@ -127,7 +127,9 @@ impl TrainValue {
         if let Err(Error::Stopped) = outcome {
             let said = match training.epochs() {
                 0 => "interrupted in the first epoch: nothing is saved".to_owned(),
-                n => format!("interrupted after {n} epochs; continue with the same command and --resume"),
+                n => {
+                    format!("interrupted after {n} epochs; continue with the same command and --resume")
+                }
             };
             return Err(Interrupted(said).into());
         }
