@@ -8,10 +8,11 @@
 use stackelberg_engine::Model;
 
 use crate::error::{Error, Result};
-use crate::generate::Finish;
+use crate::generation::Finish;
 use crate::settings::Settings;
-use crate::step::{Step, expect, keep, look_ahead};
+use crate::step::Step;
 use crate::text::Text;
+use crate::turn::{expect, keep, look_ahead};
 
 /// What was written behind the prompt, step by step, with what each step adds to the text for certain.
 pub(crate) type Steps = Vec<(Step, String)>;

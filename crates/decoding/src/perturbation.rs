@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::sample::Randomness;
+use crate::randomness::Randomness;
 
 /// What is done to rewards and values before they are shaped. What is recorded of a finished answer is its true
 /// reward.

@@ -4,7 +4,8 @@
 use stackelberg_engine::{Checkpoint, Reward};
 
 use crate::error::Result;
-use crate::generate::{Desk, Generation, Job, Run};
+use crate::generate::{Desk, Job, Run};
+use crate::generation::Generation;
 use crate::settings::{Method, Settings};
 use crate::step::Step;
 use crate::text::Text;

@@ -14,11 +14,12 @@ use stackelberg_engine::{Branches, Error as EngineError, Model, Tensor};
 use crate::error::Result;
 use crate::perturbation::Perturbation;
 use crate::settings::Settings;
-use crate::step::{Step, Turn, expect, keep, read};
+use crate::step::Step;
 use crate::text::Text;
+use crate::turn::{Turn, expect, keep, read};
 
 /// Adds a segment of [`Settings::score_every`] tokens to every text, or what is left of its answer. Like
-/// [`step::advance`](crate::step::advance) otherwise.
+/// [`turn::advance`](crate::turn::advance) otherwise.
 pub(crate) fn advance(
     model: &Model,
     texts: &mut [Text<'_>],

@@ -6,8 +6,8 @@ use stackelberg_engine::reward::RewardState;
 use stackelberg_engine::{Checkpoint, Prefix, Tensor, TextStream};
 
 use crate::error::Result;
-use crate::generate::{Finish, Generation};
-use crate::sample::Randomness;
+use crate::generation::{Finish, Generation};
+use crate::randomness::Randomness;
 use crate::score::Score;
 use crate::settings::Settings;
 use crate::step::Step;
