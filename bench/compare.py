@@ -1,5 +1,5 @@
-"""Compares answers of `stackelberg generate` paired by prompt: mean reward, its difference from the first
-file with a 95 percent bootstrap interval, mean base log-probability per token.
+"""Compares outputs of `stackelberg generate`, paired by prompt: the mean reward, its difference from the first
+file with a 95 percent bootstrap interval, and the mean log-probability per token under the base policy.
 
     python bench/compare.py BASE.jsonl OTHER.jsonl...
 """

@@ -1,12 +1,12 @@
-"""Value heads under several shapings, and what text gains that they guide: at equal strength and at equal KL.
+"""Compares value heads trained with several shapings, at equal strength and at equal KL.
 
     python bench/controlled_decoding.py ROLLOUTS PROMPTS WORK
 
-ROLLOUTS is a dataset of `stackelberg rollout`, PROMPTS a file of other prompts, WORK a folder for heads and
-answers; a run that was stopped goes on there. Answers are sampled at temperature 1 from the fused scores (the
-base policy is the same at strength 0), 64 tokens. KL is that of a decoder: per step the KL of softmax of the
-fused scores from softmax of the log-probabilities over the candidates, summed over the steps. Intervals are
-paired bootstraps over prompts, 95 percent. The table goes to standard output.
+ROLLOUTS is a dataset of `stackelberg rollout`, PROMPTS a file of other prompts, and WORK a folder for heads and
+answers, in which a stopped run is resumed. Answers of 64 tokens are sampled at temperature 1 from the fused
+scores; the base policy has strength 0. The KL of an answer is the sum over steps of the KL between the softmax of
+the fused scores and the softmax of the log-probabilities, over the candidates. Intervals are paired 95 percent
+bootstrap intervals over prompts. The table is printed to standard output.
 """
 
 import json
@@ -21,7 +21,7 @@ SHAPINGS = ["raw", "srs", "minmax", "meanstd", "srs-std"]
 RUNS = [("base", "raw", ["--strength", "0"])] \
     + [(f"{s} strength {x}", s, ["--strength", x]) for x in "248" for s in SHAPINGS] \
     + [(f"{s} budget {x}", s, ["--kl-budget", x]) for x in ("0.1", "0.3") for s in SHAPINGS]
-KLS = [4, 8, 16]  # nats an answer, for the last table
+KLS = [4, 8, 16]  # nats per answer, for the last table
 
 
 def softmax(scores):
@@ -35,7 +35,7 @@ def step_kl(step):
 
 
 def answers(work, name, head, flags, prompts):
-    """By prompt: reward, KL in nats, mean base log-probability per token."""
+    """By prompt: reward, KL in nats, mean log-probability per token under the base policy."""
     path = os.path.join(work, name.replace(" ", "-"))
     if not os.path.exists(path + ".json"):
         for end in (".jsonl", ".trace"):
@@ -68,7 +68,7 @@ def interval(ids, statistic):
 
 
 def gain_at(runs, base, kl, ids):
-    """Gain over the base at this KL, linear between the strengths on either side."""
+    """Gain over the base policy at this KL, interpolated linearly between the neighbouring strengths."""
     points = sorted((mean([run[i][1] for i in ids]), mean([run[i][0] - base[i][0] for i in ids])) for run in runs)
     for (k0, g0), (k1, g1) in zip(points, points[1:]):
         if k0 <= kl <= k1:

@@ -1,11 +1,11 @@
-"""The sentence embedder side by side with Python's: the same texts, one machine, in turns.
+"""Compares the speed of the sentence embedder with Python libraries: the same texts on one machine, alternating.
 
     cargo build --release --workspace --examples
     python3 bench/embed.py --model FOLDER [--texts 2000] [--rounds 3]
 
-Needs sentence-transformers, torch and transformers. FOLDER is a folder of the BERT family, such as
-all-MiniLM-L6-v2. Stackelberg's seconds are those of the embedding, as the Python ones: both have the model
-loaded. The texts are words of one paragraph, shuffled with a fixed seed, 10 to 200 a text.
+Needs sentence-transformers, torch and transformers. FOLDER is the folder of a model of the BERT family, such as
+all-MiniLM-L6-v2. Times are those of embedding, with the model already loaded. The texts are 10 to 200 words of one
+paragraph, shuffled with a fixed seed.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def texts(count):
 
 
 def by_hand(model, tokenizer, texts, most, batch=32):
-    """transformers and mean pooling, sorted by length, as its users write it."""
+    """transformers with mean pooling, on texts sorted by length, as its users write it."""
     order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
     found = [None] * len(texts)
     with torch.inference_mode():
@@ -64,20 +64,20 @@ def ours(binary, folder, lines):
 
 
 def processor():
-    """Processor seconds of this process and of the children that it waited for."""
+    """CPU seconds of this process and of the children that it waited for."""
     own = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(use.ru_utime + use.ru_stime for use in own)
 
 
 def busy():
-    """Processor seconds of all programs (Linux)."""
+    """CPU seconds of all processes (Linux)."""
     with open("/proc/stat") as file:
         user, nice, system = map(int, file.readline().split()[1:4])
     return (user + nice + system) / os.sysconf("SC_CLK_TCK")
 
 
 def timed(name, work, raw):
-    """Runs `work`, which gives its result and its seconds if it knows them better."""
+    """Runs `work`, which returns its result and, if it measures them itself, its seconds."""
     began, before, all_before = time.perf_counter(), processor(), busy()
     found, seconds = work()
     wall = time.perf_counter() - began

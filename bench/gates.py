@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""What it costs and brings to ask for rewards less often: --score-every N and --entropy-gate NATS.
+"""Measures the gain and the cost of computing rewards less often: --score-every N and --entropy-gate NATS.
 
     cargo build --release && python3 bench/gates.py [REWARD] [PROMPTS]
 
-MT-bench's questions are answered (greedy, 64 tokens, raw, strength 4 in standard deviations) under each gate. Printed:
-reward, its paired gain over the base policy with the standard error, how many tokens' candidates were scored, tokens a
-second of one text at a time. Only the standard library is needed.
+Each setting answers MT-bench's questions (greedy, 64 tokens, raw, strength 4 in standard deviations). The output has the
+reward, the paired gain over the base policy with its standard error, the fraction of tokens whose candidates were scored, and
+tokens/s at batch size 1. Only the standard library is needed.
 """
 
 import json

@@ -1,16 +1,17 @@
-"""Ours, llama.cpp and Hugging Face transformers on the same weights, one after the other on one machine.
-Keeps the raw figures in bench/runs/. What is not installed is left out and said so. In a virtual environment:
+"""Compares the speed of Stackelberg, llama.cpp and Hugging Face transformers with the same weights on one machine.
+Writes the raw figures to bench/runs/. Libraries that are not installed are skipped with a message. In a virtual
+environment:
 
     CMAKE_ARGS="-DGGML_NATIVE=ON" pip install --no-binary llama-cpp-python llama-cpp-python
     pip install numpy gguf accelerate torch==2.6.0 transformers==4.57.6
     python bench/peers.py [ROUNDS]
 
-The model is the one in our cache (`stackelberg generate Hi` fetches it), as BF16 and as Q8_0. What is measured
-is what `stackelberg bench --help` says of ours: steps behind 150 tokens with the logits of one, answers of 128
-tokens to the same chat prompts, their reading included. llama.cpp looks ahead as its API allows: k sequences
-over one shared prefix in one batch; of its two attention kernels the faster counts, figure by figure. The
-Python reference of the paper is restated from its description, in bfloat16: an ARGS step runs the reward model
-over k whole sequences, a CD step runs the policy over k copies of its cache and then the chosen token again.
+The model is the one in our cache (`stackelberg generate Hi` downloads it), as BF16 and as Q8_0. The measurements are
+those of `stackelberg bench --help`: steps after 150 tokens with the logits of one token, and answers of 128 tokens to the
+same chat prompts, prefill included. For llama.cpp, a branch is k sequences over one shared prefix in one batch; the
+faster of its two attention kernels counts, separately for each figure. The paper's Python reference is reimplemented from
+its description, in bfloat16: an ARGS step runs the reward model over k whole sequences, and a CD step runs the policy over
+k copies of its cache and then runs the chosen token again.
 """
 
 import contextlib
@@ -48,7 +49,7 @@ ROWS = {
 
 
 def timed(work, repetitions, warm=3):
-    """Quartiles of the milliseconds that `work` says it took."""
+    """Quartiles of the milliseconds that `work` returns."""
     for _ in range(warm):
         work()
     return statistics.quantiles((work() for _ in range(repetitions)), n=4)
@@ -83,7 +84,7 @@ def measure_llama(file, threads):
     batch = llama.llama_batch_init(PREFIX, 0, 1)
 
     def forward(tokens, position, wanted, spread=False):
-        """Milliseconds; `spread` puts each token at `position` of its own sequence, else they follow in 0."""
+        """Milliseconds. `spread` puts each token at `position` of its own sequence; otherwise all tokens are in sequence 0."""
         batch.n_tokens = len(tokens)
         for i, token in enumerate(tokens):
             batch.token[i], batch.pos[i] = token, position if spread else position + i
@@ -180,7 +181,7 @@ def measure_torch(file, threads):
         return took
 
     def answers(prompts, choose):
-        """Tokens per second and the last answer; `choose` takes the text so far, its cache and the logits."""
+        """Tokens per second and the last answer. `choose` receives the text so far, its cache and the logits."""
         start = time.perf_counter()
         for text in prompts:
             length, cache = text.shape[1], DynamicCache()
@@ -212,7 +213,7 @@ def measure_torch(file, threads):
 
 
 def encode(source, out):
-    """The model as BF16.gguf or Q8_0.gguf: its matrices in that type, its norms as F32. Prints its tokens."""
+    """Writes the model as BF16.gguf or Q8_0.gguf: matrices in that type, norms as F32. Prints its tokens."""
     import gguf
 
     name = os.path.basename(out).removesuffix(".gguf")
@@ -234,7 +235,7 @@ def encode(source, out):
 
 
 def busy():
-    """Seconds that all processes of the machine have computed so far, and those of our children alone."""
+    """CPU seconds of all processes of the machine so far, and those of our children only."""
     ticks = open("/proc/stat").readline().split()[1:9]
     used = sum(int(n) for i, n in enumerate(ticks) if i not in (3, 4)) / os.sysconf("SC_CLK_TCK")
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -242,7 +243,7 @@ def busy():
 
 
 def alone(command, answer):
-    """What one process measured (its output, or the file `answer`), and how many cores others kept busy."""
+    """The figures of one process (its output, or the file `answer`), and the average number of cores used by others."""
     began, (all_before, own_before) = time.time(), busy()
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, f"{command}\n{done.stderr}"
@@ -255,7 +256,7 @@ def alone(command, answer):
 
 
 def table(say, title, ours, theirs, name):
-    """Medians over the rounds side by side; the last column is above 1 where ours is better."""
+    """Prints the medians over the rounds; the last column is above 1 if ours is better."""
     say(f"\n{title:30}{'ours':>10}{name:>14}{'ours better':>14}")
     for key, label in ROWS.items():
         mine, other = ([r[key] for r in rounds if r.get(key)] for rounds in (ours, theirs))
@@ -267,7 +268,7 @@ def table(say, title, ours, theirs, name):
 
 
 def installed(say):
-    """The peers that can be measured here."""
+    """The peers that are installed."""
     peers = []
     for peer, packages in PEERS.items():
         try:
@@ -280,7 +281,7 @@ def installed(say):
 
 
 def plan(say, folder):
-    """(who, type, threads) -> the command that measures it and the file of its answer; the model's tokens."""
+    """(who, type, threads) -> the command that measures it and the file of its figures; also the model's tokens."""
     jobs, vocabulary, answer = {}, [], f"{folder}/ours.json"
     if subprocess.run([BINARY, "bench", "--help"], capture_output=True).returncode == 0:
         for dtype, threads in [("bf16", 1), ("bf16", 2), ("int8", 1), ("int8", 2)]:
@@ -306,7 +307,7 @@ def plan(say, folder):
 
 @contextlib.contextmanager
 def kept(name, command):
-    """A folder for the while and `say`, which prints and keeps what it prints in bench/runs/DATE-NAME.txt."""
+    """A temporary folder, and `say`, which prints to standard output and to bench/runs/DATE-NAME.txt."""
     say = lambda *words: (print(*words, flush=True), print(*words, file=record, flush=True))
     git = lambda *words: subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     path = f"{ROOT}/bench/runs/{datetime.date.today()}-{name}.txt"
@@ -319,7 +320,7 @@ def kept(name, command):
 
 
 def company(say, rounds, figures):
-    """Says whether the machine was quiet."""
+    """Reports whether other programs used the machine."""
     worst = max((each["cores_of_others"] for each in figures), default=0)
     say(f"\nmedians over {rounds} rounds; other programs kept at most {worst:.2f} cores busy meanwhile"
         + (": NOT a quiet machine" if worst > 0.2 else ""))
@@ -348,9 +349,9 @@ def main(rounds=3):
 
 
 if __name__ != "__main__":
-    pass  # another script borrows from this one
+    pass  # imported by another script
 elif len(sys.argv) == 4:
-    # in a process of its own: its threads end with it, and its memory is not counted as another's
+    # Each measurement has its own process, so that threads and memory of others do not affect it.
     {"encode": encode, "llama": measure_llama, "torch": measure_torch}[sys.argv[1]](*sys.argv[2:])
 else:
     main(*sys.argv[1:])

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""What guides inside a step: reads the traces of an experiment's runs (`traces` in its file).
+"""Analyses single steps: reads the traces of an experiment's runs (`traces` in its file).
 
     python3 bench/steps.py FOLDER                  # the experiment's folder, standard library only
 
-Of each setting, over the traced steps: how far apart the candidates' rewards lie, how many the threshold rewards, the
-shaped reward as a straight line of the reward (slope times strength is the strength of `raw` that it comes to), and how
-much of what a token gains over the policy's mean reward is still there after so many tokens.
+The output has, for each setting and over the traced steps: the range of the candidates' rewards; the number of candidates
+above the threshold; a linear fit of the shaped reward to the reward (slope times strength is the equivalent strength of
+`raw`); and the fraction of a token's gain over the policy's mean reward that remains after 1, 2, 4 and 8 tokens.
 """
 
 import json
@@ -25,7 +25,7 @@ def mass(logits, temperature):
 
 
 def line(pairs):
-    """Slope and R^2 of a straight line; None where x does not vary."""
+    """Slope and R^2 of a linear fit; None if x is constant."""
     mx, my = (statistics.fmean(p[i] for p in pairs) for i in (0, 1))
     xx = sum((x - mx) ** 2 for x, _ in pairs)
     yy = sum((y - my) ** 2 for _, y in pairs)
@@ -34,7 +34,7 @@ def line(pairs):
 
 
 def texts(folders):
-    """Every traced text: its steps in order."""
+    """The steps of every traced text, in order."""
     for folder in folders:
         by_id = defaultdict(list)
         for step in map(json.loads, (folder / "trace.jsonl").read_text().splitlines()):
@@ -43,7 +43,7 @@ def texts(folders):
 
 
 def persistence(steps, temperature):
-    """Of one text: (gain of a token, change of the policy's mean reward) by tokens ahead."""
+    """For one text: pairs (gain of a token, change of the policy's mean reward) by the number of tokens after it."""
     gains, means = [], []
     for step in steps:
         p, r = mass(step["logits"], temperature), step["rewards"]

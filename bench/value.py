@@ -1,19 +1,20 @@
-"""How fast a value head is trained, and how good it gets: ours beside the paper's Python reference, one thread
-each, in turn. Keeps the raw figures in bench/runs/. In a virtual environment:
+"""Compares the training of value heads with the paper's Python reference: speed and quality, on one thread each,
+alternating. Writes the raw figures to bench/runs/. In a virtual environment:
 
     pip install numpy pyarrow safetensors torch==2.6.0
     python bench/value.py [DATASET CHECK [ROUNDS [EPOCHS]]]
 
-DATASET and CHECK are folders that `stackelberg rollout` filled, of different prompts; without them two are
-made of MT-bench's first prompts, 20 prompts x 10 samples x 128 tokens each. The reference is restated from its
-description on torch, in float32: Linear(d, 8192) tanh Linear(8192, d) tanh Linear(d, 1), orthogonal, Adam 1e-4,
-batches of 64 sequences padded with a mask, the squared error of the last token and the mean squared step
-between neighbours, gradients clipped at 1. Each trains on 95 percent of DATASET's prompts; both rates are
-sequences learned from by the seconds that their epochs took, validation on the rest included; reading the
-dataset counts for ours alone. So do, in the rate by processor time (which other programs disturb less), the
-start and the end of the whole command. The shaping is `train value`'s default. All heads are then held against
-the shaped rewards of CHECK here, by the same few lines: the mean squared error at the last token, values
-clamped as in use. Ours is the best of its epochs by its own validation, torch's the last.
+DATASET and CHECK are datasets of `stackelberg rollout` with different prompts. By default, two are made from MT-bench's
+first prompts, with 20 prompts x 10 samples x 128 tokens each. The reference is reimplemented from its description on
+torch, in float32: Linear(d, 8192) tanh Linear(8192, d) tanh Linear(d, 1), orthogonal initialization, Adam 1e-4, batches of
+64 sequences padded with a mask, the squared error of the last token plus the mean squared difference of neighbouring
+values, gradients clipped at 1.
+
+The shaping is srs with bound 4 and alpha 1. Both train on 95 percent of DATASET's prompts. The rate is the number of training sequences divided by the time of the
+epochs, validation on the other prompts included. For ours, the time includes reading the dataset. The rate by CPU time
+(which other programs disturb less) also includes the start and the end of our command. All heads are then evaluated on the
+shaped rewards of CHECK with the same code: the mean squared error at the last token, with values clamped as in decoding.
+Our head is from the epoch with the best validation MSE, torch's from the last epoch.
 """
 
 import glob
@@ -40,7 +41,7 @@ HEADS = {"torch 8192": ["torch"], "ours 8192": ["ours", "--width", str(WIDTH)], 
 
 
 def read(folder):
-    """Of every sample that has tokens: its prompt, hidden states [tokens, d] and shaped reward."""
+    """For every sample with tokens: its prompt, hidden states [tokens, d] and shaped reward."""
     prompts, states, rewards = [], [], []
     for table in sorted(glob.glob(f"{folder}/rollouts-*.parquet")):
         rows = parquet.read_table(table, columns=["prompt_id", "reward"]).to_pydict()
@@ -119,13 +120,13 @@ def train_ours(folder, out, epochs, *width):
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    sequences = epochs * int(re.search(r"(\d+) samples of \d+ prompts teach", done.stderr)[1])
-    rate = float(re.search(r"learned from, ([\d.]+) a second", done.stdout)[1])
+    sequences = epochs * int(re.search(r"train: (\d+) samples", done.stderr)[1])
+    rate = float(re.search(r"trained on \d+ samples, ([\d.]+) samples/s", done.stdout)[1])
     return sequences, sequences / rate, usage.ru_utime + usage.ru_stime
 
 
 def job(who, folder, check, out, epochs, *width):
-    """In a process of its own: trains a head, holds it against CHECK and prints the figures."""
+    """In its own process: trains a head, evaluates it on CHECK and prints the figures."""
     torch.set_num_threads(1)
     train = {"torch": train_torch, "ours": train_ours}[who]
     sequences, seconds, busy = train(folder, out, int(epochs), *width)
@@ -139,9 +140,9 @@ def job(who, folder, check, out, epochs, *width):
 
 
 def made(folder):
-    """Two datasets of MT-bench's prompts."""
+    """Makes two datasets from MT-bench's prompts."""
     file = glob.glob(f"{CACHE}/stackelberg/**/mt_bench/question.jsonl", recursive=True)
-    assert file, "MT-bench is not here yet: `stackelberg rollout --prompts mt-bench --out x --dry-run` fetches it"
+    assert file, "MT-bench is missing: `stackelberg rollout --prompts mt-bench --out x --dry-run` downloads it"
     lines = open(file[0]).read().splitlines(keepends=True)
     for name, part in [("dataset", lines[:20]), ("check", lines[20:40])]:
         command = [BINARY, "rollout", "--prompts", "-", "--out", f"{folder}/{name}", "--stop", "<no such text>"]

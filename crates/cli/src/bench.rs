@@ -1,4 +1,4 @@
-//! `stackelberg bench`: how fast this machine is, and how much of its memory's speed is used.
+//! `stackelberg bench`: measures speed, and compares it with the memory bandwidth.
 
 mod bandwidth;
 mod course;
@@ -23,21 +23,20 @@ use figures::{Figure, Figures};
 use growth::Growth;
 use machine::Machine;
 
-/// Measure this machine: loading, reading, looking ahead, guided and unguided answers.
+/// Measure the speed of this machine: loading, prefill, branching, and guided and unguided generation.
 ///
-/// Prints medians, quartiles and the fraction of the limit: nothing that reads all weights once can be
-/// faster than memory, whose speed is measured in the same run. What is compared is measured in turns,
-/// so that noise hits all alike. MB and GB are powers of ten.
+/// Prints medians, quartiles and the fraction of the limit. The limit is set by the memory bandwidth, which is
+/// measured in the same run: a step must read all weights once. Measurements alternate, so that noise
+/// affects all of them equally. MB and GB are powers of ten.
 ///
-/// Prefill is reading 150 tokens, and the logits of the last. One token, or a branch of k, is so many
-/// candidates behind those 150 in one forward, and the logits of one of them. A batch of n is n texts
-/// that go on by a token per forward, and all their logits. base, args and cd are answers of 128
-/// tokens under the defaults of `generate`, their prompts included; the layers of cd's value head are as
-/// wide as the model. Peak memory is what was held until the
-/// first of them, guided by a head.
+/// Prefill: 150 tokens, and the logits of the last. One token, or a branch of k: that many candidates after the
+/// prefix of 150 tokens in one forward, and the logits of one of them. A batch of n: n sequences that grow by
+/// one token per forward, and all their logits. base, args and cd: answers of 128 tokens with the defaults of
+/// `generate`, prefill included; the layers of cd's value head are as wide as the model. Peak memory: up to the
+/// first answer, guided by a head.
 #[derive(Args)]
 pub(crate) struct Bench {
-    /// Write the figures as JSON, too; - is standard output, in place of the table.
+    /// Also write the figures as JSON; - is standard output, instead of the table.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
@@ -45,7 +44,7 @@ pub(crate) struct Bench {
     #[arg(long)]
     quick: bool,
 
-    /// Measure steps behind texts that grow to so many tokens, too.
+    /// Also measure how the time of a step grows with the sequence, up to this many tokens.
     #[arg(long, value_name = "TOKENS")]
     length: Option<usize>,
 
@@ -64,19 +63,19 @@ struct Report<'a> {
     device: Option<String>,
     threads: usize,
     quick: bool,
-    /// Weights that a step reads: all but an embedding table that is not the head.
+    /// Weights that a step reads, in MB: all but an embedding table that is not shared with the output layer.
     weight_mb: f64,
     #[serde(flatten)]
     medians: Figures<f64>,
     spread: Figures<[f64; 2]>,
     limit_fraction: Figures<Option<f64>>,
-    /// What --length asks for.
+    /// The measurements of --length.
     by_length: Option<Growth>,
 }
 
 impl Bench {
     pub(crate) fn run(&self) -> Result<()> {
-        // A place that cannot be written is found before the slow part.
+        // An output that cannot be written is reported before the slow part.
         let json = self.json.as_deref().map(|path| output::open(Some(path))).transpose()?;
         let registry = registry()?;
         let policy = self.model.load(&registry)?;
@@ -130,7 +129,7 @@ impl Report<'_> {
         let share = |rate: f64| rate / medians.base_tokens_per_s;
         writeln!(
             out,
-            "args is as fast as {:.2} of base with a head, {:.2} with a causal reward model; cd {:.2}",
+            "speed relative to base: args {:.2} with a head, {:.2} with a causal reward model; cd {:.2}",
             share(medians.args_head_tokens_per_s),
             share(medians.args_model_tokens_per_s),
             share(medians.cd_tokens_per_s)

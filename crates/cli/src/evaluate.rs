@@ -19,36 +19,36 @@ use stackelberg_evaluation::report::{Cell, Estimate, Row, Table, Wins, csv, late
 use crate::input::note_terminal;
 use crate::model::{ModelArgs, registry};
 
-/// Measure answers: rewards, repetition, diversity, coherence, length, speed, KL; several runs are compared with the
-/// first, prompt by prompt.
+/// Measure answers: rewards, repetition, diversity, coherence, length, speed, KL. Several runs are compared with the
+/// first, paired by prompt.
 ///
-/// Reads what `generate` writes, the paper's reference (prompt with result or response) and AlpacaEval (instruction,
-/// output, generator): JSON lines or arrays, plain or gzipped. Answers are cut where the model begins the human's next
-/// turn.
+/// Reads the output of `generate`, of the paper's reference code (prompt with result or response) and of AlpacaEval
+/// (instruction, output, generator): JSON lines or arrays, plain or gzipped. Answers are cut where the model begins
+/// the human's next turn.
 #[derive(Args)]
 pub(crate) struct Evaluate {
     /// Files of answers; - is standard input.
     #[arg(required = true, value_name = "GENERATIONS")]
     files: Vec<PathBuf>,
 
-    /// A reward to average, also one that did not guide; may be given several times. See `stackelberg models`.
+    /// A reward to measure, whether or not it guided; may be given several times. See `stackelberg models`.
     #[arg(long, value_name = "NAME")]
     reward: Vec<String>,
 
-    /// The sentence embedder that coherence is measured with: a known name or a folder of a BERT-like model.
+    /// The sentence embedder for coherence: a known name or the folder of a BERT-like model.
     #[arg(long, value_name = "REF", default_value = "all-minilm-l6-v2")]
     embedder: String,
 
-    /// Leave out coherence: no model is needed then.
+    /// Do not measure coherence; then no embedder is needed.
     #[arg(long, conflicts_with = "embedder")]
     no_embeddings: bool,
 
-    /// Do not compare runs with each other: they may answer different prompts.
+    /// Do not compare runs; they may then answer different prompts.
     #[arg(long)]
     unpaired: bool,
 
-    /// Write one line an answer: id, reward, rep_2, rep_3, rep_4, diversity, coherence, length; of several runs also
-    /// its file; of several rewards also all of them.
+    /// Write one JSON line per answer: id, reward, rep_2, rep_3, rep_4, diversity, coherence, length; with several
+    /// runs also the file, with several rewards also all rewards.
     #[arg(long, value_name = "FILE")]
     each: Option<PathBuf>,
 
@@ -56,11 +56,11 @@ pub(crate) struct Evaluate {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
-    /// How tables are printed: markdown, csv or latex.
+    /// The format of the printed tables: markdown, csv or latex.
     #[arg(long, value_enum, default_value_t = Format::Markdown)]
     format: Format,
 
-    /// Decides the bootstrap's resamples.
+    /// Random seed of the bootstrap.
     #[arg(long, default_value_t = 0)]
     seed: u64,
 
@@ -107,7 +107,7 @@ struct Mean<'a> {
     estimate: Estimate,
 }
 
-/// One run less the first.
+/// Differences of one run from the first.
 #[derive(Serialize)]
 struct Comparison<'a> {
     run: &'a str,
@@ -127,13 +127,13 @@ impl Evaluate {
     pub(crate) fn run(&self) -> Result<()> {
         let repeated = |(i, name): &(usize, &String)| self.reward[..*i].contains(name);
         if let Some((_, name)) = self.reward.iter().enumerate().find(repeated) {
-            bail!("--reward {name}: it is given twice");
+            bail!("--reward {name} is given twice");
         }
         keep_inputs(&[&self.each, &self.json], &self.files)?;
         note_terminal(&self.files, "answers");
         let runs: Vec<Run> =
             self.files.iter().map(|file| generations::read(file)).collect::<Result<_, _>>()?;
-        // What cannot be compared is told before models are loaded.
+        // Runs that cannot be compared are reported before models are loaded.
         let partners: Vec<Vec<usize>> = match self.unpaired {
             true => Vec::new(),
             false => runs[1..].iter().map(|run| pair(&runs[0], run)).collect::<Result<_, _>>()?,
@@ -189,15 +189,15 @@ impl Evaluate {
         Ok(Evaluator::load(&registry, &self.reward, embedder, self.model.dtype, load)?)
     }
 
-    /// A word of warning where what guided answers is measured with another layout of what it reads.
+    /// Warns if a reward that guided the answers is measured here with another text format.
     fn warn_of_formats(&self, evaluator: &Evaluator, run: &Run) {
         let settings = run.responses.iter().filter_map(|response| response.record.settings.as_ref());
         let guides: BTreeSet<&str> =
             settings.filter_map(|settings| settings["reward"].as_str()).collect();
         for (name, there, here) in guides.into_iter().flat_map(|guide| evaluator.seen_otherwise(guide)) {
             eprintln!(
-                "warning: {}: the reward {name} saw {there} text when it guided, and sees {here} text here: {there}: before \
-                 its name measures what was guided by",
+                "warning: {}: the reward {name} read {there} text when it guided, but reads {here} text here: use \
+                 {there}:{name} to measure the reward that guided",
                 run.name
             );
         }
@@ -285,19 +285,19 @@ impl Evaluate {
         if comparisons.is_empty() {
             return Ok(());
         }
-        let less = |c: &Comparison<'_>| format!("{} less {}", c.run, c.with);
-        let rows = comparisons.iter().map(|c| (less(c), &c.differences));
+        let minus = |c: &Comparison<'_>| format!("{} minus {}", c.run, c.with);
+        let rows = comparisons.iter().map(|c| (minus(c), &c.differences));
         writeln!(out, "\n{}", write(&table("differences", rows, metrics)).trim_end())?;
         let mut say: Box<dyn Write> = match self.format {
             Format::Markdown => Box::new(out),
-            // Tables for machines are left alone.
+            // CSV and LaTeX output consists of tables only.
             Format::Csv | Format::Latex => Box::new(std::io::stderr()),
         };
         for comparison in comparisons {
             for RewardWins { reward, wins: Wins { win, tie, lose, p } } in &comparison.wins {
                 writeln!(
                     say,
-                    "\n{} against {} by {reward}: {win} won, {tie} tied, {lose} lost (sign test p = {p:.3})",
+                    "\n{} against {} by {reward}: {win} wins, {tie} ties, {lose} losses (sign test p = {p:.3})",
                     comparison.run, comparison.with
                 )?;
             }
@@ -306,7 +306,7 @@ impl Evaluate {
     }
 }
 
-/// Rows of means as a table: columns that are known of any row.
+/// Rows of means as a table, with the columns that any row has.
 fn table<'a, 'm: 'a>(
     name: &str,
     rows: impl Iterator<Item = (String, &'a Vec<Mean<'m>>)> + Clone,

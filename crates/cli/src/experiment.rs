@@ -30,17 +30,17 @@ pub(crate) struct Command {
 
 #[derive(Subcommand)]
 enum What {
-    /// Run what is missing of an experiment, then write its report.
+    /// Run the missing runs of an experiment, then write its report.
     ///
-    /// First the base policy and the vanilla shaping at every strength; of these the best before text degenerates
-    /// is kept; then all shapings at that strength, and last what is asked for beside. Stopped or killed, the same
-    /// command goes on where it was.
+    /// First the base policy and a sweep of the vanilla shaping over all strengths are run. The best strength before
+    /// text degenerates is kept. Then all shapings are run at the kept strength, and last the perturbed rewards and
+    /// the curves. The same command resumes a stopped or killed run.
     Run(Where),
-    /// Write the report of what is done so far, and run nothing.
+    /// Write the report of the finished runs; run nothing.
     Report(Where),
-    /// Make some answers again and compare them, and their scores, with what is kept.
+    /// Generate some answers again and compare them and their scores with the saved ones.
     Verify(Verify),
-    /// Say what there is to run, and run nothing.
+    /// Print the planned runs; run nothing.
     Plan(Where),
 }
 
@@ -49,11 +49,11 @@ struct Where {
     /// The experiment (TOML).
     file: PathBuf,
 
-    /// The folder of its runs and its report. [default: the file's name, without .toml, in this folder]
+    /// The folder of the runs and the report. [default: the file's name without .toml, in the current folder]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 
-    /// Threads to compute with. [default: all]
+    /// Compute threads. [default: all cores]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
 }
@@ -83,15 +83,15 @@ struct Verify {
     #[command(flatten)]
     place: Where,
 
-    /// Runs to look at, drawn at random from those that are done.
+    /// Number of runs to verify, drawn at random from the finished ones.
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = at_least_one)]
     runs: usize,
 
-    /// Prompts of each run that are answered again.
+    /// Number of prompts to answer again in each run.
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = at_least_one)]
     prompts: usize,
 
-    /// Decides which.
+    /// Random seed of the selection.
     #[arg(long, default_value_t = 0)]
     seed: u64,
 }
@@ -108,13 +108,13 @@ impl Verify {
     fn run(&self, lab: &Lab<'_>) -> Result<()> {
         let part = Part { runs: self.runs, prompts: self.prompts, seed: self.seed };
         let compared = verify(lab, &part, &mut |line| println!("{line}"))?;
-        println!("{compared} answers made again, each the same, with the same scores");
+        println!("{compared} answers generated again: all texts and scores are identical");
         Ok(())
     }
 }
 
 impl Where {
-    /// The prompts, none of which value heads are trained on.
+    /// Reads the prompts, and checks that value heads are trained on none of them.
     fn prompts(&self, experiment: &Experiment, registry: &Registry) -> Result<Vec<(String, Prompt)>> {
         let prompts = prompts_of(registry, &experiment.prompts)?;
         let taught = experiment.values.as_ref().map(|values| prompts_of(registry, &values.prompts));
@@ -130,13 +130,13 @@ impl Where {
         }
     }
 
-    /// For what needs runs that are there already.
+    /// Like [`Self::with_lab`], for commands that need existing runs.
     fn with_runs(&self, work: impl FnOnce(&Lab<'_>) -> Result<()>) -> Result<()> {
         Experiment::read(&self.file)?;
         let runs = self.folder().join("runs");
         if !runs.is_dir() {
             bail!(
-                "there is no {}: run the experiment first, or give its folder with --out",
+                "{} does not exist: run the experiment first, or give its folder with --out",
                 runs.display()
             );
         }
@@ -165,7 +165,7 @@ impl Where {
         let (experiment, registry) = (Experiment::read(&self.file)?, registry()?);
         let prompts = self.prompts(&experiment, &registry)?.len();
         for name in std::iter::once(&experiment.rewards.guide).chain(&experiment.rewards.held_out) {
-            // What would have to be fetched is left to the run.
+            // References that may need a download are not checked here.
             if !name.contains(':') {
                 registry
                     .reward_hash(name)
@@ -188,7 +188,7 @@ impl Where {
         );
         if experiment.guided().next().is_some() {
             println!(
-                "(which strength is kept shows when the sweep is done; here it is each method's first)"
+                "(the kept strength is known after the sweep; this plan uses the first strength of each method)"
             );
         }
         Ok(())
@@ -200,7 +200,7 @@ fn wrote(lab: &Lab<'_>) -> Result<()> {
     Ok(())
 }
 
-/// An experiment on the terminal: a bar over all answers, and lines that stay.
+/// Progress of an experiment: a bar over all answers, with messages above it.
 struct Terminal {
     bar: ProgressBar,
     cancel: Cancel,
@@ -213,7 +213,7 @@ impl Terminal {
         Self { bar, cancel: lab.cancel.clone() }
     }
 
-    /// A line that stays.
+    /// Prints a line above the bar.
     fn say(&self, line: &str) {
         self.bar.suspend(|| eprintln!("{line}"));
     }

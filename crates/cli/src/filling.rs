@@ -1,4 +1,4 @@
-//! A dataset of rollouts that is being filled, on the terminal.
+//! Progress of rollouts that fill a dataset, on the terminal.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use stackelberg_learning::rollouts::{Dataset, Part, Progress};
 use crate::interrupt::{self, Interrupted};
 use crate::progress::style;
 
-/// A bar over the prompts of a part of a dataset.
+/// A progress bar over the prompts of a part of a dataset.
 pub(crate) struct Filling<'a> {
     dataset: &'a Dataset,
     part: Part,
@@ -32,12 +32,12 @@ impl<'a> Filling<'a> {
         filling
     }
 
-    /// Prompts of the part.
+    /// The number of prompts in the part.
     fn all(&self) -> u64 {
         self.of_part((0..self.dataset.manifest().shards()).collect())
     }
 
-    /// Those of them that are missing.
+    /// The number of prompts of the part that are not done.
     fn left(&self) -> u64 {
         self.of_part(self.dataset.missing())
     }
@@ -47,7 +47,7 @@ impl<'a> Filling<'a> {
         own.map(|shard| self.dataset.manifest().prompts_of(shard).len() as u64).sum()
     }
 
-    /// What is printed at the end.
+    /// Prints the counts and the rate at the end.
     pub(crate) fn summary(&self) {
         let (all, seconds) = (self.all(), self.began.elapsed().as_secs_f64());
         self.bar.finish_and_clear();
@@ -61,7 +61,7 @@ impl<'a> Filling<'a> {
         match self.dataset.missing().len() {
             0 => eprintln!("the dataset is complete: {}", self.dataset.folder().display()),
             missing => eprintln!(
-                "{missing} shards are left to others; `stackelberg rollout merge` checks them all"
+                "{missing} shards of other parts are missing; `stackelberg rollout merge` checks the whole dataset"
             ),
         }
     }
@@ -91,7 +91,7 @@ impl Progress for Filling<'_> {
     }
 }
 
-/// Has `work` fill a part of a dataset's shards, with a bar, and prints a summary.
+/// Runs `work`, which fills a part of a dataset's shards, with a progress bar, and prints a summary.
 pub(crate) fn fill(
     dataset: &Dataset,
     part: Part,

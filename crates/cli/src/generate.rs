@@ -1,4 +1,4 @@
-//! `stackelberg generate`: answers that follow a reward.
+//! `stackelberg generate`: reward-guided generation.
 
 use std::collections::HashSet;
 use std::io::{IsTerminal, Write};
@@ -26,37 +26,37 @@ use crate::shaping::ShapingArgs;
 use crate::terminal::{Printer, Style};
 use crate::{input, interrupt};
 
-/// Answer prompts, guided by a reward.
+/// Generate answers to prompts, guided by a reward.
 ///
-/// Without options: the default model answers under ARGS with Stackelberg reward shaping (srs, strength 1,
-/// bound 8, alpha 1), guided by the built-in reward `harmless`. --compare shows the unguided answer first.
+/// By default, the default model generates with ARGS and Stackelberg reward shaping (srs, strength 1,
+/// bound 8, alpha 1), guided by the built-in reward `harmless`. --compare also shows the unguided answer.
 #[derive(Args)]
 pub(crate) struct Generate {
-    /// What to answer.
+    /// The prompt.
     #[arg(required_unless_present = "prompts", conflicts_with = "prompts")]
     prompt: Option<String>,
 
-    /// Answer many: a JSON array or JSON lines with prompt, instruction or messages; - is standard
+    /// A file of prompts: a JSON array or JSON lines with prompt, instruction or messages; - is standard
     /// input; mt-bench and realtoxicity are known sets.
     #[arg(long, value_name = "FILE")]
     prompts: Option<String>,
 
-    /// What guides: a built-in name (see `stackelberg models`), a head (.safetensors), the folder of a reward
-    /// model or of a classifier (#LABEL), program:COMMAND or http://HOST/PATH; answer:, hh:, raw:, chat:, closed: or pair:
-    /// before it says what it sees. Several make up one: a*0.7+b*0.3, min(a,b), lex(a>=0,b). [default: harmless, where it fits
-    /// the model]
+    /// The reward that guides: a built-in name (see `stackelberg models`), a head (.safetensors), the folder of a
+    /// reward model or a classifier (#LABEL), program:COMMAND or http://HOST/PATH. The prefix answer:, hh:, raw:, chat:,
+    /// closed: or pair: selects the text format that it reads. Rewards can be combined: a*0.7+b*0.3, min(a,b),
+    /// lex(a>=0,b). [default: harmless, if it fits the model]
     #[arg(long, value_name = "NAME")]
     reward: Option<String>,
 
-    /// base, args, cd, best-of-n, soft-best-of-n or follower.
+    /// The decoding method: base, args, cd, best-of-n, soft-best-of-n or follower.
     #[arg(long, default_value_t = Method::Args)]
     method: Method,
 
-    /// The value head (.safetensors) that guides cd; the reward scores the finished answer.
+    /// The value head (.safetensors) that guides cd; the reward only scores the finished answer.
     #[arg(long, value_name = "FILE")]
     value: Option<String>,
 
-    /// Show the unguided answer, then the guided one with the tokens marked that guidance changed.
+    /// Show the unguided answer, then the guided one. Tokens that guidance changed are highlighted.
     #[arg(long, conflicts_with_all = ["out", "trace", "prompts"])]
     compare: bool,
 
@@ -64,21 +64,22 @@ pub(crate) struct Generate {
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 
-    /// Go on with an --out file: prompts answered there under the same settings are not answered again.
+    /// Continue an --out file: prompts that it already has under the same settings are skipped.
     #[arg(long, requires = "out")]
     resume: bool,
 
-    /// Write every step as a JSON line: candidates, logits, rewards (cd: log_probs, values), threshold,
+    /// Write every decoding step as a JSON line: candidates, logits, rewards (cd: log_probs, values), threshold,
     /// shaped, fused, chosen.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
 
-    /// Warn where the reward takes over: guidance leaves no choice, the text repeats itself, or its tokens are far
-    /// less likely than the model's own. Lines of --out get `warnings`.
+    /// Warn of reward hacking: guidance leaves no choice, the text repeats itself, or its tokens are far less
+    /// likely than the base policy's. Lines of --out get the field `warnings`.
     #[arg(long)]
     watch: bool,
 
-    /// Texts written together: more is faster and takes more memory; the answers are the same.
+    /// Sequences decoded in parallel (batch size). A larger batch is faster and takes more memory; the answers
+    /// are identical.
     #[arg(long, default_value_t = AT_ONCE, value_name = "N")]
     batch_size: usize,
 
@@ -95,15 +96,15 @@ pub(crate) struct Generate {
     model: ModelArgs,
 }
 
-/// What lies around a prompt.
+/// The system message and the prompt format.
 #[derive(Args)]
 pub(crate) struct LayoutArgs {
     /// A system message.
     #[arg(long, value_name = "TEXT")]
     pub(crate) system: Option<String>,
 
-    /// How prompts are laid out: chat (the model's template) or raw. [default: what the value
-    /// head or the reward was trained on]
+    /// The prompt format: chat (the model's chat template) or raw. [default: the format that the value head or
+    /// the reward was trained on]
     #[arg(long, value_name = "FORMAT")]
     pub(crate) prompt_format: Option<TextFormat>,
 }
@@ -112,14 +113,14 @@ impl Generate {
     pub(crate) fn run(&self) -> Result<()> {
         let settings = self.settings()?;
         if self.batch_size == 0 {
-            bail!("--batch-size is 0: at least one is needed");
+            bail!("--batch-size is 0: it must be at least 1");
         }
         if self.compare && settings.method == Method::Base {
             bail!("--compare with --method base would show the same answer twice");
         }
         if settings.method.chooses_answers() && settings.sampling.temperature == 0.0 {
             bail!(
-                "--temperature 0: all answers that {} chooses from would be the same",
+                "--temperature 0: all samples that {} chooses from would be identical",
                 settings.method
             );
         }
@@ -132,7 +133,7 @@ impl Generate {
         let value = self.value.as_deref().map(|file| registry.value(file, &policy)).transpose()?;
         let load_reward = || self.model.reward(&registry, self.reward_name(), &policy);
         let reward = match (&self.reward, settings.method) {
-            // Nothing is chosen by it: one that does not fit is left out.
+            // The reward only scores the answer here. A default that does not fit the model is left out.
             (None, Method::Base | Method::Cd) => load_reward().ok(),
             _ => Some(load_reward()?),
         };
@@ -164,7 +165,7 @@ impl Generate {
         self.answer_all(&session, &prompts, &cancel)
     }
 
-    /// To files.
+    /// Answers all prompts into a file, or standard output, with a progress bar.
     fn answer_all(
         &self,
         session: &Session<'_>,
@@ -188,20 +189,20 @@ impl Generate {
         self.reward.as_deref().unwrap_or("harmless")
     }
 
-    /// A value head is there where it is used, and nothing that it leaves no room for.
+    /// Checks that cd has a value head and no shaping, and that no other method has a value head.
     fn check_value(&self, settings: &Settings) -> Result<()> {
         let rule = settings.shaping.rule;
         match (settings.method, &self.value) {
             (Method::Cd, None) => bail!("--method cd needs --value FILE, the value head that guides"),
             (Method::Cd, Some(_)) if rule != Rule::Raw => bail!(
-                "--shaping {rule} has no part in --method cd: values are used as they are; shape the rewards that the value head is trained on"
+                "--shaping {rule} has no effect with --method cd: values are not shaped; give it to `train value` instead"
             ),
             (Method::Cd, Some(_)) | (_, None) => Ok(()),
-            (method, Some(_)) => bail!("--value is for --method cd, and this is --method {method}"),
+            (method, Some(_)) => bail!("--value requires --method cd, but the method is {method}"),
         }
     }
 
-    /// Refuses what was asked for and would do nothing.
+    /// Refuses options that have no effect with the method.
     fn check_used(&self, settings: &Settings) -> Result<()> {
         let Settings { method, perturbation, .. } = settings;
         if *method == Method::Base && *perturbation != Perturbation::None {
@@ -242,7 +243,7 @@ impl Generate {
     }
 }
 
-/// One answer on the terminal.
+/// One prompt answered on the terminal.
 struct Conversation<'a> {
     session: Session<'a>,
     generate: &'a Generate,
@@ -250,7 +251,7 @@ struct Conversation<'a> {
 }
 
 impl Conversation<'_> {
-    /// To the terminal.
+    /// Prints the answer to one prompt, with --compare after the unguided one.
     fn answer_one(&self, (id, prompt): &(String, Prompt)) -> Result<()> {
         let tokens = self.session.tokens(prompt)?;
         if let Some(warning) = layout::double_bos(self.session.policy, std::iter::once(&tokens[..])) {
@@ -275,7 +276,7 @@ impl Conversation<'_> {
 
     fn show(&self, id: &str, asked: PromptInput<'_>, settings: &Settings, style: Style) -> Result<()> {
         let mut stdout = std::io::stdout().lock();
-        // With stop texts, what looks certain may still be taken back.
+        // With stop strings, text that is already decoded may still be cut off.
         let live = style.terminal && settings.stop.is_empty();
         let mut trace = self
             .generate
@@ -313,14 +314,9 @@ impl Conversation<'_> {
         let reward = answer.reward.map_or_else(String::new, |r| format!("reward {r:+.3}{parts} | "));
         let count = answer.tokens.len();
         let mut said = format!("[{reward}{count} tokens | {rate:.1} tokens/s");
-        let guide = match settings.method {
-            Method::Args => Some("reward"),
-            Method::Cd => Some("value"),
-            _ => None,
-        };
-        if let Some(guide) = guide {
+        if matches!(settings.method, Method::Args | Method::Cd) {
             let (steered, skipped) = (answer.steered, answer.skipped);
-            said.push_str(&format!(" | {steered} steered | {skipped} steps needed no {guide}"));
+            said.push_str(&format!(" | {steered} steered | {skipped} steps skipped"));
         }
         said.push_str(&format!(" | mean log-probability {:.2}]", answer.mean_log_prob));
         if self.generate.watch {

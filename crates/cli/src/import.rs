@@ -1,4 +1,4 @@
-//! `stackelberg rollout import`: samples and rewards made elsewhere, as a dataset of rollouts.
+//! `stackelberg rollout import`: samples and rewards of other tools, as a dataset of rollouts.
 
 use std::path::PathBuf;
 
@@ -14,59 +14,60 @@ use crate::filling::fill;
 use crate::input;
 use crate::model::{ModelArgs, registry};
 
-/// Take in samples and rewards made elsewhere: by vLLM, OpenAI's API, a trainer, `generate` or `rollout`.
+/// Import samples and rewards from vLLM, OpenAI's API, a trainer, `generate` or `rollout`.
 ///
 /// Files are JSON lines, a JSON array (plain or gzipped) or Parquet. A row is a sample (prompt, response,
-/// reward, finish_reason, tokens), a prompt with responses and rewards, a request of vLLM (outputs) or of
-/// OpenAI (choices, also in batch output). Rows of one prompt_id, custom_id or id belong to one prompt, and
-/// those of equal prompts without one; the id of a vLLM request or of a completion does not count.
-/// Other fields are passed over.
+/// reward, finish_reason, tokens), a prompt with responses and rewards, a request output of vLLM (outputs) or a
+/// completion of OpenAI's API (choices, also in batch output). Rows with the same prompt_id, custom_id or id
+/// belong to one prompt; rows without an id belong to one prompt if their prompts are equal. The id of a vLLM
+/// request or of a completion is not used for this. Other fields are ignored.
 ///
-/// The policy then reads every response once, for hidden states. With --no-hidden and without --reward
-/// or --model no model is needed, and the dataset has texts and rewards only.
+/// The policy then runs once over every response to compute its hidden states. With --no-hidden and without
+/// --reward or --model no model is needed, and the dataset has texts and rewards only.
 ///
-/// A finish_reason of length, max_tokens, max_new_tokens, max_length or abort means that a response was
-/// cut; any other, or none, that it ended by itself.
+/// A finish_reason of length, max_tokens, max_new_tokens, max_length or abort means that the response was
+/// truncated; any other value, or none, means that it is finished.
 #[derive(Args)]
 pub(crate) struct Import {
-    /// What to take in; - is standard input.
+    /// The files to import; - is standard input.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 
-    /// The folder to fill.
+    /// The folder of the dataset.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 
-    /// Prompts of rows that have an id only: a file as `rollout` takes, or OpenAI's batch input.
+    /// The prompts of rows that only have an id: a file as for `rollout`, or OpenAI's batch input.
     #[arg(long, value_name = "FILE")]
     prompts: Option<String>,
 
-    /// Score the samples anew: what `generate --reward` takes. [default: the rewards in the files]
+    /// Score the samples with this reward, given as for `generate --reward`. [default: the rewards in the files]
     #[arg(long, value_name = "NAME")]
     reward: Option<String>,
 
-    /// Leave out rewards.
+    /// Do not write rewards.
     #[arg(long, conflicts_with = "reward")]
     no_reward: bool,
 
-    /// Leave out hidden states.
+    /// Do not write hidden states.
     #[arg(long)]
     no_hidden: bool,
 
-    /// Prompts per shard: what a killed run loses at most.
+    /// Prompts per shard. A killed run loses at most the work on one shard.
     #[arg(long, default_value_t = 16, value_name = "N")]
     prompts_per_shard: usize,
 
-    /// Responses read together: more is faster and takes more memory; what is written is the same.
+    /// Responses per forward (batch size). A larger batch is faster and takes more memory; the results are
+    /// identical.
     #[arg(long, default_value_t = 16, value_name = "N")]
     batch_size: usize,
 
-    /// A system message before prompts that are not laid out yet.
+    /// A system message for prompts that are not formatted yet.
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
 
-    /// How prompts are laid out: chat (the model's template) or raw. Rollouts keep their layout. [default:
-    /// as `generate` says in its lines; of vLLM as it is; else what the reward was trained on]
+    /// The prompt format: chat (the model's chat template) or raw. Rollouts keep their format. [default: for
+    /// lines of `generate` the recorded format; for vLLM raw; else the format that the reward was trained on]
     #[arg(long, value_name = "FORMAT")]
     prompt_format: Option<TextFormat>,
 
@@ -77,7 +78,7 @@ pub(crate) struct Import {
 impl Import {
     pub(crate) fn run(&self) -> Result<()> {
         if self.batch_size == 0 {
-            bail!("--batch-size is 0: at least one is needed");
+            bail!("--batch-size is 0: it must be at least 1");
         }
         let registry = registry()?;
         let prompts = self.prompts.as_deref().map(|name| input::prompts(&registry, name));
@@ -91,16 +92,16 @@ impl Import {
             (None, false) => match samples.rewards()? {
                 Some(identity) => Some(identity),
                 None => bail!(
-                    "no sample has a reward: score them with --reward NAME, or leave rewards out with --no-reward"
+                    "no sample has a reward: score them with --reward NAME, or import without rewards with --no-reward"
                 ),
             },
         };
         if let repeated @ 1.. = samples.repeated() {
             eprintln!(
-                "warning: {repeated} prompts say the same as another of another id; samples of one prompt need one prompt_id, or none"
+                "warning: {repeated} prompts have the same text as another prompt with a different id; all samples of a prompt need the same prompt_id, or none"
             );
         }
-        // What lays out or reads a text needs a model.
+        // Formatting prompts and scoring texts need a model.
         let lays_out = self.system.is_some() || self.prompt_format == Some(TextFormat::Chat);
         let reads = !self.no_hidden || self.reward.is_some() || self.model.model.is_some();
         let policy = match lays_out || reads {
@@ -128,7 +129,7 @@ impl Import {
         let lay_out = LayOut { asked, otherwise, system, context: read.map(room) };
         let import = rollouts::Import::new(&samples, policy, &lay_out)?;
         if import.format.is_some_and(|format| format != otherwise) {
-            // A word of warning about what the prompts turned out to be.
+            // The prompts turned out to have another format: print the warnings about it.
             guided(import.format);
         }
         let reads_text = reward
@@ -136,8 +137,8 @@ impl Import {
             .is_some_and(|reward| reward.each().iter().any(|r| matches!(r, Reward::Text(_))));
         if let Some(prompt) = import.prompts.iter().find(|prompt| reads_text && prompt.asked.is_none()) {
             bail!(
-                "prompt '{}' is a chat that was laid out already: a reward that reads text must be told what was asked; give \
-                 --prompts with the questions, or a reward on the policy",
+                "prompt '{}' is already formatted as a chat, but a reward that reads text needs the original prompt: give \
+                 the prompts with --prompts, or use a reward on the policy",
                 prompt.id
             );
         }
@@ -166,16 +167,14 @@ impl Import {
     }
 }
 
-/// How many texts got tokens of the policy.
+/// How many texts were tokenized by the policy's tokenizer.
 fn made(import: &rollouts::Import) -> String {
     let mut said = String::new();
     if let tokenised @ 1.. = import.tokenised {
-        said.push_str(&format!("; {tokenised} came without tokens and were tokenised"));
+        said.push_str(&format!("; {tokenised} had no tokens and were tokenized"));
     }
     if let replaced @ 1.. = import.replaced {
-        said.push_str(&format!(
-            "; {replaced} came with tokens of another tokenizer and were tokenised anew"
-        ));
+        said.push_str(&format!("; {replaced} had tokens of another tokenizer and were tokenized again"));
     }
     said
 }

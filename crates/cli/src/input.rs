@@ -1,4 +1,4 @@
-//! What commands read: files, or standard input for `-`.
+//! Input of the commands: files, or standard input for `-`.
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -7,20 +7,20 @@ use anyhow::Result;
 use stackelberg_data::Prompt;
 use stackelberg_registry::Registry;
 
-/// Standard input, as commands name it.
+/// The path that stands for standard input.
 pub(crate) fn stdin() -> PathBuf {
     PathBuf::from("-")
 }
 
-/// Tells the user that the command waits for lines, where they have to be typed.
+/// Tells the user that the command waits for input, if standard input is a terminal.
 pub(crate) fn note_terminal<'p>(paths: impl IntoIterator<Item = &'p PathBuf>, what: &str) {
     let typed = paths.into_iter().any(|path| path == Path::new("-"));
     if typed && std::io::stdin().is_terminal() {
-        eprintln!("reading {what} as JSON lines from the terminal; Ctrl-D ends them");
+        eprintln!("reading {what} as JSON lines from the terminal; press Ctrl-D to finish");
     }
 }
 
-/// Prompts of a file, or of a known set, with their ids.
+/// Reads the prompts of a file, or of a known set, with their ids.
 pub(crate) fn prompts(registry: &Registry, name: &str) -> Result<Vec<(String, Prompt)>> {
     note_terminal([&PathBuf::from(name)], "prompts");
     Ok(registry.prompts(name)?)

@@ -1,4 +1,4 @@
-//! Ctrl-C and its like, for every command in one place.
+//! Ctrl-C and termination signals, for all commands.
 
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, OnceLock};
@@ -9,10 +9,11 @@ use stackelberg_decoding::Cancel;
 /// Cancelled by the first Ctrl-C.
 static CANCEL: LazyLock<Cancel> = LazyLock::new(Cancel::new);
 
-/// An unfinished file that is removed, where a command has nothing to keep: then the first Ctrl-C ends it.
+/// The unfinished output file of a command that keeps nothing when it is interrupted. While it is set, the first Ctrl-C
+/// removes it and ends the process.
 static UNFINISHED: Mutex<Option<PathBuf>> = Mutex::new(None);
 
-/// Has the first Ctrl-C cancel the token that is given back, and a second one end the process.
+/// Returns a token that the first Ctrl-C cancels. A second Ctrl-C ends the process.
 pub(crate) fn watch() -> Result<Cancel> {
     static WATCHING: OnceLock<()> = OnceLock::new();
     if WATCHING.set(()).is_ok() {
@@ -30,7 +31,7 @@ pub(crate) fn watch() -> Result<Cancel> {
     Ok(CANCEL.clone())
 }
 
-/// Has Ctrl-C remove this unfinished file and end the process, until [`forget`] is called.
+/// Makes Ctrl-C remove this unfinished file and end the process, until [`forget`] is called.
 pub(crate) fn remove_unfinished(path: &Path) -> Result<()> {
     if let Ok(mut unfinished) = UNFINISHED.lock() {
         *unfinished = Some(path.to_owned());
@@ -38,14 +39,14 @@ pub(crate) fn remove_unfinished(path: &Path) -> Result<()> {
     watch().map(drop)
 }
 
-/// The file has its name now.
+/// Ends [`remove_unfinished`]: the file is complete.
 pub(crate) fn forget() {
     if let Ok(mut unfinished) = UNFINISHED.lock() {
         *unfinished = None;
     }
 }
 
-/// What ends a command after Ctrl-C, with exit code 130.
+/// The error that ends a command after Ctrl-C, with exit code 130.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Interrupted(pub(crate) String);

@@ -1,4 +1,4 @@
-//! `stackelberg judge`: which of two runs answers better, by a judge model.
+//! `stackelberg judge`: compares two runs with a judge model.
 
 mod print;
 
@@ -21,35 +21,35 @@ use stackelberg_evaluation::judge::{
 use crate::interrupt::{self, Interrupted};
 use crate::progress::style;
 
-/// Have a judge model compare two runs: win, tie and lose rates of A over B.
+/// Compare two runs with a judge model: win, tie and lose rates of A against B.
 ///
-/// A and B are answers of `generate`, or JSON with prompt (or instruction) and response (or result, output).
-/// They are paired by id, or by prompt where ids are missing. Each pair is judged in both orders over an
-/// OpenAI-compatible chat endpoint: two scores of 1 to 10. Every verdict is kept in the --out file as it comes:
-/// the same command goes on where it was stopped, and no paid call is made twice.
+/// A and B are outputs of `generate`, or JSON with prompt (or instruction) and response (or result, output). They
+/// are paired by id, or by prompt if ids are missing. Each pair is judged in both orders over an OpenAI-compatible
+/// chat endpoint, with two scores from 1 to 10. Every verdict is appended to the --out file immediately: the same
+/// command resumes a stopped run, and no paid call is made twice.
 #[derive(Args)]
 pub(crate) struct Judge {
-    /// Answers of one method.
+    /// The answers of run A.
     #[arg(value_name = "A")]
     a: PathBuf,
 
-    /// Answers of the other to the same prompts.
+    /// The answers of run B to the same prompts.
     #[arg(value_name = "B")]
     b: PathBuf,
 
-    /// The judge, as the server calls it.
+    /// The judge's model name on the server.
     #[arg(long, value_name = "NAME")]
     judge_model: String,
 
-    /// Verdicts as JSON lines, each as soon as it is there; those it has are not asked again.
+    /// The file of verdicts, as JSON lines. Calls with a verdict in this file are not made again.
     #[arg(long, value_name = "FILE", required_unless_present = "dry_run")]
     out: Option<PathBuf>,
 
-    /// Write the summary as JSON too.
+    /// Also write the summary as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
-    /// Count calls and estimate tokens and cost; ask nothing, write nothing.
+    /// Count calls and estimate tokens and cost; make no calls, write nothing.
     #[arg(long)]
     dry_run: bool,
 
@@ -57,11 +57,11 @@ pub(crate) struct Judge {
     #[arg(long, default_value = "both", value_name = "ORDER")]
     order: Orders,
 
-    /// Ask calls again that failed in an earlier run.
+    /// Repeat calls that failed in an earlier run.
     #[arg(long)]
     retry_failed: bool,
 
-    /// Resampling of prompts for the intervals follows from this.
+    /// Random seed of the bootstrap over prompts.
     #[arg(long, default_value_t = 0, value_name = "SEED")]
     bootstrap_seed: u64,
 
@@ -75,47 +75,47 @@ pub(crate) struct Judge {
 #[derive(Args)]
 #[command(next_help_heading = "Server")]
 struct Server {
-    /// What /chat/completions is put behind.
+    /// Base URL of the server; /chat/completions is appended.
     #[arg(long, default_value = "https://api.openai.com/v1", value_name = "URL")]
     base_url: String,
 
-    /// The environment variable that holds the key. [default: OPENAI_API_KEY for https, no key for http]
+    /// The environment variable with the API key. [default: OPENAI_API_KEY for https, no key for http]
     #[arg(long, value_name = "NAME")]
     key_env: Option<String>,
 
-    /// Calls under way at once.
+    /// Maximum number of concurrent calls.
     #[arg(long, default_value_t = 8, value_name = "N")]
     concurrency: usize,
 
-    /// How often a call is sent again after status 429 or 5xx, a time-out or a broken connection.
+    /// Maximum number of retries after status 429 or 5xx, a timeout or a broken connection.
     #[arg(long, default_value_t = 6, value_name = "N")]
     retries: u32,
 
-    /// How often the judge is asked again when its reply holds no scores.
+    /// Maximum number of repeated calls if the judge's reply has no scores.
     #[arg(long, default_value_t = 1, value_name = "N")]
     ask_again: u32,
 
-    /// Longest wait for one answer, in seconds.
+    /// Timeout of one request, in seconds.
     #[arg(long, default_value_t = 120.0, value_name = "SECONDS")]
     timeout: f64,
 
-    /// Most tokens of a reply; models that think before they speak need thousands.
+    /// Maximum tokens of a reply; reasoning models need thousands.
     #[arg(long, default_value_t = 256, value_name = "N")]
     max_tokens: u64,
 
-    /// What the server calls that: max_tokens or, for newer models of OpenAI's, max_completion_tokens.
+    /// The request field for the maximum tokens: max_tokens or, for newer OpenAI models, max_completion_tokens.
     #[arg(long, default_value = "max_tokens", value_name = "FIELD")]
     max_tokens_field: String,
 
-    /// Leave temperature (0) out, for models that accept their own default only.
+    /// Do not send a temperature (0 otherwise), for models that accept only their default.
     #[arg(long)]
     no_temperature: bool,
 
-    /// A seed for the server, where it samples by one.
+    /// The sampling seed sent to the server.
     #[arg(long, value_name = "N")]
     judge_seed: Option<u64>,
 
-    /// More fields of the request, as a JSON object: {"reasoning_effort": "low"}.
+    /// Additional request fields, as a JSON object: {"reasoning_effort": "low"}.
     #[arg(long, value_name = "JSON", value_parser = object)]
     body: Option<serde_json::Map<String, serde_json::Value>>,
 }
@@ -127,11 +127,11 @@ fn object(text: &str) -> Result<serde_json::Map<String, serde_json::Value>, Stri
 #[derive(Args)]
 #[command(next_help_heading = "Price")]
 struct Price {
-    /// Price of a million tokens asked.
+    /// Price per million input tokens.
     #[arg(long, value_name = "PRICE", requires = "price_out")]
     price_in: Option<f64>,
 
-    /// Price of a million tokens replied.
+    /// Price per million output tokens.
     #[arg(long, value_name = "PRICE", requires = "price_in")]
     price_out: Option<f64>,
 }
@@ -153,7 +153,7 @@ impl Orders {
     }
 }
 
-/// The summary, with what it is a summary of.
+/// The summary with its inputs.
 #[derive(Serialize)]
 struct Report<'a> {
     version: &'static str,
@@ -176,7 +176,7 @@ impl Judge {
         if self.dry_run {
             return self.estimate(&pairs, &calls);
         }
-        let Some(out) = &self.out else { bail!("--out FILE: where are the verdicts to go?") };
+        let Some(out) = &self.out else { bail!("give --out FILE for the verdicts") };
         keep_inputs(&[&self.json], [&self.a, &self.b, out])?;
         let mut store = Store::open(out, &self.identity())?;
         self.ask_all(&calls, &mut store)?;
@@ -186,21 +186,21 @@ impl Judge {
     fn check(&self) -> Result<()> {
         let timeout = self.server.timeout;
         if !(timeout > 0.0 && timeout <= 86_400.0) {
-            bail!("--timeout is {timeout}: give seconds above 0, a day at most");
+            bail!("--timeout is {timeout}: it must be above 0 and at most 86400 seconds");
         }
         for (name, price) in [("--price-in", self.price.price_in), ("--price-out", self.price.price_out)]
         {
             if price.is_some_and(|price| !(price >= 0.0 && price.is_finite())) {
-                bail!("{name} is no price");
+                bail!("{name}: a price must be zero or more, and finite");
             }
         }
         if self.server.concurrency == 0 {
-            bail!("--concurrency is 0: at least one is needed");
+            bail!("--concurrency is 0: it must be at least 1");
         }
         let base = ["model", "messages", "temperature", "seed"];
         if base.contains(&self.server.max_tokens_field.as_str()) {
             bail!(
-                "--max-tokens-field is {}: that field is something else",
+                "--max-tokens-field is {}: that field has another meaning",
                 self.server.max_tokens_field
             );
         }
@@ -239,7 +239,7 @@ impl Judge {
         Ok(Client::new(endpoint, self.identity())?)
     }
 
-    /// The key, from the environment. Over plain HTTP none is sent that was not asked for.
+    /// Reads the key from the environment. Over plain HTTP a key is sent only with --key-env.
     fn key(&self) -> Result<Option<Key>> {
         let secure = self.server.base_url.to_ascii_lowercase().starts_with("https:");
         let name = match &self.server.key_env {
@@ -249,12 +249,12 @@ impl Judge {
         };
         match std::env::var(name) {
             Ok(key) if !key.trim().is_empty() => Ok(Some(Key::new(&key))),
-            Ok(_) => bail!("the environment variable {name} is empty: put the key there"),
+            Ok(_) => bail!("the environment variable {name} is empty: set it to the key"),
             Err(std::env::VarError::NotUnicode(_)) => {
-                bail!("the environment variable {name} holds no key")
+                bail!("the environment variable {name} is not valid Unicode: set it to the key")
             }
             Err(_) => bail!(
-                "the environment variable {name} is not set: put the key there, or name another with --key-env"
+                "the environment variable {name} is not set: set it to the key, or give another variable with --key-env"
             ),
         }
     }
@@ -278,11 +278,11 @@ impl Judge {
         let done = calls.len() - asking.open(calls, store).len();
         let outcome = outcome.with_context(|| match done {
             0 => "nothing was judged".to_owned(),
-            _ => format!("stopped after {done} of {} calls, which are kept in {out}", calls.len()),
+            _ => format!("stopped after {done} of {} calls, which are saved in {out}", calls.len()),
         })?;
         if outcome.stopped {
             let said = format!(
-                "interrupted after {done} of {} calls; the same command goes on with {out}",
+                "interrupted after {done} of {} calls; the same command resumes with {out}",
                 calls.len()
             );
             return Err(Interrupted(said).into());
@@ -314,12 +314,12 @@ impl Judge {
         }
         print!("{}", print::Text(&report));
         if summary.judged == summary.identical && summary.calls.needed > 0 {
-            bail!("no call gave two scores: {}", print::failures(&summary.calls));
+            bail!("no call returned two scores: {}", print::failures(&summary.calls));
         }
         Ok(())
     }
 
-    /// What there is to ask: calls, tokens by the length of the texts, cost.
+    /// Prints the number of calls, the tokens as estimated from the texts' lengths, and the cost.
     fn estimate(&self, pairs: &[Pair], calls: &[Call<'_>]) -> Result<()> {
         let open = match &self.out {
             Some(out) => self.asking().open(calls, &Store::look(out, &self.identity())?),
@@ -327,23 +327,25 @@ impl Judge {
         };
         let identical = pairs.iter().filter(|pair| pair.identical()).count();
         println!(
-            "{} prompts, of which {identical} have identical answers: ties without a call",
+            "{} prompts, of which {identical} have identical answers (ties without a call)",
             pairs.len()
         );
-        println!("{} calls of {} to ask", open.len(), calls.len());
+        println!("{} of {} calls to make", open.len(), calls.len());
         let asked = |call: &&Call<'_>| form::fill(call.prompt, call.first, call.second).chars().count();
         let tokens_in = open.iter().map(asked).sum::<usize>() / CHARACTERS_A_TOKEN;
         let tokens_out = open.len() as u64 * self.server.max_tokens;
-        println!("about {tokens_in} tokens in (at four characters each), at most {tokens_out} out");
+        println!(
+            "about {tokens_in} input tokens (at four characters each), at most {tokens_out} output tokens"
+        );
         if let (Some(price_in), Some(price_out)) = (self.price.price_in, self.price.price_out) {
             let cost = (tokens_in as f64 * price_in + tokens_out as f64 * price_out) / 1e6;
-            println!("at most about {cost:.2}, if every reply can be read at once");
+            println!("cost at most about {cost:.2}, if no call has to be repeated");
         }
         Ok(())
     }
 }
 
-/// Of English text, roughly.
+/// Approximate characters per token of English text.
 const CHARACTERS_A_TOKEN: usize = 4;
 
 impl Price {
@@ -352,11 +354,11 @@ impl Price {
     }
 }
 
-/// The bar, as verdicts come in.
+/// A progress bar over calls.
 struct Terminal<'a> {
     bar: &'a ProgressBar,
     cancel: Cancel,
-    /// Failures, and tokens.
+    /// Numbers of failures and of tokens.
     counts: Mutex<(usize, u64)>,
 }
 

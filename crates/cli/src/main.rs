@@ -31,7 +31,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-/// Make any causal language model follow a reward, with provably optimal reward shaping.
+/// Reward-guided decoding for causal language models, with provably optimal reward shaping.
 #[derive(Parser)]
 #[command(name = "stackelberg", version, arg_required_else_help = true)]
 struct Cli {
@@ -93,7 +93,7 @@ fn main() -> ExitCode {
     let result = Cli::parse().command.run();
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever read our output has enough of it.
+        // The reader closed the pipe, as `head` does.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) if is_interrupted(&error) => {
             eprintln!("{error}");
@@ -106,15 +106,15 @@ fn main() -> ExitCode {
     }
 }
 
-/// Uses the kernel that the environment names. If this processor does not have it, the best one is used.
+/// Selects the kernel named by STACKELBERG_KERNEL. If this processor lacks it, the best available kernel is used.
 fn choose_kernel() {
     let Ok(name) = std::env::var("STACKELBERG_KERNEL") else { return };
     if let Err(error) = stackelberg_engine::kernel::choose(&name) {
-        eprintln!("warning: STACKELBERG_KERNEL: {error}; the first of them is used");
+        eprintln!("warning: STACKELBERG_KERNEL: {error}; using the first of them");
     }
 }
 
-/// An error and its causes; those that a message has told already are not told again.
+/// An error and its causes on one line. A cause that the message so far already ends with is not repeated.
 fn said(error: &anyhow::Error) -> String {
     let mut said = String::new();
     for cause in error.chain().map(ToString::to_string) {

@@ -1,4 +1,4 @@
-//! Which model, on the command line.
+//! Options that select and load the policy.
 
 use std::cell::OnceCell;
 
@@ -21,15 +21,15 @@ pub(crate) struct ModelArgs {
     #[arg(long, value_name = "REF")]
     pub(crate) model: Option<String>,
 
-    /// How weights are kept in memory: f32, bf16 or int8.
+    /// Data type of the weights in memory: f32, bf16 or int8.
     #[arg(long, default_value_t = Dtype::Bf16)]
     pub(crate) dtype: Dtype,
 
-    /// Where models run: cpu, cuda, cuda:1 (the second GPU), metal, or candle (as on a GPU, but on the CPU).
+    /// Device: cpu, cuda, cuda:1 (the second GPU), metal, or candle (the GPU code path on the CPU).
     #[arg(long, value_name = "NAME", default_value_t = Device::Cpu)]
     pub(crate) device: Device,
 
-    /// Threads to compute with. [default: all]
+    /// Compute threads. [default: all cores]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
 }
@@ -40,23 +40,23 @@ impl ModelArgs {
         self.model.as_deref().unwrap_or(DEFAULT_MODEL)
     }
 
-    /// What to load.
+    /// The policy to load.
     pub(crate) fn spec(&self) -> PolicySpec {
         PolicySpec { name: self.name().to_owned(), dtype: self.dtype, device: self.device }
     }
 
-    /// Sets the threads to compute with. Call once in a process.
+    /// Sets the number of compute threads. Call once per process.
     pub(crate) fn set_threads(&self) -> Result<()> {
         set_threads(self.threads)
     }
 
-    /// Sets the threads and loads the policy. Call once in a process.
+    /// Sets the number of compute threads and loads the policy. Call once per process.
     pub(crate) fn load(&self, registry: &Registry) -> Result<Checkpoint> {
         self.set_threads()?;
         load(registry, &self.spec())
     }
 
-    /// The policy, loaded when it is first asked for.
+    /// Returns the policy and loads it on the first call.
     pub(crate) fn load_into<'p>(
         &self,
         registry: &Registry,
@@ -84,17 +84,17 @@ pub(crate) fn load(registry: &Registry, spec: &PolicySpec) -> Result<Checkpoint>
     Ok(policy)
 }
 
-/// Sets the threads to compute with. Call once in a process.
+/// Sets the number of compute threads. Call once per process.
 pub(crate) fn set_threads(threads: Option<usize>) -> Result<()> {
     let Some(threads) = threads else { return Ok(()) };
     if threads == 0 {
-        bail!("--threads is 0: at least one is needed");
+        bail!("--threads is 0: it must be at least 1");
     }
     stackelberg_engine::kernel::set_threads(threads);
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().context("cannot set threads")
 }
 
-/// Where things come from, by the environment's variables, with a bar for downloads.
+/// A registry with the settings of the environment variables, which shows the progress of downloads.
 pub(crate) fn registry() -> Result<Registry> {
     let key = std::env::var("REWARD_API_KEY").ok().filter(|key| !key.trim().is_empty());
     let style = style("{spinner} {msg}");
@@ -107,7 +107,7 @@ pub(crate) fn registry() -> Result<Registry> {
                 let of = total.map_or_else(String::new, |total| format!(" of {}", total >> 20));
                 format!("downloading {what}: {}{of} MB", done >> 20)
             }
-            Progress::Waiting { what } => format!("waiting for another process that downloads {what}"),
+            Progress::Waiting { what } => format!("waiting for another process to download {what}"),
             Progress::Unpacking { what } => format!("unpacking {what}"),
             Progress::Verifying { what } => format!("verifying {what}"),
             _ => return,

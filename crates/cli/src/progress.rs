@@ -1,16 +1,16 @@
-//! Bars and lines on the terminal while something runs.
+//! Progress bars.
 
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use stackelberg_experiment::Progress;
 
-/// A bar's style by its template, one of this program's own.
+/// A progress bar's style from a template of this program.
 pub(crate) fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
-/// A bar that counts prompts as they are answered.
+/// A progress bar over prompts.
 pub(crate) struct Answers<'a> {
     bar: &'a ProgressBar,
     tokens: usize,

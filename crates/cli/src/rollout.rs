@@ -18,50 +18,51 @@ use crate::input;
 use crate::model::{ModelArgs, registry};
 use crate::progress::style;
 
-/// Draw many samples per prompt, with rewards and hidden states: what value heads are trained on.
+/// Sample many responses per prompt, with rewards and hidden states: the training data of value heads.
 ///
-/// Fills a folder with shards of some prompts each: Parquet for text, tokens and rewards, safetensors for
-/// hidden states. A run that was stopped goes on where it was; several machines can fill one folder.
+/// Writes a folder of shards, with Parquet files for text, tokens and rewards and safetensors files for hidden
+/// states. The same command resumes a stopped run; several machines can fill one folder.
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct Rollout {
     #[command(subcommand)]
     other: Option<Other>,
 
-    /// What to answer: a JSON array or JSON lines with prompt, instruction or messages; - is standard
-    /// input; mt-bench and realtoxicity are known sets.
+    /// The prompts: a JSON array or JSON lines with prompt, instruction or messages; - is standard input;
+    /// mt-bench and realtoxicity are known sets.
     #[arg(long, value_name = "FILE", required = true)]
     prompts: Option<String>,
 
-    /// The folder to fill.
+    /// The folder of the dataset.
     #[arg(long, value_name = "DIR", required = true)]
     out: Option<PathBuf>,
 
-    /// What scores the samples: what `generate --reward` takes.
+    /// The reward that scores the samples, given as for `generate --reward`.
     #[arg(long, default_value = "harmless", value_name = "NAME")]
     reward: String,
 
-    /// Score nothing.
+    /// Do not score the samples.
     #[arg(long, conflicts_with = "reward")]
     no_reward: bool,
 
-    /// Leave out hidden states.
+    /// Do not write hidden states.
     #[arg(long)]
     no_hidden: bool,
 
-    /// Take the shards whose number leaves I when divided by N: machines 0/N to N-1/N fill one folder.
+    /// Process the shards whose number modulo N is I. N machines with 0/N to N-1/N fill one folder.
     #[arg(long, value_name = "I/N", default_value = "0/1")]
     shard: Part,
 
-    /// Prompts per shard: what a killed run loses at most.
+    /// Prompts per shard. A killed run loses at most the work on one shard.
     #[arg(long, default_value_t = 16, value_name = "N")]
     prompts_per_shard: usize,
 
-    /// Say what there is to do, how long it takes and how much disk it needs; write nothing.
+    /// Print the number of prompts, the estimated time and the disk space; write nothing.
     #[arg(long)]
     dry_run: bool,
 
-    /// Texts written together: more is faster and takes more memory; the samples are the same.
+    /// Sequences decoded in parallel (batch size). A larger batch is faster and takes more memory; the samples
+    /// are identical.
     #[arg(long, default_value_t = 40, value_name = "N")]
     batch_size: usize,
 
@@ -88,43 +89,43 @@ struct Drawing {
     #[arg(long, default_value_t = 10, value_name = "N")]
     samples: usize,
 
-    /// Most new tokens.
+    /// Maximum new tokens per sample.
     #[arg(long, default_value_t = 128, value_name = "N")]
     max_new_tokens: usize,
 
-    /// 0 is greedy: all samples of a prompt are the same.
+    /// Sampling temperature; 0 is greedy, with identical samples.
     #[arg(long, default_value_t = 0.7, allow_negative_numbers = true)]
     temperature: f64,
 
-    /// Draw from the so many likeliest tokens only; 0 is all.
+    /// Sample from the N likeliest tokens only; 0 is all.
     #[arg(long, default_value_t = 0, value_name = "N")]
     top_k: usize,
 
-    /// Draw from the likeliest tokens that hold this mass only.
+    /// Sample from the smallest set of likeliest tokens with at least this total probability (nucleus sampling).
     #[arg(long, default_value_t = 0.9, value_name = "P", allow_negative_numbers = true)]
     top_p: f64,
 
-    /// Draw from tokens at least this likely only, relative to the likeliest.
+    /// Sample from tokens with at least this probability relative to the likeliest token only.
     #[arg(long, default_value_t = 0.0, value_name = "P", allow_negative_numbers = true)]
     min_p: f64,
 
-    /// Everything random follows from this.
+    /// Random seed.
     #[arg(long, default_value_t = 0)]
     seed: u64,
 
-    /// End a sample at this text and cut it off; may be given several times. [default: a line that begins
+    /// Stop string: a sample ends before this text; may be given several times. [default: a line that begins
     /// with Human: or User:]
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
 }
 
-/// Check a dataset of rollouts that several machines filled, and copy in what others hold.
+/// Check a dataset of rollouts that several machines filled, and copy in shards from other folders.
 #[derive(Args)]
 struct Merge {
     /// The dataset.
     dataset: PathBuf,
 
-    /// Folders of the same run whose shards are copied into it.
+    /// Folders of the same run whose shards are copied into the dataset.
     #[arg(value_name = "FROM")]
     from: Vec<PathBuf>,
 }
@@ -141,7 +142,7 @@ impl Rollout {
 
     fn collect(&self, prompts: &str, out: &Path) -> Result<()> {
         if self.batch_size == 0 {
-            bail!("--batch-size is 0: at least one is needed");
+            bail!("--batch-size is 0: it must be at least 1");
         }
         let registry = registry()?;
         let prompts = input::prompts(&registry, prompts)?;
@@ -213,7 +214,7 @@ impl Rollout {
     }
 }
 
-/// A run over a part of the prompts.
+/// The inputs of a run.
 struct Run<'a> {
     policy: &'a Checkpoint,
     reward: Option<&'a Reward>,
@@ -223,7 +224,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// What there is to do: counts, time from a short run, disk.
+    /// Prints the counts, the time as measured by a short run, and the disk space.
     fn estimate(&self, out: &Path, manifest: &Manifest) -> Result<()> {
         let missing = match out.join("manifest.json").exists() {
             true => Dataset::create(out, manifest.clone())?.missing(),
@@ -248,13 +249,13 @@ impl Run<'_> {
             let time = HumanDuration(Duration::from_secs_f64(tokens as f64 / rate));
             println!("at most about {time}, at {rate:.0} tokens/s");
         }
-        // Texts are about four bytes a token and its number four more.
+        // Per token: two bytes per hidden state, about four of text, four for the token id.
         let bytes = 2 * manifest.hidden.unwrap_or(0) + 8;
         println!("at most about {} on disk", HumanBytes((tokens * bytes) as u64));
         Ok(())
     }
 
-    /// Tokens per second, measured on the beginnings of some prompts' samples.
+    /// Tokens per second, measured on the first tokens of some prompts' samples.
     fn rate(&self, prompts: &[&Prompt]) -> Result<f64> {
         let jobs: Vec<Job<'_>> = prompts
             .iter()
@@ -298,13 +299,13 @@ impl Merge {
         bar.finish_and_clear();
         let rollouts::Summary { prompts, samples, tokens, finished, unfinished_prompts, .. } = summary;
         println!("complete: {prompts} prompts, {samples} samples, {tokens} tokens");
-        println!("{finished} samples ended by themselves, {} were cut for length", samples - finished);
+        println!("{finished} samples finished, {} were cut at the length limit", samples - finished);
         if let (sum, count @ 1..) = summary.rewards {
             println!("mean reward {:+.4}", sum / count as f64);
         }
         if unfinished_prompts > 0 {
             eprintln!(
-                "warning: {unfinished_prompts} prompts have no sample that ended by itself: a larger --max-new-tokens may help"
+                "warning: {unfinished_prompts} prompts have no finished sample: a larger --max-new-tokens may help"
             );
         }
         Ok(())

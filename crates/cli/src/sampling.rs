@@ -1,4 +1,4 @@
-//! Decoding on the command line: how tokens are chosen and where answers end.
+//! Decoding options: sampling, candidates and stopping.
 
 use clap::Args;
 use stackelberg_decoding::{Method, Perturbation, Sampling, Settings};
@@ -7,85 +7,85 @@ use stackelberg_shaping::Shaping;
 #[derive(Args)]
 #[command(next_help_heading = "Decoding")]
 pub(crate) struct SamplingArgs {
-    /// Candidates per guided step, k.
+    /// Number of candidates per guided step, k.
     #[arg(long, default_value_t = 10, value_name = "K")]
     candidates: usize,
 
-    /// Temperature of the log-probabilities that cd adds values to.
+    /// Temperature of the base policy's log-probabilities, to which cd adds values.
     #[arg(long, default_value_t = 0.7, value_name = "T", allow_negative_numbers = true)]
     policy_temperature: f64,
 
-    /// Texts that cd keeps at every step; 1 is greedy decoding.
+    /// Number of beams for cd; 1 disables beam search.
     #[arg(long, default_value_t = 1, value_name = "N")]
     beams: usize,
 
-    /// Of several beams the best by score / length^P is the answer.
+    /// Exponent P of the length normalization: beams are ranked by score / length^P.
     #[arg(long, default_value_t = 1.0, value_name = "P", allow_negative_numbers = true)]
     length_penalty: f64,
 
-    /// Answers that best-of-n, soft-best-of-n and follower choose from.
+    /// Number of samples that best-of-n, soft-best-of-n and follower choose from.
     #[arg(long, default_value_t = 10, value_name = "N")]
     samples: usize,
 
-    /// Most new tokens.
+    /// Maximum new tokens.
     #[arg(long, default_value_t = 128, value_name = "N")]
     max_new_tokens: usize,
 
-    /// 0 is greedy. [default: 0; best-of-n, soft-best-of-n and follower: 1]
+    /// Sampling temperature; 0 is greedy. [default: 0; best-of-n, soft-best-of-n and follower: 1]
     #[arg(long, allow_negative_numbers = true)]
     temperature: Option<f64>,
 
-    /// Draw from the so many likeliest tokens only; 0 is all (where answers are not guided).
+    /// Sample from the N likeliest tokens only; 0 is all (unguided generation).
     #[arg(long, default_value_t = 0, value_name = "N")]
     top_k: usize,
 
-    /// Draw from the likeliest tokens that hold this mass only (where answers are not guided).
+    /// Sample from the smallest set of likeliest tokens with at least this total probability (unguided generation).
     #[arg(long, default_value_t = 1.0, value_name = "P", allow_negative_numbers = true)]
     top_p: f64,
 
-    /// Draw from tokens at least this likely only, relative to the likeliest (where answers are not guided).
+    /// Sample from tokens with at least this probability relative to the likeliest token only (unguided generation).
     #[arg(long, default_value_t = 0.0, value_name = "P", allow_negative_numbers = true)]
     min_p: f64,
 
-    /// Divide the logits of tokens already written by this.
+    /// Repetition penalty: the logits of tokens that were already generated are divided by this factor.
     #[arg(long, default_value_t = 1.0, value_name = "F", allow_negative_numbers = true)]
     repetition_penalty: f64,
 
-    /// Everything random follows from this.
+    /// Random seed.
     #[arg(long, default_value_t = 0)]
     seed: u64,
 
-    /// Perturb the rewards before they guide, to see how robust the method is: noise=STD, random=STD (numbers that have
-    /// nothing to do with the text) or reversed (the ranking is reversed).
+    /// Perturb the rewards before they guide, to test robustness: noise=STD (added noise), random=STD (random numbers
+    /// instead of rewards) or reversed (the ranking is reversed).
     #[arg(long, alias = "stress", default_value_t = Perturbation::None, hide_default_value = true)]
     perturb_rewards: Perturbation,
 
-    /// End the answer at this text; may be given several times.
+    /// Stop string: the answer ends before this text; may be given several times.
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
 
-    /// Write on after the model ends its answer, as the paper's public code does.
+    /// Ignore the end-of-text token and continue, as the paper's public code does.
     #[arg(long)]
     no_eos: bool,
 
-    /// Look N tokens ahead: the model carries each candidate on by itself to N tokens, and the reward is asked once
-    /// for each such segment. Faster where the reward costs more than the model.
+    /// Segment length in tokens: the base policy continues each candidate to N tokens, the reward scores each segment
+    /// once, and the chosen segment is kept. Faster if the reward costs more than the model.
     #[arg(long, default_value_t = 1, value_name = "N")]
     score_every: usize,
 
-    /// Ask for rewards only where the model is unsure: where its entropy over the candidates is at least this.
-    /// Faster, and the text follows less.
+    /// Compute rewards only at steps where the policy's entropy over the candidates is at least this. Faster, but
+    /// guidance is weaker.
     #[arg(long, alias = "min-entropy", default_value_t = 0.0, value_name = "NATS")]
     #[arg(allow_negative_numbers = true)]
     entropy_gate: f64,
 
-    /// Ask for rewards also where they provably cannot change the choice.
+    /// Disable the lossless skip: compute rewards even at steps where they provably cannot change the choice.
     #[arg(long)]
     no_skip: bool,
 }
 
 impl SamplingArgs {
-    /// All settings of a generation.
+    /// The settings of a generation.
     pub(crate) fn settings(&self, method: Method, shaping: Shaping, kl_budget: Option<f64>) -> Settings {
         Settings {
             method,

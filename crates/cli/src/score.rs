@@ -22,20 +22,21 @@ use crate::progress::style;
 
 /// Score texts with a reward.
 ///
-/// Each input line is {"text": ...}, scored as it is, or {"prompt": ..., "response": ...}, laid out as the
-/// reward was trained, or as the line's own settings say (answers of `generate` can be given as they are). One line out for each, in order: its reward, and its id if it had one.
+/// Each input line is {"text": ...}, scored as it is, or {"prompt": ..., "response": ...}, formatted as the
+/// reward was trained, or as the line's own settings say (lines of `generate --out` are accepted as they are). For each
+/// line, in order, one line is written: the reward, and the id if there is one.
 #[derive(Args)]
 pub(crate) struct Score {
     /// JSON lines; - is standard input.
     #[arg(default_value_os_t = stdin())]
     file: PathBuf,
 
-    /// What `generate --reward` takes: a built-in name, a head, a folder, a program, a server, or several of them.
-    /// Rewards that read text need no policy.
+    /// The reward, given as for `generate --reward`: a built-in name, a head, a folder, a program, a server, or a
+    /// combination. Rewards that read text need no policy.
     #[arg(long, value_name = "NAME")]
     reward: String,
 
-    /// Write here instead of to standard output; the file appears when all is written.
+    /// Write to this file instead of standard output; the file appears when it is complete.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 
@@ -49,7 +50,7 @@ struct Row {
     text: Option<String>,
     prompt: Option<Prompt>,
     response: Option<String>,
-    /// Of an answer of `generate`: how its prompt was laid out.
+    /// The prompt format, in lines of `generate --out`.
     #[serde(default)]
     settings: Layout,
 }
@@ -65,12 +66,12 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<&'a RawValue>,
     reward: f64,
-    /// What it is made of, if of several.
+    /// The parts of a combination.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     rewards: BTreeMap<&'a str, f64>,
 }
 
-/// Texts read before they are scored together.
+/// Texts per batch.
 const BATCH: usize = 64;
 
 impl Score {
@@ -98,7 +99,7 @@ impl Score {
             for (id, Worth { reward, parts }) in ids.iter().zip(scorer.score(policy.get(), &batch)?) {
                 if !reward.is_finite() {
                     bail!(
-                        "the reward of text {} is {reward}: the reward model is broken for it",
+                        "the reward of text {} is {reward}: the reward must be a finite number",
                         done + 1
                     );
                 }
@@ -116,7 +117,7 @@ impl Score {
 }
 
 impl Row {
-    /// The text as the rewards read it.
+    /// Formats and tokenizes the text for the rewards.
     fn read(&self, scorer: &Scorer, policy: Option<&Checkpoint>) -> Result<Ready> {
         let (prompt, text) = match (&self.text, &self.prompt, &self.response) {
             (Some(text), None, None) => (None, text),

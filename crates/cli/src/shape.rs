@@ -1,4 +1,4 @@
-//! `stackelberg shape`: the mathematics on rewards made elsewhere.
+//! `stackelberg shape`: reward shaping on JSON lines, without a model.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -15,31 +15,32 @@ use crate::output;
 use crate::shaping::ShapingArgs;
 use crate::summary::Summary;
 
-/// Shape rewards made elsewhere: one line of rewards in, one line of shaped rewards out.
+/// Shape rewards from JSON lines, without a model: one line of rewards in, one line of shaped rewards out.
 ///
 /// Each input line is a JSON object with the rewards of one prompt's responses:
 ///
 ///   {"id": "a", "rewards": [0.1, 2.3, -0.4]}
 ///
-/// "weights" may give the base policy's weight on each response, or "logits" the scores of a decoding
-/// step's candidates; without either the responses count as samples of the base policy. Other fields are
-/// ignored. The output line has the threshold m* with its certificate and interval, the shaped rewards,
-/// and what the follower makes of them. Defaults: rule srs, strength 0.5, bound 12, alpha 1.5 (the paper's).
+/// "weights" may give the base policy's weight on each response, or "logits" the logits of a decoding
+/// step's candidates; without either, the responses are samples of the base policy. Other fields are
+/// ignored. The output line has the threshold m* with its certificate and confidence interval, the shaped
+/// rewards, and the utility and KL of the follower. Defaults: rule srs, strength 0.5, bound 12, alpha 1.5
+/// (the paper's).
 #[derive(Args)]
 pub(crate) struct Shape {
     /// JSON lines; - is standard input.
     #[arg(default_value_os_t = stdin())]
     file: PathBuf,
 
-    /// Level of the interval for m*, between 0.5 and 0.99.
+    /// Level of the confidence interval for m*, between 0.5 and 0.99.
     #[arg(long, default_value_t = 0.9, value_name = "P", allow_negative_numbers = true)]
     level: f64,
 
-    /// Write here instead of to standard output; the file appears when all is written.
+    /// Write to this file instead of standard output; the file appears when it is complete.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 
-    /// Print a summary for people instead of JSON lines.
+    /// Print a human-readable summary instead of JSON lines.
     #[arg(long)]
     summary: bool,
 
@@ -50,7 +51,7 @@ pub(crate) struct Shape {
 /// One prompt's rewards.
 #[derive(Deserialize)]
 struct Row {
-    /// Given back as it was written: a number may be longer than any number type.
+    /// Returned exactly as it was written: a number may have more digits than any number type.
     id: Option<Box<RawValue>>,
     rewards: Vec<f64>,
     weights: Option<Vec<f64>>,

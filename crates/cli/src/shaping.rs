@@ -1,4 +1,4 @@
-//! The shaping rule and its settings on the command line.
+//! Options for the shaping rule.
 
 use clap::Args;
 use stackelberg_shaping::{Budget, Error, KlBudget, Rule, Shaping};
@@ -7,24 +7,24 @@ use stackelberg_shaping::{Budget, Error, KlBudget, Rule, Shaping};
 #[derive(Args)]
 #[command(next_help_heading = "Shaping")]
 pub(crate) struct ShapingArgs {
-    /// The rule: raw, hard, srs, mean-soft, minmax, meanstd, srs-std, cap, log-sigmoid or par.
+    /// The shaping rule: raw, hard, srs, mean-soft, minmax, meanstd, srs-std, cap, log-sigmoid or par.
     #[arg(long, value_name = "RULE")]
     shaping: Option<Rule>,
 
-    /// lambda = 1/beta, how hard the model follows the reward; 0 is not at all.
+    /// Guidance strength lambda = 1/beta; 0 disables guidance.
     #[arg(long, value_name = "LAMBDA", allow_negative_numbers = true, conflicts_with = "beta")]
     strength: Option<f64>,
 
-    /// The KL coefficient beta instead of the strength.
+    /// The KL coefficient beta = 1/lambda, instead of the strength.
     #[arg(long, allow_negative_numbers = true)]
     beta: Option<f64>,
 
-    /// B, the most a shaped reward can be.
+    /// The bound B: the largest shaped reward.
     #[arg(long, value_name = "B", allow_negative_numbers = true, conflicts_with = "kl_budget")]
     bound: Option<f64>,
 
-    /// Instead of a bound: the most KL from the base policy, in nats. Rules without a bound get their
-    /// strength solved for.
+    /// Maximum KL from the base policy, in nats. The bound is solved for; for rules without a bound, the
+    /// strength is.
     #[arg(long, value_name = "NATS", allow_negative_numbers = true)]
     pub(crate) kl_budget: Option<f64>,
 
@@ -32,31 +32,31 @@ pub(crate) struct ShapingArgs {
     #[arg(long, allow_negative_numbers = true)]
     alpha: Option<f64>,
 
-    /// Ceiling of the rule cap, in reward units. [default: 1]
+    /// Upper limit of the rule cap, in reward units. [default: 1]
     #[arg(long, allow_negative_numbers = true)]
     cap: Option<f64>,
 
-    /// The rule minmax stretches rewards by at most this factor. [default: 1.01]
+    /// Maximum factor by which the rule minmax stretches rewards. [default: 1.01]
     #[arg(long, allow_negative_numbers = true)]
     stretch: Option<f64>,
 
-    /// Cap of the exponent B/beta in the budget reference-offline, in nats. [default: 2]
+    /// Upper limit of the exponent B/beta in the budget reference-offline, in nats. [default: 2]
     #[arg(long, value_name = "NATS", allow_negative_numbers = true)]
     exponent_cap: Option<f64>,
 
-    /// The quantile of the rewards that par and log-sigmoid refer to. [default: 0.5]
+    /// The quantile of the rewards that par and log-sigmoid subtract. [default: 0.5]
     #[arg(long, value_name = "Q", allow_negative_numbers = true)]
     ref_quantile: Option<f64>,
 
-    /// Which bound takes effect: paper (as given), reference-step or reference-offline (capped as the
-    /// paper's public code does; `reference` is the first in `generate`, the second in `threshold` and
+    /// How the bound takes effect: paper (as given), reference-step or reference-offline (capped as in the
+    /// paper's public code; `reference` means the first in `generate`, the second in `threshold` and
     /// `train value`). [default: paper]
     #[arg(long)]
     budget: Option<String>,
 }
 
 impl ShapingArgs {
-    /// Refuses settings that were given and that a method makes no use of: of those named here it does.
+    /// Refuses options that were given but have no effect with a method; `used` are those that have one.
     pub(crate) fn check_used(&self, method: &str, used: &[&str]) -> anyhow::Result<()> {
         let given = [
             ("--shaping", self.shaping.is_some()),
@@ -79,8 +79,8 @@ impl ShapingArgs {
         }
     }
 
-    /// The settings given, with the command's own defaults for the rest. Where only one of the
-    /// reference's budgets makes sense, it is also called `reference`.
+    /// The given settings, with the command's defaults for the rest. `reference` is the budget that the name
+    /// `reference` stands for in this command, if any.
     pub(crate) fn shaping(&self, default: Shaping, reference: Option<Budget>) -> Result<Shaping, Error> {
         let budget = match (self.budget.as_deref(), reference) {
             (None, _) => default.budget,

@@ -1,17 +1,18 @@
-//! `stackelberg shape --summary` and `stackelberg threshold`: a whole set of prompts on one screen.
+//! `stackelberg shape --summary` and `stackelberg threshold`: a summary over all prompts.
 
 use std::fmt;
 
 use stackelberg_shaping::{Error, Report, Rule, Samples, Shaping, Warning};
 
-/// What the table compares.
+/// The rules in the table.
 const RULES: [Rule; 3] = [Rule::Raw, Rule::Hard, Rule::Srs];
 
-/// Widest bar of the histogram, in characters.
+/// Width of the longest bar of the histogram, in characters.
 const BAR: usize = 40;
+/// Bars of the histogram.
 const BINS: usize = 10;
 
-/// Figures gathered prompt by prompt.
+/// Statistics, one value per prompt.
 pub(crate) struct Summary {
     shaping: Shaping,
     kl_budget: Option<f64>,
@@ -98,7 +99,7 @@ impl fmt::Display for Summary {
         match self.kl_budget {
             Some(nats) => writeln!(
                 f,
-                "KL budget {nats} nats (bound solved for at strength {strength}; raw: strength), alpha {alpha}, budget {budget}"
+                "KL budget {nats} nats (the bound is solved for at strength {strength}; raw: the strength), alpha {alpha}, budget {budget}"
             )?,
             None => writeln!(f, "strength {strength}, bound {bound}, alpha {alpha}, budget {budget}")?,
         }
@@ -169,9 +170,9 @@ impl fmt::Display for Summary {
         }
         writeln!(
             f,
-            "\nAt equal strength the rule that moves furthest from the base looks best: compare KL too,"
+            "\nAt equal strength, the rule that moves furthest from the base policy looks best. Compare the KL, too,"
         )?;
-        writeln!(f, "or give every rule up to the same one with --kl-budget.")
+        writeln!(f, "or give every rule the same KL budget with --kl-budget.")
     }
 }
 

@@ -1,4 +1,4 @@
-//! An answer on the terminal, token by token as it is chosen.
+//! Streams an answer to the terminal, token by token.
 
 use std::io::{IsTerminal, Write};
 
@@ -6,13 +6,13 @@ use stackelberg_decoding::{Cancel, Step, Watch};
 
 /// Prints tokens as they are chosen.
 pub(crate) struct Printer {
-    /// Whether to print at all, or only collect.
+    /// Whether to print each step; if not, steps are only collected.
     live: bool,
     style: Style,
     cancel: Cancel,
     /// The steps so far.
     pub(crate) steps: Vec<Step>,
-    /// Why nothing more can be printed.
+    /// The error that stopped printing.
     pub(crate) failed: Option<std::io::Error>,
 }
 
@@ -41,7 +41,7 @@ impl Watch for Printer {
     }
 }
 
-/// Colours, where the terminal has them and nobody objects (NO_COLOR).
+/// Colours, if standard output is a terminal and NO_COLOR is not set.
 #[derive(Clone, Copy)]
 pub(crate) struct Style {
     pub(crate) terminal: bool,

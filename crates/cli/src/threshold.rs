@@ -1,4 +1,4 @@
-//! `stackelberg threshold`: shapes a dataset of rollouts, and says what shaping would do for it.
+//! `stackelberg threshold`: shapes the rewards of a dataset of rollouts, and predicts the effect of each rule.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -14,23 +14,23 @@ use crate::progress::style;
 use crate::shaping::ShapingArgs;
 use crate::summary::Summary;
 
-/// Shape the rewards of a dataset of rollouts: thresholds and shaped rewards beside the rewards.
+/// Shape the rewards of a dataset of rollouts: adds columns with thresholds and shaped rewards.
 ///
 /// Writes columns shaped_RULE, threshold_RULE, threshold_RULE_low and threshold_RULE_high (the last three
-/// for rules with a threshold; - as _) into the dataset's Parquet files, prints a summary, and draws
-/// utility-by-bound.svg and utility-by-kl.svg. Another rule adds columns; the same rule with other settings
-/// replaces its own. Shards that come later, by a merge or a resumed rollout, get theirs when the command is
-/// run again. Defaults: rule srs, strength 0.5, bound 12, alpha 1.5 (the paper's).
+/// for rules with a threshold; with _ for - in the rule's name) to the dataset's Parquet files, prints a summary,
+/// and plots utility-by-bound.svg and utility-by-kl.svg. Another rule adds columns; the same rule with other
+/// settings replaces its columns. Run the command again after a merge or a resumed rollout to shape the new
+/// shards. Defaults: rule srs, strength 0.5, bound 12, alpha 1.5 (the paper's).
 ///
-/// Both theorems are checked on every prompt: that nothing beats hard at a given bound, and nothing beats
-/// raw at a given KL.
+/// Both theorems are checked on every prompt: no rule beats hard at a given bound, and no rule beats raw at a
+/// given KL.
 #[derive(Args)]
 pub(crate) struct Threshold {
-    /// The folder that `stackelberg rollout` filled.
+    /// The folder of the dataset, as `stackelberg rollout` writes it.
     #[arg(value_name = "DIR")]
     dataset: PathBuf,
 
-    /// Level of the intervals for m*, between 0.5 and 0.99.
+    /// Level of the confidence intervals for m*, between 0.5 and 0.99.
     #[arg(long, default_value_t = 0.9, value_name = "P", allow_negative_numbers = true)]
     level: f64,
 
@@ -49,7 +49,7 @@ impl Threshold {
         let shaper = Shaper::new(shaping, kl_budget, Some(self.level))?;
         let dataset = Dataset::open(&self.dataset)?;
 
-        // All is read, shaped and checked before anything is written.
+        // Everything is read, shaped and checked before anything is written.
         let bar = bar(&dataset, "reading")?;
         let prompts = shaper.read(&dataset, &mut || bar.inc(1));
         bar.finish_and_clear();
@@ -67,11 +67,11 @@ impl Threshold {
         self.draw(&frontiers)?;
         print!("{summary}\n{}", describe(&frontiers)?);
         let folder = self.dataset.display();
-        println!("\nwritten: {} into {folder}", columns(shaping.rule));
-        println!("drawn: {folder}/utility-by-bound.svg, {folder}/utility-by-kl.svg");
+        println!("\ncolumns written: {} in {folder}", columns(shaping.rule));
+        println!("plots written: {folder}/utility-by-bound.svg, {folder}/utility-by-kl.svg");
         if summary.nothing_to_shape() {
             eprintln!(
-                "warning: no prompt has two samples of different reward: there is nothing to shape"
+                "warning: no prompt has two samples with different rewards: there is nothing to shape"
             );
         }
         Ok(())
@@ -115,7 +115,7 @@ fn columns(rule: Rule) -> String {
     rollouts::ShapedColumns::names(rule).collect::<Vec<_>>().join(", ")
 }
 
-/// The bound at which hard has all but a hundredth of what there is to gain.
+/// The bound at which hard reaches 99 percent of the largest gain.
 fn enough(frontiers: &Frontiers) -> f64 {
     let hard = frontiers.curves.iter().find(|curve| curve.rule == Rule::Hard);
     let points = hard.map_or(&[][..], |curve| &curve.by_bound);
@@ -124,7 +124,7 @@ fn enough(frontiers: &Frontiers) -> f64 {
     short.map_or(8.0, |p| p.0).max(4.0)
 }
 
-/// The two frontiers as a table, and what was checked.
+/// The two frontiers as a table, and the results of the checks.
 fn describe(frontiers: &Frontiers) -> Result<String> {
     let mut text = String::new();
     let row = |cells: [Option<f64>; 4], digits: usize| -> String {
@@ -140,12 +140,12 @@ fn describe(frontiers: &Frontiers) -> Result<String> {
     }
     let (checks, [hard, raw]) = (frontiers.checks, frontiers.margins);
     if checks > 0 {
-        writeln!(text, "\nchecked prompt by prompt, {checks} followers against each:")?;
+        writeln!(text, "\nchecked on every prompt, {checks} followers per theorem:")?;
         writeln!(text, "  nothing beats hard at its bound (Theorem 1): smallest margin {hard:.1e}")?;
         writeln!(text, "  nothing beats raw at its KL (Gibbs): smallest margin {raw:.1e}")?;
         writeln!(
             text,
-            "margins in units of the span of the prompt's rewards; 0 up to rounding where a rule is as good"
+            "margins are relative to the range of the prompt's rewards; 0 up to rounding if a rule is equally good"
         )?;
     }
     Ok(text)

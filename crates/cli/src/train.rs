@@ -1,4 +1,4 @@
-//! `stackelberg train`: rewards from judgements, value heads from rollouts.
+//! `stackelberg train`: reward heads from preference pairs or ratings, value heads from rollouts.
 
 mod reader;
 mod reward;
@@ -7,7 +7,7 @@ mod value;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 
-/// Learn rewards, and values from rollouts.
+/// Train reward heads, and value heads on rollouts.
 #[derive(Args)]
 pub(crate) struct Train {
     #[command(subcommand)]
@@ -29,7 +29,7 @@ impl Train {
     }
 }
 
-/// The command line that was given, as one would write it to train the same from the beginning.
+/// The command line without --resume: it trains the same head from the beginning.
 fn command_line() -> String {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--resume").collect();
     format!("stackelberg {}", arguments.join(" "))

@@ -1,4 +1,4 @@
-//! The training of a value head, on the terminal.
+//! Progress of the training of a value head, on the terminal.
 
 use std::time::Instant;
 
@@ -8,14 +8,14 @@ use stackelberg_learning::value::{Counts, Epoch, Errors, Settings, Watch};
 
 use crate::progress::style;
 
-/// What the terminal shows while a head is trained.
+/// A progress bar over the samples of an epoch, and a line per epoch.
 pub(crate) struct Training {
     bar: ProgressBar,
     shaping: String,
     began: Instant,
-    /// Samples learned from, over all epochs.
+    /// Training samples processed, over all epochs.
     samples: usize,
-    /// Of which in the epochs before this one.
+    /// Training samples processed in earlier epochs.
     before: usize,
     written: usize,
     cancel: Cancel,
@@ -35,23 +35,23 @@ impl Training {
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub(crate) fn clear(&self) {
         self.bar.finish_and_clear();
     }
 
-    /// Epochs that are kept.
+    /// Finished epochs, whose state is saved.
     pub(crate) fn epochs(&self) -> usize {
         self.written
     }
 
-    /// Samples learned from and samples a second, if there were any.
+    /// Training samples processed and samples per second, if there were any.
     pub(crate) fn rate(&self) -> Option<(usize, f64)> {
         let rate = self.samples as f64 / self.began.elapsed().as_secs_f64();
         (self.samples > 0).then_some((self.samples, rate))
     }
 
-    /// A line that stays.
+    /// Prints a line above the bar.
     fn say(&self, line: &str) {
         self.bar.suspend(|| eprintln!("{line}"));
     }
@@ -65,12 +65,12 @@ impl Watch for Training {
             self.shaping, counts.mean, counts.constant
         ));
         for (count, what) in [
-            (counts.empty, "samples have no token and are left out"),
-            (counts.all_equal, "prompts have one reward for all samples: nothing to shape"),
+            (counts.empty, "samples have no tokens and are skipped"),
             (
-                counts.unfinished,
-                "prompts have no sample that ended by itself: a larger --max-new-tokens may help",
+                counts.all_equal,
+                "prompts have the same reward for all samples: there is nothing to shape",
             ),
+            (counts.unfinished, "prompts have no finished sample: a larger --max-new-tokens may help"),
         ] {
             if count > 0 {
                 self.say(&format!("warning: {count} {what}"));
@@ -97,7 +97,7 @@ impl Watch for Training {
         let Errors { last, along } = epoch.validation;
         let mark = if best { ", best so far" } else { "" };
         self.say(&format!(
-            "epoch {}: loss {:.4}; validation: last token {last:.4}, along the text {along:.4}{mark}",
+            "epoch {}: loss {:.4}; validation MSE: last token {last:.4}, along the text {along:.4}{mark}",
             number + 1,
             epoch.training
         ));

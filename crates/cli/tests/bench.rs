@@ -85,7 +85,7 @@ fn figures_are_complete_and_agree() {
 #[test]
 fn bad_input_is_named() {
     for (args, said) in [
-        (["--threads", "0"], "error: --threads is 0: at least one is needed"),
+        (["--threads", "0"], "error: --threads is 0: it must be at least 1"),
         (["--json", "no/such/folder/f.json"], "error: cannot write no/such/folder/f.json"),
         (["--model", "no-such-model"], "no-such-model"),
     ] {

@@ -170,7 +170,7 @@ fn killed_and_gone_on_with_it_comes_out_the_same() {
 
     let again =
         succeed(&["experiment", "verify", &file, "--out", &whole, "--runs", "4", "--prompts", "2"]);
-    assert!(again.contains("8 answers made again, each the same, with the same scores"), "{again}");
+    assert!(again.contains("8 answers generated again: all texts and scores are identical"), "{again}");
 
     // One changed word is found.
     let mut runs = fs::read_dir(format!("{whole}/runs")).unwrap().map(|run| run.unwrap().path());
@@ -181,11 +181,11 @@ fn killed_and_gone_on_with_it_comes_out_the_same() {
     let verify =
         || refused(&["experiment", "verify", &file, "--out", &whole, "--runs", "99", "--prompts", "3"]);
     let said = verify();
-    assert!(said.contains("its answers were changed after they were measured"), "{said}");
+    assert!(said.contains("the answers were changed after they were measured"), "{said}");
     // Measured again, the texts themselves tell.
     succeed(&["experiment", "run", &file, "--out", &whole]);
     let said = verify();
-    let expected = "3 of 66 answers came out different, the first: base, seed 0";
+    let expected = "3 of 66 answers differ, the first: base, seed 0";
     assert!(said.contains(expected) && said.contains(": the text"), "{said}");
 }
 
@@ -248,16 +248,16 @@ fn errors_name_file_line_and_field() {
         ),
         (
             &format!("{base}{}", args.replace("[1]", "[-1]")),
-            ": methods[0]: strengths: -1 is no strength",
+            ": methods[0]: strengths: -1: a strength must be zero or more",
         ),
         (&format!("{base}{}", args.replace("[1]", "[]")), ": methods[0]: strengths: give at least one"),
         (
             &format!("{base}{}", args.replace("strengths = [1]", "kl_budgets = [0]")),
-            ": methods[0]: kl_budgets: 0 is no budget",
+            ": methods[0]: kl_budgets: 0: a KL budget must be above zero",
         ),
         (
             &format!("{base}{}kl_budgets = [1]\n", args),
-            ": methods[0]: kl_budgets: they are for args and cd, in place of strengths",
+            ": methods[0]: kl_budgets: only args and cd take them, instead of strengths",
         ),
         (&format!("{base}{args}bound = -1\n"), ": args raw λ 1: bound is -1"),
         (
@@ -266,7 +266,7 @@ fn errors_name_file_line_and_field() {
         ),
         (&format!("{base}{}", args.replace("[1]", "[1, 1]")), ": methods[0]: λ 1 is given twice"),
         (&format!("{base}{}", args.replace("raw", "srs")), ": methods[0]: shapings: raw is missing"),
-        (&format!("{base}{args}{args}"), ": methods[1].method: args has an entry already"),
+        (&format!("{base}{args}{args}"), ": methods[1].method: args already has an entry"),
         (&format!("{base}{}", args.replace("args", "cd")), ": values: cd needs a [values] table"),
         (
             &format!(
@@ -277,7 +277,7 @@ fn errors_name_file_line_and_field() {
         (&format!("seeds = []\n{base}{args}"), ": seeds: give at least one"),
         (
             &format!("{}{args}", base.replace("mt-bench", "nowhere.jsonl")),
-            "there is no nowhere.jsonl here",
+            "prompts: nowhere.jsonl does not exist",
         ),
         (
             &format!("{}{args}", base.replace("\"mt-bench\"", "\"mt-bench\", limit = 0")),
@@ -285,7 +285,7 @@ fn errors_name_file_line_and_field() {
         ),
         (
             &format!("{base}{args}[values]\nprompts = [{{ from = \"mt-bench\", limit = 3 }}]\n"),
-            "small.toml: values.prompts: prompt '81' is answered too",
+            "small.toml: values.prompts: prompt '81' is also in [[prompts]]",
         ),
         (
             &format!("{base}{args}[values]\nvalidation = 2\nprompts = [{{ from = \"mt-bench\" }}]\n"),
@@ -293,9 +293,9 @@ fn errors_name_file_line_and_field() {
         ),
         (
             &format!("{base}[[methods]]\nmethod = \"best-of-n\"\nstrengths = [1]"),
-            ": methods[0]: strengths: best-of-n has none",
+            ": methods[0]: strengths: best-of-n takes none",
         ),
-        (&format!("{base}{args}[sweep]\ndiversity = 2"), ": sweep.diversity: 2 is no fraction"),
+        (&format!("{base}{args}[sweep]\ndiversity = 2"), ": sweep.diversity: 2 is not between 0 and 1"),
     ] {
         fs::write(&file, text).unwrap();
         let said = refused(&["experiment", "plan", &file]);
@@ -307,6 +307,6 @@ fn errors_name_file_line_and_field() {
     let empty = folder.path().join("empty");
     fs::write(&file, format!("{base}{args}")).unwrap();
     let said = refused(&["experiment", "report", &file, "--out", empty.to_str().unwrap()]);
-    assert!(said.contains("/runs: run the experiment first"), "{said}");
+    assert!(said.contains("/runs does not exist: run the experiment first"), "{said}");
     assert!(!empty.exists());
 }

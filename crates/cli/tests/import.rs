@@ -97,10 +97,7 @@ fn foreign_files_with_and_without_a_model() {
                  "response": {"status_code": 200, "body": {"choices": [choice("Hello."), choice("")]}}})],
     );
     let report = succeed(&["import", &batch, "--prompts", &input, "--out", &chats, "--no-reward"]);
-    assert!(
-        report.contains("2 samples of 1 prompts; 2 came without tokens and were tokenised"),
-        "{report}"
-    );
+    assert!(report.contains("2 samples of 1 prompts; 2 had no tokens and were tokenized"), "{report}");
     let about = manifest(&chats);
     assert_eq!(about["settings"]["prompt_format"], "chat");
     assert_eq!((&about["prompts"]["ids"], &about["hidden"]), (&json!(["q1"]), &json!(576)));
@@ -127,7 +124,7 @@ fn foreign_files_with_and_without_a_model() {
     assert!(!Path::new(&none).exists());
 }
 
-/// Ctrl-C leaves what is written, and the same command goes on.
+/// Ctrl-C keeps what is written, and the same command resumes.
 #[cfg(unix)]
 #[test]
 fn ctrl_c_and_on() {

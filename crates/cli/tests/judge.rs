@@ -97,9 +97,12 @@ fn stalling(answered: usize) -> (Server, Arc<AtomicUsize>) {
 fn two_runs_are_compared() {
     let (files, server) = (Files::new(6), Server::start(fair));
     let estimate = files.run(&server.url, &["--dry-run", "--price-in", "1", "--price-out", "2"]).1;
-    for line in
-        ["6 prompts, of which 0", "12 calls of 12 to ask", "at most 3072 out", "at most about 0.0"]
-    {
+    for line in [
+        "6 prompts, of which 0",
+        "12 of 12 calls to make",
+        "at most 3072 output tokens",
+        "at most about 0.0",
+    ] {
         assert!(estimate.contains(line), "{estimate}");
     }
     assert!(server.requests().is_empty());
@@ -110,7 +113,7 @@ fn two_runs_are_compared() {
         "A wins 6, ties 0, loses 0",
         "A wins or ties                   100.0%  [100.0, 100.0]",
         "12 calls: 12 verdicts, 0 failed",
-        "12 requests, 1200 tokens in, 120 out, cost 0.0014",
+        "12 requests, 1200 input tokens, 120 output tokens, cost 0.0014",
     ] {
         assert!(text.contains(line), "{line}: {text}");
     }
@@ -130,7 +133,7 @@ fn two_runs_are_compared() {
     assert_eq!((code, again), (Some(0), text));
     assert_eq!(server.requests().len(), 12);
     assert!(
-        files.run(&server.url, &["--dry-run", "--out", "v.jsonl"]).1.contains("0 calls of 12 to ask")
+        files.run(&server.url, &["--dry-run", "--out", "v.jsonl"]).1.contains("0 of 12 calls to make")
     );
 }
 
@@ -173,7 +176,7 @@ fn ctrl_c_keeps_what_is_under_way() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{}", said(&output));
     assert!(
-        said(&output).contains("interrupted after 8 of 40 calls; the same command goes on with v.jsonl")
+        said(&output).contains("interrupted after 8 of 40 calls; the same command resumes with v.jsonl")
     );
     assert_eq!((server.requests().len(), files.lines()), (8, 8));
     let (code, text) = files.run(&server.url, &OUT);
@@ -190,7 +193,7 @@ fn bad_input_is_named() {
         text
     };
     let text = refused(&server.url, &OUT);
-    assert!(text.contains("error: no call gave two scores: 4 no two scores in the reply"), "{text}");
+    assert!(text.contains("error: no call returned two scores: 4 no two scores in the reply"), "{text}");
     assert!(text.contains("--retry-failed"), "{text}");
     let text = refused("https://api.openai.com/v1", &["--out", "w.jsonl"]);
     assert!(text.contains("OPENAI_API_KEY is not set"), "{text}");

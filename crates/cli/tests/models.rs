@@ -41,7 +41,7 @@ fn folders_are_told_apart() {
     for name in [
         "BertForSequenceClassification",
         "labels           bad, good",
-        "laid out as answer",
+        "reads text in the format answer",
         "self-test",
     ] {
         assert!(said.contains(name), "{name}: {said}");

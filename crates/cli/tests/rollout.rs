@@ -68,7 +68,10 @@ fn a_run_is_killed_resumed_split_and_merged() {
     // Two machines, each with a folder of its own.
     let (one, two, both) = (path("one"), path("two"), path("both"));
     go(&one, &["--shard", "0/2"]);
-    assert!(go(&two, &["--shard", "1/2", "--batch-size", "3"]).contains("3 shards are left to others"));
+    assert!(
+        go(&two, &["--shard", "1/2", "--batch-size", "3"])
+            .contains("3 shards of other parts are missing")
+    );
     assert!(refused(&["merge", &two]).contains("3 of 5 shards are not there yet"));
     let merged = succeed(&["merge", &both, &one, &two]);
     assert!(merged.contains("complete: 9 prompts, 18 samples"), "{merged}");
@@ -108,7 +111,7 @@ fn bad_input_is_named() {
     assert!(refused(&["merge", &path("none")]).contains("no dataset of rollouts"));
 }
 
-/// A file that cannot grow stands for a full disk. What was written stays, and the run goes on with room.
+/// A file size limit stands for a full disk. What was written stays, and the run resumes once there is space.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_and_ctrl_c() {

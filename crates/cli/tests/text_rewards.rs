@@ -196,7 +196,7 @@ fn layouts_that_differ_are_told() {
     let evaluate = |reward: &str| succeed(&["evaluate", &out, "--no-embeddings", "--reward", reward]);
     assert!(!evaluate(&format!("hh:{reward}")).contains("warning"));
     let warned = evaluate(&format!("harmless+answer:{reward}"));
-    assert!(warned.contains("saw hh text when it guided, and sees answer text here"), "{warned}");
+    assert!(warned.contains("read hh text when it guided, but reads answer text here"), "{warned}");
     // A prompt that brings what the model's layout begins with.
     let raw = ["generate", "--prompt-format", "raw", "--max-new-tokens", "2", "--method", "base"];
     let twice = succeed(&[&raw[..], &["<|im_start|><|im_start|>user"]].concat());
@@ -225,7 +225,7 @@ fn what_cannot_be_is_said_in_one_line() {
     assert!(odd.contains("a finite weight, as in a*0.7, is expected before 'x'"), "{odd}");
     let unknown = hi(&["--reward", "harmless+helpful"]);
     assert!(unknown.contains("unknown reward 'helpful': known are harmless,"), "{unknown}");
-    assert!(unknown.contains("stands in double quotes"), "{unknown}");
+    assert!(unknown.contains("must be in double quotes"), "{unknown}");
     assert!(hi(&["--score-every", "0"]).contains("score-every is 0: it must be at least 1"));
     assert!(
         hi(&["--entropy-gate", "9"])

@@ -104,7 +104,10 @@ fn a_dataset_is_shaped() {
     let args = ["--shaping", "srs-std", "--budget", "reference", "--kl-budget", "0.5"];
     let (out, _) = shape(folder.path(), &args);
     assert!(out.contains("KL budget 0.5 nats") && out.contains("budget reference-offline"), "{out}");
-    assert!(out.contains("written: shaped_srs_std, threshold_srs_std, threshold_srs_std_low"), "{out}");
+    assert!(
+        out.contains("columns written: shaped_srs_std, threshold_srs_std, threshold_srs_std_low"),
+        "{out}"
+    );
     let shard = dataset.read(0).unwrap();
     assert_eq!(shard.shaped.iter().map(|c| c.rule).collect::<Vec<_>>(), [Rule::Srs, Rule::SrsStd]);
     assert_eq!(shard.shaped(Rule::Srs).unwrap().settings["bound"], 2.0);
@@ -121,7 +124,7 @@ fn nothing_to_shape_is_said() {
     assert!(out.contains("a single response, nothing to shape: 33.3% of prompts"), "{out}");
     assert_eq!(
         err,
-        "warning: no prompt has two samples of different reward: there is nothing to shape\n"
+        "warning: no prompt has two samples with different rewards: there is nothing to shape\n"
     );
     let thresholds = dataset.read(0).unwrap().shaped(Rule::Hard).unwrap().thresholds.clone().unwrap();
     assert_eq!(thresholds.values, [1.0, 1.0, 2.0]);

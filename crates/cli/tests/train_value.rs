@@ -62,7 +62,7 @@ fn from_prompts_to_guided_text() {
     succeed(&[&["rollout", "--prompts", &prompts, "--out", &data], &drawing[..]].concat());
     let told = succeed(&["train", "value", &data, "--out", &head, "--epochs", "2", "--shaping", "srs"]);
     assert!(
-        told.contains("21 samples of 7 prompts teach, 3 of 1 others validate; targets srs"),
+        told.contains("train: 21 samples (7 prompts), validation: 3 samples (1 prompts); targets srs"),
         "{told}"
     );
     assert!(told.contains("epoch 2: loss ") && told.contains("wrote "), "{told}");
@@ -97,7 +97,7 @@ fn bad_input_is_named() {
     assert!(train(&data, &["--alpha", "0"]).contains("alpha is 0"));
     assert!(train(&data, &["--coef", "-1"]).contains("coef is -1"));
     assert!(train(&data, &["--width", "99999999999"]).contains("width is 99999999999"));
-    assert!(train(&data, &["--resume"]).contains("v.training to go on with"));
+    assert!(train(&data, &["--resume"]).contains("v.training to continue"));
     assert!(train(&data, &["--threads", "0"]).contains("--threads is 0"));
     assert!(refused(&["train", "value", &data, "--out", "v.pt"]).contains("ends in .safetensors"));
     let shard = folder.path().join("data/rollouts-00001.parquet");
@@ -128,7 +128,7 @@ fn ctrl_c_and_resume() {
     if child.wait().unwrap().code() == Some(130) {
         assert!(!Path::new(&head).exists());
         let said = refused(&args(&head));
-        assert!(said.contains("a run was stopped here: go on with it by --resume"), "{said}");
+        assert!(said.contains("a stopped run left this file: continue the run with --resume"), "{said}");
         let other = refused(&[&args(&head)[..], &["--resume", "--lr", "0.5"]].concat());
         assert!(other.contains("v.training: begun with lr 0.0001, this run has 0.5"), "{other}");
         succeed(&[&args(&head)[..], &["--resume"]].concat());

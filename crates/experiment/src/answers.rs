@@ -1,4 +1,4 @@
-//! Prompts answered into a file, each answer written as soon as it is finished.
+//! Answers many prompts into a file. Each answer is written as soon as it is finished.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -15,58 +15,58 @@ use stackelberg_registry::layout;
 use crate::error::{Context, Error, Result};
 use crate::record::{self, Names};
 
-/// All that the answers of a run have in common.
+/// The policy, guidance and settings that all answers of a run share.
 #[derive(Clone)]
 pub struct Session<'a> {
     /// The policy.
     pub policy: &'a Checkpoint,
-    /// What guides it.
+    /// The reward or value head that guides it.
     pub guidance: Guidance<'a>,
-    /// How it decodes.
+    /// The decoding settings.
     pub settings: Settings,
-    /// How prompts are laid out.
+    /// The prompt format.
     pub format: TextFormat,
-    /// What things are called in the output.
+    /// Names for the output.
     pub names: Names<'a>,
-    /// Sequences that share each forward.
+    /// Sequences decoded in parallel (batch size).
     pub batch_size: usize,
-    /// Whether to look for text that the reward has taken over.
+    /// Whether to watch for reward hacking and write warnings.
     pub watch: bool,
 }
 
-/// Where answers go.
+/// Output files of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Files<'a> {
-    /// `None` is standard output.
+    /// The file of answers; `None` is standard output.
     pub out: Option<&'a Path>,
-    /// Where the steps go, if anywhere.
+    /// The file of decoding steps, if they are to be written.
     pub trace: Option<&'a Path>,
-    /// The number of prompts, the first ones, whose steps are kept.
+    /// The number of prompts, from the first one, whose steps are written.
     pub traced: usize,
     /// Whether existing files are continued.
     pub resume: bool,
 }
 
-/// Is told how far a run is.
+/// Receives the progress of a run.
 pub trait Progress {
-    /// Something that the user should look at.
+    /// A warning for the user.
     fn warning(&mut self, _text: &str) {}
 
-    /// The watch saw something in the answer to a prompt.
+    /// The watch for reward hacking reports a warning about the answer to a prompt.
     fn hacking(&mut self, _id: &str, _text: &str) {}
 
-    /// Answers are there: how many more, and their tokens (0 where they were there before).
+    /// More answers are finished: their number, and their tokens (0 for answers of an earlier run).
     fn answered(&mut self, _answers: usize, _tokens: usize) {}
 }
 
-/// Is told nothing.
+/// Ignores all progress.
 impl Progress for () {}
 
 impl Session<'_> {
-    /// A prompt as the policy reads it.
+    /// Formats and tokenizes a prompt for the policy.
     ///
     /// # Errors
-    /// The template or the tokenizer fails.
+    /// The chat template or the tokenizer fails.
     pub fn tokens(&self, prompt: &Prompt) -> Result<Vec<u32>> {
         let text = self.policy.lay_out(prompt, self.names.system, self.format)?;
         Ok(self.policy.tokens(&text, self.format)?)
@@ -75,8 +75,8 @@ impl Session<'_> {
     /// Answers all prompts that are not answered yet.
     ///
     /// # Errors
-    /// [`Error::Interrupted`] with how to resume; a prompt that cannot be answered; a file that cannot be written, or
-    /// that holds answers under other settings.
+    /// [`Error::Interrupted`], which says how to resume; a prompt cannot be answered; a file cannot be written, or has
+    /// answers under other settings.
     pub fn answer_all(
         &self,
         prompts: &[(String, Prompt)],
@@ -141,7 +141,7 @@ impl Session<'_> {
     }
 }
 
-/// What ends a run that was cancelled.
+/// The error of a cancelled run.
 pub fn interrupted(done: usize, all: usize, out: Option<&Path>) -> Error {
     let out = out.map(|out| format!("; continue with --resume --out {}", out.display()));
     Error::Interrupted(format!("interrupted after {done} of {all} prompts{}", out.unwrap_or_default()))
@@ -155,8 +155,8 @@ struct Waiting<'a> {
     traced: bool,
 }
 
-/// Takes in answers. The steps of those that are traced are collected until their answer is finished, then both are
-/// written, with what the watch saw.
+/// Writes answers as they finish. The steps of traced prompts are collected until the answer is finished, then both are
+/// written, together with the warnings of the watch.
 struct Sink<'a> {
     session: &'a Session<'a>,
     identity: Identity,
@@ -167,12 +167,12 @@ struct Sink<'a> {
     watching: bool,
     progress: &'a mut dyn Progress,
     cancel: &'a Cancel,
-    /// Answers that are written, those of earlier runs included.
+    /// Answers written, including those of earlier runs.
     done: usize,
     failed: Option<Error>,
 }
 
-/// An answer that is not finished.
+/// State of an unfinished answer.
 #[derive(Default)]
 struct UnderWay {
     steps: Vec<Step>,

@@ -1,4 +1,4 @@
-//! What an experiment's file may say: every field is checked before anything runs.
+//! Validates an experiment's file: every field is checked before anything runs.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -22,22 +22,22 @@ impl Experiment {
         Ok(experiment)
     }
 
-    /// Checks all fields but the settings of single runs.
+    /// Checks all fields except the settings of single runs.
     fn check(&self) -> Result<()> {
         let require = |holds: bool, what: &str| if holds { Ok(()) } else { invalid(what) };
-        require(!self.name.trim().is_empty(), "name: it is empty")?;
+        require(!self.name.trim().is_empty(), "name: it must not be empty")?;
         require(!self.seeds.is_empty(), "seeds: give at least one")?;
         let distinct: BTreeSet<u64> = self.seeds.iter().copied().collect();
         require(distinct.len() == self.seeds.len(), "seeds: one is given twice")?;
         require(!self.prompts.is_empty(), "prompts: give at least one [[prompts]]")?;
         let empty = self.prompts.iter().any(|set| set.limit == Some(0));
-        require(!empty, "prompts: limit is 0: leave the set out instead")?;
+        require(!empty, "prompts: limit is 0: remove the set instead")?;
         require(!self.methods.is_empty(), "methods: give at least one [[methods]]")?;
-        require(self.decoding.batch_size > 0, "decoding.batch_size: at least 1")?;
+        require(self.decoding.batch_size > 0, "decoding.batch_size: it must be at least 1")?;
         let held_out = &self.rewards.held_out;
         require(
             !held_out.contains(&self.rewards.guide),
-            "rewards.held_out: the guide is no held-out reward",
+            "rewards.held_out: the guide cannot be a held-out reward",
         )?;
         let repeated = held_out.iter().enumerate().find(|(i, name)| held_out[..*i].contains(name));
         if let Some((_, name)) = repeated {
@@ -50,12 +50,12 @@ impl Experiment {
             [("diversity", self.sweep.diversity), ("coherence", self.sweep.coherence)]
         {
             let holds = (0.0..=1.0).contains(&fraction);
-            require(holds, &format!("sweep.{field}: {fraction} is no fraction between 0 and 1"))?;
+            require(holds, &format!("sweep.{field}: {fraction} is not between 0 and 1"))?;
         }
         for (number, methods) in self.methods.iter().enumerate() {
             if methods.method.chooses_answers() && self.decoding.temperature == 0.0 {
                 return invalid(format!(
-                    "methods[{number}]: at temperature 0 all answers that {} chooses from would be the same",
+                    "methods[{number}]: at temperature 0 all samples that {} chooses from would be identical",
                     methods.method
                 ));
             }
@@ -63,12 +63,12 @@ impl Experiment {
         }
         let groups: Vec<String> = self.methods.iter().map(Methods::group).collect();
         for (number, group) in groups.iter().enumerate() {
-            let what = format!("methods[{number}].method: {group} has an entry already");
+            let what = format!("methods[{number}].method: {group} already has an entry");
             require(!groups[..number].contains(group), &what)?;
         }
         if self.methods.iter().any(|m| m.method == Method::Cd) && self.values.is_none() {
             return invalid(format!(
-                "values: cd needs a [values] table: prompts for rollouts, and how heads are trained"
+                "values: cd needs a [values] table with the prompts of the rollouts"
             ));
         }
         for (number, perturbed) in self.perturbed.iter().enumerate() {
@@ -76,14 +76,14 @@ impl Experiment {
                 || self.methods.iter().filter(|m| m.is_guided() && m.method == perturbed.method);
             if methods().next().is_none() {
                 return invalid(format!(
-                    "perturbed[{number}].method: {} is none of the guided [[methods]]",
+                    "perturbed[{number}].method: {} is not among the guided [[methods]]",
                     perturbed.method
                 ));
             }
             let unknown = |rule: &&Rule| !methods().any(|methods| methods.shapings.contains(rule));
             if let Some(rule) = perturbed.shapings.iter().find(unknown) {
                 return invalid(format!(
-                    "perturbed[{number}].shapings: {rule} is not among those of {}",
+                    "perturbed[{number}].shapings: {rule} is not among the shapings of {}",
                     perturbed.method
                 ));
             }
@@ -95,15 +95,20 @@ impl Experiment {
 impl Methods {
     fn check(&self, sweep: &Sweep) -> Result<()> {
         if let Some(strength) = self.strengths.iter().find(|s| !(**s >= 0.0 && s.is_finite())) {
-            return invalid(format!("strengths: {strength} is no strength: zero or more, and finite"));
+            return invalid(format!(
+                "strengths: {strength}: a strength must be zero or more, and finite"
+            ));
         }
         if let Some(nats) = self.kl_budgets.iter().find(|nats| !(**nats > 0.0 && nats.is_finite())) {
-            return invalid(format!("kl_budgets: {nats} is no budget: above zero, and finite"));
+            return invalid(format!("kl_budgets: {nats}: a KL budget must be above zero, and finite"));
         }
         if let Some((number, knob)) =
             self.knobs().iter().enumerate().find(|(number, knob)| self.knobs()[..*number].contains(knob))
         {
-            return invalid(format!("{knob} is given twice (the second is number {})", number + 1));
+            return invalid(format!(
+                "{knob} is given twice (the second time at position {})",
+                number + 1
+            ));
         }
         for rules in [&self.shapings, &self.reference] {
             if let Some((_, rule)) =
@@ -114,14 +119,14 @@ impl Methods {
         }
         if !self.kl_budgets.is_empty() && (!self.is_guided() || !self.strengths.is_empty()) {
             return invalid(format!(
-                "kl_budgets: they are for args and cd, in place of strengths (args may have two entries)"
+                "kl_budgets: only args and cd take them, instead of strengths (a method may have two entries)"
             ));
         }
         if !self.is_guided() {
             let shapings = self.shapings.len() + self.reference.len();
             return match self.method {
                 Method::Follower if shapings == 0 => {
-                    return invalid(format!("shapings: the follower needs at least one"));
+                    return invalid(format!("shapings: give follower at least one"));
                 }
                 Method::Follower | Method::SoftBestOfN if self.strengths.len() != 1 => {
                     return invalid(format!("strengths: give {} exactly one", self.method));
@@ -131,9 +136,9 @@ impl Methods {
                     return invalid(format!("shapings: {} does not shape rewards", self.method));
                 }
                 Method::Base | Method::BestOfN if !self.strengths.is_empty() => {
-                    return invalid(format!("strengths: {} has none", self.method));
+                    return invalid(format!("strengths: {} takes none", self.method));
                 }
-                _ if self.curves => return invalid(format!("curves: {} has none", self.method)),
+                _ if self.curves => return invalid(format!("curves: {} has no curves", self.method)),
                 _ => Ok(()),
             };
         }
@@ -141,7 +146,7 @@ impl Methods {
             return invalid(format!("strengths: give at least one (or kl_budgets)"));
         }
         if !self.shapings.contains(&sweep.shaping) {
-            return invalid(format!("shapings: {} is missing, which the sweep needs", sweep.shaping));
+            return invalid(format!("shapings: {} is missing; the sweep needs it", sweep.shaping));
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! What can go wrong in an experiment.
+//! Errors of runs and experiments.
 
 use std::fmt::Display;
 
@@ -6,15 +6,15 @@ use std::fmt::Display;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A setting or a file is not what it should be: what, and what to do.
+    /// A setting or a file is invalid. The message says what is wrong and what to do.
     #[error("{0}")]
     Invalid(String),
 
-    /// The caller cancelled: what is kept, and how to resume.
+    /// The caller cancelled. The message says what is saved and how to resume.
     #[error("{0}")]
     Interrupted(String),
 
-    /// An error with the place where it happened.
+    /// An error with its place.
     #[error("{place}")]
     Within {
         /// A file, a setting or a prompt.
@@ -27,7 +27,7 @@ pub enum Error {
     #[error(transparent)]
     Data(#[from] stackelberg_data::Error),
 
-    /// The system refused something.
+    /// An I/O error.
     #[error(transparent)]
     Io(#[from] std::io::Error),
 
@@ -35,7 +35,7 @@ pub enum Error {
     #[error(transparent)]
     Json(#[from] serde_json::Error),
 
-    /// Something named cannot be loaded.
+    /// A model, a reward or prompts cannot be loaded.
     #[error(transparent)]
     Registry(#[from] stackelberg_registry::Error),
 
@@ -60,15 +60,15 @@ pub enum Error {
     Shaping(#[from] stackelberg_shaping::Error),
 }
 
-/// What functions of this crate return.
+/// The result type of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// Adds the place to an error.
 pub(crate) trait Context<T> {
-    /// Adds a place that is at hand.
+    /// Adds a place.
     fn context(self, place: impl Display) -> Result<T>;
 
-    /// Adds a place that is made only where it is needed.
+    /// Adds a place that is computed only in case of an error.
     fn with_context<D: Display>(self, place: impl FnOnce() -> D) -> Result<T>;
 }
 

@@ -1,4 +1,4 @@
-//! An experiment's file: TOML, every field checked before anything runs.
+//! The format of an experiment's file (TOML).
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -19,36 +19,36 @@ use crate::error::{Error, Result, invalid};
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Experiment {
-    /// What the report is called.
+    /// The report's title.
     pub name: String,
     /// A paragraph for the report.
     #[serde(default)]
     pub about: String,
-    /// Every sampled run is made once with each.
+    /// Random seeds. Every sampled run is made once per seed.
     #[serde(default = "one_seed")]
     pub seeds: Vec<u64>,
-    /// Prompts, the first ones, of which every step is kept for the report.
+    /// The number of prompts, from the first one, whose decoding steps are kept for the report.
     #[serde(default = "few")]
     pub traces: usize,
     /// The policy.
     #[serde(default)]
     pub policy: Policy,
-    /// What guides and what judges.
+    /// The guide and the held-out rewards.
     pub rewards: Rewards,
-    /// A sentence embedder for coherence; "none" leaves it out.
+    /// The sentence embedder for coherence; "none" disables coherence.
     #[serde(default = "embedder")]
     pub embedder: String,
-    /// What is answered.
+    /// The prompts.
     pub prompts: Vec<PromptSet>,
-    /// How answers are decoded.
+    /// The decoding settings.
     #[serde(default)]
     pub decoding: Decoding,
-    /// How the one strength of the main table is chosen.
+    /// How the strength of the main table is chosen.
     #[serde(default)]
     pub sweep: Sweep,
-    /// How value heads are made; needed where a method is cd.
+    /// How value heads are trained; required for the method cd.
     pub values: Option<Values>,
-    /// What is compared.
+    /// The methods to compare.
     pub methods: Vec<Methods>,
     /// Runs with perturbed rewards.
     #[serde(default, alias = "stress")]
@@ -61,13 +61,13 @@ pub struct Experiment {
 pub struct Policy {
     /// A known name or a reference.
     pub model: String,
-    /// How weights are kept.
+    /// The data type of the weights.
     #[serde(deserialize_with = "named")]
     pub dtype: Dtype,
-    /// Where it runs.
+    /// The device.
     #[serde(deserialize_with = "named")]
     pub device: Device,
-    /// How prompts are laid out; `None`: as the reward was trained.
+    /// The prompt format; `None`: the one that the reward was trained on.
     #[serde(deserialize_with = "some_named")]
     pub prompt_format: Option<TextFormat>,
     /// A system message.
@@ -75,7 +75,7 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// What to load.
+    /// The policy to load.
     pub fn spec(&self) -> PolicySpec {
         PolicySpec { name: self.model.clone(), dtype: self.dtype, device: self.device }
     }
@@ -88,13 +88,13 @@ impl Default for Policy {
     }
 }
 
-/// What guides and what judges.
+/// The guide and the held-out rewards.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rewards {
-    /// What guides.
+    /// The reward that guides.
     pub guide: String,
-    /// What only judges.
+    /// Rewards that do not guide and only measure the answers.
     #[serde(default)]
     pub held_out: Vec<String>,
 }
@@ -103,34 +103,35 @@ pub struct Rewards {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PromptSet {
-    /// As `generate --prompts` takes it; a path is looked for beside the experiment's file first.
+    /// A known set or a file, given as for `generate --prompts`. A path is first looked up in the folder of the
+    /// experiment's file.
     pub from: String,
-    /// Only the first so many.
+    /// The maximum number of prompts; the first ones are used.
     pub limit: Option<usize>,
 }
 
-/// How answers are decoded.
+/// Decoding settings.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Decoding {
-    /// Most new tokens.
+    /// Maximum new tokens.
     pub max_new_tokens: usize,
     /// Sampling temperature; 0 is greedy.
     pub temperature: f64,
-    /// Candidates per guided step, k.
+    /// Number of candidates per guided step, k.
     pub candidates: usize,
-    /// Answers, or rollouts, per prompt.
+    /// Samples per prompt, for best-of-n and its variants.
     pub samples: usize,
-    /// Temperature of the log-probabilities that cd adds values to.
+    /// Temperature of the base policy's log-probabilities, to which cd adds values.
     pub policy_temperature: f64,
-    /// Tokens of a segment; 1 scores every token.
+    /// Tokens per segment; 1 scores every token.
     pub score_every: usize,
     /// Rewards are computed where the entropy over the candidates is at least this, in nats.
     #[serde(alias = "min_entropy")]
     pub entropy_gate: f64,
-    /// Texts that end an answer.
+    /// Stop strings.
     pub stop: Vec<String>,
-    /// Sequences that share each forward.
+    /// Sequences decoded in parallel (batch size).
     pub batch_size: usize,
 }
 
@@ -141,7 +142,7 @@ impl Default for Decoding {
             temperature: 1.0,
             candidates: 10,
             samples: 10,
-            // One base policy for all methods.
+            // The same base policy for all methods.
             policy_temperature: 1.0,
             score_every: 1,
             entropy_gate: 0.0,
@@ -151,16 +152,16 @@ impl Default for Decoding {
     }
 }
 
-/// How the one strength of the main table is chosen.
+/// How the strength of the main table is chosen.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Sweep {
     /// The shaping that is swept.
     #[serde(deserialize_with = "named")]
     pub shaping: Rule,
-    /// Diversity may not fall below this fraction of the base policy's.
+    /// A strength is degenerate if diversity falls below this fraction of the base policy's.
     pub diversity: f64,
-    /// Nor coherence.
+    /// A strength is degenerate if coherence falls below this fraction of the base policy's.
     pub coherence: f64,
 }
 
@@ -170,39 +171,39 @@ impl Default for Sweep {
     }
 }
 
-/// How value heads are made.
+/// How value heads are trained.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Values {
-    /// What rollouts are drawn for; not the prompts that are answered later.
+    /// The prompts of the rollouts. They must differ from the prompts of the experiment.
     pub prompts: Vec<PromptSet>,
-    /// Answers, or rollouts, per prompt.
+    /// Rollouts per prompt.
     #[serde(default = "ten")]
     pub samples: usize,
-    /// Most new tokens.
+    /// Maximum new tokens.
     #[serde(default = "tokens")]
     pub max_new_tokens: usize,
-    /// What rewards are shaped with before a head learns them.
+    /// The strength λ of the shaping of the training targets.
     #[serde(default = "one")]
     pub strength: f64,
-    /// B.
+    /// The bound B of the shaping of the training targets.
     #[serde(default = "two")]
     pub bound: f64,
     /// Steepness of the sigmoid rules.
     #[serde(default = "steepness")]
     pub alpha: f64,
-    /// Ceiling of the rule cap.
+    /// Upper limit of the rule cap, in reward units.
     #[serde(default = "one")]
     pub cap: f64,
-    /// Most passes over the samples.
+    /// Maximum number of epochs.
     #[serde(default = "epochs")]
     pub epochs: usize,
-    /// Share of the prompts that validates.
+    /// Fraction of the prompts that form the validation set.
     #[serde(default = "share")]
     pub validation: f64,
 }
 
-/// A method with everything that is tried under it.
+/// A method with its shapings and strengths.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Methods {
@@ -212,23 +213,23 @@ pub struct Methods {
     /// Shaping rules.
     #[serde(default, deserialize_with = "all_named")]
     pub shapings: Vec<Rule>,
-    /// Shapings that are also tried under the budget of the paper's public code.
+    /// Shapings that are also run with the bound budget of the paper's public code.
     #[serde(default, deserialize_with = "all_named")]
     pub reference: Vec<Rule>,
-    /// Strengths that the sweep tries; every shaping is run at the one it keeps.
+    /// The strengths λ of the sweep. Every shaping is run at the strength that the sweep keeps.
     #[serde(default)]
     pub strengths: Vec<f64>,
-    /// Instead of strengths: nats that a step may take. Each rule gets the bound, or strength, that takes so many.
+    /// KL budgets per step in nats, instead of strengths. The bound (for rules without one, the strength) is solved for.
     #[serde(default)]
     pub kl_budgets: Vec<f64>,
-    /// Whether every shaping is run at every strength (or budget), for curves and for equal KL.
+    /// Whether to run every shaping at every strength (or budget), for curves and the comparison at equal KL.
     #[serde(default)]
     pub curves: bool,
-    /// B; `None`: the method's default.
+    /// The bound B; `None`: the method's default.
     pub bound: Option<f64>,
     /// Steepness of the sigmoid rules; `None`: the method's default.
     pub alpha: Option<f64>,
-    /// Ceiling of the rule cap; `None`: the method's default.
+    /// Upper limit of the rule cap, in reward units; `None`: the method's default.
     pub cap: Option<f64>,
 }
 
@@ -242,13 +243,13 @@ pub struct Perturbed {
     /// Shaping rules.
     #[serde(deserialize_with = "all_named")]
     pub shapings: Vec<Rule>,
-    /// noise=STD, random=STD, reversed.
+    /// The perturbations: noise=STD, random=STD or reversed.
     #[serde(deserialize_with = "all_named")]
     pub with: Vec<Perturbation>,
 }
 
 impl Experiment {
-    /// Parses a file, without checking ranges.
+    /// Parses a file without checking the ranges of fields.
     pub(crate) fn parse(path: &Path) -> Result<Self> {
         let file = path.display();
         let text = std::fs::read_to_string(path).map_err(|e| stackelberg_data::Error::read(path, e))?;
@@ -259,7 +260,7 @@ impl Experiment {
         })
     }
 
-    /// Finds the files of all prompt sets, which are looked for in `folder` first.
+    /// Resolves the files of all prompt sets; they are first looked up in `folder`.
     pub(crate) fn find_sets(&mut self, folder: &Path) -> Result<()> {
         let sets = self.values.iter_mut().flat_map(|values| &mut values.prompts);
         self.prompts.iter_mut().chain(sets).try_for_each(|set| set.find(folder))
@@ -267,18 +268,18 @@ impl Experiment {
 }
 
 impl Methods {
-    /// The heading of its rows in the report.
+    /// The heading of the method's rows in the report.
     pub fn group(&self) -> String {
         group(self.method, self.knobs().first().copied())
     }
 
-    /// The strengths, or the KL budgets, in the file's order.
+    /// The strengths, or the KL budgets, in the order of the file.
     pub fn knobs(&self) -> Vec<Knob> {
         let strengths = self.strengths.iter().copied().map(Knob::Strength);
         strengths.chain(self.kl_budgets.iter().copied().map(Knob::KlBudget)).collect()
     }
 
-    /// Whether it guides step by step.
+    /// Whether the method guides each step (args and cd).
     pub fn is_guided(&self) -> bool {
         matches!(self.method, Method::Args | Method::Cd)
     }
@@ -291,7 +292,7 @@ impl PromptSet {
             self.from = beside.to_string_lossy().into_owned();
         } else if !self.is_known() && !PathBuf::from(&self.from).exists() {
             return invalid(format!(
-                "prompts: there is no {} here nor beside the experiment's file: put it there, or give another `from`",
+                "prompts: {} does not exist, neither here nor in the folder of the experiment's file: correct `from`",
                 self.from
             ));
         }

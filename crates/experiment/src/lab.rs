@@ -1,4 +1,5 @@
-//! Where an experiment's runs are made and kept: one folder a run, named by all that decides its answers.
+//! Makes and stores an experiment's runs. Each run has its own folder, whose name has a hash of everything that
+//! determines its answers.
 //!
 //! ```text
 //! DIR/runs/args-srs-1-s0-3f2a9c01/   answers.jsonl  trace.jsonl  run.json  scores-KEY.jsonl
@@ -28,7 +29,7 @@ use crate::plan::{self, Setting};
 use crate::record::{self, Names};
 use crate::sets::{hash_of, prompts_of, value_of};
 
-/// What made the numbers of a report.
+/// The program and command that produced a report.
 #[derive(Debug, Clone, Default)]
 pub struct Provenance {
     /// The program's version.
@@ -43,14 +44,14 @@ pub struct Provenance {
 pub struct Lab<'a> {
     /// The experiment.
     pub experiment: &'a Experiment,
-    /// The folder of its runs and its report.
+    /// The folder of the runs and the report.
     pub out: PathBuf,
     pub(crate) registry: &'a Registry,
     pub(crate) policy: &'a Checkpoint,
     pub(crate) provenance: Provenance,
-    /// Cancels what runs.
+    /// Cancels the current run.
     pub cancel: Cancel,
-    /// Where the policy runs; `None` for the CPU.
+    /// The policy's device; `None` is the CPU.
     pub(crate) device: Option<String>,
     pub(crate) guide: Reward,
     pub(crate) guide_hash: String,
@@ -58,15 +59,15 @@ pub struct Lab<'a> {
     /// The prompts, with their ids.
     pub prompts: Vec<(String, Prompt)>,
     prompts_hash: String,
-    /// Where value heads are, if there are any.
+    /// The folder of the value heads, if the experiment has any.
     pub(crate) values: Option<PathBuf>,
     /// Measures the answers.
     pub evaluator: Evaluator,
-    /// Held while the experiment is open: two processes would write into the same files.
+    /// Held while the experiment is open, so that no other process writes to the same files.
     _lock: File,
 }
 
-/// One run that is done: a setting under one seed.
+/// A finished run: a setting with one seed.
 #[derive(Debug, Clone)]
 pub struct Done {
     /// Its folder.
@@ -78,10 +79,10 @@ pub struct Done {
 }
 
 impl<'a> Lab<'a> {
-    /// Loads rewards and prompts, and takes hold of the folder. Gives warnings for the user with it.
+    /// Loads rewards and prompts, and locks the folder. Returns warnings for the user as well.
     ///
     /// # Errors
-    /// Something cannot be loaded, a setting is out of range, or another process runs the experiment.
+    /// A reward or prompts cannot be loaded, a setting is out of range, or another process runs the experiment.
     pub fn open(
         experiment: &'a Experiment,
         out: &Path,
@@ -97,7 +98,7 @@ impl<'a> Lab<'a> {
         let guide = registry.reward(guide_name, policy, spec.dtype)?;
         let shared = names::shared(guide_name, &experiment.rewards.held_out)?;
         let shared = shared.into_iter().map(|(name, part)| {
-            format!("rewards.held_out: {name}: {part} guides, too: it judges what it asked for")
+            format!("rewards.held_out: {name}: {part} is also part of the guide, so it is not held out")
         });
         let mut warnings: Vec<String> = shared.collect();
         let asked = experiment.policy.prompt_format;
@@ -125,12 +126,13 @@ impl<'a> Lab<'a> {
             _lock: lock,
         };
         lab.values = lab.values_folder()?;
-        // What cannot be run is refused before anything runs.
+        // Settings out of range are refused before anything runs.
         experiment.check_settings(policy.model.config().vocabulary)?;
         Ok((lab, warnings))
     }
 
-    /// The folder of the value heads, by all that they are trained on: another guide, policy or setting has other heads.
+    /// The folder of the value heads. Its name is a hash of everything that determines them: guide, policy, prompts and
+    /// settings.
     fn values_folder(&self) -> Result<Option<PathBuf>> {
         let Some(values) = &self.experiment.values else { return Ok(None) };
         let policy = &self.experiment.policy;
@@ -148,12 +150,12 @@ impl<'a> Lab<'a> {
         Ok(Some(self.out.join("values").join(&hash_of(&taught)[..8])))
     }
 
-    /// The seeds under which a setting is run.
+    /// The seeds of a setting's runs.
     pub fn seeds(&self, setting: &Setting) -> &[u64] {
         self.experiment.seeds_of(setting)
     }
 
-    /// Makes what is missing of a setting's run under one seed, and measures it.
+    /// Generates and measures the missing answers of a setting with one seed.
     ///
     /// # Errors
     /// As [`Session::answer_all`]; a reward fails.
@@ -166,7 +168,7 @@ impl<'a> Lab<'a> {
     ) -> Result<()> {
         observer.run(setting, seed);
         let Some(place) = self.place(setting, seed)? else {
-            return invalid(format!("{setting}: its value head is not trained yet"));
+            return invalid(format!("{setting}: the value head is not trained yet"));
         };
         let responses = match self.answers(&place.folder)? {
             Some(responses) => {
@@ -178,7 +180,7 @@ impl<'a> Lab<'a> {
                 self.check_cancelled()?;
                 self.answers(&place.folder)?.ok_or_else(|| {
                     Error::Invalid(format!(
-                        "{}: answers are missing though the run ended",
+                        "{}: answers are missing although the run has ended",
                         place.folder.display()
                     ))
                 })?
@@ -199,7 +201,7 @@ impl<'a> Lab<'a> {
         }
     }
 
-    /// A setting's run under one seed, if it is done and measured.
+    /// A setting's run with one seed, if it is finished and measured.
     ///
     /// # Errors
     /// A file is malformed.
@@ -228,7 +230,7 @@ impl<'a> Lab<'a> {
         })
     }
 
-    /// Has `work` use a session of a setting, its value head loaded.
+    /// Runs `work` with a session of a setting, for which the value head is loaded.
     pub(crate) fn with_session<T>(
         &self,
         setting: &Setting,
@@ -266,7 +268,7 @@ impl<'a> Lab<'a> {
         }
     }
 
-    /// Where a run's files are, by all that decides its answers; `None` while its value head is not there.
+    /// The folder and the identity of a run; `None` if its value head does not exist yet.
     pub(crate) fn place(&self, setting: &Setting, seed: u64) -> Result<Option<Place>> {
         let value_hash = self.value_hash(setting)?;
         if value_hash.is_none() && setting.value().is_some() {
@@ -287,7 +289,7 @@ impl<'a> Lab<'a> {
         Ok(Some(Place { folder, settings, identity }))
     }
 
-    /// What tells the setting's value head from any other, if it has one and it is there.
+    /// The hash of the setting's value head, if the setting has one and it exists.
     fn value_hash(&self, setting: &Setting) -> Result<Option<String>> {
         let Some(file) = setting.value().map(|head| self.value_file(head)).filter(|file| file.exists())
         else {
@@ -300,23 +302,20 @@ impl<'a> Lab<'a> {
         self.values.as_ref().unwrap_or(&self.out).join(head.file())
     }
 
-    /// The answers of a run, in the order of the prompts, if all are there.
+    /// The answers of a run in the order of the prompts, if it is complete.
     fn answers(&self, folder: &Path) -> Result<Option<Vec<Response>>> {
         let file = folder.join("answers.jsonl");
         let text = match std::fs::read_to_string(&file) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             text => text.with_context(|| format!("cannot read {}", file.display()))?,
         };
-        // A last line that is not whole was written by a run that was killed.
+        // A killed run may leave an incomplete last line.
         let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
         if whole.lines().count() < self.prompts.len() {
             return Ok(None);
         }
         let mend = || {
-            format!(
-                "delete that line (or the folder {}), and run the experiment again",
-                folder.display()
-            )
+            format!("delete this line, or the folder {}, and run the experiment again", folder.display())
         };
         let mut by_id: HashMap<String, Response> =
             generations::parse(&file.display().to_string(), whole)
@@ -328,7 +327,7 @@ impl<'a> Lab<'a> {
         Ok(self.prompts.iter().map(|(id, _)| by_id.remove(id)).collect())
     }
 
-    /// Measures answers, whether their scores are kept or not.
+    /// Measures answers; scores are not saved.
     pub(crate) fn measure(
         &self,
         responses: &[Response],
@@ -338,7 +337,7 @@ impl<'a> Lab<'a> {
         Ok(self.evaluator.measure(Some(self.policy), responses, guide, coherence.as_mut())?)
     }
 
-    /// Keeps a run's scores beside its answers.
+    /// Saves a run's scores next to its answers.
     fn keep(&self, folder: &Path, measured: &[Measured]) -> Result<()> {
         let mut lines = Vec::new();
         for measured in measured {
@@ -355,17 +354,20 @@ impl<'a> Lab<'a> {
             text => text.with_context(|| format!("cannot read {}", file.display()))?,
         };
         let read = |line: &str| serde_json::from_str(line);
-        let broken = || format!("{}: not scores: delete the file", file.display());
+        let broken = || format!("{}: not a file of scores: delete it", file.display());
         let measured: Vec<Measured> =
             text.lines().map(read).collect::<serde_json::Result<_>>().with_context(broken)?;
         let ids = measured.iter().map(|m| &m.id);
         if !ids.eq(self.prompts.iter().map(|(id, _)| id)) {
-            return invalid(format!("{}: scores of other prompts: delete the file", file.display()));
+            return invalid(format!(
+                "{}: these are the scores of other prompts: delete the file",
+                file.display()
+            ));
         }
         Ok(Some(measured))
     }
 
-    /// Where a run's scores are, by what measures and by the answers that are measured.
+    /// The file of a run's scores. Its name has the evaluator's key and a hash of the answers.
     fn scores(&self, folder: &Path) -> Result<PathBuf> {
         let answers = folder.join("answers.jsonl");
         let hash =
@@ -373,7 +375,7 @@ impl<'a> Lab<'a> {
         Ok(folder.join(format!("scores-{}-{}.jsonl", self.evaluator.key(), &hash[..8])))
     }
 
-    /// Whether the answers of a run were changed after they were measured.
+    /// Whether the answers of a run changed after they were measured.
     pub(crate) fn is_changed(&self, folder: &Path) -> Result<bool> {
         let begin = format!("scores-{}-", self.evaluator.key());
         let files = folder.read_dir().with_context(|| format!("cannot read {}", folder.display()))?;
@@ -382,7 +384,7 @@ impl<'a> Lab<'a> {
         Ok(measured_once && self.answers(folder)?.is_some() && self.measured(folder)?.is_none())
     }
 
-    /// What the report says of where its numbers come from.
+    /// The provenance of the numbers, for the report.
     pub(crate) fn facts(&self) -> Vec<(String, String)> {
         let fact = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let on = self.device.as_ref().map_or_else(String::new, |device| format!(" on {device}"));
@@ -394,7 +396,7 @@ impl<'a> Lab<'a> {
                 "policy",
                 &format!("{} ({}{on})", self.experiment.policy.model, self.experiment.policy.dtype),
             ),
-            fact("policy's hash", &self.policy.fingerprint),
+            fact("policy hash", &self.policy.fingerprint),
             fact("guide", &self.experiment.rewards.guide),
             fact("prompts", &format!("{}, hash {}", self.prompts.len(), self.prompts_hash)),
             fact(
@@ -407,14 +409,14 @@ impl<'a> Lab<'a> {
     }
 }
 
-/// Where a run's files are, and what decides its answers.
+/// A run's folder, and the settings that determine its answers.
 pub(crate) struct Place {
     pub(crate) folder: PathBuf,
     pub(crate) settings: Settings,
     pub(crate) identity: Value,
 }
 
-/// Tells an experiment's observer of a run's progress. What the watch sees is in the answers' lines.
+/// Forwards a run's progress to the experiment's observer. Warnings of the watch are only written to the answers' file.
 struct Told<'a>(&'a mut dyn Observer);
 
 impl answers::Progress for Told<'_> {
@@ -427,7 +429,7 @@ impl answers::Progress for Told<'_> {
     }
 }
 
-/// Takes hold of an experiment's folder.
+/// Locks an experiment's folder.
 fn lock(out: &Path) -> Result<File> {
     let path = out.join(".lock");
     let cannot = || format!("cannot write {}", path.display());
@@ -435,7 +437,7 @@ fn lock(out: &Path) -> Result<File> {
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => {
             return invalid(format!(
-                "{}: another process runs an experiment here: wait for it, or give --out",
+                "{}: another process runs an experiment in this folder: wait for it, or give another --out",
                 out.display()
             ));
         }

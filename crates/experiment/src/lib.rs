@@ -1,17 +1,18 @@
 /*!
-Prompts answered into files, and experiments: methods, shapings and strengths compared over the same prompts.
+Runs and experiments: answers many prompts into files, and compares methods, shapings and strengths on the same prompts.
 
 # Overview
 
 ```text
-file ──► plan ──► lab (answers, scores; one folder a run) ──► sweep ──► results ──► report
+file ──► plan ──► lab (answers, scores; one folder per run) ──► sweep ──► results ──► report
 ```
 
-- [`Session`] answers many prompts under one setting into a file that can be resumed.
-- [`Experiment`] is the TOML file; [`stages`] lists its runs ([`Setting`]), which a [`Lab`] makes and keeps, one folder a
-  run, named by all that decides its answers.
-- [`run()`] makes what is missing and writes the report; [`verify`] makes some answers again and compares them.
-- An [`Observer`] is told what happens; a [`Cancel`](stackelberg_decoding::Cancel) stops it. Nothing here prints.
+- [`Session`] answers many prompts with one setting into a file; an interrupted run can be resumed.
+- [`Experiment`] is the TOML file. [`stages`] lists its runs ([`Setting`]). A [`Lab`] makes and stores them, in one folder
+  per run whose name has a hash of everything that determines the answers.
+- [`run()`] makes the missing runs and writes the report. [`verify`] generates some answers again and compares them.
+- An [`Observer`] receives progress events. A [`Cancel`](stackelberg_decoding::Cancel) stops a run. The crate neither
+  prints nor reads the environment.
 */
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]

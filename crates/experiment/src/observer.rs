@@ -1,33 +1,35 @@
-//! What a caller may be told while an experiment runs.
+//! Progress events of an experiment.
 
 use stackelberg_learning::rollouts::{self, Dataset};
 use stackelberg_learning::value;
 
 use crate::plan::Setting;
 
-/// Is told what happens. Every method may be left out.
+/// Receives the progress events of an experiment. By default, events are ignored.
 pub trait Observer {
-    /// A group of runs begins.
+    /// A stage, which is a group of runs, begins.
     fn stage(&mut self, _name: &str) {}
 
-    /// Something that the user should know and that is no problem.
+    /// A message for the user, for example which strength is kept.
     fn message(&mut self, _text: &str) {}
 
-    /// Something that the user should look at.
+    /// A warning for the user.
     fn warning(&mut self, _text: &str) {}
 
-    /// A run begins.
+    /// The run of a setting with one seed begins.
     fn run(&mut self, _setting: &Setting, _seed: u64) {}
 
-    /// Answers are there: how many more, and their tokens (0 where they were there before).
+    /// More answers are finished: their number, and their tokens (0 for answers of an earlier call).
     fn answered(&mut self, _answers: usize, _tokens: usize) {}
 
-    /// A run is finished and measured; it was not before.
+    /// A run has been finished and measured in this call.
     fn measured(&mut self, _setting: &Setting, _seed: u64) {}
 
-    /// Is told of rollouts that fill a dataset. They can be cancelled, see [`rollouts::Progress::stop`].
+    /// Rollouts begin to fill a dataset. The returned object receives their progress and can stop them, see
+    /// [`rollouts::Progress::stop`].
     fn rollouts<'d>(&'d mut self, dataset: &'d Dataset) -> Box<dyn rollouts::Progress + 'd>;
 
-    /// Is told of the training of a value head. It can be cancelled, see [`value::Watch::stop`].
+    /// The training of a value head begins. The returned object receives its progress and can stop it, see
+    /// [`value::Watch::stop`].
     fn training(&mut self, settings: &value::Settings) -> Box<dyn value::Watch + '_>;
 }

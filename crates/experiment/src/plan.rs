@@ -1,4 +1,4 @@
-//! From an experiment's file to the runs that it is made of.
+//! The runs of an experiment, derived from its file.
 
 use std::fmt;
 
@@ -10,43 +10,43 @@ use stackelberg_shaping::{Budget, Rule, Shaping};
 use crate::error::{Context, Result, invalid};
 use crate::file::{Experiment, Methods, group};
 
-/// All that decides the answers but the seed: a point of a curve, a row of a table.
+/// Everything that determines a run's answers except the seed: a point of a curve, a row of a table.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Setting {
     /// The method.
     pub method: Method,
-    /// How rewards are shaped: of candidates or answers, or (cd) before the value head learned them.
+    /// The shaping rule: of the rewards of candidates or answers or, for cd, of the value head's training targets.
     pub rule: Option<Rule>,
-    /// Whether under the budget of the paper's public code.
+    /// Whether the bound budget of the paper's public code is used.
     pub reference: bool,
-    /// How far guidance may go; `None` for methods that do not guide.
+    /// The strength or KL budget; `None` for methods that do not guide.
     pub knob: Option<Knob>,
-    /// What is done to rewards before they are shaped.
+    /// The perturbation of rewards before they are shaped.
     pub perturbation: Perturbation,
-    /// What the answers are made with, but for the seed.
+    /// The decoding settings, without the seed.
     pub settings: Settings,
 }
 
 impl Setting {
-    /// The heading of its row in the report.
+    /// The heading of the setting's row in the report.
     pub fn group(&self) -> String {
         group(self.method, self.knob)
     }
 
-    /// Its name without strength: the name of a curve.
+    /// The name without the strength: the name of a curve.
     pub fn curve(&self) -> String {
         let rule = self.rule.map_or_else(String::new, |rule| format!(" {rule}"));
         let reference = if self.reference { " (reference)" } else { "" };
         format!("{}{rule}{reference}", self.method)
     }
 
-    /// The value head that it needs.
+    /// The value head of the setting, for cd.
     pub fn value(&self) -> Option<ValueHead> {
         let rule = self.rule.filter(|_| self.method == Method::Cd)?;
         Some(ValueHead { rule, reference: self.reference })
     }
 
-    /// A name for a folder: no other characters than letters, digits, points and hyphens.
+    /// A folder name: letters, digits, points and hyphens only.
     pub fn slug(&self) -> String {
         let said = self.to_string().to_lowercase().replace("λ ", "");
         let plain = said.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' });
@@ -68,24 +68,24 @@ impl fmt::Display for Setting {
     }
 }
 
-/// A value head, by what it was trained on.
+/// A value head, identified by the shaping of its training targets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ValueHead {
-    /// How rewards were shaped.
+    /// The shaping rule.
     pub rule: Rule,
-    /// Whether under the budget of the paper's public code.
+    /// Whether the bound budget of the paper's public code is used.
     pub reference: bool,
 }
 
 impl ValueHead {
-    /// The name of its file.
+    /// The file name.
     pub fn file(self) -> String {
         format!("{}{}.safetensors", self.rule, if self.reference { "-reference" } else { "" })
     }
 }
 
 impl Experiment {
-    /// What needs no strength: the base policy, and methods that choose among its answers.
+    /// Settings without a sweep: the base policy, and methods that choose among its samples.
     pub fn unguided(&self) -> Vec<Setting> {
         let base = std::iter::once(self.setting(Method::Base, None, None, false, None));
         let others = self.methods.iter().filter(|m| !m.is_guided() && m.method != Method::Base);
@@ -99,19 +99,19 @@ impl Experiment {
         base.chain(others).collect()
     }
 
-    /// The methods that guide step by step.
+    /// The methods that guide each step (args and cd).
     pub fn guided(&self) -> impl Iterator<Item = &Methods> {
         self.methods.iter().filter(|methods| methods.is_guided())
     }
 
-    /// A method's sweep: the vanilla shaping at every strength, or budget.
+    /// A method's sweep: the vanilla shaping at every strength (or budget).
     pub fn sweep_of(&self, methods: &Methods) -> Vec<Setting> {
         let vanilla = Some(self.sweep.shaping);
         let at = |knob| self.setting(methods.method, Some(methods), vanilla, false, Some(knob));
         methods.knobs().into_iter().map(at).collect()
     }
 
-    /// All shapings of a method at one strength, those under the reference's budget last.
+    /// All shapings of a method at one strength; those with the reference budget come last.
     pub fn shapings(&self, methods: &Methods, knob: Option<Knob>) -> Vec<Setting> {
         let of = |rules: &[Rule], reference| -> Vec<Setting> {
             let setting =
@@ -121,13 +121,13 @@ impl Experiment {
         [of(&methods.shapings, false), of(&methods.reference, true)].concat()
     }
 
-    /// All of it at the strengths that are not the kept one, for curves.
+    /// All shapings of a method at the strengths other than the kept one, for curves.
     pub fn curves(&self, methods: &Methods, kept: Knob) -> Vec<Setting> {
         let others = methods.knobs().into_iter().filter(|&knob| methods.curves && knob != kept);
         others.flat_map(|knob| self.shapings(methods, Some(knob))).collect()
     }
 
-    /// What is run with perturbed rewards, at the kept strength.
+    /// Settings with perturbed rewards, at the kept strength.
     pub fn perturbed(&self, methods: &Methods, kept: Knob) -> Vec<Setting> {
         let mut settings = Vec::new();
         for perturbed in self.perturbed.iter().filter(|perturbed| perturbed.method == methods.method) {
@@ -143,13 +143,13 @@ impl Experiment {
         settings
     }
 
-    /// The seeds under which a setting is run: greedy answers are the same under all.
+    /// The seeds of a setting's runs: all seeds, or the first one if decoding is greedy.
     pub fn seeds_of(&self, setting: &Setting) -> &[u64] {
         let greedy = setting.settings.sampling.temperature == 0.0;
         if greedy { &self.seeds[..1] } else { &self.seeds }
     }
 
-    /// What is run before any strength is kept: a name and the settings of each stage.
+    /// The stages before a strength is kept: the name and the settings of each.
     pub fn first_stages(&self) -> Vec<(String, Vec<Setting>)> {
         let sweep =
             |methods: &Methods| (format!("{}: the sweep", methods.group()), self.sweep_of(methods));
@@ -158,7 +158,7 @@ impl Experiment {
             .collect()
     }
 
-    /// What is run then. `kept` says which strength of a method is kept, if one is.
+    /// The stages after the sweep. `kept` returns the kept strength of a method, if there is one.
     pub fn later_stages(&self, kept: &dyn Fn(&Methods) -> Option<Knob>) -> Vec<(String, Vec<Setting>)> {
         let of = |what: &str,
                   stage: &dyn Fn(&Methods, Knob) -> Vec<Setting>|
@@ -170,7 +170,7 @@ impl Experiment {
             of("all shapings at the kept strength", &|m, kept| self.shapings(m, Some(kept)));
         stages.extend(of("perturbed rewards", &|m, kept| self.perturbed(m, kept)));
         stages.extend(of("curves", &|m, kept| self.curves(m, kept)));
-        // Each setting once.
+        // A setting appears in one stage only.
         let mut seen: Vec<Setting> =
             self.first_stages().into_iter().flat_map(|(_, settings)| settings).collect();
         for (_, settings) in &mut stages {
@@ -181,10 +181,10 @@ impl Experiment {
         stages
     }
 
-    /// Checks the range of every setting that could be run, for a vocabulary of this size.
+    /// Checks the ranges of all settings that can be run, for a vocabulary of this size.
     ///
     /// # Errors
-    /// A setting is out of range; the error names the run.
+    /// A setting is out of range; the error names the setting's run.
     pub fn check_settings(&self, vocabulary: usize) -> Result<()> {
         for setting in self.all_settings() {
             setting.settings.check(vocabulary).with_context(|| setting.to_string())?;
@@ -192,7 +192,7 @@ impl Experiment {
         Ok(())
     }
 
-    /// Every setting that could be run, whichever strengths are kept.
+    /// All settings that can be run, for any kept strengths.
     pub fn all_settings(&self) -> Vec<Setting> {
         let mut settings = self.unguided();
         for methods in self.guided() {
@@ -204,10 +204,10 @@ impl Experiment {
         settings
     }
 
-    /// Refuses prompts that value heads would be both trained on and asked about.
+    /// Checks that no prompt is also a training prompt of the value heads.
     ///
     /// # Errors
-    /// A prompt is among both; the error names it.
+    /// A prompt is in both sets; the error names it.
     pub fn check_leakage(
         &self,
         prompts: &[(String, Prompt)],
@@ -217,7 +217,7 @@ impl Experiment {
         match common {
             Some((id, _)) => {
                 return invalid(format!(
-                    "values.prompts: prompt '{id}' is answered too: value heads would be judged on what they were taught"
+                    "values.prompts: prompt '{id}' is also in [[prompts]]: value heads must not be trained on the prompts of the experiment"
                 ));
             }
             None => Ok(()),
@@ -245,7 +245,7 @@ impl Experiment {
         };
         let given = |of: fn(&Methods) -> Option<f64>, default| methods.and_then(of).unwrap_or(default);
         let shaping = Shaping {
-            // A value head is used as it is.
+            // The outputs of a value head are not shaped.
             rule: rule.filter(|_| method != Method::Cd).unwrap_or(default.rule),
             strength: strength.unwrap_or(default.strength),
             bound: given(|m| m.bound, default.bound),
@@ -267,7 +267,7 @@ impl Experiment {
             max_new_tokens: decoding.max_new_tokens,
             sampling: Sampling { temperature: decoding.temperature, ..Sampling::default() },
             stop: decoding.stop.clone(),
-            // Where steps are skipped their KL is not known.
+            // The KL of skipped steps is unknown; greedy runs compute every step.
             skip: decoding.temperature != 0.0,
             ..Settings::default()
         };

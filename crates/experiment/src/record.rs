@@ -1,4 +1,4 @@
-//! From what decoding gives to what files hold.
+//! Converts the results of decoding to lines of output files.
 
 use serde_json::json;
 use stackelberg_data::generations::{Record, Response};
@@ -10,20 +10,20 @@ use stackelberg_engine::{Checkpoint, Tokenizer};
 
 use crate::error::Result;
 
-/// What a run was asked for by name.
+/// The names and hashes that a run's output records.
 #[derive(Debug, Clone, Copy)]
 pub struct Names<'a> {
     /// The policy.
     pub model: &'a str,
-    /// How its weights are kept.
+    /// The data type of its weights.
     pub dtype: &'a str,
-    /// Where it runs; `None` for the CPU.
+    /// Its device; `None` is the CPU.
     pub device: Option<&'a str>,
     /// The reward.
     pub reward: &'a str,
-    /// The reward's hash, where one is used.
+    /// The reward's hash, if a reward is used.
     pub reward_hash: Option<&'a str>,
-    /// The value head's hash, where one is used.
+    /// The value head's hash, if one is used.
     pub value_hash: Option<&'a str>,
     /// The value head.
     pub value: Option<&'a str>,
@@ -33,7 +33,7 @@ pub struct Names<'a> {
     pub parts: &'a [String],
 }
 
-/// The settings of a run, as every line of its output has them.
+/// The settings of a run, as every line of its output records them.
 pub fn identity(
     names: Names<'_>,
     settings: &Settings,
@@ -57,7 +57,7 @@ pub fn identity(
         "perturbation": settings.perturbation.to_string(),
         "version": env!("CARGO_PKG_VERSION"),
     });
-    // Newer settings are written only where they differ from the default: older files stay the same.
+    // Settings added later are written only if they differ from the default, so that older files still match.
     if let Some(device) = names.device {
         value["device"] = json!(device);
     }

@@ -1,4 +1,4 @@
-//! From runs to the report: series for the findings, answers and traces for the browser.
+//! Assembles the report from the runs: series for the findings, answers and traces for the prompt browser.
 
 use std::collections::HashMap;
 
@@ -17,19 +17,19 @@ use crate::plan::Setting;
 use crate::stages::{all_settings, stages};
 use crate::sweep::{Kept, is_degenerate, runs};
 
-/// Repetition of four words in a row that is so many points above the base policy's is worth a warning.
+/// An answer gets a warning if its rep-4 is more than this many points above the base policy's.
 const REPEATS_MORE: f64 = 20.0;
-/// So is a mean log-probability per token that is so many nats below the base policy's.
+/// An answer gets a warning if its mean log-probability per token is more than this many nats below the base policy's.
 const LESS_LIKELY: f64 = 1.0;
 
-/// A setting that is done under all seeds.
+/// A setting whose runs are finished for all seeds.
 struct Finished {
     setting: Setting,
     kept: bool,
     runs: Vec<Done>,
 }
 
-/// Writes the report of what is done: the page, and every table for spreadsheets, text and papers.
+/// Writes the report of the finished runs: the HTML page, and every table as CSV, Markdown and LaTeX.
 pub(crate) fn write(lab: &Lab<'_>, kept: &[Kept]) -> Result<()> {
     let finished = finished(lab, kept)?;
     let report = assemble(lab, kept, &finished)?;
@@ -53,7 +53,7 @@ fn finished(lab: &Lab<'_>, kept: &[Kept]) -> Result<Vec<Finished>> {
     let mut finished = Vec::new();
     for setting in all_settings(lab, kept) {
         let Some(runs) = runs(lab, &setting)? else { continue };
-        // Methods that no sweep is made for stand as they are.
+        // Methods without a sweep are always shown.
         let swept = lab.experiment.guided().any(|methods| methods.group() == setting.group());
         let kept = Kept::of(kept, &setting.group());
         let kept = !swept || kept.is_some_and(|kept| setting.knob == Some(kept.knob));
@@ -67,14 +67,13 @@ fn assemble(lab: &Lab<'_>, kept: &[Kept], finished: &[Finished]) -> Result<Repor
     let base = finished.first().ok_or_else(|| {
         let runs = lab.out.join("runs");
         Error::Invalid(format!(
-            "the base policy has not answered yet: run the experiment (what is in {} was made with other settings)",
+            "the run of the base policy is not finished: run the experiment (other runs in {} have other settings)",
             runs.display()
         ))
     })?;
     let all = stages(experiment, kept).iter().map(|(_, settings)| settings.len()).sum::<usize>();
-    let unfinished = (finished.len() < all).then(|| {
-        format!("Unfinished: {} of {all} settings are done. The rest is missing here.", finished.len())
-    });
+    let unfinished = (finished.len() < all)
+        .then(|| format!("Unfinished: this report has {} of {all} settings.", finished.len()));
     let rewards: Vec<String> =
         [std::slice::from_ref(&experiment.rewards.guide), &experiment.rewards.held_out].concat();
     let series = |f: &Finished| Series {
@@ -95,7 +94,7 @@ fn assemble(lab: &Lab<'_>, kept: &[Kept], finished: &[Finished]) -> Result<Repor
     let findings = Findings::new(&series, &rewards);
     let (mut tables, mut charts) = (findings.tables(), findings.charts());
     if experiment.decoding.temperature == 0.0 {
-        // Greedy text has no KL of its own: what is compared at equal KL is sampled.
+        // The KL of greedy text is not defined, so greedy experiments have no comparison at equal KL.
         tables.retain(|table| !table.name.starts_with("equal-kl"));
         charts.retain(|chart| !chart.name.ends_with("-by-kl"));
     }
@@ -124,23 +123,23 @@ fn assemble(lab: &Lab<'_>, kept: &[Kept], finished: &[Finished]) -> Result<Repor
     })
 }
 
-/// The prompts with the answers of each method, and the traces behind them.
+/// The prompts with the answers of each method and their traces.
 struct Browser<'a> {
     lab: &'a Lab<'a>,
     rewards: &'a [String],
-    /// Of each method, the steps of the prompts that were traced.
+    /// Per method, the steps of the traced prompts.
     steps: Vec<HashMap<String, Vec<trace::TraceStep>>>,
     traces: Vec<Trace>,
 }
 
 impl<'a> Browser<'a> {
     fn new(lab: &'a Lab<'a>, rewards: &'a [String], shown: &[&Finished]) -> Result<Self> {
-        // A step that cannot be read is left out: the answers are what counts.
+        // Steps that cannot be read are skipped; the answers do not depend on them.
         let steps = shown.iter().map(|f| Ok(trace::read(&f.runs[0].folder.join("trace.jsonl"))?.0));
         Ok(Self { lab, rewards, steps: steps.collect::<Result<_>>()?, traces: Vec::new() })
     }
 
-    /// Of each prompt the answers under the first seed.
+    /// The answers to each prompt, with the first seed.
     fn questions(&mut self, shown: &[&Finished]) -> Vec<Question> {
         let mut questions = Vec::with_capacity(self.lab.prompts.len());
         let lab = self.lab;
@@ -173,7 +172,7 @@ impl<'a> Browser<'a> {
             let less = base.log_prob.zip(measured.log_prob).map(|(base, own)| base - own);
             if let Some(less) = less.filter(|less| *less > LESS_LIKELY) {
                 warnings
-                    .push(format!("{less:.1} nats a token less likely than the base policy's answer"));
+                    .push(format!("{less:.1} nats per token less likely than the base policy's answer"));
             }
         }
         let values = response.record.method.as_deref() == Some("cd");
@@ -196,7 +195,7 @@ impl<'a> Browser<'a> {
         }
     }
 
-    /// Thresholds over the traced steps, a histogram a method that has them.
+    /// Histograms of the thresholds over the traced steps, for each method that has thresholds.
     fn histograms(&self, shown: &[&Finished]) -> Vec<Histogram> {
         let mut histograms = Vec::new();
         for (f, steps) in shown.iter().zip(&self.steps) {

@@ -1,4 +1,4 @@
-//! Runs what is missing of an experiment, and writes its report.
+//! Runs the missing runs of an experiment, and writes its report.
 
 use stackelberg_evaluation::metrics::Coherence;
 
@@ -9,16 +9,16 @@ use crate::plan::Setting;
 use crate::stages::{Stages, kept_so_far, later_stages, stages};
 use crate::{results, values};
 
-/// The number of answers of a whole experiment.
+/// The number of answers of an experiment.
 pub fn answers(lab: &Lab<'_>) -> usize {
     let settings = stages(lab.experiment, &[]).into_iter().flat_map(|(_, settings)| settings);
     settings.map(|setting| lab.seeds(&setting).len()).sum::<usize>() * lab.prompts.len()
 }
 
-/// Runs what is missing, then writes the report. Stopped or killed, the same call resumes.
+/// Makes the missing runs, then writes the report. The same call resumes a stopped or killed experiment.
 ///
 /// # Errors
-/// [`Error::Interrupted`]; whatever fails in a run.
+/// [`Error::Interrupted`]; any error of a run.
 pub fn run(lab: &Lab<'_>, observer: &mut dyn Observer) -> Result<()> {
     let mut coherence = lab.evaluator.coherence();
     run_all(lab, lab.experiment.first_stages(), &mut coherence, observer)?;
@@ -28,10 +28,10 @@ pub fn run(lab: &Lab<'_>, observer: &mut dyn Observer) -> Result<()> {
     results::write(lab, &kept)
 }
 
-/// Writes the report of what is done so far.
+/// Writes the report of the finished runs.
 ///
 /// # Errors
-/// Nothing is done, or a file cannot be read or written.
+/// No run is finished, or a file cannot be read or written.
 pub fn report(lab: &Lab<'_>) -> Result<()> {
     results::write(lab, &kept_so_far(lab)?)
 }

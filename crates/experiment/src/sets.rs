@@ -1,4 +1,4 @@
-//! The prompts of an experiment: sets by name or file, put together.
+//! Reads the prompts of an experiment: sets by name or file.
 
 use std::collections::HashSet;
 
@@ -10,10 +10,10 @@ use stackelberg_registry::Registry;
 use crate::error::{Result, invalid};
 use crate::file::PromptSet;
 
-/// All prompts of some sets, in order.
+/// The prompts of several sets, in order.
 ///
 /// # Errors
-/// A set cannot be fetched or read; two sets have a prompt of the same id.
+/// A set cannot be fetched or read; two prompts have the same id.
 pub fn prompts_of(registry: &Registry, sets: &[PromptSet]) -> Result<Vec<(String, Prompt)>> {
     let (mut prompts, mut used) = (Vec::new(), HashSet::new());
     for set in sets {
@@ -21,7 +21,7 @@ pub fn prompts_of(registry: &Registry, sets: &[PromptSet]) -> Result<Vec<(String
         for (id, prompt) in read.into_iter().take(set.limit.unwrap_or(usize::MAX)) {
             if !used.insert(id.clone()) {
                 return invalid(format!(
-                    "prompts: {}: id '{id}' is in two sets: give each prompt its own",
+                    "prompts: {}: id '{id}' is in two sets: ids must be unique",
                     set.from
                 ));
             }

@@ -1,4 +1,4 @@
-//! The order in which an experiment's runs are made.
+//! The order of an experiment's runs.
 
 use crate::error::Result;
 use crate::file::{Experiment, Methods};
@@ -6,10 +6,10 @@ use crate::lab::Lab;
 use crate::plan::Setting;
 use crate::sweep::Kept;
 
-/// Stages by name, with their settings.
+/// The names of stages, with their settings.
 pub type Stages = Vec<(String, Vec<Setting>)>;
 
-/// All that there is to run. Where no strength is kept yet, the first of a method stands for it: there are as many.
+/// All stages. For a method whose sweep is not finished, the first strength is used; the number of runs is the same.
 pub fn stages(experiment: &Experiment, kept: &[Kept]) -> Stages {
     let knob = |methods: &Methods| match Kept::of(kept, &methods.group()) {
         Some(kept) => Some(kept.knob),
@@ -18,19 +18,19 @@ pub fn stages(experiment: &Experiment, kept: &[Kept]) -> Stages {
     [experiment.first_stages(), experiment.later_stages(&knob)].concat()
 }
 
-/// What is run after the sweeps, at the strengths that are kept.
+/// The stages after the sweeps, at the kept strengths.
 pub(crate) fn later_stages(experiment: &Experiment, kept: &[Kept]) -> Stages {
     let knob = |methods: &Methods| Kept::of(kept, &methods.group()).map(|kept| kept.knob);
     experiment.later_stages(&knob)
 }
 
-/// All settings at the strengths that are kept.
+/// All settings, at the kept strengths.
 pub(crate) fn all_settings(lab: &Lab<'_>, kept: &[Kept]) -> Vec<Setting> {
     let stages = [lab.experiment.first_stages(), later_stages(lab.experiment, kept)].concat();
     stages.into_iter().flat_map(|(_, settings)| settings).collect()
 }
 
-/// The strengths of the methods whose sweep is done.
+/// The kept strengths of the methods whose sweep is finished.
 pub(crate) fn kept_so_far(lab: &Lab<'_>) -> Result<Vec<Kept>> {
     let kept = lab.experiment.guided().map(|methods| Kept::choose(lab, methods));
     Ok(kept.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())

@@ -1,4 +1,4 @@
-//! The value heads of an experiment: rollouts, then one head a shaping.
+//! Trains the value heads of an experiment: rollouts first, then one head per shaping.
 
 use std::path::Path;
 
@@ -15,12 +15,12 @@ use crate::observer::Observer;
 use crate::plan::ValueHead;
 use crate::sets::prompts_of;
 
-/// Sequences that share each forward of the rollouts.
+/// Batch size of the rollouts.
 const BATCH: usize = 40;
-/// Prompts of a shard.
+/// Prompts per shard of the rollouts.
 const PROMPTS_PER_SHARD: usize = 16;
 
-/// Trains the value heads that are not there yet, from rollouts that are drawn first where they are not.
+/// Trains the missing value heads; missing rollouts are sampled first.
 pub(crate) fn train(lab: &Lab<'_>, heads: &[ValueHead], observer: &mut dyn Observer) -> Result<()> {
     let mut missing: Vec<ValueHead> = Vec::new();
     for &head in heads {
@@ -35,7 +35,7 @@ pub(crate) fn train(lab: &Lab<'_>, heads: &[ValueHead], observer: &mut dyn Obser
     missing.into_iter().try_for_each(|head| train_head(lab, values, head, &dataset, observer))
 }
 
-/// Draws the rollouts that are missing.
+/// Samples the missing rollouts.
 fn draw(lab: &Lab<'_>, values: &Values, folder: &Path, observer: &mut dyn Observer) -> Result<Dataset> {
     let policy = &lab.experiment.policy;
     let default = rollouts::default_settings();

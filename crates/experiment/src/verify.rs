@@ -1,4 +1,4 @@
-//! Makes some answers of an experiment again and compares them with what is kept.
+//! Verifies an experiment: generates some answers again and compares them with the saved ones.
 
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -13,36 +13,35 @@ use crate::plan::Setting;
 use crate::stages::{all_settings, kept_so_far};
 use crate::sweep;
 
-/// How much is made again.
+/// The part of an experiment to verify.
 #[derive(Debug, Clone, Copy)]
 pub struct Part {
-    /// Runs, drawn at random from those that are done.
+    /// The number of runs, drawn at random from the finished ones.
     pub runs: usize,
-    /// Prompts of each run.
+    /// The number of prompts per run, drawn at random.
     pub prompts: usize,
-    /// Decides which.
+    /// The random seed of the selection.
     pub seed: u64,
 }
 
-/// A run that is done.
+/// A finished run.
 struct Candidate {
     setting: Setting,
     seed: u64,
     done: Done,
 }
 
-/// Answers some prompts of some runs again and measures them: every text, reward and score must be the same. `said` is
-/// told a line for each run. Gives the number of answers compared.
+/// Generates the answers to some prompts of some runs again and measures them: every text, reward and score must be
+/// identical to the saved one. `said` receives one line per run. Returns the number of answers compared.
 ///
 /// # Errors
-/// An answer or a score differs, answers were changed after they were measured, or no run is done.
+/// An answer or a score differs, answers were changed after they were measured, or no run is finished.
 pub fn verify(lab: &Lab<'_>, part: &Part, said: &mut dyn FnMut(&str)) -> Result<usize> {
     unchanged(lab)?;
     let settings = all_settings(lab, &kept_so_far(lab)?);
     if let Some(device) = &lab.device {
         return invalid(format!(
-            "verify makes answers again and expects each number to the bit: on the CPU they are, on {device} they depend on \
-             which texts share a forward"
+            "verify expects bit-identical results: only the CPU is batch-invariant, results on {device} depend on the batch"
         ));
     }
     let mut candidates = Vec::new();
@@ -53,7 +52,10 @@ pub fn verify(lab: &Lab<'_>, part: &Part, said: &mut dyn FnMut(&str)) -> Result<
         }
     }
     if candidates.is_empty() {
-        return invalid(format!("{}: no run is done: there is nothing to verify", lab.out.display()));
+        return invalid(format!(
+            "{}: no run is finished: there is nothing to verify",
+            lab.out.display()
+        ));
     }
     let mut rng = ChaCha12Rng::seed_from_u64(part.seed);
     let chosen: Vec<&Candidate> = candidates.sample(&mut rng, part.runs).collect();
@@ -61,21 +63,21 @@ pub fn verify(lab: &Lab<'_>, part: &Part, said: &mut dyn FnMut(&str)) -> Result<
     for candidate in chosen {
         let different = compare(lab, candidate, part.prompts, &mut rng)?;
         compared += part.prompts.min(lab.prompts.len());
-        let verdict = if different.is_empty() { "the same" } else { "DIFFERENT" };
+        let verdict = if different.is_empty() { "identical" } else { "DIFFERENT" };
         said(&format!("{}, seed {}: {verdict}", candidate.setting, candidate.seed));
         wrong.extend(different);
     }
     if let Some(first) = wrong.first() {
         return invalid(format!(
-            "{} of {compared} answers came out different, the first: {first}: another processor, version or a changed \
-             file; make the runs again on one machine",
+            "{} of {compared} answers differ, the first: {first}: the processor, the version or a file has changed; make \
+             the runs again on one machine",
             wrong.len()
         ));
     }
     Ok(compared)
 }
 
-/// What is different in a run's answers to some prompts.
+/// Generates a run's answers to some prompts again; returns the differences.
 fn compare(
     lab: &Lab<'_>,
     candidate: &Candidate,
@@ -86,8 +88,9 @@ fn compare(
     let mut numbers: Vec<usize> = all.sample(rng, prompts).copied().collect();
     numbers.sort_unstable();
     let asked: Vec<_> = numbers.iter().map(|&number| lab.prompts[number].clone()).collect();
-    let place =
-        lab.place(&candidate.setting, candidate.seed)?.ok_or_else(|| gone("its value head is gone"))?;
+    let place = lab
+        .place(&candidate.setting, candidate.seed)?
+        .ok_or_else(|| gone("the value head is missing"))?;
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     let file = folder.path().join("answers.jsonl");
     let files = Files { out: Some(&file), trace: None, traced: 0, resume: false };
@@ -118,14 +121,14 @@ fn gone(what: &str) -> Error {
     Error::Invalid(what.to_owned())
 }
 
-/// Refuses runs whose answers were changed after they were measured.
+/// Checks that no answers were changed after they were measured.
 fn unchanged(lab: &Lab<'_>) -> Result<()> {
     for setting in lab.experiment.all_settings() {
         for &seed in lab.seeds(&setting) {
             let Some(place) = lab.place(&setting, seed)? else { continue };
             if place.folder.exists() && lab.is_changed(&place.folder)? {
                 return invalid(format!(
-                    "{}: its answers were changed after they were measured",
+                    "{}: the answers were changed after they were measured",
                     place.folder.display()
                 ));
             }
@@ -134,7 +137,7 @@ fn unchanged(lab: &Lab<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Whether scores are the same but for the time that answers took.
+/// Whether scores are equal, apart from the speed of generation.
 fn same(a: &Measured, b: &Measured) -> bool {
     Measured { tokens_per_second: None, ..a.clone() }
         == Measured { tokens_per_second: None, ..b.clone() }

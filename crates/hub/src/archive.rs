@@ -208,8 +208,8 @@ mod tests {
             wheel(folder.path(), &[("p-1.dist-info/METADATA", ""), ("a/x.py", ""), ("a/y.json", "")])?;
         let error = extract(&wheel, &package("a/z.json", false), &folder.path().join("to"))
             .expect_err("an error");
-        let expected = "p-1-py3-none-any.whl holds no a/z.json; \
-                        it does hold a/y.json, a/x.py";
+        let expected = "p-1-py3-none-any.whl does not contain a/z.json; \
+                        it contains a/y.json, a/x.py";
         assert_eq!(error.to_string(), expected);
         Ok(())
     }

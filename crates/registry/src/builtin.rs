@@ -1,6 +1,6 @@
-//! The rewards that are part of the program. Their cards lie beside them, in `rewards/`.
+//! The built-in rewards. Their weights and cards are in the crate's folder `rewards/`.
 
-/// A reward head that is part of the program.
+/// A built-in reward head.
 #[derive(Debug, Clone, Copy)]
 pub struct Builtin {
     /// Its name.
@@ -9,40 +9,40 @@ pub struct Builtin {
     pub base: &'static str,
     /// One line on what it prefers.
     pub about: &'static str,
-    /// Its safetensors file.
+    /// The content of its safetensors file.
     pub bytes: &'static [u8],
 }
 
-/// All of them.
+/// All built-in rewards.
 pub const BUILTIN: &[Builtin] = &[
     Builtin {
         name: "harmless",
         base: "smollm2-135m",
-        about: "prefers the answer that people called less harmful (HH-RLHF)",
+        about: "prefers answers that people labelled less harmful (HH-RLHF)",
         bytes: include_bytes!("../rewards/harmless.safetensors"),
     },
     Builtin {
         name: "harmless-judge",
         base: "smollm2-135m",
-        about: "the same from other pairs, on the same model: to judge what `harmless` guided",
+        about: "like `harmless`, from other pairs, on the same model: a held-out reward",
         bytes: include_bytes!("../rewards/harmless-judge.safetensors"),
     },
     Builtin {
         name: "harmless-minilm",
         base: "all-minilm-l6-v2",
-        about: "the same from other pairs, on another model: to judge what `harmless` guided",
+        about: "like `harmless`, from other pairs, on another model: a held-out reward",
         bytes: include_bytes!("../rewards/harmless-minilm.safetensors"),
     },
     Builtin {
         name: "sentiment",
         base: "smollm2-135m",
-        about: "prefers what people found positive (VADER's rated snippets)",
+        about: "prefers texts that people rated positive (VADER's rated snippets)",
         bytes: include_bytes!("../rewards/sentiment.safetensors"),
     },
 ];
 
 impl Builtin {
-    /// The reward of this name.
+    /// The built-in reward with this name.
     pub fn find(name: &str) -> Option<&'static Self> {
         BUILTIN.iter().find(|builtin| builtin.name == name)
     }

@@ -1,4 +1,4 @@
-//! What can be wrong with a reference.
+//! Errors of loading and scoring.
 
 /// Why something could not be loaded or scored.
 #[derive(Debug, thiserror::Error)]
@@ -16,7 +16,7 @@ pub enum Error {
     #[error(transparent)]
     Data(#[from] stackelberg_data::Error),
 
-    /// A name means nothing, or not what is asked for.
+    /// A name is unknown, malformed, or not the name of the expected kind.
     #[error("{0}")]
     Name(String),
 
@@ -24,21 +24,21 @@ pub enum Error {
     #[error("{0}")]
     Text(String),
 
-    /// An error with the place where it happened.
+    /// An error with its place.
     #[error("{place}")]
     Within {
-        /// The name, or what was done.
+        /// The name, or the operation.
         place: String,
         /// What went wrong.
         source: Box<Error>,
     },
 }
 
-/// What functions of this crate return.
+/// The result type of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// The same, with the place where it happened.
+    /// Adds the place to the error.
     pub(crate) fn within(self, place: impl Into<String>) -> Self {
         Self::Within { place: place.into(), source: Box::new(self) }
     }

@@ -1,4 +1,4 @@
-//! Hashes that tell a reward from any other.
+//! Hashes that identify rewards.
 
 use stackelberg_data::hash::{Hash, sha256, sha256_file};
 use stackelberg_engine::fingerprint;
@@ -10,8 +10,8 @@ use crate::names::{combination, split_format, split_label};
 use crate::registry::Registry;
 
 impl Registry {
-    /// The hash of a reward: of a head its file's SHA-256, of a model its fingerprint; of a combination that of its
-    /// expression and its parts. Format and label are part of it.
+    /// The hash of a reward: the SHA-256 of a head's file, the fingerprint of a model, or the hash of a combination's
+    /// expression and parts. The text format and the label enter the hash.
     ///
     /// # Errors
     /// The name is malformed, or its file cannot be fetched or read.
@@ -31,7 +31,7 @@ impl Registry {
     fn one_hash(&self, name: &str) -> Result<String> {
         let (format, bare) = split_format(name);
         let hash = self.file_hash(bare)?;
-        // The layout that is read and the label make another reward of the same file.
+        // Another text format or label is another reward, even if the file is the same.
         if format.is_none() && split_label(bare).1.is_none() {
             return Ok(hash);
         }
@@ -42,7 +42,7 @@ impl Registry {
         if let Some(builtin) = Builtin::find(name) {
             return Ok(sha256(builtin.bytes));
         }
-        // What is behind a command or an address cannot be hashed: its name is.
+        // Programs and servers cannot be hashed, so their name is.
         if name.starts_with("program:") || HttpReward::is_address(name) {
             return Ok(sha256(name));
         }

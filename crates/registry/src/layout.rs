@@ -1,12 +1,12 @@
-//! How prompts are laid out for a policy, with warnings where a reward expects something else.
+//! Selects the prompt format for a policy, with warnings if a reward was trained on another one.
 
 use stackelberg_data::Prompt;
 use stackelberg_decoding::Guidance;
 use stackelberg_engine::reward::TextFormat;
 use stackelberg_engine::{Checkpoint, Reward};
 
-/// The layout of prompts: the one asked for, else the one that the value head or the reward was trained on, else the
-/// model's chat template where it has one. With it come warnings for the user.
+/// The prompt format: the requested one, else the one that the value head or the reward was trained on, else the model's
+/// chat template if it has one, else raw. Also returns warnings for the user.
 pub fn text_format(
     asked: Option<TextFormat>,
     policy: &Checkpoint,
@@ -20,11 +20,11 @@ pub fn text_format(
     let mut check = |what: &str, trained: Option<TextFormat>, base: Option<&str>| {
         if let Some(trained) = trained.filter(|trained| *trained != format) {
             warnings.push(format!(
-                "{what} was trained on {trained} text and reads {format} text: it means less there"
+                "{what} was trained on {trained} text but reads {format} text here, so it is less accurate"
             ));
         }
         if base.is_none() {
-            warnings.push(format!("{what} does not say which model it was trained on"));
+            warnings.push(format!("{what} does not state which model it was trained on"));
         }
     };
     if let Some(value) = guidance.value {
@@ -40,15 +40,15 @@ pub fn text_format(
             && format == TextFormat::Chat
             && !chats_alike(policy, model.checkpoint())
         {
-            let warning = "the reward model's own chat template is not the policy's, whose tokens it reads: with chat: \
-                           before its name it reads its own";
+            let warning = "the reward model's chat template differs from the policy's, whose tokens it reads: put chat: \
+                           before its name to use its own template";
             warnings.push(warning.to_owned());
         }
     }
     (format, warnings)
 }
 
-/// Whether two models lay out a chat alike.
+/// Whether two models format a chat in the same way.
 fn chats_alike(one: &Checkpoint, other: &Checkpoint) -> bool {
     let chat = |checkpoint: &Checkpoint| {
         let prompt = Prompt::Text("What is asked?".to_owned());
@@ -57,12 +57,12 @@ fn chats_alike(one: &Checkpoint, other: &Checkpoint) -> bool {
     chat(one) == chat(other)
 }
 
-/// A warning where prompts, as tokens, begin with the same special token twice.
+/// A warning if tokenized prompts begin with the same special token twice.
 pub fn double_bos<'a>(policy: &Checkpoint, prompts: impl Iterator<Item = &'a [u32]>) -> Option<String> {
     let twice: Vec<String> = prompts.filter_map(|tokens| policy.begins_twice(tokens)).collect();
     let token = twice.first()?;
     Some(format!(
-        "{} prompts begin with {token} twice: take it out of their text, or the layout that it is part of",
+        "{} prompts begin with {token} twice: remove it from their text, or use another prompt format",
         twice.len()
     ))
 }

@@ -1,15 +1,15 @@
 /*!
-From what a user writes after `--model`, `--reward` or `--value` to the loaded thing, with its hash.
+Loads policies, rewards, value heads, embedders and prompts by name or reference, and computes their hashes.
 
 # Overview
 
-- [`Registry`] fetches references through [`stackelberg_hub`] and loads policies, rewards, value heads, embedders and
-  prompts. [`BUILTIN`] are the rewards that are part of the program.
-- [`Scorer`] is a reward, or a combination of several, for finished texts.
-- [`layout`] decides how prompts are laid out for a policy and what guides it, and returns the warnings about it.
+- [`Registry`] fetches references through [`stackelberg_hub`] and loads them: what a user gives as `--model`, `--reward`,
+  `--value` or `--prompts`. [`BUILTIN`] lists the built-in rewards.
+- [`Scorer`] scores finished texts with a reward, or a combination of several.
+- [`layout`] selects the prompt format for a policy and its guidance, and returns warnings about it.
 
-Nothing here prints or reads the environment: the caller hands in a [`Hub`](stackelberg_hub::Hub) and a function that
-is told about downloads.
+The crate neither prints nor reads the environment. The caller passes a [`Hub`](stackelberg_hub::Hub) and a function
+that receives the progress of downloads.
 
 ```no_run
 use stackelberg_engine::{Dtype, Device};

@@ -7,8 +7,8 @@ use stackelberg_engine::reward::{Combination, RewardFormat};
 use crate::builtin::Builtin;
 use crate::error::{Error, Result};
 
-/// `answer:NAME` is the reward NAME that sees the answer alone, and so on. The format is part of the name, so that it is
-/// the same wherever the reward is used.
+/// Splits `FORMAT:NAME`. For example, `answer:NAME` is the reward NAME that reads the answer only. The text format is part
+/// of the name, so that it is the same wherever the reward is used.
 pub fn split_format(name: &str) -> (Option<RewardFormat>, &str) {
     match name.split_once(':').map(|(format, rest)| (format.parse(), rest)) {
         Some((Ok(format), rest)) => (Some(format), rest),
@@ -16,12 +16,12 @@ pub fn split_format(name: &str) -> (Option<RewardFormat>, &str) {
     }
 }
 
-/// A reference, and the label behind its `#`.
+/// Splits `REFERENCE#LABEL`.
 pub fn split_label(name: &str) -> (&str, Option<&str>) {
     name.split_once('#').map_or((name, None), |(name, label)| (name, Some(label)))
 }
 
-/// The rewards in a name. An existing file is one reward, whatever characters its name or its label has.
+/// Parses a name into its rewards. The name of an existing file is a single reward, even if it has operators in it.
 ///
 /// # Errors
 /// The expression is malformed.
@@ -33,13 +33,13 @@ pub fn combination(name: &str) -> Result<Combination> {
     if is_file { Ok(Combination::one(name)) } else { parsed.map_err(Error::Name) }
 }
 
-/// Whether a name is neither built in nor a reference.
+/// Whether a name is neither a built-in reward nor a reference.
 pub(crate) fn is_unknown(name: &str) -> bool {
     let name = split_label(name).0;
     Builtin::find(name).is_none() && !Path::new(name).exists() && !name.contains([':', '/', '.'])
 }
 
-/// A reward among those that only judge which also guides: its name as given, and the part of it that guides.
+/// The held-out rewards that share a part with the guide: each one's name as given, and the shared part.
 ///
 /// # Errors
 /// A name is malformed.

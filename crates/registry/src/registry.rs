@@ -1,4 +1,4 @@
-//! Fetches and loads what is named: policies, value heads, embedders, prompts.
+//! Fetches and loads policies, value heads, embedders and prompts.
 
 use std::path::{Path, PathBuf};
 
@@ -10,24 +10,24 @@ use stackelberg_remote::Key;
 
 use crate::error::{Error, Result};
 
-/// The model that is used where none is named.
+/// The name of the default model.
 pub const DEFAULT_MODEL: &str = "smollm2-135m";
 
-/// Fetches and loads by name.
+/// Fetches and loads models, rewards and prompts by name or reference.
 pub struct Registry {
     pub(crate) hub: Hub,
     pub(crate) reward_key: Option<Key>,
     progress: Box<dyn Fn(Option<Progress>) + Send + Sync>,
 }
 
-/// Which policy, and how it is kept in memory.
+/// A policy to load.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PolicySpec {
     /// A known name, a folder, a GGUF file or another reference.
     pub name: String,
-    /// How weights are kept.
+    /// The data type of the weights in memory.
     pub dtype: Dtype,
-    /// Where the policy runs.
+    /// The device.
     pub device: Device,
 }
 
@@ -38,37 +38,37 @@ impl Default for PolicySpec {
 }
 
 impl PolicySpec {
-    /// The device's name as records have it: `None` for the CPU.
+    /// The device's name in records: `None` for the CPU.
     pub fn recorded_device(&self) -> Option<String> {
         (self.device != Device::Cpu).then(|| self.device.to_string())
     }
 }
 
 impl Registry {
-    /// A registry that fetches through this hub, without a key for rewards behind HTTP.
+    /// Creates a registry that fetches through this hub, without a key for reward servers.
     pub fn new(hub: Hub) -> Self {
         Self { hub, reward_key: None, progress: Box::new(|_| ()) }
     }
 
-    /// The same with a key for rewards behind HTTP.
+    /// Sets the key for reward servers.
     pub fn with_reward_key(self, key: Option<Key>) -> Self {
         Self { reward_key: key, ..self }
     }
 
-    /// The same with a function that is told about downloads, and `None` when a reference is there or has failed.
+    /// Sets a function that receives the progress of downloads, and `None` when a reference is resolved or has failed.
     pub fn with_progress(self, progress: impl Fn(Option<Progress>) + Send + Sync + 'static) -> Self {
         Self { progress: Box::new(progress), ..self }
     }
 
-    /// Where things come from.
+    /// The hub that references are fetched through.
     pub fn hub(&self) -> &Hub {
         &self.hub
     }
 
-    /// The local path of a reference, downloaded if need be.
+    /// The local path of a reference, downloaded if necessary.
     ///
     /// # Errors
-    /// It cannot be fetched.
+    /// The reference cannot be fetched.
     pub fn fetch(&self, reference: &str) -> Result<PathBuf> {
         let path = self.hub.resolve(reference, &|event| (self.progress)(Some(event)));
         (self.progress)(None);
@@ -78,12 +78,12 @@ impl Registry {
     /// Loads a language model.
     ///
     /// # Errors
-    /// It cannot be fetched or loaded, or is a reward model.
+    /// The model cannot be fetched or loaded, or is a reward model.
     pub fn policy(&self, spec: &PolicySpec) -> Result<Checkpoint> {
         let path = self.fetch(&spec.name)?;
         let policy = Checkpoint::load_on(&path, spec.dtype, spec.device)?;
         if policy.model.score().is_some() {
-            let problem = "a reward model, not a language model: give it as --reward";
+            let problem = "this is a reward model, not a language model: give it as --reward";
             return Err(Error::Name(format!("{}: {problem}", path.display())));
         }
         Ok(policy)
@@ -92,7 +92,7 @@ impl Registry {
     /// Loads a value head for a policy.
     ///
     /// # Errors
-    /// It cannot be fetched or loaded, or was trained on another model.
+    /// The value head cannot be fetched or loaded, or was trained on another model.
     pub fn value(&self, name: &str, policy: &Checkpoint) -> Result<ValueHead> {
         let head = ValueHead::load(&self.fetch(name)?)?;
         head.fits(policy)?;
@@ -102,15 +102,15 @@ impl Registry {
     /// Loads a sentence embedder: a known name, a folder, or another reference.
     ///
     /// # Errors
-    /// It cannot be fetched or loaded.
+    /// The embedder cannot be fetched or loaded.
     pub fn embedder(&self, name: &str) -> Result<Embedder> {
         Ok(Embedder::load(&self.fetch(name)?)?)
     }
 
-    /// Reads prompts, with their ids: of a known set, a file, a folder, or standard input (`-`).
+    /// Reads prompts with their ids from a known set, a file, a folder, or standard input (`-`).
     ///
     /// # Errors
-    /// They cannot be fetched or read.
+    /// The prompts cannot be fetched or read.
     pub fn prompts(&self, name: &str) -> Result<Vec<(String, Prompt)>> {
         let known = Known::find(name).is_some_and(|known| known.kind == Kind::Prompts);
         let path = if known { self.fetch(name)? } else { Path::new(name).to_owned() };

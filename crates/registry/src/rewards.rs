@@ -14,11 +14,11 @@ use crate::error::{Error, Result};
 use crate::names::{combination, is_unknown, split_format, split_label};
 use crate::registry::Registry;
 
-/// Longest wait for an answer of a reward server.
+/// Timeout of a request to a reward server.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Registry {
-    /// Loads a reward for a policy, or a combination of several. `dtype` is that of reward models.
+    /// Loads a reward for a policy, or a combination of several. `dtype` is the data type of reward models.
     ///
     /// # Errors
     /// The name is malformed or unknown; a part cannot be loaded or does not fit the policy.
@@ -29,12 +29,12 @@ impl Registry {
         }
         let rewards = combination.names().iter().map(|name| self.one_reward(name, policy, dtype));
         let rewards = rewards.collect::<Result<_>>().map_err(|error| {
-            error.within(format!("'{name}' (a name with signs or spaces in it stands in double quotes)"))
+            error.within(format!("'{name}' (a name with operators or spaces must be in double quotes)"))
         })?;
         Ok(Reward::Combined(Box::new(Combined::new(combination, rewards))))
     }
 
-    /// Loads one reward: a built-in name, a head, a model folder, or what reads text.
+    /// Loads one reward: a built-in name, a head, a model folder, or a reward that reads text.
     ///
     /// # Errors
     /// As [`Registry::reward`].
@@ -46,14 +46,14 @@ impl Registry {
         if let Some(format) = format {
             return match self.one_reward(name, policy, dtype)? {
                 Reward::Text(reward) => Ok(Reward::Text(Box::new(reward.with_format(format)?))),
-                // Instead of the policy's tokens it reads text, laid out as asked.
+                // With a format before its name, a reward model reads text instead of the policy's tokens.
                 Reward::Model(model) => {
                     let reward = TextReward::new(ForeignModel::of(*model)).with_format(format)?;
                     Ok(Reward::Text(Box::new(reward)))
                 }
                 _ => Err(Error::Name(format!(
-                    "{format}:{name}: a head reads the policy's own tokens, not text: give it as {name}, and \
-                     choose the layout with --prompt-format"
+                    "{format}:{name}: a head reads the policy's own tokens, not text: give it as {name}, and select \
+                     the format with --prompt-format"
                 ))),
             };
         }
@@ -61,7 +61,7 @@ impl Registry {
             let head = Head::parse(Path::new(name), builtin.bytes)?;
             head.fits(policy).map_err(|error| {
                 Error::from(error).within(format!(
-                    "the built-in reward '{name}' is made for {}; train one with `stackelberg train reward`",
+                    "the built-in reward '{name}' is for {}; train one for your model with `stackelberg train reward`",
                     builtin.base
                 ))
             })?;
@@ -78,11 +78,11 @@ impl Registry {
         Ok(Reward::load_label(&self.fetch(file)?, label, policy, dtype)?)
     }
 
-    /// Loads a reward that reads text, whatever the policy: a classifier, a head on an embedder, a program, a server;
-    /// `None` if the name is that of another kind of reward.
+    /// Loads a reward that reads text and so fits any policy: a classifier, a head on an embedder, a program or a server.
+    /// Returns `None` if the name is that of another kind of reward.
     ///
     /// # Errors
-    /// It cannot be fetched, loaded or started, or does not read the format before its name.
+    /// The reward cannot be fetched, loaded or started, or does not support the format before its name.
     pub fn text_reward(&self, name: &str) -> Result<Option<TextReward>> {
         let (format, name) = split_format(name);
         let reward = self.reader_of_text(name)?;
@@ -117,7 +117,7 @@ impl Registry {
         }
         let Some(base) = head.base_name.clone() else {
             return Err(Error::Name(format!(
-                "{name}: a head on an embedder that does not say which (base_name is missing)"
+                "{name}: this head on an embedder does not state which one (base_name is missing)"
             )));
         };
         let embedder = self

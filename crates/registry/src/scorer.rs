@@ -1,4 +1,4 @@
-//! A reward, or a combination of several, for finished texts.
+//! Scores finished texts with a reward, or a combination of several.
 
 use rayon::prelude::*;
 use stackelberg_data::Prompt;
@@ -10,18 +10,18 @@ use crate::error::{Error, Result};
 use crate::names::{combination, split_format};
 use crate::registry::Registry;
 
-/// A reward by its name, loaded.
+/// A loaded reward for finished texts.
 pub struct Scorer {
-    /// Its name as given.
+    /// The name as given.
     pub name: String,
-    /// Tells it from any other.
+    /// The hash that identifies the reward, see [`Registry::reward_hash`].
     pub hash: String,
     combination: Combination,
-    /// One for each name in it.
+    /// One per name in the combination.
     rewards: Vec<Reads>,
 }
 
-/// A reward, by what it reads.
+/// A reward, by the kind of input that it reads.
 enum Reads {
     /// The hidden states of the policy, or a model with its tokenizer.
     Policy(Box<Reward>),
@@ -29,32 +29,32 @@ enum Reads {
     Text(Box<TextReward>),
 }
 
-/// A text to score: an answer and what was asked, or a text as it is.
+/// A text to score: an answer with its prompt, or a text as it is.
 #[derive(Debug, Clone, Copy)]
 pub struct Finished<'a> {
-    /// What was asked.
+    /// The prompt, if the text is an answer.
     pub prompt: Option<&'a Prompt>,
     /// The answer, or the text.
     pub text: &'a str,
-    /// How the prompt was laid out for the policy, where that is known.
+    /// The prompt format that the policy was given, if known.
     pub format: Option<TextFormat>,
-    /// With which system message.
+    /// The system message that the policy was given.
     pub system: Option<&'a str>,
 }
 
-/// A text as the rewards read it.
+/// A text that is formatted and tokenized for the rewards.
 pub struct Ready {
     prompt: Option<Prompt>,
     text: String,
-    /// Tokens, for each reward that reads the policy's tokens.
+    /// The tokens for each reward that reads the policy's tokens.
     tokens: Vec<Vec<u32>>,
 }
 
 impl Scorer {
-    /// Loads a reward by its name; `policy` is called where one is needed.
+    /// Loads a reward by its name. `policy` is called if the reward needs a policy.
     ///
     /// # Errors
-    /// As [`Registry::reward`]; those of `policy`.
+    /// As [`Registry::reward`]; the errors of `policy`.
     pub fn load<'p>(
         registry: &Registry,
         name: &str,
@@ -75,13 +75,13 @@ impl Scorer {
         Ok(Self { name: name.to_owned(), hash: registry.reward_hash(name)?, combination, rewards })
     }
 
-    /// The names of its rewards, if it is a combination; else nothing.
+    /// The names of the parts of a combination; empty for a single reward.
     pub fn parts(&self) -> &[String] {
         if self.combination.only().is_some() { &[] } else { self.combination.names() }
     }
 
-    /// The rewards that are also part of `guide` but read another layout there: each one's name, the format there and
-    /// the format here.
+    /// The rewards that are also part of `guide` but read another text format there: each one's name, the format there
+    /// and the format here.
     pub fn seen_otherwise(&self, guide: &str) -> Vec<(String, RewardFormat, RewardFormat)> {
         let Ok(guide) = combination(guide) else { return Vec::new() };
         let mut otherwise = Vec::new();
@@ -97,8 +97,8 @@ impl Scorer {
         otherwise
     }
 
-    /// A text as the rewards read it. A prompt is laid out for the policy as it was, where that is known, else as the
-    /// reward was trained.
+    /// Formats and tokenizes a text for the rewards. A prompt is formatted as it was for the policy, if that is known,
+    /// else as the reward was trained.
     ///
     /// # Errors
     /// The text is empty or too long, or the policy is missing.
@@ -125,7 +125,7 @@ impl Scorer {
         Error::Text(format!("the reward '{}' needs a policy", self.name))
     }
 
-    /// The rewards of texts. None depends on the others.
+    /// Scores texts. Results are batch-invariant: a text's reward does not depend on the other texts.
     ///
     /// # Errors
     /// A reward fails.
@@ -152,7 +152,7 @@ impl Scorer {
     }
 }
 
-/// Rewards of texts as they are, or of answers with what was asked.
+/// Rewards of texts, or of answers with their prompts.
 fn of_texts(reward: &TextReward, texts: &[Ready]) -> Result<Vec<f64>> {
     let mut rewards = Vec::with_capacity(texts.len());
     for alike in texts.chunk_by(|a, b| a.prompt.is_some() == b.prompt.is_some()) {
@@ -170,7 +170,7 @@ fn of_texts(reward: &TextReward, texts: &[Ready]) -> Result<Vec<f64>> {
     Ok(rewards)
 }
 
-/// Tokens of a text that a reward on the policy is to score.
+/// The tokens of a text, for a reward that reads the policy's tokens.
 fn scored_tokens(policy: &Checkpoint, text: &str, format: TextFormat) -> Result<Vec<u32>> {
     let tokens = policy.tokens(text, format)?;
     if tokens.is_empty() {

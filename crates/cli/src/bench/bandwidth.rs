@@ -1,19 +1,19 @@
-//! How fast memory can be read: the limit of everything that reads all weights once.
+//! Measures the memory bandwidth, which limits every step that reads all weights once.
 
 use std::hint::black_box;
 use std::thread;
 use std::time::Instant;
 
-/// Far more than caches hold: 512 MiB.
+/// 64-bit words in the buffer: 512 MiB, far more than the caches hold.
 const WORDS: usize = 1 << 26;
 
-/// Places in memory that a thread reads from at the same time: one alone leaves bandwidth unused.
+/// Independent streams per thread: a single stream does not use the full bandwidth.
 const STREAMS: usize = 8;
 
-/// Passes of a measurement: the best one was not interrupted.
+/// Passes per measurement, of which the best counts.
 const PASSES: usize = 3;
 
-/// A buffer that several threads read, each its own part.
+/// A buffer of which each thread reads its own part.
 pub(super) struct Bandwidth {
     buffer: Vec<u64>,
     /// Words per thread.
@@ -21,7 +21,7 @@ pub(super) struct Bandwidth {
 }
 
 impl Bandwidth {
-    /// Makes the buffer. Each thread writes its part first, so that the pages are there.
+    /// Allocates the buffer. Each thread writes its part first, so that the pages are mapped.
     pub(super) fn new(threads: usize) -> Self {
         let mut buffer = vec![0; WORDS];
         let part = WORDS.div_ceil(threads);
@@ -33,12 +33,12 @@ impl Bandwidth {
         Self { buffer, part }
     }
 
-    /// GB/s.
+    /// Measures the bandwidth, in GB/s.
     pub(super) fn measure(&self) -> f64 {
         (0..PASSES).map(|_| self.pass()).fold(0.0, f64::max)
     }
 
-    /// Reads all of it once: GB/s.
+    /// Reads the whole buffer once; returns the bandwidth in GB/s.
     fn pass(&self) -> f64 {
         let began = Instant::now();
         thread::scope(|scope| {
@@ -50,7 +50,7 @@ impl Bandwidth {
     }
 }
 
-/// Sums of 64 columns have nothing to wait for but memory.
+/// Sums all words, in 64 independent sums so that only memory limits the speed.
 fn sum(part: &[u64]) -> u64 {
     let (blocks, rest) = part.as_chunks::<64>();
     let span = blocks.len() / STREAMS;

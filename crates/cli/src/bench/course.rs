@@ -1,4 +1,4 @@
-//! The course that a model is put through.
+//! The measurements, in order.
 
 use std::collections::BTreeMap;
 
@@ -17,13 +17,13 @@ use super::steps::{look_ahead, prefill, read_together, timed};
 use crate::model::ModelArgs;
 use crate::progress::style;
 
-/// How much is measured.
+/// The number of repetitions.
 pub(super) struct Effort {
     loads: usize,
-    /// Rounds of steps; every fourth reads a prefix, too.
+    /// Rounds of steps; every fourth also measures prefill.
     rounds: usize,
     batches: usize,
-    /// Steps of a batch.
+    /// Steps per batch.
     steps: usize,
     /// Rounds of answers to the first `prompts` prompts, `tokens` long each.
     answers: usize,
@@ -36,13 +36,13 @@ pub(super) const FULL: Effort =
 pub(super) const QUICK: Effort =
     Effort { loads: 1, rounds: 5, batches: 2, steps: 4, answers: 2, prompts: 1, tokens: 16 };
 
-/// Candidates of a branch.
+/// Numbers of candidates per branch.
 const KS: [usize; 5] = [1, 5, 10, 20, 40];
 
-/// Texts of a batch.
+/// Numbers of sequences per batch.
 const NS: [usize; 3] = [1, 4, 10];
 
-/// Tokens of the prefix that is looked ahead from.
+/// Tokens of the prefix before the branches.
 const PREFIX: usize = 150;
 
 /// Herman Melville, Moby-Dick (1851).
@@ -60,11 +60,11 @@ const TEXT: &str = "\
 const PROMPTS: [&str; 3] =
     ["How do I bake bread at home?", "Tell me about the moon.", "What should I say to a sad friend?"];
 
-/// Bytes that forwards must read.
+/// Bytes of weights that a forward reads.
 pub(super) struct Weights {
-    /// Up to the hidden states: what a reward model reads.
+    /// Up to the hidden states, as in a reward model.
     hidden: f64,
-    /// Up to the logits: what a step reads.
+    /// Up to the logits, as in a decoding step.
     pub(super) step: f64,
 }
 
@@ -77,7 +77,7 @@ impl Weights {
     }
 }
 
-/// A model and what it is measured on.
+/// A model with the inputs of the measurements.
 pub(super) struct Course<'a> {
     args: &'a ModelArgs,
     registry: &'a Registry,
@@ -87,13 +87,13 @@ pub(super) struct Course<'a> {
     /// Tokens of the prefix.
     text: Vec<u32>,
     prefix: Prefix,
-    /// The likeliest tokens behind it, as many as the widest branch has.
+    /// The likeliest tokens after the prefix, enough for the widest branch.
     candidates: Vec<u32>,
     /// Tokens of the prompts.
     prompts: Vec<Vec<u32>>,
 }
 
-/// Everything measured, as often as it was.
+/// All measurements.
 #[derive(Default)]
 struct Samples {
     bandwidth_gb_s: Vec<f64>,
@@ -101,7 +101,7 @@ struct Samples {
     prefill_ms: Vec<f64>,
     /// By the number of candidates.
     branch_ms: BTreeMap<usize, Vec<f64>>,
-    /// By the number of texts: tokens per second of all together.
+    /// By the number of sequences: total tokens per second.
     batch: BTreeMap<usize, Vec<f64>>,
     /// Answers, in tokens per second.
     base: Vec<f64>,
@@ -138,13 +138,13 @@ impl<'a> Course<'a> {
 
     pub(super) fn run(&self) -> Result<Figures<Figure>> {
         let width = self.policy.model.config().hidden;
-        // The built-in head where it fits, any other elsewhere: all are equally fast.
+        // The built-in head if it fits, else arbitrary weights: all heads are equally fast.
         let head = self.args.reward(self.registry, "harmless", self.policy);
         let head = head.unwrap_or_else(|_| Reward::Head(Head::new(arbitrary(width))));
         let head = Guidance::from(Some(&head));
         self.bar.set_message("a first answer");
         self.answer(Method::Args, head, &self.prompts[0])?;
-        // All that follows needs more memory than an answer does.
+        // The later measurements need more memory than an answer.
         let peak = peak_rss_mb();
         let mut samples = Samples::default();
         self.steps(&mut samples)?;
@@ -159,12 +159,12 @@ impl<'a> Course<'a> {
         Ok(self.figures(&samples, value.bytes(), peak))
     }
 
-    /// Steps behind texts that grow to `length` tokens.
+    /// Measures steps of sequences that grow to `length` tokens.
     pub(super) fn growth(&self, length: usize) -> Result<Growth> {
         Growth::measure(&self.policy.model, &self.candidates, length)
     }
 
-    /// Steps behind the prefix, each round in another order.
+    /// Measures steps after the prefix, in a different order in each round.
     fn steps(&self, samples: &mut Samples) -> Result<()> {
         self.bar.set_message("steps");
         let model = &self.policy.model;
@@ -184,7 +184,7 @@ impl<'a> Course<'a> {
         Ok(())
     }
 
-    /// Texts that are written together.
+    /// Measures batches of sequences.
     fn batches(&self, samples: &mut Samples) -> Result<()> {
         self.bar.set_message("batches");
         for _ in 0..self.effort.batches {
@@ -204,7 +204,7 @@ impl<'a> Course<'a> {
         Ok(())
     }
 
-    /// Loads the model again and again; the last one is kept.
+    /// Measures loading; returns the last loaded model.
     fn loads(&self, samples: &mut Samples) -> Result<Checkpoint> {
         self.bar.set_message("loading");
         let load = || Ok(Checkpoint::load_on(&self.policy.path, self.args.dtype, self.args.device)?);
@@ -218,7 +218,7 @@ impl<'a> Course<'a> {
         Ok(twin)
     }
 
-    /// Whole answers, unguided and guided in turns.
+    /// Measures whole answers, unguided and guided alternately.
     fn answers(&self, [head, model, value]: [Guidance<'_>; 3], samples: &mut Samples) -> Result<()> {
         self.bar.set_message("answers");
         for _ in 0..self.effort.answers {
@@ -242,7 +242,7 @@ impl<'a> Course<'a> {
         Ok(tokens as f64 / seconds)
     }
 
-    /// An answer as `generate` gives it, of full length.
+    /// Generates an answer of full length with the defaults of `generate`.
     fn answer(&self, method: Method, guidance: Guidance<'_>, prompt: &[u32]) -> Result<Generation> {
         let settings = Settings {
             method,
@@ -254,7 +254,7 @@ impl<'a> Course<'a> {
         Ok(generate(self.policy, guidance, prompt, "bench", &settings, &mut ())?)
     }
 
-    /// `value_bytes` are those of the value head.
+    /// Summarizes the measurements. `value_bytes` is the size of the value head.
     fn figures(&self, samples: &Samples, value_bytes: usize, peak: Option<f64>) -> Figures<Figure> {
         let weights = Weights::of(&self.policy.model);
         let bandwidth = Figure::of(&samples.bandwidth_gb_s);
@@ -285,7 +285,7 @@ impl<'a> Course<'a> {
     }
 }
 
-/// Weights of a reward that means nothing, `[d]`.
+/// Arbitrary weights, `[width]`.
 fn arbitrary(width: usize) -> Vec<f32> {
     (0..width).map(|i| (i as f32).sin()).collect()
 }

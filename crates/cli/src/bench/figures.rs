@@ -1,20 +1,20 @@
-//! Figures of a bench: medians, their spread, and how near they come to what memory allows.
+//! Figures of a bench: medians, quartiles, and fractions of the limit set by the memory bandwidth.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-/// One thing measured several times.
+/// The statistics of one repeated measurement.
 pub(super) struct Figure {
     pub(super) median: f64,
     /// The first and the third quartile.
     pub(super) spread: [f64; 2],
-    /// 1 is as fast as the weights can be read; `None` where they need not be.
+    /// The speed relative to reading the weights once at full bandwidth; `None` if the weights need not be read.
     pub(super) limit_fraction: Option<f64>,
 }
 
 impl Figure {
-    /// Of at least one sample.
+    /// The statistics of at least one sample.
     pub(super) fn of(samples: &[f64]) -> Self {
         let mut sorted = samples.to_vec();
         sorted.sort_by(f64::total_cmp);
@@ -26,44 +26,43 @@ impl Figure {
         Self { median: quantile(0.5), spread: [quantile(0.25), quantile(0.75)], limit_fraction: None }
     }
 
-    /// Milliseconds of something that cannot take less than `least`.
+    /// Sets the limit fraction of a time, in milliseconds, that cannot be below `least`.
     pub(super) fn at_least(self, least: f64) -> Self {
         Self { limit_fraction: Some(least / self.median), ..self }
     }
 
-    /// A rate that cannot be more than `most`.
+    /// Sets the limit fraction of a rate that cannot be above `most`.
     pub(super) fn at_most(self, most: f64) -> Self {
         Self { limit_fraction: Some(self.median / most), ..self }
     }
 }
 
-/// Everything that is measured. In JSON three times: medians, quartiles and fractions of the limit.
+/// All figures. JSON has them three times: medians, quartiles and fractions of the limit.
 #[derive(Serialize)]
 pub(super) struct Figures<T> {
-    /// Reading memory, between the steps; each sample is the best of three passes.
+    /// Memory bandwidth, measured between the steps; each sample is the best of three passes.
     pub(super) bandwidth_gb_s: T,
-    /// From the files, in the system's cache, to a model that can be used.
+    /// Loading the model from files in the page cache.
     pub(super) load_ms: T,
-    /// Reading a prefix, and the logits of its last token.
+    /// Prefill of the prefix, and the logits of its last token.
     pub(super) prefill_ms: T,
-    /// One token behind the prefix and its logits: a step of decoding. The same as a branch of one.
+    /// One token after the prefix and its logits: a decoding step, equal to a branch of 1.
     pub(super) token_ms: T,
-    /// `k` candidates behind the prefix in one forward, and the logits of one of them.
+    /// `k` candidates after the prefix in one forward, and the logits of one of them.
     pub(super) branch_ms: BTreeMap<usize, T>,
-    /// A branch of 10 over one token.
+    /// Time of a branch of 10 divided by that of one token.
     pub(super) branch_ratio: T,
-    /// `n` texts that are written together, all their logits included.
+    /// `n` sequences decoded in parallel, with the logits of each.
     pub(super) batch_tokens_per_s: BTreeMap<usize, T>,
-    /// Whole answers, the reading of their prompts included: the model alone,
+    /// Whole answers of the base policy, prefill included.
     pub(super) base_tokens_per_s: T,
-    /// guided by a head,
+    /// Whole answers with ARGS and a head.
     pub(super) args_head_tokens_per_s: T,
-    /// guided by a causal reward model of the model's own size,
+    /// Whole answers with ARGS and a causal reward model of the policy's size.
     pub(super) args_model_tokens_per_s: T,
-    /// and by controlled decoding, the layers of its value head as wide as the model.
+    /// Whole answers with controlled decoding; the layers of the value head are as wide as the model.
     pub(super) cd_tokens_per_s: T,
-    /// The most memory held until a first guided answer (with a head) was written; `None` where the
-    /// system does not tell.
+    /// Peak memory up to the first guided answer (with a head); `None` if the system does not report it.
     pub(super) peak_rss_mb: Option<T>,
 }
 
@@ -88,12 +87,12 @@ impl<T> Figures<T> {
 }
 
 impl Figures<Figure> {
-    /// A table for people.
+    /// The figures as a text table.
     pub(super) fn table(&self) -> String {
         let mut table = format!("{:<32}{:>8}       {:>17}  of the limit\n", "", "median", "quartiles");
         let mut row = |what: &str, unit: &str, figure: &Figure| {
             let Figure { median, spread: [low, high], limit_fraction } = figure;
-            // Three figures are all that a clock on a shared machine is good for.
+            // Three significant digits: timings on a shared machine are no more precise.
             let decimals = match *median {
                 m if m < 10.0 => 2,
                 m if m < 100.0 => 1,

@@ -1,4 +1,4 @@
-//! How the time of a step grows with the text.
+//! Measures how the time of a step grows with the length of the sequence.
 
 use std::collections::BTreeMap;
 
@@ -10,23 +10,23 @@ use stackelberg_engine::Model;
 use super::figures::Figure;
 use super::steps::{look_ahead, timed};
 
-/// Medians over the steps up to each length.
+/// Medians over the last steps before each length, in milliseconds.
 #[derive(Serialize)]
 pub(super) struct Growth {
     token_ms: BTreeMap<usize, f64>,
-    /// Looking ahead at 10 candidates and taking one of them.
+    /// A branch of 10 candidates, of which one is committed.
     branch_10_ms: BTreeMap<usize, f64>,
 }
 
-/// Steps from which a median is taken.
+/// Steps per median.
 const WINDOW: usize = 250;
 
 impl Growth {
-    /// Writes two texts of `length` tokens, step by step in turns. Which tokens makes no difference.
+    /// Grows two sequences to `length` tokens, alternating step by step. The choice of tokens does not matter.
     pub(super) fn measure(model: &Model, candidates: &[u32], length: usize) -> Result<Self> {
         let mut growth = Self { token_ms: BTreeMap::new(), branch_10_ms: BTreeMap::new() };
         let mut texts = [model.prefill(&candidates[..1])?.0, model.prefill(&candidates[..1])?.0];
-        let bar = ProgressBar::new(length as u64).with_message("a long text");
+        let bar = ProgressBar::new(length as u64).with_message("a long sequence");
         let mut samples = [Vec::new(), Vec::new()];
         for at in 1..length {
             for ((text, samples), k) in texts.iter_mut().zip(&mut samples).zip([1, 10]) {
@@ -49,9 +49,9 @@ impl Growth {
         Ok(growth)
     }
 
-    /// A table for people.
+    /// The figures as a text table.
     pub(super) fn table(&self) -> String {
-        let mut table = "a text of up to       one token      branch of 10\n".to_owned();
+        let mut table = "sequence up to        one token      branch of 10\n".to_owned();
         for ((length, token), branch) in self.token_ms.iter().zip(self.branch_10_ms.values()) {
             table.push_str(&format!("{length:>8} tokens{token:>13.2} ms{branch:>15.2} ms\n"));
         }

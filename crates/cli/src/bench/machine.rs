@@ -1,20 +1,20 @@
-//! What a bench ran on.
+//! The machine of a bench.
 
 use std::fs;
 
 use serde::Serialize;
 use stackelberg_engine::kernel::Variant;
 
-/// The machine, as far as figures depend on it.
+/// Properties of the machine that affect the figures.
 #[derive(Serialize)]
 pub(super) struct Machine {
-    /// The processor's name, or its architecture where the system does not tell.
+    /// The processor's name, or its architecture if the system does not report the name.
     pub(super) cpu: String,
-    /// Cores that this process may use.
+    /// Cores available to this process.
     pub(super) cores: usize,
     pub(super) os: &'static str,
     pub(super) arch: &'static str,
-    /// The instructions that the kernels use.
+    /// The instruction set of the kernels.
     pub(super) kernel: String,
 }
 
@@ -31,14 +31,14 @@ impl Machine {
     }
 }
 
-/// The most memory that this process ever held, in MB; `None` where the system does not tell.
+/// Peak memory of this process in MB; `None` if the system does not report it.
 pub(super) fn peak_rss_mb() -> Option<f64> {
     let peak = field("/proc/self/status", "VmHWM")?;
     let kib: f64 = peak.strip_suffix(" kB")?.trim().parse().ok()?;
     Some(kib * 1024.0 / 1e6)
 }
 
-/// The first value of a key in a file of lines `key: value`.
+/// The first value of a key in a file with lines `key: value`.
 fn field(path: &str, key: &str) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
     let mut pairs = text.lines().filter_map(|line| line.split_once(':'));

@@ -1,4 +1,4 @@
-//! Single steps, and how long they take.
+//! Single steps and their timing.
 
 use std::time::Instant;
 
@@ -6,14 +6,14 @@ use anyhow::Result;
 use stackelberg_engine::model::Segment;
 use stackelberg_engine::{Branches, Model, Prefix, Tensor};
 
-/// Reads a text: its prefix, and the logits behind it.
+/// Prefills a text; returns the prefix and the logits of its last token.
 pub(super) fn prefill(model: &Model, text: &[u32]) -> Result<(Prefix, Tensor)> {
     let (prefix, hidden) = model.prefill(text)?;
     let logits = model.logits(&hidden.narrow(0, text.len() - 1, 1)?)?;
     Ok((prefix, logits))
 }
 
-/// A step of decoding: candidates behind the prefix, and the logits behind one of them.
+/// A decoding step: branches of the prefix, and the logits of one of them.
 pub(super) fn look_ahead(
     model: &Model,
     prefix: &Prefix,
@@ -24,8 +24,8 @@ pub(super) fn look_ahead(
     Ok((branches, logits))
 }
 
-/// A step of several texts in one forward: each reads a token; logits `[n, vocabulary]`. Always the same
-/// tokens: which ones makes no difference to the time.
+/// A step of several sequences in one forward, one token each; returns logits `[n, vocabulary]`. The tokens are
+/// always the same, since their choice does not affect the time.
 pub(super) fn read_together(model: &Model, texts: &mut [Prefix], tokens: &[u32]) -> Result<Tensor> {
     let segment = |(prefix, tokens)| Segment::Read(prefix, tokens);
     let mut segments: Vec<Segment<'_>> = texts.iter_mut().zip(tokens.chunks(1)).map(segment).collect();
@@ -34,7 +34,7 @@ pub(super) fn read_together(model: &Model, texts: &mut [Prefix], tokens: &[u32])
     Ok(model.logits(&Tensor::cat(&hidden, 0)?)?)
 }
 
-/// What `f` gives, and the milliseconds that it takes.
+/// The result of `f`, and the milliseconds that it took.
 pub(super) fn timed<T>(f: impl FnOnce() -> Result<T>) -> Result<(T, f64)> {
     let began = Instant::now();
     let result = f()?;

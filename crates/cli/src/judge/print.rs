@@ -1,4 +1,4 @@
-//! The summary for people.
+//! The summary as text.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -22,7 +22,7 @@ impl Display for Text<'_> {
         let (judged, prompts) = (summary.judged, summary.prompts);
         writeln!(
             f,
-            "\n{judged} of {prompts} prompts judged: {} identical answers, {} by one order alone, {} without scores",
+            "\n{judged} of {prompts} prompts judged: {} with identical answers, {} in one order only, {} without scores",
             summary.identical, summary.one_sided, summary.unjudged
         )?;
         if judged == 0 {
@@ -32,9 +32,9 @@ impl Display for Text<'_> {
         writeln!(f, "share of prompts, with 95 percent bootstrap intervals")?;
         share(f, "  A wins or ties", summary.win_tie_rate)?;
         share(f, "  A wins", summary.win_rate)?;
-        share(f, "  A preferred, ties half", summary.preference)?;
-        share(f, "  the same at equal length", summary.length.controlled)?;
-        points(f, "  score of A less B", summary.difference)?;
+        share(f, "  A preferred (a tie counts half)", summary.preference)?;
+        share(f, "  A preferred, at equal length", summary.length.controlled)?;
+        points(f, "  score of A minus B", summary.difference)?;
         if let Some(found) = &summary.position {
             position(f, found)?;
         }
@@ -60,16 +60,16 @@ fn points(f: &mut Formatter<'_>, label: &str, of: Option<Estimate>) -> fmt::Resu
 }
 
 fn position(f: &mut Formatter<'_>, found: &Position) -> fmt::Result {
-    writeln!(f, "\norder, over {} pairs with scores in both", found.pairs)?;
-    share(f, "  the order decides who wins", Some(found.flip_rate))?;
-    share(f, "  the first preferred, ties half", Some(found.first_preferred))?;
-    points(f, "  score of the first less second", Some(found.first_ahead))
+    writeln!(f, "\norder, over {} pairs with scores in both orders", found.pairs)?;
+    share(f, "  the order decides the winner", Some(found.flip_rate))?;
+    share(f, "  first preferred (a tie is half)", Some(found.first_preferred))?;
+    points(f, "  score of first minus second", Some(found.first_ahead))
 }
 
 fn length(f: &mut Formatter<'_>, found: &Length) -> fmt::Result {
     let (a, b) = (found.mean_a.unwrap_or(0.0), found.mean_b.unwrap_or(0.0));
-    writeln!(f, "\nlength: A has {a:.0} characters in the mean, B {b:.0}")?;
-    share(f, "  the longer of two wins", found.longer_wins)?;
+    writeln!(f, "\nlength: {a:.0} characters on average in A, {b:.0} in B")?;
+    share(f, "  the longer answer wins", found.longer_wins)?;
     points(f, "  correlation of score and length", found.correlation)
 }
 
@@ -77,12 +77,13 @@ fn calls(f: &mut Formatter<'_>, calls: &Calls, cost: Option<f64>) -> fmt::Result
     let (needed, verdicts, failed) = (calls.needed, calls.verdicts, calls.failed());
     writeln!(f, "\n{needed} calls: {verdicts} verdicts, {failed} failed")?;
     if failed > 0 {
-        writeln!(f, "failed: {} (--retry-failed asks them again)", failures(calls))?;
+        writeln!(f, "failed: {} (--retry-failed repeats them)", failures(calls))?;
     }
     let spent = &calls.spent;
-    write!(f, "{} requests, {} tokens in, {} out", spent.requests, spent.tokens_in, spent.tokens_out)?;
+    let (tokens_in, tokens_out) = (spent.tokens_in, spent.tokens_out);
+    write!(f, "{} requests, {tokens_in} input tokens, {tokens_out} output tokens", spent.requests)?;
     if spent.uncounted > 0 {
-        write!(f, " (not counting {} calls: the server did not say)", spent.uncounted)?;
+        write!(f, " (without {} calls for which the server reported none)", spent.uncounted)?;
     }
     match cost {
         Some(cost) => writeln!(f, ", cost {cost:.4}"),
@@ -90,7 +91,7 @@ fn calls(f: &mut Formatter<'_>, calls: &Calls, cost: Option<f64>) -> fmt::Result
     }
 }
 
-/// How many calls failed of what.
+/// The number of failed calls by kind of failure.
 pub(super) fn failures(calls: &Calls) -> String {
     let each = calls.failures.iter().map(|(kind, count)| format!("{count} {}", kind.name()));
     each.collect::<Vec<_>>().join(", ")

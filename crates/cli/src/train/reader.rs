@@ -1,4 +1,4 @@
-//! What reads the judged texts that a reward is trained on.
+//! The model that computes the features a reward head is trained on.
 
 use anyhow::{Context, Result};
 use indicatif::ProgressBar;
@@ -8,9 +8,9 @@ use stackelberg_learning::{Backbone, TextFormat, extract};
 
 use crate::progress::style;
 
-/// A model whose states a head is trained on.
+/// A model whose hidden states, or embeddings, a head is trained on.
 pub(super) enum Reader {
-    /// A policy, and the text that it is shown.
+    /// A policy, and the format of its texts.
     Policy(Box<Checkpoint>, TextFormat),
     /// A sentence embedder.
     Embedder(Box<Embedder>),
@@ -45,7 +45,7 @@ impl Reader {
         }
     }
 
-    /// Features of texts, row by row, `[texts, width]`. The texts of a set have much in common.
+    /// Features of texts, row by row, `[texts, width]`. The texts of a set share a prefix, which is computed once.
     pub(super) fn features(&self, sets: &[Vec<&Conversation>], name: &str) -> Result<Vec<f32>> {
         let bar = bar(name)?;
         let progress = |done: usize, total: usize| {
@@ -68,7 +68,7 @@ impl Reader {
     }
 }
 
-/// Progress on what takes long.
+/// A progress bar.
 pub(super) fn bar(what: &str) -> Result<ProgressBar> {
     let style = style("{msg} {bar:40} {pos}/{len} {eta} left");
     Ok(ProgressBar::new(0).with_style(style).with_message(what.to_owned()))

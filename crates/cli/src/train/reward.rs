@@ -1,4 +1,4 @@
-//! `stackelberg train reward`: rewards from judgements.
+//! `stackelberg train reward`: reward heads from preference pairs or rated texts.
 
 use std::path::{Path, PathBuf};
 
@@ -18,10 +18,10 @@ use crate::model::{ModelArgs, registry};
 ///
 /// Preference pairs are JSON lines {"chosen", "rejected"} (conversations as in HH-RLHF, or with a
 /// "prompt"); rated texts are JSON lines {"text", "score"} or {"prompt", "response", "score"}, or VADER's
-/// tab-separated files. Writes FILE.safetensors and a card FILE.md that says what the head is worth.
+/// tab-separated files. Writes FILE.safetensors and a card FILE.md with the head's quality.
 #[derive(Args)]
 pub(super) struct TrainReward {
-    /// Preference pairs to learn from (.jsonl or .jsonl.gz).
+    /// Preference pairs for training (.jsonl or .jsonl.gz).
     #[arg(
         long,
         value_name = "FILE",
@@ -31,11 +31,11 @@ pub(super) struct TrainReward {
     )]
     pairs: Vec<String>,
 
-    /// Rated texts to learn from; a file, or a reference to one as in `stackelberg models`.
+    /// Rated texts for training: a file, or a reference to one as in `stackelberg models`.
     #[arg(long, value_name = "FILE", num_args = 1..)]
     rated: Vec<String>,
 
-    /// More of the same kind that is not learned from: the head's quality on it goes into the card.
+    /// Held-out data of the same kind: the card reports the head's quality on it.
     #[arg(long, value_name = "FILE", num_args = 1..)]
     held_out: Vec<String>,
 
@@ -44,20 +44,21 @@ pub(super) struct TrainReward {
     out: PathBuf,
 
     /// Train on this sentence embedder instead of the policy: a known name, a folder or another reference.
-    /// Such a head reads text: it guides and judges any policy, for a pass of the embedder over each candidate.
+    /// Such a head reads text, so it guides and scores any policy, at the cost of one pass of the embedder per
+    /// candidate.
     #[arg(long, value_name = "REF", conflicts_with_all = ["model", "text_format"])]
     embedder: Option<String>,
 
-    /// The text that the head is trained on: raw, or chat (the policy's template, as `generate` uses it).
+    /// The format of the texts that the head is trained on: raw, or chat (the policy's chat template).
     /// [default: chat]
     #[arg(long)]
     text_format: Option<TextFormat>,
 
-    /// What a high reward means, for the card.
+    /// A description of what a high reward means, for the card.
     #[arg(long, default_value = "", value_name = "TEXT")]
     about: String,
 
-    /// Decides how the folds of the cross-validation are drawn.
+    /// Random seed of the cross-validation folds.
     #[arg(long, default_value_t = 0)]
     seed: u64,
 
@@ -65,13 +66,13 @@ pub(super) struct TrainReward {
     model: ModelArgs,
 }
 
-/// One file of judgements.
+/// One file of preference pairs or ratings.
 enum Judged {
     Pairs(Vec<Pair>),
     Rated(Vec<Rated>),
 }
 
-/// Features of one file of judgements.
+/// Features of one file of preference pairs or ratings.
 enum Data {
     Pairs { chosen: Vec<f32>, rejected: Vec<f32>, groups: Vec<String> },
     Rated { rows: Vec<f32>, scores: Vec<f64>, groups: Vec<String> },
@@ -80,9 +81,9 @@ enum Data {
 impl TrainReward {
     pub(super) fn run(&self) -> Result<()> {
         if self.out.extension().is_none_or(|e| e != "safetensors") {
-            bail!("--out {}: a head's file ends in .safetensors", self.out.display());
+            bail!("--out {}: the file name of a head ends in .safetensors", self.out.display());
         }
-        // Bad lines are found before the slow part begins.
+        // Malformed lines are reported before the slow part begins.
         let paired = !self.pairs.is_empty();
         let learned = if paired { &self.pairs } else { &self.rated };
         let registry = registry()?;
@@ -186,7 +187,7 @@ fn pairs_of(reader: &Reader, pairs: &[Pair], name: &str) -> Result<Data> {
 }
 
 fn rated_of(reader: &Reader, rated: &[Rated], name: &str) -> Result<Data> {
-    // Neighbours share at least the beginning of the template.
+    // All texts share at least the beginning of the chat template.
     let sets: Vec<Vec<&Conversation>> =
         rated.chunks(16).map(|set| set.iter().map(|r| &r.conversation).collect()).collect();
     let rows = reader.features(&sets, name)?;

@@ -15,11 +15,11 @@ use crate::model::set_threads;
 use crate::shaping::ShapingArgs;
 use crate::training::Training;
 
-/// Train a value head on rollouts: what shaped reward will a text get that begins so?
+/// Train a value head on rollouts. It predicts the shaped reward of a finished answer from the answer so far.
 ///
-/// Rewards are shaped prompt by prompt. Writes FILE.safetensors for `generate --method cd --value`, a card
-/// FILE.md that says what it is worth, and a plot of the losses FILE.svg. A run that was stopped goes on
-/// with --resume. Defaults: srs, strength 1, bound 2, alpha 1.5.
+/// Rewards are shaped per prompt. Writes FILE.safetensors for `generate --method cd --value`, a card FILE.md
+/// with the head's quality, and a plot of the losses FILE.svg. --resume continues a stopped run. Defaults: srs,
+/// strength 1, bound 2, alpha 1.5.
 #[derive(Args)]
 #[command(mut_arg("kl_budget", |arg| arg.hide(true)))]
 pub(super) struct TrainValue {
@@ -30,15 +30,15 @@ pub(super) struct TrainValue {
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 
-    /// Go on with a run of the same settings that was stopped.
+    /// Continue a stopped run with the same settings.
     #[arg(long)]
     resume: bool,
 
-    /// Most hidden states held in memory; a larger dataset is read anew in every epoch.
+    /// Maximum memory for hidden states; a larger dataset is read from disk in every epoch.
     #[arg(long, default_value_t = 1024, value_name = "MB")]
     memory: usize,
 
-    /// Threads to compute with. [default: all]
+    /// Compute threads. [default: all cores]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
 
@@ -52,19 +52,19 @@ pub(super) struct TrainValue {
 #[derive(Args)]
 #[command(next_help_heading = "Learning")]
 struct Learning {
-    /// How much smoothness along the text counts, beside the error at the last token.
+    /// Coefficient of the smoothness term of the loss.
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     coef: f64,
 
-    /// Width of the first layer; the paper has 8192. [default: that of the hidden states]
+    /// Width of the first layer; 8192 in the paper. [default: the width of the hidden states]
     #[arg(long, value_name = "N")]
     width: Option<usize>,
 
-    /// Width of the second layer. [default: that of the hidden states]
+    /// Width of the second layer. [default: the width of the hidden states]
     #[arg(long, value_name = "N")]
     second_width: Option<usize>,
 
-    /// Adam's step size.
+    /// Learning rate of Adam.
     #[arg(long, default_value_t = 1e-4, value_name = "RATE", allow_negative_numbers = true)]
     lr: f64,
 
@@ -72,23 +72,23 @@ struct Learning {
     #[arg(long, default_value_t = 64, value_name = "N")]
     batch_size: usize,
 
-    /// Most passes over the samples.
+    /// Maximum number of epochs.
     #[arg(long, default_value_t = 15, value_name = "N")]
     epochs: usize,
 
-    /// Stop after so many epochs without a better validation error.
+    /// Stop after N epochs without a better validation MSE.
     #[arg(long, default_value_t = 5, value_name = "N")]
     patience: usize,
 
-    /// Share of the prompts that validate instead of teaching.
+    /// Fraction of the prompts that form the validation set.
     #[arg(long, default_value_t = 0.05, value_name = "SHARE", allow_negative_numbers = true)]
     validation: f64,
 
-    /// Longest gradient.
+    /// Maximum gradient norm.
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     clip: f64,
 
-    /// Decides the weights to begin with, the split and the order.
+    /// Random seed of the initial weights, the validation split and the order of samples.
     #[arg(long, default_value_t = 0)]
     seed: u64,
 }
@@ -96,17 +96,17 @@ struct Learning {
 impl TrainValue {
     pub(super) fn run(&self) -> Result<()> {
         if self.out.extension().is_none_or(|e| e != "safetensors") {
-            bail!("--out {}: a head's file ends in .safetensors", self.out.display());
+            bail!("--out {}: the file name of a head ends in .safetensors", self.out.display());
         }
         let folder = self.out.parent().filter(|folder| !folder.as_os_str().is_empty());
         if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
-            bail!("--out {}: there is no folder {}", self.out.display(), folder.display());
+            bail!("--out {}: the folder {} does not exist", self.out.display(), folder.display());
         }
         if self.out.is_dir() {
-            bail!("--out {}: it is a folder; name a file", self.out.display());
+            bail!("--out {}: it is a folder; give a file", self.out.display());
         }
         if self.shaping.kl_budget.is_some() {
-            bail!("--kl-budget: values are trained for a bound; give the budget where they guide");
+            bail!("--kl-budget: values are trained for a bound; give the budget to `generate` instead");
         }
         set_threads(self.threads)?;
         let settings = self.settings()?;
@@ -114,10 +114,10 @@ impl TrainValue {
         let checkpoint = checkpoint_of(&self.out);
         match (self.resume, checkpoint.exists()) {
             (false, true) => bail!(
-                "{}: a run was stopped here: go on with it by --resume, or delete the file",
+                "{}: a stopped run left this file: continue the run with --resume, or delete the file",
                 checkpoint.display()
             ),
-            (true, false) => bail!("--resume: there is no {} to go on with", checkpoint.display()),
+            (true, false) => bail!("--resume: there is no {} to continue", checkpoint.display()),
             _ => {}
         }
         let mut training = Training::new(&settings, interrupt::watch()?);
@@ -126,8 +126,10 @@ impl TrainValue {
         training.clear();
         if let Err(Error::Stopped) = outcome {
             let said = match training.epochs() {
-                0 => "interrupted in the first epoch: nothing is kept".to_owned(),
-                n => format!("interrupted after {n} epochs; the same command with --resume goes on"),
+                0 => "interrupted in the first epoch: nothing is saved".to_owned(),
+                n => {
+                    format!("interrupted after {n} epochs; continue with the same command and --resume")
+                }
             };
             return Err(Interrupted(said).into());
         }
@@ -135,16 +137,16 @@ impl TrainValue {
         println!("kept epoch {} of {}", outcome.best + 1, outcome.epochs.len());
         match outcome.explained() {
             Some(Errors { last, along }) => println!(
-                "on the validation prompts: explains {:.1} percent of the shaped rewards' variance at the last token, {:.1} along the text",
+                "validation set: the head explains {:.1} percent of the variance of the shaped rewards at the last token, {:.1} along the text",
                 100.0 * last,
                 100.0 * along
             ),
             None => println!(
-                "the validation samples are all worth the same: they say nothing about the head"
+                "validation set: all shaped rewards are equal, so the explained variance is undefined"
             ),
         }
         if let Some((samples, rate)) = training.rate() {
-            println!("{samples} samples learned from, {rate:.1} a second");
+            println!("trained on {samples} samples, {rate:.1} samples/s");
         }
         println!("wrote {}, its card and a plot", self.out.display());
         Ok(())
@@ -152,7 +154,7 @@ impl TrainValue {
 
     fn settings(&self) -> Result<Settings> {
         let learning = &self.learning;
-        // A bound that ten samples can bear: at 2 nats a prompt's threshold still lies among them.
+        // A bound for ten samples per prompt: at 2 nats the threshold still lies among their rewards.
         let default = Shaping { strength: 1.0, bound: 2.0, ..Shaping::default() };
         let shaping = self.shaping.shaping(default, Some(Budget::ReferenceOffline))?;
         Ok(Settings {

@@ -1,4 +1,4 @@
-//! Requests to the hub: addresses, redirects, the token, and what the answers mean.
+//! Requests to the hub: addresses, redirects, the token, and the meaning of status codes.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -10,20 +10,20 @@ use reqwest::{Method, Url};
 use crate::reference::is_name;
 use crate::{Hub, HubModel, SourceError};
 
-/// The longest wait for an answer to begin, or for more of it.
+/// Timeout until a response begins, and between two parts of it.
 const TIMEOUT: Duration = Duration::from_secs(30);
 const REDIRECTS: usize = 10;
-/// How often a request that fails for a passing reason is sent.
+/// Maximum number of attempts for a request that fails for a temporary reason.
 const TRIES: u32 = 4;
 /// The wait before the second try; it doubles.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 
-/// Why a request did not bring what was asked for.
+/// Why a request failed.
 #[derive(Debug)]
 pub(super) enum Trouble {
     /// The hub cannot be reached.
     Unreachable(String),
-    /// The hub fails for now, or the connection was cut.
+    /// A temporary failure of the hub, or a broken connection.
     Failing(String),
     /// 401 or 403.
     Denied(u16),
@@ -52,7 +52,7 @@ impl From<reqwest::Error> for Trouble {
     }
 }
 
-/// What the hub says about a file.
+/// Metadata of a file on the hub.
 pub(super) struct About {
     pub(super) commit: String,
     /// The SHA-256 of a large file, the git object of a small one.
@@ -92,7 +92,7 @@ impl Client {
         Ok(Self { http, repo, token })
     }
 
-    /// Asks for a file's commit, checksum and size.
+    /// Requests a file's commit, checksum and size.
     pub(super) fn about(&self, file: &str, revision: &str) -> Result<About, Trouble> {
         let response = self.send(Method::HEAD, file, revision, 0)?;
         let header = |name| header(&response, name);
@@ -111,7 +111,7 @@ impl Client {
         Ok(About { commit: commit.to_owned(), etag: etag.to_owned(), size })
     }
 
-    /// Asks for a file's content, from byte `from` if the server can do that.
+    /// Requests a file's content, from byte `from` if the server supports ranges.
     pub(super) fn content(&self, file: &str, commit: &str, from: u64) -> Result<Response, Trouble> {
         self.send(Method::GET, file, commit, from)
     }
@@ -149,7 +149,7 @@ impl Client {
     }
 }
 
-/// Repeats what fails for a passing reason. A connection that is refused is not tried again.
+/// Retries requests that fail for a temporary reason. A refused connection is not retried.
 pub(super) fn retry<T>(mut attempt: impl FnMut() -> Result<T, Trouble>) -> Result<T, Trouble> {
     let mut wait = FIRST_WAIT;
     for _ in 1..TRIES {

@@ -48,7 +48,7 @@ pub(crate) fn fetch(
 
 enum Network {
     On(Client),
-    /// The hub was asked in vain; the cache must do.
+    /// The hub cannot be reached, so only the cache is used.
     Down(String),
     /// Offline mode.
     Off,
@@ -69,7 +69,7 @@ impl Download<'_> {
     fn commit(&mut self, kept: Option<String>) -> Result<String, SourceError> {
         let Network::On(client) = &self.network else { return Err(self.lacks(CONFIG)) };
         let ask = || client.about(CONFIG, self.revision);
-        // What the cache can replace is not waited for.
+        // Without retries if the cache has the file.
         let asked = if kept.is_some() { ask() } else { retry(ask) };
         match (asked, kept) {
             (Ok(about), _) => {
