@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -130,6 +131,7 @@ impl Generate {
         let policy = self.model.load(&registry)?;
         settings.check(policy.model.config().vocabulary)?;
         let value = self.value.as_deref().map(|file| registry.value(file, &policy)).transpose()?;
+        let value = value.map(Arc::new);
         let load_reward = || self.model.reward(&registry, self.reward_name(), &policy);
         let reward = match (&self.reward, settings.method) {
             // Nothing is chosen by it: one that does not fit is left out.
@@ -275,7 +277,7 @@ impl Conversation<'_> {
 
     fn show(&self, id: &str, asked: PromptInput<'_>, settings: &Settings, style: Style) -> Result<()> {
         let mut stdout = std::io::stdout().lock();
-        // With stop texts, what looks certain may still be taken back.
+        // Text is told as soon as it is certain.
         let live = style.terminal && settings.stop.is_empty();
         let mut trace = self
             .generate

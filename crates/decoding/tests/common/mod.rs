@@ -4,6 +4,7 @@
 #[path = "../../../engine/tests/common/tiny.rs"]
 pub mod tiny;
 
+use std::sync::Arc;
 use std::sync::OnceLock;
 
 use proptest::prelude::*;
@@ -36,7 +37,7 @@ pub fn parts() -> &'static (Checkpoint, [Reward; 3]) {
         let load = |name: &str| Reward::load(&at(name), &policy, Dtype::F32).unwrap();
         let both = "lex(head>=-0.5, head*0.5+model)".parse().unwrap();
         let both = Combined::new(both, vec![load("head.safetensors"), load("reward")]);
-        let rewards = [load("head.safetensors"), load("reward"), Reward::Combined(Box::new(both))];
+        let rewards = [load("head.safetensors"), load("reward"), Reward::Combined(Arc::new(both))];
         (policy, rewards)
     })
 }
