@@ -1,6 +1,7 @@
 //! Atomic writes: a file appears under its name only when it is complete.
 //!
-//! The content is written to a temporary file in the same folder (`.NAME-XXXXXX.partial`), flushed to disk, and renamed.
+//! The content is written to a temporary file in the same folder (`.NAME-XXXXXX.partial`), flushed to disk, and
+//! renamed.
 
 use std::ffi::OsString;
 use std::io::{self, BufWriter, Write};
@@ -18,8 +19,8 @@ pub struct AtomicFile {
 }
 
 impl AtomicFile {
-    /// Begins a file. An existing file is unchanged until [`AtomicFile::finish`] and keeps its permissions. If the path is
-    /// a symbolic link, its target is replaced.
+    /// Begins a file. An existing file is unchanged until [`AtomicFile::finish`] and keeps its permissions. If the
+    /// path is a symbolic link, its target is replaced.
     ///
     /// # Errors
     /// The folder is not writable, or the path is a folder or a dangling link.
@@ -119,7 +120,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 /// Writes a file atomically, but keeps a file that another process has created since.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
     stage(path, bytes)?.finish_new()
 }

@@ -56,8 +56,8 @@ impl Conversation {
         human.map_or_else(|| self.response(), |m| &m.content)
     }
 
-    /// Parses the HH-RLHF layout, `\n\nHuman: ...\n\nAssistant: ...` with any number of turns. [`Conversation::raw`] is the
-    /// text itself.
+    /// Parses the HH-RLHF layout, `\n\nHuman: ...\n\nAssistant: ...` with any number of turns. [`Conversation::raw`]
+    /// is the text itself.
     ///
     /// # Errors
     /// The text does not begin with a human turn, or does not end with an assistant turn.
@@ -74,8 +74,8 @@ impl Conversation {
         Ok(Self { raw: text.to_owned(), messages })
     }
 
-    /// Joins a prompt and a response. A prompt in the HH-RLHF layout is continued in that layout. To any other prompt the
-    /// response is appended, with a space in between unless there is white space.
+    /// Joins a prompt and a response. A prompt in the HH-RLHF layout is continued in that layout. To any other prompt
+    /// the response is appended, with a space in between unless there is white space.
     pub(crate) fn of(prompt: &str, response: &str) -> Self {
         let mut raw = prompt.to_owned();
         let mut messages = match turns(prompt) {

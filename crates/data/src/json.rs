@@ -43,8 +43,8 @@ pub fn filled_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty())
 }
 
-/// Splits a text into JSON values: the elements of one array, or the lines that are not blank. Each value comes with the
-/// number of the line on which it begins. [`parse`] parses them.
+/// Splits a text into JSON values: the elements of one array, or the lines that are not blank. Each value comes with
+/// the number of the line on which it begins. [`parse`] parses them.
 ///
 /// # Errors
 /// An array is malformed or truncated. `file` is the file's name in errors.

@@ -33,8 +33,8 @@ struct Row {
 /// prompt.
 ///
 /// # Errors
-/// The file cannot be read or has no pairs. A line is not UTF-8 or not a JSON object, a field is missing, or a text is not
-/// a conversation that ends with an assistant turn. Errors name file, line and field.
+/// The file cannot be read or has no pairs. A line is not UTF-8 or not a JSON object, a field is missing, or a text
+/// is not a conversation that ends with an assistant turn. Errors name file, line and field.
 pub fn read_pairs(path: &Path) -> Result<Vec<Pair>> {
     let mut lines = Lines::open(path)?;
     let mut pairs = Vec::new();

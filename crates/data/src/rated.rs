@@ -15,8 +15,8 @@ pub struct Rated {
     pub conversation: Conversation,
     /// The score, in the unit of the file.
     pub score: f64,
-    /// Group of the text: the first human turn or the text itself; in tab-separated files the file's name with the id up
-    /// to its last `_` (`12_3` is sentence 3 of review 12).
+    /// Group of the text: the first human turn or the text itself; in tab-separated files the file's name with the id
+    /// up to its last `_` (`12_3` is sentence 3 of review 12).
     pub group: String,
 }
 
@@ -28,8 +28,9 @@ struct Row {
     score: f64,
 }
 
-/// Reads JSON lines `{"text", "score"}` or `{"prompt", "response", "score"}`, or lines `id<TAB>score<TAB>text` as in VADER's
-/// `*_GroundTruth.txt`. The first line decides which of the two. Files are plain or gzipped; `-` is standard input.
+/// Reads JSON lines `{"text", "score"}` or `{"prompt", "response", "score"}`, or lines `id<TAB>score<TAB>text` as in
+/// VADER's `*_GroundTruth.txt`. The first line decides which of the two. Files are plain or gzipped; `-` is standard
+/// input.
 ///
 /// # Errors
 /// The file cannot be read or has no texts. A line is not UTF-8 or malformed, a field is missing, a text is empty, or a

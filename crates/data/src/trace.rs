@@ -131,13 +131,16 @@ impl TraceWriter {
     }
 }
 
-/// Reads a trace file: the steps by prompt id, and the numbers of malformed lines, which are skipped. Both are empty if the
-/// file does not exist.
+/// Steps by prompt id.
+pub type Steps = HashMap<String, Vec<TraceStep>>;
+
+/// Reads a trace file: the steps by prompt id, and the numbers of malformed lines, which are skipped. Both are empty
+/// if the file does not exist.
 ///
 /// # Errors
 /// The file cannot be read.
-pub fn read(file: &Path) -> Result<(HashMap<String, Vec<TraceStep>>, Vec<usize>)> {
-    let mut steps: HashMap<String, Vec<TraceStep>> = HashMap::new();
+pub fn read(file: &Path) -> Result<(Steps, Vec<usize>)> {
+    let mut steps = Steps::new();
     let mut odd = Vec::new();
     let text = match std::fs::read_to_string(file) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((steps, odd)),

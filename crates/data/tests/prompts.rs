@@ -12,7 +12,7 @@ fn from(name: &str, bytes: &[u8]) -> Tested<Vec<(String, Prompt)>> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join(name);
     fs::write(&path, bytes)?;
-    // Only the file's own name in messages.
+    // Messages contain the path; keep only the file's name.
     let prefix = format!("{}/", folder.path().display());
     prompts::read(&path).map_err(|e| e.to_string().replace(&prefix, "").into())
 }
@@ -25,7 +25,7 @@ fn text(id: &str, words: &str) -> (String, Prompt) {
     (id.to_owned(), Prompt::Text(words.to_owned()))
 }
 
-/// A prompt without an id: named as if it stood alone, wherever it stands.
+/// A prompt without an id, whose name does not depend on its place.
 fn unnamed(words: &str) -> (String, Prompt) {
     let mut alone = from("p.txt", words.as_bytes()).expect("one line");
     assert_eq!((alone.len(), alone[0].0.len()), (1, 12));

@@ -151,7 +151,7 @@ fn mean(numbers: impl ExactSizeIterator<Item = f64>) -> f64 {
 }
 
 #[test]
-#[ignore = "takes two minutes: `cargo test --release --workspace --test theory -- --ignored`"]
+#[ignore = "takes two minutes: `cargo test --release -p stackelberg-decoding --test tests -- theory:: --ignored`"]
 fn the_follower_delivers_what_samples_predict() {
     let path = crate::weights::fetch("smollm2-135m");
     let policy = Checkpoint::load(&path, Dtype::Bf16).unwrap();

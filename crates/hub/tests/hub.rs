@@ -107,17 +107,21 @@ fn a_partial_download_that_does_not_fit_is_replaced() -> Outcome {
 
 #[test]
 fn the_token_is_sent_to_the_hub_alone() -> Outcome {
-    let storage = HubServer::with(Answers::new(&MODEL))?;
-    let elsewhere = Some(storage.address.clone());
-    let server = HubServer::with(Answers { elsewhere, ..Answers::new(&MODEL) })?;
-    let cache = tempfile::tempdir()?;
-    interrupted(&cache, "wei")?;
-    assert_eq!(weights(&resolve(&hub(&server, &cache))?)?, "weights");
-    assert!(server.log().iter().all(|request| request.header("authorization") == Some("bearer secret")));
-    let log = storage.log();
-    assert_eq!(log.len(), 1, "the hub's own headers say what the file is: {log:?}");
-    assert_eq!((log[0].method.as_str(), log[0].header("range")), ("GET", Some("bytes=3-")));
-    assert_eq!(log[0].header("authorization"), None);
+    for (ranges, range) in [(true, Some("bytes=3-")), (false, None)] {
+        let storage = HubServer::with(Answers { ranges, ..Answers::new(&MODEL) })?;
+        let elsewhere = Some(storage.address.clone());
+        let server = HubServer::with(Answers { elsewhere, ranges, ..Answers::new(&MODEL) })?;
+        let cache = tempfile::tempdir()?;
+        interrupted(&cache, "wei")?;
+        assert_eq!(weights(&resolve(&hub(&server, &cache))?)?, "weights");
+        assert!(
+            server.log().iter().all(|request| request.header("authorization") == Some("bearer secret"))
+        );
+        let log = storage.log();
+        assert_eq!(log.len(), 1, "the hub's own headers say what the file is: {log:?}");
+        assert_eq!((log[0].method.as_str(), log[0].header("range")), ("GET", range));
+        assert_eq!(log[0].header("authorization"), None);
+    }
     Ok(())
 }
 

@@ -26,7 +26,7 @@ pub struct Answers {
     pub files: Vec<(String, String)>,
     /// Weights are redirected to this server, with the same path.
     pub elsewhere: Option<String>,
-    /// Whether parts of files can be asked for.
+    /// Whether parts of files can be asked for, and whether a redirect says how large its file is.
     pub ranges: bool,
 }
 
@@ -165,8 +165,10 @@ fn answer(request: &Request, answers: &Answers) -> (String, String) {
     let about = format!("{commit}X-Linked-Etag: \"{etag}\"\r\nX-Linked-Size: {}\r\n", honest.len());
     let is_large = name.ends_with(".safetensors");
     if let Some(elsewhere) = answers.elsewhere.as_ref().filter(|_| is_large) {
+        // Without the size there is only the length of the redirect's own text.
+        let about = if answers.ranges { about } else { about.replace("X-Linked-Size", "X-Size") };
         let head = format!("302 X\r\nLocation: {elsewhere}{}\r\n{about}", request.path);
-        return (head + "Content-Length: 0\r\n", String::new());
+        return (head + "Content-Length: 5\r\n", "moved".to_owned());
     }
     let body = if text.starts_with("GARBLE ") { honest.to_uppercase() } else { honest.to_owned() };
     if text.starts_with("CUT ") {

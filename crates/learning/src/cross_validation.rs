@@ -15,9 +15,9 @@ pub(crate) struct Linear {
 
 /// A linear model that can be fitted on a part of its rows.
 pub(crate) trait Problem: Sync {
-    /// Fits on all rows except those of fold `without`, for each of the `lambdas` (largest first), and calls `visit` with
-    /// each solution. With `exact`, the last solution is computed to full precision; the others only as needed for
-    /// comparing metrics.
+    /// Fits on all rows except those of fold `without`, for each of the `lambdas` (largest first), and calls `visit`
+    /// with each solution. With `exact`, the last solution is computed to full precision; the others only as needed
+    /// for comparing metrics.
     fn path(
         &self,
         without: Option<usize>,

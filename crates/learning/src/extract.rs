@@ -78,8 +78,9 @@ fn of_set(policy: &Checkpoint, set: &[Vec<u32>]) -> Result<Vec<f32>, Error> {
     Ok(rows)
 }
 
-/// Embeddings of judged texts, as an [`EmbeddedHead`] computes them, `[texts, d]` row-major. A conversation is formatted in
-/// the HH-RLHF layout; a text without a prompt is used unchanged. `progress` receives `(done, total)` texts.
+/// Embeddings of judged texts, as an [`EmbeddedHead`] computes them, `[texts, d]` row-major. A conversation is
+/// formatted in the HH-RLHF layout; a text without a prompt is used unchanged. `progress` receives `(done, total)`
+/// texts.
 ///
 /// # Errors
 /// The tokenizer or the embedder fails.

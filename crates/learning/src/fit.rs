@@ -22,8 +22,8 @@ pub struct Settings<'a> {
     pub choose: Choose,
     /// Seed of the random assignment of groups to folds.
     pub seed: u64,
-    /// One group id per row, `[n]` (see [`group_ids`](stackelberg_data::group_ids)). Rows of one group are in one fold and
-    /// count as one observation in standard errors. `None`: each row is its own group.
+    /// One group id per row, `[n]` (see [`group_ids`](stackelberg_data::group_ids)). Rows of one group are in one
+    /// fold and count as one observation in standard errors. `None`: each row is its own group.
     pub groups: Option<&'a [u64]>,
     /// Number of threads, at least 1. The result does not depend on it.
     pub threads: usize,
@@ -100,7 +100,8 @@ pub struct Fit {
     pub regularisation: f64,
     /// All values of `lambda`, the largest first.
     pub cross_validation: Vec<Trial>,
-    /// Cross-validation metrics of the chosen `lambda`. They are slightly optimistic, since they were used for the choice.
+    /// Cross-validation metrics of the chosen `lambda`. They are slightly optimistic, since they were used for the
+    /// choice.
     pub held_out: [Metric; 2],
     /// Number of pairs or ratings.
     pub rows: usize,
@@ -142,9 +143,9 @@ impl Fit {
     }
 }
 
-/// Fits the Bradley-Terry model `P(chosen beats rejected) = sigmoid(w·(h⁺ - h⁻))`: logistic regression without intercept
-/// on the differences of features `chosen` `[n, d]` minus `rejected` `[n, d]`, in units of the standard deviation of
-/// single responses (chosen and rejected pooled).
+/// Fits the Bradley-Terry model `P(chosen beats rejected) = sigmoid(w·(h⁺ - h⁻))`: logistic regression without
+/// intercept on the differences of features `chosen` `[n, d]` minus `rejected` `[n, d]`, in units of the standard
+/// deviation of single responses (chosen and rejected pooled).
 ///
 /// # Errors
 /// The shapes differ, there are fewer groups than folds, all differences are zero, or a setting is out of range.
@@ -166,12 +167,12 @@ pub fn bradley_terry(
     Ok(fit)
 }
 
-/// Fits `y = w·h + b`: ridge regression of `targets` `[n]` on `features` `[n, d]` in units of their standard deviations,
-/// with an unregularised intercept.
+/// Fits `y = w·h + b`: ridge regression of `targets` `[n]` on `features` `[n, d]` in units of their standard
+/// deviations, with an unregularised intercept.
 ///
 /// # Errors
-/// The numbers of targets and rows differ, a target is NaN or infinite, all targets or all features are equal, there are
-/// fewer groups than folds, or a setting is out of range.
+/// The numbers of targets and rows differ, a target is NaN or infinite, all targets or all features are equal, there
+/// are fewer groups than folds, or a setting is out of range.
 pub fn regression(
     features: Features<'_>,
     targets: &[f64],
@@ -188,7 +189,8 @@ pub fn regression(
     let measure = |predictions: &[f64]| ratings(predictions, targets, settings.groups);
     let mut fit =
         plan.carry_out(&problem, settings, &progress, Kind::Ratings, |m| -m[1].value, measure)?;
-    // The bias is recomputed for the weights rounded to f32, since rounding shifts the scores of features with large means.
+    // The bias is recomputed for the weights rounded to f32, since rounding shifts the scores of features with large
+    // means.
     let (target, _) = moments(targets);
     let (mean, _) = moments(&fit.scores(features)?);
     fit.bias = (target - mean) as f32;

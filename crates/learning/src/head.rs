@@ -68,8 +68,8 @@ impl Head {
     }
 
     /// Writes the head to `path`, which must end in `.safetensors`, and `card` (Markdown, see
-    /// [`Card::render`](crate::Card::render)) to the same path with extension `.md`. Both files are complete on disk before
-    /// either replaces an existing file.
+    /// [`Card::render`](crate::Card::render)) to the same path with extension `.md`. Both files are complete on disk
+    /// before either replaces an existing file.
     ///
     /// # Errors
     /// As [`Head::to_bytes`]; the path has another extension or cannot be written.

@@ -22,9 +22,9 @@ pub struct Metric {
 
 /// `[pair accuracy, log-loss]` of the raw scores `chosen` `[n]` and `rejected` `[n]` of `n` pairs.
 ///
-/// The pair accuracy is the share of pairs in which `chosen` is larger; ties count one half. The log-loss is the mean of
-/// `log(1 + exp(rejected - chosen))` in nats; it is ln 2 = 0.693 for a constant score. `groups` `[n]` are ids of groups
-/// of dependent pairs.
+/// The pair accuracy is the share of pairs in which `chosen` is larger; ties count one half. The log-loss is the mean
+/// of `log(1 + exp(rejected - chosen))` in nats; it is ln 2 = 0.693 for a constant score. `groups` `[n]` are ids of
+/// groups of dependent pairs.
 ///
 /// # Errors
 /// There are no pairs, the lengths differ, or a score is NaN or infinite.

@@ -1,4 +1,4 @@
-//! Fits find what is there, the same to the byte each time, and refuse what cannot be fitted.
+//! Fits recover known parameters, are reproducible, and reject invalid input.
 
 use std::cell::RefCell;
 
@@ -16,7 +16,7 @@ fn dot(x: &[f32], w: &[f64]) -> f64 {
     x.iter().zip(w).map(|(x, w)| f64::from(*x) * w).sum()
 }
 
-/// `n` pairs whose winner follows Bradley and Terry for weights `w`, or a fair coin for `w = 0`.
+/// `n` pairs drawn from the Bradley-Terry model with weights `w`; for `w = 0` the winner is a fair coin toss.
 fn pairs(seed: u64, n: usize, w: &[f64]) -> (Vec<f32>, Vec<f32>) {
     let mut random = Random::new(seed);
     let (a, b) = (features(&mut random, n, D), features(&mut random, n, D));
@@ -30,7 +30,7 @@ fn pairs(seed: u64, n: usize, w: &[f64]) -> (Vec<f32>, Vec<f32>) {
     (chosen, rejected)
 }
 
-/// Weights of about equal effect, column 3 being the huge one.
+/// Weights of about equal effect; the features of column 3 are large.
 fn truth() -> Vec<f64> {
     (0..D).map(|j| (j as f64 - 5.5) / 8.0 * if j == 3 { 0.003 } else { 1.0 }).collect()
 }
@@ -63,7 +63,7 @@ fn known_preferences_are_recovered() {
     let std = (scores.iter().map(|s| (s - mean).powi(2)).sum::<f64>() / 40_000.0).sqrt();
     assert!((fit.reward_mean - mean).abs() < 1e-9 && (fit.reward_std - std).abs() < 1e-9);
     assert_eq!(fit.score(&chosen[..D]), scores[0]);
-    // Held-out quality on fresh data is what cross-validation promised.
+    // The metrics on new data agree with those of the cross-validation.
     let (c, r) = pairs(2, 20_000, &truth());
     let fresh =
         measure::pairs(&fit.scores(rows(&c)).unwrap(), &fit.scores(rows(&r)).unwrap(), None).unwrap();
@@ -126,7 +126,7 @@ fn ridge_by_hand() {
 
 #[test]
 fn noise_asks_for_more_regularisation() {
-    // Means of log10 lambda and of accuracy over ten data sets: chance may please a single one.
+    // Means of log10 lambda and of accuracy over ten data sets, to reduce noise.
     let fitted = |w: &[f64]| {
         let one = |seed| {
             let (chosen, rejected) = pairs(seed, 400, w);
@@ -161,7 +161,7 @@ fn one_standard_error_is_simpler_and_ties_go_to_the_larger() {
     assert!(simple.regularisation > best.regularisation);
     assert!(simple.held_out[1].value <= best.held_out[1].value + best.held_out[1].standard_error);
     assert_eq!(best.cross_validation, simple.cross_validation);
-    // The same value several times is one trial; the table runs from large to small.
+    // Repeated values are one trial, and the trials are in descending order.
     let regularisations = vec![0.1, 1.0, 0.1, 1.0];
     let settings = Settings { regularisations, ..Settings::default() };
     let fit = fit::bradley_terry(rows(&chosen), rows(&rejected), &settings).unwrap();
@@ -190,8 +190,7 @@ fn equal_settings_give_equal_bytes_on_any_number_of_threads() {
 
 #[test]
 fn groups_keep_repeated_pairs_out_of_the_training_part() {
-    // 60 pairs of pure noise, each four times, as wide as they are many: whoever sees a copy in
-    // training knows the answer.
+    // 60 pairs of noise with 60 columns, each repeated four times: a copy in the training part reveals the answer.
     let mut random = Random::new(9);
     let (mut chosen, mut rejected, mut groups) = (vec![], vec![], vec![]);
     for pair in 0..60 {
@@ -239,7 +238,7 @@ fn separable_pairs_and_more_columns_than_rows_converge() {
     };
     let [accuracy, loss] = quality(&fit);
     assert!(accuracy == 1.0 && loss < 0.5, "{accuracy} {loss}");
-    // With hardly any regularisation, the margins grow and the training loss vanishes.
+    // With almost no regularisation, the margins grow and the training loss vanishes.
     let only = Settings { regularisations: vec![1e-8], ..settings };
     let fit = fit::bradley_terry(rows(&c), rows(&r), &only).unwrap();
     let [accuracy, loss] = quality(&fit);

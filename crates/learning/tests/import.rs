@@ -1,4 +1,4 @@
-//! Samples made elsewhere: every format, bad input by name, and the way back from a dataset of our own.
+//! Imports: every format, errors, and the round trip of a dataset.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,7 +18,7 @@ use stackelberg_learning::rollouts::{
 use crate::tiny::{D, Tiny};
 
 /// A policy with a chat template, and a head and a reward model for it.
-fn parts() -> &'static (Checkpoint, [Reward; 2]) {
+pub fn parts() -> &'static (Checkpoint, [Reward; 2]) {
     static PARTS: OnceLock<(Checkpoint, [Reward; 2])> = OnceLock::new();
     PARTS.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
@@ -35,10 +35,10 @@ fn parts() -> &'static (Checkpoint, [Reward; 2]) {
     })
 }
 
-const RAW: LayOut<'_> =
+pub const RAW: LayOut<'_> =
     LayOut { asked: None, otherwise: TextFormat::Raw, system: None, context: Some(400) };
 
-/// A dataset that the policy filled itself.
+/// A dataset with samples of the policy.
 fn rollout(folder: &Path) -> Dataset {
     let (policy, rewards) = parts();
     let prompt = |i: u32| {
@@ -86,7 +86,7 @@ fn model() -> Identity {
     Identity { name: "tiny".to_owned(), hash: parts().0.fingerprint.clone() }
 }
 
-/// Samples through the tiny policy into a folder, with the rewards of their files.
+/// Imports samples into a folder with the tiny policy and the rewards of the files.
 fn fill(
     folder: &Path,
     samples: &Samples,
@@ -113,7 +113,7 @@ fn all(dataset: &Dataset) -> (Vec<Row>, Vec<u8>) {
     (rows, hidden)
 }
 
-/// Stops after so many prompts.
+/// Stops after this number of prompts.
 struct After(usize);
 
 impl Progress for After {
@@ -126,7 +126,7 @@ impl Progress for After {
     }
 }
 
-/// A dataset of our own comes back as it was, bit by bit, whatever is read together, also in pieces.
+/// The round trip of a dataset is exact for any batch size, also when it is interrupted.
 #[test]
 fn there_and_back() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -154,7 +154,8 @@ fn there_and_back() {
     fill(other.path(), &samples, 5, &mut ()).unwrap();
     assert_eq!(files(other.path()), files(to.path()));
 
-    // Scored anew: by the head as they were, by the reward model as it scores whole texts.
+    // Rewards are computed again: those of the head are unchanged, those of the reward model equal its rewards of
+    // complete texts.
     let (policy, rewards) = parts();
     let import = Import::new(&samples, Some(policy), &RAW).unwrap();
     for (i, reward) in rewards.iter().enumerate() {
@@ -170,14 +171,14 @@ fn there_and_back() {
         }
     }
 
-    // A subset, or one other reward, is other input.
+    // A subset of the samples is a different dataset.
     let fewer = Samples::read(&shards(from.path())[..2], &[], true).unwrap();
     let said = fill(to.path(), &fewer, 6, &mut ()).unwrap_err().to_string();
     assert!(said.contains("begun with prompts.hash"), "{said}");
 }
 
 /// Writes a file and reads it.
-fn read_with(prompts: &[(String, Prompt)], name: &str, text: &str) -> Result<Samples, String> {
+pub fn read_with(prompts: &[(String, Prompt)], name: &str, text: &str) -> Result<Samples, String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
     fs::write(&path, text).unwrap();
@@ -185,7 +186,7 @@ fn read_with(prompts: &[(String, Prompt)], name: &str, text: &str) -> Result<Sam
     Samples::read(&[path], prompts, true).map_err(|e| e.to_string().replace(&prefix, ""))
 }
 
-fn read(text: &str) -> Result<Samples, String> {
+pub fn read(text: &str) -> Result<Samples, String> {
     read_with(&[], "f", text)
 }
 
@@ -207,7 +208,7 @@ fn told(rows: &[Row]) -> Vec<Value> {
 #[test]
 fn formats() {
     let rows = |text: &str| told(&rows_of(&read(text).unwrap(), &RAW));
-    // Samples: of equal ids, of equal prompts, with tokens, without, empty, cut.
+    // Samples with equal ids, with equal prompts, with and without tokens, empty, cut at the length limit.
     let lines = [
         json!({"prompt_id": "a", "prompt": "w5", "response": "w6 w7", "reward": 1, "other": [{}]}),
         json!({"id": 7, "instruction": "w8", "completion": "", "score": -0.5, "finish_reason": "eos"}),
@@ -223,7 +224,7 @@ fn formats() {
     assert_eq!(rows(&text), expected);
     assert_eq!(rows(&json!(lines).to_string()), expected);
 
-    // Prompts with their samples; the id of a prompt without one follows from its text.
+    // Prompts with several samples; the id of a prompt without one is derived from its text.
     let line = r#"{"prompt": "w5", "responses": ["w6", "w7"], "rewards": [1, 0.5]}"#;
     let found = rows(&format!("{line}\n{{\"prompt\": \"w5\", \"text\": \"w8\", \"reward\": 3}}"));
     let id = found[0][0].as_str().unwrap();
@@ -231,7 +232,7 @@ fn formats() {
     let sample = |text: &str, token: u32, reward: f64| json!([id, "w5", text, [token], reward, "stop"]);
     assert_eq!(found, [sample("w6", 6, 1.0), sample("w7", 7, 0.5), sample("w8", 8, 3.0)]);
 
-    // vLLM: one prompt in two requests; the token that ended an answer goes, and those behind a stop text.
+    // vLLM: one prompt in two requests; the final EOS and tokens after a stop text are removed.
     let request = |id: &str, outputs: Value, rewards: Value| {
         json!({"request_id": id, "prompt": "w5 w9", "prompt_token_ids": [5, 9], "finished": true,
                "outputs": outputs, "rewards": rewards})
@@ -295,7 +296,7 @@ fn openai_and_prompts_elsewhere() {
     assert_eq!(found[4][0], found[5][0]);
 }
 
-/// Tables as pandas and polars write them: dictionaries, short floats, lists, structs, snappy and zstd.
+/// Parquet files of pandas and polars: dictionaries, f32, lists, structs, snappy and zstd.
 #[test]
 fn tables() {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
@@ -320,7 +321,7 @@ fn tables() {
     assert_eq!(found, expected);
 }
 
-/// What becomes of a prompt, by where it is from and what is asked.
+/// The format of a prompt depends on its source and on the requested format.
 #[test]
 fn layouts() {
     let policy = &parts().0;
@@ -357,7 +358,7 @@ fn layouts() {
         "{said}"
     );
 
-    // Without a model nothing is laid out, and is not later taken for it either.
+    // Without a model prompts are not formatted, and a second import recognises that.
     let (plain, folder) = (read(words).unwrap(), tempfile::tempdir().unwrap());
     let import = Import::new(&plain, None, &RAW).unwrap();
     let nobody = Identity { name: "elsewhere".to_owned(), hash: String::new() };
@@ -370,104 +371,4 @@ fn layouts() {
     let lay_out = LayOut { otherwise: TextFormat::Chat, ..RAW };
     let import = Import::new(&again, Some(policy), &lay_out).unwrap();
     assert_eq!((import.prompts[0].text.clone(), import.tokenised), (chat("", "w5"), 1));
-}
-
-#[test]
-fn bad_input_is_named() {
-    let good = r#"{"prompt_id": "a", "prompt": "w5", "response": "w6", "reward": 1}"#;
-    for (text, expected) in [
-        ("", "f holds no samples: is it the right file?"),
-        ("3", "f:1: not a JSON object: write one {...} per sample or prompt"),
-        ("{\"prompt\": \"w5\"", "f:1: malformed JSON at column 15: EOF while parsing an object"),
-        (
-            "{\"reward\": NaN}",
-            "f:1: malformed JSON at column 12: expected value (NaN and Infinity are not JSON)",
-        ),
-        ("[{}", "f:1: the array breaks off: its ']' is missing"),
-        ("{\"prompt\": \"w5\"}", "f:1: response: missing (or completion, output, text)"),
-        ("{\"prompt\": \"w5\", \"response\": [1]}", "f:1: response: a list, expected a string"),
-        ("{\"prompt\": \" \", \"response\": \"\"}", "f:1: prompt: it is empty"),
-        ("{\"response\": \"\"}", "f:1: prompt: missing, and the row has no id"),
-        (
-            "{\"id\": 3, \"response\": \"\"}",
-            "f:1: prompt: missing: give a file of prompts with the id '3'",
-        ),
-        ("{\"id\": 1.5, \"response\": \"\"}", "f:1: id: 1.5, expected a string or an integer"),
-        (
-            "{\"prompt\": \"a\", \"messages\": [], \"response\": \"\"}",
-            "f:1: both 'prompt' and 'messages': keep the field with the prompt",
-        ),
-        (
-            "{\"prompt\": \"a\", \"response\": \"\", \"output\": \"\"}",
-            "f:1: both 'response' and 'output': keep the field with the response",
-        ),
-        (
-            "{\"messages\": [{\"role\": \"user\"}], \"response\": \"\"}",
-            "f:1: messages[0].content: null, expected a string",
-        ),
-        (
-            "{\"prompt\": \"a\", \"response\": \"\", \"reward\": \"good\"}",
-            "f:1: reward: a string, expected a number",
-        ),
-        (
-            "{\"prompt\": \"a\", \"response\": \"\", \"reward\": 1e999}",
-            "f:1: malformed JSON at column 47: number out of range",
-        ),
-        (
-            "{\"prompt\": \"a\", \"response\": \"\", \"tokens\": [4, -1]}",
-            "f:1: tokens[1]: -1, expected a token id",
-        ),
-        ("{\"prompt\": \"a\", \"responses\": []}", "f:1: responses: it is empty; remove the line"),
-        ("{\"prompt\": \"a\", \"responses\": [\"\", 4]}", "f:1: responses[1]: 4, expected a string"),
-        (
-            "{\"prompt\": \"a\", \"responses\": [\"\"], \"rewards\": [1, 2]}",
-            "f:1: rewards: 2 numbers for 1 responses in responses",
-        ),
-        (
-            "{\"prompt\": \"a\", \"responses\": [\"\"], \"rewards\": [true]}",
-            "f:1: rewards[0]: true, expected a number",
-        ),
-        ("{\"prompt\": \"a\", \"outputs\": [{\"token_ids\": []}]}", "f:1: outputs[0].text: missing"),
-        (
-            "{\"prompt\": \"a\", \"choices\": [{\"text\": \"\", \"reward\": \"-inf\"}]}",
-            "f:1: choices[0].reward: -inf, expected a finite number",
-        ),
-        (
-            "{\"custom_id\": \"x\", \"response\": null, \"error\": {\"code\": 5}}",
-            "f:1: error: {\"code\":5}: the request failed; remove the line",
-        ),
-        (
-            "{\"custom_id\": \"x\", \"response\": {\"body\": {\"error\": 1}}}",
-            "f:1: response.body.choices: missing; if the request failed, remove the line",
-        ),
-        (
-            &format!("{good}\n\n{}", good.replace("w5", "w7")),
-            "f:3: prompt: differs in text or format from that of f:1, which has the same id 'a': use distinct ids",
-        ),
-    ] {
-        assert_eq!(read(text).unwrap_err(), expected, "{text}");
-    }
-    let prompts = [("a".to_owned(), Prompt::Text("w5".to_owned()))];
-    let said = read_with(&prompts, "f", "{\"custom_id\": \"b\", \"choices\": [{\"text\": \"\"}]}");
-    assert_eq!(said.unwrap_err(), "f:1: prompt: missing, and the file of prompts has no id 'b'");
-    let said = read_with(&[], "f", "PAR1 and nothing more").unwrap_err();
-    assert!(said.starts_with("f: not a whole Parquet file"), "{said}");
-
-    let some = read(&format!("{good}\n{}", good.replace("1}", "null}"))).unwrap();
-    let said = some.rewards().unwrap_err().to_string();
-    assert!(said.contains("f:2: reward: missing (sample 1 of prompt 'a')"), "{said}");
-    let none = read(&good.replace("1}", "null}")).unwrap();
-    assert_eq!(none.rewards().unwrap(), None);
-
-    let fails = |text: &str, context| {
-        let lay_out = LayOut { context, ..RAW };
-        Import::new(&read(text).unwrap(), Some(&parts().0), &lay_out).unwrap_err().to_string()
-    };
-    let said = fails(&format!("{good}\n{}", good.replace("w6", "w6 w6")), Some(2));
-    assert!(
-        said.ends_with(
-            "f:2: sample 1 of prompt 'a' has 3 tokens with the prompt, more than the context of 2: remove or shorten it"
-        ),
-        "{said}"
-    );
 }

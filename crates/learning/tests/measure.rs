@@ -51,7 +51,7 @@ fn ratings_by_hand() {
     assert!(near(r.standard_error, (2.0 * 0.4_f64.powi(2) * 2.0).sqrt() / 4.0));
     assert!(near(share.standard_error, (2.0 * 0.8_f64.powi(2) * 2.0).sqrt() / 4.0));
 
-    // Pearson knows no scale, R² does.
+    // Pearson's r does not depend on the scale, R² does.
     let [r, share] = ratings(&[-10.0, -20.0, -30.0], &[1.0, 2.0, 3.0], None).unwrap();
     assert!(near(r.value, -1.0) && share.value < -100.0);
 }

@@ -1,4 +1,4 @@
-//! Datasets of rollouts of a tiny model: written, interrupted, split, broken, read.
+//! Datasets of rollouts of a tiny model: complete, interrupted, split and corrupt ones.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -96,7 +96,7 @@ fn whole() -> &'static BTreeMap<String, Vec<u8>> {
     })
 }
 
-/// Rows, rewards and hidden states are those of a model that reads the texts anew.
+/// Rows, rewards and hidden states equal those of a separate forward pass over each text.
 #[test]
 fn samples_are_what_they_say() {
     let folder = tempfile::tempdir().unwrap();
@@ -132,7 +132,7 @@ fn samples_are_what_they_say() {
     assert_eq!((summary.prompts, summary.samples, summary.finished), (11, 44, cut));
 }
 
-/// However many are written together, by however many machines: the same files.
+/// The files do not depend on the batch size and on the split over machines.
 #[test]
 fn batches_and_parts_change_nothing() {
     let folder = tempfile::tempdir().unwrap();
@@ -148,7 +148,7 @@ fn batches_and_parts_change_nothing() {
     assert_eq!(files(here.path()), *whole());
 }
 
-/// Stops after so many tokens.
+/// Stops after this number of tokens.
 struct After(usize);
 
 impl Progress for After {
@@ -175,7 +175,7 @@ fn a_stopped_run_goes_on() {
         }
     };
     while stopped(&mut runs) {
-        // What a kill leaves, and a shard that lost its rows or its hidden states.
+        // A temporary file of a killed process, and a shard without rows or hidden states.
         fs::write(folder.path().join(LEFT), "half").unwrap();
         if let Some(name) = lost.pop_if(|name| folder.path().join(name).exists()) {
             fs::remove_file(folder.path().join(name)).unwrap();
@@ -188,7 +188,7 @@ fn a_stopped_run_goes_on() {
     assert_eq!(found, *whole());
 }
 
-/// Shaped rewards stand in nobody's way: not of a run that goes on, nor of a merge.
+/// A resumed run and a merge keep shaped rewards.
 #[test]
 fn shaped_shards_are_shards() {
     let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -210,7 +210,7 @@ fn shaped_shards_are_shards() {
     assert_eq!(other.take(&dataset).unwrap(), 4);
     assert_eq!(files(there.path()), shaped);
 
-    // A shard that is written anew has none until it is shaped again.
+    // A recreated shard has no shaped rewards until it is shaped again.
     fs::remove_file(here.path().join("rollouts-00001.parquet")).unwrap();
     fill(here.path(), "0/1", 6, &mut ()).unwrap();
     let has = |shard| dataset.read(shard).unwrap().shaped(Rule::Srs).is_some();
@@ -238,7 +238,7 @@ fn broken_shards_and_other_settings_are_named() {
         fill(folder.path(), "0/1", 10, &mut ()).unwrap();
         assert_eq!(files(folder.path()), *whole());
     }
-    // Changed bytes are found when all is checked.
+    // The check of all files detects changed bytes.
     let name = "hidden-00000.safetensors";
     let mut bytes = fs::read(at(name)).unwrap();
     let last = bytes.len() - 1;
@@ -246,7 +246,7 @@ fn broken_shards_and_other_settings_are_named() {
     fs::write(at(name), bytes).unwrap();
     let said = Dataset::open(folder.path()).unwrap().check(&mut || ()).unwrap_err().to_string();
     assert!(said.contains(name) && said.contains("has changed"), "{said}");
-    // Shards under each other's names.
+    // A shard with the file name of another one.
     fs::copy(at("rollouts-00001.parquet"), at("rollouts-00000.parquet")).unwrap();
     assert!(fails().contains("it is shard 1 with another file name"), "{}", fails());
 
@@ -266,7 +266,7 @@ fn broken_shards_and_other_settings_are_named() {
     assert!(Dataset::open(&at("none")).unwrap_err().to_string().contains("no manifest.json"));
 }
 
-/// What cannot be sampled or scored ends the run, by name.
+/// A prompt that cannot be sampled or scored ends the run with an error that names it.
 #[test]
 fn a_prompt_beyond_the_context_and_a_reward_that_is_no_number() {
     let (policy, rewards) = parts();

@@ -1,4 +1,4 @@
-//! Shaped rewards in datasets of rollouts, and what is predicted of them.
+//! Shaped rewards in datasets of rollouts, and predicted utilities.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +12,7 @@ use stackelberg_shaping::{Budget, Confidence, Report, Rule, Samples, Shaping};
 
 use crate::common::Random;
 
-/// Prompts of one, of equal and of differing rewards, three in a shard.
+/// Prompts with one reward, with equal rewards and with different rewards, three per shard.
 fn rewards() -> Vec<(String, Vec<f64>)> {
     let mut random = Random::new(1);
     let prompt = |i: usize| {
@@ -131,7 +131,7 @@ fn columns_are_added_and_replaced() {
         files(dataset.folder())
     };
     let found = steps(&bare, &[(Rule::Srs, 3.0), (Rule::Hard, 1.0), (Rule::Srs, 1.0)]);
-    // The order of the commands does not matter, nor whether one is given twice.
+    // The result does not depend on the order of the calls and on repetition.
     let other = steps(
         &dataset(two.path(), &rewards()),
         &[(Rule::Srs, 1.0), (Rule::Hard, 1.0), (Rule::Hard, 1.0)],
@@ -145,7 +145,7 @@ fn columns_are_added_and_replaced() {
     assert_eq!(shard.shaped(Rule::Srs).unwrap().settings["alpha"], 1.0);
 }
 
-/// What a kill leaves: some shards under the new settings, some under the old or none, half a file.
+/// A killed run leaves shards with new, with old and without shaped rewards, and a temporary file.
 #[test]
 fn a_killed_run_is_repaired() {
     let (folder, whole) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -179,7 +179,7 @@ fn what_cannot_be_shaped_is_named() {
     fs::remove_file(&path).unwrap();
     assert!(said(&whole).contains("1 of 3 shards are not there yet, the first is number 2"));
 
-    // Columns of another number of rows.
+    // Columns with another number of rows.
     let columns = shaper(Rule::Srs, 1.0).shape(&whole.read(0).unwrap()).unwrap();
     let shard = whole.read(1).unwrap();
     assert_ne!(columns.values.len(), shard.rows.len());
@@ -202,7 +202,7 @@ fn what_cannot_be_shaped_is_named() {
     assert!(Shaper::new(raw, None, Some(0.2)).unwrap_err().to_string().contains("level is 0.2"));
 }
 
-/// Both theorems hold of the averages too, and the curves do not depend on the number of threads.
+/// Both theorems hold for the averages too, and the curves do not depend on the number of threads.
 #[test]
 fn frontiers_of_random_rewards() {
     let mut random = Random::new(2);
@@ -216,7 +216,7 @@ fn frontiers_of_random_rewards() {
     let frontiers = Frontiers::new(&prompts, &shaping).unwrap();
     let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
     assert_eq!(one.install(|| Frontiers::new(&prompts, &shaping)).unwrap(), frontiers);
-    // Two prompts have nothing to shape; 17 strengths of ten rules and the settings given.
+    // Two prompts have equal rewards; the others have 17 checks for each of ten rules, and one for the given settings.
     assert_eq!(frontiers.checks, 306 * 171);
     assert!(frontiers.margins.iter().all(|margin| (-1e-12..=0.0).contains(margin)));
     let curve = |rule| frontiers.curves.iter().find(|curve| curve.rule == rule).unwrap();

@@ -3,6 +3,7 @@
 mod common;
 mod fit;
 mod import;
+mod import_errors;
 mod measure;
 mod rollouts;
 mod saving;

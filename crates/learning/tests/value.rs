@@ -1,4 +1,4 @@
-//! Value heads, trained on hidden states that are made up so that what there is to learn is known.
+//! Value heads, trained on synthetic hidden states with a known relation to the rewards.
 
 use std::fs;
 use std::path::Path;
@@ -33,8 +33,8 @@ fn manifest(prompts: usize) -> Manifest {
     }
 }
 
-/// Rewards are 2 h[0] - h[1] of the last token; on the way h[0] and h[1] come nearer to that. Every seventh
-/// sample has no token.
+/// The reward is 2 h[0] - h[1] of the last token; before it, h[0] and h[1] grow linearly to their last values. Every
+/// seventh sample has no tokens.
 fn made_up(folder: &Path, manifest: Manifest, reward: impl Fn(f32, f32) -> f64) -> Dataset {
     let dataset = Dataset::create(folder, manifest).unwrap();
     let manifest = dataset.manifest();
@@ -88,7 +88,7 @@ fn settings(rule: Rule) -> Settings {
     }
 }
 
-/// Counts what it sees, and stops after so many steps.
+/// Records the callbacks, and stops after a number of steps.
 #[derive(Default)]
 struct Seen {
     steps: usize,
@@ -133,7 +133,7 @@ fn what_can_be_learned_is() {
         let explained = outcome.explained().unwrap();
         assert!(explained.last > 0.4, "{rule}: {explained:?}");
     }
-    // Of raw rewards nothing is left to chance at the end; asked for smoothness, values agree along the text.
+    // Raw rewards are a function of the last state. The smoothness term improves the values along the text.
     let raw = trained(&dataset, &settings(Rule::Raw)).explained().unwrap();
     let rough = Settings { coef: 0.0, ..settings(Rule::Raw) };
     let rough = trained(&dataset, &rough).explained().unwrap();
@@ -155,7 +155,7 @@ fn counts_are_told() {
     assert_eq!(outcome.epochs, seen.epochs);
 }
 
-/// Stopped in the third epoch and gone on with, on one thread: the same head to the bit.
+/// A run that is stopped and resumed on one thread gives the same head, bit by bit.
 #[test]
 fn a_resumed_run_ends_the_same() {
     let folder = tempfile::tempdir().unwrap();
@@ -172,7 +172,7 @@ fn a_resumed_run_ends_the_same() {
     assert_eq!(rest.resumed, seen.epochs.len());
     assert_eq!(outcome, whole);
 
-    // Other data under the same prompts and settings, and fewer epochs than there are already.
+    // Other rewards with the same prompts and settings, and fewer epochs than in the checkpoint.
     let changed =
         made_up(&folder.path().join("other"), manifest(40), |a, b| plane(a, b) + 0.1 * f64::from(a));
     let said = train(&changed, &settings, (&checkpoint, true), &mut ()).unwrap_err().to_string();
@@ -190,7 +190,7 @@ fn a_resumed_run_ends_the_same() {
     assert!(said.contains("head.training: not a valid checkpoint"), "{said}");
 }
 
-/// However little is held at once, every sample teaches once in every epoch.
+/// For any memory limit, each training sample is used once per epoch.
 #[test]
 fn shards_are_streamed() {
     let folder = tempfile::tempdir().unwrap();
@@ -203,7 +203,7 @@ fn shards_are_streamed() {
     }
 }
 
-/// A prompt that is asked twice, under two names, teaches or validates, but not both.
+/// Prompts of equal text are either in the training set or in the validation set.
 #[test]
 fn equal_prompts_stay_together() {
     let folder = tempfile::tempdir().unwrap();
@@ -212,7 +212,7 @@ fn equal_prompts_stay_together() {
         let prompts = Prompts::new(ids.iter().map(|id| (id.as_str(), "text")));
         let mut dataset =
             made_up(&folder.path().join(seed.to_string()), Manifest { prompts, ..manifest(8) }, plane);
-        // Half of the names ask the same.
+        // Half of the prompts have the same text.
         for shard in 0..dataset.manifest().shards() {
             let read = dataset.read(shard).unwrap();
             let (mut rows, hidden) = (read.rows.clone(), read.hidden().unwrap());
@@ -225,12 +225,12 @@ fn equal_prompts_stay_together() {
         let mut seen = Seen::default();
         let settings = Settings { epochs: 1, seed, validation: 0.4, ..settings(Rule::Raw) };
         train(&dataset, &settings, (&folder.path().join("c"), false), &mut seen).unwrap();
-        // Two of five texts validate: four prompts in one of them, or one in each.
+        // Two of five texts are in the validation set: with four prompts and one, or with one each.
         assert!([2, 5].contains(&seen.counts.validation.1), "{:?}", seen.counts);
     }
 }
 
-/// What is written is what decoding reads, and says what it is.
+/// Decoding reads the written file with its metadata.
 #[test]
 fn decoding_reads_the_head() {
     let folder = tempfile::tempdir().unwrap();

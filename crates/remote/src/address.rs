@@ -22,7 +22,7 @@ pub(crate) fn is_http(text: &str) -> bool {
 
 /// An address as messages show it: `http://***@host` instead of `http://user:password@host`.
 pub(crate) fn redacted(address: &str) -> String {
-    let is_clean = |url: Url| url.username().is_empty() && url.password().is_none();
+    let is_clean = |url: Url| url.has_host() && url.username().is_empty() && url.password().is_none();
     if Url::parse(address).is_ok_and(is_clean) {
         return address.to_owned();
     }

@@ -174,9 +174,8 @@ enum Cause {
 fn cause(error: &reqwest::Error) -> Cause {
     let mut link = error.source();
     while let Some(inner) = link {
-        // TLS errors come as invalid data; hyper marks failed look-ups by this text alone.
-        let io = inner.downcast_ref::<io::Error>();
-        if io.is_some_and(|e| e.kind() == io::ErrorKind::InvalidData) {
+        // TLS errors are invalid data. Only this text marks failed look-ups.
+        if inner.downcast_ref::<io::Error>().is_some_and(is_invalid_data) {
             return Cause::Tls;
         }
         if inner.to_string() == "dns error" {
@@ -185,6 +184,12 @@ fn cause(error: &reqwest::Error) -> Cause {
         link = inner.source();
     }
     Cause::Other
+}
+
+/// Whether an I/O error, or the one that it wraps, is of the kind `InvalidData`.
+fn is_invalid_data(error: &io::Error) -> bool {
+    let inner = || error.get_ref().and_then(|inner| inner.downcast_ref::<io::Error>());
+    error.kind() == io::ErrorKind::InvalidData || inner().is_some_and(is_invalid_data)
 }
 
 /// An error with its causes, without the address.

@@ -1,4 +1,4 @@
-//! How long one prompt takes. `cargo bench -p stackelberg-shaping`; figures in `bench/runs/`.
+//! Time per prompt. `cargo bench -p stackelberg-shaping`; figures in `bench/runs/`.
 
 use std::hint::black_box;
 

@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Nine answers in ten have reward 1, one has reward 2. What does a follower with beta = 1 answer?
+/// Prints the follower's response (beta = 1) if nine of ten answers have reward 1 and one has reward 2.
 fn biased_prior() -> Result<(), Box<dyn Error>> {
     let rewards = [1.0, 2.0];
     let samples = Samples::weighted(&rewards, &[0.9, 0.1])?;
@@ -47,7 +47,7 @@ fn biased_prior() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Ten colours that can be told apart.
+/// Ten distinguishable colours.
 const COLOURS: [RGBColor; 10] = [
     RGBColor(0x1f, 0x1f, 0x1f),
     RGBColor(0xe1, 0x57, 0x59),
@@ -64,7 +64,7 @@ const COLOURS: [RGBColor; 10] = [
 /// One curve per rule: its name and the points.
 type Curve = (&'static str, Vec<(f64, f64)>);
 
-/// Utility of the follower against what the shaped rewards really span, in nats: `hard` is on top.
+/// Utility of the follower against the span of the shaped rewards in nats. `hard` is the best rule.
 fn by_bound(samples: &Samples<'_>, path: &Path) -> Result<(), Box<dyn Error>> {
     let curves = sweep(samples, |values, follower, strength| {
         let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -74,14 +74,14 @@ fn by_bound(samples: &Samples<'_>, path: &Path) -> Result<(), Box<dyn Error>> {
     draw(path, "At a given bound, nothing beats hard (Theorem 1)", "bound B/β, nats", 10.0, curves)
 }
 
-/// Utility of the follower against its KL from the base policy: `raw` is on top.
+/// Utility of the follower against its KL from the base policy. `raw` is the best rule.
 fn by_kl(samples: &Samples<'_>, path: &Path) -> Result<(), Box<dyn Error>> {
     let curves = sweep(samples, |_, follower, _| (follower.kl, follower.utility))?;
     draw(path, "At a given KL, nothing beats raw (Gibbs)", "KL from the base policy, nats", 4.6, curves)
 }
 
-/// Every rule over a range of strengths. `B` is 1 here: for the bounded rules, `B` and strength only
-/// matter as their product.
+/// Computes all rules over a range of strengths. `B` is 1, since for the bounded rules only the product of `B` and
+/// strength matters.
 fn sweep(
     samples: &Samples<'_>,
     point: impl Fn(&[f64], &Follower, f64) -> (f64, f64),

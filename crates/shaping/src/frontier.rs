@@ -133,8 +133,8 @@ impl<'s, 'r> Frontier<'s, 'r> {
         Ok(Margins { follower, bound, below_hard, below_raw })
     }
 
-    /// How far margins can fall below zero by rounding in `f64`, in reward units: `1e-13` of the span of the rewards, plus
-    /// the errors of long sums and of a large offset.
+    /// How far margins can fall below zero by rounding in `f64`, in reward units: `1e-13` of the span of the rewards,
+    /// plus the errors of long sums and of a large offset.
     pub fn rounding(&self) -> f64 {
         let sums = f64::EPSILON * self.samples.rewards().len() as f64;
         let offset = f64::EPSILON * self.top.abs().max(self.bottom.abs());

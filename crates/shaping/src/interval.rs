@@ -26,11 +26,11 @@ pub struct Interval {
 /// going outwards, a threshold `m` belongs to the interval while `|mean g(m)| <= t se(m)`. Between neighbouring
 /// rewards this is a quadratic inequality, which is solved exactly.
 ///
-/// Two corrections matter for large exponents, where only the few samples above `m` have weight. First, Student's `t` has
-/// `(sum w²)² / sum w⁴ - 1` degrees of freedom instead of `M - 1` (Satterthwaite's rule for a variance of terms of
-/// weight `w`), with the weights at the threshold under test. Second, the high end is given only if two samples lie
-/// above it. Without them, nominal 90 percent intervals of `M = 10` normal rewards at `c = 5` cover 28 percent, since
-/// no sample lies near `m*`.
+/// Two corrections matter for large exponents, where only the few samples above `m` have weight. First, Student's `t`
+/// has `(sum w²)² / sum w⁴ - 1` degrees of freedom instead of `M - 1` (Satterthwaite's rule for a variance of terms
+/// of weight `w`), with the weights at the threshold under test. Second, the high end is given only if two samples
+/// lie above it. Without them, nominal 90 percent intervals of `M = 10` normal rewards at `c = 5` cover 28 percent,
+/// since no sample lies near `m*`.
 ///
 /// # Simulated coverage
 ///

@@ -11,8 +11,8 @@ use crate::shaping::Shaping;
 pub struct KlBudget {
     /// The given settings with the solved bound or, for rules without a bound, the solved strength.
     pub shaping: Shaping,
-    /// The KL of the follower under these settings, in nats, at most the budget. It can be smaller, since KL jumps where
-    /// the set of rewarded responses changes.
+    /// The KL of the follower under these settings, in nats, at most the budget. It can be smaller, since KL jumps
+    /// where the set of rewarded responses changes.
     pub kl: f64,
     /// Whether every bound (or strength) stays within the budget. The KL is then the largest that the rule can reach,
     /// usually `-ln P(best)`, with all mass on the best responses.
@@ -43,9 +43,10 @@ impl KlBudget {
     /// without a bound, the largest strength.
     ///
     /// KL grows with the bound while the set of rewarded responses is constant, and can drop where it changes. For
-    /// `hard` in budget `paper` the at most `M` segments of a constant set have closed-form ends; each segment is solved
-    /// separately and the result is exact. The soft bounded rules are solved on a grid of eight bounds per factor of
-    /// two, refined by bisection. KL is monotone in the strength, so rules without a bound are solved by bisection.
+    /// `hard` in budget `paper` the at most `M` segments of a constant set have closed-form ends; each segment is
+    /// solved separately and the result is exact. The soft bounded rules are solved on a grid of eight bounds per
+    /// factor of two, refined by bisection. KL is monotone in the strength, so rules without a bound are solved by
+    /// bisection.
     ///
     /// # Errors
     /// As [`KlBudget::check`] and [`Shaping::apply`].
@@ -151,8 +152,8 @@ fn grid_exponent(shaping: &Shaping, samples: &Samples<'_>, nats: f64) -> Result<
 /// An exponent above which the follower has all mass on the best responses.
 fn unlimited_exponent(shaping: &Shaping, samples: &Samples<'_>) -> Result<f64, Error> {
     let odds = unlimited_odds(samples);
-    // The gap between the best and the second-best shaped reward, in units of the bound, shrinks as m* rises to the best
-    // reward. The iteration stops at a bound at which m* no longer moves.
+    // The gap between the best and the second-best shaped reward, in units of the bound, shrinks as m* rises to the
+    // best reward. The iteration stops at a bound at which m* no longer moves.
     let mut c = odds;
     for _ in 0..8 {
         let bound = c / shaping.strength;

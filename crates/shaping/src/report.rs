@@ -67,8 +67,8 @@ impl fmt::Display for Warning {
 }
 
 impl Report {
-    /// Shapes the rewards and computes all statistics. With `kl_budget` (nats), first solves for the bound or, for rules
-    /// without one, the strength. With `confidence`, adds an interval for the threshold.
+    /// Shapes the rewards and computes all statistics. With `kl_budget` (nats), first solves for the bound or, for
+    /// rules without one, the strength. With `confidence`, adds an interval for the threshold.
     ///
     /// # Errors
     /// As [`Shaping::apply`], [`KlBudget::solve`] and [`Follower::respond`].

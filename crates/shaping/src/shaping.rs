@@ -108,8 +108,8 @@ impl Shaping {
     }
 
     /// The largest difference between two shaped rewards of `k` responses under this rule, for any rewards; `None` if
-    /// there is no limit. In greedy decoding, a candidate whose logit is lower by more than `strength` times this cannot
-    /// be chosen.
+    /// there is no limit. In greedy decoding, a candidate whose logit is lower by more than `strength` times this
+    /// cannot be chosen.
     pub fn span(&self, k: usize) -> Option<f64> {
         match self.rule {
             Rule::Hard | Rule::Srs | Rule::SrsStd | Rule::MeanSoft | Rule::Minmax => Some(self.bound),

@@ -52,8 +52,8 @@ impl Threshold {
         let (top, bottom) = samples.support();
         let span = top - bottom;
         let unit = if span > 0.0 { span } else { 1.0 };
-        // u = (r - top) / span is in [-1, 0]. All sums below add terms of one sign, so that there is no cancellation for
-        // any offset or scale of the rewards.
+        // u = (r - top) / span is in [-1, 0]. All sums below add terms of one sign, so that there is no cancellation
+        // for any offset or scale of the rewards.
         let u = |reward: f64| (reward - top) / unit;
         let e = (-c).exp();
 

@@ -1,4 +1,4 @@
-//! Every bad input is refused, and the message says which value is wrong.
+//! Invalid input is rejected, and the message names the value.
 
 use stackelberg_shaping::{Confidence, Error, Follower, Rule, Samples, Shaping, Threshold};
 

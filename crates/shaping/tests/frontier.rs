@@ -1,11 +1,11 @@
-//! Nothing gets beyond the two frontiers, and something gets there.
+//! No follower exceeds the two limits, and some attain them.
 
 use proptest::prelude::*;
 use stackelberg_shaping::{Follower, Frontier, Rule, Samples, Shaping};
 
 use crate::common::{case, config, exponent};
 
-/// The paper's biased prior: at B/beta = 1 two answers leave nothing to choose, so both frontiers meet.
+/// The paper's biased prior: with two responses all shaped rewards of one span are equivalent, so both limits agree.
 #[test]
 fn the_biased_prior() {
     let rewards = [1.0, 2.0];
@@ -49,7 +49,7 @@ fn nothing_to_choose() {
 proptest! {
     #![proptest_config(config(2000))]
 
-    /// Theorem 1 and Gibbs, for every rule and for shaped rewards that are no rule at all.
+    /// Theorem 1 and Gibbs' principle, for every rule and for arbitrary shaped rewards.
     #[test]
     fn nothing_gets_beyond(case in case(), c in exponent(), alpha in 0.1..5.0f64, any in prop::collection::vec(-1.0..1.0f64, 40)) {
         let samples = case.samples();
@@ -62,7 +62,7 @@ proptest! {
         }).into();
         shown.push(("no rule", any[..case.rewards.len()].to_vec(), c));
         for (name, values, strength) in shown {
-            // Spans beyond f64's range one way or the other.
+            // The span over- or underflows.
             if !strength.is_finite() {
                 continue;
             }
@@ -72,7 +72,7 @@ proptest! {
         }
     }
 
-    /// Hard and raw are on their frontiers.
+    /// Hard and raw attain their limits.
     #[test]
     fn hard_and_raw_get_there(case in case(), c in exponent()) {
         let samples = case.samples();

@@ -1,4 +1,4 @@
-//! The numbers of the method's public Python reference (see `tests/data/README.md`).
+//! Agreement with the public Python reference of the method (see `tests/data/README.md`).
 
 use serde::Deserialize;
 use stackelberg_shaping::{Budget, Rule, Samples, Shaping, argmax, fuse};
@@ -78,7 +78,7 @@ fn offline_shaping() {
         let off = 1e-9 * scale(&case.rewards);
         close(shaped.threshold.unwrap().value, case.m_star, off, "m*");
         close(shaped.bound.unwrap(), case.B_eff, 1e-12 * case.B_eff, "bound");
-        // The sigmoid's slope is at most a quarter.
+        // The slope of the sigmoid is at most 1/4.
         let off = 1e-12 + off * case.B_eff * case.alpha / 4.0;
         for (found, expected) in shaped.values.iter().zip(&case.shaped) {
             close(*found, *expected, off, "shaped");
@@ -133,7 +133,7 @@ fn check_step(case: &Step, name: &str, golden: &Method) {
     if let Some(bound) = golden.B_eff {
         close(shaped.bound.unwrap(), bound, 1e-12 * bound, name);
     }
-    // Largest slope of any rule: the sigmoid's, minmax's, or meanstd's, whose least divisor is 1e-6.
+    // Largest slope of each rule. The smallest divisor of meanstd is 1e-6.
     let slope = match rule {
         Rule::Srs | Rule::MeanSoft => shaped.bound.unwrap() * case.alpha / 4.0,
         Rule::Meanstd => 1.0 / samples.std().max(1e-6),

@@ -1,4 +1,4 @@
-//! Intervals for `m*`, judged by simulation: the source of the tables in `Confidence`'s documentation.
+//! Simulated coverage of intervals for `m*`: the source of the tables in the documentation of `Confidence`.
 //! `cargo test -p stackelberg-shaping interval -- --nocapture` prints them.
 
 use proptest::prelude::*;
@@ -16,8 +16,8 @@ fn normal(p: f64) -> f64 {
     Normal::standard().inverse_cdf(p)
 }
 
-/// Reward distributions by their quantile functions. Log-normal is kept apart: its right tail is
-/// heavier than the intervals can honestly cover.
+/// Reward distributions by their quantile functions. The log-normal distribution is tested separately, since its heavy
+/// right tail lowers the coverage.
 const FAMILIES: [(&str, Quantile); 5] = [
     ("normal", normal),
     ("exponential", |p| -(1.0 - p).ln()),
@@ -26,7 +26,7 @@ const FAMILIES: [(&str, Quantile); 5] = [
     ("bimodal", |p| if p < 0.8 { normal(p / 0.8) } else { 4.0 + normal((p - 0.8) / 0.2) }),
 ];
 
-/// A population: its quantiles at the middles of many equal shares.
+/// A population: quantiles at the midpoints of many equal intervals of probability.
 struct Population {
     rewards: Vec<f64>,
 }
@@ -41,7 +41,7 @@ impl Population {
         Threshold::new(&Samples::new(&self.rewards).unwrap(), c).unwrap().value
     }
 
-    /// Share of intervals from `m` draws that hold the population's threshold.
+    /// Share of intervals from `m` draws that contain the population's threshold.
     fn coverage(&self, confidence: &Confidence, c: f64, m: usize, intervals: usize) -> f64 {
         let truth = self.threshold(c);
         let mut rng = ChaCha8Rng::seed_from_u64(m as u64);
@@ -58,7 +58,7 @@ impl Population {
     }
 }
 
-/// At every level, exponent, sample size and family: at least as often as the level says.
+/// The coverage is at least the level, for every nominal level, exponent, sample size and family.
 #[test]
 fn intervals_hold_the_truth_as_often_as_they_say() {
     let populations = FAMILIES.map(|(name, quantile)| (name, Population::new(quantile)));
@@ -96,7 +96,7 @@ fn coverage_by_exponent_and_sample_size() {
     }
 }
 
-/// What the documentation admits.
+/// The coverage for log-normal rewards in the documentation.
 #[test]
 fn heavy_tails_are_covered_less() {
     let confidence = Confidence::new(0.9).unwrap();
@@ -107,7 +107,7 @@ fn heavy_tails_are_covered_less() {
     assert!((0.76..0.78).contains(&worst), "{worst}");
 }
 
-/// Between neighbouring rewards the ends come from a quadratic; here they are checked by walking.
+/// The closed-form ends agree with a search in small steps.
 #[test]
 fn ends_are_where_the_test_turns() {
     let mut rng = ChaCha8Rng::seed_from_u64(7);
@@ -148,7 +148,7 @@ fn ends_are_where_the_test_turns() {
     }
 }
 
-/// Student's 95 percent quantile; linear between whole degrees of freedom, as the crate has it.
+/// Student's 95 percent quantile, interpolated between integer degrees of freedom as in the crate.
 fn student(dof: f64) -> f64 {
     let exact = |n: f64| statrs::distribution::StudentsT::new(0.0, 1.0, n).unwrap().inverse_cdf(0.95);
     if dof < 1.0 {

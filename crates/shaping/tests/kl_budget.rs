@@ -1,4 +1,4 @@
-//! A budget in nats is kept, is used, and is used up as far as it can be.
+//! Solutions are within the KL budget and are the largest possible ones.
 
 use proptest::prelude::*;
 use stackelberg_shaping::{Budget, Error, Follower, KlBudget, Rule, Samples, Shaping};
@@ -10,7 +10,7 @@ fn kl(shaping: &Shaping, samples: &Samples<'_>) -> f64 {
     Follower::respond(samples, &values, shaping.strength).unwrap().kl
 }
 
-/// Beyond any bound that still changes a follower of ordinary rewards.
+/// A bound above which followers of moderate rewards do not change.
 const UNLIMITED: f64 = 1e7;
 
 fn bounded(rule: Rule) -> Shaping {
@@ -43,7 +43,7 @@ fn saturates_at_the_mass_of_the_best() {
         assert!((solved.kl - 2f64.ln()).abs() < 1e-12, "{rule}: {}", solved.kl);
         assert!((kl(&solved.shaping, &samples) - solved.kl).abs() < 1e-15, "{rule}");
     }
-    // These reach their own ceiling first.
+    // These reach the limit of their bound first.
     for (rule, budget) in [(Rule::Minmax, Budget::Paper), (Rule::Hard, Budget::ReferenceStep)] {
         let given = Shaping { rule, budget, strength: 0.1, ..Shaping::default() };
         let solved = KlBudget::solve(&given, &samples, 5.0).unwrap();
@@ -92,8 +92,7 @@ proptest! {
         }
     }
 
-    /// No larger bound keeps the budget: checked on a fine grid above the answer, up to where nothing
-    /// changes any more.
+    /// No larger bound is within the budget, checked on a fine grid above the solution.
     #[test]
     fn is_the_largest_for_hard(case in ordinary(), nats in 1e-6..4.0f64) {
         let samples = case.samples();
@@ -128,7 +127,7 @@ proptest! {
         }
     }
 
-    /// Where KL is continuous in the knob, the whole budget is spent.
+    /// KL is continuous in the strength, so the whole budget is spent.
     #[test]
     fn is_spent_by_rules_solved_for_strength(case in ordinary(), nats in 1e-6..4.0f64) {
         let samples = case.samples();

@@ -1,4 +1,4 @@
-//! What each rule promises, and the follower's answer to it.
+//! Properties of each rule and of its follower.
 
 use proptest::prelude::*;
 use stackelberg_shaping::{Budget, Follower, Rule, Samples, Shaped, Shaping};
@@ -179,13 +179,13 @@ proptest! {
         prop_assert!((f.policy.iter().sum::<f64>() - 1.0).abs() < 1e-12);
         prop_assert!(f.kl >= 0.0 && f.kl.is_finite());
         prop_assert!(f.ess >= 1.0 - 1e-12 && f.ess <= case.rewards.len() as f64 + 1e-9);
-        // KL from its definition; the report's keeps more digits.
+        // The KL from its definition, which is less precise than `f.kl`.
         let kl: f64 = f.policy.iter().zip(samples.prior())
             .filter(|&(&w, _)| w > 0.0).map(|(w, p)| w * (w / p).ln()).sum();
         prop_assert!((kl - f.kl).abs() <= 1e-12 * (1.0 + kl.abs()), "{kl} against {}", f.kl);
     }
 
-    /// KL(rho_s || rho) <= B/beta for whatever is bounded by B.
+    /// KL(rho_s || rho) <= B/beta for shaped rewards between 0 and B.
     #[test]
     fn the_bound_bounds_kl(case in case(), shaping in settings()) {
         let samples = case.samples();
@@ -221,7 +221,7 @@ proptest! {
         }
     }
 
-    /// r -> a r + b, alpha -> alpha / a leaves these rules as they are (raw: up to scale).
+    /// These rules are invariant under r -> a r + b, alpha -> alpha / a (raw: equivariant).
     #[test]
     fn equivariant_rules(case in ordinary(), shaping in settings(), a in 0.1..10.0f64, b in -10.0..10.0f64) {
         let moved = crate::common::Case {
@@ -229,7 +229,7 @@ proptest! {
             weights: case.weights.clone(),
         };
         let (before, after) = (case.samples(), moved.samples());
-        // Guards against dividing by zero have units; and rounding may part what was equal.
+        // The guards against division by zero are not invariant, and rounding can separate equal rewards.
         if before.std().min(after.std()) < 1e-5 {
             return Ok(());
         }
@@ -274,7 +274,7 @@ proptest! {
     }
 }
 
-/// Whether rounding decides on which side of the threshold this reward falls.
+/// Whether rounding decides on which side of the threshold the reward is.
 fn threshold_is_near(shaped: &Shaped, reward: f64) -> bool {
     shaped.threshold.is_some_and(|t| (reward - t.value).abs() < 1e-9)
 }

@@ -1,4 +1,4 @@
-//! The closed form against bisection, and what must hold of any threshold.
+//! The closed form agrees with bisection, and thresholds have their properties.
 
 use proptest::prelude::*;
 use stackelberg_shaping::{Error, Follower, Rule, Samples, Shaping, Threshold};
@@ -97,7 +97,7 @@ proptest! {
         prop_assert!((paid.map(|(_, p)| p).sum::<f64>() - t.mass).abs() < 1e-12);
     }
 
-    /// `m*` is what the follower delivers.
+    /// `m*` is the utility of the hard follower.
     #[test]
     fn is_the_utility_of_the_hard_follower(case in case(), c in exponent()) {
         let samples = case.samples();
@@ -115,7 +115,7 @@ proptest! {
         prop_assert!(less <= more + 1e-15 * case.scale());
     }
 
-    /// To the bit: sums run in one order whatever the order of the input.
+    /// Without weights the results are equal bit by bit, since sums have a fixed order.
     #[test]
     fn does_not_depend_on_order(case in case(), c in exponent(), turn in 0usize..40) {
         let mut turned = case.clone();
@@ -143,7 +143,7 @@ proptest! {
         prop_assert!((found - expected).abs() <= 1e-13 * moved.scale().max(1.0));
     }
 
-    /// Weights are masses: doubling one is giving the response twice.
+    /// Doubling a weight is equivalent to duplicating the response.
     #[test]
     fn counts_weights_as_copies(rewards in prop::collection::vec(-5.0..5.0f64, 1..12), c in exponent(), seed in any::<u64>()) {
         let copies: Vec<usize> = (0..rewards.len()).map(|i| 1 + (seed >> (3 * i)) as usize % 4).collect();

@@ -1,4 +1,4 @@
-//! Temporary files, and what reading them gives.
+//! Temporary files and helpers for assertions.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ pub fn turns(conversation: &Conversation) -> Vec<(&str, &str)> {
     conversation.messages.iter().map(|m| (m.role.as_str(), m.content.as_str())).collect()
 }
 
-/// The message without the folder's name.
+/// The error message without the folder's path.
 #[track_caller]
 pub fn refused<T: std::fmt::Debug>(read: impl Fn(&Path) -> Result<T, Error>, bytes: &[u8]) -> String {
     let (folder, path) = file("f.jsonl", bytes);

@@ -57,7 +57,7 @@ struct File {
     /// Imported names with the paths that they stand for.
     imports: BTreeMap<String, Vec<String>>,
     /// Paths of glob imports.
-    globs: Vec<Vec<String>>,
+    globs: BTreeSet<Vec<String>>,
     /// Imports and other paths that make this file depend on others.
     paths: Vec<Vec<String>>,
     /// Whether the file has items other than `mod` and `use`.
@@ -155,7 +155,7 @@ impl<'a> Tree<'a> {
             "crate" => *self.by_module.get(&[][..])?,
             "self" => *self.by_module.get(module.as_slice())?,
             "super" => *self.by_module.get(module.split_last()?.1)?,
-            _ => return self.member(*self.by_module.get(module.as_slice())?, path, true, depth),
+            _ => return self.member(self.by_module.get(module.as_slice())?, path, true, depth),
         };
         match rest.first() {
             None => Some(Found { file: start, is_module: true }),
@@ -177,14 +177,15 @@ impl<'a> Tree<'a> {
             let file = *self.by_module.get(module.as_slice())?;
             return inside(Found { file, is_module: true });
         }
-        if depth > 20 {
+        if depth > 8 {
             return None;
         }
         if let Some(target) = here.imports.get(first).filter(|target| target[..] != [first.clone()]) {
             // An import from another crate has no file here.
             return inside(self.resolve(file, target, depth + 1)?);
         }
-        for glob in &here.globs {
+        // Imports of whole modules are followed a few times only, as their own paths may begin with a name of another.
+        for glob in here.globs.iter().filter(|_| depth < 3) {
             if let Some(found) =
                 self.resolve(file, glob, depth + 1).filter(|found| found.is_module && found.file != file)
                 && self.files[found.file].knows(first)
@@ -260,7 +261,7 @@ impl File {
     fn import(&mut self, tokens: &[String], is_reexport: bool) {
         for (name, path) in use_tree(tokens, &[]) {
             if name == "*" {
-                self.globs.push(path.clone());
+                self.globs.insert(path.clone());
             } else {
                 self.imports.insert(name, path.clone());
             }

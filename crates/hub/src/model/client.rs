@@ -104,7 +104,9 @@ impl Client {
             let why = format!("not the answer of a hub: {file} has commit '{commit}' and etag '{etag}'");
             return Err(Trouble::Other(why));
         }
-        let size = header("x-linked-size").or_else(|| header("content-length"));
+        // The length of a redirect is not that of the file.
+        let length = || header("content-length").filter(|_| response.status().is_success());
+        let size = header("x-linked-size").or_else(length);
         let size = size.and_then(|size| size.parse().ok());
         Ok(About { commit: commit.to_owned(), etag: etag.to_owned(), size })
     }

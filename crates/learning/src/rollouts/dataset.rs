@@ -229,8 +229,8 @@ impl Dataset {
         self.write_rows(shard, rows, &[], about)
     }
 
-    /// Adds shaped rewards to a shard and replaces those under the same rule. The Parquet file is replaced atomically; the
-    /// hidden states are unchanged.
+    /// Adds shaped rewards to a shard and replaces those under the same rule. The Parquet file is replaced
+    /// atomically; the hidden states are unchanged.
     ///
     /// # Errors
     /// A column does not have one value per sample, or the file cannot be written.

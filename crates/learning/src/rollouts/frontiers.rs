@@ -18,8 +18,8 @@ pub struct Frontiers {
     pub base: f64,
     /// Number of followers that were checked against both theorems.
     pub checks: usize,
-    /// Smallest distances of a follower from the limits of Theorem 1 and of Gibbs' principle, in units of the span of its
-    /// prompt's rewards. They are zero for rules that attain the limits, and negative only by rounding.
+    /// Smallest distances of a follower from the limits of Theorem 1 and of Gibbs' principle, in units of the span of
+    /// its prompt's rewards. They are zero for rules that attain the limits, and negative only by rounding.
     pub margins: [f64; 2],
 }
 

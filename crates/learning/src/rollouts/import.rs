@@ -34,9 +34,9 @@ pub struct Import {
 }
 
 impl Import {
-    /// Formats prompts and tokenizes all texts. Tokens of a file are used if the policy's tokenizer decodes them to the text;
-    /// tokens after the end of the text and a final EOS are removed. Without a policy, prompts are unchanged and there are
-    /// no tokens.
+    /// Formats prompts and tokenizes all texts. Tokens of a file are used if the policy's tokenizer decodes them to
+    /// the text; tokens after the end of the text and a final EOS are removed. Without a policy, prompts are
+    /// unchanged and there are no tokens.
     ///
     /// # Errors
     /// A prompt cannot be formatted or has no tokens, a text does not fit into the context, or prompts have different
@@ -81,8 +81,8 @@ impl Import {
         Ok(import)
     }
 
-    /// The manifest of a dataset of these samples. `hidden` is the width of the stored hidden states. The settings contain a
-    /// hash of all samples without their rewards; the rewards are identified by `reward`.
+    /// The manifest of a dataset of these samples. `hidden` is the width of the stored hidden states. The settings
+    /// contain a hash of all samples without their rewards; the rewards are identified by `reward`.
     pub fn manifest(
         &self,
         model: Identity,
@@ -123,13 +123,14 @@ impl Import {
 
     /// Writes the missing shards of the dataset.
     ///
-    /// If the dataset has hidden states, or `reward` is a head, the policy computes each prompt once and each response after
-    /// it, in batches of `at_once` responses. `at_once` does not change the output. Without `reward`, samples keep the
-    /// rewards of their files, if the dataset has rewards. `policy` is required if anything is computed.
+    /// If the dataset has hidden states, or `reward` is a head, the policy computes each prompt once and each
+    /// response after it, in batches of `at_once` responses. `at_once` does not change the output. Without `reward`,
+    /// samples keep the rewards of their files, if the dataset has rewards. `policy` is required if anything is
+    /// computed.
     ///
     /// # Errors
-    /// An existing shard is corrupt, a hidden state or a reward is not finite, or a shard cannot be written. `Stopped` of
-    /// the decoding crate if `progress` stopped the run.
+    /// An existing shard is corrupt, a hidden state or a reward is not finite, or a shard cannot be written.
+    /// `Stopped` of the decoding crate if `progress` stopped the run.
     pub fn fill(
         &self,
         dataset: &Dataset,
@@ -222,8 +223,8 @@ impl Import {
         Ok((rows, hidden))
     }
 
-    /// Hidden states of responses after the final norm, each `[tokens, d]`. `prefixes` is a cache of the prompts' KV prefixes
-    /// with the hidden state `[1, d]` of the last token.
+    /// Hidden states of responses after the final norm, each `[tokens, d]`. `prefixes` is a cache of the prompts' KV
+    /// prefixes with the hidden state `[1, d]` of the last token.
     fn read(
         &self,
         policy: &Checkpoint,

@@ -47,22 +47,22 @@ pub(super) struct Found {
 pub(super) type Place = (usize, usize);
 
 impl Samples {
-    /// Reads files, each of which is JSON lines, one JSON array (plain or gzipped, `-` for standard input) or Parquet. A row
-    /// is one of
+    /// Reads files, each of which is JSON lines, one JSON array (plain or gzipped, `-` for standard input) or
+    /// Parquet. A row is one of
     ///
     /// - a sample: `response` (or `completion`, `output`, `text`), optionally `reward` (`score`),
     ///   `finish_reason`, `tokens` (`token_ids`), and its prompt: `prompt`, `instruction` or `messages`;
     /// - a prompt with `responses` (`completions`), optionally `rewards` (`scores`);
-    /// - a request of vLLM with `outputs` (`text`, `token_ids`), or of OpenAI with `choices`, also inside `response.body`. A
-    ///   reward is a field of each output, or an element of the row's `rewards`.
+    /// - a request of vLLM with `outputs` (`text`, `token_ids`), or of OpenAI with `choices`, also inside
+    ///   `response.body`. A reward is a field of each output, or an element of the row's `rewards`.
     ///
-    /// Rows with the same `prompt_id`, `custom_id` or `id` belong to one prompt, as do rows with equal prompts and without
-    /// id. The prompt of a row without one is looked up by its id in `prompts`. Rewards are read only if `rewards` is true.
-    /// Other fields are ignored.
+    /// Rows with the same `prompt_id`, `custom_id` or `id` belong to one prompt, as do rows with equal prompts and
+    /// without id. The prompt of a row without one is looked up by its id in `prompts`. Rewards are read only if
+    /// `rewards` is true. Other fields are ignored.
     ///
     /// # Errors
-    /// A file cannot be read or has no rows. A row is malformed or has no response, its prompt is unknown or differs from
-    /// that of another row with its id, or a reward is not finite. Errors name file, line and field.
+    /// A file cannot be read or has no rows. A row is malformed or has no response, its prompt is unknown or differs
+    /// from that of another row with its id, or a reward is not finite. Errors name file, line and field.
     pub fn read(files: &[PathBuf], prompts: &[(String, Prompt)], rewards: bool) -> Result<Self, Error> {
         let known: HashMap<&str, &Prompt> = prompts.iter().map(|(id, p)| (id.as_str(), p)).collect();
         let mut samples = Self { prompts: Vec::new(), files: Vec::new(), ids: HashMap::new() };

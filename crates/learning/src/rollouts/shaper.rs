@@ -36,8 +36,8 @@ pub struct Shaper {
 }
 
 impl Shaper {
-    /// Shapes with these settings. With `kl_budget` (nats), the bound is solved for each prompt. With `level`, intervals for
-    /// m\* of this nominal level are computed, see [`Confidence`].
+    /// Shapes with these settings. With `kl_budget` (nats), the bound is solved for each prompt. With `level`,
+    /// intervals for m\* of this nominal level are computed, see [`Confidence`].
     ///
     /// # Errors
     /// A setting is out of range, or there is a budget for a rule without a bound: the solution would be a strength per
@@ -57,8 +57,8 @@ impl Shaper {
         Ok(Self { shaping, kl_budget, confidence, settings })
     }
 
-    /// Reads and shapes a dataset without writing it. Returns the id and the rewards of each prompt. `progress` is called
-    /// after each shard.
+    /// Reads and shapes a dataset without writing it. Returns the id and the rewards of each prompt. `progress` is
+    /// called after each shard.
     ///
     /// # Errors
     /// The dataset has no rewards, or a shard is missing or corrupt; as [`Shaper::shape`].
@@ -82,8 +82,8 @@ impl Shaper {
         Ok(prompts)
     }
 
-    /// Writes shaped rewards into all shards of a dataset and replaces those under the same rule. An interrupted call can be
-    /// repeated. Call [`Shaper::read`] first to check the dataset.
+    /// Writes shaped rewards into all shards of a dataset and replaces those under the same rule. An interrupted call
+    /// can be repeated. Call [`Shaper::read`] first to check the dataset.
     ///
     /// # Errors
     /// As [`Shaper::read`]; a file cannot be written.

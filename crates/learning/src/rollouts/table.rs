@@ -19,8 +19,8 @@ pub(super) fn is_parquet(path: &Path) -> bool {
     path.is_file() && File::open(path).and_then(read).is_ok() && magic == *b"PAR1"
 }
 
-/// Calls `take` for each row with the metadata value of `key`, the row's number from 1, and a JSON object of the columns in
-/// [`FIELDS`].
+/// Calls `take` for each row with the metadata value of `key`, the row's number from 1, and a JSON object of the
+/// columns in [`FIELDS`].
 pub(super) fn read(
     path: &Path,
     key: &str,

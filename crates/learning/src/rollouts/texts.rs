@@ -10,8 +10,8 @@ use super::samples::{Found, Place, Source};
 /// How prompts are formatted.
 #[derive(Debug, Clone, Copy)]
 pub struct LayOut<'a> {
-    /// The requested format, if any. It applies to prompts that are not formatted yet; [`TextFormat::Chat`] also applies to
-    /// those of vLLM.
+    /// The requested format, if any. It applies to prompts that are not formatted yet; [`TextFormat::Chat`] also
+    /// applies to those of vLLM.
     pub asked: Option<TextFormat>,
     /// The format of prompts without a recorded format, if none is requested.
     pub otherwise: TextFormat,

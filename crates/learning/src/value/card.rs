@@ -25,12 +25,13 @@ pub struct About {
     pub plot: Option<String>,
 }
 
-/// Writes a trained head to `path`, which must end in `.safetensors`, and its card to the same path with extension `.md`.
+/// Writes a trained head to `path`, which must end in `.safetensors`, and its card to the same path with extension
+/// `.md`.
 ///
-/// The tensors are `0.weight` `[h₁, d]`, `0.bias` `[h₁]`, `2.weight` `[h₂, h₁]`, `2.bias` `[h₂]`, `4.weight` `[1, h₂]` and
-/// `4.bias` `[1]`, in F32. The metadata are `format=stackelberg-value`, `base` (hash of the model), `base_name`,
-/// `text_format`, `shaping`, `bound` and `settings`. Both files are complete on disk before either replaces an existing
-/// file.
+/// The tensors are `0.weight` `[h₁, d]`, `0.bias` `[h₁]`, `2.weight` `[h₂, h₁]`, `2.bias` `[h₂]`, `4.weight` `[1,
+/// h₂]` and `4.bias` `[1]`, in F32. The metadata are `format=stackelberg-value`, `base` (hash of the model),
+/// `base_name`, `text_format`, `shaping`, `bound` and `settings`. Both files are complete on disk before either
+/// replaces an existing file.
 ///
 /// # Errors
 /// The path has another extension or cannot be written.

@@ -56,8 +56,8 @@ pub(super) struct Data {
 }
 
 impl Data {
-    /// Shapes the rewards of each prompt and splits the prompts at random into a training and a validation set. The latter
-    /// has this share of the prompts, at least one.
+    /// Shapes the rewards of each prompt and splits the prompts at random into a training and a validation set. The
+    /// latter has this share of the prompts, at least one.
     pub(super) fn new(
         dataset: &Dataset,
         shaping: &Shaping,
@@ -176,8 +176,8 @@ impl Data {
         windows
     }
 
-    /// Batches of about `size` training samples in random order: first the shards are shuffled, then the samples of each
-    /// window of shards.
+    /// Batches of about `size` training samples in random order: first the shards are shuffled, then the samples of
+    /// each window of shards.
     pub(super) fn batches(&self, epoch: usize, seed: u64, memory: usize, size: usize) -> Vec<Window> {
         let mut rng = ChaCha12Rng::seed_from_u64(seed);
         rng.set_stream(1 + epoch as u64);

@@ -4,8 +4,8 @@ use rand::RngExt;
 use rand_chacha::ChaCha12Rng;
 use rayon::prelude::*;
 
-/// A random matrix `[inputs, outputs]`, row-major, with orthonormal columns, or orthonormal rows if there are fewer rows
-/// than columns.
+/// A random matrix `[inputs, outputs]`, row-major, with orthonormal columns, or orthonormal rows if there are fewer
+/// rows than columns.
 pub(super) fn orthogonal(inputs: usize, outputs: usize, rng: &mut ChaCha12Rng) -> Vec<f32> {
     let (few, many) = (inputs.min(outputs), inputs.max(outputs));
     // Modified Gram-Schmidt orthonormalisation of `few` vectors of length `many`.

@@ -11,8 +11,8 @@ pub struct Errors {
     pub along: f64,
 }
 
-/// The loss `(V_T - s)² + coef · mean_t (V_t - V_{t+1})²` of the values `V_1 .. V_T` of one sample with shaped reward `s`,
-/// `T >= 1`. The derivatives with respect to the values, times `scale`, are added to `slope`.
+/// The loss `(V_T - s)² + coef · mean_t (V_t - V_{t+1})²` of the values `V_1 .. V_T` of one sample with shaped reward
+/// `s`, `T >= 1`. The derivatives with respect to the values, times `scale`, are added to `slope`.
 pub(super) fn loss(values: &[f32], s: f64, coef: f64, scale: f64, slope: &mut [f32]) -> f64 {
     let last = values.len() - 1;
     let value = |t: usize| f64::from(values[t]);

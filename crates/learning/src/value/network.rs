@@ -24,8 +24,8 @@ pub(super) struct Network {
     pub(super) numbers: Numbers,
 }
 
-/// Mean and deviation of hidden states, for standardisation. Without it, the few components that are ten times as large as
-/// the others would dominate the first layer.
+/// Mean and deviation of hidden states, for standardisation. Without it, the few components that are ten times as
+/// large as the others would dominate the first layer.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Inputs {
     /// `[d]`.

@@ -32,7 +32,8 @@ pub struct Settings {
     pub clip: f64,
     /// Seed of the initial weights, the split and the order of the samples.
     pub seed: u64,
-    /// Bytes of hidden states in memory. If the dataset is larger, this also determines which samples can share a batch.
+    /// Bytes of hidden states in memory. If the dataset is larger, this also determines which samples can share a
+    /// batch.
     pub memory: usize,
 }
 

@@ -72,13 +72,13 @@ const TOKENS: usize = 2048;
 /// each allocation, which takes a tenth of the time at the paper's width of 8192.
 const NUMBERS: usize = (1 << 23) - 1;
 
-/// Trains a value head on a dataset with hidden states and rewards. Writes `checkpoint` after every epoch; with `resume`,
-/// continues from an existing checkpoint. The caller removes the checkpoint.
+/// Trains a value head on a dataset with hidden states and rewards. Writes `checkpoint` after every epoch; with
+/// `resume`, continues from an existing checkpoint. The caller removes the checkpoint.
 ///
 /// # Errors
 /// A setting is out of range. The dataset has no rewards or no hidden states, is incomplete or corrupt, has only one
-/// prompt, or has constant targets. The checkpoint has other settings. The loss is not finite. A file cannot be written.
-/// The caller stopped the run ([`Error::Stopped`]).
+/// prompt, or has constant targets. The checkpoint has other settings. The loss is not finite. A file cannot be
+/// written. The caller stopped the run ([`Error::Stopped`]).
 pub fn train(
     dataset: &Dataset,
     settings: &Settings,
@@ -212,8 +212,8 @@ impl Trainer<'_> {
     }
 }
 
-/// Splits a batch into pieces of at most [`TOKENS`] tokens and [`NUMBERS`] elements per tensor. A longer sample is a piece
-/// of its own.
+/// Splits a batch into pieces of at most [`TOKENS`] tokens and [`NUMBERS`] elements per tensor. A longer sample is a
+/// piece of its own.
 fn pieces<'a>(held: &Held<'_>, batch: &'a [Target], widths: [usize; 3]) -> Vec<&'a [Target]> {
     let most = widths.into_iter().fold(TOKENS, |most, width| most.min(NUMBERS / width.max(1)));
     let mut pieces = Vec::new();

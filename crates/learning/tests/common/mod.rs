@@ -24,7 +24,8 @@ impl Random {
     }
 }
 
-/// Like hidden states: columns of different sizes and offsets, one of them huge, neighbours correlated.
+/// Features that resemble hidden states: columns of different scales and offsets, one of them large, and neighbours
+/// correlated.
 pub fn features(random: &mut Random, n: usize, d: usize) -> Vec<f32> {
     let mut values = Vec::with_capacity(n * d);
     for _ in 0..n {

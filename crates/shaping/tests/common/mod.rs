@@ -1,10 +1,10 @@
-//! Random sets of responses, and the oracle that the closed form is held against.
+//! Random sets of responses, and the threshold by bisection as an oracle.
 
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use stackelberg_shaping::Samples;
 
-/// At least `cases` cases, the same ones every time unless `PROPTEST_RNG_SEED` says otherwise.
+/// At least `cases` cases, from a fixed seed unless `PROPTEST_RNG_SEED` is set.
 pub fn config(cases: u32) -> ProptestConfig {
     let mut config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
     config.cases = config.cases.max(cases);
@@ -14,7 +14,7 @@ pub fn config(cases: u32) -> ProptestConfig {
     config
 }
 
-/// Rewards with the base policy's weights on them, if not uniform.
+/// Rewards with the base policy's weights, or uniform ones.
 #[derive(Debug, Clone)]
 pub struct Case {
     pub rewards: Vec<f64>,
@@ -29,14 +29,14 @@ impl Case {
         }
     }
 
-    /// Largest magnitude of a reward: rounding errors are in proportion to it.
+    /// Largest magnitude of a reward, to which rounding errors are proportional.
     pub fn scale(&self) -> f64 {
         self.rewards.iter().fold(0.0, |most, r| r.abs().max(most))
     }
 }
 
-/// One to 40 responses: spread out, tied, far from zero or of any scale; weighted or not, zero weights
-/// included.
+/// One to 40 responses with rewards that are spread out, tied, far from zero or of any scale, and with or without
+/// weights, some of them zero.
 pub fn case() -> impl Strategy<Value = Case> {
     (rewards(), any::<bool>()).prop_flat_map(|(rewards, weighted)| {
         let n = rewards.len();
@@ -50,7 +50,7 @@ pub fn case() -> impl Strategy<Value = Case> {
     })
 }
 
-/// Rewards of ordinary size, for claims about shaped rewards, which have units.
+/// Rewards of moderate size, for tests with absolute tolerances on shaped rewards.
 pub fn ordinary() -> impl Strategy<Value = Case> {
     case().prop_map(|mut case| {
         let (scale, first) = (case.scale().max(1e-300), case.rewards[0]);
@@ -73,12 +73,12 @@ fn rewards() -> impl Strategy<Value = Vec<f64>> {
     ]
 }
 
-/// Exponents `c = B/beta` over fifteen orders of magnitude, and none.
+/// Exponents `c = B/beta` over fifteen orders of magnitude, and zero.
 pub fn exponent() -> impl Strategy<Value = f64> {
     prop_oneof![8 => (-9.0..6.0f64).prop_map(|x| 10f64.powf(x)), 1 => Just(0.0)]
 }
 
-/// `m*` by 200 steps of bisection on `F(m) / exp(c)`, term by term as the paper writes it.
+/// `m*` by 200 steps of bisection on `F(m) / exp(c)`, term by term as in the paper.
 pub fn bisected(samples: &Samples<'_>, c: f64) -> f64 {
     let e = (-c).exp();
     let possible = || samples.rewards().iter().zip(samples.prior()).filter(|&(_, &p)| p > 0.0);
