@@ -155,7 +155,7 @@ fn mean(numbers: impl ExactSizeIterator<Item = f64>) -> f64 {
 fn the_follower_delivers_what_samples_predict() {
     let path = crate::weights::fetch("smollm2-135m");
     let policy = Checkpoint::load(&path, Dtype::Bf16).unwrap();
-    let head = concat!(env!("CARGO_MANIFEST_DIR"), "/../../rewards/harmless.safetensors");
+    let head = concat!(env!("CARGO_MANIFEST_DIR"), "/../registry/rewards/harmless.safetensors");
     let reward = Reward::load(head.as_ref(), &policy, Dtype::Bf16).unwrap();
     let [first, fresh] = SEEDS.map(|seed| rewards(&policy, &reward, seed));
     let mut rng = ChaCha12Rng::seed_from_u64(SEEDS[1]);
