@@ -131,6 +131,7 @@ pub fn generate_all<'a>(
     watch: &mut dyn Watch,
 ) -> Result<()> {
     let guidance = guidance.into();
+    settings.check(policy.model.config().vocabulary)?;
     match (settings.method, guidance.reward, guidance.value) {
         (Method::Cd, _, None) => return Err(Error::NoValueHead),
         (Method::Base | Method::Cd, ..) | (_, Some(_), _) => {}

@@ -34,7 +34,7 @@ fn guided_answers_are_the_same_on_a_device() {
         let model = Reward::load(&at("reward"), &policy, Dtype::F32).unwrap();
         let head = Reward::Head(Arc::new(Head::new(wave(D))));
         let value = [(wave(6 * D), wave(6)), (wave(6 * 35), wave(35)), (wave(35), wave(1))];
-        let value = ValueHead::new(D, value);
+        let value = Arc::new(ValueHead::new(D, value));
         let value = Guidance { reward: Some(&head), value: Some(&value) };
         let mut all: Vec<(Generation, Vec<Step>)> = Vec::new();
         for (method, guidance) in [

@@ -43,8 +43,8 @@ pub fn parts() -> &'static (Checkpoint, [Reward; 3]) {
 }
 
 /// Value heads: as it comes, and clamped to a bound.
-pub fn values() -> &'static [ValueHead; 2] {
-    static VALUES: OnceLock<[ValueHead; 2]> = OnceLock::new();
+pub fn values() -> &'static [Arc<ValueHead>; 2] {
+    static VALUES: OnceLock<[Arc<ValueHead>; 2]> = OnceLock::new();
     VALUES.get_or_init(|| {
         let layer = |inputs: usize, outputs: usize| {
             let wave = |i: usize| (i as f32 * 1.7 + inputs as f32).sin();
@@ -53,7 +53,7 @@ pub fn values() -> &'static [ValueHead; 2] {
         let head = || ValueHead::new(D, [layer(D, 6), layer(6, 35), layer(35, 1)]);
         let (open, mut bounded) = (head(), head());
         bounded.bound = Some(0.8);
-        [open, bounded]
+        [open, bounded].map(Arc::new)
     })
 }
 
