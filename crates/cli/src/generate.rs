@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -131,6 +132,7 @@ impl Generate {
         let policy = self.model.load(&registry)?;
         settings.check(policy.model.config().vocabulary)?;
         let value = self.value.as_deref().map(|file| registry.value(file, &policy)).transpose()?;
+        let value = value.map(Arc::new);
         let load_reward = || self.model.reward(&registry, self.reward_name(), &policy);
         let reward = match (&self.reward, settings.method) {
             // The reward only scores the answer here. A default that does not fit the model is left out.
@@ -276,8 +278,7 @@ impl Conversation<'_> {
 
     fn show(&self, id: &str, asked: PromptInput<'_>, settings: &Settings, style: Style) -> Result<()> {
         let mut stdout = std::io::stdout().lock();
-        // With stop strings, text that is already decoded may still be cut off.
-        let live = style.terminal && settings.stop.is_empty();
+        let live = style.terminal;
         let mut trace = self
             .generate
             .trace

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
@@ -127,7 +128,7 @@ impl Check {
         };
         let policy = Checkpoint::load_on(&registry.fetch(&base)?, self.dtype, self.device)?;
         head.fits(&policy)?;
-        line("self-test", of_tokens(&Reward::Head(head), &policy)?)?;
+        line("self-test", of_tokens(&Reward::Head(Arc::new(head)), &policy)?)?;
         Ok(())
     }
 
@@ -166,7 +167,7 @@ impl Check {
             line("self-test", "skipped: select a label with #LABEL, or two with #GOOD-BAD".to_owned())?;
             return Ok(());
         }
-        let reward = Reward::Model(Box::new(RewardModel::of_label(checkpoint, label)?));
+        let reward = Reward::Model(Arc::new(RewardModel::of_label(checkpoint, label)?));
         if let Reward::Model(model) = &reward {
             line("self-test", of_tokens(&reward, model.checkpoint())?)?;
         }

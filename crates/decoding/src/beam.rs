@@ -1,27 +1,40 @@
-//! Beam search under controlled decoding: the best `beams` texts are kept at every step.
+//! Beam search under controlled decoding: the best `beams` sequences are kept at every step.
 //!
-//! A text's score is `sum of log p + strength * V(h)`, with `h` its last token's hidden state; one beam is
-//! greedy decoding. A finished text keeps its place among the beams, and of all finished ones the best by
-//! `Σ log p / length^length_penalty + strength V` is the answer. Beams share the memory of what they have in common, and
-//! each step is one forward over the candidates of all.
+//! The score of a sequence is `sum of log p + strength * V(h)`, with `h` its last token's hidden state; one beam is greedy
+//! decoding. A finished sequence keeps its place among the beams. Of all finished ones the best by
+//! `sum of log p / length^length_penalty + strength V` is the answer. Beams share the memory of their common tokens.
 
-use stackelberg_engine::Model;
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::generation::Finish;
-use crate::settings::Settings;
+use crate::line::{Line, Pending};
 use crate::step::Step;
-use crate::text::Text;
-use crate::turn::{expect, keep, look_ahead};
 
-/// What was written behind the prompt, step by step, with what each step adds to the text for certain.
-pub(crate) type Steps = Vec<(Step, String)>;
+/// The sequences that are kept, and the best that is finished.
+pub(crate) struct Beams {
+    pub(crate) beams: Vec<Beam>,
+    best: Option<(f64, Beam)>,
+    /// Places that are not taken by finished sequences.
+    room: usize,
+}
 
-#[derive(Clone, Default)]
-struct Path {
+/// A sequence that is kept.
+#[derive(Clone)]
+pub(crate) struct Beam {
+    pub(crate) line: Line,
     /// Sum of log p, in nats.
     log_p: f64,
-    steps: Steps,
+    /// The last step, and those before it.
+    steps: Option<Arc<Taken>>,
+    length: usize,
+}
+
+/// A step that was decided, with the text that it adds, behind those before it.
+struct Taken {
+    step: Step,
+    text: String,
+    before: Option<Arc<Taken>>,
 }
 
 /// A beam's continuation by one candidate.
@@ -32,66 +45,86 @@ struct Continuation {
     candidate: usize,
 }
 
-/// Goes on with a text that has a guide, until the answer is found or `stop` says so.
-pub(crate) fn search<'a>(
-    model: &Model,
-    text: Text<'a>,
-    settings: &Settings,
-    stop: &dyn Fn() -> bool,
-) -> Result<(Text<'a>, Steps)> {
-    let (mut texts, mut paths) = (vec![text], vec![Path::default()]);
-    let mut best: Option<(f64, Text<'a>, Steps)> = None;
-    let mut room = settings.beams;
-    while !texts.is_empty() {
-        if stop() {
-            return Err(Error::Stopped);
+impl Beams {
+    pub(crate) fn new(line: Line) -> Self {
+        let room = line.sequence.settings.beams;
+        let beam = Beam { line, log_p: 0.0, steps: None, length: 0 };
+        Self { beams: vec![beam], best: None, room }
+    }
+
+    /// Keeps the best continuations. `values` are those of each beam's candidates.
+    ///
+    /// # Errors
+    /// A value is not finite, or the tokenizer fails.
+    pub(crate) fn score(&mut self, values: Vec<Vec<f64>>) -> Result<()> {
+        let mut steps = Vec::with_capacity(values.len());
+        for (beam, mut values) in self.beams.iter_mut().zip(values) {
+            beam.line.sequence.perturb(&mut values);
+            let sequence = &beam.line.sequence;
+            let turn = sequence.turn().ok_or(Error::NoValueHead)?;
+            steps.push(turn.fused(values, Vec::new(), &sequence.settings)?);
         }
-        let mut turns = expect(model, texts.iter(), settings)?;
-        look_ahead(model, &mut texts, &mut turns, settings.perturbation)?;
-        let mut steps = Vec::with_capacity(texts.len());
-        for (text, turn) in texts.iter().zip(&mut turns) {
-            steps.push(turn.fused(text.steps, settings)?.ok_or(Error::NoValueHead)?);
-        }
-        let (mut next_texts, mut next_paths) = (Vec::new(), Vec::new());
-        for Continuation { beam, candidate, .. } in ranking(&steps, &paths).into_iter().take(room) {
-            let (mut text, mut path) = (texts[beam].clone(), paths[beam].clone());
-            let step = turns[beam].chosen(steps[beam].clone(), candidate, 0);
-            let new = text.take(&step, None)?;
+        let mut next = Vec::new();
+        for Continuation { beam, candidate, .. } in self.ranking(&steps).into_iter().take(self.room) {
+            let mut beam_of = self.beams[beam].clone();
+            let line = &mut beam_of.line;
+            let turn = line.sequence.turn().ok_or(Error::NoValueHead)?;
+            let step = turn.chosen(steps[beam].clone(), candidate, 0);
+            let penalty = line.sequence.settings.length_penalty;
+            let text = line.sequence.take(&step, None)?;
             let value = step.fused[candidate] - step.logits[candidate];
-            path.log_p += step.logits[candidate];
-            path.steps.push((step, new));
-            if let (None | Some(Finish::Length), Some(ahead)) = (text.answer.finish, &turns[beam].ahead)
-            {
-                keep(&mut text, ahead, candidate)?;
+            let finish = line.sequence.answer.finish;
+            if let None | Some(Finish::Length) = finish {
+                line.commit(candidate)?;
             }
-            if text.answer.finish.is_none() {
-                next_texts.push(text);
-                next_paths.push(path);
+            line.ahead = None;
+            line.pending = Pending::Logits;
+            beam_of.log_p += step.logits[candidate];
+            beam_of.length += 1;
+            beam_of.steps = Some(Arc::new(Taken { step, text, before: beam_of.steps.take() }));
+            if finish.is_none() {
+                next.push(beam_of);
                 continue;
             }
-            room -= 1;
+            self.room -= 1;
             // A value is of the whole text already: only what was summed is divided.
-            let score = path.log_p / (path.steps.len() as f64).powf(settings.length_penalty) + value;
-            if best.as_ref().is_none_or(|(most, ..)| score > *most) {
-                best = Some((score, text, path.steps));
+            let score = beam_of.log_p / (beam_of.length as f64).powf(penalty) + value;
+            if self.best.as_ref().is_none_or(|(most, _)| score > *most) {
+                self.best = Some((score, beam_of));
             }
         }
-        (texts, paths) = (next_texts, next_paths);
+        self.beams = next;
+        Ok(())
     }
-    best.map(|(_, text, steps)| (text, steps)).ok_or(Error::Stopped)
-}
 
-/// All continuations, best first. Where scores are rounded to the same number, the fused score decides, as
-/// it does in greedy decoding.
-fn ranking(steps: &[Step], paths: &[Path]) -> Vec<Continuation> {
-    let mut ranking: Vec<Continuation> = Vec::new();
-    for (beam, (step, path)) in steps.iter().zip(paths).enumerate() {
-        let continuation = |(candidate, &fused): (usize, &f64)| {
-            let score = path.log_p + fused;
-            Continuation { score, fused, beam, candidate }
-        };
-        ranking.extend(step.fused.iter().enumerate().map(continuation));
+    /// All continuations, best first. Where scores are rounded to the same number, the fused score decides, as it does in
+    /// greedy decoding.
+    fn ranking(&self, steps: &[Step]) -> Vec<Continuation> {
+        let mut ranking: Vec<Continuation> = Vec::new();
+        for (number, (step, beam)) in steps.iter().zip(&self.beams).enumerate() {
+            let continuation = |(candidate, &fused): (usize, &f64)| {
+                let score = beam.log_p + fused;
+                Continuation { score, fused, beam: number, candidate }
+            };
+            ranking.extend(step.fused.iter().enumerate().map(continuation));
+        }
+        ranking.sort_by(|a, b| b.score.total_cmp(&a.score).then(b.fused.total_cmp(&a.fused)));
+        ranking
     }
-    ranking.sort_by(|a, b| b.score.total_cmp(&a.score).then(b.fused.total_cmp(&a.fused)));
-    ranking
+
+    /// The answer and its steps, once no beam is left.
+    pub(crate) fn finished(&mut self) -> Option<(Line, Vec<(Step, String)>)> {
+        if !self.beams.is_empty() {
+            return None;
+        }
+        let (_, Beam { line, steps, length, .. }) = self.best.take()?;
+        let mut said = Vec::with_capacity(length);
+        let mut last = steps;
+        while let Some(taken) = last {
+            said.push((taken.step.clone(), taken.text.clone()));
+            last = taken.before.clone();
+        }
+        said.reverse();
+        Some((line, said))
+    }
 }

@@ -34,6 +34,13 @@ pub enum Error {
         reward: f64,
     },
 
+    /// The model's logits are NaN or infinite.
+    #[error("step {step}: the model's logits are not finite numbers: its weights are broken")]
+    Logits {
+        /// The step, from 0.
+        step: usize,
+    },
+
     /// A setting outside its range.
     #[error("{name} is {value}: it must be {must}")]
     Setting {

@@ -27,31 +27,38 @@ println!("{} ({:?})", answer.text, answer.reward);
 
 #![warn(clippy::unwrap_used)]
 
+mod answer;
 mod beam;
 mod cancel;
+mod choice;
 mod error;
 mod generate;
 mod generation;
 mod hacking;
+mod line;
 mod perturbation;
+mod prefixes;
 mod randomness;
-mod rollout;
+mod request;
 mod sample;
 mod score;
-mod segment;
+mod sequence;
+mod session;
 mod settings;
 mod step;
-mod text;
 mod turn;
+mod work;
 
 pub use cancel::Cancel;
 pub use error::{Error, Result};
-pub use generate::{AT_ONCE, Guidance, Job, Watch, generate, generate_all};
+pub use generate::{AT_ONCE, Guidance, Job, Rollouts, Watch, generate, generate_all, rollout};
 pub use generation::{Finish, Generation};
 pub use hacking::{Alarm, HackingWatch};
 pub use perturbation::Perturbation;
+pub use prefixes::CacheCounts;
 pub use randomness::Randomness;
-pub use rollout::{Rollouts, Sample, rollout};
+pub use request::{Event, Request, Sample, Ticket, Want};
 pub use score::Score;
+pub use session::{Limits, Session};
 pub use settings::{Method, Sampling, Settings};
 pub use step::Step;

@@ -1,177 +1,103 @@
-//! The heart: candidates, rewards, shaped, fused, chosen, committed; for all texts under way together.
+//! One step of one sequence: candidates, rewards, shaped, fused, chosen.
 //!
 //! ```text
 //! logits l ── the k largest ──► candidates ──► rewards r ──► shaped s ──► f = l + strength s ──► token
 //! ```
 //!
-//! Every guided method is a way to fill in "rewards"; in controlled decoding they are values of a value head,
-//! and `l` are log-probabilities at a temperature of their own. One forward looks ahead over the candidates of all
-//! texts; the chosen ones' keys, values and hidden states are kept, so nothing is run twice. What a text
-//! becomes does not depend on which others are under way: the kernels promise it to the bit.
+//! Every guided method is a way to fill in "rewards". In controlled decoding they are values of a value head, and `l` are
+//! log-probabilities at the policy temperature.
 
-use stackelberg_engine::model::Segment;
-use stackelberg_engine::reward::{Question, RewardState, ask};
-use stackelberg_engine::{Branches, Model, Tensor, kernel};
+use stackelberg_engine::kernel;
 use stackelberg_shaping::{Follower, KlBudget, Samples, Shaped, Shaping, argmax, fuse};
 
 use crate::error::{Error, Result};
 use crate::perturbation::Perturbation;
+use crate::randomness::Randomness;
 use crate::sample;
 use crate::settings::{Method, Settings};
 use crate::step::Step;
-use crate::text::Text;
 
-/// Adds one token to every text. `said` hears of each step and what it adds to the answer for certain. The
-/// last token of an answer is only read if `read_last`: nothing comes after it.
-pub(crate) fn advance(
-    model: &Model,
-    texts: &mut [Text<'_>],
-    settings: &Settings,
-    read_last: bool,
-    said: &mut dyn FnMut(&Text<'_>, &Step, &str),
-) -> Result<()> {
-    let mut turns = expect(model, texts.iter(), settings)?;
-    look_ahead(model, texts, &mut turns, settings.perturbation)?;
-    let mut unread = Vec::new();
-    for (text, turn) in texts.iter_mut().zip(turns) {
-        let (step, seen) = turn.choose(text, settings).map_err(|error| error.of(text.id))?;
-        let reward = step.score(seen.index(), settings.perturbation);
-        let new = text.take(&step, reward).map_err(|error| error.of(text.id))?;
-        said(text, &step, &new);
-        // A token that ended the answer without being part of it is never read.
-        let is_last = text.answer.tokens.len() == text.steps;
-        let goes_on = text.answer.finish.is_none() || read_last && is_last;
-        if goes_on && !seen.commit(text, step.chosen)? {
-            unread.push((text, step.chosen));
-        }
-    }
-    read(model, &mut unread)
-}
-
-/// One text's part in a step.
+/// A step that is not decided yet.
+#[derive(Clone)]
 pub(crate) struct Turn {
     next: Next,
+    /// The number of the step, from 0, for errors.
+    number: usize,
     /// The likeliest tokens, and their logits.
     pub(crate) candidates: Vec<u32>,
     logits: Vec<f64>,
-    /// Whether their rewards are asked for.
+    /// Whether the rewards of the candidates are needed.
     pub(crate) asks: bool,
     skipped: bool,
-    /// The policy's look ahead over them, if the guide needs it.
-    pub(crate) ahead: Option<Branches>,
-    pub(crate) rewards: Option<Vec<f64>>,
-    pub(crate) parts: Vec<Vec<f64>>,
+    /// The continuation of each candidate, where segments are scored.
+    pub(crate) continuations: Vec<Vec<u32>>,
 }
 
-/// What the base policy expects next in every text, and whether rewards matter.
-pub(crate) fn expect<'t, 'a: 't>(
-    model: &Model,
-    texts: impl Iterator<Item = &'t Text<'a>> + Clone,
-    settings: &Settings,
-) -> Result<Vec<Turn>> {
-    let hidden: Vec<&Tensor> = texts.clone().map(|text| &text.hidden).collect();
-    let rows = Tensor::cat(&hidden, 0).map_err(stackelberg_engine::Error::from)?;
-    let logits: Vec<Vec<f32>> =
-        model.logits(&rows)?.to_vec2().map_err(stackelberg_engine::Error::from)?;
-    let turn = |(text, logits): (&Text<'_>, Vec<f32>)| {
-        let next = Next::new(logits, &text.answer.tokens, settings.sampling.repetition_penalty);
+impl Turn {
+    /// The candidates among these logits, and whether their rewards matter. `guide` is the span of what guides, if
+    /// something does; `written` are the tokens of the answer.
+    pub(crate) fn new(
+        logits: Vec<f32>,
+        written: &[u32],
+        settings: &Settings,
+        guide: Option<Option<f64>>,
+        number: usize,
+    ) -> Result<Self> {
+        let next = Next::new(logits, written, settings.sampling.repetition_penalty);
+        if !next.log_z.is_finite() {
+            return Err(Error::Logits { step: number });
+        }
         let (candidates, mut logits) = next.candidates(settings.candidates);
         if settings.method == Method::Cd {
             next.normalise(&mut logits, settings.policy_temperature);
         }
-        let skipped = settings.skip
-            && text.guide.as_ref().is_some_and(|guide| cannot_matter(&logits, guide, settings));
+        let skipped = settings.skip && guide.is_some_and(|span| cannot_matter(&logits, span, settings));
         let due = !is_sure(&logits, settings);
-        let (asks, skipped) = (text.guide.is_some() && !skipped && due, skipped && due);
-        Turn { next, candidates, logits, asks, skipped, ahead: None, rewards: None, parts: Vec::new() }
-    };
-    Ok(texts.zip(logits).map(turn).collect())
-}
+        let (asks, skipped) = (guide.is_some() && !skipped && due, skipped && due);
+        let continuations = Vec::new();
+        Ok(Self { next, number, candidates, logits, asks, skipped, continuations })
+    }
 
-/// Whether the base policy is surer of the candidates than rewards are asked for.
-fn is_sure(logits: &[f64], settings: &Settings) -> bool {
-    if settings.entropy_gate == 0.0 {
-        return false;
-    }
-    // Of cd they are at the policy's temperature already.
-    let logits: Vec<f64> = logits.iter().map(|l| l * settings.logits_temperature()).collect();
-    let masses = sample::masses(&logits, 1.0);
-    let total: f64 = masses.iter().sum();
-    let shares = masses.iter().map(|mass| mass / total).filter(|share| *share > 0.0);
-    shares.map(|share| -share * share.ln()).sum::<f64>() < settings.entropy_gate
-}
-
-/// Asks for the candidates' rewards, in one forward of the policy (heads) or of the reward model.
-pub(crate) fn look_ahead(
-    model: &Model,
-    texts: &mut [Text<'_>],
-    turns: &mut [Turn],
-    perturbation: Perturbation,
-) -> Result<()> {
-    let mut asking: Vec<_> = texts.iter_mut().zip(turns).filter(|(_, turn)| turn.asks).collect();
-    // All guides of a run are of one kind.
-    if asking.iter().any(|(text, _)| text.guide.as_ref().is_some_and(RewardState::needs_policy)) {
-        let segments = asking.iter().map(|(text, turn)| Segment::Branch(&text.prefix, &turn.candidates));
-        let seen = model.forward(&mut segments.collect::<Vec<_>>())?;
-        asking.iter_mut().zip(seen).for_each(|((_, turn), branches)| turn.ahead = Some(branches));
-    }
-    let mut questions = Vec::with_capacity(asking.len());
-    for (text, turn) in &mut asking {
-        if let Some(guide) = &mut text.guide {
-            let ahead = turn.ahead.as_ref().map(|branches| &branches.hidden);
-            questions.push(Question { guide, candidates: &turn.candidates, further: &[], ahead });
-        }
-    }
-    let rewards = ask(&mut questions)?;
-    for ((text, turn), mut rewards) in asking.iter_mut().zip(rewards) {
-        perturbation.perturb(&mut rewards, &mut text.perturbation);
-        turn.rewards = Some(rewards);
-        turn.parts = text.guide.as_ref().map_or_else(Vec::new, |guide| guide.parts().to_vec());
-    }
-    Ok(())
-}
-
-/// Reads the tokens that nobody looked ahead at, in one forward.
-pub(crate) fn read(model: &Model, unread: &mut [(&mut Text<'_>, u32)]) -> Result<()> {
-    if unread.is_empty() {
-        return Ok(());
-    }
-    let mut segments: Vec<Segment<'_>> = Vec::with_capacity(unread.len());
-    for (text, token) in unread.iter_mut() {
-        segments.push(Segment::Read(&mut text.prefix, std::slice::from_ref(token)));
-    }
-    let read = model.forward(&mut segments)?;
-    unread.iter_mut().zip(read).for_each(|((text, _), read)| text.hidden = read.hidden);
-    Ok(())
-}
-
-impl Turn {
-    /// The choice, and what is left to do with it.
-    pub(crate) fn choose(mut self, text: &mut Text<'_>, settings: &Settings) -> Result<(Step, Seen)> {
-        let Some(step) = self.fused(text.steps, settings)? else {
-            // A skipped step is greedy, too.
-            let chosen = match settings.sampling.temperature {
-                0.0 => self.candidates[0],
-                _ => sample::next(&self.next.logits, &settings.sampling, &mut text.randomness),
-            };
-            return Ok((self.step(chosen), Seen::Nothing));
+    /// The base policy's own choice.
+    pub(crate) fn unguided(&self, settings: &Settings, randomness: &mut Randomness) -> Step {
+        // A skipped step is greedy, too.
+        let chosen = match settings.sampling.temperature {
+            0.0 => self.candidates[0],
+            _ => sample::next(&self.next.logits, &settings.sampling, randomness),
         };
+        self.step(chosen)
+    }
+
+    /// The choice under these rewards, and the index of the chosen candidate. `parts` are what each reward of a
+    /// combination said, `[rewards][candidates]`.
+    pub(crate) fn guided(
+        self,
+        rewards: Vec<f64>,
+        parts: Vec<Vec<f64>>,
+        settings: &Settings,
+        randomness: &mut Randomness,
+    ) -> Result<(Step, usize)> {
+        let step = self.fused(rewards, parts, settings)?;
         // One random number for both choices: what differs between them is guidance alone.
         let (index, base_index) = match settings.sampling.temperature {
             0.0 => (argmax(&step.fused).unwrap_or(0), 0),
             temperature => {
-                let uniform = text.randomness.uniform();
+                let uniform = randomness.uniform();
                 let draw = |scores: &[f64]| sample::draw(&sample::masses(scores, temperature), uniform);
                 (draw(&step.fused), draw(&step.logits))
             }
         };
-        Ok((self.chosen(step, index, base_index), Seen::Scored { index, ahead: self.ahead }))
+        Ok((self.chosen(step, index, base_index), index))
     }
 
-    /// The step up to the fused scores, as if the likeliest candidate were chosen; `None` if there are no
-    /// rewards. `number` is the step's, for errors.
-    pub(crate) fn fused(&mut self, number: usize, settings: &Settings) -> Result<Option<Step>> {
-        let Some(rewards) = self.rewards.take() else { return Ok(None) };
+    /// The step up to the fused scores, as if the likeliest candidate were chosen.
+    pub(crate) fn fused(
+        &self,
+        rewards: Vec<f64>,
+        parts: Vec<Vec<f64>>,
+        settings: &Settings,
+    ) -> Result<Step> {
+        let number = self.number;
         if let Some(i) = rewards.iter().position(|r| !r.is_finite()) {
             return Err(Error::Reward { step: number, token: self.candidates[i], reward: rewards[i] });
         }
@@ -190,18 +116,19 @@ impl Turn {
             .and_then(|base| Follower::respond(&base, &shaped.values, shaping.strength / temperature))
             .map_err(failed)?;
         let of_base = settings.logits_temperature();
-        Ok(Some(Step {
+        Ok(Step {
             fused: fuse(&self.logits, &shaped.values, shaping.strength),
             kl: Some(follower.kl),
             ess: Some(follower.ess),
             tail_nll: Some(-self.next.log_mass(&self.candidates, of_base * temperature)),
             rewards: Some(rewards),
-            parts: std::mem::take(&mut self.parts),
+            parts,
             threshold: shaped.threshold.map(|t| t.value),
             bound: shaped.bound,
             shaped: Some(shaped.values),
+            continuations: self.continuations.clone(),
             ..self.step(self.candidates[0])
-        }))
+        })
     }
 
     /// The same step with these choices among the candidates.
@@ -233,50 +160,27 @@ impl Turn {
     }
 }
 
-/// What is known of the chosen token.
-pub(crate) enum Seen {
-    Nothing,
-    /// It is the candidate at `index` of those scored; a head's was looked at by the policy itself.
-    Scored {
-        index: usize,
-        ahead: Option<Branches>,
-    },
+/// The entropy gate: whether the base policy is surer of the candidates than rewards are computed for.
+fn is_sure(logits: &[f64], settings: &Settings) -> bool {
+    if settings.entropy_gate == 0.0 {
+        return false;
+    }
+    // Of cd they are at the policy temperature already.
+    let logits: Vec<f64> = logits.iter().map(|l| l * settings.logits_temperature()).collect();
+    let shares = shares(&logits);
+    let shares = shares.iter().filter(|share| **share > 0.0);
+    shares.map(|share| -share * share.ln()).sum::<f64>() < settings.entropy_gate
 }
 
-impl Seen {
-    pub(crate) fn index(&self) -> Option<usize> {
-        match self {
-            Self::Nothing => None,
-            Self::Scored { index, .. } => Some(*index),
-        }
-    }
-
-    /// Makes the token part of the text, for the guide and, if it was looked at, for the policy; says
-    /// whether it was.
-    fn commit(self, text: &mut Text<'_>, token: u32) -> Result<bool> {
-        let Self::Scored { index, ahead } = self else {
-            if let Some(guide) = &mut text.guide {
-                guide.read(token)?;
-            }
-            return Ok(false);
-        };
-        if let Some(guide) = &mut text.guide {
-            guide.commit(index)?;
-        }
-        let Some(branches) = ahead else { return Ok(false) };
-        keep(text, &branches, index)?;
-        Ok(true)
-    }
-}
-
-/// Makes one of the policy's branches part of the text.
-pub(crate) fn keep(text: &mut Text<'_>, branches: &Branches, index: usize) -> Result<()> {
-    text.prefix.commit(branches, index)?;
-    text.hidden = branches.hidden.narrow(0, index, 1).map_err(stackelberg_engine::Error::from)?;
-    Ok(())
+/// `softmax` over the candidates.
+fn shares(logits: &[f64]) -> Vec<f64> {
+    let masses = sample::masses(logits, 1.0);
+    let total: f64 = masses.iter().sum();
+    masses.iter().map(|mass| mass / total).collect()
 }
 
 /// Logits of the next token.
+#[derive(Clone)]
 struct Next {
     /// With what was written made less likely, if asked: what is chosen by.
     logits: Vec<f32>,
@@ -323,7 +227,7 @@ impl Next {
 }
 
 /// Rewards shaped, and the shaping in force. The samples' weights are at the temperature that is drawn at; there the
-/// follower feels `strength / temperature`.
+/// follower has the strength `strength / temperature`.
 pub(crate) fn shape(
     settings: &Settings,
     samples: &Samples<'_>,
@@ -339,17 +243,27 @@ pub(crate) fn shape(
     Ok((shaping, shaped))
 }
 
-/// The lossless skip: shaped rewards differ by at most the rule's span (a rule without one never spreads
-/// rewards further than they lie apart), so a likeliest token that leads by
-/// more than `strength * span` wins whatever the rewards are. Greedy only: beams compare texts, not tokens. (Leads are compared with a
-/// margin for rounding in the sum that would have decided.)
-fn cannot_matter(logits: &[f64], guide: &RewardState<'_>, settings: &Settings) -> bool {
+/// The lossless skip, for greedy decoding: whether no reward can change the choice.
+///
+/// - Shaped rewards differ by at most the rule's span (a rule without one never spreads rewards further than they lie
+///   apart, `span`), so a likeliest token that leads by more than `strength * span` wins whatever the rewards are.
+/// - Under a KL budget `b`, no distribution within it can put the second candidate above the first if
+///   `-ln(1 - (sqrt p1 - sqrt p2)^2) > b`, with `p` over the candidates at the temperature of the step.
+///
+/// Both are compared with a margin for rounding. Beams compare texts, not tokens: nothing is skipped there.
+fn cannot_matter(logits: &[f64], span: Option<f64>, settings: &Settings) -> bool {
     let greedy = settings.sampling.temperature == 0.0 && settings.beams == 1;
-    if !greedy || settings.kl_budget.is_some() || settings.perturbation != Perturbation::None {
+    if !greedy || settings.perturbation != Perturbation::None {
         return false;
     }
+    if let Some(budget) = settings.kl_budget {
+        let shares = shares(logits);
+        let Some(second) = shares.get(1) else { return true };
+        let apart = (shares[0].sqrt() - second.sqrt()).powi(2);
+        return -(-apart).ln_1p() > budget * (1.0 + 1e-6) + 1e-9;
+    }
     let shaping = settings.shaping_in_force();
-    let Some(span) = shaping.span(logits.len()).or_else(|| guide.span()) else { return false };
+    let Some(span) = shaping.span(logits.len()).or(span) else { return false };
     let Some(second) = logits.get(1) else { return true };
     let reach = shaping.strength * span;
     logits[0] - second > reach + 1e-9 * (reach + logits[0].abs() + second.abs())

@@ -1,5 +1,7 @@
 //! A guided answer is the same, token by token, whichever way the models are run.
 
+use std::sync::Arc;
+
 use crate::common::tiny::{D, Tiny};
 use stackelberg_decoding::{Generation, Guidance, Method, Settings, Step, Watch, generate};
 use stackelberg_engine::reward::{Head, ValueHead};
@@ -30,9 +32,9 @@ fn guided_answers_are_the_same_on_a_device() {
     let answers = |place: Device| {
         let policy = Checkpoint::load_on(&at("policy"), Dtype::F32, place).unwrap();
         let model = Reward::load(&at("reward"), &policy, Dtype::F32).unwrap();
-        let head = Reward::Head(Head::new(wave(D)));
+        let head = Reward::Head(Arc::new(Head::new(wave(D))));
         let value = [(wave(6 * D), wave(6)), (wave(6 * 35), wave(35)), (wave(35), wave(1))];
-        let value = ValueHead::new(D, value);
+        let value = Arc::new(ValueHead::new(D, value));
         let value = Guidance { reward: Some(&head), value: Some(&value) };
         let mut all: Vec<(Generation, Vec<Step>)> = Vec::new();
         for (method, guidance) in [

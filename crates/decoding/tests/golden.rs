@@ -158,7 +158,7 @@ fn value_head() -> ValueHead {
 
 #[test]
 fn traces_of_the_references_controlled_decoding() {
-    let head = value_head();
+    let head = std::sync::Arc::new(value_head());
     let guidance = Guidance { reward: Some(reward()), value: Some(&head) };
     let shaping = Shaping { strength: 1.5, ..Shaping::default() };
     let settings = Settings {

@@ -1,5 +1,6 @@
 //! Segments of several tokens are what a slow search finds that reads every text from its beginning.
 
+use std::sync::Arc;
 use std::sync::OnceLock;
 
 use crate::common::{Steps, Together, config, parts, settings, softmax, values};
@@ -36,7 +37,7 @@ const GUIDES: usize = 6;
 
 fn guidance(guide: usize) -> (Method, Guidance<'static>) {
     static TEXT: OnceLock<Reward> = OnceLock::new();
-    let text = || TEXT.get_or_init(|| Reward::Text(Box::new(TextReward::new(Hash))));
+    let text = || TEXT.get_or_init(|| Reward::Text(Arc::new(TextReward::new(Hash))));
     match guide {
         0..3 => (Method::Args, Some(&parts().1[guide]).into()),
         3 => (Method::Args, Some(text()).into()),

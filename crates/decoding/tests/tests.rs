@@ -9,5 +9,6 @@ mod device;
 mod golden;
 mod kl;
 mod segments;
+mod session;
 mod theory;
 mod tiny;

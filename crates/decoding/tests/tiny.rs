@@ -1,5 +1,7 @@
 //! What decoding promises of any model and any reward, on tiny random ones.
 
+use std::sync::Arc;
+
 use crate::common::tiny::{D, Tiny};
 use crate::common::{Steps, Together, config, guidance, parts, run, run_cd, settings, softmax};
 use proptest::prelude::*;
@@ -136,7 +138,7 @@ fn a_broken_reward_is_named() {
     Tiny::default().write(folder.path());
     let checkpoint = Checkpoint::load(folder.path(), Dtype::F32).unwrap();
     let broken = RewardModel::new(checkpoint, vec![f32::NAN; D]).unwrap();
-    let reward = Reward::Model(Box::new(broken));
+    let reward = Reward::Model(Arc::new(broken));
     let settings = Settings { skip: false, ..Settings::default() };
     let error =
         generate(policy, Some(&reward), &[4, 9], "p", &settings, &mut ()).unwrap_err().to_string();

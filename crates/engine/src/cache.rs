@@ -6,7 +6,7 @@ mod slots;
 use candle_core::{Device, Tensor};
 
 use crate::error::{Error, Result};
-use crate::kernel::Layout;
+use crate::kernel::{Layout, PAGE};
 pub(crate) use pages::Pages;
 pub(crate) use slots::{Slots, slots};
 
@@ -76,10 +76,18 @@ impl Prefix {
     }
 
     /// Drops all but the first `tokens` tokens.
-    pub(crate) fn truncate(&mut self, tokens: usize) {
+    pub fn truncate(&mut self, tokens: usize) {
         self.tokens.truncate(tokens);
         if let Memory::Pages(pages) = &mut self.memory {
             pages.truncate(self.tokens.len());
+        }
+    }
+
+    /// Tokens and bytes of a page, where keys and values are in pages that clones share.
+    pub(crate) fn page(&self) -> Option<(usize, usize)> {
+        match &self.memory {
+            Memory::Pages(pages) => Some((PAGE, pages.page_bytes())),
+            Memory::Slots(_) => None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Checkpoints: a model with its tokenizer, its chat template and its end-of-sequence tokens.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use candle_core::quantized::gguf_file::Content;
 
@@ -13,12 +14,13 @@ use crate::model::{Model, OneOrMany, as_u64, open};
 use crate::text_format::TextFormat;
 use crate::tokenizer::Tokenizer;
 
-/// A model with everything that is needed to use it on text.
+/// A model with everything that is needed to use it on text. A clone shares the weights.
+#[derive(Clone)]
 pub struct Checkpoint {
     /// The model.
-    pub model: Model,
+    pub model: Arc<Model>,
     /// The model's tokenizer.
-    pub tokenizer: Tokenizer,
+    pub tokenizer: Arc<Tokenizer>,
     /// The model's chat template, if it has one.
     pub template: Option<ChatTemplate>,
     /// End-of-sequence tokens, sorted.
@@ -54,6 +56,7 @@ impl Checkpoint {
         eos.extend(extra_eos);
         eos.sort_unstable();
         eos.dedup();
+        let (model, tokenizer) = (Arc::new(model), Arc::new(tokenizer));
         Ok(Self { model, tokenizer, template, eos, fingerprint, path: path.to_owned() })
     }
 }

@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use stackelberg_data::atomic;
@@ -240,6 +241,7 @@ impl<'a> Lab<'a> {
         let file = setting.value().map(|head| self.value_file(head));
         let value = file.as_deref().map(ValueHead::load).transpose()?;
         value.iter().try_for_each(|head| head.fits(self.policy))?;
+        let value = value.map(Arc::new);
         let name = setting.value().map(plan::ValueHead::file);
         let value_hash = self.value_hash(setting)?;
         let session = Session {

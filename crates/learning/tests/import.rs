@@ -31,7 +31,7 @@ pub fn parts() -> &'static (Checkpoint, [Reward; 2]) {
         let policy = Checkpoint::load(&at("policy"), Dtype::F32).unwrap();
         let head = Head::new((0..D).map(|i| (i as f32 * 2.3).sin()).collect());
         let model = Reward::load(&at("reward"), &policy, Dtype::F32).unwrap();
-        (policy, [Reward::Head(head), model])
+        (policy, [Reward::Head(std::sync::Arc::new(head)), model])
     })
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::OnceLock;
 
 use serde_json::json;
@@ -28,7 +29,7 @@ fn parts() -> &'static (Checkpoint, [Reward; 2]) {
         let policy = Checkpoint::load(&at("policy"), Dtype::F32).unwrap();
         let head = Head::new((0..D).map(|i| (i as f32 * 2.3).sin()).collect());
         let model = Reward::load(&at("reward"), &policy, Dtype::F32).unwrap();
-        (policy, [Reward::Head(head), model])
+        (policy, [Reward::Head(std::sync::Arc::new(head)), model])
     })
 }
 
@@ -284,6 +285,6 @@ fn a_prompt_beyond_the_context_and_a_reward_that_is_no_number() {
     assert!(said.contains("prompt p7: 501 tokens do not fit the model's context of 400"), "{said}");
     let mut weights = vec![1.0; D];
     weights[2] = f32::NAN;
-    let said = run(&Reward::Head(Head::new(weights)), &prompts());
+    let said = run(&Reward::Head(Arc::new(Head::new(weights))), &prompts());
     assert!(said.contains("is NaN: the reward model is broken for this text"), "{said}");
 }

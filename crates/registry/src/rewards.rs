@@ -1,10 +1,11 @@
 //! Loads rewards by name.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use stackelberg_engine::reward::{
-    Backbone, Classifier, Combined, EmbeddedHead, ForeignModel, Head, TextReward,
+    Backbone, Classifier, Combined, EmbeddedHead, ForeignModel, Head, RewardModel, TextReward,
 };
 use stackelberg_engine::{Checkpoint, Dtype, Reward};
 use stackelberg_remote::{HttpReward, ProgramReward};
@@ -31,7 +32,7 @@ impl Registry {
         let rewards = rewards.collect::<Result<_>>().map_err(|error| {
             error.within(format!("'{name}' (a name with operators or spaces must be in double quotes)"))
         })?;
-        Ok(Reward::Combined(Box::new(Combined::new(combination, rewards))))
+        Ok(Reward::Combined(Arc::new(Combined::new(combination, rewards))))
     }
 
     /// Loads one reward: a built-in name, a head, a model folder, or a reward that reads text.
@@ -40,16 +41,20 @@ impl Registry {
     /// As [`Registry::reward`].
     pub fn one_reward(&self, name: &str, policy: &Checkpoint, dtype: Dtype) -> Result<Reward> {
         if let Some(reward) = self.text_reward(name)? {
-            return Ok(Reward::Text(Box::new(reward)));
+            return Ok(Reward::Text(Arc::new(reward)));
         }
         let (format, name) = split_format(name);
         if let Some(format) = format {
             return match self.one_reward(name, policy, dtype)? {
-                Reward::Text(reward) => Ok(Reward::Text(Box::new(reward.with_format(format)?))),
+                Reward::Text(reward) => {
+                    let reward = TextReward::clone(&reward).with_format(format)?;
+                    Ok(Reward::Text(Arc::new(reward)))
+                }
                 // With a format before its name, a reward model reads text instead of the policy's tokens.
                 Reward::Model(model) => {
-                    let reward = TextReward::new(ForeignModel::of(*model)).with_format(format)?;
-                    Ok(Reward::Text(Box::new(reward)))
+                    let reward = TextReward::new(ForeignModel::of(RewardModel::clone(&model)))
+                        .with_format(format)?;
+                    Ok(Reward::Text(Arc::new(reward)))
                 }
                 _ => Err(Error::Name(format!(
                     "{format}:{name}: a head reads the policy's own tokens, not text: give it as {name}, and select \
@@ -65,7 +70,7 @@ impl Registry {
                     builtin.base
                 ))
             })?;
-            return Ok(Reward::Head(head));
+            return Ok(Reward::Head(Arc::new(head)));
         }
         if is_unknown(name) {
             let known: Vec<&str> = BUILTIN.iter().map(|b| b.name).collect();

@@ -1,5 +1,7 @@
 //! Scores finished texts with a reward, or a combination of several.
 
+use std::sync::Arc;
+
 use rayon::prelude::*;
 use stackelberg_data::Prompt;
 use stackelberg_decoding::Score;
@@ -26,7 +28,7 @@ enum Reads {
     /// The hidden states of the policy, or a model with its tokenizer.
     Policy(Box<Reward>),
     /// Finished texts.
-    Text(Box<TextReward>),
+    Text(Arc<TextReward>),
 }
 
 /// A text to score: an answer with its prompt, or a text as it is.
@@ -64,7 +66,7 @@ impl Scorer {
         let combination = combination(name)?;
         let mut load = |name: &String| -> Result<Reads> {
             if let Some(reward) = registry.text_reward(name)? {
-                return Ok(Reads::Text(Box::new(reward)));
+                return Ok(Reads::Text(Arc::new(reward)));
             }
             Ok(match registry.one_reward(name, policy()?, dtype)? {
                 Reward::Text(reward) => Reads::Text(reward),

@@ -1,6 +1,7 @@
 //! The measurements, in order.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use anyhow::Result;
 use indicatif::ProgressBar;
@@ -140,7 +141,7 @@ impl<'a> Course<'a> {
         let width = self.policy.model.config().hidden;
         // The built-in head if it fits, else arbitrary weights: all heads are equally fast.
         let head = self.args.reward(self.registry, "harmless", self.policy);
-        let head = head.unwrap_or_else(|_| Reward::Head(Head::new(arbitrary(width))));
+        let head = head.unwrap_or_else(|_| Reward::Head(Arc::new(Head::new(arbitrary(width)))));
         let head = Guidance::from(Some(&head));
         self.bar.set_message("a first answer");
         self.answer(Method::Args, head, &self.prompts[0])?;
@@ -150,9 +151,9 @@ impl<'a> Course<'a> {
         self.steps(&mut samples)?;
         self.batches(&mut samples)?;
         let twin = self.loads(&mut samples)?;
-        let model = Reward::Model(Box::new(RewardModel::new(twin, arbitrary(width))?));
+        let model = Reward::Model(Arc::new(RewardModel::new(twin, arbitrary(width))?));
         let layer = |outputs: usize| (arbitrary(outputs * width), arbitrary(outputs));
-        let value = ValueHead::new(width, [layer(width), layer(width), layer(1)]);
+        let value = Arc::new(ValueHead::new(width, [layer(width), layer(width), layer(1)]));
         let guides = [head, Some(&model).into(), Guidance { reward: None, value: Some(&value) }];
         self.answers(guides, &mut samples)?;
         self.bar.finish_and_clear();

@@ -4,6 +4,7 @@
 #[path = "../../../engine/tests/common/tiny.rs"]
 pub mod tiny;
 
+use std::sync::Arc;
 use std::sync::OnceLock;
 
 use proptest::prelude::*;
@@ -36,14 +37,14 @@ pub fn parts() -> &'static (Checkpoint, [Reward; 3]) {
         let load = |name: &str| Reward::load(&at(name), &policy, Dtype::F32).unwrap();
         let both = "lex(head>=-0.5, head*0.5+model)".parse().unwrap();
         let both = Combined::new(both, vec![load("head.safetensors"), load("reward")]);
-        let rewards = [load("head.safetensors"), load("reward"), Reward::Combined(Box::new(both))];
+        let rewards = [load("head.safetensors"), load("reward"), Reward::Combined(Arc::new(both))];
         (policy, rewards)
     })
 }
 
 /// Value heads: as it comes, and clamped to a bound.
-pub fn values() -> &'static [ValueHead; 2] {
-    static VALUES: OnceLock<[ValueHead; 2]> = OnceLock::new();
+pub fn values() -> &'static [Arc<ValueHead>; 2] {
+    static VALUES: OnceLock<[Arc<ValueHead>; 2]> = OnceLock::new();
     VALUES.get_or_init(|| {
         let layer = |inputs: usize, outputs: usize| {
             let wave = |i: usize| (i as f32 * 1.7 + inputs as f32).sin();
@@ -52,7 +53,7 @@ pub fn values() -> &'static [ValueHead; 2] {
         let head = || ValueHead::new(D, [layer(D, 6), layer(6, 35), layer(35, 1)]);
         let (open, mut bounded) = (head(), head());
         bounded.bound = Some(0.8);
-        [open, bounded]
+        [open, bounded].map(Arc::new)
     })
 }
 

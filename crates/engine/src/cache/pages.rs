@@ -16,6 +16,11 @@ impl Pages {
         Self { layout, pages: Vec::new() }
     }
 
+    /// Bytes of a page.
+    pub(super) fn page_bytes(&self) -> usize {
+        self.layout.page_bytes()
+    }
+
     pub(super) fn truncate(&mut self, tokens: usize) {
         self.pages.truncate(tokens.div_ceil(PAGE));
     }

@@ -32,6 +32,11 @@ impl Layout {
         PAGE * (self.dim + self.padded())
     }
 
+    /// Bytes of a page.
+    pub(crate) fn page_bytes(&self) -> usize {
+        self.layers * self.kv_heads * self.head() * size_of::<f32>()
+    }
+
     /// An empty page. The system commits its memory when it is first written to.
     pub(crate) fn page(&self) -> Page {
         Page(vec![0.0; self.layers * self.kv_heads * self.head()])

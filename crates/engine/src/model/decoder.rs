@@ -130,6 +130,12 @@ impl Model {
         }
     }
 
+    /// Tokens and bytes of a page of keys and values. Prefixes with a common beginning share full pages. `None` on a device,
+    /// where a copy is made when a prefix is extended.
+    pub fn page(&self) -> Option<(usize, usize)> {
+        self.empty().page()
+    }
+
     /// A prefix without tokens.
     pub fn empty(&self) -> Prefix {
         match &self.body {

@@ -8,7 +8,9 @@ use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::model::Model;
 
-/// A causal reward model, such as `LlamaForSequenceClassification`. Rewards are raw logits, without a sigmoid.
+/// A causal reward model, such as `LlamaForSequenceClassification`. Rewards are raw logits, without a sigmoid. A clone
+/// shares the weights.
+#[derive(Clone)]
 pub struct RewardModel {
     pub(super) checkpoint: Checkpoint,
     /// `[d]`, f32 whatever the dtype of the rest.

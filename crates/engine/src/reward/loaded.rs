@@ -1,6 +1,7 @@
 //! Loaded rewards of any kind.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::Tensor;
 
@@ -17,21 +18,22 @@ use crate::model::Model;
 use crate::text_format::TextFormat;
 use crate::tokenizer::TextStream;
 
-/// A loaded reward.
+/// A loaded reward. A clone shares what is loaded.
+#[derive(Clone)]
 pub enum Reward {
     /// A head on the policy's hidden states.
-    Head(Head),
+    Head(Arc<Head>),
     /// A causal reward model with the policy's tokenizer.
-    Model(Box<RewardModel>),
+    Model(Arc<RewardModel>),
     /// A reward that reads text.
-    Text(Box<TextReward>),
+    Text(Arc<TextReward>),
     /// A combination of several rewards.
-    Combined(Box<Combined>),
+    Combined(Arc<Combined>),
 }
 
 /// A combination of several loaded rewards.
 pub struct Combined {
-    combination: Combination,
+    combination: Arc<Combination>,
     /// One reward for each name.
     rewards: Vec<Reward>,
 }
@@ -43,7 +45,7 @@ impl Combined {
     /// The number of rewards is not the number of names.
     pub fn new(combination: Combination, rewards: Vec<Reward>) -> Self {
         assert_eq!(combination.names().len(), rewards.len(), "a combination has a reward for each name");
-        Self { combination, rewards }
+        Self { combination: Arc::new(combination), rewards }
     }
 
     /// The expression that combines the rewards.
@@ -112,14 +114,14 @@ impl Reward {
         dtype: Dtype,
     ) -> Result<Self> {
         if path.is_dir() && Classifier::is_in(path) {
-            return Ok(Self::Text(Box::new(TextReward::new(Classifier::load(path, label)?))));
+            return Ok(Self::Text(Arc::new(TextReward::new(Classifier::load(path, label)?))));
         }
         if path.is_dir() {
             let checkpoint = Checkpoint::load_on(path, dtype, policy.model.place())?;
             if policy.tokenizer.difference(&checkpoint.tokenizer).is_some() {
-                return Ok(Self::Text(Box::new(TextReward::new(ForeignModel::new(checkpoint, label)?))));
+                return Ok(Self::Text(Arc::new(TextReward::new(ForeignModel::new(checkpoint, label)?))));
             }
-            return Ok(Self::Model(Box::new(RewardModel::of_label(checkpoint, label)?)));
+            return Ok(Self::Model(Arc::new(RewardModel::of_label(checkpoint, label)?)));
         }
         if !path.is_file() {
             let what = "there is no such file or folder: give a head (.safetensors) or a model folder";
@@ -130,7 +132,7 @@ impl Reward {
             return Err(Error::reward(path, format!("a head has no labels: leave out '#{label}'")));
         }
         head.fits(policy)?;
-        Ok(Self::Head(head))
+        Ok(Self::Head(Arc::new(head)))
     }
 
     /// The layout of the policy's text that fits this reward: the layout that a head was trained on (the first head, if
@@ -177,33 +179,30 @@ impl Reward {
         }
     }
 
-    /// A guide for one answer to this prompt.
+    /// The state of the reward for one answer to this prompt.
     ///
     /// # Errors
     /// The reward reads text, and `asked` has no prompt.
-    pub fn state<'a>(
-        &'a self,
-        policy: &'a Checkpoint,
-        asked: PromptInput<'a>,
-    ) -> Result<RewardState<'a>> {
+    pub fn state(&self, policy: &Checkpoint, asked: PromptInput<'_>) -> Result<RewardState> {
         Ok(match self {
-            Self::Head(head) => RewardState::Head(head),
+            Self::Head(head) => RewardState::Head(head.clone()),
             Self::Model(model) => {
                 let prefix = model.model().empty();
-                RewardState::Model { model, prefix, unread: asked.tokens.to_vec(), ahead: None }
+                let (model, unread) = (model.clone(), asked.tokens.to_vec());
+                RewardState::Model { model, prefix, unread, ahead: None }
             }
             Self::Text(reward) => RewardState::Text {
-                reward,
-                prompt: asked.prompt.ok_or(Error::NoPrompt)?,
+                reward: reward.clone(),
+                prompt: Arc::new(asked.prompt.ok_or(Error::NoPrompt)?.clone()),
                 answer: String::new(),
                 stream: TextStream::new(&policy.tokenizer),
                 ahead: Vec::new(),
             },
             Self::Combined(combined) => {
-                let guides = combined.rewards().iter().map(|reward| reward.state(policy, asked));
-                let combination = combined.combination();
-                let guides = guides.collect::<Result<_>>()?;
-                RewardState::Combined { combination, guides, parts: Vec::new() }
+                let states = combined.rewards().iter().map(|reward| reward.state(policy, asked));
+                let combination = combined.combination.clone();
+                let states = states.collect::<Result<_>>()?;
+                RewardState::Combined { combination, states, parts: Vec::new() }
             }
         })
     }
@@ -228,7 +227,7 @@ impl Reward {
     ) -> Result<Vec<f64>> {
         let prompt = asked.tokens;
         let model = match self {
-            Self::Head(_) => &policy.model,
+            Self::Head(_) => &*policy.model,
             Self::Model(model) => model.model(),
             Self::Text(reward) => {
                 let prompt = asked.prompt.ok_or(Error::NoPrompt)?;

@@ -9,6 +9,7 @@
 //! - a reward that reads text, of any tokenizer ([`TextReward`]);
 //! - several of these together ([`Combined`]).
 
+mod ask;
 mod causal;
 mod combination;
 mod file;
@@ -20,11 +21,12 @@ mod state;
 mod text;
 mod value;
 
+pub use ask::{Question, ask};
 pub use causal::RewardModel;
 pub use combination::Combination;
 pub use head::{Backbone, Head};
 pub use loaded::{Combined, PromptInput, Reward};
-pub use state::{Ahead, Question, RewardState, ask};
+pub use state::{Ahead, RewardState};
 pub use text::{Classifier, EmbeddedHead, Exchange, ForeignModel, RewardFormat, TextReward, TextScorer};
 pub use value::ValueHead;
 

@@ -3,6 +3,7 @@
 mod gguf;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::quantized::gguf_file::Content;
 use tokenizers::{Encoding, PostProcessor, TruncationDirection};
@@ -158,8 +159,8 @@ fn tried<T>(ask: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
 
 /// An incremental decoder from tokens to text. It holds back incomplete characters.
 #[derive(Clone)]
-pub struct TextStream<'a> {
-    tokenizer: &'a Tokenizer,
+pub struct TextStream {
+    tokenizer: Arc<Tokenizer>,
     tokens: Vec<u32>,
     /// Index of the first token that is decoded again as context for the next one.
     context: usize,
@@ -167,10 +168,10 @@ pub struct TextStream<'a> {
     done: usize,
 }
 
-impl<'a> TextStream<'a> {
+impl TextStream {
     /// An empty stream.
-    pub fn new(tokenizer: &'a Tokenizer) -> Self {
-        Self { tokenizer, tokens: Vec::new(), context: 0, done: 0 }
+    pub fn new(tokenizer: &Arc<Tokenizer>) -> Self {
+        Self { tokenizer: tokenizer.clone(), tokens: Vec::new(), context: 0, done: 0 }
     }
 
     /// Adds a token and returns the text that it completes, which may be empty.

@@ -1,5 +1,7 @@
 //! Rewards that read text: a reward model with another tokenizer, a head on an embedder.
 
+use std::sync::Arc;
+
 use serde_json::json;
 use stackelberg_engine::reward::{
     Exchange, ForeignModel, PromptInput, Question, RewardFormat, RewardModel, RewardState, TextReward,
@@ -29,7 +31,7 @@ fn a_foreign_tokenizer_changes_no_reward() {
     let foreign = Reward::load(other.path(), &policy, Dtype::F32).unwrap();
     assert!(matches!((&own, &foreign), (Reward::Model(_), Reward::Text(_))));
     let Reward::Text(foreign) = foreign else { unreachable!() };
-    let foreign = Reward::Text(Box::new(foreign.with_format(RewardFormat::Raw).unwrap()));
+    let foreign = Reward::Text(Arc::new(foreign.with_format(RewardFormat::Raw).unwrap()));
 
     // The tokenizer's words are cut at spaces, of which none stands before an answer.
     let prompt = Prompt::Text("w4 w9 w6 ".to_owned());
@@ -129,7 +131,7 @@ fn chats_are_open_or_closed() {
     let whole = |text: &str| own.tokens(text, stackelberg_engine::reward::TextFormat::Raw).unwrap();
     let (open, closed) = (whole("w30 w4 w5 w32 w31 w6 w7"), whole("w30 w4 w5 w32 w31 w6 w7 w32"));
     let model = RewardModel::new(own, (0..tiny::D).map(|i| i as f32 - 7.0).collect()).unwrap();
-    let model = Reward::Model(Box::new(model));
+    let model = Reward::Model(Arc::new(model));
     let expected = [open, closed].map(|tokens| model.of_tokens(&policy, &tokens).unwrap());
     let Reward::Model(model) = model else { unreachable!() };
     let prompt = Prompt::Messages(vec![Message::new("user", "w4 w5")]);

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::json;
 use stackelberg_engine::model::Segment;
@@ -160,9 +161,9 @@ fn a_causal_reward_model_scores_candidates_as_whole_texts() {
 fn a_reward_model_of_the_policys_own_weights_is_a_head() {
     let policy = load(&Tiny::default());
     let weight: Vec<f32> = (0..D).map(|i| (i as f32).sin()).collect();
-    let head = Reward::Head(Head::new(weight.clone()));
+    let head = Reward::Head(Arc::new(Head::new(weight.clone())));
     let model = RewardModel::new(load(&Tiny::default()), weight.clone()).unwrap();
-    let model = Reward::Model(Box::new(model));
+    let model = Reward::Model(Arc::new(model));
     let score = |reward: &Reward| reward.of_tokens(&policy, &TEXT).unwrap();
     assert!((score(&head) - score(&model)).abs() < 1e-5);
     let error = RewardModel::new(load(&Tiny::default()), weight[1..].to_vec()).err().unwrap();

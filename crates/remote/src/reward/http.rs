@@ -153,6 +153,10 @@ fn unexpected(said: &str, expected: &str) -> String {
 }
 
 impl TextScorer for HttpReward {
+    fn is_remote(&self) -> bool {
+        true
+    }
+
     fn score(&self, exchanges: &[Exchange<'_>], format: RewardFormat) -> Result<Vec<f64>> {
         let mut rewards = Vec::with_capacity(exchanges.len());
         let mut rest = exchanges;

@@ -110,6 +110,10 @@ impl ProgramReward {
 }
 
 impl TextScorer for ProgramReward {
+    fn is_remote(&self) -> bool {
+        true
+    }
+
     fn score(&self, exchanges: &[Exchange<'_>], format: RewardFormat) -> Result<Vec<f64>> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let mut lines = String::new();

@@ -22,12 +22,30 @@ use crate::text_format::TextFormat;
 pub struct ForeignModel {
     checkpoint: Checkpoint,
     score: Vec<f32>,
-    /// Common prefixes of the texts of a prompt, by the prompt's text.
-    read: Mutex<HashMap<String, Prefix>>,
+    read: Mutex<Read>,
 }
 
-/// The maximum number of prompts whose prefixes are cached.
+/// Common prefixes of the texts of a prompt, by the prompt's text, with the number of the call that used each last.
+#[derive(Default)]
+struct Read {
+    calls: u64,
+    prefixes: HashMap<String, (u64, Prefix)>,
+}
+
+/// The number of prompts whose prefixes are cached beside those of the current call.
 const KEPT: usize = 64;
+
+/// The texts of one prompt.
+struct Group {
+    prompt: String,
+    /// Their places among the exchanges.
+    places: Vec<usize>,
+    /// Their tokens.
+    texts: Vec<Vec<u32>>,
+    /// What they share is in here.
+    base: Prefix,
+    shared: usize,
+}
 
 impl ForeignModel {
     /// A loaded classifier. The label is chosen as in [`Classifier::load`](super::Classifier::load).
@@ -66,52 +84,74 @@ impl ForeignModel {
         if tokens.is_empty() { Err(Error::NoTokens) } else { Ok((before, tokens)) }
     }
 
-    /// Rewards of texts of one prompt.
-    fn of_prompt(&self, prompt: String, texts: &[Vec<u32>]) -> Result<Vec<f64>> {
-        let model = &self.checkpoint.model;
-        let kept = self.read.lock().unwrap_or_else(PoisonError::into_inner).remove(&prompt);
-        // The length of the common prefix. At least one token of each text remains to be run for its last hidden state.
-        let shared = texts.iter().skip(1).fold(texts[0].len() - 1, |shared, text| {
-            common(&texts[0], text).min(shared).min(text.len() - 1)
-        });
-        let mut base = kept.unwrap_or_else(|| model.empty());
-        base.truncate(common(base.tokens(), &texts[0]).min(shared));
-        if base.len() < shared {
-            let more = &texts[0][base.len()..shared];
-            model.read_all(&mut [(&mut base, more)])?;
+    /// The texts by prompt, each prompt with the prefix that is cached for it.
+    fn groups(&self, exchanges: &[Exchange<'_>], format: RewardFormat) -> Result<Vec<Group>> {
+        let mut groups: Vec<Group> = Vec::new();
+        let mut by_prompt: HashMap<String, usize> = HashMap::new();
+        for (place, exchange) in exchanges.iter().enumerate() {
+            let (prompt, tokens) = self.tokens(*exchange, format)?;
+            let number = *by_prompt.entry(prompt.clone()).or_insert_with(|| {
+                let base = self.checkpoint.model.empty();
+                groups.push(Group { prompt, places: Vec::new(), texts: Vec::new(), base, shared: 0 });
+                groups.len() - 1
+            });
+            groups[number].places.push(place);
+            groups[number].texts.push(tokens);
         }
-        let mut prefixes = vec![base.clone(); texts.len()];
-        let mut tails: Vec<_> =
-            prefixes.iter_mut().zip(texts).map(|(prefix, text)| (prefix, &text[shared..])).collect();
-        let last = model.read_all(&mut tails)?;
-        let rewards = project(&Tensor::cat(&last, 0)?, &self.score)?;
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        if read.len() >= KEPT {
-            read.clear();
+        for group in &mut groups {
+            // At least one token of each text remains to be run for its last hidden state.
+            let first = &group.texts[0];
+            group.shared = group.texts.iter().skip(1).fold(first.len() - 1, |shared, text| {
+                common(first, text).min(shared).min(text.len() - 1)
+            });
+            if let Some((_, base)) = read.prefixes.remove(&group.prompt) {
+                group.base = base;
+                group.base.truncate(common(group.base.tokens(), first).min(group.shared));
+            }
         }
-        read.insert(prompt, base);
-        Ok(rewards)
+        Ok(groups)
+    }
+
+    /// Caches the prefixes of a call's prompts. The prompts that were not used for longest are dropped.
+    fn keep(&self, groups: Vec<Group>) {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        read.calls += 1;
+        let (now, room) = (read.calls, KEPT + groups.len());
+        let prefixes = groups.into_iter().map(|group| (group.prompt, (now, group.base)));
+        read.prefixes.extend(prefixes);
+        while read.prefixes.len() > room {
+            let oldest = read.prefixes.iter().min_by_key(|(_, (used, _))| *used);
+            let Some(oldest) = oldest.map(|(prompt, _)| prompt.clone()) else { return };
+            read.prefixes.remove(&oldest);
+        }
     }
 }
 
 impl TextScorer for ForeignModel {
     fn score(&self, exchanges: &[Exchange<'_>], format: RewardFormat) -> Result<Vec<f64>> {
-        let mut groups: Vec<(String, Vec<usize>, Vec<Vec<u32>>)> = Vec::new();
-        for (i, exchange) in exchanges.iter().enumerate() {
-            let (prompt, tokens) = self.tokens(*exchange, format)?;
-            match groups.iter_mut().find(|(known, ..)| *known == prompt) {
-                Some((_, numbers, texts)) => {
-                    numbers.push(i);
-                    texts.push(tokens);
-                }
-                None => groups.push((prompt, vec![i], vec![tokens])),
+        let model = &self.checkpoint.model;
+        let mut groups = self.groups(exchanges, format)?;
+        // First what the texts of each prompt share, then what is left of each text; all prompts together.
+        let mut bases = Vec::with_capacity(groups.len());
+        for Group { base, texts, shared, .. } in &mut groups {
+            let read = base.len();
+            if read < *shared {
+                bases.push((base, &texts[0][read..*shared]));
             }
         }
-        let mut rewards = vec![f64::NAN; exchanges.len()];
-        for (prompt, numbers, texts) in groups {
-            let found = self.of_prompt(prompt, &texts)?;
-            numbers.into_iter().zip(found).for_each(|(i, reward)| rewards[i] = reward);
+        model.read_all(&mut bases)?;
+        let mut prefixes = Vec::with_capacity(exchanges.len());
+        for Group { base, texts, .. } in &groups {
+            prefixes.extend(std::iter::repeat_n(base.clone(), texts.len()));
         }
+        let tails = groups.iter().flat_map(|group| group.texts.iter().map(|text| &text[group.shared..]));
+        let last = model.read_all(&mut prefixes.iter_mut().zip(tails).collect::<Vec<_>>())?;
+        let found = project(&Tensor::cat(&last, 0)?, &self.score)?;
+        let mut rewards = vec![f64::NAN; exchanges.len()];
+        let places = groups.iter().flat_map(|group| &group.places);
+        places.zip(found).for_each(|(&place, reward)| rewards[place] = reward);
+        self.keep(groups);
         Ok(rewards)
     }
 

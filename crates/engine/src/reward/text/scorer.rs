@@ -1,5 +1,7 @@
 //! Rewards that read text.
 
+use std::sync::Arc;
+
 use super::format::{Exchange, RewardFormat, hh, names};
 use crate::chat::Prompt;
 use crate::error::{Error, Result};
@@ -20,15 +22,21 @@ pub trait TextScorer: Send + Sync {
         Vec::new()
     }
 
+    /// Whether scoring waits for something outside of this process. Decoding of other sequences then continues.
+    fn is_remote(&self) -> bool {
+        false
+    }
+
     /// The formats that the scorer supports.
     fn formats(&self) -> &[RewardFormat] {
         &[RewardFormat::Raw, RewardFormat::Hh, RewardFormat::Answer]
     }
 }
 
-/// A reward that reads text.
+/// A reward that reads text. A clone shares the scorer.
+#[derive(Clone)]
 pub struct TextReward {
-    scorer: Box<dyn TextScorer>,
+    scorer: Arc<dyn TextScorer>,
     format: RewardFormat,
 }
 
@@ -36,7 +44,7 @@ impl TextReward {
     /// A scorer with its default format.
     pub fn new(scorer: impl TextScorer + 'static) -> Self {
         let format = scorer.usual_format();
-        Self { scorer: Box::new(scorer), format }
+        Self { scorer: Arc::new(scorer), format }
     }
 
     /// The same reward with another format.
@@ -56,6 +64,11 @@ impl TextReward {
             return Err(Error::Scorer(what));
         }
         Ok(Self { format, ..self })
+    }
+
+    /// Whether scoring waits for something outside of this process.
+    pub fn is_remote(&self) -> bool {
+        self.scorer.is_remote()
     }
 
     /// The scorer's default format.

@@ -1,0 +1,107 @@
+//! Finished answers: their rewards, and which of several is the answer.
+
+use stackelberg_engine::reward::PromptInput;
+use stackelberg_engine::{Checkpoint, Prompt, Reward, Tensor};
+use stackelberg_shaping::{Follower, Samples, argmax};
+
+use crate::error::{Error, Result};
+use crate::randomness::Randomness;
+use crate::sample;
+use crate::score::Score;
+use crate::settings::{Method, Settings};
+use crate::turn::shape;
+
+/// A finished answer to be scored.
+#[derive(Clone)]
+pub(crate) struct Unscored {
+    pub(crate) tokens: Vec<u32>,
+    /// Its reward, if a step has computed it.
+    pub(crate) known: Option<Score>,
+    /// The policy's hidden state of its last token, `[1, d]`, if it is known.
+    pub(crate) last: Option<Tensor>,
+}
+
+/// Rewards of finished answers to one prompt. What is known is not computed again.
+///
+/// # Errors
+/// The reward fails, or is not finite.
+pub(crate) fn scores(
+    policy: &Checkpoint,
+    reward: &Reward,
+    (prompt, asked): (&[u32], Option<&Prompt>),
+    answers: &[Unscored],
+) -> Result<Vec<Score>> {
+    let unknown: Vec<&Unscored> = answers.iter().filter(|answer| answer.known.is_none()).collect();
+    let input = PromptInput { tokens: prompt, prompt: asked };
+    let mut found = unknown_scores(policy, reward, input, &unknown)?.into_iter();
+    let score = |answer: &Unscored| answer.known.clone().or_else(|| found.next());
+    let scores: Vec<Score> = answers.iter().filter_map(score).collect();
+    match scores.iter().zip(answers).find(|(score, _)| !score.reward.is_finite()) {
+        Some((&Score { reward, .. }, answer)) => {
+            let token = *answer.tokens.last().or(prompt.last()).unwrap_or(&0);
+            Err(Error::Reward { step: answer.tokens.len(), token, reward })
+        }
+        None => Ok(scores),
+    }
+}
+
+fn unknown_scores(
+    policy: &Checkpoint,
+    reward: &Reward,
+    input: PromptInput<'_>,
+    answers: &[&Unscored],
+) -> Result<Vec<Score>> {
+    if let Reward::Combined(combined) = reward {
+        let of_part = |part: &Reward| -> Result<Vec<f64>> {
+            let scores = unknown_scores(policy, part, input, answers)?;
+            Ok(scores.into_iter().map(|score| score.reward).collect())
+        };
+        let parts = combined.rewards().iter().map(of_part).collect::<Result<Vec<_>>>()?;
+        let score = |(i, reward)| Score { reward, parts: parts.iter().map(|part| part[i]).collect() };
+        return Ok(combined.of(&parts).into_iter().enumerate().map(score).collect());
+    }
+    let mut scores = Vec::with_capacity(answers.len());
+    let mut unread = Vec::new();
+    for (i, answer) in answers.iter().enumerate() {
+        scores.push(match (reward, &answer.last) {
+            // A head reads the states that are there already.
+            (Reward::Head(head), Some(hidden)) => head.score(hidden)?[0],
+            _ => {
+                unread.push(i);
+                f64::NAN
+            }
+        });
+    }
+    if !unread.is_empty() {
+        let texts: Vec<&[u32]> = unread.iter().map(|&i| &answers[i].tokens[..]).collect();
+        let found = reward.of_answers(policy, input, &texts)?;
+        unread.iter().zip(found).for_each(|(&i, reward)| scores[i] = reward);
+    }
+    Ok(scores.into_iter().map(Score::from).collect())
+}
+
+/// The index of the answer that is chosen, and the KL of that choice from a uniform one, in nats.
+///
+/// # Errors
+/// The rewards cannot be shaped.
+pub(crate) fn choose(settings: &Settings, id: &str, scores: &[Score]) -> Result<(usize, f64)> {
+    let mut rewards: Vec<f64> = scores.iter().map(|score| score.reward).collect();
+    let mut perturbation = Randomness::of_perturbation(settings.seed, id, u64::MAX);
+    settings.perturbation.perturb(&mut rewards, &mut perturbation);
+    match settings.method {
+        Method::Base | Method::Args | Method::Cd => Ok((0, 0.0)),
+        Method::BestOfN => {
+            let n = rewards.len() as f64;
+            Ok((argmax(&rewards).unwrap_or(0), n.ln() - (n - 1.0) / n))
+        }
+        Method::SoftBestOfN | Method::Follower => {
+            let follower = Samples::new(&rewards).and_then(|samples| {
+                let (shaping, shaped) = shape(settings, &samples, 1.0)?;
+                Follower::respond(&samples, &shaped.values, shaping.strength)
+            });
+            let follower = follower.map_err(Error::Rule)?;
+            let uniform = Randomness::new(settings.seed, id, u64::MAX).uniform();
+            Ok((sample::draw(&follower.policy, uniform), follower.kl))
+        }
+    }
+}

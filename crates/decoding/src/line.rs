@@ -1,0 +1,88 @@
+//! A sequence with what the local model and the reward have prefilled of it.
+
+use stackelberg_engine::model::Segment;
+use stackelberg_engine::reward::RewardState;
+use stackelberg_engine::{Branches, Error as EngineError, Prefix, Tensor};
+
+use crate::error::Result;
+use crate::sequence::Sequence;
+
+/// A sequence under way. A clone shares the memory of the common tokens.
+#[derive(Clone)]
+pub(crate) struct Line {
+    pub(crate) sequence: Sequence,
+    pub(crate) prefix: Prefix,
+    /// Hidden state of the last token of the prefix, `[1, d]`.
+    pub(crate) hidden: Tensor,
+    /// The state of what guides, if something does.
+    pub(crate) state: Option<RewardState>,
+    /// The policy's forward pass of the candidates, if the reward needs it.
+    pub(crate) ahead: Option<Branches>,
+    pub(crate) pending: Pending,
+}
+
+/// What a line waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pending {
+    /// Its logits: everything is prefilled.
+    Logits,
+    /// The forward pass of a token that was chosen.
+    Token(u32),
+    /// Rewards of its candidates, and the policy's look ahead at them where the reward needs it.
+    Rewards,
+    /// Rewards that are computed off the loop.
+    Remote,
+    /// Its continuations.
+    Paths,
+    /// The look ahead at its last token: a continuation whose segment is complete.
+    End(u32),
+    /// Nothing: it is finished, or its segment is.
+    Nothing,
+}
+
+impl Line {
+    /// What has to be run through the policy, if something has to.
+    pub(crate) fn segment(&mut self) -> Option<Segment<'_>> {
+        let Self { sequence, prefix, state, pending, ahead, .. } = self;
+        match pending {
+            Pending::Token(token) => Some(Segment::Read(prefix, std::slice::from_ref(token))),
+            Pending::End(token) if ahead.is_none() => {
+                Some(Segment::Branch(prefix, std::slice::from_ref(token)))
+            }
+            Pending::Rewards if ahead.is_none() => {
+                let needed = state.as_ref().is_some_and(RewardState::needs_policy);
+                let turn = sequence.turn().filter(|_| needed)?;
+                Some(Segment::Branch(prefix, &turn.candidates))
+            }
+            _ => None,
+        }
+    }
+
+    /// Takes in the forward pass of [`Line::segment`].
+    pub(crate) fn run(&mut self, branches: Branches) {
+        match self.pending {
+            Pending::Token(_) => {
+                self.hidden = branches.hidden;
+                self.pending = match self.sequence.answer.finish {
+                    Some(_) => Pending::Nothing,
+                    None => Pending::Logits,
+                };
+            }
+            _ => self.ahead = Some(branches),
+        }
+    }
+
+    /// Makes a candidate of the look ahead part of the prefix; whether there was a look ahead.
+    pub(crate) fn commit(&mut self, index: usize) -> Result<bool> {
+        let Some(branches) = self.ahead.take() else { return Ok(false) };
+        self.prefix.commit(&branches, index)?;
+        self.hidden = branches.hidden.narrow(0, index, 1).map_err(EngineError::from)?;
+        Ok(true)
+    }
+
+    /// The hidden state of the last token as numbers, `[d]`.
+    pub(crate) fn hidden_row(&self) -> Result<Vec<f32>> {
+        let row = self.hidden.flatten_all().and_then(|row| row.to_vec1::<f32>());
+        Ok(row.map_err(EngineError::from)?)
+    }
+}
