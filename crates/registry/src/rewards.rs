@@ -46,10 +46,7 @@ impl Registry {
         let (format, name) = split_format(name);
         if let Some(format) = format {
             return match self.one_reward(name, policy, dtype)? {
-                Reward::Text(reward) => {
-                    let reward = TextReward::clone(&reward).with_format(format)?;
-                    Ok(Reward::Text(Arc::new(reward)))
-                }
+                Reward::Text(reward) => Ok(Reward::Text(Arc::new(reward.with_format(format)?))),
                 // With a format before its name, a reward model reads text instead of the policy's tokens.
                 Reward::Model(model) => {
                     let reward = TextReward::new(ForeignModel::of(RewardModel::clone(&model)))

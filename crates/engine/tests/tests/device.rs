@@ -219,11 +219,11 @@ fn a_reward_model_follows_the_policy() {
         let reward = Reward::load(&at("reward"), &policy, Dtype::F32).unwrap();
         let Reward::Model(model) = &reward else { panic!("is a reward model") };
         assert_eq!((policy.model.place(), model.model().place()), (place, place));
-        let mut guide = reward.state(&policy, PromptInput { tokens: &text, prompt: None }).unwrap();
+        let mut state = reward.state(&policy, PromptInput { tokens: &text, prompt: None }).unwrap();
         let candidates = [3, 30, 14];
         let question =
-            Question { guide: &mut guide, candidates: &candidates, further: &[], ahead: None };
-        let scores = ask(&mut [question]).unwrap().remove(0);
+            Question { state: &mut state, candidates: &candidates, further: &[], ahead: None };
+        let scores = ask(&mut [question]).remove(0).unwrap();
         let answers: Vec<&[u32]> = candidates.chunks(1).collect();
         let whole = reward.of_answers(&policy, (&text).into(), &answers).unwrap();
         for (score, whole) in scores.iter().zip(whole) {

@@ -42,10 +42,10 @@ fn a_foreign_tokenizer_changes_no_reward() {
     let mut answer = Vec::new();
     for step in 0..40u32 {
         let candidates = [4 + step % 30, 5 + step * 7 % 30, 10];
-        let score = |guide: &mut RewardState<'_>| {
-            ask(&mut [Question { guide, candidates: &candidates, further: &[], ahead: None }])
-                .unwrap()
+        let score = |state: &mut RewardState| {
+            ask(&mut [Question { state, candidates: &candidates, further: &[], ahead: None }])
                 .remove(0)
+                .unwrap()
         };
         let (ours, theirs) = (score(&mut a), score(&mut b));
         assert_eq!(ours, theirs, "step {step}");
@@ -135,7 +135,7 @@ fn chats_are_open_or_closed() {
     let expected = [open, closed].map(|tokens| model.of_tokens(&policy, &tokens).unwrap());
     let Reward::Model(model) = model else { unreachable!() };
     let prompt = Prompt::Messages(vec![Message::new("user", "w4 w5")]);
-    let mut reward = TextReward::new(ForeignModel::of(*model));
+    let mut reward = TextReward::new(ForeignModel::of(RewardModel::clone(&model)));
     for (format, expected) in [RewardFormat::Chat, RewardFormat::Closed].into_iter().zip(expected) {
         reward = reward.with_format(format).unwrap();
         assert_eq!(reward.score(&exchanges(&prompt, &["w6 w7"])).unwrap(), [expected], "{format}");

@@ -138,21 +138,21 @@ fn a_causal_reward_model_scores_candidates_as_whole_texts() {
     let folder = written(&Tiny { seed: 5, labels: Some(1), ..Tiny::default() });
     let reward = Reward::load(folder.path(), &policy, Dtype::F32).unwrap();
     let asked = PromptInput { tokens: &TEXT, prompt: None };
-    let mut guide = reward.state(&policy, asked).unwrap();
-    assert!(!guide.needs_policy());
+    let mut state = reward.state(&policy, asked).unwrap();
+    assert!(!state.needs_policy());
     let mut text = TEXT.to_vec();
     for step in 0..4 {
         let candidates = [3, 30, 14 + step];
         let question =
-            Question { guide: &mut guide, candidates: &candidates, further: &[], ahead: None };
-        let scores = ask(&mut [question]).unwrap().remove(0);
+            Question { state: &mut state, candidates: &candidates, further: &[], ahead: None };
+        let scores = ask(&mut [question]).remove(0).unwrap();
         for (&candidate, score) in candidates.iter().zip(&scores) {
             let whole = reward.of_tokens(&policy, &[&text[..], &[candidate]].concat()).unwrap();
             assert!((score - whole).abs() < 1e-5, "{score} is not {whole}");
         }
         // One token by a guided step, then one by a skipped step.
-        guide.commit(1).unwrap();
-        guide.read(25).unwrap();
+        state.commit(1).unwrap();
+        state.read(25).unwrap();
         text.extend([candidates[1], 25]);
     }
 }

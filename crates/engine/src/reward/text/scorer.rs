@@ -51,7 +51,7 @@ impl TextReward {
     ///
     /// # Errors
     /// The scorer does not support the format.
-    pub fn with_format(self, format: RewardFormat) -> Result<Self> {
+    pub fn with_format(&self, format: RewardFormat) -> Result<Self> {
         let formats = self.scorer.formats();
         if !formats.contains(&format) {
             let why = match format {
@@ -63,7 +63,7 @@ impl TextReward {
             let what = format!("this reward does not read {format} text, as {why}: it reads {known}");
             return Err(Error::Scorer(what));
         }
-        Ok(Self { format, ..self })
+        Ok(Self { format, ..self.clone() })
     }
 
     /// Whether scoring waits for something outside of this process.
