@@ -453,5 +453,5 @@ fn a_device_is_recorded_or_refused() {
         assert!(said.ends_with(hint), "{said}");
     }
     let said = refused(&[&base[..], &["--device", "candle", "--dtype", "int8"]].concat(), "");
-    assert!(said.ends_with("int8 is for the device cpu"), "{said}");
+    assert!(said.ends_with("int8 needs the device cpu"), "{said}");
 }

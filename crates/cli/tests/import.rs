@@ -108,7 +108,7 @@ fn foreign_files_with_and_without_a_model() {
     let none = path("new");
     let bad = refused(&["import", &batch, "--out", &none]);
     assert!(
-        bad.ends_with("batch.jsonl:1: prompt: missing: give a file of prompts that has the id 'q1'"),
+        bad.ends_with("batch.jsonl:1: prompt: missing: give a file of prompts with the id 'q1'"),
         "{bad}"
     );
     let bad = refused(&["import", &batch, "--prompts", &input, "--out", &none]);
@@ -116,7 +116,7 @@ fn foreign_files_with_and_without_a_model() {
     lines(&file, &[json!({"prompt": "Hi", "response": "word ".repeat(9000)})]);
     let bad = refused(&["import", &file, "--out", &none, "--no-reward"]);
     assert!(
-        bad.contains("f.jsonl:1: sample 0 of prompt") && bad.contains("do not fit the context"),
+        bad.contains("f.jsonl:1: sample 0 of prompt") && bad.contains("more than the context of 8192"),
         "{bad}"
     );
     assert!(refused(&["import", "--out", &none]).contains("<FILE>..."));

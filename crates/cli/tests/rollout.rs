@@ -108,7 +108,7 @@ fn bad_input_is_named() {
     assert!(refused(&["--prompts", &prompts, "--out", &out, "--shard", "2/2"]).contains("give I/N"));
     fs::write(&prompts, "").unwrap();
     assert!(refused(&args).ends_with("p.jsonl: no prompts"));
-    assert!(refused(&["merge", &path("none")]).contains("no dataset of rollouts"));
+    assert!(refused(&["merge", &path("none")]).contains("not a dataset of rollouts"));
 }
 
 /// A file size limit stands for a full disk. What was written stays, and the run resumes once there is space.

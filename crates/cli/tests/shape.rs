@@ -307,7 +307,9 @@ fn what_was_there_is_respected() {
     let stdin = std::process::Stdio::piped();
     let mut child = command.args(["shape", "--out"]).arg(&late).stdin(stdin).spawn().unwrap();
     let partial = || fs::read_dir(folder.path()).unwrap().count() > 2;
+    let began = std::time::Instant::now();
     while !partial() {
+        assert!(began.elapsed() < std::time::Duration::from_secs(20), "the output is not opened");
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
     std::thread::sleep(std::time::Duration::from_millis(100)); // the handler is set right after

@@ -133,7 +133,7 @@ fn several_rewards_make_up_one() {
     // Two parts that swapped their weights are another reward.
     let other = reward.replace("*0.5", "*0.25");
     let again = refused(&[&args[..7], &[&other, "--out", &out, "--resume"]].concat());
-    assert!(again.contains("written with reward "), "{again}");
+    assert!(again.contains("written with reward_hash "), "{again}");
 }
 
 /// Rewards that read text score rollouts too, and rollouts brought in.
@@ -218,7 +218,9 @@ fn what_cannot_be_is_said_in_one_line() {
     );
     let gone = hi(&["--reward", "http://127.0.0.1:9/score"]);
     assert!(
-        gone.contains("http://127.0.0.1:9/score: Connection refused") && gone.contains("after 5 tries"),
+        gone.starts_with("error: http://127.0.0.1:9/score: ")
+            && gone.contains("Connection refused")
+            && gone.contains("after 5 tries"),
         "{gone}"
     );
     let odd = hi(&["--reward", "harmless*x"]);

@@ -136,7 +136,7 @@ fn bad_input_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     assert!(
-        refused(&at("none"), &[]).ends_with("none: no dataset of rollouts: it has no manifest.json")
+        refused(&at("none"), &[]).ends_with("none: not a dataset of rollouts: it has no manifest.json")
     );
     write(&at("bare"), &REWARDS, false);
     let bare = refused(&at("bare"), &[]);

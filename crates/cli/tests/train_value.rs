@@ -92,7 +92,7 @@ fn bad_input_is_named() {
     made_up(data.as_ref(), 3);
     let train =
         |data: &str, more: &[&str]| refused(&[&["train", "value", data, "--out", &head], more].concat());
-    assert!(train(&path("none"), &[]).contains("none: no dataset of rollouts"));
+    assert!(train(&path("none"), &[]).contains("none: not a dataset of rollouts"));
     assert!(train(&data, &["--kl-budget", "1"]).contains("--kl-budget: values are trained for a bound"));
     assert!(train(&data, &["--alpha", "0"]).contains("alpha is 0"));
     assert!(train(&data, &["--coef", "-1"]).contains("coef is -1"));

@@ -16,6 +16,8 @@ use crate::name::name_of;
 /// independently of the file's name.
 pub struct Lines {
     from: Box<dyn BufRead>,
+    /// Whether the first bytes have been checked for gzip. Opening must not wait for standard input.
+    checked: bool,
     name: String,
     line: usize,
     bytes: Vec<u8>,
@@ -28,7 +30,7 @@ impl Lines {
     /// The file cannot be read, or is a folder.
     pub fn open(path: &Path) -> Result<Self> {
         let failed = |source| Error::read(path, source);
-        let mut plain: Box<dyn BufRead> = if path == Path::new("-") {
+        let from: Box<dyn BufRead> = if path == Path::new("-") {
             Box::new(io::stdin().lock())
         } else {
             let file = File::open(path).map_err(failed)?;
@@ -37,10 +39,19 @@ impl Lines {
             }
             Box::new(BufReader::with_capacity(1 << 16, file))
         };
-        let zipped = plain.fill_buf().map_err(failed)?.starts_with(b"\x1f\x8b");
-        let from: Box<dyn BufRead> =
-            if zipped { Box::new(BufReader::new(MultiGzDecoder::new(plain))) } else { plain };
-        Ok(Self { from, name: name_of(path), line: 0, bytes: Vec::new() })
+        Ok(Self { from, checked: false, name: name_of(path), line: 0, bytes: Vec::new() })
+    }
+
+    /// Reads up to the end of the next line; decompresses the file if its first bytes are those of gzip.
+    fn read(&mut self) -> io::Result<usize> {
+        if !self.checked {
+            self.checked = true;
+            if self.from.fill_buf()?.starts_with(b"\x1f\x8b") {
+                let zipped = std::mem::replace(&mut self.from, Box::new(io::empty()));
+                self.from = Box::new(BufReader::new(MultiGzDecoder::new(zipped)));
+            }
+        }
+        self.from.read_until(b'\n', &mut self.bytes)
     }
 
     /// Reads the next line that is not blank, for [`Lines::text`] and [`Lines::json`]; `false` at the end.
@@ -50,8 +61,7 @@ impl Lines {
     pub fn advance(&mut self) -> Result<bool> {
         loop {
             self.bytes.clear();
-            let read = self.from.read_until(b'\n', &mut self.bytes);
-            let read = read.map_err(|source| Error::Read { file: self.name.clone(), source })?;
+            let read = self.read().map_err(|source| Error::Read { file: self.name.clone(), source })?;
             if read == 0 {
                 return Ok(false);
             }
