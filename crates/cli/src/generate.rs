@@ -84,6 +84,11 @@ pub(crate) struct Generate {
     #[arg(long, default_value_t = AT_ONCE, value_name = "N")]
     batch_size: usize,
 
+    /// Memory for the keys and values of prompts, in MB. Prompts with the same beginning share them and prefill only the
+    /// rest; the answers are the same. 0 shares nothing.
+    #[arg(long, default_value_t = 256, value_name = "MB", value_parser = clap::value_parser!(u32).range(..=1 << 20))]
+    cache_mb: u32,
+
     #[command(flatten)]
     layout: LayoutArgs,
 
@@ -158,9 +163,14 @@ impl Generate {
             system: self.layout.system.as_deref(),
             parts: reward.as_ref().map_or(&[], Reward::parts),
         };
-        let (policy, batch_size) = (&policy, self.batch_size);
+        let limits = Limits {
+            sequences: self.batch_size,
+            cache: (self.cache_mb as usize) << 20,
+            ..Limits::default()
+        };
+        let policy = &policy;
         let watch = self.watch;
-        let session = Session { policy, guidance, settings, format, names, batch_size, watch };
+        let session = Session { policy, guidance, settings, format, names, limits, watch };
         if self.prompt.is_some() && self.out.is_none() {
             return Conversation { session, generate: self, cancel }.answer_one(&prompts[0]);
         }

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use stackelberg_decoding::CacheCounts;
 use stackelberg_experiment::Progress;
 
 /// A progress bar's style from a template of this program.
@@ -39,5 +40,15 @@ impl Progress for Answers<'_> {
             self.bar.set_message(format!("{rate:.1} tokens/s"));
         }
         self.bar.inc(answers as u64);
+    }
+
+    fn cache(&mut self, counts: CacheCounts) {
+        if counts.hits > 0 {
+            let CacheCounts { hits, misses, evicted, .. } = counts;
+            let line = format!(
+                "prompt cache: {hits} tokens reused, {misses} prefilled, {evicted} pages evicted"
+            );
+            self.bar.suspend(|| eprintln!("{line}"));
+        }
     }
 }

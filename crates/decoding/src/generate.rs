@@ -8,6 +8,7 @@ use stackelberg_engine::{Checkpoint, Prompt, Reward};
 
 use crate::error::{Error, Result};
 use crate::generation::Generation;
+use crate::prefixes::CacheCounts;
 use crate::request::{Event, Request, Sample, Ticket, Want};
 use crate::session::{Limits, Session, check};
 use crate::settings::{Method, Settings};
@@ -21,6 +22,9 @@ pub trait Watch {
 
     /// The answer to prompt `job` is finished.
     fn done(&mut self, _job: usize, _answer: Generation) {}
+
+    /// All answers are finished: what the cache of prefilled prompts has done.
+    fn cache(&mut self, _counts: CacheCounts) {}
 
     /// Whether steps are to be told.
     fn watches(&self) -> bool {
@@ -117,8 +121,8 @@ impl Watch for One<'_> {
     }
 }
 
-/// Answers many prompts, `at_once` sequences sharing each forward. Answers are handed to `watch` as they are finished, and
-/// are the same whatever `at_once` is (on the CPU; elsewhere except for rounding).
+/// Answers many prompts, as many sequences as `limits` allow sharing each forward. Answers are handed to `watch` as they
+/// are finished, and are the same whatever the limits are (on the CPU; elsewhere except for rounding).
 ///
 /// # Errors
 /// As [`generate`]; those of one prompt name it. Answers that were handed over before stay.
@@ -127,7 +131,7 @@ pub fn generate_all<'a>(
     guidance: impl Into<Guidance<'a>>,
     jobs: &[Job<'_>],
     settings: &Settings,
-    at_once: usize,
+    limits: impl Into<Limits>,
     watch: &mut dyn Watch,
 ) -> Result<()> {
     let guidance = guidance.into();
@@ -139,7 +143,9 @@ pub fn generate_all<'a>(
     }
     let steps = watch.watches();
     let requests = Requests { policy, guidance, jobs, settings, want: Want::Answer, steps };
-    requests.run(at_once, &mut Watching(watch))
+    let counts = requests.run(limits.into(), &mut Watching(watch))?;
+    watch.cache(counts);
+    Ok(())
 }
 
 /// Where samples go.
@@ -177,7 +183,7 @@ pub fn rollout(
     let want = Want::Samples { hidden: keep_hidden };
     let (guidance, steps) = (Guidance { reward, value: None }, true);
     let requests = Requests { policy, guidance, jobs, settings, want, steps };
-    requests.run(at_once, &mut Sampling(rollouts))
+    requests.run(at_once.into(), &mut Sampling(rollouts)).map(drop)
 }
 
 /// Takes in the events of requests by the number of their job.
@@ -232,7 +238,7 @@ struct Requests<'a, 'j> {
 
 impl Requests<'_, '_> {
     /// Runs all of them through a session.
-    fn run(&self, at_once: usize, events: &mut dyn Events) -> Result<()> {
+    fn run(&self, limits: Limits, events: &mut dyn Events) -> Result<CacheCounts> {
         self.settings.check(self.policy.model.config().vocabulary)?;
         let settings = Arc::new(self.settings.clone());
         let request = |job: &Job<'_>| Request {
@@ -249,7 +255,6 @@ impl Requests<'_, '_> {
         for job in self.jobs {
             check(self.policy, &request(job)).map_err(|error| error.of(job.id))?;
         }
-        let limits = Limits { sequences: at_once.max(1), ..Limits::default() };
         let mut session = Session::new(self.policy.clone(), limits);
         let mut jobs = self.jobs.iter().enumerate();
         let mut tickets: HashMap<Ticket, usize> = HashMap::new();
@@ -261,7 +266,7 @@ impl Requests<'_, '_> {
                 tickets.insert(ticket, number);
             }
             if session.is_idle() {
-                return Ok(());
+                return Ok(session.cache());
             }
             if events.stop() {
                 return Err(Error::Stopped);

@@ -45,6 +45,13 @@ impl Default for Limits {
     }
 }
 
+/// The default limits, with this number of sequences.
+impl From<usize> for Limits {
+    fn from(sequences: usize) -> Self {
+        Self { sequences: sequences.max(1), ..Self::default() }
+    }
+}
+
 /// Decodes requests on a policy. One thread owns it.
 pub struct Session {
     policy: Checkpoint,

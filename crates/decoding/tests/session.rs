@@ -68,13 +68,21 @@ fn plan() -> impl Strategy<Value = Plan> {
     let temperature = prop_oneof![Just(0.0), Just(0.8)];
     let coming = (0..12usize, prop::option::weighted(0.15, 0..10usize));
     let budget = prop::option::weighted(0.2, 0.05..1.0f64);
-    (settings(), more, temperature, coming, budget).prop_map(
-        |(base, (method, reward, length, all, tokens, seed), temperature, (arrives, after), budget)| {
+    let stops = prop::collection::vec(prop::sample::select(vec!["w1 w", "w2", "1 w3", " w", "9"]), 0..3);
+    (settings(), more, temperature, coming, (budget, stops)).prop_map(
+        |(
+            base,
+            (method, reward, length, all, tokens, seed),
+            temperature,
+            (arrives, after),
+            (budget, stops),
+        )| {
             let mut settings = Settings {
                 max_new_tokens: tokens,
                 samples: 3,
                 seed,
                 sampling: Sampling { temperature, ..Sampling::default() },
+                stop: stops.into_iter().map(str::to_owned).collect(),
                 ..base
             };
             settings.method = [

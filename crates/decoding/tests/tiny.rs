@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use stackelberg_decoding::{Generation, Job, Method, Settings, generate, generate_all};
 use stackelberg_engine::reward::RewardModel;
 use stackelberg_engine::{Checkpoint, Dtype, Reward};
-use stackelberg_shaping::{Rule, Shaping};
+use stackelberg_shaping::{Budget, Rule, Shaping};
 
 proptest! {
     #![proptest_config(config(150))]
@@ -28,6 +28,21 @@ proptest! {
             let (a, b) = (a.rewards.as_ref().unwrap(), b.rewards.as_ref().unwrap());
             prop_assert_eq!(a, b);
         }
+    }
+
+    /// The same under a KL budget: no distribution within it could have chosen otherwise.
+    #[test]
+    fn skipping_under_a_kl_budget_changes_no_token(
+        settings in settings(), budget in 0.0005..0.3f64, reward in 0..3usize,
+        prompt in prop::collection::vec(0..40u32, 1..8),
+    ) {
+        let shaping = Shaping { budget: Budget::Paper, ..settings.shaping };
+        let settings = Settings { kl_budget: Some(budget), shaping, ..settings };
+        let (with, _) = run(reward, &prompt, &settings);
+        let (without, _) = run(reward, &prompt, &Settings { skip: false, ..settings });
+        prop_assert_eq!(&with.tokens, &without.tokens);
+        prop_assert_eq!(with.skipped + with.reward_calls, 10);
+        prop_assert_eq!((without.skipped, without.reward_calls), (0, 10));
     }
 
     /// Rewards of a step are those of the whole texts.
@@ -128,6 +143,10 @@ fn skips_are_frequent_enough_to_mean_something() {
         assert!(answer.skipped > 5 && answer.reward_calls > 0, "{} skipped", answer.skipped);
     }
     let (answer, _) = run_cd(1, &[4, 9], &settings);
+    assert!(answer.skipped > 5 && answer.reward_calls > 0, "{} skipped", answer.skipped);
+    // Under a KL budget, too.
+    let settings = Settings { kl_budget: Some(0.002), ..settings };
+    let (answer, _) = run(0, &[4, 9], &settings);
     assert!(answer.skipped > 5 && answer.reward_calls > 0, "{} skipped", answer.skipped);
 }
 

@@ -6,7 +6,8 @@ use std::path::Path;
 use stackelberg_data::trace::TraceWriter;
 use stackelberg_data::{Identity, Journal};
 use stackelberg_decoding::{
-    Cancel, Generation, Guidance, HackingWatch, Job, Settings, Step, Watch, generate_all,
+    CacheCounts, Cancel, Generation, Guidance, HackingWatch, Job, Limits, Settings, Step, Watch,
+    generate_all,
 };
 use stackelberg_engine::reward::TextFormat;
 use stackelberg_engine::{Checkpoint, Prompt};
@@ -28,8 +29,8 @@ pub struct Session<'a> {
     pub format: TextFormat,
     /// Names for the output.
     pub names: Names<'a>,
-    /// Sequences decoded in parallel (batch size).
-    pub batch_size: usize,
+    /// Sequences that are decoded in parallel, and bytes of prefilled prompts that are kept.
+    pub limits: Limits,
     /// Whether to watch for reward hacking and write warnings.
     pub watch: bool,
 }
@@ -57,6 +58,9 @@ pub trait Progress {
 
     /// More answers are finished: their number, and their tokens (0 for answers of an earlier run).
     fn answered(&mut self, _answers: usize, _tokens: usize) {}
+
+    /// The run is finished: what the cache of prefilled prompts has done.
+    fn cache(&mut self, _counts: CacheCounts) {}
 }
 
 /// Ignores all progress.
@@ -128,7 +132,7 @@ impl Session<'_> {
             failed,
         };
         let outcome =
-            generate_all(self.policy, self.guidance, &jobs, &self.settings, self.batch_size, &mut sink);
+            generate_all(self.policy, self.guidance, &jobs, &self.settings, self.limits, &mut sink);
         if let Some(error) = sink.failed {
             return Err(error);
         }
@@ -226,6 +230,10 @@ impl Watch for Sink<'_> {
             }
             Err(error) => self.failed = Some(error),
         }
+    }
+
+    fn cache(&mut self, counts: CacheCounts) {
+        self.progress.cache(counts);
     }
 
     fn stop(&self) -> bool {

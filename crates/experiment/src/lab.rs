@@ -250,7 +250,7 @@ impl<'a> Lab<'a> {
             settings: settings.clone(),
             format: self.format,
             names: self.names(name.as_deref(), value_hash.as_deref()),
-            batch_size: self.experiment.decoding.batch_size,
+            limits: self.experiment.decoding.batch_size.into(),
             watch: true,
         };
         work(&session)
