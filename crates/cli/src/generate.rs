@@ -11,7 +11,7 @@ use indicatif::ProgressBar;
 use stackelberg_data::Prompt;
 use stackelberg_data::trace::TraceWriter;
 use stackelberg_decoding::{
-    AT_ONCE, Cancel, Guidance, HackingWatch, Method, Perturbation, Settings, generate,
+    AT_ONCE, Cancel, Guidance, HackingWatch, Limits, Method, Perturbation, Settings, generate,
 };
 use stackelberg_engine::Reward;
 use stackelberg_engine::reward::{PromptInput, TextFormat};
