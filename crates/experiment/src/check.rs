@@ -67,9 +67,7 @@ impl Experiment {
             require(!groups[..number].contains(group), &what)?;
         }
         if self.methods.iter().any(|m| m.method == Method::Cd) && self.values.is_none() {
-            return invalid(format!(
-                "values: cd needs a [values] table with the prompts of the rollouts"
-            ));
+            return invalid("values: cd needs a [values] table with the prompts of the rollouts");
         }
         for (number, perturbed) in self.perturbed.iter().enumerate() {
             let methods =
@@ -118,15 +116,15 @@ impl Methods {
             }
         }
         if !self.kl_budgets.is_empty() && (!self.is_guided() || !self.strengths.is_empty()) {
-            return invalid(format!(
-                "kl_budgets: only args and cd take them, instead of strengths (a method may have two entries)"
-            ));
+            return invalid(
+                "kl_budgets: only args and cd take them, instead of strengths (a method may have two entries)",
+            );
         }
         if !self.is_guided() {
             let shapings = self.shapings.len() + self.reference.len();
             return match self.method {
                 Method::Follower if shapings == 0 => {
-                    return invalid(format!("shapings: give follower at least one"));
+                    return invalid("shapings: give follower at least one");
                 }
                 Method::Follower | Method::SoftBestOfN if self.strengths.len() != 1 => {
                     return invalid(format!("strengths: give {} exactly one", self.method));
@@ -143,7 +141,7 @@ impl Methods {
             };
         }
         if self.knobs().is_empty() {
-            return invalid(format!("strengths: give at least one (or kl_budgets)"));
+            return invalid("strengths: give at least one (or kl_budgets)");
         }
         if !self.shapings.contains(&sweep.shaping) {
             return invalid(format!("shapings: {} is missing; the sweep needs it", sweep.shaping));

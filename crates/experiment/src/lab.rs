@@ -437,12 +437,10 @@ fn lock(out: &Path) -> Result<File> {
     let cannot = || format!("cannot write {}", path.display());
     let file = OpenOptions::new().create(true).append(true).open(&path).with_context(cannot)?;
     match file.try_lock() {
-        Err(TryLockError::WouldBlock) => {
-            return invalid(format!(
-                "{}: another process runs an experiment in this folder: wait for it, or give another --out",
-                out.display()
-            ));
-        }
+        Err(TryLockError::WouldBlock) => invalid(format!(
+            "{}: another process runs an experiment in this folder: wait for it, or give another --out",
+            out.display()
+        )),
         Err(TryLockError::Error(error)) => Err(Error::from(error)).with_context(cannot),
         Ok(()) => Ok(file),
     }

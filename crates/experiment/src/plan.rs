@@ -215,11 +215,9 @@ impl Experiment {
     ) -> Result<()> {
         let common = prompts.iter().find(|(_, prompt)| taught.iter().any(|(_, other)| other == prompt));
         match common {
-            Some((id, _)) => {
-                return invalid(format!(
-                    "values.prompts: prompt '{id}' is also in [[prompts]]: value heads must not be trained on the prompts of the experiment"
-                ));
-            }
+            Some((id, _)) => invalid(format!(
+                "values.prompts: prompt '{id}' is also in [[prompts]]: value heads must not be trained on the prompts of the experiment"
+            )),
             None => Ok(()),
         }
     }
