@@ -1,6 +1,6 @@
 //! `stackelberg judge`: compares two runs with a judge model.
 
-mod print;
+mod report;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
-use serde::Serialize;
 use stackelberg_data::{Output, generations, keep_inputs};
 use stackelberg_decoding::Cancel;
 use stackelberg_evaluation::judge::{
@@ -18,6 +17,7 @@ use stackelberg_evaluation::judge::{
     Watch, ask, calls, form, pairs,
 };
 
+use self::report::Report;
 use crate::interrupt::{self, Interrupted};
 use crate::progress::style;
 
@@ -151,20 +151,6 @@ impl Orders {
             Self::Ba => &[Order::Ba],
         }
     }
-}
-
-/// The summary with its inputs.
-#[derive(Serialize)]
-struct Report<'a> {
-    version: &'static str,
-    a: &'a Path,
-    b: &'a Path,
-    judge: &'a Identity,
-    orders: &'a [Order],
-    bootstrap_seed: u64,
-    cost: Option<f64>,
-    #[serde(flatten)]
-    summary: &'a Summary,
 }
 
 impl Judge {
@@ -312,9 +298,9 @@ impl Judge {
             out.write_all(b"\n").context("cannot write the summary")?;
             out.finish()?;
         }
-        print!("{}", print::Text(&report));
+        print!("{report}");
         if summary.judged == summary.identical && summary.calls.needed > 0 {
-            bail!("no call returned two scores: {}", print::failures(&summary.calls));
+            bail!("no call returned two scores: {}", report::failures(&summary.calls));
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! `stackelberg train`: reward heads from preference pairs or ratings, value heads from rollouts.
 
+mod command;
 mod reader;
 mod reward;
 mod value;
@@ -27,10 +28,4 @@ impl Train {
             What::Value(train) => train.run(),
         }
     }
-}
-
-/// The command line without --resume: it trains the same head from the beginning.
-fn command_line() -> String {
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--resume").collect();
-    format!("stackelberg {}", arguments.join(" "))
 }

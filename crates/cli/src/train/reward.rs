@@ -9,7 +9,7 @@ use stackelberg_engine::reward::TextFormat;
 use stackelberg_learning::{Card, Features, Fit, Head, Metric, Settings, Source, fit, measure};
 use stackelberg_registry::Registry;
 
-use super::command_line;
+use super::command::command_line;
 use super::reader::{Reader, bar};
 use crate::model::{ModelArgs, registry};
 

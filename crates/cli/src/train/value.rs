@@ -9,7 +9,7 @@ use stackelberg_learning::rollouts::Dataset;
 use stackelberg_learning::value::{Errors, Settings, checkpoint_of, train_to_file};
 use stackelberg_shaping::{Budget, Shaping};
 
-use super::command_line;
+use super::command::command_line;
 use crate::interrupt::{self, Interrupted};
 use crate::model::set_threads;
 use crate::shaping::ShapingArgs;

@@ -79,7 +79,7 @@ pub fn ask(
         return Err(Error::Setting { name: "concurrency", problem });
     }
     let open = asking.open(calls, store);
-    let desk = Desk {
+    let shared = Shared {
         client,
         ask_again: asking.ask_again,
         patience: asking.concurrency.max(5),
@@ -88,22 +88,22 @@ pub fn ask(
         state: Mutex::new(State { store, asked: 0, in_a_row: 0, ended: None }),
     };
     // The first call is sent alone, so that a missing or refusing server costs one request.
-    if let Some(first) = open.first().filter(|_| !desk.stop()) {
-        desk.take(first);
+    if let Some(first) = open.first().filter(|_| !shared.stop()) {
+        shared.take(first);
     }
     let next = AtomicUsize::new(1);
     std::thread::scope(|scope| {
         for _ in 0..asking.concurrency.min(open.len()) {
             scope.spawn(|| {
-                while !desk.stop()
+                while !shared.stop()
                     && let Some(call) = open.get(next.fetch_add(1, Ordering::Relaxed))
                 {
-                    desk.take(call);
+                    shared.take(call);
                 }
             });
         }
     });
-    let state = desk.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let state = shared.state.into_inner().unwrap_or_else(PoisonError::into_inner);
     match state.ended {
         Some(error) => Err(error),
         None => Ok(Outcome { asked: state.asked, stopped: state.asked < open.len() }),
@@ -111,7 +111,7 @@ pub fn ask(
 }
 
 /// The state that the threads share.
-struct Desk<'a> {
+struct Shared<'a> {
     client: &'a Client,
     ask_again: u32,
     /// The number of calls in a row after whose failure the run ends.
@@ -130,7 +130,7 @@ struct State<'a> {
     ended: Option<Error>,
 }
 
-impl<'a> Desk<'a> {
+impl<'a> Shared<'a> {
     fn stop(&self) -> bool {
         self.over.load(Ordering::Relaxed) || self.watch.stop()
     }

@@ -1,19 +1,30 @@
-//! The summary as text.
+//! The summary, as JSON and as text.
 
 use std::fmt::{self, Display, Formatter};
+use std::path::Path;
 
-use stackelberg_evaluation::judge::{Calls, Length, Position};
+use serde::Serialize;
+use stackelberg_evaluation::judge::{Calls, Identity, Length, Order, Position, Summary};
 use stackelberg_evaluation::report::Estimate;
 
-use super::{Orders, Report};
+/// The summary with its inputs.
+#[derive(Serialize)]
+pub(super) struct Report<'a> {
+    pub(super) version: &'static str,
+    pub(super) a: &'a Path,
+    pub(super) b: &'a Path,
+    pub(super) judge: &'a Identity,
+    pub(super) orders: &'a [Order],
+    pub(super) bootstrap_seed: u64,
+    pub(super) cost: Option<f64>,
+    #[serde(flatten)]
+    pub(super) summary: &'a Summary,
+}
 
-/// A report as text.
-pub(super) struct Text<'a>(pub(super) &'a Report<'a>);
-
-impl Display for Text<'_> {
+impl Display for Report<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Report { a, b, judge, orders, summary, cost, .. } = self.0;
-        let how = match orders.len() == Orders::Both.orders().len() {
+        let Report { a, b, judge, orders, summary, cost, .. } = self;
+        let how = match orders.len() > 1 {
             true => "both orders",
             false => "one order",
         };
