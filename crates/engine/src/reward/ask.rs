@@ -177,7 +177,7 @@ fn texts(questions: &[Question<'_>]) -> Result<Vec<f64>> {
     }
     let exchanges: Vec<_> = found
         .iter()
-        .map(|(prompt, answer)| Exchange { prompt: prompt, answer: answer.as_str() })
+        .map(|(prompt, answer)| Exchange { prompt, answer: answer.as_str() })
         .collect();
     asked.map_or_else(|| Ok(Vec::new()), |reward| reward.score(&exchanges))
 }
