@@ -32,7 +32,7 @@ pub(crate) enum Kind {
     /// One sequence, and the continuations of its candidates while they are decoded.
     One { line: Box<Line>, paths: Vec<Line> },
     /// Several sequences of which one will be the answer.
-    Beams(Beams),
+    Beams(Box<Beams>),
 }
 
 /// A sequence that is finished.
@@ -54,7 +54,7 @@ impl Work {
         let prompt = line.prefix.len();
         let kind = match line.sequence.settings.beams {
             1 => Kind::One { line: Box::new(line), paths: Vec::new() },
-            _ => Kind::Beams(Beams::new(line)),
+            _ => Kind::Beams(Box::new(Beams::new(line))),
         };
         let kept = keep_hidden.then(Vec::new);
         Self { ticket, sample, prompt, kind, read_last, kept, elapsed: Duration::ZERO }

@@ -175,10 +175,8 @@ fn texts(questions: &[Question<'_>]) -> Result<Vec<f64>> {
             }
         }
     }
-    let exchanges: Vec<_> = found
-        .iter()
-        .map(|(prompt, answer)| Exchange { prompt, answer: answer.as_str() })
-        .collect();
+    let exchanges: Vec<_> =
+        found.iter().map(|(prompt, answer)| Exchange { prompt, answer: answer.as_str() }).collect();
     asked.map_or_else(|| Ok(Vec::new()), |reward| reward.score(&exchanges))
 }
 
