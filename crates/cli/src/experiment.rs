@@ -117,8 +117,11 @@ impl Where {
     /// Reads the prompts, and checks that value heads are trained on none of them.
     fn prompts(&self, experiment: &Experiment, registry: &Registry) -> Result<Vec<(String, Prompt)>> {
         let prompts = prompts_of(registry, &experiment.prompts)?;
-        let taught = experiment.values.as_ref().map(|values| prompts_of(registry, &values.prompts));
-        let leaked = experiment.check_leakage(&prompts, &taught.transpose()?.unwrap_or_default());
+        let taught = match &experiment.values {
+            Some(values) => prompts_of(registry, &values.prompts)?,
+            None => Vec::new(),
+        };
+        let leaked = experiment.check_leakage(&prompts, &taught);
         leaked.with_context(|| self.file.display().to_string())?;
         Ok(prompts)
     }
