@@ -34,13 +34,13 @@ let logits = policy.model.logits(&last)?; // [1, vocabulary], from which candida
 
 let candidates = [216, 476, 1626];
 let branches = policy.model.branch(&prefix, &candidates)?; // hidden states [3, d] in one forward pass
-let mut guide = reward.state(&policy, PromptInput::from(&tokens))?;
+let mut state = reward.state(&policy, PromptInput::from(&tokens))?;
 let ahead = Some(&branches.hidden);
-let question = Question { guide: &mut guide, candidates: &candidates, further: &[], ahead };
-let rewards = ask(&mut [question])?; // [1][3]
+let question = Question { state: &mut state, candidates: &candidates, further: &[], ahead };
+let rewards = ask(&mut [question]).remove(0)?; // [3]
 
 prefix.commit(&branches, 1)?; // the second candidate is chosen
-guide.commit(1)?;
+state.commit(1)?;
 # Ok::<(), Box<dyn std::error::Error>>(())
 ```
 */
