@@ -1,6 +1,7 @@
 //! `stackelberg bench`: measures speed, and compares it with the memory bandwidth.
 
 mod bandwidth;
+mod concurrent;
 mod course;
 mod figures;
 mod growth;
@@ -18,6 +19,7 @@ use stackelberg_engine::kernel;
 
 use crate::model::{ModelArgs, registry};
 use crate::output;
+use concurrent::Concurrent;
 use course::{Course, FULL, QUICK, Weights};
 use figures::{Figure, Figures};
 use growth::Growth;
@@ -48,6 +50,13 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "TOKENS")]
     length: Option<usize>,
 
+    /// Also measure so many clients at once, each sending requests one after the other: tokens per second of all, with
+    /// and without the lossless skip, the time to the first token, and an exact guided step against one forward of the
+    /// same rows.
+    #[arg(long, value_name = "N,...", value_delimiter = ',')]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
+    concurrent: Vec<u16>,
+
     #[command(flatten)]
     model: ModelArgs,
 }
@@ -71,6 +80,9 @@ struct Report<'a> {
     limit_fraction: Figures<Option<f64>>,
     /// The measurements of --length.
     by_length: Option<Growth>,
+    /// The measurements of --concurrent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    concurrent: Option<Concurrent>,
 }
 
 impl Bench {
@@ -85,7 +97,8 @@ impl Bench {
         }
         let effort = if self.quick { QUICK } else { FULL };
         let course = Course::new(&self.model, &registry, &policy, effort)?;
-        let figures = course.run()?;
+        let clients: Vec<usize> = self.concurrent.iter().map(|&n| n.into()).collect();
+        let (figures, concurrent) = course.run(&clients)?;
         let by_length = self.length.map(|length| course.growth(length)).transpose()?;
         let report = Report {
             version: env!("CARGO_PKG_VERSION"),
@@ -100,6 +113,7 @@ impl Bench {
             spread: figures.map(|figure| figure.spread),
             limit_fraction: figures.map(|figure| figure.limit_fraction),
             by_length,
+            concurrent,
         };
         if !matches!(json, Some(Output::Stdout(_))) {
             report.print(&figures)?;
@@ -125,6 +139,9 @@ impl Report<'_> {
         writeln!(out, "{}", figures.table())?;
         if let Some(growth) = &self.by_length {
             writeln!(out, "{}", growth.table())?;
+        }
+        if let Some(concurrent) = &self.concurrent {
+            writeln!(out, "{}", concurrent.table())?;
         }
         let share = |rate: f64| rate / medians.base_tokens_per_s;
         writeln!(

@@ -187,7 +187,7 @@ impl Where {
         println!(
             "{settings} settings, {} seeds, {prompts} prompts: {answers} answers of at most {} tokens",
             experiment.seeds.len(),
-            experiment.decoding.max_new_tokens
+            experiment.decoding.max_new_tokens()
         );
         if experiment.guided().next().is_some() {
             println!(

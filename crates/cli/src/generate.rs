@@ -5,20 +5,20 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use indicatif::ProgressBar;
 use stackelberg_data::Prompt;
 use stackelberg_data::trace::TraceWriter;
 use stackelberg_decoding::{
-    AT_ONCE, Cancel, Guidance, HackingWatch, Limits, Method, Perturbation, Settings, generate,
+    AT_ONCE, Cancel, Error, Guidance, HackingWatch, Limits, Method, Options, Settings, generate,
 };
 use stackelberg_engine::Reward;
 use stackelberg_engine::reward::{PromptInput, TextFormat};
 use stackelberg_experiment::record::{self, Names};
 use stackelberg_experiment::{Files, Session, interrupted};
 use stackelberg_registry::{Registry, layout};
-use stackelberg_shaping::{Budget, Rule};
+use stackelberg_shaping::Budget;
 
 use crate::model::{ModelArgs, registry};
 use crate::progress::{Answers, style};
@@ -130,8 +130,7 @@ impl Generate {
                 settings.method
             );
         }
-        self.check_value(&settings)?;
-        self.check_used(&settings)?;
+        self.check_value()?;
         let registry = registry()?;
         let prompts = self.read_prompts(&registry)?;
         let policy = self.model.load(&registry)?;
@@ -201,47 +200,37 @@ impl Generate {
         self.reward.as_deref().unwrap_or("harmless")
     }
 
-    /// Checks that cd has a value head and no shaping, and that no other method has a value head.
-    fn check_value(&self, settings: &Settings) -> Result<()> {
-        let rule = settings.shaping.rule;
-        match (settings.method, &self.value) {
+    /// Checks that cd has a value head, and that no other method has one.
+    fn check_value(&self) -> Result<()> {
+        match (self.method, &self.value) {
             (Method::Cd, None) => bail!("--method cd needs --value FILE, the value head that guides"),
-            (Method::Cd, Some(_)) if rule != Rule::Raw => bail!(
-                "--shaping {rule} has no effect with --method cd: values are not shaped; give it to `train value` instead"
-            ),
             (Method::Cd, Some(_)) | (_, None) => Ok(()),
             (method, Some(_)) => bail!("--value requires --method cd, but the method is {method}"),
         }
     }
 
-    /// Refuses options that have no effect with the method.
-    fn check_used(&self, settings: &Settings) -> Result<()> {
-        let Settings { method, perturbation, .. } = settings;
-        if *method == Method::Base && *perturbation != Perturbation::None {
-            bail!("--perturb-rewards has no effect with --method base: leave it out");
-        }
-        let gated = settings.score_every != 1 || settings.entropy_gate != 0.0;
-        if gated && !matches!(method, Method::Args | Method::Cd) {
-            bail!(
-                "--score-every and --entropy-gate have no effect with --method {method}: leave them out"
-            );
-        }
-        match method {
-            Method::Base | Method::BestOfN => self.shaping.check_used(method.name(), &[]),
-            Method::Cd | Method::SoftBestOfN => {
-                self.shaping.check_used(method.name(), &["--strength", "--beta", "--kl-budget"])
-            }
-            _ => Ok(()),
-        }
-    }
-
+    /// The settings, checked; only the vocabulary's size is not known yet.
     fn settings(&self) -> Result<Settings> {
         let reference = match self.method {
             Method::Follower => Budget::ReferenceOffline,
             _ => Budget::ReferenceStep,
         };
-        let shaping = self.shaping.shaping(self.method.default_shaping(), Some(reference))?;
-        Ok(self.sampling.settings(self.method, shaping, self.shaping.kl_budget))
+        let options = Options { method: Some(self.method), ..self.sampling.options() };
+        let options = options.or(self.shaping.options(Some(reference))?);
+        let settings = options.settings().map_err(|error| match error {
+            Error::Unused { field, method } => anyhow!(
+                "{} has no effect with --method {method}: leave it out{}",
+                self.shaping.flag(field),
+                match (method, field) {
+                    (Method::Cd, "shaping") =>
+                        ", and give it to `train value`, which shapes the targets",
+                    _ => "",
+                }
+            ),
+            error => error.into(),
+        })?;
+        settings.check(usize::MAX)?;
+        Ok(settings)
     }
 
     fn read_prompts(&self, registry: &Registry) -> Result<Vec<(String, Prompt)>> {
@@ -272,7 +261,7 @@ impl Conversation<'_> {
         let asked = PromptInput { tokens: &tokens, prompt: Some(prompt) };
         let style = Style::of_stdout();
         if self.generate.compare {
-            let base = Settings { method: Method::Base, beams: 1, ..self.session.settings.clone() };
+            let base = self.session.settings.unguided();
             println!("{}", style.title("base"));
             self.show(id, asked, &base, style)?;
             println!();
@@ -307,7 +296,7 @@ impl Conversation<'_> {
             return Err(error).context("cannot write to standard output");
         }
         let answer = match answer {
-            Err(stackelberg_decoding::Error::Stopped) => {
+            Err(Error::Stopped) => {
                 writeln!(stdout)?;
                 return Err(interrupted(0, 1, None).into());
             }

@@ -1,64 +1,66 @@
 //! Decoding options: sampling, candidates and stopping.
 
 use clap::Args;
-use stackelberg_decoding::{Method, Perturbation, Sampling, Settings};
-use stackelberg_shaping::Shaping;
+use stackelberg_decoding::{Options, Perturbation};
 
 #[derive(Args)]
 #[command(next_help_heading = "Decoding")]
 pub(crate) struct SamplingArgs {
-    /// Number of candidates per guided step, k.
-    #[arg(long, default_value_t = 10, value_name = "K")]
-    candidates: usize,
+    /// Number of candidates per guided step, k. [default: 10]
+    #[arg(long, value_name = "K")]
+    candidates: Option<usize>,
 
-    /// Temperature of the base policy's log-probabilities, to which cd adds values.
-    #[arg(long, default_value_t = 0.7, value_name = "T", allow_negative_numbers = true)]
-    policy_temperature: f64,
+    /// Temperature of the base policy's log-probabilities, to which cd adds values. [default: 0.7]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    policy_temperature: Option<f64>,
 
-    /// Number of beams for cd; 1 disables beam search.
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    beams: usize,
+    /// Number of beams for cd; 1 disables beam search. [default: 1]
+    #[arg(long, value_name = "N")]
+    beams: Option<usize>,
 
-    /// Exponent P of the length normalization: beams are ranked by score / length^P.
-    #[arg(long, default_value_t = 1.0, value_name = "P", allow_negative_numbers = true)]
-    length_penalty: f64,
+    /// Exponent P of the length normalization: beams are ranked by score / length^P. [default: 1]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    length_penalty: Option<f64>,
 
-    /// Number of samples that best-of-n, soft-best-of-n and follower choose from.
-    #[arg(long, default_value_t = 10, value_name = "N")]
-    samples: usize,
+    /// Number of samples that best-of-n, soft-best-of-n and follower choose from. [default: 10]
+    #[arg(long, value_name = "N")]
+    samples: Option<usize>,
 
-    /// Maximum new tokens.
-    #[arg(long, default_value_t = 128, value_name = "N")]
-    max_new_tokens: usize,
+    /// Maximum new tokens. [default: 128]
+    #[arg(long, value_name = "N")]
+    max_new_tokens: Option<usize>,
 
     /// Sampling temperature; 0 is greedy. [default: 0; best-of-n, soft-best-of-n and follower: 1]
     #[arg(long, allow_negative_numbers = true)]
     temperature: Option<f64>,
 
-    /// Sample from the N likeliest tokens only; 0 is all (unguided generation).
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    top_k: usize,
+    /// Sample from the N likeliest tokens only; 0 is all. Not for args and cd. [default: 0]
+    #[arg(long, value_name = "N")]
+    top_k: Option<usize>,
 
-    /// Sample from the smallest set of likeliest tokens with at least this total probability (unguided generation).
-    #[arg(long, default_value_t = 1.0, value_name = "P", allow_negative_numbers = true)]
-    top_p: f64,
+    /// Sample from the smallest set of likeliest tokens with at least this total probability. Not for args and cd.
+    /// [default: 1]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    top_p: Option<f64>,
 
-    /// Sample from tokens with at least this probability relative to the likeliest token only (unguided generation).
-    #[arg(long, default_value_t = 0.0, value_name = "P", allow_negative_numbers = true)]
-    min_p: f64,
+    /// Sample from tokens with at least this probability relative to the likeliest token only. Not for args and cd.
+    /// [default: 0]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    min_p: Option<f64>,
 
     /// Repetition penalty: the logits of tokens that were already generated are divided by this factor.
-    #[arg(long, default_value_t = 1.0, value_name = "F", allow_negative_numbers = true)]
-    repetition_penalty: f64,
+    /// [default: 1]
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    repetition_penalty: Option<f64>,
 
-    /// Random seed.
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
+    /// Random seed. [default: 0]
+    #[arg(long)]
+    seed: Option<u64>,
 
     /// Perturb the rewards before they guide, to test robustness: noise=STD (added noise), random=STD (random numbers
     /// instead of rewards) or reversed (the ranking is reversed).
-    #[arg(long, alias = "stress", default_value_t = Perturbation::None, hide_default_value = true)]
-    perturb_rewards: Perturbation,
+    #[arg(long, alias = "stress", value_name = "HOW")]
+    perturb_rewards: Option<Perturbation>,
 
     /// Stop string: the answer ends before this text; may be given several times.
     #[arg(long, value_name = "TEXT")]
@@ -69,15 +71,14 @@ pub(crate) struct SamplingArgs {
     no_eos: bool,
 
     /// Segment length in tokens: the base policy continues each candidate to N tokens, the reward scores each segment
-    /// once, and the chosen segment is kept. Faster if the reward costs more than the model.
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    score_every: usize,
+    /// once, and the chosen segment is kept. Faster if the reward costs more than the model. [default: 1]
+    #[arg(long, value_name = "N")]
+    score_every: Option<usize>,
 
     /// Compute rewards only at steps where the policy's entropy over the candidates is at least this. Faster, but
-    /// guidance is weaker.
-    #[arg(long, alias = "min-entropy", default_value_t = 0.0, value_name = "NATS")]
-    #[arg(allow_negative_numbers = true)]
-    entropy_gate: f64,
+    /// guidance is weaker. [default: 0]
+    #[arg(long, alias = "min-entropy", value_name = "NATS", allow_negative_numbers = true)]
+    entropy_gate: Option<f64>,
 
     /// Disable the lossless skip: compute rewards even at steps where they provably cannot change the choice.
     #[arg(long)]
@@ -85,36 +86,37 @@ pub(crate) struct SamplingArgs {
 }
 
 impl SamplingArgs {
-    /// The settings of a generation.
-    pub(crate) fn settings(&self, method: Method, shaping: Shaping, kl_budget: Option<f64>) -> Settings {
-        Settings {
-            method,
-            shaping,
-            kl_budget,
+    /// The settings that are given.
+    pub(crate) fn options(&self) -> Options {
+        Options {
             candidates: self.candidates,
             policy_temperature: self.policy_temperature,
             beams: self.beams,
             length_penalty: self.length_penalty,
             samples: self.samples,
             max_new_tokens: self.max_new_tokens,
-            sampling: Sampling {
-                temperature: self.temperature.unwrap_or(if method.chooses_answers() {
-                    1.0
-                } else {
-                    0.0
-                }),
-                top_k: self.top_k,
-                top_p: self.top_p,
-                min_p: self.min_p,
-                repetition_penalty: self.repetition_penalty,
-            },
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repetition_penalty: self.repetition_penalty,
             seed: self.seed,
-            stop: self.stop.clone(),
-            no_eos: self.no_eos,
+            stop: (!self.stop.is_empty()).then(|| self.stop.clone()),
+            no_eos: self.no_eos.then_some(true),
             perturbation: self.perturb_rewards,
             score_every: self.score_every,
             entropy_gate: self.entropy_gate,
-            skip: !self.no_skip,
+            skip: self.no_skip.then_some(false),
+            ..Options::default()
         }
+    }
+}
+
+/// The flag of a setting of this name.
+pub(crate) fn flag(field: &str) -> String {
+    match field {
+        "perturbation" => "--perturb-rewards".to_owned(),
+        "skip" => "--no-skip".to_owned(),
+        _ => format!("--{}", field.replace('_', "-")),
     }
 }

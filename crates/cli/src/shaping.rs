@@ -1,7 +1,10 @@
 //! Options for the shaping rule.
 
 use clap::Args;
+use stackelberg_decoding::{Options, Settings};
 use stackelberg_shaping::{Budget, Error, KlBudget, Rule, Shaping};
+
+use crate::sampling::flag;
 
 /// The shaping rule and its settings. Settings that a rule does not use are ignored.
 #[derive(Args)]
@@ -56,51 +59,44 @@ pub(crate) struct ShapingArgs {
 }
 
 impl ShapingArgs {
-    /// Refuses options that were given but have no effect with a method; `used` are those that have one.
-    pub(crate) fn check_used(&self, method: &str, used: &[&str]) -> anyhow::Result<()> {
-        let given = [
-            ("--shaping", self.shaping.is_some()),
-            ("--strength", self.strength.is_some()),
-            ("--beta", self.beta.is_some()),
-            ("--bound", self.bound.is_some()),
-            ("--kl-budget", self.kl_budget.is_some()),
-            ("--alpha", self.alpha.is_some()),
-            ("--cap", self.cap.is_some()),
-            ("--stretch", self.stretch.is_some()),
-            ("--exponent-cap", self.exponent_cap.is_some()),
-            ("--ref-quantile", self.ref_quantile.is_some()),
-            ("--budget", self.budget.is_some()),
-        ];
-        match given.iter().find(|(name, given)| *given && !used.contains(name)) {
-            Some((name, _)) => {
-                anyhow::bail!("{name} has no effect with --method {method}: leave it out")
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// The given settings, with the command's defaults for the rest. `reference` is the budget that the name
-    /// `reference` stands for in this command, if any.
-    pub(crate) fn shaping(&self, default: Shaping, reference: Option<Budget>) -> Result<Shaping, Error> {
+    /// The settings that are given. `reference` is the budget that the name `reference` stands for in this command, if
+    /// any.
+    pub(crate) fn options(&self, reference: Option<Budget>) -> Result<Options, Error> {
         let budget = match (self.budget.as_deref(), reference) {
-            (None, _) => default.budget,
-            (Some("reference"), Some(budget)) => budget,
-            (Some(name), _) => name.parse()?,
+            (Some("reference"), Some(budget)) => Some(budget),
+            (name, _) => name.map(str::parse).transpose()?,
         };
         if let Some(beta) = self.beta.filter(|beta| !(*beta > 0.0 && beta.is_finite())) {
             return Err(Error::Setting { name: "beta", value: beta, must: "above zero, and finite" });
         }
-        let shaping = Shaping {
-            rule: self.shaping.unwrap_or(default.rule),
-            strength: self.beta.map(f64::recip).or(self.strength).unwrap_or(default.strength),
-            bound: self.bound.unwrap_or(default.bound),
-            alpha: self.alpha.unwrap_or(default.alpha),
-            cap: self.cap.unwrap_or(default.cap),
-            stretch: self.stretch.unwrap_or(default.stretch),
-            ref_quantile: self.ref_quantile.unwrap_or(default.ref_quantile),
+        Ok(Options {
+            shaping: self.shaping,
+            strength: self.beta.map(f64::recip).or(self.strength),
+            bound: self.bound,
+            kl_budget: self.kl_budget,
+            alpha: self.alpha,
+            cap: self.cap,
+            stretch: self.stretch,
+            ref_quantile: self.ref_quantile,
             budget,
-            exponent_cap: self.exponent_cap.unwrap_or(default.exponent_cap),
-        };
+            exponent_cap: self.exponent_cap,
+            ..Options::default()
+        })
+    }
+
+    /// The flag of a setting of this name.
+    pub(crate) fn flag(&self, field: &str) -> String {
+        match field {
+            "strength" if self.beta.is_some() => "--beta".to_owned(),
+            _ => flag(field),
+        }
+    }
+
+    /// The given settings, with the command's defaults for the rest. `reference` as in [`ShapingArgs::options`].
+    pub(crate) fn shaping(&self, default: Shaping, reference: Option<Budget>) -> Result<Shaping, Error> {
+        let mut settings = Settings { shaping: default, ..Settings::default() };
+        self.options(reference)?.apply(&mut settings);
+        let shaping = settings.shaping;
         shaping.check()?;
         if let Some(nats) = self.kl_budget {
             KlBudget::check(&shaping, nats)?;

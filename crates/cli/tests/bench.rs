@@ -28,7 +28,7 @@ fn figures_are_complete_and_agree() {
     let path = folder.path().join("figures.json");
     let mut command = Command::cargo_bin("stackelberg").unwrap();
     let output = command
-        .args(["bench", "--quick", "--threads", "1", "--length", "60", "--json"])
+        .args(["bench", "--quick", "--threads", "1", "--length", "60", "--concurrent", "1,3", "--json"])
         .arg(&path)
         .output()
         .unwrap();
@@ -73,6 +73,21 @@ fn figures_are_complete_and_agree() {
         assert!(figures["by_length"][steps]["60"].as_f64().unwrap() > 0.0, "{steps}");
     }
 
+    assert_eq!(keys(&figures["concurrent"]), [1, 3]);
+    for point in figures["concurrent"].as_object().unwrap().values() {
+        let rates = point["rates"].as_object().unwrap();
+        assert_eq!(rates.len(), 7);
+        for (name, rate) in rates {
+            for field in ["tokens_per_s", "relative_to_base", "first_token_ms"] {
+                assert!(rate[field].as_f64().unwrap() > 0.0, "{name}.{field}");
+            }
+        }
+        assert_eq!(rates["base"]["relative_to_base"], 1.0);
+        // The step runs the same rows and more.
+        assert!(point["step_ratio"].as_f64().unwrap() > 0.5);
+    }
+    assert!(table.contains("bare forward of 30 rows"), "{table}");
+
     let number = |value: &Value| value.as_f64().unwrap();
     let ratio = number(&figures["branch_ms"]["10"]) / number(&figures["token_ms"]);
     assert!((number(&figures["branch_ratio"]) - ratio).abs() < 1e-9);
@@ -88,11 +103,12 @@ fn bad_input_is_named() {
         (["--threads", "0"], "error: --threads is 0: it must be at least 1"),
         (["--json", "no/such/folder/f.json"], "error: cannot write no/such/folder/f.json"),
         (["--model", "no-such-model"], "no-such-model"),
+        (["--concurrent", "4,0"], "0 is not in 1..=1024"),
     ] {
         let mut command = Command::cargo_bin("stackelberg").unwrap();
         let output = command.arg("bench").args(args).output().unwrap();
         let error = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{error}");
-        assert!(error.lines().last().unwrap_or_default().contains(said), "{error}");
+        assert!(error.contains(said), "{error}");
     }
 }

@@ -233,10 +233,19 @@ fn controlled_decoding_is_recorded() {
         "error: --value requires --method cd, but the method is args"
     );
     let shaped = others(&["--method", "cd", "--value", &head, "--shaping", "hard"]);
-    assert!(shaped.starts_with("error: --shaping hard has no effect with --method cd"), "{shaped}");
+    assert!(shaped.contains("give it to `train value`, which shapes the targets"), "{shaped}");
     for (options, name) in [
         (&["--method", "cd", "--value", &head, "--bound", "3"][..], "--bound"),
+        (&["--method", "cd", "--value", &head, "--shaping", "hard"], "--shaping"),
         (&["--method", "best-of-n", "--strength", "2"], "--strength"),
+        (&["--method", "best-of-n", "--beta", "2"], "--beta"),
+        (&["--method", "best-of-n", "--no-skip"], "--no-skip"),
+        (&["--method", "best-of-n", "--beams", "2"], "--beams"),
+        (&["--top-p", "0.5"], "--top-p"),
+        (&["--top-k", "5"], "--top-k"),
+        (&["--min-p", "0.1"], "--min-p"),
+        (&["--samples", "5"], "--samples"),
+        (&["--policy-temperature", "1"], "--policy-temperature"),
         (&["--method", "base", "--stress", "reversed"], "--perturb-rewards"),
     ] {
         let said = others(options);

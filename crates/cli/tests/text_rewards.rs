@@ -235,6 +235,6 @@ fn what_cannot_be_is_said_in_one_line() {
     );
     assert!(
         hi(&["--method", "best-of-n", "--score-every", "2"])
-            .contains("have no effect with --method best-of-n")
+            .contains("--score-every has no effect with --method best-of-n")
     );
 }

@@ -1,5 +1,7 @@
 //! What can go wrong while decoding.
 
+use crate::settings::Method;
+
 /// Why a text could not be generated.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -50,6 +52,15 @@ pub enum Error {
         value: f64,
         /// The values allowed.
         must: &'static str,
+    },
+
+    /// A setting that the method does not use.
+    #[error("{field} has no effect with method {method}: leave it out")]
+    Unused {
+        /// The setting's name in files and requests.
+        field: &'static str,
+        /// The method.
+        method: Method,
     },
 
     /// A prompt could not be answered.

@@ -3,9 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
 use stackelberg_shaping::{KlBudget, Rule, Shaping};
 
 use crate::error::{Error, Result};
+use crate::options::Options;
 use crate::perturbation::Perturbation;
 
 /// Where the next token comes from.
@@ -105,8 +107,10 @@ impl Sampling {
     }
 }
 
-/// All settings of a generation.
-#[derive(Debug, Clone, PartialEq)]
+/// All settings of a generation. A method ignores those that it does not use; in files and requests they cannot be given,
+/// see [`Options`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Options", into = "Options")]
 pub struct Settings {
     /// Where the next token comes from.
     pub method: Method,
@@ -173,6 +177,19 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// The defaults of a method: its shaping, and temperature 1 where it chooses among samples.
+    pub fn new(method: Method) -> Self {
+        let temperature = if method.chooses_answers() { 1.0 } else { 0.0 };
+        let sampling = Sampling { temperature, ..Sampling::default() };
+        Self { method, shaping: method.default_shaping(), sampling, ..Self::default() }
+    }
+
+    /// The same settings for the base policy, unguided.
+    #[must_use]
+    pub fn unguided(&self) -> Self {
+        Self { method: Method::Base, beams: 1, ..self.clone() }
+    }
+
     /// The temperature that the logits of a step are divided by already: [`Method::Cd`] adds values to
     /// log-probabilities at the policy's temperature.
     pub(crate) fn logits_temperature(&self) -> f64 {

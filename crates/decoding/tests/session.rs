@@ -343,3 +343,41 @@ fn a_long_prompt_does_not_stall_the_others() {
         assert!(events.iter().all(|event| event.ticket() == running) && !events.is_empty());
     }
 }
+
+/// A short request that arrives while long ones run does not wait for them: its first token comes within 3 steps of its
+/// prefill, and all 8 within 12. This holds for every method that decides step by step.
+#[test]
+fn a_late_request_is_answered_at_once() {
+    for method in [0, 1] {
+        let limits = Limits { sequences: 17, prefill: 64, cache: 0 };
+        let mut session = Session::new(parts().0.clone(), limits);
+        for number in 0..16 {
+            let mut long = usual(number % 2, 1, 5 + number);
+            long.settings.max_new_tokens = 60;
+            session.submit(request(number, &long)).unwrap();
+        }
+        (0..20).for_each(|_| drop(session.step()));
+        // A prompt of two chunks.
+        let late = session.submit(request(99, &usual(method, 1, 100))).unwrap();
+        let chunks = 100_usize.div_ceil(limits.prefill);
+        let mut told = Vec::new();
+        let mut others = 0;
+        for step in 1.. {
+            for event in session.step() {
+                match event {
+                    Event::Token { ticket, .. } if ticket == late => told.push(step),
+                    Event::Token { .. } => others += 1,
+                    Event::Done { ticket, .. } if ticket == late => {}
+                    event => panic!("{event:?}"),
+                }
+            }
+            if told.len() == 8 {
+                break;
+            }
+        }
+        assert!(told[0] <= chunks + 3, "{told:?}");
+        assert!(told[7] <= chunks + 12, "{told:?}");
+        // The long ones went on, a token a step.
+        assert!(others >= 16 * (told[7] - 1), "{others} tokens of the others, {told:?}");
+    }
+}

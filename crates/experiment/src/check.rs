@@ -34,6 +34,10 @@ impl Experiment {
         require(!empty, "prompts: limit is 0: remove the set instead")?;
         require(!self.methods.is_empty(), "methods: give at least one [[methods]]")?;
         require(self.decoding.batch_size > 0, "decoding.batch_size: it must be at least 1")?;
+        let methods: Vec<Method> = self.methods.iter().map(|m| m.method).chain([Method::Base]).collect();
+        if let Some(field) = self.decoding.unused(&methods) {
+            return invalid(format!("decoding.{field}: none of the [[methods]] uses it: leave it out"));
+        }
         let held_out = &self.rewards.held_out;
         require(
             !held_out.contains(&self.rewards.guide),
@@ -53,7 +57,7 @@ impl Experiment {
             require(holds, &format!("sweep.{field}: {fraction} is not between 0 and 1"))?;
         }
         for (number, methods) in self.methods.iter().enumerate() {
-            if methods.method.chooses_answers() && self.decoding.temperature == 0.0 {
+            if methods.method.chooses_answers() && self.decoding.temperature() == 0.0 {
                 return invalid(format!(
                     "methods[{number}]: at temperature 0 all samples that {} chooses from would be identical",
                     methods.method

@@ -13,6 +13,7 @@ use stackelberg_hub::Known;
 use stackelberg_registry::{DEFAULT_MODEL, PolicySpec};
 use stackelberg_shaping::Rule;
 
+use crate::decoding::Decoding;
 use crate::error::{Error, Result, invalid};
 
 /// The whole file.
@@ -108,48 +109,6 @@ pub struct PromptSet {
     pub from: String,
     /// The maximum number of prompts; the first ones are used.
     pub limit: Option<usize>,
-}
-
-/// Decoding settings.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Decoding {
-    /// Maximum new tokens.
-    pub max_new_tokens: usize,
-    /// Sampling temperature; 0 is greedy.
-    pub temperature: f64,
-    /// Number of candidates per guided step, k.
-    pub candidates: usize,
-    /// Samples per prompt, for best-of-n and its variants.
-    pub samples: usize,
-    /// Temperature of the base policy's log-probabilities, to which cd adds values.
-    pub policy_temperature: f64,
-    /// Tokens per segment; 1 scores every token.
-    pub score_every: usize,
-    /// Rewards are computed where the entropy over the candidates is at least this, in nats.
-    #[serde(alias = "min_entropy")]
-    pub entropy_gate: f64,
-    /// Stop strings.
-    pub stop: Vec<String>,
-    /// Sequences decoded in parallel (batch size).
-    pub batch_size: usize,
-}
-
-impl Default for Decoding {
-    fn default() -> Self {
-        Self {
-            max_new_tokens: 128,
-            temperature: 1.0,
-            candidates: 10,
-            samples: 10,
-            // The same base policy for all methods.
-            policy_temperature: 1.0,
-            score_every: 1,
-            entropy_gate: 0.0,
-            stop: Vec::new(),
-            batch_size: 20,
-        }
-    }
 }
 
 /// How the strength of the main table is chosen.

@@ -19,6 +19,7 @@ file ──► plan ──► lab (answers, scores; one folder per run) ──�
 
 mod answers;
 mod check;
+mod decoding;
 mod error;
 mod file;
 mod lab;
@@ -34,8 +35,9 @@ mod values;
 mod verify;
 
 pub use answers::{Files, Progress, Session, interrupted};
+pub use decoding::Decoding;
 pub use error::{Error, Result};
-pub use file::{Decoding, Experiment, Methods, Perturbed, Policy, PromptSet, Rewards, Sweep, Values};
+pub use file::{Experiment, Methods, Perturbed, Policy, PromptSet, Rewards, Sweep, Values};
 pub use lab::{Done, Lab, Provenance};
 pub use observer::Observer;
 pub use plan::{Setting, ValueHead};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use stackelberg_decoding::{Method, Perturbation, Sampling, Settings};
+use stackelberg_decoding::{Method, Perturbation, Settings};
 use stackelberg_engine::Prompt;
 use stackelberg_evaluation::findings::Knob;
 use stackelberg_shaping::{Budget, Rule, Shaping};
@@ -252,23 +252,10 @@ impl Experiment {
             budget,
             ..default
         };
-        let decoding = &self.decoding;
-        let settings = Settings {
-            method,
-            shaping,
-            kl_budget,
-            candidates: decoding.candidates,
-            samples: decoding.samples,
-            policy_temperature: decoding.policy_temperature,
-            score_every: decoding.score_every,
-            entropy_gate: decoding.entropy_gate,
-            max_new_tokens: decoding.max_new_tokens,
-            sampling: Sampling { temperature: decoding.temperature, ..Sampling::default() },
-            stop: decoding.stop.clone(),
-            // The KL of skipped steps is unknown; greedy runs compute every step.
-            skip: decoding.temperature != 0.0,
-            ..Settings::default()
-        };
+        // The KL of skipped steps is unknown; greedy runs compute every step.
+        let skip = self.decoding.temperature() != 0.0;
+        let mut settings = Settings { method, shaping, kl_budget, skip, ..Settings::default() };
+        self.decoding.options().apply(&mut settings);
         Setting { method, rule, reference, knob, perturbation: Perturbation::None, settings }
     }
 }

@@ -4,7 +4,7 @@ use serde_json::json;
 use stackelberg_data::generations::{Record, Response};
 use stackelberg_data::trace::{Scores, TraceStep};
 use stackelberg_data::{Identity, Prompt};
-use stackelberg_decoding::{Generation, Method, Settings, Step};
+use stackelberg_decoding::{Generation, Method, Options, Settings, Step};
 use stackelberg_engine::reward::TextFormat;
 use stackelberg_engine::{Checkpoint, Tokenizer};
 
@@ -40,32 +40,28 @@ pub fn identity(
     format: TextFormat,
     policy: &Checkpoint,
 ) -> Identity {
-    let (s, d) = (&settings.shaping, &settings.sampling);
-    let mut value = json!({
-        "model": names.model, "model_fingerprint": policy.fingerprint,
-        "dtype": names.dtype, "reward": names.reward,
-        "value": names.value, "policy_temperature": settings.policy_temperature,
-        "beams": settings.beams, "length_penalty": settings.length_penalty,
-        "prompt_format": format.name(), "system": names.system,
-        "shaping": s.rule.name(), "strength": s.strength, "bound": s.bound,
-        "kl_budget": settings.kl_budget, "alpha": s.alpha, "cap": s.cap, "stretch": s.stretch,
-        "ref_quantile": s.ref_quantile, "budget": s.budget.name(), "exponent_cap": s.exponent_cap,
-        "candidates": settings.candidates, "samples": settings.samples,
-        "max_new_tokens": settings.max_new_tokens, "temperature": d.temperature, "top_k": d.top_k,
-        "top_p": d.top_p, "min_p": d.min_p, "repetition_penalty": d.repetition_penalty,
-        "stop": settings.stop, "no_eos": settings.no_eos, "skip": settings.skip,
-        "perturbation": settings.perturbation.to_string(),
-        "version": env!("CARGO_PKG_VERSION"),
-    });
-    // Settings added later are written only if they differ from the default, so that older files still match.
+    let mut options = Options::all(settings);
+    // The method and the seed have fields of their own. Settings added later are written only if they differ from the
+    // default, so that older files still match.
+    (options.method, options.seed) = (None, None);
+    options.score_every = options.score_every.filter(|&tokens| tokens != 1);
+    options.entropy_gate = options.entropy_gate.filter(|&nats| nats != 0.0);
+    let mut value = json!(options);
+    value["kl_budget"] = json!(options.kl_budget);
+    for (name, of) in [
+        ("model", json!(names.model)),
+        ("model_fingerprint", json!(policy.fingerprint)),
+        ("dtype", json!(names.dtype)),
+        ("reward", json!(names.reward)),
+        ("value", json!(names.value)),
+        ("prompt_format", json!(format.name())),
+        ("system", json!(names.system)),
+        ("version", json!(env!("CARGO_PKG_VERSION"))),
+    ] {
+        value[name] = of;
+    }
     if let Some(device) = names.device {
         value["device"] = json!(device);
-    }
-    if settings.score_every != 1 {
-        value["score_every"] = json!(settings.score_every);
-    }
-    if settings.entropy_gate != 0.0 {
-        value["entropy_gate"] = json!(settings.entropy_gate);
     }
     Identity {
         method: settings.method.name().to_owned(),

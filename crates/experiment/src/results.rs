@@ -93,7 +93,7 @@ fn assemble(lab: &Lab<'_>, kept: &[Kept], finished: &[Finished]) -> Result<Repor
     let series: Vec<Series> = finished.iter().map(series).collect();
     let findings = Findings::new(&series, &rewards);
     let (mut tables, mut charts) = (findings.tables(), findings.charts());
-    if experiment.decoding.temperature == 0.0 {
+    if experiment.decoding.temperature() == 0.0 {
         // The KL of greedy text is not defined, so greedy experiments have no comparison at equal KL.
         tables.retain(|table| !table.name.starts_with("equal-kl"));
         charts.retain(|chart| !chart.name.ends_with("-by-kl"));

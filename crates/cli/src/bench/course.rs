@@ -11,6 +11,7 @@ use stackelberg_engine::{Checkpoint, Model, Prefix, Prompt, Reward, kernel};
 use stackelberg_registry::Registry;
 
 use super::bandwidth::Bandwidth;
+use super::concurrent::{Concurrency, Concurrent, Load};
 use super::figures::{Figure, Figures};
 use super::growth::Growth;
 use super::machine::peak_rss_mb;
@@ -30,12 +31,30 @@ pub(super) struct Effort {
     answers: usize,
     prompts: usize,
     tokens: usize,
+    /// Concurrent requests.
+    load: Load,
 }
 
-pub(super) const FULL: Effort =
-    Effort { loads: 5, rounds: 32, batches: 5, steps: 32, answers: 3, prompts: 3, tokens: 128 };
-pub(super) const QUICK: Effort =
-    Effort { loads: 1, rounds: 5, batches: 2, steps: 4, answers: 2, prompts: 1, tokens: 16 };
+pub(super) const FULL: Effort = Effort {
+    loads: 5,
+    rounds: 32,
+    batches: 5,
+    steps: 32,
+    answers: 3,
+    prompts: 3,
+    tokens: 128,
+    load: Load::FULL,
+};
+pub(super) const QUICK: Effort = Effort {
+    loads: 1,
+    rounds: 5,
+    batches: 2,
+    steps: 4,
+    answers: 2,
+    prompts: 1,
+    tokens: 16,
+    load: Load::QUICK,
+};
 
 /// Numbers of candidates per branch.
 const KS: [usize; 5] = [1, 5, 10, 20, 40];
@@ -137,7 +156,8 @@ impl<'a> Course<'a> {
         Ok(Self { args, registry, policy, effort, bar, text, prefix, candidates, prompts })
     }
 
-    pub(super) fn run(&self) -> Result<Figures<Figure>> {
+    /// All measurements, and those of so many clients at once.
+    pub(super) fn run(&self, clients: &[usize]) -> Result<(Figures<Figure>, Option<Concurrent>)> {
         let width = self.policy.model.config().hidden;
         // The built-in head if it fits, else arbitrary weights: all heads are equally fast.
         let head = self.args.reward(self.registry, "harmless", self.policy);
@@ -157,7 +177,10 @@ impl<'a> Course<'a> {
         let guides = [head, Some(&model).into(), Guidance { reward: None, value: Some(&value) }];
         self.answers(guides, &mut samples)?;
         self.bar.finish_and_clear();
-        Ok(self.figures(&samples, value.bytes(), peak))
+        let concurrency =
+            Concurrency { policy: self.policy, prompts: &self.prompts, guides, load: self.effort.load };
+        let concurrent = (!clients.is_empty()).then(|| concurrency.measure(clients)).transpose()?;
+        Ok((self.figures(&samples, value.bytes(), peak), concurrent))
     }
 
     /// Measures steps of sequences that grow to `length` tokens.
@@ -245,13 +268,8 @@ impl<'a> Course<'a> {
 
     /// Generates an answer of full length with the defaults of `generate`.
     fn answer(&self, method: Method, guidance: Guidance<'_>, prompt: &[u32]) -> Result<Generation> {
-        let settings = Settings {
-            method,
-            shaping: method.default_shaping(),
-            max_new_tokens: self.effort.tokens,
-            no_eos: true,
-            ..Settings::default()
-        };
+        let settings =
+            Settings { max_new_tokens: self.effort.tokens, no_eos: true, ..Settings::new(method) };
         Ok(generate(self.policy, guidance, prompt, "bench", &settings, &mut ())?)
     }
 

@@ -4,7 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde_json::{Value, json};
 use stackelberg_engine::{Model, Tensor};
+use tempfile::TempDir;
 
 use super::tiny::choose_kernel;
 
@@ -55,6 +57,22 @@ pub fn folder(family: &str) -> PathBuf {
 
 pub fn expected(family: &str) -> Expected {
     serde_json::from_str(&fs::read_to_string(folder(family).join("expected.json")).unwrap()).unwrap()
+}
+
+/// The folder of a family's classifier with one label: the body and the head as two shards of one model.
+pub fn sharded_classifier(family: &str, classifier: &str) -> TempDir {
+    let shards = tempfile::tempdir().unwrap();
+    for file in ["model.safetensors", "score.safetensors"] {
+        fs::copy(folder(family).join(file), shards.path().join(file)).unwrap();
+    }
+    let index = json!({"weight_map": {"a": "model.safetensors", "b": "score.safetensors"}});
+    fs::write(shards.path().join("model.safetensors.index.json"), index.to_string()).unwrap();
+    let config = fs::read_to_string(folder(family).join("config.json")).unwrap();
+    let mut config: Value = serde_json::from_str(&config).unwrap();
+    config["architectures"] = json!([classifier]);
+    config["num_labels"] = 1.into();
+    fs::write(shards.path().join("config.json"), config.to_string()).unwrap();
+    shards
 }
 
 pub fn rows(tensor: &Tensor) -> Vec<Vec<f32>> {

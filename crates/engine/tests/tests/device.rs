@@ -4,7 +4,6 @@
 //! `cargo test --release -p stackelberg-engine --features cuda --test tests -- device:: --ignored --nocapture` measures
 //! the GPU, with the model in the folder or file `STACKELBERG_MODEL`.
 
-use std::fs;
 use std::path::PathBuf;
 
 use serde_json::json;
@@ -12,7 +11,9 @@ use stackelberg_engine::model::Segment;
 use stackelberg_engine::reward::{PromptInput, Question, ask};
 use stackelberg_engine::{Checkpoint, Device, Dtype, Model, Reward};
 
-use crate::common::families::{Expected, FAMILIES, distance, distances, expected, folder, rows};
+use crate::common::families::{
+    Expected, FAMILIES, distance, distances, expected, folder, rows, sharded_classifier,
+};
 use crate::common::tiny::Tiny;
 
 /// The devices on which these tests run.
@@ -185,19 +186,7 @@ fn every_classifier_is_transformers() {
         else {
             continue;
         };
-        // The body and the head as two shards of one model.
-        let shards = tempfile::tempdir().unwrap();
-        for file in ["model.safetensors", "score.safetensors"] {
-            fs::copy(folder(family).join(file), shards.path().join(file)).unwrap();
-        }
-        let index = json!({"weight_map": {"a": "model.safetensors", "b": "score.safetensors"}});
-        fs::write(shards.path().join("model.safetensors.index.json"), index.to_string()).unwrap();
-        let config = fs::read_to_string(folder(family).join("config.json")).unwrap();
-        let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
-        config["architectures"] = json!([classifier]);
-        config["num_labels"] = 1.into();
-        fs::write(shards.path().join("config.json"), config.to_string()).unwrap();
-
+        let shards = sharded_classifier(family, &classifier);
         let model = Model::load_on(shards.path(), Dtype::F32, place).unwrap();
         let head = model.score().unwrap();
         let last = rows(&model.prefill(&tokens).unwrap().1).pop().unwrap();

@@ -11,7 +11,7 @@ use stackelberg_engine::reward::{Classifier, Exchange, RewardFormat, TextReward}
 use stackelberg_engine::{Dtype, Embedder, Message, Prompt};
 
 use crate::common::families::{
-    ENCODERS, Expected, FAMILIES, distance, distances, expected, folder, rows,
+    ENCODERS, Expected, FAMILIES, distance, distances, expected, folder, rows, sharded_classifier,
 };
 
 #[test]
@@ -68,19 +68,7 @@ fn every_classifier_is_transformers() {
             assert_eq!(family, "olmo2", "transformers has a classifier of {family}");
             continue;
         };
-        // The body and the head as two shards of one model.
-        let shards = tempfile::tempdir().unwrap();
-        for file in ["model.safetensors", "score.safetensors"] {
-            fs::copy(folder(family).join(file), shards.path().join(file)).unwrap();
-        }
-        let index = json!({"weight_map": {"a": "model.safetensors", "b": "score.safetensors"}});
-        fs::write(shards.path().join("model.safetensors.index.json"), index.to_string()).unwrap();
-        let config = fs::read_to_string(folder(family).join("config.json")).unwrap();
-        let mut config: Value = serde_json::from_str(&config).unwrap();
-        config["architectures"] = json!([classifier]);
-        config["num_labels"] = 1.into();
-        fs::write(shards.path().join("config.json"), config.to_string()).unwrap();
-
+        let shards = sharded_classifier(family, &classifier);
         let model = Model::load(shards.path(), Dtype::F32).unwrap();
         let head = model.score().unwrap();
         let (_, hidden) = model.prefill(&tokens).unwrap();

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use stackelberg_data::hash::Hash;
+use stackelberg_decoding::{Method, Options, Settings};
 use stackelberg_engine::reward::TextFormat;
 
 use crate::error::Error;
@@ -66,26 +67,17 @@ impl Prompts {
 }
 
 /// All settings of sampling that affect the samples, by their names on the command line.
-pub fn settings(
-    settings: &stackelberg_decoding::Settings,
-    format: TextFormat,
-    system: Option<&str>,
-) -> Map<String, Value> {
-    let sampling = &settings.sampling;
-    let pairs = [
-        ("max_new_tokens", json!(settings.max_new_tokens)),
-        ("min_p", json!(sampling.min_p)),
-        ("no_eos", json!(settings.no_eos)),
-        ("prompt_format", json!(format.name())),
-        ("repetition_penalty", json!(sampling.repetition_penalty)),
-        ("seed", json!(settings.seed)),
-        ("stop", json!(settings.stop)),
-        ("system", json!(system)),
-        ("temperature", json!(sampling.temperature)),
-        ("top_k", json!(sampling.top_k)),
-        ("top_p", json!(sampling.top_p)),
-    ];
-    pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+pub fn settings(settings: &Settings, format: TextFormat, system: Option<&str>) -> Map<String, Value> {
+    let base = Settings { method: Method::Base, ..settings.clone() };
+    // Candidates are shown in traces alone.
+    let options = Options { method: None, candidates: None, ..Options::used(&base) };
+    let mut map = match json!(options) {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    };
+    map.insert("prompt_format".to_owned(), json!(format.name()));
+    map.insert("system".to_owned(), json!(system));
+    map
 }
 
 impl Manifest {

@@ -1,6 +1,7 @@
 //! Shapes the rewards of a dataset.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+use stackelberg_decoding::{Options, Settings};
 use stackelberg_shaping::{Confidence, Report, Samples, Shaping};
 
 use super::columns::{ShapedColumns, Thresholds};
@@ -9,21 +10,23 @@ use super::row::Row;
 use super::shard::Shard;
 use crate::error::Error;
 
+/// The settings of a shaping.
+const SHAPING: [&str; 9] = [
+    "shaping",
+    "strength",
+    "bound",
+    "alpha",
+    "cap",
+    "stretch",
+    "ref_quantile",
+    "budget",
+    "exponent_cap",
+];
+
 /// All settings of a shaping, by their names on the command line.
 pub(crate) fn shaping_settings(shaping: &Shaping) -> Value {
-    let Shaping { rule, strength, bound, alpha, cap, stretch, ref_quantile, budget, exponent_cap } =
-        shaping;
-    json!({
-        "shaping": rule.name(),
-        "strength": strength,
-        "bound": bound,
-        "alpha": alpha,
-        "cap": cap,
-        "stretch": stretch,
-        "ref_quantile": ref_quantile,
-        "budget": budget.name(),
-        "exponent_cap": exponent_cap,
-    })
+    let all = json!(Options::all(&Settings { shaping: *shaping, ..Settings::default() }));
+    SHAPING.iter().map(|&name| (name.to_owned(), all[name].clone())).collect::<Map<_, _>>().into()
 }
 
 /// Shapes the rewards of shards. The samples of each prompt are treated as independent draws of the base policy.

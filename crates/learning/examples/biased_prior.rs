@@ -1,14 +1,14 @@
 /*!
 The paper's biased-prior example, then every rule on one set of samples.
 
-`cargo run --release -p stackelberg-shaping --example biased_prior [FOLDER]` prints the numbers and draws
+`cargo run --release -p stackelberg-learning --example biased_prior [FOLDER]` prints the numbers and draws
 `utility-by-bound.svg` and `utility-by-kl.svg` into FOLDER (default: the current one).
 */
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use plotters::prelude::*;
+use stackelberg_learning::plot::{self, Curve};
 use stackelberg_shaping::{Follower, Rule, Samples, Shaping, Threshold};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -47,23 +47,6 @@ fn biased_prior() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Ten distinguishable colours.
-const COLOURS: [RGBColor; 10] = [
-    RGBColor(0x1f, 0x1f, 0x1f),
-    RGBColor(0xe1, 0x57, 0x59),
-    RGBColor(0x4e, 0x79, 0xa7),
-    RGBColor(0x76, 0xb7, 0xb2),
-    RGBColor(0x59, 0xa1, 0x4f),
-    RGBColor(0xb0, 0x7a, 0xa1),
-    RGBColor(0xf2, 0x8e, 0x2b),
-    RGBColor(0x9c, 0x75, 0x5f),
-    RGBColor(0xed, 0xc9, 0x48),
-    RGBColor(0xff, 0x9d, 0xa7),
-];
-
-/// One curve per rule: its name and the points.
-type Curve = (&'static str, Vec<(f64, f64)>);
-
 /// Utility of the follower against the span of the shaped rewards in nats. `hard` is the best rule.
 fn by_bound(samples: &Samples<'_>, path: &Path) -> Result<(), Box<dyn Error>> {
     let curves = sweep(samples, |values, follower, strength| {
@@ -95,40 +78,20 @@ fn sweep(
             let values = shaping.apply(samples)?.values;
             points.push(point(&values, &Follower::respond(samples, &values, strength)?, strength));
         }
-        curves.push((rule.name(), points));
+        let thick = matches!(rule, Rule::Raw | Rule::Hard);
+        curves.push(Curve { name: rule.name().to_owned(), points, thick });
     }
     Ok(curves)
 }
 
-fn draw(path: &Path, title: &str, x: &str, most: f64, curves: Vec<Curve>) -> Result<(), Box<dyn Error>> {
-    let root = SVGBackend::new(path, (860, 520)).into_drawing_area();
-    root.fill(&WHITE)?;
-    let mut chart = ChartBuilder::on(&root)
-        .caption(title, ("sans-serif", 20))
-        .margin(12)
-        .x_label_area_size(44)
-        .y_label_area_size(56)
-        .build_cartesian_2d(0.0..most, 0.05..1.25)?;
-    chart
-        .configure_mesh()
-        .x_desc(x)
-        .y_desc("utility of the follower, E[r]")
-        .light_line_style(WHITE)
-        .draw()?;
-    for (i, (name, points)) in curves.into_iter().enumerate() {
-        let style = COLOURS[i].stroke_width(if matches!(name, "raw" | "hard") { 4 } else { 2 });
-        let inside = points.into_iter().filter(|p| p.0 <= most);
-        chart
-            .draw_series(LineSeries::new(inside, style))?
-            .label(name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
-    }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::LowerRight)
-        .background_style(WHITE.mix(0.8))
-        .border_style(BLACK.mix(0.3))
-        .draw()?;
-    root.present()?;
-    Ok(())
+/// Draws the part of the curves up to this point of the x axis.
+fn draw(
+    path: &Path,
+    title: &str,
+    x: &str,
+    most: f64,
+    mut curves: Vec<Curve>,
+) -> Result<(), Box<dyn Error>> {
+    curves.iter_mut().for_each(|curve| curve.points.retain(|point| point.0 <= most));
+    Ok(plot::draw(path, title, x, "utility of the follower, E[r]", &curves)?)
 }

@@ -1,0 +1,267 @@
+//! The one list of settings: their names in files, requests and on the command line, and which methods use them.
+
+use std::fmt::Display;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use stackelberg_shaping::{Budget, Rule};
+
+use crate::error::{Error, Result};
+use crate::perturbation::Perturbation;
+use crate::settings::{Method, Settings};
+
+use Method::{Args, Base, BestOfN, Cd, Follower, SoftBestOfN};
+
+/// Methods that guide every step.
+const STEPS: &[Method] = &[Args, Cd];
+/// Methods that shape rewards. Controlled decoding adds values of shaped rewards, which are not shaped again.
+const SHAPES: &[Method] = &[Args, Follower];
+/// Methods that weigh rewards or values against the base policy.
+const WEIGHS: &[Method] = &[Args, Cd, SoftBestOfN, Follower];
+/// Methods that draw tokens from the whole vocabulary.
+const DRAWS: &[Method] = &[Base, BestOfN, SoftBestOfN, Follower];
+/// Methods that choose one of several finished answers.
+const CHOOSES: &[Method] = &[BestOfN, SoftBestOfN, Follower];
+const REWARDS: &[Method] = &[Args, Cd, BestOfN, SoftBestOfN, Follower];
+const ALL: &[Method] = &Method::ALL;
+
+/// Generates [`Options`] and its conversions. Of each setting: name, type, its place in [`Settings`], and the methods that
+/// use it.
+macro_rules! options {
+    ($($(#[$meta:meta])* $name:ident: $type:ty, $($place:ident).+, $methods:expr;)*) => {
+        /// Settings as a file, a request or the command line gives them: each may be left out, and then has the method's
+        /// default. [`Options::settings`] refuses those that the method does not use.
+        #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct Options {
+            /// Where the next token comes from.
+            #[serde(with = "named", skip_serializing_if = "Option::is_none")]
+            pub method: Option<Method>,
+            $($(#[$meta])* #[serde(skip_serializing_if = "Option::is_none")] pub $name: Option<$type>,)*
+        }
+
+        impl Options {
+            /// The names of all settings besides the method, and the methods that use each.
+            pub const FIELDS: &[(&str, &[Method])] = &[$((stringify!($name), $methods)),*];
+
+            /// The names of the settings that are given, besides the method.
+            pub fn given(&self) -> impl Iterator<Item = &'static str> {
+                let given = [$((stringify!($name), self.$name.is_some())),*];
+                given.into_iter().filter_map(|(name, given)| given.then_some(name))
+            }
+
+            /// These, and where they leave a setting out, that of `others`.
+            #[must_use]
+            pub fn or(self, others: Self) -> Self {
+                Self { method: self.method.or(others.method), $($name: self.$name.or(others.$name)),* }
+            }
+
+            /// Changes the settings that are given, whether or not their method uses them.
+            pub fn apply(&self, settings: &mut Settings) {
+                $(if let Some(value) = &self.$name {
+                    settings.$($place).+ = value.clone().into();
+                })*
+            }
+
+            /// All settings in force, also those that the method does not use.
+            pub fn all(settings: &Settings) -> Self {
+                Self {
+                    method: Some(settings.method),
+                    $($name: settings.$($place).+.clone().into(),)*
+                }
+            }
+
+            /// The settings that the method uses.
+            pub fn used(settings: &Settings) -> Self {
+                let mut options = Self::all(settings);
+                $(if !$methods.contains(&settings.method) {
+                    options.$name = None;
+                })*
+                options
+            }
+        }
+    };
+}
+
+options! {
+    /// The shaping rule.
+    #[serde(with = "named")]
+    shaping: Rule, shaping.rule, SHAPES;
+    /// The strength `lambda = 1/beta`.
+    strength: f64, shaping.strength, WEIGHS;
+    /// The bound `B`.
+    bound: f64, shaping.bound, SHAPES;
+    /// A KL budget in nats, in place of the bound (or strength).
+    kl_budget: f64, kl_budget, WEIGHS;
+    /// Steepness of the soft rules.
+    alpha: f64, shaping.alpha, SHAPES;
+    /// Largest shaped reward of the rule cap.
+    cap: f64, shaping.cap, SHAPES;
+    /// Largest factor by which the rule minmax stretches rewards.
+    stretch: f64, shaping.stretch, SHAPES;
+    /// Quantile of the rewards that par and log-sigmoid subtract.
+    ref_quantile: f64, shaping.ref_quantile, SHAPES;
+    /// Which bound and exponent take effect.
+    #[serde(with = "named")]
+    budget: Budget, shaping.budget, SHAPES;
+    /// Largest exponent in the budget reference-offline, in nats.
+    exponent_cap: f64, shaping.exponent_cap, SHAPES;
+    /// Candidates per step. Methods that do not guide steps show them in their traces.
+    candidates: usize, candidates, ALL;
+    /// Temperature of the log-probabilities that cd adds values to.
+    policy_temperature: f64, policy_temperature, &[Cd];
+    /// Beams of cd.
+    beams: usize, beams, &[Cd];
+    /// Exponent of the length by which beams are ranked.
+    length_penalty: f64, length_penalty, &[Cd];
+    /// Answers to choose from.
+    samples: usize, samples, CHOOSES;
+    /// Most new tokens.
+    max_new_tokens: usize, max_new_tokens, ALL;
+    /// Sampling temperature; 0 is greedy.
+    temperature: f64, sampling.temperature, ALL;
+    /// Only the so many most likely tokens.
+    top_k: usize, sampling.top_k, DRAWS;
+    /// Only the most likely tokens that hold this much mass.
+    top_p: f64, sampling.top_p, DRAWS;
+    /// Only tokens at least this likely, relative to the likeliest.
+    min_p: f64, sampling.min_p, DRAWS;
+    /// The factor by which logits of tokens already written are divided.
+    repetition_penalty: f64, sampling.repetition_penalty, ALL;
+    /// The random seed.
+    seed: u64, seed, ALL;
+    /// Texts that end the answer.
+    stop: Vec<String>, stop, ALL;
+    /// Whether to write on after a token that ends the text.
+    no_eos: bool, no_eos, ALL;
+    /// What is done to rewards before they are shaped.
+    #[serde(with = "named", alias = "stress")]
+    perturbation: Perturbation, perturbation, REWARDS;
+    /// Tokens to a segment.
+    score_every: usize, score_every, STEPS;
+    /// Least entropy over the candidates at which rewards are computed, in nats.
+    #[serde(alias = "min_entropy")]
+    entropy_gate: f64, entropy_gate, STEPS;
+    /// Whether rewards are left out where they provably cannot change the choice.
+    skip: bool, skip, STEPS;
+}
+
+impl Options {
+    /// The settings, with the method's defaults for what is not given. Ranges are checked by [`Settings::check`].
+    ///
+    /// # Errors
+    /// A setting is given that the method does not use.
+    pub fn settings(&self) -> Result<Settings> {
+        let method = self.method.unwrap_or_default();
+        let unused = |name: &&str| !uses(method, name);
+        if let Some(field) = self.given().find(unused) {
+            return Err(Error::Unused { field, method });
+        }
+        let mut settings = Settings::new(method);
+        self.apply(&mut settings);
+        Ok(settings)
+    }
+}
+
+/// Whether a method uses the setting of this name.
+fn uses(method: Method, name: &str) -> bool {
+    Options::FIELDS.iter().any(|(field, methods)| *field == name && methods.contains(&method))
+}
+
+/// Settings are written and read as [`Options`]: only what the method uses.
+impl TryFrom<Options> for Settings {
+    type Error = Error;
+
+    fn try_from(options: Options) -> Result<Self> {
+        options.settings()
+    }
+}
+
+impl From<Settings> for Options {
+    fn from(settings: Settings) -> Self {
+        Self::used(&settings)
+    }
+}
+
+/// Writes and reads a value by its name.
+mod named {
+    use super::{Deserialize, Deserializer, Display, FromStr, Serializer};
+
+    pub(super) fn serialize<T: Display, S: Serializer>(
+        value: &Option<T>,
+        to: S,
+    ) -> std::result::Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => to.collect_str(value),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, T: FromStr<Err: Display>, D: Deserializer<'de>>(
+        from: D,
+    ) -> std::result::Result<Option<T>, D::Error> {
+        let name = Option::<String>::deserialize(from)?;
+        name.map(|name| name.parse().map_err(serde::de::Error::custom)).transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Outcome = std::result::Result<(), Box<dyn std::error::Error>>;
+
+    #[test]
+    fn what_a_method_does_not_use_is_refused() {
+        for (method, field, value) in [
+            ("base", "strength", "1"),
+            ("base", "perturbation", "\"reversed\""),
+            ("args", "top_p", "0.5"),
+            ("args", "top_k", "5"),
+            ("args", "samples", "5"),
+            ("args", "beams", "5"),
+            ("cd", "shaping", "\"hard\""),
+            ("best-of-n", "strength", "1"),
+            ("best-of-n", "skip", "false"),
+            ("soft-best-of-n", "bound", "1"),
+            ("follower", "score_every", "4"),
+        ] {
+            let text = format!("{{\"method\":\"{method}\",\"{field}\":{value}}}");
+            let read = serde_json::from_str::<Settings>(&text);
+            let said = read.map(|_| String::new()).unwrap_or_else(|error| error.to_string());
+            assert!(said.starts_with(&format!("{field} has no effect with method {method}")), "{said}");
+        }
+    }
+
+    #[test]
+    fn settings_of_every_method_are_read_back() -> Outcome {
+        for method in Method::ALL {
+            let mut settings = Settings { seed: u64::MAX, max_new_tokens: 7, ..Settings::new(method) };
+            settings.sampling.temperature = 0.1 + 0.2;
+            settings.stop = vec!["x".to_owned()];
+            let text = serde_json::to_string(&settings)?;
+            assert_eq!(serde_json::from_str::<Settings>(&text)?, settings, "{text}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_left_out_has_the_default_of_the_method() -> Outcome {
+        for method in Method::ALL {
+            let read: Settings = serde_json::from_str(&format!("{{\"method\":\"{method}\"}}"))?;
+            assert_eq!(read, Settings::new(method));
+        }
+        assert_eq!(serde_json::from_str::<Settings>("{}")?.method, Method::Args);
+        assert!(serde_json::from_str::<Settings>("{\"beta\":1}").is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn a_setting_has_one_place() {
+        // Every setting of `Settings` is reached: two different ones differ in their options.
+        let one = Options::all(&Settings::new(Method::Args));
+        let names: Vec<_> = one.given().collect();
+        assert_eq!(names.len() + 1, Options::FIELDS.len(), "all but the KL budget have a default");
+        assert!(!names.contains(&"kl_budget"));
+    }
+}

@@ -1,0 +1,159 @@
+//! The table `[decoding]` of an experiment's file.
+
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::{IntoDeserializer, value::StrDeserializer};
+use serde::{Deserialize, forward_to_deserialize_any};
+use stackelberg_decoding::{Method, Options};
+
+/// Settings that every entry of `[[methods]]` has for itself, or `seeds` gives.
+const OF_METHODS: [&str; 13] = [
+    "method",
+    "seed",
+    "shaping",
+    "strength",
+    "bound",
+    "kl_budget",
+    "alpha",
+    "cap",
+    "stretch",
+    "ref_quantile",
+    "budget",
+    "exponent_cap",
+    "perturbation",
+];
+
+/// Decoding settings that all methods share. Each method takes those that it uses.
+#[derive(Debug, Clone)]
+pub struct Decoding {
+    /// The settings that are given, by the names of `stackelberg generate`, and the defaults of experiments.
+    options: Options,
+    /// The names of the settings that the file gives.
+    given: Vec<&'static str>,
+    /// Sequences decoded in parallel (batch size).
+    pub batch_size: usize,
+}
+
+impl Default for Decoding {
+    fn default() -> Self {
+        let options = Options {
+            max_new_tokens: Some(128),
+            temperature: Some(1.0),
+            candidates: Some(10),
+            samples: Some(10),
+            // The same base policy for all methods.
+            policy_temperature: Some(1.0),
+            ..Options::default()
+        };
+        Self { options, given: Vec::new(), batch_size: 20 }
+    }
+}
+
+impl Decoding {
+    /// The settings.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Sampling temperature; 0 is greedy.
+    pub fn temperature(&self) -> f64 {
+        self.options.temperature.unwrap_or(1.0)
+    }
+
+    /// Maximum new tokens.
+    pub fn max_new_tokens(&self) -> usize {
+        self.options.max_new_tokens.unwrap_or(128)
+    }
+
+    /// A setting that the file gives and none of these methods uses.
+    pub(crate) fn unused(&self, methods: &[Method]) -> Option<&'static str> {
+        let used = |name: &str| {
+            let field = Options::FIELDS.iter().find(|(field, _)| *field == name);
+            field.is_some_and(|(_, users)| users.iter().any(|user| methods.contains(user)))
+        };
+        self.given.iter().find(|name| !used(name)).copied()
+    }
+}
+
+impl<'de> Deserialize<'de> for Decoding {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_map(Table)
+    }
+}
+
+/// Reads the table.
+struct Table;
+
+impl<'de> Visitor<'de> for Table {
+    type Value = Decoding;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a table of decoding settings")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Decoding, A::Error> {
+        let mut decoding = Decoding::default();
+        let mut given = Options::default();
+        while let Some(name) = map.next_key::<String>()? {
+            if name == "batch_size" {
+                decoding.batch_size = map.next_value()?;
+            } else if OF_METHODS.contains(&&*name) {
+                return Err(A::Error::custom(format!(
+                    "decoding.{name}: it is a setting of each method or of the experiment: give it there"
+                )));
+            } else {
+                given = map.next_value_seed(Setting(&name))?.or(given);
+            }
+        }
+        decoding.given = given.given().collect();
+        decoding.options = given.or(decoding.options);
+        Ok(decoding)
+    }
+}
+
+/// Reads the value of one setting as [`Options`] of this setting alone, so that errors are those of the value.
+struct Setting<'n>(&'n str);
+
+impl<'de> DeserializeSeed<'de> for Setting<'_> {
+    type Value = Options;
+
+    fn deserialize<D: Deserializer<'de>>(self, value: D) -> Result<Options, D::Error> {
+        Options::deserialize(One { name: self.0, value: Some(value) })
+    }
+}
+
+/// A map of one entry.
+struct One<'n, D> {
+    name: &'n str,
+    value: Option<D>,
+}
+
+impl<'de, D: Deserializer<'de>> Deserializer<'de> for One<'_, D> {
+    type Error = D::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        visitor.visit_map(self)
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+    }
+}
+
+impl<'de, D: Deserializer<'de>> MapAccess<'de> for One<'_, D> {
+    type Error = D::Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, D::Error> {
+        let name: StrDeserializer<'_, D::Error> = self.name.into_deserializer();
+        self.value.is_some().then(|| seed.deserialize(name)).transpose()
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, D::Error> {
+        match self.value.take() {
+            Some(value) => seed.deserialize(value),
+            None => Err(D::Error::custom("a setting has one value")),
+        }
+    }
+}
