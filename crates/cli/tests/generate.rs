@@ -122,10 +122,12 @@ fn batches_change_nothing() {
     for method in ["args", "best-of-n"] {
         let answers = ["1", "3"].map(|size| {
             let (out, trace) = (file(&format!("{method}{size}")), file(&format!("{method}{size}t")));
-            let (prompts, samples) = (file("p"), "3");
+            let prompts = file("p");
+            let samples: &[&str] = if method == "best-of-n" { &["--samples", "3"] } else { &[] };
             succeed(
                 &[
-                    &["generate", "--prompts", &prompts, "--method", method, "--samples", samples][..],
+                    &["generate", "--prompts", &prompts, "--method", method][..],
+                    samples,
                     &["--max-new-tokens", "6", "--batch-size", size, "--out", &out, "--trace", &trace],
                 ]
                 .concat(),

@@ -1,7 +1,8 @@
 //! The session: many requests decoded together on one local policy.
 //!
 //! ```text
-//! step: admit ─► logits ─► base choices ─► ONE forward (prefill chunks, candidates, tokens) ─► rewards ─► choices
+//! step: admit ─► logits ─► choices that need no look ahead ─► ONE forward (prefill chunks, candidates, tokens)
+//!                                                             ─► rewards of the candidates ─► choices
 //! ```
 //!
 //! Requests with different settings, methods and rewards come and go at any step, and each has its own events. What an
@@ -182,6 +183,8 @@ impl Session {
         self.take_answers(&mut events);
         self.admit(&mut events);
         self.expect(&mut events);
+        // Rewards that do not read the policy's look ahead: what they choose takes part in the forward pass.
+        self.score(&mut events);
         self.forward(&mut events);
         self.score(&mut events);
         self.finish(&mut events);
@@ -381,7 +384,10 @@ impl Session {
     fn score(&mut self, events: &mut Vec<Event>) {
         let mut asking = Vec::new();
         let mut failed = Vec::new();
-        for (place, work) in self.works.iter_mut().enumerate().filter(|(_, work)| work.asks()) {
+        for (place, work) in self.works.iter_mut().enumerate() {
+            if !work.asks() {
+                continue;
+            }
             match work.inputs() {
                 Ok(inputs) if inputs.iter().any(|input| input.state.is_remote()) => {
                     work.lines().into_iter().for_each(|line| line.pending = Pending::Remote);

@@ -141,11 +141,12 @@ impl Work {
     }
 
     /// Whether it waits for rewards, and all that they need is there.
-    pub(crate) fn asks(&self) -> bool {
-        match &self.kind {
+    pub(crate) fn asks(&mut self) -> bool {
+        let waits = match &self.kind {
             Kind::One { line, .. } => line.pending == Pending::Rewards,
             Kind::Beams(beams) => beams.beams.iter().any(|beam| beam.line.pending == Pending::Rewards),
-        }
+        };
+        waits && self.lines().into_iter().all(|line| line.segment().is_none())
     }
 
     /// The states of what guides, in the order of [`Work::ask`].

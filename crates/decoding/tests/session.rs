@@ -348,17 +348,17 @@ fn a_long_prompt_does_not_stall_the_others() {
 /// prefill, and all 8 within 12. This holds for every method that decides step by step.
 #[test]
 fn a_late_request_is_answered_at_once() {
-    for method in [0, 1] {
+    for (method, reward) in [(0, 0), (1, 0), (1, 1), (1, 2)] {
         let limits = Limits { sequences: 17, prefill: 64, cache: 0 };
         let mut session = Session::new(parts().0.clone(), limits);
         for number in 0..16 {
-            let mut long = usual(number % 2, 1, 5 + number);
+            let mut long = usual(number % 2, number % 3, 5 + number);
             long.settings.max_new_tokens = 60;
             session.submit(request(number, &long)).unwrap();
         }
         (0..20).for_each(|_| drop(session.step()));
         // A prompt of two chunks.
-        let late = session.submit(request(99, &usual(method, 1, 100))).unwrap();
+        let late = session.submit(request(99, &usual(method, reward, 100))).unwrap();
         let chunks = 100_usize.div_ceil(limits.prefill);
         let mut told = Vec::new();
         let mut others = 0;
