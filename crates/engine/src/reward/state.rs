@@ -12,7 +12,7 @@ use crate::chat::Prompt;
 use crate::error::{Error, Result};
 use crate::tokenizer::TextStream;
 
-/// The state of a reward for one sequence. [`ask`] scores candidates, [`RewardState::commit`] appends the chosen one, and
+/// The state of a reward for one sequence. [`ask`](super::ask()) scores candidates, [`RewardState::commit`] appends the chosen one, and
 /// [`RewardState::read`] appends a token that was not scored.
 #[derive(Clone)]
 pub enum RewardState {
