@@ -81,7 +81,12 @@ struct Active {
     steps: BTreeMap<usize, Vec<Said>>,
     /// Steps that were told.
     told: usize,
-    elapsed: Duration,
+    /// Whether a chunk of the prompt was part of the last forward pass.
+    prefilled: bool,
+    /// Time spent on the prompt. It counts for the first sample.
+    prefill: Duration,
+    /// Time spent on scoring the finished answers.
+    scoring: Duration,
 }
 
 /// A prompt, as far as it is prefilled.
@@ -146,7 +151,9 @@ impl Session {
             finished: Vec::new(),
             steps: BTreeMap::new(),
             told: 0,
-            elapsed: Duration::ZERO,
+            prefilled: false,
+            prefill: Duration::ZERO,
+            scoring: Duration::ZERO,
         };
         self.requests.insert(ticket, active);
         self.waiting.push_back(ticket);
@@ -188,10 +195,21 @@ impl Session {
         self.forward(&mut events);
         self.score(&mut events);
         self.finish(&mut events);
-        let busy: Vec<&mut Work> = self.works.iter_mut().collect();
-        let share = began.elapsed() / busy.len().max(1) as u32;
-        busy.into_iter().for_each(|work| work.elapsed += share);
+        self.share(began.elapsed());
         events
+    }
+
+    /// The time of a step counts for all that took part in it: sequences and prompts, in equal shares.
+    fn share(&mut self, took: Duration) {
+        let prefilling = self.requests.values_mut().filter(|active| active.prefilled);
+        let shares: Vec<&mut Duration> = self
+            .works
+            .iter_mut()
+            .map(|work| &mut work.elapsed)
+            .chain(prefilling.map(|active| &mut active.prefill))
+            .collect();
+        let share = took / shares.len().max(1) as u32;
+        shares.into_iter().for_each(|elapsed| *elapsed += share);
     }
 
     /// Takes in what was asked off the loop.
@@ -225,7 +243,7 @@ impl Session {
                 }
                 Remote::Finished(finished, scores, took) => {
                     if let Some(active) = self.requests.get_mut(&ticket) {
-                        active.elapsed += took;
+                        active.scoring += took;
                     }
                     let done = scores.and_then(|scores| self.done(ticket, finished, scores));
                     self.closed(ticket, done, events);
@@ -313,6 +331,7 @@ impl Session {
         let mut segments = Vec::new();
         let mut chunks = Vec::new();
         let mut room = self.limits.prefill.max(1);
+        self.requests.values_mut().for_each(|active| active.prefilled = false);
         let prefilling = |active: &Active| active.prompt.begun && active.prompt.hidden.is_none();
         for (ticket, active) in self.requests.iter_mut().filter(|(_, active)| prefilling(active)) {
             if room == 0 {
@@ -322,6 +341,7 @@ impl Session {
             let done = active.prompt.prefix.len();
             let chunk = &prompt[done..prompt.len().min(done + room)];
             room -= chunk.len();
+            active.prefilled = true;
             segments.push(Segment::Read(&mut active.prompt.prefix, chunk));
             chunks.push((*ticket, done + chunk.len() == prompt.len()));
         }
@@ -469,7 +489,7 @@ impl Session {
             });
         }
         let (finished, found, took) = score(finished);
-        active.elapsed += took;
+        active.scoring += took;
         let done = found.and_then(|scores| self.done(ticket, finished, scores));
         self.closed(ticket, done, events);
     }
@@ -501,7 +521,7 @@ impl Session {
         answer.elapsed = chosen.elapsed;
         if request.settings.method.chooses_answers() {
             (answer.reward_calls, answer.kl) = (calls, Some(kl));
-            answer.elapsed = all + active.elapsed;
+            answer.elapsed = all + active.scoring;
         }
         Ok((vec![Sample { answer, hidden: chosen.hidden }], said))
     }
@@ -591,7 +611,9 @@ impl Active {
         let guided = request.want == Want::Answer && settings.method == Method::Args;
         let unseen = !guided || settings.perturbation != crate::Perturbation::None;
         let reads = request.reward.as_ref().is_some_and(Reward::reads_policy);
-        Ok(Work::new((ticket, sample), line, keep_hidden || unseen && reads, keep_hidden))
+        let mut work = Work::new((ticket, sample), line, keep_hidden || unseen && reads, keep_hidden);
+        work.elapsed = std::mem::take(&mut self.prefill);
+        Ok(work)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use stackelberg_decoding::{
@@ -379,5 +379,32 @@ fn a_late_request_is_answered_at_once() {
         assert!(told[7] <= chunks + 12, "{told:?}");
         // The long ones went on, a token a step.
         assert!(others >= 16 * (told[7] - 1), "{others} tokens of the others, {told:?}");
+    }
+}
+
+/// The time of an answer is that of all its steps, those that prefill the prompt included, however many answers share them.
+#[test]
+fn the_time_of_an_answer_includes_its_prompt() {
+    for requests in [1, 3] {
+        let limits = Limits { sequences: 4, prefill: 8, cache: 0 };
+        let mut session = Session::new(parts().0.clone(), limits);
+        for number in 0..requests {
+            let mut plan = usual(0, 0, 120);
+            plan.settings.max_new_tokens = 1;
+            session.submit(Request { reward: None, ..request(number, &plan) }).unwrap();
+        }
+        let (mut wall, mut elapsed) = (Duration::ZERO, Duration::ZERO);
+        while !session.is_idle() {
+            let began = Instant::now();
+            let events = session.step();
+            wall += began.elapsed();
+            for event in events {
+                if let Event::Done { samples, .. } = event {
+                    elapsed += samples[0].answer.elapsed;
+                }
+            }
+        }
+        // The rest is the last step, which hands the answer over.
+        assert!(elapsed > wall.mul_f64(0.7) && elapsed <= wall, "{elapsed:?} of {wall:?}");
     }
 }
