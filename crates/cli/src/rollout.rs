@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use indicatif::{HumanBytes, HumanDuration, ProgressBar};
-use stackelberg_decoding::{Job, Rollouts, Sample, Sampling, Settings, rollout};
+use stackelberg_decoding::{Job, Sampling, Settings, Step, Watch, rollout};
 use stackelberg_engine::{Checkpoint, Reward};
 use stackelberg_learning::rollouts::{self, Dataset, Identity, Manifest, Part, Plan, Prompt, collect};
 use stackelberg_registry::layout;
@@ -273,12 +273,10 @@ impl Run<'_> {
 /// Counts tokens.
 struct Count(usize);
 
-impl Rollouts for Count {
-    fn token(&mut self) {
+impl Watch for Count {
+    fn step(&mut self, _: usize, _: usize, _: &Step, _: &str) {
         self.0 += 1;
     }
-
-    fn done(&mut self, _: usize, _: Vec<Sample>) {}
 }
 
 impl Merge {

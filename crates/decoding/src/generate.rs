@@ -23,6 +23,9 @@ pub trait Watch {
     /// The answer to prompt `job` is finished.
     fn done(&mut self, _job: usize, _answer: Generation) {}
 
+    /// All samples of prompt `job` are finished, in order ([`rollout`]).
+    fn samples(&mut self, _job: usize, _samples: Vec<Sample>) {}
+
     /// All answers are finished: what the cache of prefilled prompts has done.
     fn cache(&mut self, _counts: CacheCounts) {}
 
@@ -89,21 +92,22 @@ pub fn generate<'p>(
 ) -> Result<Generation> {
     let PromptInput { tokens: prompt, prompt: asked } = prompt.into();
     let job = Job { id, prompt, asked };
-    let mut one = One { watch, answer: None };
-    let outcome = generate_all(policy, guidance, &[job], settings, AT_ONCE, &mut one);
+    let mut first = First { watch, answer: None };
+    let outcome = generate_all(policy, guidance, &[job], settings, AT_ONCE, &mut first);
     outcome.map_err(|error| match error {
         Error::Prompt { source, .. } => *source,
         other => other,
     })?;
-    one.answer.ok_or(Error::Stopped)
+    first.answer.ok_or(Error::Stopped)
 }
 
-struct One<'a> {
+/// Keeps the answer.
+struct First<'a> {
     watch: &'a mut dyn Watch,
     answer: Option<Generation>,
 }
 
-impl Watch for One<'_> {
+impl Watch for First<'_> {
     fn step(&mut self, job: usize, number: usize, step: &Step, text: &str) {
         self.watch.step(job, number, step, text);
     }
@@ -141,25 +145,9 @@ pub fn generate_all<'a>(
         (Method::Base | Method::Cd, ..) | (_, Some(_), _) => {}
         (method, None, _) => return Err(Error::NoReward(method.name())),
     }
-    let steps = watch.watches();
-    let requests = Requests { policy, guidance, jobs, settings, want: Want::Answer, steps };
-    let counts = requests.run(limits.into(), &mut Watching(watch))?;
+    let counts = run(policy, guidance, jobs, settings, Want::Answer, limits.into(), watch)?;
     watch.cache(counts);
     Ok(())
-}
-
-/// Where samples go.
-pub trait Rollouts {
-    /// A token was drawn, for whichever sample.
-    fn token(&mut self) {}
-
-    /// All samples of prompt `job`, in order.
-    fn done(&mut self, job: usize, samples: Vec<Sample>);
-
-    /// Whether to stop now.
-    fn stop(&self) -> bool {
-        false
-    }
 }
 
 /// Draws [`Settings::samples`] answers of the base policy to every prompt, whatever [`Settings::method`] says, `at_once`
@@ -176,107 +164,65 @@ pub fn rollout(
     settings: &Settings,
     keep_hidden: bool,
     at_once: usize,
-    rollouts: &mut dyn Rollouts,
+    watch: &mut dyn Watch,
 ) -> Result<()> {
     // Candidates matter to guidance alone.
     let settings = &Settings { method: Method::Base, candidates: 1, ..settings.clone() };
-    let want = Want::Samples { hidden: keep_hidden };
-    let (guidance, steps) = (Guidance { reward, value: None }, true);
-    let requests = Requests { policy, guidance, jobs, settings, want, steps };
-    requests.run(at_once.into(), &mut Sampling(rollouts)).map(drop)
+    let (want, guidance) = (Want::Samples { hidden: keep_hidden }, Guidance { reward, value: None });
+    run(policy, guidance, jobs, settings, want, at_once.into(), watch).map(drop)
 }
 
-/// Takes in the events of requests by the number of their job.
-trait Events {
-    fn event(&mut self, job: usize, event: Event);
-    fn stop(&self) -> bool;
-}
-
-struct Watching<'a>(&'a mut dyn Watch);
-
-impl Events for Watching<'_> {
-    fn event(&mut self, job: usize, event: Event) {
-        match event {
-            Event::Token { number, step, text, .. } => self.0.step(job, number, &step, &text),
-            Event::Done { samples, .. } => {
-                samples.into_iter().for_each(|sample| self.0.done(job, sample.answer));
-            }
-            Event::Failed { .. } => {}
-        }
-    }
-
-    fn stop(&self) -> bool {
-        self.0.stop()
-    }
-}
-
-struct Sampling<'a>(&'a mut dyn Rollouts);
-
-impl Events for Sampling<'_> {
-    fn event(&mut self, job: usize, event: Event) {
-        match event {
-            Event::Token { .. } => self.0.token(),
-            Event::Done { samples, .. } => self.0.done(job, samples),
-            Event::Failed { .. } => {}
-        }
-    }
-
-    fn stop(&self) -> bool {
-        self.0.stop()
-    }
-}
-
-/// Prompts that are answered alike.
-struct Requests<'a, 'j> {
-    policy: &'a Checkpoint,
-    guidance: Guidance<'a>,
-    jobs: &'a [Job<'j>],
-    settings: &'a Settings,
+/// Runs prompts that are answered alike through a session.
+fn run(
+    policy: &Checkpoint,
+    guidance: Guidance<'_>,
+    jobs: &[Job<'_>],
+    settings: &Settings,
     want: Want,
-    steps: bool,
-}
-
-impl Requests<'_, '_> {
-    /// Runs all of them through a session.
-    fn run(&self, limits: Limits, events: &mut dyn Events) -> Result<CacheCounts> {
-        self.settings.check(self.policy.model.config().vocabulary)?;
-        let settings = Arc::new(self.settings.clone());
-        let request = |job: &Job<'_>| Request {
-            id: job.id.to_owned(),
-            prompt: job.prompt.to_vec(),
-            asked: job.asked.cloned().map(Arc::new),
-            settings: settings.clone(),
-            reward: self.guidance.reward.cloned(),
-            value: self.guidance.value.cloned(),
-            want: self.want,
-            steps: self.steps,
-        };
-        // A long run should not learn late that a prompt does not fit.
-        for job in self.jobs {
-            check(self.policy, &request(job)).map_err(|error| error.of(job.id))?;
+    limits: Limits,
+    watch: &mut dyn Watch,
+) -> Result<CacheCounts> {
+    settings.check(policy.model.config().vocabulary)?;
+    let (settings, steps) = (Arc::new(settings.clone()), watch.watches());
+    let request = |job: &Job<'_>| Request {
+        id: job.id.to_owned(),
+        prompt: job.prompt.to_vec(),
+        asked: job.asked.cloned().map(Arc::new),
+        settings: settings.clone(),
+        reward: guidance.reward.cloned(),
+        value: guidance.value.cloned(),
+        want,
+        steps,
+    };
+    // A long run should not learn late that a prompt does not fit.
+    for job in jobs {
+        check(policy, &request(job)).map_err(|error| error.of(job.id))?;
+    }
+    let mut session = Session::new(policy.clone(), limits);
+    let mut waiting = jobs.iter().enumerate();
+    let mut tickets: HashMap<Ticket, usize> = HashMap::new();
+    loop {
+        // Few wait at a time: their prompts are copies.
+        while session.requests() < 2 * limits.sequences {
+            let Some((number, job)) = waiting.next() else { break };
+            let ticket = session.submit(request(job)).map_err(|error| error.of(job.id))?;
+            tickets.insert(ticket, number);
         }
-        let mut session = Session::new(self.policy.clone(), limits);
-        let mut jobs = self.jobs.iter().enumerate();
-        let mut tickets: HashMap<Ticket, usize> = HashMap::new();
-        loop {
-            // Few wait at a time: their prompts are copies.
-            while session.requests() < 2 * limits.sequences {
-                let Some((number, job)) = jobs.next() else { break };
-                let ticket = session.submit(request(job)).map_err(|error| error.of(job.id))?;
-                tickets.insert(ticket, number);
-            }
-            if session.is_idle() {
-                return Ok(session.cache());
-            }
-            if events.stop() {
-                return Err(Error::Stopped);
-            }
-            for event in session.step() {
-                let Some(&number) = tickets.get(&event.ticket()) else { continue };
-                if let Event::Failed { error, .. } = event {
-                    return Err(error.of(self.jobs[number].id));
+        if session.is_idle() {
+            return Ok(session.cache());
+        }
+        if watch.stop() {
+            return Err(Error::Stopped);
+        }
+        for event in session.step() {
+            let Some(&job) = tickets.get(&event.ticket()) else { continue };
+            match event {
+                Event::Token { number, step, text, .. } => watch.step(job, number, &step, &text),
+                Event::Failed { error, .. } => return Err(error.of(jobs[job].id)),
+                Event::Done { samples, .. } if want == Want::Answer => {
+                    samples.into_iter().for_each(|sample| watch.done(job, sample.answer));
                 }
-                events.event(number, event);
+                Event::Done { samples, .. } => watch.samples(job, samples),
             }
         }
     }

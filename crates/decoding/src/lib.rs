@@ -52,7 +52,7 @@ mod work;
 
 pub use cancel::Cancel;
 pub use error::{Error, Result};
-pub use generate::{AT_ONCE, Guidance, Job, Rollouts, Watch, generate, generate_all, rollout};
+pub use generate::{AT_ONCE, Guidance, Job, Watch, generate, generate_all, rollout};
 pub use generation::{Finish, Generation};
 pub use hacking::{Alarm, HackingWatch};
 pub use options::Options;

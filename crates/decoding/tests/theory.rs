@@ -21,7 +21,7 @@
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
-use stackelberg_decoding::{Job, Rollouts, Sample, Sampling, Settings, rollout};
+use stackelberg_decoding::{Job, Sample, Sampling, Settings, Watch, rollout};
 use stackelberg_engine::reward::TextFormat;
 use stackelberg_engine::{Checkpoint, Dtype, Prompt, Reward};
 use stackelberg_shaping::{Follower, Rule, Samples, Shaping};
@@ -63,8 +63,12 @@ const SHAPING: Shaping = Shaping {
 /// Rewards of the answers to each prompt.
 struct Rewards(Vec<Vec<f64>>);
 
-impl Rollouts for Rewards {
-    fn done(&mut self, job: usize, samples: Vec<Sample>) {
+impl Watch for Rewards {
+    fn watches(&self) -> bool {
+        false
+    }
+
+    fn samples(&mut self, job: usize, samples: Vec<Sample>) {
         let rewards = samples.iter().map(|sample| sample.answer.reward.expect("there is a reward"));
         self.0[job] = rewards.collect();
     }

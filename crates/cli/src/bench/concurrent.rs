@@ -29,7 +29,7 @@ pub(super) struct Load {
 }
 
 impl Load {
-    pub(super) const FULL: Self = Self { rounds: 3, requests: 3, tokens: 24 };
+    pub(super) const FULL: Self = Self { rounds: 3, requests: 2, tokens: 16 };
     pub(super) const QUICK: Self = Self { rounds: 1, requests: 2, tokens: 6 };
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use stackelberg_decoding::{Job, Rollouts, Sample, Settings, rollout};
+use stackelberg_decoding::{Job, Sample, Settings, Step, Watch, rollout};
 use stackelberg_engine::{Checkpoint, Reward};
 
 use super::dataset::Dataset;
@@ -99,12 +99,12 @@ struct Writer<'a> {
     failed: Option<Error>,
 }
 
-impl Rollouts for Writer<'_> {
-    fn token(&mut self) {
+impl Watch for Writer<'_> {
+    fn step(&mut self, _: usize, _: usize, _: &Step, _: &str) {
         self.progress.token();
     }
 
-    fn done(&mut self, job: usize, samples: Vec<Sample>) {
+    fn samples(&mut self, job: usize, samples: Vec<Sample>) {
         if self.stop() {
             return;
         }

@@ -1,0 +1,101 @@
+//! A request under way.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use stackelberg_engine::reward::{PromptInput, RewardState};
+use stackelberg_engine::{Checkpoint, Error as EngineError, Prefix, Reward, Tensor};
+
+use crate::error::{Error, Result};
+use crate::line::{Line, Pending};
+use crate::randomness::Randomness;
+use crate::request::{Request, Ticket, Want};
+use crate::sequence::{Said, Sequence};
+use crate::settings::Method;
+use crate::work::{Finished, Work};
+
+/// A request under way.
+pub(super) struct Active {
+    pub(super) request: Arc<Request>,
+    pub(super) max_tokens: usize,
+    pub(super) prompt: Prefilling,
+    /// The next sample to begin.
+    pub(super) next_sample: usize,
+    pub(super) samples: usize,
+    pub(super) finished: Vec<Finished>,
+    /// The steps of each sample, where one is chosen at the end and its steps are wanted.
+    pub(super) steps: BTreeMap<usize, Vec<Said>>,
+    /// Steps that were told.
+    pub(super) told: usize,
+    /// Whether a chunk of the prompt was part of the last forward pass.
+    pub(super) prefilled: bool,
+    /// Time spent on the prompt. It counts for the first sample.
+    pub(super) prefill: Duration,
+    /// Time spent on scoring the finished answers.
+    pub(super) scoring: Duration,
+}
+
+/// A prompt, as far as it is prefilled.
+pub(super) struct Prefilling {
+    /// Whether the cache was asked for its beginning.
+    pub(super) begun: bool,
+    pub(super) prefix: Prefix,
+    /// Hidden state of its last token, `[1, d]`, once all of it is prefilled.
+    pub(super) hidden: Option<Tensor>,
+}
+
+impl Active {
+    /// Begins the next sample.
+    pub(super) fn begin(&mut self, policy: &Checkpoint, ticket: Ticket) -> Result<Work> {
+        let request = &self.request;
+        let (sample, settings) = (self.next_sample, &request.settings);
+        self.next_sample += 1;
+        let input = PromptInput { tokens: &request.prompt, prompt: request.asked.as_deref() };
+        let state = match (request.want, settings.method, &request.reward) {
+            (Want::Samples { .. }, ..) => None,
+            (_, Method::Args, Some(reward)) => Some(reward.state(policy, input)?),
+            (_, Method::Cd, _) => request.value.clone().map(RewardState::Value),
+            _ => None,
+        };
+        let (seed, number) = (settings.seed, sample as u64);
+        let streams = (
+            Randomness::new(seed, &request.id, number),
+            Randomness::of_perturbation(seed, &request.id, number),
+        );
+        let guide = state.as_ref().map(RewardState::span);
+        let sequence = Sequence::new(policy, settings.clone(), guide, streams, self.max_tokens);
+        let (prefix, hidden) = (self.prompt.prefix.clone(), self.prompt.hidden.clone());
+        let hidden = hidden.ok_or(EngineError::NoTokens)?;
+        let line = Line { sequence, prefix, hidden, state, ahead: None, pending: Pending::Logits };
+        let keep_hidden = request.want == Want::Samples { hidden: true };
+        // A head reads the hidden state that the last token leaves.
+        let guided = request.want == Want::Answer && settings.method == Method::Args;
+        let unseen = !guided || settings.perturbation != crate::Perturbation::None;
+        let reads = request.reward.as_ref().is_some_and(Reward::reads_policy);
+        let mut work = Work::new((ticket, sample), line, keep_hidden || unseen && reads, keep_hidden);
+        work.elapsed = std::mem::take(&mut self.prefill);
+        Ok(work)
+    }
+}
+
+/// Checks a request; gives the maximum number of new tokens.
+pub(crate) fn check(policy: &Checkpoint, request: &Request) -> Result<usize> {
+    let (settings, model) = (&request.settings, &policy.model);
+    settings.check(model.config().vocabulary)?;
+    match (request.want, settings.method, &request.reward, &request.value) {
+        (Want::Answer, Method::Cd, _, None) => return Err(Error::NoValueHead),
+        (Want::Samples { .. }, ..) | (_, Method::Base | Method::Cd, ..) | (.., Some(_), _) => {}
+        (_, method, None, _) => return Err(Error::NoReward(method.name())),
+    }
+    let prompt = request.prompt.len();
+    let of_reward = request.reward.as_ref().map_or(usize::MAX, |reward| reward.context(model));
+    let context = model.context().min(of_reward);
+    if prompt == 0 {
+        return Err(EngineError::NoTokens.into());
+    }
+    if prompt >= context {
+        return Err(EngineError::Context { tokens: prompt + 1, context }.into());
+    }
+    Ok(settings.max_new_tokens.min(context - prompt))
+}

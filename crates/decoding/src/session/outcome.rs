@@ -1,0 +1,165 @@
+//! What comes of requests: events, finished answers, failures.
+
+use std::time::{Duration, Instant};
+
+use stackelberg_engine::{Error as EngineError, Reward};
+
+use super::Session;
+use super::rewards::{Remote, off_the_loop};
+use crate::choice::{Unscored, choose, scores};
+use crate::error::{Error, Result};
+use crate::request::{Event, Sample, Ticket, Want};
+use crate::score::Score;
+use crate::sequence::Said;
+use crate::work::{Finished, Work};
+
+impl Session {
+    /// Puts finished sequences together by request, and scores the requests that are complete.
+    pub(super) fn finish(&mut self, events: &mut Vec<Event>) {
+        let finished: Vec<Work> = self.works.extract_if(.., |work| work.is_finished()).collect();
+        for work in finished {
+            let ticket = work.ticket;
+            let outcome = work.finish();
+            let Some(active) = self.requests.get_mut(&ticket) else { continue };
+            match outcome {
+                Ok((finished, said)) => {
+                    let sample = finished.sample;
+                    active.finished.push(finished);
+                    self.told(ticket, sample, Ok(said), events);
+                }
+                Err(error) => self.fail(ticket, error, events),
+            }
+            let Some(active) = self.requests.get_mut(&ticket) else { continue };
+            if active.finished.len() == active.samples {
+                self.complete(ticket, events);
+            }
+        }
+    }
+
+    /// All sequences of a request are finished: their rewards, and the answer.
+    pub(super) fn complete(&mut self, ticket: Ticket, events: &mut Vec<Event>) {
+        let Some(active) = self.requests.get_mut(&ticket) else { return };
+        let mut finished = std::mem::take(&mut active.finished);
+        finished.sort_by_key(|finished| finished.sample);
+        let request = active.request.clone();
+        let Some(reward) = request.reward.clone() else {
+            let done = self.done(ticket, finished, Vec::new());
+            return self.closed(ticket, done, events);
+        };
+        let (policy, began) = (self.policy.clone(), Instant::now());
+        let score = move |finished: Vec<Finished>| {
+            let unscored: Vec<Unscored> = finished.iter().map(|f| f.unscored.clone()).collect();
+            let input = (&request.prompt[..], request.asked.as_deref());
+            let found = scores(&policy, &reward, input, &unscored);
+            (finished, found, began.elapsed())
+        };
+        let remote = |reward: &Reward| matches!(reward, Reward::Text(text) if text.is_remote());
+        let waits =
+            active.request.reward.as_ref().is_some_and(|reward| reward.each().iter().any(remote));
+        if waits && finished.iter().any(|finished| finished.unscored.known.is_none()) {
+            self.asked += 1;
+            return off_the_loop(self.answers.0.clone(), ticket, move || {
+                let (finished, found, took) = score(finished);
+                Remote::Finished(finished, found, took)
+            });
+        }
+        let (finished, found, took) = score(finished);
+        active.scoring += took;
+        let done = found.and_then(|scores| self.done(ticket, finished, scores));
+        self.closed(ticket, done, events);
+    }
+
+    /// The answer, or all samples, with the steps that are told now.
+    pub(super) fn done(
+        &mut self,
+        ticket: Ticket,
+        finished: Vec<Finished>,
+        scores: Vec<Score>,
+    ) -> Result<(Vec<Sample>, Vec<Said>)> {
+        let Some(active) = self.requests.get_mut(&ticket) else { return Ok(Default::default()) };
+        let request = &active.request;
+        if let Want::Samples { .. } = request.want {
+            let scores = scores.into_iter().map(Some).chain(std::iter::repeat(None));
+            let sample = |(finished, score): (Finished, Option<Score>)| {
+                let mut answer = finished.sequence.finish(score);
+                answer.elapsed = finished.elapsed;
+                Sample { answer, hidden: finished.hidden }
+            };
+            return Ok((finished.into_iter().zip(scores).map(sample).collect(), Vec::new()));
+        }
+        let (index, kl) = choose(&request.settings, &request.id, &scores)?;
+        let calls = finished.len();
+        let all = finished.iter().map(|finished| finished.elapsed).sum::<Duration>();
+        let said = active.steps.remove(&index).unwrap_or_default();
+        let chosen = finished.into_iter().nth(index).ok_or(Error::Stopped)?;
+        let mut answer = chosen.sequence.finish(scores.into_iter().nth(index));
+        answer.elapsed = chosen.elapsed;
+        if request.settings.method.chooses_answers() {
+            (answer.reward_calls, answer.kl) = (calls, Some(kl));
+            answer.elapsed = all + active.scoring;
+        }
+        Ok((vec![Sample { answer, hidden: chosen.hidden }], said))
+    }
+
+    /// A request ends.
+    pub(super) fn closed(
+        &mut self,
+        ticket: Ticket,
+        done: Result<(Vec<Sample>, Vec<Said>)>,
+        events: &mut Vec<Event>,
+    ) {
+        match done {
+            Ok((samples, said)) => {
+                for (number, (step, text)) in said.into_iter().enumerate() {
+                    let step = Box::new(step);
+                    events.push(Event::Token { ticket, number, step, text });
+                }
+                self.requests.remove(&ticket);
+                events.push(Event::Done { ticket, samples });
+            }
+            Err(error) => self.fail(ticket, error, events),
+        }
+    }
+
+    /// Tells steps that were decided, or keeps them until it is known whether their sample is the answer.
+    pub(super) fn told(
+        &mut self,
+        ticket: Ticket,
+        sample: usize,
+        said: Result<Vec<Said>>,
+        events: &mut Vec<Event>,
+    ) {
+        let said = match said {
+            Ok(said) => said,
+            Err(error) => return self.fail(ticket, error, events),
+        };
+        let Some(active) = self.requests.get_mut(&ticket).filter(|active| active.request.steps) else {
+            return;
+        };
+        let chooses = active.samples > 1 && active.request.want == Want::Answer;
+        if chooses {
+            return active.steps.entry(sample).or_default().extend(said);
+        }
+        for (step, text) in said {
+            let number = active.told;
+            active.told += 1;
+            events.push(Event::Token { ticket, number, step: Box::new(step), text });
+        }
+    }
+
+    pub(super) fn fail(&mut self, ticket: Ticket, error: Error, events: &mut Vec<Event>) {
+        if self.requests.contains_key(&ticket) {
+            self.cancel(ticket);
+            events.push(Event::Failed { ticket, error });
+        }
+    }
+
+    /// The policy itself failed.
+    pub(super) fn fail_all(&mut self, error: EngineError, events: &mut Vec<Event>) {
+        let said = error.to_string();
+        let tickets: Vec<Ticket> = self.works.iter().map(|work| work.ticket).collect();
+        for ticket in tickets {
+            self.fail(ticket, EngineError::Scorer(said.clone()).into(), events);
+        }
+    }
+}

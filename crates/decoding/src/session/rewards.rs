@@ -1,0 +1,126 @@
+//! The rewards of candidates: in the step, or off the loop where they take long.
+
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use stackelberg_engine::reward::ask;
+
+use super::Session;
+use crate::error::{Error, Result};
+use crate::line::Pending;
+use crate::request::{Event, Ticket};
+use crate::score::Score;
+use crate::work::{Finished, Input, Kind, Work};
+
+/// What came back from off the loop.
+pub(super) struct Answered {
+    pub(super) ticket: Ticket,
+    pub(super) what: Remote,
+}
+
+pub(super) enum Remote {
+    /// Rewards of a sequence's candidates.
+    Candidates(usize, Result<Vec<(Input, Vec<f64>)>>),
+    /// Rewards of finished answers.
+    Finished(Vec<Finished>, Result<Vec<Score>>, Duration),
+}
+
+impl Session {
+    /// Takes in what was asked off the loop.
+    pub(super) fn take_answers(&mut self, events: &mut Vec<Event>) {
+        let waits = |work: &mut Work| work.lines().iter().all(|line| line.pending == Pending::Remote);
+        let full = self.works.len() >= self.limits.sequences;
+        let idle = (self.waiting.is_empty() || full) && self.works.iter_mut().all(waits);
+        let mut patience =
+            if idle && self.asked > 0 { Duration::from_millis(20) } else { Duration::ZERO };
+        while self.asked > 0 {
+            let answered = match patience.is_zero() {
+                true => self.answers.1.try_recv().ok(),
+                false => self.answers.1.recv_timeout(patience).ok(),
+            };
+            let Some(Answered { ticket, what }) = answered else { return };
+            patience = Duration::ZERO;
+            self.asked -= 1;
+            // Of a request that was cancelled or failed.
+            if !self.requests.contains_key(&ticket) {
+                continue;
+            }
+            match what {
+                Remote::Candidates(sample, found) => {
+                    let work = self
+                        .works
+                        .iter_mut()
+                        .find(|work| work.ticket == ticket && work.sample == sample);
+                    let Some(work) = work else { continue };
+                    let said = found.and_then(|found| work.score(found));
+                    self.told(ticket, sample, said, events);
+                }
+                Remote::Finished(finished, scores, took) => {
+                    if let Some(active) = self.requests.get_mut(&ticket) {
+                        active.scoring += took;
+                    }
+                    let done = scores.and_then(|scores| self.done(ticket, finished, scores));
+                    self.closed(ticket, done, events);
+                }
+            }
+        }
+    }
+    /// The rewards of all candidates: those of one reward together; those from outside off the loop.
+    pub(super) fn score(&mut self, events: &mut Vec<Event>) {
+        let mut asking = Vec::new();
+        let mut failed = Vec::new();
+        for (place, work) in self.works.iter_mut().enumerate() {
+            if !work.asks() {
+                continue;
+            }
+            match work.inputs() {
+                Ok(inputs) if inputs.iter().any(|input| input.state.is_remote()) => {
+                    work.lines().into_iter().for_each(|line| line.pending = Pending::Remote);
+                    if let Kind::One { line, .. } = &mut work.kind {
+                        line.pending = Pending::Remote;
+                    }
+                    let (ticket, sample) = (work.ticket, work.sample);
+                    self.asked += 1;
+                    off_the_loop(self.answers.0.clone(), ticket, move || {
+                        Remote::Candidates(sample, answers(inputs))
+                    });
+                }
+                Ok(inputs) => asking.push((place, inputs)),
+                Err(error) => failed.push((work.ticket, error)),
+            }
+        }
+        let mut questions: Vec<_> =
+            asking.iter_mut().flat_map(|(_, inputs)| inputs.iter_mut().map(Input::question)).collect();
+        let mut rewards = ask(&mut questions).into_iter();
+        drop(questions);
+        let mut said = Vec::with_capacity(asking.len());
+        for (place, inputs) in asking {
+            let own: stackelberg_engine::Result<Vec<_>> = rewards.by_ref().take(inputs.len()).collect();
+            let work = &mut self.works[place];
+            let found = own.map_err(Error::from).map(|own| inputs.into_iter().zip(own).collect());
+            said.push((work.ticket, work.sample, found.and_then(|found| work.score(found))));
+        }
+        failed.into_iter().for_each(|(ticket, error)| self.fail(ticket, error, events));
+        said.into_iter().for_each(|(ticket, sample, said)| self.told(ticket, sample, said, events));
+    }
+}
+
+/// Rewards of one sequence's inputs.
+fn answers(mut inputs: Vec<Input>) -> Result<Vec<(Input, Vec<f64>)>> {
+    let rewards = ask(&mut inputs.iter_mut().map(Input::question).collect::<Vec<_>>());
+    let rewards = rewards.into_iter().collect::<stackelberg_engine::Result<Vec<_>>>()?;
+    Ok(inputs.into_iter().zip(rewards).collect())
+}
+
+/// Computes something on a thread of its own.
+pub(super) fn off_the_loop(
+    to: Sender<Answered>,
+    ticket: Ticket,
+    work: impl FnOnce() -> Remote + Send + 'static,
+) {
+    std::thread::spawn(move || {
+        let what = work();
+        // Nobody listens any more if the session is gone.
+        let _ = to.send(Answered { ticket, what });
+    });
+}
