@@ -33,8 +33,8 @@ use machine::Machine;
 ///
 /// Prefill: 150 tokens, and the logits of the last. One token, or a branch of k: that many candidates after the
 /// prefix of 150 tokens in one forward, and the logits of one of them. A batch of n: n sequences that grow by
-/// one token per forward, and all their logits. base, args and cd: answers of 128 tokens with the defaults of
-/// `generate`, prefill included; the layers of cd's value head are as wide as the model. Peak memory: up to the
+/// one token per forward, and all their logits. base, args and cd: answers of 128 tokens, greedy and token by
+/// token (args: srs, strength 1, bound 8), prefill included; the layers of cd's value head are as wide as the model. Peak memory: up to the
 /// first answer, guided by a head.
 #[derive(Args)]
 pub(crate) struct Bench {

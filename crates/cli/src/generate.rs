@@ -17,7 +17,7 @@ use stackelberg_engine::Reward;
 use stackelberg_engine::reward::{PromptInput, TextFormat};
 use stackelberg_experiment::record::{self, Names};
 use stackelberg_experiment::{Files, Session, interrupted};
-use stackelberg_registry::{Registry, layout};
+use stackelberg_registry::{DEFAULT_REWARD, Registry, layout};
 use stackelberg_shaping::Budget;
 
 use crate::model::{ModelArgs, registry};
@@ -29,8 +29,10 @@ use crate::{input, interrupt};
 
 /// Generate answers to prompts, guided by a reward.
 ///
-/// By default, the default model generates with ARGS and Stackelberg reward shaping (srs, strength 1,
-/// bound 8, alpha 1), guided by the built-in reward `harmless`. --compare also shows the unguided answer.
+/// By default, the default model generates with ARGS, guided by the built-in reward `sentiment`: the ten likeliest next
+/// tokens are each continued to 8 tokens, the reward scores them, and one segment is kept (raw, strength 1). With
+/// --score-every 1, every token is chosen (srs, a KL budget of 0.3 nats per step). --compare also shows the unguided
+/// answer.
 #[derive(Args)]
 pub(crate) struct Generate {
     /// The prompt.
@@ -45,7 +47,7 @@ pub(crate) struct Generate {
     /// The reward that guides: a built-in name (see `stackelberg models`), a head (.safetensors), the folder of a
     /// reward model or a classifier (#LABEL), program:COMMAND or http://HOST/PATH. The prefix answer:, hh:, raw:, chat:,
     /// closed: or pair: selects the text format that it reads. Rewards can be combined: a*0.7+b*0.3, min(a,b),
-    /// lex(a>=0,b). [default: harmless, if it fits the model]
+    /// lex(a>=0,b). [default: sentiment, if it fits the model]
     #[arg(long, value_name = "NAME")]
     reward: Option<String>,
 
@@ -74,9 +76,13 @@ pub(crate) struct Generate {
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
 
-    /// Warn of reward hacking: guidance leaves no choice, the text repeats itself, or its tokens are far less
-    /// likely than the base policy's. Lines of --out get the field `warnings`.
+    /// Do not warn of reward hacking. By default, a warning says if guidance leaves no choice, the text repeats
+    /// itself, or its tokens are far less likely than the base policy's; lines of --out have the field `warnings`.
     #[arg(long)]
+    no_watch: bool,
+
+    /// The default.
+    #[arg(long, hide = true, conflicts_with = "no_watch")]
     watch: bool,
 
     /// Sequences decoded in parallel (batch size). A larger batch is faster and takes more memory; the answers
@@ -168,7 +174,7 @@ impl Generate {
             ..Limits::default()
         };
         let policy = &policy;
-        let watch = self.watch;
+        let watch = !self.no_watch;
         let session = Session { policy, guidance, settings, format, names, limits, watch };
         if self.prompt.is_some() && self.out.is_none() {
             return Conversation { session, generate: self, cancel }.answer_one(&prompts[0]);
@@ -197,7 +203,7 @@ impl Generate {
     }
 
     fn reward_name(&self) -> &str {
-        self.reward.as_deref().unwrap_or("harmless")
+        self.reward.as_deref().unwrap_or(DEFAULT_REWARD)
     }
 
     /// Checks that cd has a value head, and that no other method has one.
@@ -319,7 +325,7 @@ impl Conversation<'_> {
             said.push_str(&format!(" | {steered} steered | {skipped} steps skipped"));
         }
         said.push_str(&format!(" | mean log-probability {:.2}]", answer.mean_log_prob));
-        if self.generate.watch {
+        if !self.generate.no_watch {
             let mut watch = HackingWatch::new(settings);
             for (number, step) in (1..).zip(&printer.steps) {
                 for alarm in watch.step(step) {

@@ -9,7 +9,7 @@ use indicatif::{HumanBytes, HumanDuration, ProgressBar};
 use stackelberg_decoding::{Job, Sampling, Settings, Step, Watch, rollout};
 use stackelberg_engine::{Checkpoint, Reward};
 use stackelberg_learning::rollouts::{self, Dataset, Identity, Manifest, Part, Plan, Prompt, collect};
-use stackelberg_registry::layout;
+use stackelberg_registry::{DEFAULT_REWARD, layout};
 
 use crate::filling::fill;
 use crate::generate::LayoutArgs;
@@ -38,7 +38,7 @@ pub(crate) struct Rollout {
     out: Option<PathBuf>,
 
     /// The reward that scores the samples, given as for `generate --reward`.
-    #[arg(long, default_value = "harmless", value_name = "NAME")]
+    #[arg(long, default_value = DEFAULT_REWARD, value_name = "NAME")]
     reward: String,
 
     /// Do not score the samples.

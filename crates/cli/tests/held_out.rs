@@ -52,6 +52,8 @@ fn it_guides() {
         "8",
         "--shaping",
         "raw",
+        "--score-every",
+        "1",
         "--strength",
         "4",
         "--out",

@@ -157,7 +157,14 @@ impl Options {
         if let Some(field) = self.given().find(unused) {
             return Err(Error::Unused { field, method });
         }
-        let mut settings = Settings::new(method);
+        let mut settings = match (method, self.score_every) {
+            (Args, Some(1)) => Settings::token_by_token(),
+            _ => Settings::new(method),
+        };
+        // A strength or a bound replaces the default budget.
+        if self.strength.is_some() || self.bound.is_some() {
+            settings.kl_budget = None;
+        }
         self.apply(&mut settings);
         Ok(settings)
     }
@@ -252,6 +259,13 @@ mod tests {
             assert_eq!(read, Settings::new(method));
         }
         assert_eq!(serde_json::from_str::<Settings>("{}")?.method, Method::Args);
+        let token_by_token: Settings = serde_json::from_str("{\"score_every\":1}")?;
+        assert_eq!(token_by_token.kl_budget, Some(0.3));
+        for given in ["strength", "bound"] {
+            let replaced: Settings =
+                serde_json::from_str(&format!("{{\"score_every\":1,\"{given}\":2}}"))?;
+            assert_eq!(replaced.kl_budget, None);
+        }
         assert!(serde_json::from_str::<Settings>("{\"beta\":1}").is_err());
         Ok(())
     }

@@ -46,7 +46,8 @@ impl Method {
         }
     }
 
-    /// The shaping that guides where none is given, chosen on prompts of HH-RLHF's eval split (cd: see the guide).
+    /// The shaping of experiments where none is given, and of methods that use one, chosen on prompts of HH-RLHF's eval
+    /// split (cd: see the guide).
     pub fn default_shaping(self) -> Shaping {
         match self {
             Method::Cd => Shaping { rule: Rule::Raw, strength: 4.0, ..Shaping::default() },
@@ -177,11 +178,28 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// The defaults of a method: its shaping, and temperature 1 where it chooses among samples.
+    /// The defaults of a method, those of `stackelberg generate`. [`Method::Args`] scores segments of 8 tokens, unshaped;
+    /// methods that choose among samples draw them at temperature 0.7 and top-p 0.9.
     pub fn new(method: Method) -> Self {
-        let temperature = if method.chooses_answers() { 1.0 } else { 0.0 };
-        let sampling = Sampling { temperature, ..Sampling::default() };
-        Self { method, shaping: method.default_shaping(), sampling, ..Self::default() }
+        let mut settings = Self { method, shaping: method.default_shaping(), ..Self::default() };
+        match method {
+            Method::Args => {
+                settings.shaping.rule = Rule::Raw;
+                settings.score_every = 8;
+            }
+            Method::BestOfN | Method::SoftBestOfN | Method::Follower => {
+                settings.sampling.temperature = 0.7;
+                settings.sampling.top_p = 0.9;
+            }
+            Method::Base | Method::Cd => {}
+        }
+        settings
+    }
+
+    /// The defaults of [`Method::Args`] token by token: `srs` with a KL budget of 0.3 nats for each step.
+    pub fn token_by_token() -> Self {
+        let shaping = Method::Args.default_shaping();
+        Self { shaping, score_every: 1, kl_budget: Some(0.3), ..Self::new(Method::Args) }
     }
 
     /// The same settings for the base policy, unguided.

@@ -36,5 +36,5 @@ mod scorer;
 
 pub use builtin::{BUILTIN, Builtin};
 pub use error::{Error, Result};
-pub use registry::{DEFAULT_MODEL, PolicySpec, Registry};
+pub use registry::{DEFAULT_MODEL, DEFAULT_REWARD, PolicySpec, Registry};
 pub use scorer::{Finished, Ready, Scorer};

@@ -13,6 +13,9 @@ use crate::error::{Error, Result};
 /// The name of the default model.
 pub const DEFAULT_MODEL: &str = "smollm2-135m";
 
+/// The reward that is used where none is given.
+pub const DEFAULT_REWARD: &str = "sentiment";
+
 /// Fetches and loads models, rewards and prompts by name or reference.
 pub struct Registry {
     pub(crate) hub: Hub,

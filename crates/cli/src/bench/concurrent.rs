@@ -68,9 +68,13 @@ pub(super) struct Concurrent(BTreeMap<usize, Point>);
 /// What is measured: name in JSON, heading, guidance, settings.
 type Case<'a> = (&'static str, &'static str, Guidance<'a>, Settings);
 
+/// Greedy decoding, token by token, of answers of a given length.
+fn settings(method: Method, skip: bool) -> Settings {
+    Settings { method, shaping: method.default_shaping(), skip, no_eos: true, ..Settings::default() }
+}
+
 /// The guided methods and the base policy, each with and without the lossless skip where it matters.
 fn cases<'a>([head, model, value]: [Guidance<'a>; 3]) -> Vec<Case<'a>> {
-    let settings = |method, skip| Settings { skip, no_eos: true, ..Settings::new(method) };
     vec![
         ("base", "base", Guidance::default(), settings(Method::Base, true)),
         ("args_head", "args, head", head, settings(Method::Args, true)),
@@ -211,12 +215,7 @@ impl Concurrency<'_> {
     /// Exact guided steps of `n` sequences, and alternately one forward of the same rows on prefixes of the same length.
     fn steps(&self, n: usize, guided: &mut Vec<f64>, forward: &mut Vec<f64>) -> Result<()> {
         let Load { tokens, .. } = self.load;
-        let settings = Settings {
-            skip: false,
-            no_eos: true,
-            max_new_tokens: 2 * tokens,
-            ..Settings::new(Method::Args)
-        };
+        let settings = Settings { max_new_tokens: 2 * tokens, ..settings(Method::Args, false) };
         let mut session = Session::new(self.policy.clone(), Limits { cache: 0, ..n.into() });
         for client in 0..n {
             session.submit(self.request(client, 0, self.guides[0], settings.clone()))?;

@@ -266,10 +266,15 @@ impl<'a> Course<'a> {
         Ok(tokens as f64 / seconds)
     }
 
-    /// Generates an answer of full length with the defaults of `generate`.
+    /// Generates an answer of full length, greedily and token by token.
     fn answer(&self, method: Method, guidance: Guidance<'_>, prompt: &[u32]) -> Result<Generation> {
-        let settings =
-            Settings { max_new_tokens: self.effort.tokens, no_eos: true, ..Settings::new(method) };
+        let settings = Settings {
+            method,
+            shaping: method.default_shaping(),
+            max_new_tokens: self.effort.tokens,
+            no_eos: true,
+            ..Settings::default()
+        };
         Ok(generate(self.policy, guidance, prompt, "bench", &settings, &mut ())?)
     }
 
