@@ -16,10 +16,10 @@ use stackelberg_learning::value;
 use stackelberg_registry::Registry;
 
 use crate::filling::Filling;
-use crate::interrupt;
 use crate::model::{load, registry, set_threads};
 use crate::progress::style;
 use crate::training::Training;
+use crate::{interrupt, limits};
 
 /// Compare methods, shapings and strengths over the same prompts, and write a report.
 #[derive(Args)]
@@ -54,7 +54,7 @@ struct Where {
     out: Option<PathBuf>,
 
     /// Compute threads. [default: all cores]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = limits::threads)]
     threads: Option<usize>,
 }
 
@@ -84,24 +84,16 @@ struct Verify {
     place: Where,
 
     /// Number of runs to verify, drawn at random from the finished ones.
-    #[arg(long, default_value_t = 5, value_name = "N", value_parser = at_least_one)]
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = limits::count(1, limits::VERIFIED))]
     runs: usize,
 
     /// Number of prompts to answer again in each run.
-    #[arg(long, default_value_t = 4, value_name = "N", value_parser = at_least_one)]
+    #[arg(long, default_value_t = 4, value_name = "N", value_parser = limits::count(1, limits::VERIFIED))]
     prompts: usize,
 
     /// Random seed of the selection.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-}
-
-fn at_least_one(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) => Err("at least 1".to_owned()),
-        Ok(number) => Ok(number),
-        Err(error) => Err(format!("{error}")),
-    }
 }
 
 impl Verify {

@@ -11,7 +11,7 @@ use indicatif::ProgressBar;
 use stackelberg_data::Prompt;
 use stackelberg_data::trace::TraceWriter;
 use stackelberg_decoding::{
-    AT_ONCE, Cancel, Error, Guidance, HackingWatch, Limits, Method, Options, Settings, generate,
+    AT_ONCE, Cancel, Error, Guidance, HackingWatch, Limits, Method, Options, Settings, generate, most,
 };
 use stackelberg_engine::Reward;
 use stackelberg_engine::reward::{PromptInput, TextFormat};
@@ -20,6 +20,7 @@ use stackelberg_experiment::{Files, Session, interrupted};
 use stackelberg_registry::{Registry, layout};
 use stackelberg_shaping::Budget;
 
+use crate::limits::{self, count};
 use crate::model::{ModelArgs, registry};
 use crate::progress::{Answers, style};
 use crate::sampling::SamplingArgs;
@@ -81,13 +82,13 @@ pub(crate) struct Generate {
 
     /// Sequences decoded in parallel (batch size). A larger batch is faster and takes more memory; the answers
     /// are identical.
-    #[arg(long, default_value_t = AT_ONCE, value_name = "N")]
+    #[arg(long, default_value_t = AT_ONCE, value_name = "N", value_parser = count(1, most::BATCH_SIZE))]
     batch_size: usize,
 
     /// Memory for the keys and values of prompts, in MB. Prompts with the same beginning share them and prefill only the
     /// rest; the answers are the same. 0 shares nothing.
-    #[arg(long, default_value_t = 256, value_name = "MB", value_parser = clap::value_parser!(u32).range(..=1 << 20))]
-    cache_mb: u32,
+    #[arg(long, default_value_t = 256, value_name = "MB", value_parser = count(0, limits::MEGABYTES))]
+    cache_mb: usize,
 
     #[command(flatten)]
     layout: LayoutArgs,
@@ -118,9 +119,6 @@ pub(crate) struct LayoutArgs {
 impl Generate {
     pub(crate) fn run(&self) -> Result<()> {
         let settings = self.settings()?;
-        if self.batch_size == 0 {
-            bail!("--batch-size is 0: it must be at least 1");
-        }
         if self.compare && settings.method == Method::Base {
             bail!("--compare with --method base would show the same answer twice");
         }
@@ -162,11 +160,8 @@ impl Generate {
             system: self.layout.system.as_deref(),
             parts: reward.as_ref().map_or(&[], Reward::parts),
         };
-        let limits = Limits {
-            sequences: self.batch_size,
-            cache: (self.cache_mb as usize) << 20,
-            ..Limits::default()
-        };
+        let limits =
+            Limits { sequences: self.batch_size, cache: self.cache_mb << 20, ..Limits::default() };
         let policy = &policy;
         let watch = self.watch;
         let session = Session { policy, guidance, settings, format, names, limits, watch };

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use indicatif::{HumanBytes, HumanDuration, ProgressBar};
-use stackelberg_decoding::{Job, Sampling, Settings, Step, Watch, rollout};
+use stackelberg_decoding::{Job, Sampling, Settings, Step, Watch, most, rollout};
 use stackelberg_engine::{Checkpoint, Reward};
 use stackelberg_learning::rollouts::{self, Dataset, Identity, Manifest, Part, Plan, Prompt, collect};
 use stackelberg_registry::layout;
@@ -15,6 +15,7 @@ use crate::filling::fill;
 use crate::generate::LayoutArgs;
 use crate::import::Import;
 use crate::input;
+use crate::limits::{self, count};
 use crate::model::{ModelArgs, registry};
 use crate::progress::style;
 
@@ -54,7 +55,7 @@ pub(crate) struct Rollout {
     shard: Part,
 
     /// Prompts per shard. A killed run loses at most the work on one shard.
-    #[arg(long, default_value_t = 16, value_name = "N")]
+    #[arg(long, default_value_t = 16, value_name = "N", value_parser = count(1, limits::SHARD))]
     prompts_per_shard: usize,
 
     /// Print the number of prompts, the estimated time and the disk space; write nothing.
@@ -63,7 +64,7 @@ pub(crate) struct Rollout {
 
     /// Sequences decoded in parallel (batch size). A larger batch is faster and takes more memory; the samples
     /// are identical.
-    #[arg(long, default_value_t = 40, value_name = "N")]
+    #[arg(long, default_value_t = 40, value_name = "N", value_parser = count(1, most::BATCH_SIZE))]
     batch_size: usize,
 
     #[command(flatten)]
@@ -86,11 +87,11 @@ enum Other {
 #[command(next_help_heading = "Sampling")]
 struct Drawing {
     /// Samples per prompt.
-    #[arg(long, default_value_t = 10, value_name = "N")]
+    #[arg(long, default_value_t = 10, value_name = "N", value_parser = count(1, most::SAMPLES))]
     samples: usize,
 
     /// Maximum new tokens per sample.
-    #[arg(long, default_value_t = 128, value_name = "N")]
+    #[arg(long, default_value_t = 128, value_name = "N", value_parser = count(1, most::NEW_TOKENS))]
     max_new_tokens: usize,
 
     /// Sampling temperature; 0 is greedy, with identical samples.
@@ -141,9 +142,6 @@ impl Rollout {
     }
 
     fn collect(&self, prompts: &str, out: &Path) -> Result<()> {
-        if self.batch_size == 0 {
-            bail!("--batch-size is 0: it must be at least 1");
-        }
         let registry = registry()?;
         let prompts = input::prompts(&registry, prompts)?;
         let policy = self.model.load(&registry)?;
@@ -234,8 +232,8 @@ impl Run<'_> {
         let missing: Vec<usize> = missing.into_iter().filter(|&shard| part.has(shard)).collect();
         let prompts: Vec<&Prompt> =
             missing.iter().flat_map(|&shard| &self.prompts[manifest.prompts_of(shard)]).collect();
-        let samples = prompts.len() * self.settings.samples;
-        let tokens = samples * self.settings.max_new_tokens;
+        let samples = prompts.len().saturating_mul(self.settings.samples);
+        let tokens = samples.saturating_mul(self.settings.max_new_tokens);
         println!(
             "{} prompts of {} to do, in {} shards",
             prompts.len(),
@@ -251,7 +249,7 @@ impl Run<'_> {
         }
         // Per token: two bytes per hidden state, about four of text, four for the token id.
         let bytes = 2 * manifest.hidden.unwrap_or(0) + 8;
-        println!("at most about {} on disk", HumanBytes((tokens * bytes) as u64));
+        println!("at most about {} on disk", HumanBytes(tokens.saturating_mul(bytes) as u64));
         Ok(())
     }
 

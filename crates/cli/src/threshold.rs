@@ -8,11 +8,11 @@ use clap::Args;
 use indicatif::ProgressBar;
 use stackelberg_learning::plot::{self, Curve};
 use stackelberg_learning::rollouts::{self, Dataset, Frontiers, Shaper};
+use stackelberg_learning::summary::Summary;
 use stackelberg_shaping::{Budget, Rule, Samples, Shaping};
 
 use crate::progress::style;
 use crate::shaping::ShapingArgs;
-use crate::summary::Summary;
 
 /// Shape the rewards of a dataset of rollouts: adds columns with thresholds and shaped rewards.
 ///

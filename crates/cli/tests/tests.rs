@@ -13,6 +13,7 @@ mod generate;
 mod held_out;
 mod import;
 mod judge;
+mod limits;
 mod models;
 mod rollout;
 mod shape;
