@@ -116,13 +116,13 @@ impl Bench {
             by_length,
             concurrent,
         };
-        if !matches!(json, Some(Output::Stdout(_))) {
-            report.print(&figures)?;
+        let printed = matches!(json, Some(Output::Stdout(_)));
+        if let Some(mut json) = json {
+            serde_json::to_writer_pretty(&mut json, &report).map_err(std::io::Error::from)?;
+            json.write_all(b"\n").context("cannot write the figures")?;
+            output::finish(json)?;
         }
-        let Some(mut json) = json else { return Ok(()) };
-        serde_json::to_writer_pretty(&mut json, &report).map_err(std::io::Error::from)?;
-        json.write_all(b"\n").context("cannot write the figures")?;
-        output::finish(json)
+        if printed { Ok(()) } else { report.print(&figures) }
     }
 }
 

@@ -17,6 +17,7 @@ use stackelberg_registry::Registry;
 
 use crate::filling::Filling;
 use crate::model::{load, registry, set_threads};
+use crate::output::{note, say};
 use crate::progress::style;
 use crate::training::Training;
 use crate::{interrupt, limits};
@@ -99,8 +100,8 @@ struct Verify {
 impl Verify {
     fn run(&self, lab: &Lab<'_>) -> Result<()> {
         let part = Part { runs: self.runs, prompts: self.prompts, seed: self.seed };
-        let compared = verify(lab, &part, &mut |line| println!("{line}"))?;
-        println!("{compared} answers generated again: all texts and scores are identical");
+        let compared = verify(lab, &part, &mut |line| drop(say!("{line}")))?;
+        say!("{compared} answers generated again: all texts and scores are identical")?;
         Ok(())
     }
 }
@@ -152,7 +153,7 @@ impl Where {
             command: std::env::args().collect(),
         };
         let (lab, warnings) = Lab::open(&experiment, &out, &registry, &policy, provenance, cancel)?;
-        warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+        warnings.iter().for_each(|warning| note!("warning: {warning}"));
         work(&lab)
     }
 
@@ -169,29 +170,29 @@ impl Where {
         }
         let (mut settings, mut answers) = (0, 0);
         for (stage, of_stage) in stages(&experiment, &[]) {
-            println!("{stage}");
+            say!("{stage}")?;
             for setting in &of_stage {
-                println!("  {setting}");
+                say!("  {setting}")?;
                 settings += 1;
                 answers += experiment.seeds_of(setting).len() * prompts;
             }
         }
-        println!(
+        say!(
             "{settings} settings, {} seeds, {prompts} prompts: {answers} answers of at most {} tokens",
             experiment.seeds.len(),
             experiment.decoding.max_new_tokens()
-        );
+        )?;
         if experiment.guided().next().is_some() {
-            println!(
+            say!(
                 "(the kept strength is known after the sweep; this plan uses the first strength of each method)"
-            );
+            )?;
         }
         Ok(())
     }
 }
 
 fn wrote(lab: &Lab<'_>) -> Result<()> {
-    println!("wrote {} and the tables beside it", lab.out.join("report.html").display());
+    say!("wrote {} and the tables beside it", lab.out.join("report.html").display())?;
     Ok(())
 }
 
@@ -210,7 +211,7 @@ impl Terminal {
 
     /// Prints a line above the bar.
     fn say(&self, line: &str) {
-        self.bar.suspend(|| eprintln!("{line}"));
+        self.bar.suspend(|| note!("{line}"));
     }
 }
 
@@ -238,7 +239,7 @@ impl Observer for Terminal {
     fn measured(&mut self, setting: &Setting, seed: u64) {
         if self.bar.is_hidden() {
             let (done, all) = (self.bar.position(), self.bar.length().unwrap_or_default());
-            eprintln!("  {setting}, seed {seed} | {done} of {all} answers");
+            note!("  {setting}, seed {seed} | {done} of {all} answers");
         }
     }
 

@@ -22,6 +22,7 @@ use stackelberg_shaping::Budget;
 
 use crate::limits::{self, count};
 use crate::model::{ModelArgs, registry};
+use crate::output::{note, say};
 use crate::progress::{Answers, style};
 use crate::sampling::SamplingArgs;
 use crate::shaping::ShapingArgs;
@@ -143,7 +144,7 @@ impl Generate {
         };
         let guidance = Guidance { reward: reward.as_ref(), value: value.as_ref() };
         let (format, warnings) = layout::text_format(self.layout.prompt_format, &policy, guidance);
-        warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+        warnings.iter().for_each(|warning| note!("warning: {warning}"));
         let cancel = interrupt::watch()?;
         let hash = |name: &str| registry.reward_hash(name);
         let value_hash = self.value.as_deref().map(hash).transpose()?;
@@ -251,21 +252,21 @@ impl Conversation<'_> {
     fn answer_one(&self, (id, prompt): &(String, Prompt)) -> Result<()> {
         let tokens = self.session.tokens(prompt)?;
         if let Some(warning) = layout::double_bos(self.session.policy, std::iter::once(&tokens[..])) {
-            eprintln!("warning: {warning}");
+            note!("warning: {warning}");
         }
         let asked = PromptInput { tokens: &tokens, prompt: Some(prompt) };
         let style = Style::of_stdout();
         if self.generate.compare {
             let base = self.session.settings.unguided();
-            println!("{}", style.title("base"));
+            say!("{}", style.title("base"))?;
             self.show(id, asked, &base, style)?;
-            println!();
+            say!("")?;
             let (method, rule) = (self.session.settings.method, self.session.settings.shaping.rule);
             let (how, guide) = match self.session.names.value {
                 Some(value) => (method.to_string(), value),
                 None => (format!("{method} {rule}"), self.session.names.reward),
             };
-            println!("{}", style.title(&format!("{how}, guided by {guide}")));
+            say!("{}", style.title(&format!("{how}, guided by {guide}")))?;
         }
         self.show(id, asked, &self.session.settings, style)
     }
@@ -318,14 +319,14 @@ impl Conversation<'_> {
             let mut watch = HackingWatch::new(settings);
             for (number, step) in (1..).zip(&printer.steps) {
                 for alarm in watch.step(step) {
-                    eprintln!("warning: token {number}: {alarm}");
+                    note!("warning: token {number}: {alarm}");
                 }
             }
         }
         if self.generate.compare {
-            println!("{}", style.faint(&said))
+            say!("{}", style.faint(&said))?;
         } else {
-            eprintln!("{said}")
+            note!("{said}");
         }
         Ok(())
     }

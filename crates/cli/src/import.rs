@@ -15,6 +15,7 @@ use crate::filling::fill;
 use crate::input;
 use crate::limits::{self, count};
 use crate::model::{ModelArgs, registry};
+use crate::output::note;
 
 /// Import samples and rewards from vLLM, OpenAI's API, a trainer, `generate` or `rollout`.
 ///
@@ -96,7 +97,7 @@ impl Import {
             },
         };
         if let repeated @ 1.. = samples.repeated() {
-            eprintln!(
+            note!(
                 "warning: {repeated} prompts have the same text as another prompt with a different id; all samples of a prompt need the same prompt_id, or none"
             );
         }
@@ -115,7 +116,7 @@ impl Import {
         let guided = |asked| {
             let Some(policy) = policy else { return TextFormat::Raw };
             let (format, warnings) = layout::text_format(asked, policy, reward.as_ref().into());
-            warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+            warnings.iter().for_each(|warning| note!("warning: {warning}"));
             format
         };
         let room = |policy: &Checkpoint| {
@@ -143,7 +144,7 @@ impl Import {
         }
         let (prompts, count) = (samples.prompts(), samples.count());
         drop(samples);
-        eprintln!("{count} samples of {prompts} prompts{}", made(&import));
+        note!("{count} samples of {prompts} prompts{}", made(&import));
         let hidden = policy.filter(|_| !self.no_hidden).map(|policy| policy.model.config().hidden);
         let model = match policy {
             Some(policy) => {

@@ -20,6 +20,7 @@ use stackelberg_evaluation::judge::{
 use self::report::Report;
 use crate::interrupt::{self, Interrupted};
 use crate::limits::{self, count};
+use crate::output::say;
 use crate::progress::style;
 
 /// Compare two runs with a judge model: win, tie and lose rates of A against B.
@@ -296,7 +297,7 @@ impl Judge {
             out.write_all(b"\n").context("cannot write the summary")?;
             out.finish()?;
         }
-        print!("{report}");
+        write!(std::io::stdout(), "{report}")?;
         if summary.judged == summary.identical && summary.calls.needed > 0 {
             bail!("no call returned two scores: {}", report::failures(&summary.calls));
         }
@@ -310,20 +311,20 @@ impl Judge {
             None => calls.iter().collect(),
         };
         let identical = pairs.iter().filter(|pair| pair.identical()).count();
-        println!(
+        say!(
             "{} prompts, of which {identical} have identical answers (ties without a call)",
             pairs.len()
-        );
-        println!("{} of {} calls to make", open.len(), calls.len());
+        )?;
+        say!("{} of {} calls to make", open.len(), calls.len())?;
         let asked = |call: &&Call<'_>| form::fill(call.prompt, call.first, call.second).chars().count();
         let tokens_in = open.iter().map(asked).sum::<usize>() / CHARACTERS_A_TOKEN;
         let tokens_out = open.len() as u64 * self.server.max_tokens;
-        println!(
+        say!(
             "about {tokens_in} input tokens (at four characters each), at most {tokens_out} output tokens"
-        );
+        )?;
         if let (Some(price_in), Some(price_out)) = (self.price.price_in, self.price.price_out) {
             let cost = (tokens_in as f64 * price_in + tokens_out as f64 * price_out) / 1e6;
-            println!("cost at most about {cost:.2}, if no call has to be repeated");
+            say!("cost at most about {cost:.2}, if no call has to be repeated")?;
         }
         Ok(())
     }

@@ -17,6 +17,7 @@ mod limits;
 mod models;
 mod rollout;
 mod shape;
+mod signals;
 mod text_rewards;
 mod threshold;
 mod train_value;

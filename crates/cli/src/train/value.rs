@@ -13,6 +13,7 @@ use super::command::command_line;
 use crate::interrupt::{self, Interrupted};
 use crate::limits::{self, count};
 use crate::model::set_threads;
+use crate::output::say;
 use crate::shaping::ShapingArgs;
 use crate::training::Training;
 
@@ -135,21 +136,21 @@ impl TrainValue {
             return Err(Interrupted(said).into());
         }
         let outcome = outcome?;
-        println!("kept epoch {} of {}", outcome.best + 1, outcome.epochs.len());
+        say!("kept epoch {} of {}", outcome.best + 1, outcome.epochs.len())?;
         match outcome.explained() {
-            Some(Errors { last, along }) => println!(
+            Some(Errors { last, along }) => say!(
                 "validation set: the head explains {:.1} percent of the variance of the shaped rewards at the last token, {:.1} along the text",
                 100.0 * last,
                 100.0 * along
-            ),
-            None => println!(
+            )?,
+            None => say!(
                 "validation set: all shaped rewards are equal, so the explained variance is undefined"
-            ),
+            )?,
         }
         if let Some((samples, rate)) = training.rate() {
-            println!("trained on {samples} samples, {rate:.1} samples/s");
+            say!("trained on {samples} samples, {rate:.1} samples/s")?;
         }
-        println!("wrote {}, its card and a plot", self.out.display());
+        say!("wrote {}, its card and a plot", self.out.display())?;
         Ok(())
     }
 
