@@ -17,6 +17,7 @@ use serde::Serialize;
 use stackelberg_data::Output;
 use stackelberg_engine::kernel;
 
+use crate::limits;
 use crate::model::{ModelArgs, registry};
 use crate::output;
 use concurrent::Concurrent;
@@ -47,14 +48,14 @@ pub(crate) struct Bench {
     quick: bool,
 
     /// Also measure how the time of a step grows with the sequence, up to this many tokens.
-    #[arg(long, value_name = "TOKENS")]
+    #[arg(long, value_name = "TOKENS", value_parser = limits::count(2, limits::LENGTH))]
     length: Option<usize>,
 
     /// Also measure so many clients at once, each sending requests one after the other: tokens per second of all, with
     /// and without the lossless skip, the time to the first token, and an exact guided step against one forward of the
     /// same rows.
     #[arg(long, value_name = "N,...", value_delimiter = ',')]
-    #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(value_parser = limits::count::<u16>(1, 1024))]
     concurrent: Vec<u16>,
 
     #[command(flatten)]
@@ -115,13 +116,13 @@ impl Bench {
             by_length,
             concurrent,
         };
-        if !matches!(json, Some(Output::Stdout(_))) {
-            report.print(&figures)?;
+        let printed = matches!(json, Some(Output::Stdout(_)));
+        if let Some(mut json) = json {
+            serde_json::to_writer_pretty(&mut json, &report).map_err(std::io::Error::from)?;
+            json.write_all(b"\n").context("cannot write the figures")?;
+            output::finish(json)?;
         }
-        let Some(mut json) = json else { return Ok(()) };
-        serde_json::to_writer_pretty(&mut json, &report).map_err(std::io::Error::from)?;
-        json.write_all(b"\n").context("cannot write the figures")?;
-        output::finish(json)
+        if printed { Ok(()) } else { report.print(&figures) }
     }
 }
 

@@ -18,6 +18,7 @@ use stackelberg_evaluation::report::{Cell, Estimate, Row, Table, Wins, csv, late
 
 use crate::input::note_terminal;
 use crate::model::{ModelArgs, registry};
+use crate::output::note;
 
 /// Measure answers: rewards, repetition, diversity, coherence, length, speed, KL. Several runs are compared with the
 /// first, paired by prompt.
@@ -164,21 +165,18 @@ impl Evaluate {
                 self.compare(run, &paired, (&runs[0], &measured[0]), &metrics)
             })
             .collect();
-        self.print(&means, &comparisons, &metrics)?;
-        match &self.json {
-            Some(file) => {
-                let mut out = Output::create(file)?;
-                let facts = evaluator.facts();
-                let all = serde_json::json!({
-                    "version": env!("CARGO_PKG_VERSION"), "commit": env!("STACKELBERG_COMMIT"),
-                    "command": std::env::args().collect::<Vec<_>>(), "seed": self.seed,
-                    "measured_by": facts, "runs": means, "comparisons": comparisons,
-                });
-                writeln!(out, "{all:#}")?;
-                Ok(out.finish()?)
-            }
-            None => Ok(()),
+        if let Some(file) = &self.json {
+            let mut out = Output::create(file)?;
+            let facts = evaluator.facts();
+            let all = serde_json::json!({
+                "version": env!("CARGO_PKG_VERSION"), "commit": env!("STACKELBERG_COMMIT"),
+                "command": std::env::args().collect::<Vec<_>>(), "seed": self.seed,
+                "measured_by": facts, "runs": means, "comparisons": comparisons,
+            });
+            writeln!(out, "{all:#}")?;
+            out.finish()?;
         }
+        self.print(&means, &comparisons, &metrics)
     }
 
     fn evaluator(&self, policy: &OnceCell<Checkpoint>) -> Result<Evaluator> {
@@ -195,7 +193,7 @@ impl Evaluate {
         let guides: BTreeSet<&str> =
             settings.filter_map(|settings| settings["reward"].as_str()).collect();
         for (name, there, here) in guides.into_iter().flat_map(|guide| evaluator.seen_otherwise(guide)) {
-            eprintln!(
+            note!(
                 "warning: {}: the reward {name} read {there} text when it guided, but reads {here} text here: use \
                  {there}:{name} to measure the reward that guided",
                 run.name

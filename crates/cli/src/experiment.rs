@@ -16,10 +16,11 @@ use stackelberg_learning::value;
 use stackelberg_registry::Registry;
 
 use crate::filling::Filling;
-use crate::interrupt;
 use crate::model::{load, registry, set_threads};
+use crate::output::{note, say};
 use crate::progress::style;
 use crate::training::Training;
+use crate::{interrupt, limits};
 
 /// Compare methods, shapings and strengths over the same prompts, and write a report.
 #[derive(Args)]
@@ -54,7 +55,7 @@ struct Where {
     out: Option<PathBuf>,
 
     /// Compute threads. [default: all cores]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = limits::threads)]
     threads: Option<usize>,
 }
 
@@ -84,11 +85,11 @@ struct Verify {
     place: Where,
 
     /// Number of runs to verify, drawn at random from the finished ones.
-    #[arg(long, default_value_t = 5, value_name = "N", value_parser = at_least_one)]
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = limits::count(1, limits::VERIFIED))]
     runs: usize,
 
     /// Number of prompts to answer again in each run.
-    #[arg(long, default_value_t = 4, value_name = "N", value_parser = at_least_one)]
+    #[arg(long, default_value_t = 4, value_name = "N", value_parser = limits::count(1, limits::VERIFIED))]
     prompts: usize,
 
     /// Random seed of the selection.
@@ -96,19 +97,11 @@ struct Verify {
     seed: u64,
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) => Err("at least 1".to_owned()),
-        Ok(number) => Ok(number),
-        Err(error) => Err(format!("{error}")),
-    }
-}
-
 impl Verify {
     fn run(&self, lab: &Lab<'_>) -> Result<()> {
         let part = Part { runs: self.runs, prompts: self.prompts, seed: self.seed };
-        let compared = verify(lab, &part, &mut |line| println!("{line}"))?;
-        println!("{compared} answers generated again: all texts and scores are identical");
+        let compared = verify(lab, &part, &mut |line| drop(say!("{line}")))?;
+        say!("{compared} answers generated again: all texts and scores are identical")?;
         Ok(())
     }
 }
@@ -160,7 +153,7 @@ impl Where {
             command: std::env::args().collect(),
         };
         let (lab, warnings) = Lab::open(&experiment, &out, &registry, &policy, provenance, cancel)?;
-        warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+        warnings.iter().for_each(|warning| note!("warning: {warning}"));
         work(&lab)
     }
 
@@ -177,29 +170,29 @@ impl Where {
         }
         let (mut settings, mut answers) = (0, 0);
         for (stage, of_stage) in stages(&experiment, &[]) {
-            println!("{stage}");
+            say!("{stage}")?;
             for setting in &of_stage {
-                println!("  {setting}");
+                say!("  {setting}")?;
                 settings += 1;
                 answers += experiment.seeds_of(setting).len() * prompts;
             }
         }
-        println!(
+        say!(
             "{settings} settings, {} seeds, {prompts} prompts: {answers} answers of at most {} tokens",
             experiment.seeds.len(),
             experiment.decoding.max_new_tokens()
-        );
+        )?;
         if experiment.guided().next().is_some() {
-            println!(
+            say!(
                 "(the kept strength is known after the sweep; this plan uses the first strength of each method)"
-            );
+            )?;
         }
         Ok(())
     }
 }
 
 fn wrote(lab: &Lab<'_>) -> Result<()> {
-    println!("wrote {} and the tables beside it", lab.out.join("report.html").display());
+    say!("wrote {} and the tables beside it", lab.out.join("report.html").display())?;
     Ok(())
 }
 
@@ -218,7 +211,7 @@ impl Terminal {
 
     /// Prints a line above the bar.
     fn say(&self, line: &str) {
-        self.bar.suspend(|| eprintln!("{line}"));
+        self.bar.suspend(|| note!("{line}"));
     }
 }
 
@@ -246,7 +239,7 @@ impl Observer for Terminal {
     fn measured(&mut self, setting: &Setting, seed: u64) {
         if self.bar.is_hidden() {
             let (done, all) = (self.bar.position(), self.bar.length().unwrap_or_default());
-            eprintln!("  {setting}, seed {seed} | {done} of {all} answers");
+            note!("  {setting}, seed {seed} | {done} of {all} answers");
         }
     }
 

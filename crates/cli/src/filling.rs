@@ -9,6 +9,7 @@ use stackelberg_learning::Error;
 use stackelberg_learning::rollouts::{Dataset, Part, Progress};
 
 use crate::interrupt::{self, Interrupted};
+use crate::output::note;
 use crate::progress::style;
 
 /// A progress bar over the prompts of a part of a dataset.
@@ -52,15 +53,15 @@ impl<'a> Filling<'a> {
         let (all, seconds) = (self.all(), self.began.elapsed().as_secs_f64());
         self.bar.finish_and_clear();
         match self.tokens {
-            0 => eprintln!("{all} prompts done"),
+            0 => note!("{all} prompts done"),
             tokens => {
                 let rate = tokens as f64 / seconds;
-                eprintln!("{all} prompts done: {tokens} tokens, {rate:.1} tokens/s")
+                note!("{all} prompts done: {tokens} tokens, {rate:.1} tokens/s")
             }
         }
         match self.dataset.missing().len() {
-            0 => eprintln!("the dataset is complete: {}", self.dataset.folder().display()),
-            missing => eprintln!(
+            0 => note!("the dataset is complete: {}", self.dataset.folder().display()),
+            missing => note!(
                 "{missing} shards of other parts are missing; `stackelberg rollout merge` checks the whole dataset"
             ),
         }

@@ -11,7 +11,7 @@ use indicatif::ProgressBar;
 use stackelberg_data::Prompt;
 use stackelberg_data::trace::TraceWriter;
 use stackelberg_decoding::{
-    AT_ONCE, Cancel, Error, Guidance, HackingWatch, Limits, Method, Options, Settings, generate,
+    AT_ONCE, Cancel, Error, Guidance, HackingWatch, Limits, Method, Options, Settings, generate, most,
 };
 use stackelberg_engine::Reward;
 use stackelberg_engine::reward::{PromptInput, TextFormat};
@@ -20,7 +20,9 @@ use stackelberg_experiment::{Files, Session, interrupted};
 use stackelberg_registry::{DEFAULT_REWARD, Registry, layout};
 use stackelberg_shaping::Budget;
 
+use crate::limits::{self, count};
 use crate::model::{ModelArgs, registry};
+use crate::output::{note, say};
 use crate::progress::{Answers, style};
 use crate::sampling::SamplingArgs;
 use crate::shaping::ShapingArgs;
@@ -87,13 +89,13 @@ pub(crate) struct Generate {
 
     /// Sequences decoded in parallel (batch size). A larger batch is faster and takes more memory; the answers
     /// are identical.
-    #[arg(long, default_value_t = AT_ONCE, value_name = "N")]
+    #[arg(long, default_value_t = AT_ONCE, value_name = "N", value_parser = count(1, most::BATCH_SIZE))]
     batch_size: usize,
 
     /// Memory for the keys and values of prompts, in MB. Prompts with the same beginning share them and prefill only the
     /// rest; the answers are the same. 0 shares nothing.
-    #[arg(long, default_value_t = 256, value_name = "MB", value_parser = clap::value_parser!(u32).range(..=1 << 20))]
-    cache_mb: u32,
+    #[arg(long, default_value_t = 256, value_name = "MB", value_parser = count(0, limits::MEGABYTES))]
+    cache_mb: usize,
 
     #[command(flatten)]
     layout: LayoutArgs,
@@ -124,9 +126,6 @@ pub(crate) struct LayoutArgs {
 impl Generate {
     pub(crate) fn run(&self) -> Result<()> {
         let settings = self.settings()?;
-        if self.batch_size == 0 {
-            bail!("--batch-size is 0: it must be at least 1");
-        }
         if self.compare && settings.method == Method::Base {
             bail!("--compare with --method base would show the same answer twice");
         }
@@ -151,7 +150,7 @@ impl Generate {
         };
         let guidance = Guidance { reward: reward.as_ref(), value: value.as_ref() };
         let (format, warnings) = layout::text_format(self.layout.prompt_format, &policy, guidance);
-        warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+        warnings.iter().for_each(|warning| note!("warning: {warning}"));
         let cancel = interrupt::watch()?;
         let hash = |name: &str| registry.reward_hash(name);
         let value_hash = self.value.as_deref().map(hash).transpose()?;
@@ -168,11 +167,8 @@ impl Generate {
             system: self.layout.system.as_deref(),
             parts: reward.as_ref().map_or(&[], Reward::parts),
         };
-        let limits = Limits {
-            sequences: self.batch_size,
-            cache: (self.cache_mb as usize) << 20,
-            ..Limits::default()
-        };
+        let limits =
+            Limits { sequences: self.batch_size, cache: self.cache_mb << 20, ..Limits::default() };
         let policy = &policy;
         let watch = !self.no_watch;
         let session = Session { policy, guidance, settings, format, names, limits, watch };
@@ -262,21 +258,21 @@ impl Conversation<'_> {
     fn answer_one(&self, (id, prompt): &(String, Prompt)) -> Result<()> {
         let tokens = self.session.tokens(prompt)?;
         if let Some(warning) = layout::double_bos(self.session.policy, std::iter::once(&tokens[..])) {
-            eprintln!("warning: {warning}");
+            note!("warning: {warning}");
         }
         let asked = PromptInput { tokens: &tokens, prompt: Some(prompt) };
         let style = Style::of_stdout();
         if self.generate.compare {
             let base = self.session.settings.unguided();
-            println!("{}", style.title("base"));
+            say!("{}", style.title("base"))?;
             self.show(id, asked, &base, style)?;
-            println!();
+            say!("")?;
             let (method, rule) = (self.session.settings.method, self.session.settings.shaping.rule);
             let (how, guide) = match self.session.names.value {
                 Some(value) => (method.to_string(), value),
                 None => (format!("{method} {rule}"), self.session.names.reward),
             };
-            println!("{}", style.title(&format!("{how}, guided by {guide}")));
+            say!("{}", style.title(&format!("{how}, guided by {guide}")))?;
         }
         self.show(id, asked, &self.session.settings, style)
     }
@@ -329,14 +325,14 @@ impl Conversation<'_> {
             let mut watch = HackingWatch::new(settings);
             for (number, step) in (1..).zip(&printer.steps) {
                 for alarm in watch.step(step) {
-                    eprintln!("warning: token {number}: {alarm}");
+                    note!("warning: token {number}: {alarm}");
                 }
             }
         }
         if self.generate.compare {
-            println!("{}", style.faint(&said))
+            say!("{}", style.faint(&said))?;
         } else {
-            eprintln!("{said}")
+            note!("{said}");
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::Args;
+use stackelberg_decoding::most;
 use stackelberg_engine::reward::TextFormat;
 use stackelberg_engine::{Checkpoint, Reward};
 use stackelberg_learning::rollouts::{self, Dataset, Identity, LayOut, Part, Samples};
@@ -12,7 +13,9 @@ use stackelberg_registry::layout;
 
 use crate::filling::fill;
 use crate::input;
+use crate::limits::{self, count};
 use crate::model::{ModelArgs, registry};
+use crate::output::note;
 
 /// Import samples and rewards from vLLM, OpenAI's API, a trainer, `generate` or `rollout`.
 ///
@@ -54,12 +57,12 @@ pub(crate) struct Import {
     no_hidden: bool,
 
     /// Prompts per shard. A killed run loses at most the work on one shard.
-    #[arg(long, default_value_t = 16, value_name = "N")]
+    #[arg(long, default_value_t = 16, value_name = "N", value_parser = count(1, limits::SHARD))]
     prompts_per_shard: usize,
 
     /// Responses per forward (batch size). A larger batch is faster and takes more memory; the results are
     /// identical.
-    #[arg(long, default_value_t = 16, value_name = "N")]
+    #[arg(long, default_value_t = 16, value_name = "N", value_parser = count(1, most::BATCH_SIZE))]
     batch_size: usize,
 
     /// A system message for prompts that are not formatted yet.
@@ -77,9 +80,6 @@ pub(crate) struct Import {
 
 impl Import {
     pub(crate) fn run(&self) -> Result<()> {
-        if self.batch_size == 0 {
-            bail!("--batch-size is 0: it must be at least 1");
-        }
         let registry = registry()?;
         let prompts = self.prompts.as_deref().map(|name| input::prompts(&registry, name));
         let prompts = prompts.transpose()?.unwrap_or_default();
@@ -97,7 +97,7 @@ impl Import {
             },
         };
         if let repeated @ 1.. = samples.repeated() {
-            eprintln!(
+            note!(
                 "warning: {repeated} prompts have the same text as another prompt with a different id; all samples of a prompt need the same prompt_id, or none"
             );
         }
@@ -116,7 +116,7 @@ impl Import {
         let guided = |asked| {
             let Some(policy) = policy else { return TextFormat::Raw };
             let (format, warnings) = layout::text_format(asked, policy, reward.as_ref().into());
-            warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+            warnings.iter().for_each(|warning| note!("warning: {warning}"));
             format
         };
         let room = |policy: &Checkpoint| {
@@ -144,7 +144,7 @@ impl Import {
         }
         let (prompts, count) = (samples.prompts(), samples.count());
         drop(samples);
-        eprintln!("{count} samples of {prompts} prompts{}", made(&import));
+        note!("{count} samples of {prompts} prompts{}", made(&import));
         let hidden = policy.filter(|_| !self.no_hidden).map(|policy| policy.model.config().hidden);
         let model = match policy {
             Some(policy) => {

@@ -7,6 +7,8 @@ use anyhow::Result;
 use stackelberg_data::Prompt;
 use stackelberg_registry::Registry;
 
+use crate::output::note;
+
 /// The path that stands for standard input.
 pub(crate) fn stdin() -> PathBuf {
     PathBuf::from("-")
@@ -16,7 +18,7 @@ pub(crate) fn stdin() -> PathBuf {
 pub(crate) fn note_terminal<'p>(paths: impl IntoIterator<Item = &'p PathBuf>, what: &str) {
     let typed = paths.into_iter().any(|path| path == Path::new("-"));
     if typed && std::io::stdin().is_terminal() {
-        eprintln!("reading {what} as JSON lines from the terminal; press Ctrl-D to finish");
+        note!("reading {what} as JSON lines from the terminal; press Ctrl-D to finish");
     }
 }
 

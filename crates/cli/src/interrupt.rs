@@ -1,37 +1,78 @@
-//! Ctrl-C and termination signals, for all commands.
+//! Ctrl-C and other signals that end a command.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{LazyLock, Mutex, OnceLock};
 
 use anyhow::{Context, Result};
 use stackelberg_decoding::Cancel;
 
-/// Cancelled by the first Ctrl-C.
+/// Cancelled by the first signal.
 static CANCEL: LazyLock<Cancel> = LazyLock::new(Cancel::new);
 
-/// The unfinished output file of a command that keeps nothing when it is interrupted. While it is set, the first Ctrl-C
+/// The last signal.
+static SIGNAL: AtomicI32 = AtomicI32::new(2);
+
+/// The unfinished output file of a command that keeps nothing when it is interrupted. While it is set, the first signal
 /// removes it and ends the process.
 static UNFINISHED: Mutex<Option<PathBuf>> = Mutex::new(None);
 
-/// Returns a token that the first Ctrl-C cancels. A second Ctrl-C ends the process.
+/// Returns a token that Ctrl-C, SIGTERM or SIGHUP cancels. A second signal ends the process. A signal that the parent
+/// process has made this one ignore, as nohup does with SIGHUP, stays ignored.
 pub(crate) fn watch() -> Result<Cancel> {
     static WATCHING: OnceLock<()> = OnceLock::new();
     if WATCHING.set(()).is_ok() {
-        ctrlc::set_handler(|| {
-            let unfinished = UNFINISHED.lock().ok().and_then(|mut path| path.take());
-            if let Some(path) = &unfinished {
-                let _ = std::fs::remove_file(path);
-            }
-            if CANCEL.cancel() || unfinished.is_some() {
-                std::process::exit(130);
-            }
-        })
-        .context("cannot watch for Ctrl-C")?;
+        heed().context("cannot watch for Ctrl-C")?;
     }
     Ok(CANCEL.clone())
 }
 
-/// Makes Ctrl-C remove this unfinished file and end the process, until [`forget`] is called.
+/// What a signal does.
+fn end(signal: i32) {
+    SIGNAL.store(signal, Ordering::Relaxed);
+    let unfinished = UNFINISHED.lock().ok().and_then(|mut path| path.take());
+    if let Some(path) = &unfinished {
+        let _ = std::fs::remove_file(path);
+    }
+    if CANCEL.cancel() || unfinished.is_some() {
+        std::process::exit(exit_code().into());
+    }
+}
+
+/// Calls [`end`] at each signal.
+#[cfg(unix)]
+fn heed() -> std::io::Result<()> {
+    let mut signals = signal_hook::iterator::Signals::new(heeded())?;
+    std::thread::spawn(move || signals.forever().for_each(end));
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn heed() -> Result<(), ctrlc::Error> {
+    ctrlc::set_handler(|| end(2))
+}
+
+/// The signals that are not ignored. Where that is unknown, SIGHUP keeps its effect, and Ctrl-C and SIGTERM are heeded.
+#[cfg(unix)]
+fn heeded() -> Vec<i32> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    match ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()) {
+        Some(mask) => {
+            let heeded = |signal: &i32| mask & (1 << (signal - 1)) == 0;
+            [SIGHUP, SIGINT, SIGTERM].into_iter().filter(heeded).collect()
+        }
+        None => vec![SIGINT, SIGTERM],
+    }
+}
+
+/// The exit code after a signal: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
+pub(crate) fn exit_code() -> u8 {
+    128 + SIGNAL.load(Ordering::Relaxed) as u8
+}
+
+/// Makes a signal remove this unfinished file and end the process, until [`forget`] is called.
 pub(crate) fn remove_unfinished(path: &Path) -> Result<()> {
     if let Ok(mut unfinished) = UNFINISHED.lock() {
         *unfinished = Some(path.to_owned());
@@ -46,7 +87,7 @@ pub(crate) fn forget() {
     }
 }
 
-/// The error that ends a command after Ctrl-C, with exit code 130.
+/// The error that ends a command after a signal.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Interrupted(pub(crate) String);

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
 use stackelberg_data::{Output, generations, keep_inputs};
-use stackelberg_decoding::Cancel;
+use stackelberg_decoding::{Cancel, most};
 use stackelberg_evaluation::judge::{
     Asking, Call, Client, Endpoint, Identity, Key, Order, Pair, Resampling, Store, Summary, Verdict,
     Watch, ask, calls, form, pairs,
@@ -19,6 +19,8 @@ use stackelberg_evaluation::judge::{
 
 use self::report::Report;
 use crate::interrupt::{self, Interrupted};
+use crate::limits::{self, count};
+use crate::output::say;
 use crate::progress::style;
 
 /// Compare two runs with a judge model: win, tie and lose rates of A against B.
@@ -84,15 +86,15 @@ struct Server {
     key_env: Option<String>,
 
     /// Maximum number of concurrent calls.
-    #[arg(long, default_value_t = 8, value_name = "N")]
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = count(1, limits::CALLS))]
     concurrency: usize,
 
     /// Maximum number of retries after status 429 or 5xx, a timeout or a broken connection.
-    #[arg(long, default_value_t = 6, value_name = "N")]
+    #[arg(long, default_value_t = 6, value_name = "N", value_parser = count(0, limits::RETRIES))]
     retries: u32,
 
     /// Maximum number of repeated calls if the judge's reply has no scores.
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = count(0, limits::RETRIES))]
     ask_again: u32,
 
     /// Timeout of one request, in seconds.
@@ -100,7 +102,7 @@ struct Server {
     timeout: f64,
 
     /// Maximum tokens of a reply; reasoning models need thousands.
-    #[arg(long, default_value_t = 256, value_name = "N")]
+    #[arg(long, default_value_t = 256, value_name = "N", value_parser = count(1, most::NEW_TOKENS as u64))]
     max_tokens: u64,
 
     /// The request field for the maximum tokens: max_tokens or, for newer OpenAI models, max_completion_tokens.
@@ -179,9 +181,6 @@ impl Judge {
             if price.is_some_and(|price| !(price >= 0.0 && price.is_finite())) {
                 bail!("{name}: a price must be zero or more, and finite");
             }
-        }
-        if self.server.concurrency == 0 {
-            bail!("--concurrency is 0: it must be at least 1");
         }
         let base = ["model", "messages", "temperature", "seed"];
         if base.contains(&self.server.max_tokens_field.as_str()) {
@@ -298,7 +297,7 @@ impl Judge {
             out.write_all(b"\n").context("cannot write the summary")?;
             out.finish()?;
         }
-        print!("{report}");
+        write!(std::io::stdout(), "{report}")?;
         if summary.judged == summary.identical && summary.calls.needed > 0 {
             bail!("no call returned two scores: {}", report::failures(&summary.calls));
         }
@@ -312,20 +311,20 @@ impl Judge {
             None => calls.iter().collect(),
         };
         let identical = pairs.iter().filter(|pair| pair.identical()).count();
-        println!(
+        say!(
             "{} prompts, of which {identical} have identical answers (ties without a call)",
             pairs.len()
-        );
-        println!("{} of {} calls to make", open.len(), calls.len());
+        )?;
+        say!("{} of {} calls to make", open.len(), calls.len())?;
         let asked = |call: &&Call<'_>| form::fill(call.prompt, call.first, call.second).chars().count();
         let tokens_in = open.iter().map(asked).sum::<usize>() / CHARACTERS_A_TOKEN;
         let tokens_out = open.len() as u64 * self.server.max_tokens;
-        println!(
+        say!(
             "about {tokens_in} input tokens (at four characters each), at most {tokens_out} output tokens"
-        );
+        )?;
         if let (Some(price_in), Some(price_out)) = (self.price.price_in, self.price.price_out) {
             let cost = (tokens_in as f64 * price_in + tokens_out as f64 * price_out) / 1e6;
-            println!("cost at most about {cost:.2}, if no call has to be repeated");
+            say!("cost at most about {cost:.2}, if no call has to be repeated")?;
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! The `stackelberg` command. One file per subcommand: parse, call, print.
 
-#![warn(clippy::unwrap_used)]
+#![warn(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod bench;
 mod evaluate;
@@ -11,6 +11,7 @@ mod import;
 mod input;
 mod interrupt;
 mod judge;
+mod limits;
 mod model;
 mod models;
 mod output;
@@ -20,16 +21,17 @@ mod sampling;
 mod score;
 mod shape;
 mod shaping;
-mod summary;
 mod terminal;
 mod threshold;
 mod train;
 mod training;
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+
+use output::note;
 
 /// Reward-guided decoding for causal language models, with provably optimal reward shaping.
 #[derive(Parser)]
@@ -74,13 +76,9 @@ impl Command {
             Self::Bench(bench) => bench.run(),
             Self::Models(models) => models.run(),
             Self::Completions { shell } => {
-                clap_complete::generate(
-                    shell,
-                    &mut Cli::command(),
-                    "stackelberg",
-                    &mut std::io::stdout(),
-                );
-                Ok(())
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut Cli::command(), "stackelberg", &mut script);
+                Ok(std::io::stdout().write_all(&script)?)
             }
         }
     }
@@ -96,11 +94,11 @@ fn main() -> ExitCode {
         // The reader closed the pipe, as `head` does.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) if is_interrupted(&error) => {
-            eprintln!("{error}");
-            ExitCode::from(130)
+            note!("{error}");
+            ExitCode::from(interrupt::exit_code())
         }
         Err(error) => {
-            eprintln!("error: {}", said(&error));
+            note!("error: {}", said(&error));
             ExitCode::from(2)
         }
     }
@@ -110,7 +108,7 @@ fn main() -> ExitCode {
 fn choose_kernel() {
     let Ok(name) = std::env::var("STACKELBERG_KERNEL") else { return };
     if let Err(error) = stackelberg_engine::kernel::choose(&name) {
-        eprintln!("warning: STACKELBERG_KERNEL: {error}; using the first of them");
+        note!("warning: STACKELBERG_KERNEL: {error}; using the first of them");
     }
 }
 

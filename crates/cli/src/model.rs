@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 use indicatif::ProgressBar;
 use stackelberg_engine::{Checkpoint, Device, Dtype, Reward};
@@ -10,6 +10,7 @@ use stackelberg_hub::{Hub, Progress};
 use stackelberg_registry::{DEFAULT_MODEL, PolicySpec, Registry};
 use stackelberg_remote::Key;
 
+use crate::limits;
 use crate::progress::style;
 
 /// The policy.
@@ -30,7 +31,7 @@ pub(crate) struct ModelArgs {
     pub(crate) device: Device,
 
     /// Compute threads. [default: all cores]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = limits::threads)]
     pub(crate) threads: Option<usize>,
 }
 
@@ -87,9 +88,6 @@ pub(crate) fn load(registry: &Registry, spec: &PolicySpec) -> Result<Checkpoint>
 /// Sets the number of compute threads. Call once per process.
 pub(crate) fn set_threads(threads: Option<usize>) -> Result<()> {
     let Some(threads) = threads else { return Ok(()) };
-    if threads == 0 {
-        bail!("--threads is 0: it must be at least 1");
-    }
     stackelberg_engine::kernel::set_threads(threads);
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().context("cannot set threads")
 }

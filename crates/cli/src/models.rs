@@ -15,6 +15,7 @@ use stackelberg_hub::KNOWN;
 use stackelberg_registry::names::{combination, split_label};
 use stackelberg_registry::{BUILTIN, Builtin, Registry};
 
+use crate::limits;
 use crate::model::{registry, set_threads};
 
 /// List the short names of models, prompts, data sets and rewards; or check a model or a reward.
@@ -46,7 +47,7 @@ struct Check {
     device: Device,
 
     /// Compute threads. [default: all cores]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = limits::threads)]
     threads: Option<usize>,
 }
 

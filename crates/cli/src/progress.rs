@@ -6,6 +6,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use stackelberg_decoding::CacheCounts;
 use stackelberg_experiment::Progress;
 
+use crate::output::note;
+
 /// A progress bar's style from a template of this program.
 pub(crate) fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
@@ -26,11 +28,11 @@ impl<'a> Answers<'a> {
 
 impl Progress for Answers<'_> {
     fn warning(&mut self, text: &str) {
-        self.bar.suspend(|| eprintln!("warning: {text}"));
+        self.bar.suspend(|| note!("warning: {text}"));
     }
 
     fn hacking(&mut self, id: &str, text: &str) {
-        self.bar.suspend(|| eprintln!("warning: prompt {id}: {text}"));
+        self.bar.suspend(|| note!("warning: prompt {id}: {text}"));
     }
 
     fn answered(&mut self, answers: usize, tokens: usize) {
@@ -48,7 +50,7 @@ impl Progress for Answers<'_> {
             let line = format!(
                 "prompt cache: {hits} tokens reused, {misses} prefilled, {evicted} pages evicted"
             );
-            self.bar.suspend(|| eprintln!("{line}"));
+            self.bar.suspend(|| note!("{line}"));
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use indicatif::{HumanBytes, HumanDuration, ProgressBar};
-use stackelberg_decoding::{Job, Sampling, Settings, Step, Watch, rollout};
+use stackelberg_decoding::{Job, Sampling, Settings, Step, Watch, most, rollout};
 use stackelberg_engine::{Checkpoint, Reward};
 use stackelberg_learning::rollouts::{self, Dataset, Identity, Manifest, Part, Plan, Prompt, collect};
 use stackelberg_registry::{DEFAULT_REWARD, layout};
@@ -15,7 +15,9 @@ use crate::filling::fill;
 use crate::generate::LayoutArgs;
 use crate::import::Import;
 use crate::input;
+use crate::limits::{self, count};
 use crate::model::{ModelArgs, registry};
+use crate::output::{note, say};
 use crate::progress::style;
 
 /// Sample many responses per prompt, with rewards and hidden states: the training data of value heads.
@@ -54,7 +56,7 @@ pub(crate) struct Rollout {
     shard: Part,
 
     /// Prompts per shard. A killed run loses at most the work on one shard.
-    #[arg(long, default_value_t = 16, value_name = "N")]
+    #[arg(long, default_value_t = 16, value_name = "N", value_parser = count(1, limits::SHARD))]
     prompts_per_shard: usize,
 
     /// Print the number of prompts, the estimated time and the disk space; write nothing.
@@ -63,7 +65,7 @@ pub(crate) struct Rollout {
 
     /// Sequences decoded in parallel (batch size). A larger batch is faster and takes more memory; the samples
     /// are identical.
-    #[arg(long, default_value_t = 40, value_name = "N")]
+    #[arg(long, default_value_t = 40, value_name = "N", value_parser = count(1, most::BATCH_SIZE))]
     batch_size: usize,
 
     #[command(flatten)]
@@ -86,11 +88,11 @@ enum Other {
 #[command(next_help_heading = "Sampling")]
 struct Drawing {
     /// Samples per prompt.
-    #[arg(long, default_value_t = 10, value_name = "N")]
+    #[arg(long, default_value_t = 10, value_name = "N", value_parser = count(1, most::SAMPLES))]
     samples: usize,
 
     /// Maximum new tokens per sample.
-    #[arg(long, default_value_t = 128, value_name = "N")]
+    #[arg(long, default_value_t = 128, value_name = "N", value_parser = count(1, most::NEW_TOKENS))]
     max_new_tokens: usize,
 
     /// Sampling temperature; 0 is greedy, with identical samples.
@@ -141,9 +143,6 @@ impl Rollout {
     }
 
     fn collect(&self, prompts: &str, out: &Path) -> Result<()> {
-        if self.batch_size == 0 {
-            bail!("--batch-size is 0: it must be at least 1");
-        }
         let registry = registry()?;
         let prompts = input::prompts(&registry, prompts)?;
         let policy = self.model.load(&registry)?;
@@ -153,7 +152,7 @@ impl Rollout {
         };
         let asked = self.layout.prompt_format;
         let (format, warnings) = layout::text_format(asked, &policy, reward.as_ref().into());
-        warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+        warnings.iter().for_each(|warning| note!("warning: {warning}"));
         let settings = self.settings();
         settings.check(policy.model.config().vocabulary)?;
         let spec = self.model.spec();
@@ -174,7 +173,7 @@ impl Rollout {
         let prompts = plan.lay_out(&prompts)?;
         let tokens = prompts.iter().map(|prompt| &prompt.tokens[..]);
         if let Some(warning) = layout::double_bos(&policy, tokens) {
-            eprintln!("warning: {warning}");
+            note!("warning: {warning}");
         }
         let manifest = plan.manifest(&prompts);
         let run = Run {
@@ -234,24 +233,19 @@ impl Run<'_> {
         let missing: Vec<usize> = missing.into_iter().filter(|&shard| part.has(shard)).collect();
         let prompts: Vec<&Prompt> =
             missing.iter().flat_map(|&shard| &self.prompts[manifest.prompts_of(shard)]).collect();
-        let samples = prompts.len() * self.settings.samples;
-        let tokens = samples * self.settings.max_new_tokens;
-        println!(
-            "{} prompts of {} to do, in {} shards",
-            prompts.len(),
-            self.prompts.len(),
-            missing.len()
-        );
-        println!("{samples} samples, at most {tokens} tokens");
+        let samples = prompts.len().saturating_mul(self.settings.samples);
+        let tokens = samples.saturating_mul(self.settings.max_new_tokens);
+        say!("{} prompts of {} to do, in {} shards", prompts.len(), self.prompts.len(), missing.len())?;
+        say!("{samples} samples, at most {tokens} tokens")?;
         let few = self.rollout.batch_size.div_ceil(self.settings.samples).min(prompts.len());
         if few > 0 {
             let rate = self.rate(&prompts[..few])?;
             let time = HumanDuration(Duration::from_secs_f64(tokens as f64 / rate));
-            println!("at most about {time}, at {rate:.0} tokens/s");
+            say!("at most about {time}, at {rate:.0} tokens/s")?;
         }
         // Per token: two bytes per hidden state, about four of text, four for the token id.
         let bytes = 2 * manifest.hidden.unwrap_or(0) + 8;
-        println!("at most about {} on disk", HumanBytes((tokens * bytes) as u64));
+        say!("at most about {} on disk", HumanBytes(tokens.saturating_mul(bytes) as u64))?;
         Ok(())
     }
 
@@ -289,20 +283,21 @@ impl Merge {
         };
         for folder in &self.from {
             let taken = dataset.take(&Dataset::open(folder)?)?;
-            println!("{taken} shards copied from {}", folder.display());
+            // The other folders are copied even if nobody reads this.
+            let _ = say!("{taken} shards copied from {}", folder.display());
         }
         let style = style("checking {bar:40} {pos}/{len} {eta} left");
         let bar = ProgressBar::new(dataset.manifest().shards() as u64).with_style(style);
         let summary = dataset.check(&mut || bar.inc(1))?;
         bar.finish_and_clear();
         let rollouts::Summary { prompts, samples, tokens, finished, unfinished_prompts, .. } = summary;
-        println!("complete: {prompts} prompts, {samples} samples, {tokens} tokens");
-        println!("{finished} samples finished, {} were cut at the length limit", samples - finished);
+        say!("complete: {prompts} prompts, {samples} samples, {tokens} tokens")?;
+        say!("{finished} samples finished, {} were cut at the length limit", samples - finished)?;
         if let (sum, count @ 1..) = summary.rewards {
-            println!("mean reward {:+.4}", sum / count as f64);
+            say!("mean reward {:+.4}", sum / count as f64)?;
         }
         if unfinished_prompts > 0 {
-            eprintln!(
+            note!(
                 "warning: {unfinished_prompts} prompts have no finished sample: a larger --max-new-tokens may help"
             );
         }

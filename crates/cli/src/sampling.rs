@@ -1,13 +1,15 @@
 //! Decoding options: sampling, candidates and stopping.
 
 use clap::Args;
-use stackelberg_decoding::{Options, Perturbation};
+use stackelberg_decoding::{Options, Perturbation, most};
+
+use crate::limits::count;
 
 #[derive(Args)]
 #[command(next_help_heading = "Decoding")]
 pub(crate) struct SamplingArgs {
     /// Number of candidates per guided step, k. [default: 10]
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", value_parser = count(1, most::CANDIDATES))]
     candidates: Option<usize>,
 
     /// Temperature of the base policy's log-probabilities, to which cd adds values. [default: 0.7]
@@ -15,7 +17,7 @@ pub(crate) struct SamplingArgs {
     policy_temperature: Option<f64>,
 
     /// Number of beams for cd; 1 disables beam search. [default: 1]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count(1, most::BEAMS))]
     beams: Option<usize>,
 
     /// Exponent P of the length normalization: beams are ranked by score / length^P. [default: 1]
@@ -23,11 +25,11 @@ pub(crate) struct SamplingArgs {
     length_penalty: Option<f64>,
 
     /// Number of samples that best-of-n, soft-best-of-n and follower choose from. [default: 10]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count(1, most::SAMPLES))]
     samples: Option<usize>,
 
     /// Maximum new tokens. [default: 128]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count(1, most::NEW_TOKENS))]
     max_new_tokens: Option<usize>,
 
     /// Sampling temperature; 0 is greedy. [default: 0; best-of-n, soft-best-of-n and follower: 1]
@@ -72,7 +74,7 @@ pub(crate) struct SamplingArgs {
 
     /// Segment length in tokens: the base policy continues each candidate to N tokens, the reward scores each segment
     /// once, and the chosen segment is kept. Faster if the reward costs more than the model. [default: 1]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count(1, most::SCORE_EVERY))]
     score_every: Option<usize>,
 
     /// Compute rewards only at steps where the policy's entropy over the candidates is at least this. Faster, but

@@ -8,12 +8,12 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use stackelberg_data::Lines;
+use stackelberg_learning::summary::Summary;
 use stackelberg_shaping::{Confidence, Report, Samples, Shaping, argmax, fuse};
 
 use crate::input::{note_terminal, stdin};
 use crate::output;
 use crate::shaping::ShapingArgs;
-use crate::summary::Summary;
 
 /// Shape rewards from JSON lines, without a model: one line of rewards in, one line of shaped rewards out.
 ///

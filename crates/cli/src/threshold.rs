@@ -8,11 +8,12 @@ use clap::Args;
 use indicatif::ProgressBar;
 use stackelberg_learning::plot::{self, Curve};
 use stackelberg_learning::rollouts::{self, Dataset, Frontiers, Shaper};
+use stackelberg_learning::summary::Summary;
 use stackelberg_shaping::{Budget, Rule, Samples, Shaping};
 
+use crate::output::{note, say};
 use crate::progress::style;
 use crate::shaping::ShapingArgs;
-use crate::summary::Summary;
 
 /// Shape the rewards of a dataset of rollouts: adds columns with thresholds and shaped rewards.
 ///
@@ -65,12 +66,15 @@ impl Threshold {
         bar.finish_and_clear();
         written?;
         self.draw(&frontiers)?;
-        print!("{summary}\n{}", describe(&frontiers)?);
         let folder = self.dataset.display();
-        println!("\ncolumns written: {} in {folder}", columns(shaping.rule));
-        println!("plots written: {folder}/utility-by-bound.svg, {folder}/utility-by-kl.svg");
+        say!(
+            "{summary}\n{}\ncolumns written: {} in {folder}",
+            describe(&frontiers)?,
+            columns(shaping.rule)
+        )?;
+        say!("plots written: {folder}/utility-by-bound.svg, {folder}/utility-by-kl.svg")?;
         if summary.nothing_to_shape() {
-            eprintln!(
+            note!(
                 "warning: no prompt has two samples with different rewards: there is nothing to shape"
             );
         }

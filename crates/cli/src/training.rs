@@ -6,6 +6,7 @@ use indicatif::ProgressBar;
 use stackelberg_decoding::Cancel;
 use stackelberg_learning::value::{Counts, Epoch, Errors, Settings, Watch};
 
+use crate::output::note;
 use crate::progress::style;
 
 /// A progress bar over the samples of an epoch, and a line per epoch.
@@ -53,7 +54,7 @@ impl Training {
 
     /// Prints a line above the bar.
     fn say(&self, line: &str) {
-        self.bar.suspend(|| eprintln!("{line}"));
+        self.bar.suspend(|| note!("{line}"));
     }
 }
 

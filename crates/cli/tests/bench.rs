@@ -100,10 +100,13 @@ fn figures_are_complete_and_agree() {
 #[test]
 fn bad_input_is_named() {
     for (args, said) in [
-        (["--threads", "0"], "error: --threads is 0: it must be at least 1"),
+        (
+            ["--threads", "0"],
+            "error: invalid value '0' for '--threads <N>': it must be a whole number between 1 and ",
+        ),
         (["--json", "no/such/folder/f.json"], "error: cannot write no/such/folder/f.json"),
         (["--model", "no-such-model"], "no-such-model"),
-        (["--concurrent", "4,0"], "0 is not in 1..=1024"),
+        (["--concurrent", "4,0"], "it must be a whole number between 1 and 1024"),
     ] {
         let mut command = Command::cargo_bin("stackelberg").unwrap();
         let output = command.arg("bench").args(args).output().unwrap();

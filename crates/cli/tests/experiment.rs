@@ -295,6 +295,23 @@ fn errors_name_file_line_and_field() {
             &format!("{base}[[methods]]\nmethod = \"best-of-n\"\nstrengths = [1]"),
             ": methods[0]: strengths: best-of-n takes none",
         ),
+        (
+            &format!("{base}{args}[decoding]\nbatch_size = 4097"),
+            ": decoding.batch_size: 4097 is not between 1 and 4096",
+        ),
+        (
+            &format!("{base}{args}[decoding]\nmax_new_tokens = 1000001"),
+            "max-new-tokens is 1000001: it must be at most 1000000",
+        ),
+        (
+            &format!("{base}{args}[values]\nsamples = 100001\nprompts = [{{ from = \"mt-bench\" }}]\n"),
+            ": values: samples: 100001 is not between 2 and 100000",
+        ),
+        (
+            &format!("{base}{args}[values]\nepochs = 0\nprompts = [{{ from = \"mt-bench\" }}]\n"),
+            ": values: epochs: 0 is not between 1 and 65536",
+        ),
+        (&format!("traces = 10000001\n{base}{args}"), ": traces: 10000001 is not between 0 and"),
         (&format!("{base}{args}[sweep]\ndiversity = 2"), ": sweep.diversity: 2 is not between 0 and 1"),
     ] {
         fs::write(&file, text).unwrap();

@@ -211,7 +211,7 @@ fn bad_input_is_named() {
     assert!(refused(&server.url, &[]).contains("--out"));
     assert!(refused(&server.url, &["--out", "w.jsonl", "--timeout", "0"]).contains("--timeout is 0"));
     assert!(
-        refused(&server.url, &["--out", "w.jsonl", "--concurrency", "0"]).contains("--concurrency is 0")
+        refused(&server.url, &["--out", "w.jsonl", "--concurrency", "0"]).contains("between 1 and 256")
     );
     assert!(refused(&server.url, &["--out", "w.jsonl", "--price-in", "1"]).contains("--price-out"));
     fs::write(

@@ -103,7 +103,10 @@ fn bad_input_is_named() {
     assert!(other.contains("begun with reward.hash"), "{other}");
     write_prompts(prompts.as_ref(), 2);
     assert!(refused(&args).contains("begun with prompts.hash"));
-    assert!(refused(&["--prompts", &prompts, "--out", &out, "--samples", "0"]).contains("samples is 0"));
+    assert!(
+        refused(&["--prompts", &prompts, "--out", &out, "--samples", "0"])
+            .contains("between 1 and 100000")
+    );
     assert!(command(&["--prompts", &prompts]).output().unwrap().status.code() == Some(2));
     assert!(refused(&["--prompts", &prompts, "--out", &out, "--shard", "2/2"]).contains("give I/N"));
     fs::write(&prompts, "").unwrap();

@@ -230,7 +230,7 @@ fn what_cannot_be_is_said_in_one_line() {
     let unknown = hi(&["--reward", "harmless+helpful"]);
     assert!(unknown.contains("unknown reward 'helpful': known are harmless,"), "{unknown}");
     assert!(unknown.contains("must be in double quotes"), "{unknown}");
-    assert!(hi(&["--score-every", "0"]).contains("score-every is 0: it must be at least 1"));
+    assert!(hi(&["--score-every", "0"]).contains("between 1 and 4096"));
     assert!(
         hi(&["--entropy-gate", "9"])
             .contains("entropy-gate is 9: it must be between 0 and ln of the candidates")

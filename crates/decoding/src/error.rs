@@ -54,6 +54,17 @@ pub enum Error {
         must: &'static str,
     },
 
+    /// A count above its limit.
+    #[error("{name} is {value}: it must be at most {most}")]
+    TooLarge {
+        /// The setting's name, as on the command line.
+        name: &'static str,
+        /// The value given.
+        value: usize,
+        /// The limit.
+        most: usize,
+    },
+
     /// A setting that the method does not use.
     #[error("{field} has no effect with method {method}: leave it out")]
     Unused {

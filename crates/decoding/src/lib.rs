@@ -36,6 +36,7 @@ mod generate;
 mod generation;
 mod hacking;
 mod line;
+pub mod most;
 mod options;
 mod perturbation;
 mod prefixes;

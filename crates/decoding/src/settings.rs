@@ -224,6 +224,7 @@ impl Settings {
         };
         let rule = self.shaping_in_force();
         rule.check().map_err(Error::Rule)?;
+        crate::most::check(self)?;
         if let Some(nats) = self.kl_budget {
             KlBudget::check(&rule, nats).map_err(Error::Rule)?;
         }

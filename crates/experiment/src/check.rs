@@ -3,11 +3,26 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use stackelberg_decoding::Method;
+use stackelberg_decoding::{Method, most};
 use stackelberg_shaping::{Rule, Shaping};
 
 use crate::error::{Context, Result, invalid};
 use crate::file::{Experiment, Methods, Sweep, Values};
+
+/// The largest number of seeds.
+const SEEDS: usize = 10_000;
+/// The largest number of prompts of a set, and of traces.
+const PROMPTS: usize = 10_000_000;
+/// The largest number of epochs.
+const EPOCHS: usize = 65_536;
+
+/// Refuses a count that is not between `least` and `most`.
+fn within(field: &str, count: usize, least: usize, most: usize) -> Result<()> {
+    match (least..=most).contains(&count) {
+        true => Ok(()),
+        false => invalid(format!("{field}: {count} is not between {least} and {most}")),
+    }
+}
 
 impl Experiment {
     /// Reads and checks a file.
@@ -33,7 +48,13 @@ impl Experiment {
         let empty = self.prompts.iter().any(|set| set.limit == Some(0));
         require(!empty, "prompts: limit is 0: remove the set instead")?;
         require(!self.methods.is_empty(), "methods: give at least one [[methods]]")?;
-        require(self.decoding.batch_size > 0, "decoding.batch_size: it must be at least 1")?;
+        within("seeds: their number", self.seeds.len(), 1, SEEDS)?;
+        within("traces", self.traces, 0, PROMPTS)?;
+        let sets = self.values.iter().flat_map(|values| &values.prompts).chain(&self.prompts);
+        for limit in sets.filter_map(|set| set.limit) {
+            within("prompts: limit", limit, 1, PROMPTS)?;
+        }
+        within("decoding.batch_size", self.decoding.batch_size, 1, most::BATCH_SIZE)?;
         let methods: Vec<Method> = self.methods.iter().map(|m| m.method).chain([Method::Base]).collect();
         if let Some(field) = self.decoding.unused(&methods) {
             return invalid(format!("decoding.{field}: none of the [[methods]] uses it: leave it out"));
@@ -166,15 +187,14 @@ impl Values {
         shaping.check()?;
         for (field, holds, must) in [
             ("prompts", !self.prompts.is_empty(), "at least one set"),
-            ("samples", self.samples > 1, "at least 2"),
-            ("max_new_tokens", self.max_new_tokens > 0, "at least 1"),
-            ("epochs", self.epochs > 0, "at least 1"),
             ("validation", self.validation > 0.0 && self.validation < 1.0, "between 0 and 1"),
         ] {
             if !holds {
                 return invalid(format!("{field}: it must be {must}"));
             }
         }
-        Ok(())
+        within("samples", self.samples, 2, most::SAMPLES)?;
+        within("max_new_tokens", self.max_new_tokens, 1, most::NEW_TOKENS)?;
+        within("epochs", self.epochs, 1, EPOCHS)
     }
 }

@@ -78,6 +78,7 @@ pub mod measure;
 pub mod plot;
 mod ridge;
 pub mod rollouts;
+pub mod summary;
 mod tensors;
 pub mod value;
 

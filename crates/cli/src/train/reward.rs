@@ -12,6 +12,7 @@ use stackelberg_registry::Registry;
 use super::command::command_line;
 use super::reader::{Reader, bar};
 use crate::model::{ModelArgs, registry};
+use crate::output::say;
 
 /// Train a reward head on the policy's own hidden states, or on a sentence embedder, from preference pairs
 /// or rated texts.
@@ -134,18 +135,22 @@ impl TrainReward {
 
         let mut sources: Vec<Source> =
             training.iter().map(|(name, data)| data.source(name, None)).collect();
+        let mut measured = Vec::new();
         for (name, data) in &held_out {
             let metrics = data.measure(&fit, width)?;
             for metric in metrics {
-                println!("{name}: {} {:.4} ± {:.4}", metric.name, metric.value, metric.standard_error);
+                measured.push(format!(
+                    "{name}: {} {:.4} ± {:.4}",
+                    metric.name, metric.value, metric.standard_error
+                ));
             }
             sources.push(data.source(name, Some(metrics)));
         }
         for metric in fit.held_out {
-            println!(
+            measured.push(format!(
                 "cross-validation: {} {:.4} ± {:.4}",
                 metric.name, metric.value, metric.standard_error
-            );
+            ));
         }
         let mut head = Head::new(&fit, reader.text_format());
         head.backbone = reader.backbone();
@@ -160,7 +165,10 @@ impl TrainReward {
             notes: Vec::new(),
         };
         head.save(&self.out, &card.render(&head, &fit))?;
-        println!("wrote {} and its card", self.out.display());
+        for line in measured {
+            say!("{line}")?;
+        }
+        say!("wrote {} and its card", self.out.display())?;
         Ok(())
     }
 

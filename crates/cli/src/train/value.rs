@@ -11,7 +11,9 @@ use stackelberg_shaping::{Budget, Shaping};
 
 use super::command::command_line;
 use crate::interrupt::{self, Interrupted};
+use crate::limits::{self, count};
 use crate::model::set_threads;
+use crate::output::say;
 use crate::shaping::ShapingArgs;
 use crate::training::Training;
 
@@ -35,11 +37,11 @@ pub(super) struct TrainValue {
     resume: bool,
 
     /// Maximum memory for hidden states; a larger dataset is read from disk in every epoch.
-    #[arg(long, default_value_t = 1024, value_name = "MB")]
+    #[arg(long, default_value_t = 1024, value_name = "MB", value_parser = count(0, limits::MEGABYTES))]
     memory: usize,
 
     /// Compute threads. [default: all cores]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = limits::threads)]
     threads: Option<usize>,
 
     #[command(flatten)]
@@ -57,11 +59,11 @@ struct Learning {
     coef: f64,
 
     /// Width of the first layer; 8192 in the paper. [default: the width of the hidden states]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count(1, limits::TRAINING))]
     width: Option<usize>,
 
     /// Width of the second layer. [default: the width of the hidden states]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count(1, limits::TRAINING))]
     second_width: Option<usize>,
 
     /// Learning rate of Adam.
@@ -69,15 +71,15 @@ struct Learning {
     lr: f64,
 
     /// Samples per step.
-    #[arg(long, default_value_t = 64, value_name = "N")]
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = count(1, limits::TRAINING))]
     batch_size: usize,
 
     /// Maximum number of epochs.
-    #[arg(long, default_value_t = 15, value_name = "N")]
+    #[arg(long, default_value_t = 15, value_name = "N", value_parser = count(1, limits::TRAINING))]
     epochs: usize,
 
     /// Stop after N epochs without a better validation MSE.
-    #[arg(long, default_value_t = 5, value_name = "N")]
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = count(1, limits::TRAINING))]
     patience: usize,
 
     /// Fraction of the prompts that form the validation set.
@@ -134,21 +136,21 @@ impl TrainValue {
             return Err(Interrupted(said).into());
         }
         let outcome = outcome?;
-        println!("kept epoch {} of {}", outcome.best + 1, outcome.epochs.len());
+        say!("kept epoch {} of {}", outcome.best + 1, outcome.epochs.len())?;
         match outcome.explained() {
-            Some(Errors { last, along }) => println!(
+            Some(Errors { last, along }) => say!(
                 "validation set: the head explains {:.1} percent of the variance of the shaped rewards at the last token, {:.1} along the text",
                 100.0 * last,
                 100.0 * along
-            ),
-            None => println!(
+            )?,
+            None => say!(
                 "validation set: all shaped rewards are equal, so the explained variance is undefined"
-            ),
+            )?,
         }
         if let Some((samples, rate)) = training.rate() {
-            println!("trained on {samples} samples, {rate:.1} samples/s");
+            say!("trained on {samples} samples, {rate:.1} samples/s")?;
         }
-        println!("wrote {}, its card and a plot", self.out.display());
+        say!("wrote {}, its card and a plot", self.out.display())?;
         Ok(())
     }
 
@@ -167,7 +169,7 @@ impl TrainValue {
             validation: learning.validation,
             clip: learning.clip,
             seed: learning.seed,
-            memory: self.memory.saturating_mul(1 << 20),
+            memory: self.memory << 20,
             ..Settings::new(shaping)
         })
     }

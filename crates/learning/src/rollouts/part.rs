@@ -2,6 +2,9 @@
 
 use std::str::FromStr;
 
+/// The largest number of parts.
+const MOST: usize = 65_536;
+
 /// One of `of` parts of a dataset: the shards whose number modulo `of` is `index`. Parsed from `INDEX/OF`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
@@ -25,6 +28,7 @@ impl FromStr for Part {
     fn from_str(text: &str) -> Result<Self, String> {
         let parts = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
         match parts {
+            Some((_, of)) if of > MOST => Err(format!("N must be at most {MOST}")),
             Some((index, of)) if index < of => Ok(Self { index, of }),
             _ => Err("give I/N with I from 0 to N - 1, as 0/4".to_owned()),
         }

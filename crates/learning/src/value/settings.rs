@@ -6,8 +6,8 @@ use stackelberg_shaping::{Rule, Shaping};
 use crate::error::Error;
 use crate::rollouts::{Dataset, shaping_settings};
 
-/// Largest width of a layer.
-const WIDEST: usize = 1 << 16;
+/// Largest width of a layer, and the largest number of epochs and of samples per step.
+const MOST: usize = 1 << 16;
 
 /// Settings of a training run. Equal settings and data give equal bytes.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,7 +70,10 @@ impl Settings {
             false => Err(Error::Setting { name, value, must }),
         };
         let positive = |x: f64| x > 0.0 && x.is_finite();
-        let count = |name, value: usize| require(name, value as f64, value > 0, "at least 1");
+        let count = |name, value: usize| {
+            let holds = (1..=MOST).contains(&value);
+            require(name, value as f64, holds, "between 1 and 65536")
+        };
         require("lr", self.learning_rate, positive(self.learning_rate), "above zero, and finite")?;
         require("clip", self.clip, positive(self.clip), "above zero, and finite")?;
         let share = self.validation > 0.0 && self.validation < 1.0;
@@ -80,7 +83,7 @@ impl Settings {
         count("patience", self.patience)?;
         for (name, width) in ["width", "second-width"].into_iter().zip(self.widths) {
             let Some(width) = width else { continue };
-            let fits = (1..=WIDEST).contains(&width);
+            let fits = (1..=MOST).contains(&width);
             require(name, width as f64, fits, "between 1 and 65536")?;
         }
         require("coef", self.coef, self.coef >= 0.0 && self.coef.is_finite(), "zero or more, and finite")

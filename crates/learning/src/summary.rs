@@ -1,4 +1,4 @@
-//! `stackelberg shape --summary` and `stackelberg threshold`: a summary over all prompts.
+//! A summary of shaped rewards over all prompts, as text.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ const BAR: usize = 40;
 const BINS: usize = 10;
 
 /// Statistics, one value per prompt.
-pub(crate) struct Summary {
+pub struct Summary {
     shaping: Shaping,
     kl_budget: Option<f64>,
     rules: Vec<(Rule, Column)>,
@@ -35,7 +35,8 @@ struct Column {
 }
 
 impl Summary {
-    pub(crate) fn new(shaping: Shaping, kl_budget: Option<f64>) -> Self {
+    /// An empty summary of this shaping, with a KL budget in nats in place of its bound (or strength).
+    pub fn new(shaping: Shaping, kl_budget: Option<f64>) -> Self {
         let mut rules = RULES.to_vec();
         if !rules.contains(&shaping.rule) {
             rules.push(shaping.rule);
@@ -54,15 +55,20 @@ impl Summary {
     }
 
     /// Whether no prompt has two different rewards.
-    pub(crate) fn nothing_to_shape(&self) -> bool {
+    pub fn nothing_to_shape(&self) -> bool {
         self.all_equal + self.single == self.base.len()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Whether no prompt was added.
+    pub fn is_empty(&self) -> bool {
         self.base.is_empty()
     }
 
-    pub(crate) fn add(&mut self, samples: &Samples<'_>) -> Result<(), Error> {
+    /// Adds the rewards of one prompt's responses.
+    ///
+    /// # Errors
+    /// They cannot be shaped.
+    pub fn add(&mut self, samples: &Samples<'_>) -> Result<(), Error> {
         for (rule, column) in &mut self.rules {
             let shaping = Shaping { rule: *rule, ..self.shaping };
             let report = Report::new(&shaping, samples, self.kl_budget, None)?;
