@@ -17,6 +17,7 @@ use stackelberg_engine::Reward;
 use stackelberg_engine::reward::{PromptInput, TextFormat};
 use stackelberg_experiment::record::{self, Names};
 use stackelberg_experiment::{Files, Session, interrupted};
+use stackelberg_registry::names::shown;
 use stackelberg_registry::{Registry, layout};
 use stackelberg_shaping::Budget;
 
@@ -151,11 +152,12 @@ impl Generate {
         let value_hash = self.value.as_deref().map(hash).transpose()?;
         let reward_hash = reward.as_ref().map(|_| hash(self.reward_name())).transpose()?;
         let device = self.model.spec().recorded_device();
+        let reward_name = shown(self.reward_name());
         let names = Names {
             model: self.model.name(),
             dtype: self.model.dtype.name(),
             device: device.as_deref(),
-            reward: self.reward_name(),
+            reward: &reward_name,
             reward_hash: reward_hash.as_deref(),
             value_hash: value_hash.as_deref(),
             value: self.value.as_deref(),

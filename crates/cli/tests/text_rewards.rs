@@ -56,6 +56,12 @@ fn a_program_guides_scores_and_evaluates() {
         assert!(commas(guided) > commas(base), "{guided} {base}");
         assert_eq!(guided["reward_calls"], 12);
     }
+    // What the command holds of a server's secrets is not recorded.
+    let secret = format!("{reward} http://me:secret@host/score?api_key=secret");
+    let recorded = generate("secret.jsonl", &["--reward", &secret, "--method", "base"]);
+    let shown = format!("{reward} http://***@host/score?api_key=***");
+    assert_eq!(recorded[0]["settings"]["reward"], shown.as_str());
+    assert!(!recorded[0].to_string().contains("secret@"), "{}", recorded[0]);
     // The same reward of the same texts, whoever asks.
     let written = fs::read_to_string(folder.path().join("guided.jsonl")).unwrap();
     let scored = rewards(&output(&["score", "--reward", &reward], &written));
