@@ -260,6 +260,11 @@ impl Conversation<'_> {
         if let Some(warning) = layout::double_bos(self.session.policy, std::iter::once(&tokens[..])) {
             eprintln!("warning: {warning}");
         }
+        let most = self.session.settings.max_new_tokens;
+        let (policy, reward) = (self.session.policy, self.session.guidance.reward);
+        if let Some(warning) = layout::short_reward(policy, reward, most, std::iter::once(&tokens[..])) {
+            eprintln!("warning: {warning}");
+        }
         let asked = PromptInput { tokens: &tokens, prompt: Some(prompt) };
         let style = Style::of_stdout();
         if self.generate.compare {

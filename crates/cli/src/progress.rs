@@ -33,6 +33,10 @@ impl Progress for Answers<'_> {
         self.bar.suspend(|| eprintln!("warning: prompt {id}: {text}"));
     }
 
+    fn failed(&mut self, text: &str) {
+        self.bar.suspend(|| eprintln!("failed: {text}"));
+    }
+
     fn answered(&mut self, answers: usize, tokens: usize) {
         self.tokens += tokens;
         if tokens > 0 {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::common::{output, refused, rewards, succeed};
 use crate::tiny::Tiny;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Counts the commas of an answer, and once the words of the text, to tell formats apart.
 const COMMAS: &str = "
@@ -140,6 +140,60 @@ fn several_rewards_make_up_one() {
     let other = reward.replace("*0.5", "*0.25");
     let again = refused(&[&args[..7], &[&other, "--out", &out, "--resume"]].concat());
     assert!(again.contains("written with reward_hash "), "{again}");
+}
+
+/// A reward whose context is shorter than the policy's limits answers, or fails the prompts that do not fit, but no others.
+#[test]
+fn a_short_context_of_a_reward_ends_no_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let [policy, own, foreign, prompts, out] =
+        paths(folder.path(), ["policy", "own", "foreign", "prompts.jsonl", "out.jsonl"]);
+    let context = |tokens: usize| json!({"max_position_embeddings": tokens});
+    Tiny::default().write(Path::new(&policy));
+    let short = || Tiny { seed: 3, labels: Some(1), config: context(12), ..Tiny::default() };
+    short().write(Path::new(&own));
+    Tiny { last_word: "odd", ..short() }.write(Path::new(&foreign));
+    let long = "w5 ".repeat(20);
+    let lines_of = |texts: [&str; 3]| {
+        let line = |(id, text)| format!("{}\n", json!({"id": id, "prompt": text}));
+        ["a", "b", "c"].into_iter().zip(texts).map(line).collect::<String>()
+    };
+    fs::write(&prompts, lines_of(["w5 w6 w7", &long, "w8 w9"])).unwrap();
+    let args = |reward: &str, most: &str| {
+        let files =
+            ["generate", "--prompts", &prompts, "--out", &out, "--model", &policy, "--reward", reward];
+        let how = ["--dtype", "f32", "--no-eos", "--max-new-tokens", most, "--prompt-format", "raw"];
+        [files.map(str::to_owned).to_vec(), how.map(str::to_owned).to_vec()].concat()
+    };
+    let run = |reward: &str, most: &str, more: &[&str]| {
+        let args = args(reward, most);
+        let args: Vec<&str> = args.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        refused(&args)
+    };
+    // The reward reads the policy's tokens: its limit is known before.
+    let said = run(&own, "16", &[]);
+    let limits = format!("warning: the context of the reward {own} limits 2 answers");
+    assert!(said.contains(&limits), "{said}");
+    let why = format!("prompt b: {own}: 21 tokens do not fit this reward's context of 12");
+    assert!(said.contains(&format!("failed: {why}")), "{said}");
+    let last = said.lines().last().unwrap();
+    assert!(last.starts_with(&format!("error: 1 of 3 prompts failed, the first: {why}")), "{said}");
+    assert!(last.ends_with(&format!("try them again with --resume --out {out}")), "{said}");
+    let answers = lines(Path::new(&out));
+    let ids: Vec<&Value> = answers.iter().map(|line| &line["id"]).collect();
+    assert_eq!(ids, ["a", "c"]);
+    for (answer, tokens) in answers.iter().zip([9, 10]) {
+        assert_eq!((&answer["tokens"], &answer["finish_reason"]), (&json!(tokens), &json!("length")));
+    }
+    // What failed is done again, and nothing else.
+    assert!(run(&own, "16", &["--resume"]).contains("1 of 3 prompts failed"));
+    assert_eq!(lines(Path::new(&out)).len(), 2);
+    // Another tokenizer: only the text that is read says whether it fits.
+    fs::remove_file(&out).unwrap();
+    let said = run(&format!("raw:{foreign}"), "4", &[]);
+    let why = format!("prompt b: {foreign}: 21 tokens do not fit this reward's context of 12");
+    assert!(said.lines().last().unwrap().contains(&why), "{said}");
+    assert_eq!(lines(Path::new(&out)).len(), 2);
 }
 
 /// Rewards that read text score rollouts too, and rollouts brought in.

@@ -73,7 +73,7 @@ impl ForeignModel {
                 let whole = self.checkpoint.close(prompt, answer)?;
                 let tokens = self.checkpoint.tokens(&whole, TextFormat::Chat)?;
                 let before = prompt.raw(None);
-                return if tokens.is_empty() { Err(Error::NoTokens) } else { Ok((before, tokens)) };
+                return self.fitting(before, tokens);
             }
             RewardFormat::Answer => (String::new(), TextFormat::Raw),
             RewardFormat::Raw | RewardFormat::Hh | RewardFormat::Pair => {
@@ -81,6 +81,16 @@ impl ForeignModel {
             }
         };
         let tokens = self.checkpoint.tokens(&format!("{before}{answer}"), layout)?;
+        self.fitting(before, tokens)
+    }
+
+    /// The same, if the tokens fit the context.
+    fn fitting(&self, before: String, tokens: Vec<u32>) -> Result<(String, Vec<u32>)> {
+        let (read, context) = (tokens.len(), self.checkpoint.model.context());
+        if read > context {
+            let path = self.checkpoint.path.clone();
+            return Err(Error::RewardContext { path, tokens: read, context });
+        }
         if tokens.is_empty() { Err(Error::NoTokens) } else { Ok((before, tokens)) }
     }
 
