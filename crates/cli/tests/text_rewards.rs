@@ -142,6 +142,59 @@ fn several_rewards_make_up_one() {
     assert!(again.contains("written with reward_hash "), "{again}");
 }
 
+/// A file of answers is continued with the same prompts, rewards, templates and value heads only.
+#[test]
+fn what_has_changed_is_not_continued() {
+    let folder = tempfile::tempdir().unwrap();
+    let [policy, reward, prompts, out] =
+        paths(folder.path(), ["policy", "reward", "p.jsonl", "o.jsonl"]);
+    let template = |folder: &str, text: &str| {
+        let source = format!("{text}{{% for m in messages %}} {{{{ m.content }}}}{{% endfor %}} ");
+        fs::write(Path::new(folder).join("chat_template.jinja"), source).unwrap();
+    };
+    Tiny::default().write(Path::new(&policy));
+    let write = |seed| {
+        Tiny { seed, labels: Some(1), last_word: "odd", ..Tiny::default() }.write(Path::new(&reward));
+    };
+    write(3);
+    template(&policy, "w1");
+    template(&reward, "w2");
+    let ask = |text: &str| {
+        let lines = [("a", text), ("b", "w8 w9")]
+            .map(|(id, text)| json!({"id": id, "prompt": text}).to_string());
+        fs::write(&prompts, lines.join("\n")).unwrap();
+    };
+    ask("w5 w6");
+    let files =
+        ["generate", "--prompts", &prompts, "--out", &out, "--model", &policy, "--reward", &reward];
+    let args = [&files[..], &["--dtype", "f32", "--max-new-tokens", "4"]].concat();
+    let again = [&args[..], &["--resume"]].concat();
+    succeed(&args);
+    let whole = fs::read_to_string(&out).unwrap();
+    assert_eq!(lines(Path::new(&out))[0]["settings"]["prompt_format"], "chat");
+    succeed(&again);
+    // Another prompt under the same id.
+    ask("w5 w7");
+    let said = refused(&again);
+    let why = "o.jsonl:1: id: 'a' answers the prompt \"w5 w6\", this run has \"w5 w7\" under it: give the changed";
+    assert!(said.contains(why), "{said}");
+    ask("w5 w6");
+    // Another template, of the policy or of the reward.
+    for (folder, text) in [(&policy, "w1"), (&reward, "w2")] {
+        template(folder, "w4");
+        let said = refused(&again);
+        assert!(said.contains("o.jsonl:1: written with another chat template"), "{said}");
+        template(folder, text);
+    }
+    // Another reward under the same name.
+    write(4);
+    let said = refused(&again);
+    assert!(said.contains("o.jsonl:1: written with reward_hash "), "{said}");
+    write(3);
+    succeed(&again);
+    assert_eq!(fs::read_to_string(&out).unwrap(), whole);
+}
+
 /// A reward whose context is shorter than the policy's limits answers, or fails the prompts that do not fit, but no others.
 #[test]
 fn a_short_context_of_a_reward_ends_no_run() {

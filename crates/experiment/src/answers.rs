@@ -92,8 +92,11 @@ impl Session<'_> {
         cancel: &Cancel,
         progress: &mut dyn Progress,
     ) -> Result<()> {
-        let identity = record::identity(self.names, &self.settings, self.format, self.policy);
+        let mut identity = record::identity(self.names, &self.settings, self.format, self.policy);
+        identity.template_hash = record::template_hash(self.policy, self.format, self.guidance.reward);
         let journal = Journal::open(files.out, files.resume, &identity)?;
+        let has = |(id, prompt): &(String, Prompt)| journal.has(id, prompt);
+        let answered = prompts.iter().map(has).collect::<stackelberg_data::Result<Vec<bool>>>()?;
         let open = |path| TraceWriter::open(path, files.resume, &journal.ids());
         let trace = files.trace.map(open).transpose()?;
         let traced: HashSet<&str> = match trace {
@@ -101,8 +104,8 @@ impl Session<'_> {
             None => HashSet::new(),
         };
         let mut waiting = Vec::new();
-        for (id, prompt) in prompts {
-            if !journal.has(id, prompt) {
+        for ((id, prompt), answered) in prompts.iter().zip(answered) {
+            if !answered {
                 let tokens = self.tokens(prompt).with_context(|| format!("prompt {id}"))?;
                 waiting.push(Waiting { id, prompt, tokens, traced: traced.contains(id.as_str()) });
             }

@@ -12,6 +12,7 @@ use candle_core::Tensor;
 use super::format::{Exchange, RewardFormat};
 use super::scorer::TextScorer;
 use crate::cache::Prefix;
+use crate::chat::ChatTemplate;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::reward::causal::{RewardModel, score_row};
@@ -163,6 +164,10 @@ impl TextScorer for ForeignModel {
         places.zip(found).for_each(|(&place, reward)| rewards[place] = reward);
         self.keep(groups);
         Ok(rewards)
+    }
+
+    fn template(&self) -> Option<&ChatTemplate> {
+        self.checkpoint.template.as_ref()
     }
 
     fn formats(&self) -> &[RewardFormat] {
