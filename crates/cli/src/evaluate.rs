@@ -15,6 +15,7 @@ use stackelberg_evaluation::Evaluator;
 use stackelberg_evaluation::compare::{Bootstrap, wins};
 use stackelberg_evaluation::metrics::{Measured, Metric};
 use stackelberg_evaluation::report::{Cell, Estimate, Row, Table, Wins, csv, latex, markdown};
+use stackelberg_registry::names::shown;
 
 use crate::input::note_terminal;
 use crate::model::{ModelArgs, registry};
@@ -128,7 +129,7 @@ impl Evaluate {
     pub(crate) fn run(&self) -> Result<()> {
         let repeated = |(i, name): &(usize, &String)| self.reward[..*i].contains(name);
         if let Some((_, name)) = self.reward.iter().enumerate().find(repeated) {
-            bail!("--reward {name} is given twice");
+            bail!("--reward {} is given twice", shown(name));
         }
         keep_inputs(&[&self.each, &self.json], &self.files)?;
         note_terminal(&self.files, "answers");
@@ -208,7 +209,7 @@ impl Evaluate {
                 let line = Each {
                     id: &m.id,
                     run: (runs.len() > 1).then_some(run.name.as_str()),
-                    reward: self.reward.first().and_then(|name| m.rewards.get(name).copied()),
+                    reward: self.reward.first().and_then(|name| m.rewards.get(&shown(name)).copied()),
                     rep_2: m.rep_2,
                     rep_3: m.rep_3,
                     rep_4: m.rep_4,

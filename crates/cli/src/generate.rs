@@ -17,6 +17,7 @@ use stackelberg_engine::Reward;
 use stackelberg_engine::reward::{PromptInput, TextFormat};
 use stackelberg_experiment::record::{self, Names};
 use stackelberg_experiment::{Files, Session, interrupted};
+use stackelberg_registry::names::shown;
 use stackelberg_registry::{DEFAULT_REWARD, Registry, layout};
 use stackelberg_shaping::Budget;
 
@@ -156,11 +157,12 @@ impl Generate {
         let value_hash = self.value.as_deref().map(hash).transpose()?;
         let reward_hash = reward.as_ref().map(|_| hash(self.reward_name())).transpose()?;
         let device = self.model.spec().recorded_device();
+        let reward_name = shown(self.reward_name());
         let names = Names {
             model: self.model.name(),
             dtype: self.model.dtype.name(),
             device: device.as_deref(),
-            reward: self.reward_name(),
+            reward: &reward_name,
             reward_hash: reward_hash.as_deref(),
             value_hash: value_hash.as_deref(),
             value: self.value.as_deref(),
@@ -258,6 +260,11 @@ impl Conversation<'_> {
     fn answer_one(&self, (id, prompt): &(String, Prompt)) -> Result<()> {
         let tokens = self.session.tokens(prompt)?;
         if let Some(warning) = layout::double_bos(self.session.policy, std::iter::once(&tokens[..])) {
+            note!("warning: {warning}");
+        }
+        let most = self.session.settings.max_new_tokens;
+        let (policy, reward) = (self.session.policy, self.session.guidance.reward);
+        if let Some(warning) = layout::short_reward(policy, reward, most, std::iter::once(&tokens[..])) {
             note!("warning: {warning}");
         }
         let asked = PromptInput { tokens: &tokens, prompt: Some(prompt) };

@@ -10,6 +10,7 @@ use stackelberg_engine::{Checkpoint, Reward};
 use stackelberg_learning::rollouts::{self, Dataset, Identity, LayOut, Part, Samples};
 
 use stackelberg_registry::layout;
+use stackelberg_registry::names::shown;
 
 use crate::filling::fill;
 use crate::input;
@@ -87,7 +88,7 @@ impl Import {
         let of_files = self.reward.is_none() && !self.no_reward;
         let samples = Samples::read(&self.files, &prompts, of_files)?;
         let identity = match (&self.reward, self.no_reward) {
-            (Some(name), _) => Some(Identity { name: name.clone(), hash: registry.reward_hash(name)? }),
+            (Some(name), _) => Some(Identity { name: shown(name), hash: registry.reward_hash(name)? }),
             (None, true) => None,
             (None, false) => match samples.rewards()? {
                 Some(identity) => Some(identity),

@@ -12,7 +12,7 @@ use stackelberg_engine::reward::{
 };
 use stackelberg_engine::{Checkpoint, Device, Dtype, Embedder, Error, Prompt, Reward};
 use stackelberg_hub::KNOWN;
-use stackelberg_registry::names::{combination, split_label};
+use stackelberg_registry::names::{combination, shown, split_label};
 use stackelberg_registry::{BUILTIN, Builtin, Registry};
 
 use crate::limits;
@@ -72,8 +72,10 @@ impl Check {
         set_threads(self.threads)?;
         if let [first, second, ..] = combination(&self.reference)?.names() {
             bail!(
-                "{}: a combination of rewards: check each one separately, {first}, {second} and so on",
-                self.reference
+                "{}: a combination of rewards: check each one separately, {}, {} and so on",
+                shown(&self.reference),
+                shown(first),
+                shown(second)
             );
         }
         let registry = registry()?;
@@ -81,7 +83,10 @@ impl Check {
             for (name, value) in reward.about() {
                 line(name, value)?;
             }
-            line("reward", format!("{} reads text in the format {}", self.reference, reward.format()))?;
+            line(
+                "reward",
+                format!("{} reads text in the format {}", shown(&self.reference), reward.format()),
+            )?;
             line("self-test", of_text(&reward)?)?;
             return Ok(());
         }

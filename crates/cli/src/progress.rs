@@ -35,6 +35,10 @@ impl Progress for Answers<'_> {
         self.bar.suspend(|| note!("warning: prompt {id}: {text}"));
     }
 
+    fn failed(&mut self, text: &str) {
+        self.bar.suspend(|| eprintln!("failed: {text}"));
+    }
+
     fn answered(&mut self, answers: usize, tokens: usize) {
         self.tokens += tokens;
         if tokens > 0 {

@@ -9,6 +9,7 @@ use indicatif::{HumanBytes, HumanDuration, ProgressBar};
 use stackelberg_decoding::{Job, Sampling, Settings, Step, Watch, most, rollout};
 use stackelberg_engine::{Checkpoint, Reward};
 use stackelberg_learning::rollouts::{self, Dataset, Identity, Manifest, Part, Plan, Prompt, collect};
+use stackelberg_registry::names::shown;
 use stackelberg_registry::{DEFAULT_REWARD, layout};
 
 use crate::filling::fill;
@@ -156,7 +157,7 @@ impl Rollout {
         let settings = self.settings();
         settings.check(policy.model.config().vocabulary)?;
         let spec = self.model.spec();
-        let identity = |hash| Identity { name: self.reward.clone(), hash };
+        let identity = |hash| Identity { name: shown(&self.reward), hash };
         let hash = reward.as_ref().map(|_| registry.reward_hash(&self.reward)).transpose()?;
         let plan = Plan {
             policy: &policy,

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::common::{output, refused, rewards, succeed};
 use crate::tiny::Tiny;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Counts the commas of an answer, and once the words of the text, to tell formats apart.
 const COMMAS: &str = "
@@ -57,6 +57,12 @@ fn a_program_guides_scores_and_evaluates() {
         assert!(commas(guided) > commas(base), "{guided} {base}");
         assert_eq!(guided["reward_calls"], 12);
     }
+    // What the command holds of a server's secrets is not recorded.
+    let secret = format!("{reward} http://me:secret@host/score?api_key=secret");
+    let recorded = generate("secret.jsonl", &["--reward", &secret, "--method", "base"]);
+    let shown = format!("{reward} http://***@host/score?api_key=***");
+    assert_eq!(recorded[0]["settings"]["reward"], shown.as_str());
+    assert!(!recorded[0].to_string().contains("secret@"), "{}", recorded[0]);
     // The same reward of the same texts, whoever asks.
     let written = fs::read_to_string(folder.path().join("guided.jsonl")).unwrap();
     let scored = rewards(&output(&["score", "--reward", &reward], &written));
@@ -136,6 +142,113 @@ fn several_rewards_make_up_one() {
     let other = reward.replace("*0.5", "*0.25");
     let again = refused(&[&args[..7], &[&other], &each, &["--out", &out, "--resume"]].concat());
     assert!(again.contains("written with reward_hash "), "{again}");
+}
+
+/// A file of answers is continued with the same prompts, rewards, templates and value heads only.
+#[test]
+fn what_has_changed_is_not_continued() {
+    let folder = tempfile::tempdir().unwrap();
+    let [policy, reward, prompts, out] =
+        paths(folder.path(), ["policy", "reward", "p.jsonl", "o.jsonl"]);
+    let template = |folder: &str, text: &str| {
+        let source = format!("{text}{{% for m in messages %}} {{{{ m.content }}}}{{% endfor %}} ");
+        fs::write(Path::new(folder).join("chat_template.jinja"), source).unwrap();
+    };
+    Tiny::default().write(Path::new(&policy));
+    let write = |seed| {
+        Tiny { seed, labels: Some(1), last_word: "odd", ..Tiny::default() }.write(Path::new(&reward));
+    };
+    write(3);
+    template(&policy, "w1");
+    template(&reward, "w2");
+    let ask = |text: &str| {
+        let lines = [("a", text), ("b", "w8 w9")]
+            .map(|(id, text)| json!({"id": id, "prompt": text}).to_string());
+        fs::write(&prompts, lines.join("\n")).unwrap();
+    };
+    ask("w5 w6");
+    let files =
+        ["generate", "--prompts", &prompts, "--out", &out, "--model", &policy, "--reward", &reward];
+    let args = [&files[..], &["--dtype", "f32", "--max-new-tokens", "4"]].concat();
+    let again = [&args[..], &["--resume"]].concat();
+    succeed(&args);
+    let whole = fs::read_to_string(&out).unwrap();
+    assert_eq!(lines(Path::new(&out))[0]["settings"]["prompt_format"], "chat");
+    succeed(&again);
+    // Another prompt under the same id.
+    ask("w5 w7");
+    let said = refused(&again);
+    let why = "o.jsonl:1: id: 'a' answers the prompt \"w5 w6\", this run has \"w5 w7\" under it: give the changed";
+    assert!(said.contains(why), "{said}");
+    ask("w5 w6");
+    // Another template, of the policy or of the reward.
+    for (folder, text) in [(&policy, "w1"), (&reward, "w2")] {
+        template(folder, "w4");
+        let said = refused(&again);
+        assert!(said.contains("o.jsonl:1: written with another chat template"), "{said}");
+        template(folder, text);
+    }
+    // Another reward under the same name.
+    write(4);
+    let said = refused(&again);
+    assert!(said.contains("o.jsonl:1: written with reward_hash "), "{said}");
+    write(3);
+    succeed(&again);
+    assert_eq!(fs::read_to_string(&out).unwrap(), whole);
+}
+
+/// A reward whose context is shorter than the policy's limits answers, or fails the prompts that do not fit, but no others.
+#[test]
+fn a_short_context_of_a_reward_ends_no_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let [policy, own, foreign, prompts, out] =
+        paths(folder.path(), ["policy", "own", "foreign", "prompts.jsonl", "out.jsonl"]);
+    let context = |tokens: usize| json!({"max_position_embeddings": tokens});
+    Tiny::default().write(Path::new(&policy));
+    let short = || Tiny { seed: 3, labels: Some(1), config: context(12), ..Tiny::default() };
+    short().write(Path::new(&own));
+    Tiny { last_word: "odd", ..short() }.write(Path::new(&foreign));
+    let long = "w5 ".repeat(20);
+    let lines_of = |texts: [&str; 3]| {
+        let line = |(id, text)| format!("{}\n", json!({"id": id, "prompt": text}));
+        ["a", "b", "c"].into_iter().zip(texts).map(line).collect::<String>()
+    };
+    fs::write(&prompts, lines_of(["w5 w6 w7", &long, "w8 w9"])).unwrap();
+    let args = |reward: &str, most: &str| {
+        let files =
+            ["generate", "--prompts", &prompts, "--out", &out, "--model", &policy, "--reward", reward];
+        let how = ["--dtype", "f32", "--no-eos", "--max-new-tokens", most, "--prompt-format", "raw"];
+        [files.map(str::to_owned).to_vec(), how.map(str::to_owned).to_vec()].concat()
+    };
+    let run = |reward: &str, most: &str, more: &[&str]| {
+        let args = args(reward, most);
+        let args: Vec<&str> = args.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        refused(&args)
+    };
+    // The reward reads the policy's tokens: its limit is known before.
+    let said = run(&own, "16", &[]);
+    let limits = format!("warning: the context of the reward {own} limits 2 answers");
+    assert!(said.contains(&limits), "{said}");
+    let why = format!("prompt b: {own}: 21 tokens do not fit this reward's context of 12");
+    assert!(said.contains(&format!("failed: {why}")), "{said}");
+    let last = said.lines().last().unwrap();
+    assert!(last.starts_with(&format!("error: 1 of 3 prompts failed, the first: {why}")), "{said}");
+    assert!(last.ends_with(&format!("try them again with --resume --out {out}")), "{said}");
+    let answers = lines(Path::new(&out));
+    let ids: Vec<&Value> = answers.iter().map(|line| &line["id"]).collect();
+    assert_eq!(ids, ["a", "c"]);
+    for (answer, tokens) in answers.iter().zip([9, 10]) {
+        assert_eq!((&answer["tokens"], &answer["finish_reason"]), (&json!(tokens), &json!("length")));
+    }
+    // What failed is done again, and nothing else.
+    assert!(run(&own, "16", &["--resume"]).contains("1 of 3 prompts failed"));
+    assert_eq!(lines(Path::new(&out)).len(), 2);
+    // Another tokenizer: only the text that is read says whether it fits.
+    fs::remove_file(&out).unwrap();
+    let said = run(&format!("raw:{foreign}"), "4", &[]);
+    let why = format!("prompt b: {foreign}: 21 tokens do not fit this reward's context of 12");
+    assert!(said.lines().last().unwrap().contains(&why), "{said}");
+    assert_eq!(lines(Path::new(&out)).len(), 2);
 }
 
 /// Rewards that read text score rollouts too, and rollouts brought in.

@@ -53,6 +53,9 @@ pub struct Record {
     pub reward_hash: Option<String>,
     /// Hash of the guiding value head.
     pub value_hash: Option<String>,
+    /// Hash of the chat templates that laid out the texts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub template_hash: Option<String>,
     /// Number of steps in which the chosen token differs from the base policy's choice.
     pub steered: Option<usize>,
     /// Number of steps in which rewards or values were computed.
@@ -121,6 +124,7 @@ impl Record {
             seed: line["seed"].as_u64(),
             reward_hash: text("reward_hash"),
             value_hash: text("value_hash"),
+            template_hash: text("template_hash"),
             steered: count("steered"),
             reward_calls: count("reward_calls"),
             skipped: count("skipped"),
@@ -304,6 +308,7 @@ mod tests {
                 seed: Some(u64::MAX),
                 reward_hash: Some("12ab".to_owned()),
                 value_hash: Some("34cd".to_owned()),
+                template_hash: Some("56ef".to_owned()),
                 steered: Some(1),
                 reward_calls: Some(2),
                 skipped: Some(4),

@@ -1,6 +1,6 @@
 //! The output file of a run: one line per finished response, resumable.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -25,6 +25,9 @@ pub struct Identity {
     pub reward_hash: Option<String>,
     /// Hash of the value head, if there is one.
     pub value_hash: Option<String>,
+    /// Hash of the chat templates that lay out the texts, if some do. It is no part of [`Identity::value`], and lines
+    /// of before it was written fit any.
+    pub template_hash: Option<String>,
 }
 
 impl Identity {
@@ -52,16 +55,20 @@ impl Identity {
             seed: Some(self.seed),
             reward_hash: self.reward_hash.clone(),
             value_hash: self.value_hash.clone(),
+            template_hash: self.template_hash.clone(),
             ..record
         }
     }
 }
 
+/// The prompts of finished responses by id, each with the number of its line.
+type Finished = HashMap<String, Vec<(usize, Value)>>;
+
 /// Writes responses to a JSON lines file or to standard output.
 pub struct Journal {
     out: Box<dyn Write>,
     path: Option<PathBuf>,
-    done: HashSet<String>,
+    done: Finished,
     /// Whether the file was created by this run and is still empty; it is then removed.
     empty: bool,
 }
@@ -74,7 +81,7 @@ impl Journal {
     /// written.
     pub fn open(path: Option<&Path>, resume: bool, identity: &Identity) -> Result<Self> {
         let Some(path) = path else {
-            let (out, done) = (Box::new(std::io::stdout()), HashSet::new());
+            let (out, done) = (Box::new(std::io::stdout()), Finished::new());
             return Ok(Self { out, path: None, done, empty: false });
         };
         let cannot = |source| Error::write(path, source);
@@ -94,19 +101,35 @@ impl Journal {
             // Some file systems do not support locks.
             Err(TryLockError::Error(_)) | Ok(()) => {}
         }
-        let done = if there { finished_lines(&mut file, path, identity)? } else { HashSet::new() };
+        let done = if there { finished_lines(&mut file, path, identity)? } else { Finished::new() };
         let empty = !path.is_file() || file.metadata().map_err(cannot)?.len() == 0;
         Ok(Self { out: Box::new(file), path: Some(path.to_owned()), done, empty })
     }
 
     /// Whether the file already has a response to this prompt.
-    pub fn has(&self, id: &str, prompt: &Prompt) -> bool {
-        self.done.contains(&key(id, &json!(prompt)))
+    ///
+    /// # Errors
+    /// It has one to another prompt with the same id.
+    pub fn has(&self, id: &str, prompt: &Prompt) -> Result<bool> {
+        let Some(lines) = self.done.get(id) else { return Ok(false) };
+        let prompt = json!(prompt);
+        if lines.iter().any(|(_, answered)| *answered == prompt) {
+            return Ok(true);
+        }
+        let Some((line, was)) = lines.first() else { return Ok(false) };
+        let name = self.path.as_deref().unwrap_or(Path::new("-")).display().to_string();
+        let problem = format!(
+            "id: '{id}' answers the prompt {}, this run has {} under it: give the changed prompt another id, or \
+             use another file",
+            excerpt(was),
+            excerpt(&prompt)
+        );
+        Err(Error::line(&name, *line, problem))
     }
 
     /// The ids of the prompts with a response in the file.
     pub fn ids(&self) -> HashSet<String> {
-        self.done.iter().filter_map(|key| key.split_once('\n')).map(|(id, _)| id.to_owned()).collect()
+        self.done.keys().cloned().collect()
     }
 
     /// Writes a response as one line and flushes it.
@@ -136,13 +159,13 @@ impl Drop for Journal {
 }
 
 /// Reads the lines of a stopped run and removes an incomplete last line.
-fn finished_lines(file: &mut File, path: &Path, identity: &Identity) -> Result<HashSet<String>> {
+fn finished_lines(file: &mut File, path: &Path, identity: &Identity) -> Result<Finished> {
     let mut bytes = Vec::new();
     file.rewind().and_then(|()| file.read_to_end(&mut bytes)).map_err(|e| Error::read(path, e))?;
     let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
     let name = path.display().to_string();
     let ours = identity.value();
-    let mut done = HashSet::new();
+    let mut done = Finished::new();
     for (number, line) in (1..).zip(bytes[..whole].split(|&b| b == b'\n')).filter(|(_, l)| !l.is_empty())
     {
         let wrong = |problem: String| Error::line(&name, number, problem);
@@ -157,7 +180,16 @@ fn finished_lines(file: &mut File, path: &Path, identity: &Identity) -> Result<H
                 )));
             }
         }
-        done.insert(key(value["id"].as_str().unwrap_or_default(), &value["prompt"]));
+        if let (Some(was), Some(is)) = (value["template_hash"].as_str(), &identity.template_hash)
+            && was != is
+        {
+            return Err(wrong(format!(
+                "written with another chat template (template_hash {was:.12}, this run has {is:.12}): use the same \
+                 template or another file"
+            )));
+        }
+        let id = value["id"].as_str().unwrap_or_default().to_owned();
+        done.entry(id).or_default().push((number, value["prompt"].take()));
     }
     if whole < bytes.len() {
         file.set_len(whole as u64).map_err(|e| Error::write(path, e))?;
@@ -175,7 +207,14 @@ fn difference(field: &str, was: &Value, is: &Value) -> (String, Value, Value) {
     }
 }
 
-/// Key of a prompt: its id and its text.
-fn key(id: &str, prompt: &Value) -> String {
-    format!("{id}\n{prompt}")
+/// The beginning of a prompt, or its end where it is a conversation, for messages.
+fn excerpt(prompt: &Value) -> String {
+    let text = match prompt.as_array().and_then(|turns| turns.last()) {
+        Some(last) => &last["content"],
+        None => prompt,
+    };
+    let text = text.as_str().unwrap_or_default();
+    let short: String = text.chars().take(40).collect();
+    let more = if short.len() < text.len() { "..." } else { "" };
+    format!("{short:?}{more}")
 }

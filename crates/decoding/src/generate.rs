@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use stackelberg_engine::reward::{PromptInput, ValueHead};
-use stackelberg_engine::{Checkpoint, Prompt, Reward};
+use stackelberg_engine::{Checkpoint, Error as EngineError, Prompt, Reward};
 
 use crate::error::{Error, Result};
 use crate::generation::Generation;
@@ -22,6 +22,14 @@ pub trait Watch {
 
     /// The answer to prompt `job` is finished.
     fn done(&mut self, _job: usize, _answer: Generation) {}
+
+    /// Prompt `job` has no answer: the error names it. A watch that takes the error lets the other prompts go on.
+    ///
+    /// # Errors
+    /// The run is to end; as it does unless this is implemented.
+    fn failed(&mut self, _job: usize, error: Error) -> Result<()> {
+        Err(error)
+    }
 
     /// All samples of prompt `job` are finished, in order ([`rollout`]).
     fn samples(&mut self, _job: usize, _samples: Vec<Sample>) {}
@@ -129,7 +137,8 @@ impl Watch for First<'_> {
 /// are finished, and are the same whatever the limits are (on the CPU; elsewhere except for rounding).
 ///
 /// # Errors
-/// As [`generate`]; those of one prompt name it. Answers that were handed over before stay.
+/// As [`generate`]; those of one prompt name it, and end the run unless [`Watch::failed`] takes them. Answers that were
+/// handed over before stay.
 pub fn generate_all<'a>(
     policy: &Checkpoint,
     guidance: impl Into<Guidance<'a>>,
@@ -195,11 +204,18 @@ fn run(
         steps,
     };
     // A long run should not learn late that a prompt does not fit.
-    for job in jobs {
-        check(policy, &request(job)).map_err(|error| error.of(job.id))?;
+    let mut fit = Vec::with_capacity(jobs.len());
+    for (number, job) in jobs.iter().enumerate() {
+        match check(policy, &request(job)) {
+            Ok(_) => fit.push((number, job)),
+            Err(error @ Error::Engine(EngineError::RewardContext { .. })) => {
+                watch.failed(number, error.of(job.id))?;
+            }
+            Err(error) => return Err(error.of(job.id)),
+        }
     }
     let mut session = Session::new(policy.clone(), limits);
-    let mut waiting = jobs.iter().enumerate();
+    let mut waiting = fit.into_iter();
     let mut tickets: HashMap<Ticket, usize> = HashMap::new();
     loop {
         // Few wait at a time: their prompts are copies.
@@ -218,7 +234,7 @@ fn run(
             let Some(&job) = tickets.get(&event.ticket()) else { continue };
             match event {
                 Event::Token { number, step, text, .. } => watch.step(job, number, &step, &text),
-                Event::Failed { error, .. } => return Err(error.of(jobs[job].id)),
+                Event::Failed { error, .. } => watch.failed(job, error.of(jobs[job].id))?,
                 Event::Done { samples, .. } if want == Want::Answer => {
                     samples.into_iter().for_each(|sample| watch.done(job, sample.answer));
                 }

@@ -24,6 +24,11 @@ impl ChatTemplate {
         Self { source: source.into(), bos: bos.into(), eos: eos.into() }
     }
 
+    /// A name for the template: the SHA-256 of its source and its tokens, in hexadecimal.
+    pub fn fingerprint(&self) -> String {
+        stackelberg_data::hash::sha256(format!("{}\n{}\n{}", self.source, self.bos, self.eos))
+    }
+
     /// The text of a conversation up to where the assistant's next answer begins.
     ///
     /// # Errors

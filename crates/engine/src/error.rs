@@ -68,6 +68,20 @@ pub enum Error {
         context: usize,
     },
 
+    /// There are more tokens than a reward model's context can hold.
+    #[error(
+        "{}: {tokens} tokens do not fit this reward's context of {context}: shorten the prompt or the answer",
+        path.display()
+    )]
+    RewardContext {
+        /// The reward's file or folder.
+        path: PathBuf,
+        /// The number of tokens.
+        tokens: usize,
+        /// The maximum number of tokens.
+        context: usize,
+    },
+
     /// There is no token to run the model on.
     #[error("no tokens: a prompt must hold at least one")]
     NoTokens,

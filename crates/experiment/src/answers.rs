@@ -6,11 +6,11 @@ use std::path::Path;
 use stackelberg_data::trace::TraceWriter;
 use stackelberg_data::{Identity, Journal};
 use stackelberg_decoding::{
-    CacheCounts, Cancel, Generation, Guidance, HackingWatch, Job, Limits, Settings, Step, Watch,
-    generate_all,
+    CacheCounts, Cancel, Error as DecodingError, Generation, Guidance, HackingWatch, Job, Limits,
+    Settings, Step, Watch, generate_all,
 };
 use stackelberg_engine::reward::TextFormat;
-use stackelberg_engine::{Checkpoint, Prompt};
+use stackelberg_engine::{Checkpoint, Error as EngineError, Prompt};
 use stackelberg_registry::layout;
 
 use crate::error::{Context, Error, Result};
@@ -56,6 +56,9 @@ pub trait Progress {
     /// The watch for reward hacking reports a warning about the answer to a prompt.
     fn hacking(&mut self, _id: &str, _text: &str) {}
 
+    /// A prompt could not be answered. Others go on.
+    fn failed(&mut self, _text: &str) {}
+
     /// More answers are finished: their number, and their tokens (0 for answers of an earlier run).
     fn answered(&mut self, _answers: usize, _tokens: usize) {}
 
@@ -79,7 +82,8 @@ impl Session<'_> {
     /// Answers all prompts that are not answered yet.
     ///
     /// # Errors
-    /// [`Error::Interrupted`], which says how to resume; a prompt cannot be answered; a file cannot be written, or has
+    /// [`Error::Interrupted`], which says how to resume; [`Error::Prompts`] if prompts cannot be answered, after the
+    /// others; a file cannot be written, or has
     /// answers under other settings.
     pub fn answer_all(
         &self,
@@ -88,8 +92,11 @@ impl Session<'_> {
         cancel: &Cancel,
         progress: &mut dyn Progress,
     ) -> Result<()> {
-        let identity = record::identity(self.names, &self.settings, self.format, self.policy);
+        let mut identity = record::identity(self.names, &self.settings, self.format, self.policy);
+        identity.template_hash = record::template_hash(self.policy, self.format, self.guidance.reward);
         let journal = Journal::open(files.out, files.resume, &identity)?;
+        let has = |(id, prompt): &(String, Prompt)| journal.has(id, prompt);
+        let answered = prompts.iter().map(has).collect::<stackelberg_data::Result<Vec<bool>>>()?;
         let open = |path| TraceWriter::open(path, files.resume, &journal.ids());
         let trace = files.trace.map(open).transpose()?;
         let traced: HashSet<&str> = match trace {
@@ -97,8 +104,8 @@ impl Session<'_> {
             None => HashSet::new(),
         };
         let mut waiting = Vec::new();
-        for (id, prompt) in prompts {
-            if !journal.has(id, prompt) {
+        for ((id, prompt), answered) in prompts.iter().zip(answered) {
+            if !answered {
                 let tokens = self.tokens(prompt).with_context(|| format!("prompt {id}"))?;
                 waiting.push(Waiting { id, prompt, tokens, traced: traced.contains(id.as_str()) });
             }
@@ -106,6 +113,11 @@ impl Session<'_> {
         if let Some(warning) =
             layout::double_bos(self.policy, waiting.iter().map(|waiting| &waiting.tokens[..]))
         {
+            progress.warning(&warning);
+        }
+        let tokens = waiting.iter().map(|waiting| &waiting.tokens[..]);
+        let (reward, most) = (self.guidance.reward, self.settings.max_new_tokens);
+        if let Some(warning) = layout::short_reward(self.policy, reward, most, tokens) {
             progress.warning(&warning);
         }
         let before = prompts.len() - waiting.len();
@@ -130,6 +142,8 @@ impl Session<'_> {
             cancel,
             done: before,
             failed,
+            unanswered: Vec::new(),
+            alike: 0,
         };
         let outcome =
             generate_all(self.policy, self.guidance, &jobs, &self.settings, self.limits, &mut sink);
@@ -140,9 +154,20 @@ impl Session<'_> {
             Err(stackelberg_decoding::Error::Stopped) => {
                 Err(interrupted(sink.done, prompts.len(), files.out))
             }
-            outcome => Ok(outcome?),
+            outcome => {
+                outcome?;
+                unanswered(&sink.unanswered, prompts.len(), files.out)
+            }
         }
     }
+}
+
+/// The error of a run that left prompts without an answer, if it did.
+fn unanswered(failures: &[String], all: usize, out: Option<&Path>) -> Result<()> {
+    let Some(first) = failures.first() else { return Ok(()) };
+    let again = out.map(|out| format!("; try them again with --resume --out {}", out.display()));
+    let (n, again) = (failures.len(), again.unwrap_or_default());
+    Err(Error::Prompts(format!("{n} of {all} prompts failed, the first: {first}{again}")))
 }
 
 /// The error of a cancelled run.
@@ -174,6 +199,19 @@ struct Sink<'a> {
     /// Answers written, including those of earlier runs.
     done: usize,
     failed: Option<Error>,
+    /// Why prompts have no answer.
+    unanswered: Vec<String>,
+    /// The last failures that a scorer outside caused, if nothing was answered in between: how many are the same.
+    alike: usize,
+}
+
+/// So many failures of a program or a server, all the same and in a row, end a run: the others would fail too.
+const HOPELESS: usize = 3;
+
+/// An error with its causes on one line.
+fn said(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |said, cause| format!("{said}: {cause}"))
 }
 
 /// State of an unfinished answer.
@@ -226,10 +264,28 @@ impl Watch for Sink<'_> {
         match self.write(job, under_way, &answer) {
             Ok(()) => {
                 self.done += 1;
+                self.alike = 0;
                 self.progress.answered(1, answer.tokens.len());
             }
             Err(error) => self.failed = Some(error),
         }
+    }
+
+    fn failed(&mut self, job: usize, error: DecodingError) -> stackelberg_decoding::Result<()> {
+        self.under_way.remove(&job);
+        let text = said(&error);
+        let DecodingError::Prompt { source, .. } = &error else { return Err(error) };
+        if let DecodingError::Engine(EngineError::Scorer(why)) = &**source {
+            let same = self.alike > 0
+                && self.unanswered.last().is_some_and(|last| last.ends_with(why.as_str()));
+            self.alike = if same { self.alike + 1 } else { 1 };
+            if self.alike >= HOPELESS {
+                return Err(error);
+            }
+        }
+        self.progress.failed(&text);
+        self.unanswered.push(text);
+        Ok(())
     }
 
     fn cache(&mut self, counts: CacheCounts) {

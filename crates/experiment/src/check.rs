@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use stackelberg_decoding::{Method, most};
+use stackelberg_registry::names::shown;
 use stackelberg_shaping::{Rule, Shaping};
 
 use crate::error::{Context, Result, invalid};
@@ -66,7 +67,7 @@ impl Experiment {
         )?;
         let repeated = held_out.iter().enumerate().find(|(i, name)| held_out[..*i].contains(name));
         if let Some((_, name)) = repeated {
-            return invalid(format!("rewards.held_out: '{name}' is given twice"));
+            return invalid(format!("rewards.held_out: '{}' is given twice", shown(name)));
         }
         if let Some(values) = &self.values {
             values.check().context("values")?;

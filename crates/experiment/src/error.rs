@@ -10,6 +10,10 @@ pub enum Error {
     #[error("{0}")]
     Invalid(String),
 
+    /// Some prompts could not be answered, all others were. The message says how many, and how to try them again.
+    #[error("{0}")]
+    Prompts(String),
+
     /// The caller cancelled. The message says what is saved and how to resume.
     #[error("{0}")]
     Interrupted(String),

@@ -10,6 +10,7 @@ use stackelberg_engine::reward::TextFormat;
 use stackelberg_engine::{Device, Dtype};
 use stackelberg_evaluation::findings::Knob;
 use stackelberg_hub::Known;
+use stackelberg_registry::names::shown;
 use stackelberg_registry::{DEFAULT_MODEL, PolicySpec};
 use stackelberg_shaping::Rule;
 
@@ -98,6 +99,18 @@ pub struct Rewards {
     /// Rewards that do not guide and only measure the answers.
     #[serde(default)]
     pub held_out: Vec<String>,
+}
+
+impl Rewards {
+    /// The guide's name as records show it.
+    pub fn shown_guide(&self) -> String {
+        shown(&self.guide)
+    }
+
+    /// The names of all rewards as records show them: the guide's, then the held-out ones.
+    pub fn shown(&self) -> Vec<String> {
+        std::iter::once(&self.guide).chain(&self.held_out).map(|name| shown(name)).collect()
+    }
 }
 
 /// A set of prompts.

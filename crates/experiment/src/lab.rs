@@ -55,6 +55,8 @@ pub struct Lab<'a> {
     /// The policy's device; `None` is the CPU.
     pub(crate) device: Option<String>,
     pub(crate) guide: Reward,
+    /// The guide's name as records show it.
+    pub(crate) guide_name: String,
     pub(crate) guide_hash: String,
     pub(crate) format: TextFormat,
     /// The prompts, with their ids.
@@ -115,6 +117,7 @@ impl<'a> Lab<'a> {
             registry,
             provenance,
             cancel,
+            guide_name: experiment.rewards.shown_guide(),
             guide_hash: registry.reward_hash(guide_name)?,
             prompts_hash: hash_of(&value_of(&prompts)),
             policy,
@@ -261,7 +264,7 @@ impl<'a> Lab<'a> {
             model: &self.experiment.policy.model,
             dtype: self.experiment.policy.dtype.name(),
             device: self.device.as_deref(),
-            reward: &self.experiment.rewards.guide,
+            reward: &self.guide_name,
             reward_hash: Some(&self.guide_hash),
             parts: self.guide.parts(),
             value_hash,
@@ -335,7 +338,7 @@ impl<'a> Lab<'a> {
         responses: &[Response],
         coherence: &mut Option<Coherence<'_>>,
     ) -> Result<Vec<Measured>> {
-        let guide = Some(self.experiment.rewards.guide.as_str());
+        let guide = Some(self.guide_name.as_str());
         Ok(self.evaluator.measure(Some(self.policy), responses, guide, coherence.as_mut())?)
     }
 
@@ -399,7 +402,7 @@ impl<'a> Lab<'a> {
                 &format!("{} ({}{on})", self.experiment.policy.model, self.experiment.policy.dtype),
             ),
             fact("policy hash", &self.policy.fingerprint),
-            fact("guide", &self.experiment.rewards.guide),
+            fact("guide", &self.guide_name),
             fact("prompts", &format!("{}, hash {}", self.prompts.len(), self.prompts_hash)),
             fact(
                 "seeds",

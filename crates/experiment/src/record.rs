@@ -2,11 +2,12 @@
 
 use serde_json::json;
 use stackelberg_data::generations::{Record, Response};
+use stackelberg_data::hash::sha256;
 use stackelberg_data::trace::{Scores, TraceStep};
 use stackelberg_data::{Identity, Prompt};
 use stackelberg_decoding::{Generation, Method, Options, Settings, Step};
 use stackelberg_engine::reward::TextFormat;
-use stackelberg_engine::{Checkpoint, Tokenizer};
+use stackelberg_engine::{ChatTemplate, Checkpoint, Reward, Tokenizer};
 
 use crate::error::Result;
 
@@ -69,7 +70,23 @@ pub fn identity(
         seed: settings.seed,
         reward_hash: names.reward_hash.map(str::to_owned),
         value_hash: names.value_hash.map(str::to_owned),
+        template_hash: None,
     }
+}
+
+/// The hash of the chat templates that lay out prompts for the policy and texts for the reward; `None` if none does.
+pub fn template_hash(
+    policy: &Checkpoint,
+    format: TextFormat,
+    reward: Option<&Reward>,
+) -> Option<String> {
+    let own = policy.template.as_ref().filter(|_| format == TextFormat::Chat);
+    let of_rewards = reward.map_or(&[][..], Reward::each).iter().filter_map(|reward| match reward {
+        Reward::Text(text) => text.template(),
+        _ => None,
+    });
+    let all: Vec<String> = own.into_iter().chain(of_rewards).map(ChatTemplate::fingerprint).collect();
+    (!all.is_empty()).then(|| sha256(all.join("\n")))
 }
 
 /// An answer as a line of the output file.

@@ -74,8 +74,7 @@ fn assemble(lab: &Lab<'_>, kept: &[Kept], finished: &[Finished]) -> Result<Repor
     let all = stages(experiment, kept).iter().map(|(_, settings)| settings.len()).sum::<usize>();
     let unfinished = (finished.len() < all)
         .then(|| format!("Unfinished: this report has {} of {all} settings.", finished.len()));
-    let rewards: Vec<String> =
-        [std::slice::from_ref(&experiment.rewards.guide), &experiment.rewards.held_out].concat();
+    let rewards = experiment.rewards.shown();
     let series = |f: &Finished| Series {
         group: match f.setting.knob {
             Some(_) => f.setting.group(),

@@ -29,8 +29,8 @@ impl Kept {
     /// not significant is kept. If the smallest strength is degenerate, it is kept.
     pub(crate) fn choose(lab: &Lab<'_>, methods: &Methods) -> Result<Option<Self>> {
         let experiment = lab.experiment;
-        let rewards = &experiment.rewards;
-        let judge = Metric::Reward(rewards.held_out.first().unwrap_or(&rewards.guide).clone());
+        let rewards = experiment.rewards.shown();
+        let judge = Metric::Reward(rewards.get(1).unwrap_or(&rewards[0]).clone());
         let sweep = experiment.sweep_of(methods);
         let done = sweep
             .iter()

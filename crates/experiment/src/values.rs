@@ -44,10 +44,7 @@ fn draw(lab: &Lab<'_>, values: &Values, folder: &Path, observer: &mut dyn Observ
         model: policy.model.clone(),
         dtype: policy.dtype.name().to_owned(),
         device: lab.device.clone(),
-        reward: Some(Identity {
-            name: lab.experiment.rewards.guide.clone(),
-            hash: lab.guide_hash.clone(),
-        }),
+        reward: Some(Identity { name: lab.guide_name.clone(), hash: lab.guide_hash.clone() }),
         format: lab.format,
         system: policy.system.as_deref(),
         settings: stackelberg_decoding::Settings {

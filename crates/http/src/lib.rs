@@ -20,6 +20,8 @@ assert!(client.get(format!("{server}/models")).build()?.headers().is_empty());
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+mod redaction;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +31,8 @@ use reqwest::blocking::{Client, ClientBuilder};
 use reqwest::redirect::Policy;
 use rustls::ClientConfig;
 use rustls_platform_verifier::BuilderVerifierExt;
+
+pub use redaction::{redacted, without_secrets};
 
 /// The longest time that a connection may take to be established.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);

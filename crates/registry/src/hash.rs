@@ -6,7 +6,7 @@ use stackelberg_remote::HttpReward;
 
 use crate::builtin::Builtin;
 use crate::error::{Error, Result};
-use crate::names::{combination, split_format, split_label};
+use crate::names::{combination, shown, split_format, split_label};
 use crate::registry::Registry;
 
 impl Registry {
@@ -21,7 +21,7 @@ impl Registry {
             return self.one_hash(name);
         }
         let mut hash = Hash::new();
-        hash.update(combination.to_string());
+        hash.update(combination.renamed(hashed).to_string());
         for name in combination.names() {
             hash.update(self.one_hash(name)?);
         }
@@ -35,7 +35,7 @@ impl Registry {
         if format.is_none() && split_label(bare).1.is_none() {
             return Ok(hash);
         }
-        Ok(sha256(format!("{name}\n{hash}")))
+        Ok(sha256(format!("{}\n{hash}", hashed(name))))
     }
 
     fn file_hash(&self, name: &str) -> Result<String> {
@@ -44,7 +44,7 @@ impl Registry {
         }
         // Programs and servers cannot be hashed, so their name is.
         if name.starts_with("program:") || HttpReward::is_address(name) {
-            return Ok(sha256(name));
+            return Ok(sha256(hashed(name)));
         }
         let path = self.fetch(split_label(name).0)?;
         if path.is_dir() {
@@ -52,4 +52,9 @@ impl Registry {
         }
         sha256_file(&path).map_err(|e| Error::from(stackelberg_data::Error::read(&path, e)))
     }
+}
+
+/// A name as it enters hashes: another password or key of a server does not make another reward.
+fn hashed(name: &str) -> String {
+    if HttpReward::is_address(split_format(name).1) { shown(name) } else { name.to_owned() }
 }

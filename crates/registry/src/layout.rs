@@ -57,6 +57,27 @@ fn chats_alike(one: &Checkpoint, other: &Checkpoint) -> bool {
     chat(one) == chat(other)
 }
 
+/// A warning if answers of up to `most` tokens to tokenized prompts may end early because a reward's context is shorter
+/// than the policy's. Such answers end with `length`.
+pub fn short_reward<'a>(
+    policy: &Checkpoint,
+    reward: Option<&Reward>,
+    most: usize,
+    prompts: impl Iterator<Item = &'a [u32]>,
+) -> Option<String> {
+    let (path, context) = reward?.limit()?;
+    let own = policy.model.context();
+    let cut = |prompt: &&[u32]| prompt.len() < context && prompt.len() + most > context;
+    let cut = prompts.filter(cut).count();
+    (context < own && cut > 0).then(|| {
+        format!(
+            "the context of the reward {} limits {cut} answers: with the prompt they end at {context} tokens, the \
+             model's context is {own}",
+            path.display()
+        )
+    })
+}
+
 /// A warning if tokenized prompts begin with the same special token twice.
 pub fn double_bos<'a>(policy: &Checkpoint, prompts: impl Iterator<Item = &'a [u32]>) -> Option<String> {
     let twice: Vec<String> = prompts.filter_map(|tokens| policy.begins_twice(tokens)).collect();

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use stackelberg_engine::reward::{Combination, RewardFormat};
+use stackelberg_remote::without_secrets;
 
 use crate::builtin::Builtin;
 use crate::error::{Error, Result};
@@ -21,16 +22,29 @@ pub fn split_label(name: &str) -> (&str, Option<&str>) {
     name.split_once('#').map_or((name, None), |(name, label)| (name, Some(label)))
 }
 
+/// A reward's name as records and messages show it: without the passwords and keys in the addresses of servers.
+pub fn shown(name: &str) -> String {
+    let Ok(combination) = parts(name) else { return without_secrets(name) };
+    combination.names().iter().fold(name.to_owned(), |text, part| match without_secrets(part) {
+        shown if shown == *part => text,
+        shown => text.replace(part, &shown),
+    })
+}
+
 /// Parses a name into its rewards. The name of an existing file is a single reward, even if it has operators in it.
 ///
 /// # Errors
 /// The expression is malformed.
 pub fn combination(name: &str) -> Result<Combination> {
+    parts(name).map_err(|error| Error::Name(without_secrets(&error)))
+}
+
+fn parts(name: &str) -> std::result::Result<Combination, String> {
     let bare = split_format(name).1;
     let parsed: std::result::Result<Combination, String> = name.parse();
     let several = parsed.as_ref().is_ok_and(|combination| combination.only().is_none());
     let is_file = Path::new(bare).exists() || !several && Path::new(split_label(bare).0).exists();
-    if is_file { Ok(Combination::one(name)) } else { parsed.map_err(Error::Name) }
+    if is_file { Ok(Combination::one(name)) } else { parsed }
 }
 
 /// Whether a name is neither a built-in reward nor a reference.
@@ -39,18 +53,52 @@ pub(crate) fn is_unknown(name: &str) -> bool {
     Builtin::find(name).is_none() && !Path::new(name).exists() && !name.contains([':', '/', '.'])
 }
 
-/// The held-out rewards that share a part with the guide: each one's name as given, and the shared part.
+/// The held-out rewards that share a part with the guide: each one's name, and the shared part, as they are shown.
 ///
 /// # Errors
 /// A name is malformed.
-pub fn shared<'n>(guide: &str, held_out: &'n [String]) -> Result<Vec<(&'n str, String)>> {
+pub fn shared(guide: &str, held_out: &[String]) -> Result<Vec<(String, String)>> {
     let guides = combination(guide)?;
     let mut shared = Vec::new();
     for name in held_out {
         let judges = combination(name)?;
         let also_guides =
             |part: &&String| guides.names().iter().any(|g| split_format(g).1 == split_format(part).1);
-        shared.extend(judges.names().iter().find(also_guides).map(|part| (name.as_str(), part.clone())));
+        shared.extend(judges.names().iter().find(also_guides).map(|part| (shown(name), shown(part))));
     }
     Ok(shared)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Registry;
+    use stackelberg_hub::Hub;
+
+    #[test]
+    fn names_are_shown_without_secrets() {
+        for (name, is_shown) in [
+            ("harmless", "harmless"),
+            ("hh:http://me:p@h/score", "hh:http://***@h/score"),
+            ("a*0.5+http://me:p@h/score?key=k#good * 2", "a*0.5+http://***@h/score?key=***#good * 2"),
+            ("\"HTTP://me:p+w@h/score\"*0.5+b", "\"HTTP://***@h/score\"*0.5+b"),
+            // This does not parse.
+            ("http://me:p*w@h/score", "http://***@h/score"),
+        ] {
+            assert_eq!(shown(name), is_shown, "{name}");
+        }
+        let error = combination("http://me:p*w@h/score").unwrap_err().to_string();
+        assert!(!error.contains("me:"), "{error}");
+    }
+
+    #[test]
+    fn another_key_is_no_other_reward() {
+        let registry = Registry::new(Hub::default());
+        let hash = |name: &str| registry.reward_hash(name).unwrap();
+        assert_eq!(hash("http://a:b@h/score?api_key=1"), hash("http://c:d@h/score?api_key=2"));
+        assert_eq!(hash("answer:http://a:b@h/score"), hash("answer:http://c:d@h/score"));
+        assert_ne!(hash("http://a:b@h/score?model=m"), hash("http://a:b@h/score?model=n"));
+        assert_ne!(hash("http://h/score"), hash("http://i/score"));
+        assert_eq!(hash("http://h/score"), stackelberg_data::hash::sha256("http://h/score"));
+    }
 }

@@ -12,7 +12,7 @@ use stackelberg_remote::{HttpReward, ProgramReward};
 
 use crate::builtin::{BUILTIN, Builtin};
 use crate::error::{Error, Result};
-use crate::names::{combination, is_unknown, split_format, split_label};
+use crate::names::{combination, is_unknown, shown, split_format, split_label};
 use crate::registry::Registry;
 
 /// Timeout of a request to a reward server.
@@ -30,9 +30,10 @@ impl Registry {
         }
         let rewards = combination.names().iter().map(|name| self.one_reward(name, policy, dtype));
         let rewards = rewards.collect::<Result<_>>().map_err(|error| {
+            let name = shown(name);
             error.within(format!("'{name}' (a name with operators or spaces must be in double quotes)"))
         })?;
-        Ok(Reward::Combined(Arc::new(Combined::new(combination, rewards))))
+        Ok(Reward::Combined(Arc::new(Combined::new(combination.renamed(shown), rewards))))
     }
 
     /// Loads one reward: a built-in name, a head, a model folder, or a reward that reads text.

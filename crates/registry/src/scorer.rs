@@ -9,12 +9,12 @@ use stackelberg_engine::reward::{Combination, Exchange, RewardFormat, TextFormat
 use stackelberg_engine::{Checkpoint, Dtype, Reward};
 
 use crate::error::{Error, Result};
-use crate::names::{combination, split_format};
+use crate::names::{combination, shown, split_format};
 use crate::registry::Registry;
 
 /// A loaded reward for finished texts.
 pub struct Scorer {
-    /// The name as given.
+    /// The name as it is shown.
     pub name: String,
     /// The hash that identifies the reward, see [`Registry::reward_hash`].
     pub hash: String,
@@ -74,7 +74,8 @@ impl Scorer {
             })
         };
         let rewards = combination.names().iter().map(&mut load).collect::<Result<_>>()?;
-        Ok(Self { name: name.to_owned(), hash: registry.reward_hash(name)?, combination, rewards })
+        let (hash, combination) = (registry.reward_hash(name)?, combination.renamed(shown));
+        Ok(Self { name: shown(name), hash, combination, rewards })
     }
 
     /// The names of the parts of a combination; empty for a single reward.
@@ -85,7 +86,8 @@ impl Scorer {
     /// The rewards that are also part of `guide` but read another text format there: each one's name, the format there
     /// and the format here.
     pub fn seen_otherwise(&self, guide: &str) -> Vec<(String, RewardFormat, RewardFormat)> {
-        let Ok(guide) = combination(guide) else { return Vec::new() };
+        // An address that hides its password does not parse.
+        let guide = combination(guide).unwrap_or_else(|_| Combination::one(guide)).renamed(shown);
         let mut otherwise = Vec::new();
         for (name, reads) in self.combination.names().iter().zip(&self.rewards) {
             let Reads::Text(reward) = reads else { continue };

@@ -1,6 +1,7 @@
 //! Addresses of servers.
 
 use reqwest::Url;
+use stackelberg_http::redacted;
 
 /// Parses an `http://` or `https://` address. The scheme may be in upper case.
 ///
@@ -14,25 +15,52 @@ pub(crate) fn parse(address: &str) -> Result<Url, String> {
     }
 }
 
+/// Splits off the `model` of a query, which is sent in the body of requests; all else stays in the address.
+pub(crate) fn split_model(address: &str) -> (String, Option<String>) {
+    let Some((before, query)) = address.split_once('?') else {
+        return (address.trim_end_matches('/').to_owned(), None);
+    };
+    let before = before.trim_end_matches('/');
+    let (model, rest): (Vec<&str>, Vec<&str>) =
+        query.split('&').filter(|pair| !pair.is_empty()).partition(|pair| pair.starts_with("model="));
+    let model = model.last().and_then(|pair| pair.split_once('=')).map(|(_, model)| model.to_owned());
+    (if rest.is_empty() { before.to_owned() } else { format!("{before}?{}", rest.join("&")) }, model)
+}
+
+/// The secrets of an address, as it spells them and decoded: its password and the values of its query.
+pub(crate) fn secrets(url: &Url) -> Vec<String> {
+    let query = url.query().unwrap_or_default().split('&');
+    let values = query.map(|pair| pair.split_once('=').map_or(pair, |(_, value)| value));
+    let shown = |value: &&str| !value.is_empty() && redacted(url.as_str()).contains(value);
+    let spelt = values.filter(|value| !shown(value)).chain(url.password());
+    let both = spelt.flat_map(|secret| [secret.to_owned(), decoded(secret)]);
+    both.filter(|secret| !secret.is_empty()).collect()
+}
+
+/// A text without percent signs of an address.
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, after @ ..] = rest {
+        let pair = after.get(..2).and_then(|pair| std::str::from_utf8(pair).ok());
+        match pair.filter(|_| *first == b'%').and_then(|pair| u8::from_str_radix(pair, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &after[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 /// Whether a text begins like an HTTP address.
 pub(crate) fn is_http(text: &str) -> bool {
     let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
     ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known))
-}
-
-/// An address as messages show it: `http://***@host` instead of `http://user:password@host`.
-pub(crate) fn redacted(address: &str) -> String {
-    let is_clean = |url: Url| url.has_host() && url.username().is_empty() && url.password().is_none();
-    if Url::parse(address).is_ok_and(is_clean) {
-        return address.to_owned();
-    }
-    // An address that does not parse may have an '@' anywhere: everything before the last one is hidden.
-    let (scheme, rest) = address.split_once("://").unwrap_or(("", address));
-    match rest.rsplit_once('@') {
-        Some((_, rest)) if scheme.is_empty() => format!("***@{rest}"),
-        Some((_, rest)) => format!("{scheme}://***@{rest}"),
-        None => address.to_owned(),
-    }
 }
 
 #[cfg(test)]
@@ -51,18 +79,20 @@ mod tests {
     }
 
     #[test]
-    fn passwords_are_hidden() {
-        for (address, shown) in [
-            ("http://host:80/score?model=a@b", "http://host:80/score?model=a@b"),
-            ("http://user:secret@host/score", "http://***@host/score"),
-            ("http://secret@host/score", "http://***@host/score"),
-            ("http://user:sec#ret@host/score", "http://***@host/score"),
-            ("http://user:sec?ret/secret@host/score", "http://***@host/score"),
-            ("HTTP://user:sec@ret@host/score", "HTTP://***@host/score"),
-            ("user:secret@host", "***@host"),
-            ("nonsense", "nonsense"),
-        ] {
-            assert_eq!(redacted(address), shown, "{address}");
-        }
+    fn only_the_model_leaves_the_query() {
+        let split = |address: &str| {
+            let (address, model) = split_model(address);
+            (address, model.unwrap_or_default())
+        };
+        let pair = |address: &str, model: &str| (address.to_owned(), model.to_owned());
+        assert_eq!(split("http://h/score/"), pair("http://h/score", ""));
+        assert_eq!(split("http://h/score?model=a@b"), pair("http://h/score", "a@b"));
+        assert_eq!(split("http://h/score?k=1&model=m&t=2"), pair("http://h/score?k=1&t=2", "m"));
+    }
+
+    #[test]
+    fn secrets_are_known_as_spelt_and_decoded() {
+        let url = parse("http://me:p%40s@h/score?api_key=sk%2F1&api-version=2").unwrap();
+        assert_eq!(secrets(&url), ["sk%2F1", "sk/1", "p%40s", "p@s"]);
     }
 }

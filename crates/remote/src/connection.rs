@@ -8,20 +8,20 @@ use std::time::Duration;
 use reqwest::blocking::{Client, Response};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{StatusCode, Url};
+use stackelberg_http::redacted;
 
-use crate::address::redacted;
+use crate::address::secrets;
 use crate::key::Key;
 use crate::retry::asked_wait;
 
 /// A server's address, with the client that posts to it. It may be used from many threads.
-#[derive(Debug)]
 pub(crate) struct Connection {
     http: Client,
     url: Url,
     /// The address without credentials.
     shown: String,
     /// Texts that are removed from what the server sends.
-    secrets: Secrets,
+    secrets: Vec<String>,
     timeout: Duration,
     /// Most bytes that are read of a response.
     longest: u64,
@@ -29,11 +29,9 @@ pub(crate) struct Connection {
     answered: AtomicBool,
 }
 
-struct Secrets(Vec<String>);
-
-impl std::fmt::Debug for Secrets {
+impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secrets(...)")
+        f.debug_struct("Connection").field("url", &self.shown).finish_non_exhaustive()
     }
 }
 
@@ -79,8 +77,7 @@ impl Connection {
     ) -> Result<Self, Setup> {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let mut secrets = Vec::new();
-        secrets.extend(url.password().map(str::to_owned));
+        let mut secrets = secrets(&url);
         if let Some(key) = key.filter(|key| !key.text().is_empty()) {
             let wrong = |problem: &str| Setup { name: "key", problem: problem.to_owned() };
             if !url.username().is_empty() || url.password().is_some() {
@@ -97,7 +94,7 @@ impl Connection {
             .default_headers(headers);
         let http = builder.build().map_err(|e| failed(with_causes(e)))?;
         let shown = redacted(url.as_str());
-        let (secrets, answered) = (Secrets(secrets), AtomicBool::new(false));
+        let answered = AtomicBool::new(false);
         Ok(Self { http, url, shown, secrets, timeout, longest, answered })
     }
 
@@ -123,7 +120,10 @@ impl Connection {
             let redirect = Some(self.without_secrets(redacted(to)));
             return Ok(Answer { status, text: String::new(), wait, redirect });
         }
-        Ok(Answer { status, text: self.read(response)?, wait, redirect: None })
+        let text = self.read(response)?;
+        // Short secrets may be part of a score; errors hold no numbers that count.
+        let text = if status.is_success() { text } else { self.without_secrets(text) };
+        Ok(Answer { status, text, wait, redirect: None })
     }
 
     fn read(&self, response: Response) -> Result<String, Broken> {
@@ -135,11 +135,12 @@ impl Connection {
                 false => Broken::Cut(format!("the connection broke: {e}")),
             });
         }
-        Ok(self.without_secrets(String::from_utf8_lossy(&bytes).into_owned()))
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    fn without_secrets(&self, text: String) -> String {
-        self.secrets.0.iter().fold(text, |text, secret| text.replace(secret, "[key]"))
+    /// A text for messages, without the key and the secrets of the address.
+    pub(crate) fn without_secrets(&self, text: String) -> String {
+        self.secrets.iter().fold(text, |text, secret| text.replace(secret, "[key]"))
     }
 
     fn broken(&self, error: reqwest::Error) -> Broken {

@@ -19,7 +19,8 @@ The HTTP clients share one transport and one retry policy:
   server's `Retry-After`. A request that cannot succeed (any other 4xx status, a bad certificate, a host name that
   does not resolve) fails at once.
 - Redirects are not followed, because the next server would see the key. Addresses on this machine bypass proxies.
-- A [`Key`] and the password of an address never appear in messages, not even if the server repeats them.
+- A [`Key`], the password of an address and the values of its query never appear in messages, not even if the
+  server repeats them. [`without_secrets`] gives a name or an address as messages and records show it.
 
 The crate does not read the environment: callers pass the key.
 
@@ -56,3 +57,4 @@ mod reward;
 
 pub use key::Key;
 pub use reward::{HttpReward, ProgramReward};
+pub use stackelberg_http::without_secrets;

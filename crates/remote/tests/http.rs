@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use stackelberg_engine::Prompt;
-use stackelberg_engine::reward::TextReward;
+use stackelberg_engine::reward::{RewardFormat, TextReward};
 use stackelberg_remote::{HttpReward, Key};
 
 use crate::exchanges;
@@ -30,12 +30,15 @@ fn each_protocol_is_spoken() {
     let scores = json!({"data": [{"index": 1, "score": 2.0}, {"index": 0, "score": 1.0}]});
     let (found, sent) = ask("/score?model=m", scores);
     assert_eq!(found.unwrap(), [1.0, 2.0]);
-    assert_eq!(sent, json!({"model": "m", "text_1": ["why?", "why?"], "text_2": ["a", "bb"]}));
+    let asked = json!({"text_1": ["why?", "why?"], "text_2": ["a", "bb"]});
+    assert_eq!((&sent["model"], &sent["text_1"]), (&json!("m"), &asked["text_1"]));
+    assert_eq!((&sent["text_2"], &sent["use_activation"]), (&asked["text_2"], &json!(false)));
     let (found, sent) = ask("/pooling", json!({"data": [{"data": [[0.0], [3.0]]}, {"data": [4.5]}]}));
-    assert_eq!((found.unwrap(), sent), (vec![3.0, 4.5], json!({"input": laid_out.clone()})));
-    let two = json!({"data": [{"label": "good", "probs": [0.25, 0.75]}, {"label": "bad", "probs": [0.9, 0.1]}]});
-    assert_eq!(ask("/classify#good", two.clone()).0.unwrap(), [0.75, 1.0 - 0.9]);
-    assert_eq!(ask("/classify#0", two.clone()).0.unwrap(), [0.25, 0.9]);
+    let raw = json!({"input": laid_out.clone(), "use_activation": false});
+    assert_eq!((found.unwrap(), sent), (vec![3.0, 4.5], raw));
+    let two = json!({"data": [{"label": "good", "probs": [-0.25, 0.75]}, {"label": "bad", "probs": [0.9, 0.1]}]});
+    assert_eq!(ask("/classify#good", two.clone()).0.unwrap(), [0.75, 0.1]);
+    assert_eq!(ask("/classify#0", two.clone()).0.unwrap(), [-0.25, 0.9]);
     assert!(
         ask("/classify", two).0.unwrap_err().contains("tells 2 labels apart: choose one by its number")
     );
@@ -43,11 +46,114 @@ fn each_protocol_is_spoken() {
     let (found, sent) = ask("/predict#bad", json!([labels(1.5), labels(-2.0)]));
     assert_eq!(found.unwrap(), [-1.5, 2.0]);
     assert_eq!(sent["inputs"], json!([[laid_out[0]], [laid_out[1]]]));
+    assert_eq!((&sent["truncate"], &sent["truncation_direction"]), (&json!(true), &json!("Left")));
     let error = ask("/predict#odd", json!([labels(1.0), labels(1.0)])).0.unwrap_err();
     assert!(error.contains("knows the labels good, bad: choose one, behind a '#'"), "{error}");
     let (found, sent) = ask("/rerank", json!([{"index": 1, "score": 0.5}, {"index": 0, "score": -0.5}]));
     assert_eq!(found.unwrap(), [-0.5, 0.5]);
     assert_eq!((&sent["query"], &sent["texts"]), (&json!("why?"), &json!(["a", "bb"])));
+    // Texts that are too long lose their start, not the answer at their end.
+    assert_eq!(sent["truncation_direction"], "Left");
+}
+
+/// What vLLM 0.32.0 answered to these requests, shortened: without `use_activation` it gave 0.311 and 0.860.
+#[test]
+fn rewards_of_vllm_are_raw() {
+    let texts = ["The capital of France is Paris.", "Bad answer"];
+    let ask = |path: &str, row: fn(f64) -> Value| {
+        let (address, seen) = server(move |_, body| {
+            let raw = body["use_activation"] == json!(false);
+            let logits = [-0.7951135039329529_f64, 1.813770055770874];
+            let shown = logits.map(|x| if raw { x } else { 1.0 / (1.0 + (-x).exp()) });
+            (200, json!({"object": "list", "data": shown.map(row)}).to_string())
+        });
+        let found = http(&format!("{address}{path}")).score_texts(&texts).unwrap();
+        assert_eq!(seen.lock().unwrap()[0].body["input"], json!(texts));
+        found
+    };
+    let classified = ask("/classify", |x| json!({"label": "LABEL_0", "probs": [x], "num_classes": 1}));
+    assert_eq!(classified, [-0.7951135039329529, 1.813770055770874]);
+    let pooled = ask("/pooling", |x| json!({"object": "pooling", "data": [x]}));
+    assert_eq!(pooled, classified);
+}
+
+#[test]
+fn templated_text_gets_no_second_beginning() {
+    let (address, seen) = server(|_, body| {
+        let rows: Vec<Value> =
+            body["input"].as_array().unwrap().iter().map(|_| json!({"data": [1.0]})).collect();
+        (200, json!({"data": rows}).to_string())
+    });
+    let templated = "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nHi";
+    let texts = ["plain", templated, "<s>[INST] Hi [/INST]", "<| no token |>"];
+    assert_eq!(http(&format!("{address}/pooling")).score_texts(&texts).unwrap(), [1.0; 4]);
+    let seen = seen.lock().unwrap();
+    let sent: Vec<_> = seen
+        .iter()
+        .map(|request| (&request.body["input"], &request.body["add_special_tokens"]))
+        .collect();
+    let (plain, begun, odd) = (json!(["plain"]), json!(texts[1..3]), json!([texts[3]]));
+    assert_eq!(sent, [(&plain, &Value::Null), (&begun, &json!(false)), (&odd, &Value::Null)]);
+}
+
+#[test]
+fn unknown_labels_are_refused_by_name() {
+    let prompt = Prompt::Text("Hi".to_owned());
+    // "ab" is good, "abc" is bad.
+    let row = |text: &Value| match text.as_str().unwrap().len() % 2 {
+        0 => json!({"label": "good", "probs": [-1.0, 2.0], "num_classes": 2}),
+        _ => json!({"label": "bad", "probs": [3.0, -4.0], "num_classes": 2}),
+    };
+    let (address, _) = server(move |_, body| {
+        let rows: Vec<Value> = body["input"].as_array().unwrap().iter().map(row).collect();
+        (200, json!({"data": rows}).to_string())
+    });
+    let ask = |label: &str, answers: &[&str]| {
+        let reward = http(&format!("{address}/classify{label}")).with_format(RewardFormat::Answer);
+        let found = reward.unwrap().score(&exchanges(&prompt, answers));
+        found.map_err(|error| error.to_string().replace(&address, "S"))
+    };
+    assert_eq!(ask("#good", &["ab", "abc"]), Ok(vec![2.0, -4.0]));
+    assert_eq!(ask("#bad", &["ab", "abc"]), Ok(vec![-1.0, 3.0]));
+    assert_eq!(ask("#1", &["abc"]), Ok(vec![-4.0]));
+    let error = ask("#god", &["ab", "abc"]).unwrap_err();
+    assert_eq!(error, "S/classify: has no label 'god': it has bad (#0), good (#1)");
+    // The other label's name is not known yet, so a misspelt one cannot be told from it.
+    let error = ask("#bda", &["ab"]).unwrap_err();
+    assert!(error.contains("has not named a label 'bda' so far, but good (#1) of 2 labels"), "{error}");
+    let error = ask("#2", &["ab"]).unwrap_err();
+    assert!(error.contains("has no label 2: it tells 2 labels apart"), "{error}");
+    for (path, said) in
+        [("/score#a", "/score has no labels"), ("/pooling#a", "/pooling names no labels")]
+    {
+        let error =
+            HttpReward::new(&format!("http://h{path}"), None, TIMEOUT).err().unwrap().to_string();
+        assert!(error.contains(said), "{error}");
+    }
+    let (address, _) = server(|_, _| (200, json!([[{"label": "only", "score": 1.0}]]).to_string()));
+    let error = http(&format!("{address}/predict#onyl")).score(&exchanges(&prompt, &["a"])).unwrap_err();
+    assert!(error.to_string().contains("knows the labels only"), "{error}");
+}
+
+#[test]
+fn keys_in_queries_are_sent_and_never_shown() {
+    let prompt = Prompt::Text("why?".to_owned());
+    let (address, seen) = server(|number, _| match number {
+        0 => (200, json!({"data": [{"score": 1.5}]}).to_string()),
+        _ => (401, "{\"error\": \"the key sk/5 is bad\"}".to_owned()),
+    });
+    let reward = http(&format!("{address}/score?api_key=sk%2F5&model=m"));
+    assert_eq!(reward.score(&exchanges(&prompt, &["a"])).unwrap(), [1.5]);
+    let error = reward.score(&exchanges(&prompt, &["a"])).unwrap_err().to_string();
+    let shown = format!("{address}/score?api_key=***: 401 Unauthorized: the key [key] is bad");
+    assert_eq!(error, shown);
+    let seen = seen.lock().unwrap();
+    assert!(seen[0].head.starts_with("POST /score?api_key=sk%2F5 HTTP/1.1"), "{}", seen[0].head);
+    assert_eq!(seen[0].body["model"], "m");
+    // A short password may be part of a score.
+    let (address, _) = server(|_, _| (200, json!({"data": [{"score": 1.5}]}).to_string()));
+    let address = address.replace("http://", "http://me:5@");
+    assert_eq!(http(&format!("{address}/score")).score(&exchanges(&prompt, &["a"])).unwrap(), [1.5]);
 }
 
 #[test]

@@ -89,13 +89,19 @@ pub(crate) fn check(policy: &Checkpoint, request: &Request) -> Result<usize> {
         (_, method, None, _) => return Err(Error::NoReward(method.name())),
     }
     let prompt = request.prompt.len();
-    let of_reward = request.reward.as_ref().map_or(usize::MAX, |reward| reward.context(model));
-    let context = model.context().min(of_reward);
+    let (tokens, context) = (prompt + 1, model.context());
     if prompt == 0 {
         return Err(EngineError::NoTokens.into());
     }
-    if prompt >= context {
-        return Err(EngineError::Context { tokens: prompt + 1, context }.into());
+    if tokens > context {
+        return Err(EngineError::Context { tokens, context }.into());
     }
+    let context = match request.reward.as_ref().and_then(Reward::limit) {
+        Some((path, context)) if tokens > context => {
+            return Err(EngineError::RewardContext { path: path.to_owned(), tokens, context }.into());
+        }
+        Some((_, limit)) => limit.min(context),
+        None => context,
+    };
     Ok(settings.max_new_tokens.min(context - prompt))
 }

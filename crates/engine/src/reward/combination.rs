@@ -49,6 +49,11 @@ impl Combination {
         &self.names
     }
 
+    /// The same combination of rewards with other names.
+    pub fn renamed(&self, name: impl Fn(&str) -> String) -> Self {
+        Self { names: self.names.iter().map(|old| name(old)).collect(), whole: self.whole.clone() }
+    }
+
     /// The name of the reward, if the expression is a single reward without a weight.
     pub fn only(&self) -> Option<&str> {
         matches!(self.whole, Expression::One(_)).then(|| self.names[0].as_str())

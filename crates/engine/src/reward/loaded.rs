@@ -179,6 +179,16 @@ impl Reward {
         }
     }
 
+    /// The reward model that limits the number of the policy's tokens most, with its limit. Rewards that read text have
+    /// tokens of their own: whether a text fits is known when it is read.
+    pub fn limit(&self) -> Option<(&Path, usize)> {
+        let limits = self.each().iter().filter_map(|reward| match reward {
+            Self::Model(model) => Some((model.checkpoint().path.as_path(), model.model().context())),
+            _ => None,
+        });
+        limits.min_by_key(|(_, context)| *context)
+    }
+
     /// The state of the reward for one answer to this prompt.
     ///
     /// # Errors

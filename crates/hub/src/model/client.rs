@@ -6,6 +6,7 @@ use std::time::Duration;
 use reqwest::blocking::{Client as Http, Response};
 use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderValue, LOCATION, RANGE};
 use reqwest::{Method, Url};
+use stackelberg_http::redacted;
 
 use crate::reference::is_name;
 use crate::{Hub, HubModel, SourceError};
@@ -71,7 +72,7 @@ pub(super) struct Client {
 impl Client {
     pub(super) fn new(hub: &Hub, model: &HubModel) -> Result<Self, Trouble> {
         let other = |why: String| Trouble::Other(why);
-        let bad_address = || other(format!("'{}' is not the address of a hub", hub.endpoint));
+        let bad_address = || other(format!("'{}' is not the address of a hub", redacted(&hub.endpoint)));
         let mut repo = Url::parse(&hub.endpoint).map_err(|_| bad_address())?;
         if !["http", "https"].contains(&repo.scheme()) {
             return Err(bad_address());
@@ -136,7 +137,9 @@ impl Client {
             let response = request.send()?;
             let to = header(&response, LOCATION.as_str()).filter(|_| response.status().is_redirection());
             let Some(to) = to else { return read_status(response) };
-            let next = url.join(to).map_err(|_| Trouble::Other(format!("it redirects to '{to}'")))?;
+            let next = url
+                .join(to)
+                .map_err(|_| Trouble::Other(format!("it redirects to '{}'", redacted(to))))?;
             if method == Method::HEAD && !is_hub(&next) && header(&response, "x-repo-commit").is_some() {
                 return Ok(response);
             }

@@ -113,7 +113,9 @@ impl Client {
         if status != 200 {
             return status::judge(self.url(), status, &text, wait);
         }
-        let strange = || again(Kind::Body, format!("no chat completion: {}", shortened(&text)), wait);
+        let hidden = || self.connection.without_secrets(text.clone());
+        let strange =
+            || again(Kind::Body, format!("no chat completion: {}", shortened(&hidden())), wait);
         match serde_json::from_str::<Value>(&text) {
             Ok(value) if value["choices"].is_array() => {
                 Completion::parse(&value).map_or_else(strange, Attempt::Done)
@@ -121,7 +123,7 @@ impl Client {
             // Some servers pass on the failure of another server under status 200.
             Ok(value) if value["error"].is_object() => {
                 let code = value["error"]["code"].as_u64().and_then(|code| u16::try_from(code).ok());
-                status::judge(self.url(), code.unwrap_or(500), &text, wait)
+                status::judge(self.url(), code.unwrap_or(500), &hidden(), wait)
             }
             _ => strange(),
         }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use reqwest::Url;
 use serde_json::{Map, Value};
+use stackelberg_http::redacted;
 
 use super::error::Error;
 use crate::address;
@@ -48,7 +49,7 @@ impl Endpoint {
         let wrong = |problem: String| Error::Setting { name: "base-url", problem };
         let base = &self.base_url;
         let url = address::parse(&format!("{}/chat/completions", base.trim_end_matches('/')))
-            .map_err(|problem| wrong(format!("{}: {problem}", address::redacted(base))))?;
+            .map_err(|problem| wrong(format!("{}: {problem}", redacted(base))))?;
         if !url.username().is_empty() || url.password().is_some() || url.query().is_some() {
             let problem = "it may hold a secret (user, password or query): pass the key by itself";
             return Err(wrong(problem.to_owned()));

@@ -1,14 +1,16 @@
 //! A reward model on an HTTP server.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use reqwest::StatusCode;
 use serde_json::Value;
 use stackelberg_engine::reward::{Exchange, RewardFormat, TextScorer};
 use stackelberg_engine::{Error, Result};
+use stackelberg_http::redacted;
 
-use super::protocol::Protocol;
-use crate::address::{self, redacted};
+use super::protocol::{Names, Protocol};
+use crate::address::{self, split_model};
 use crate::connection::{Answer, Broken, Connection};
 use crate::key::Key;
 use crate::message::said;
@@ -19,20 +21,27 @@ use crate::retry::{Attempt, Ended, Retry};
 ///
 /// | path | server | reward |
 /// |---|---|---|
-/// | `/classify` | vLLM | the probability of a label |
+/// | `/classify` | vLLM | the logit of a label |
 /// | `/score` | vLLM | the score of prompt and answer |
 /// | `/pooling` | vLLM | the last number that a reward model gives |
 /// | `/predict` | TEI | the raw score of a label |
 /// | `/rerank` | TEI | the raw score of prompt and answer |
 ///
-/// `?model=NAME` behind the path names the model, for a server that has several. `#LABEL` at the end chooses a label.
-/// An address may hold a user and a password (`http://user:password@host/score`); messages do not show them.
+/// Rewards are raw: servers are asked to apply no sigmoid and no softmax. Text that begins with a special token, as that
+/// of a chat template does, gets none added.
+///
+/// `?model=NAME` behind the path names the model, for a server that has several; the rest of a query is sent as it is.
+/// `#LABEL` at the end chooses a label by name or number. Answers of `/classify` name the most likely label only, so a
+/// name must be among those that its answers have shown. An address may hold a user and a password
+/// (`http://user:password@host/score`) or a key (`?api_key=KEY`); messages do not show them.
 pub struct HttpReward {
     connection: Connection,
     retry: Retry,
     protocol: Protocol,
     model: Option<String>,
     label: Option<String>,
+    /// Labels that the server's answers have named.
+    names: Mutex<Names>,
 }
 
 /// Texts per request.
@@ -53,17 +62,17 @@ impl HttpReward {
             Some((rest, label)) => (rest, Some(label.to_owned())),
             None => (address, None),
         };
-        let (url, model) = match rest.split_once("?model=") {
-            Some((url, model)) => (url, Some(model.to_owned())),
-            None => (rest, None),
-        };
-        let url = url.trim_end_matches('/');
-        let protocol = Protocol::of(url)
+        let (url, model) = split_model(rest);
+        let protocol = Protocol::of(url.split_once('?').map_or(&url[..], |(path, _)| path))
             .ok_or_else(|| fails(&format!("the address must end with one of {}", Protocol::paths())))?;
-        let url = address::parse(url).map_err(|problem| fails(&problem))?;
+        if let Some(label) = &label {
+            protocol.check_label(label).map_err(|problem| fails(&problem))?;
+        }
+        let url = address::parse(&url).map_err(|problem| fails(&problem))?;
         let connection = Connection::new(url, key.as_ref(), timeout, LONGEST_ANSWER)
             .map_err(|setup| fails(&format!("{}: {}", setup.name, setup.problem)))?;
-        Ok(Self { connection, retry: Retry::new(REPEATS, FIRST_WAIT), protocol, model, label })
+        let (retry, names) = (Retry::new(REPEATS, FIRST_WAIT), Mutex::default());
+        Ok(Self { connection, retry, protocol, model, label, names })
     }
 
     /// Whether a name is the address of a server: it begins with `http://` or `https://`, in any case.
@@ -122,10 +131,12 @@ impl HttpReward {
         let odd = |said: &Value, expected: &str| self.fails(unexpected(&said.to_string(), expected));
         let rows = self.protocol.rows(&response).filter(|rows| rows.len() == n);
         let rows = rows.ok_or_else(|| odd(&response, &format!("a list of {n} scores")))?;
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        rows.iter().for_each(|row| names.learn(row));
         let mut rewards = vec![f64::NAN; n];
         for (i, row) in rows.iter().enumerate() {
             let at = row["index"].as_u64().map_or(i, |index| index as usize);
-            let reward = self.protocol.reward(row, self.label.as_deref());
+            let reward = self.protocol.reward(row, self.label.as_deref(), &names);
             let reward = reward.map_err(|problem| self.fails(problem))?.filter(|x| x.is_finite());
             let reward = reward.ok_or_else(|| odd(row, "a finite score"))?;
             *rewards.get_mut(at).ok_or_else(|| odd(row, &format!("an index below {n}")))? = reward;
@@ -137,6 +148,7 @@ impl HttpReward {
     }
 
     fn fails(&self, problem: impl std::fmt::Display) -> Error {
+        let problem = self.connection.without_secrets(problem.to_string());
         Error::Scorer(format!("{}: {problem}", self.connection.shown()))
     }
 }
@@ -161,9 +173,7 @@ impl TextScorer for HttpReward {
         let mut rewards = Vec::with_capacity(exchanges.len());
         let mut rest = exchanges;
         while let [first, ..] = rest {
-            let fits = |exchange: &&Exchange<'_>| {
-                !self.protocol.has_one_prompt() || exchange.prompt == first.prompt
-            };
+            let fits = |exchange: &&Exchange<'_>| self.protocol.goes_with(first, exchange, format);
             let n = rest.iter().take(AT_ONCE).take_while(fits).count();
             rewards.extend(self.ask(&rest[..n], format)?);
             rest = &rest[n..];

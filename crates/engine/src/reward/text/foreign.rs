@@ -12,6 +12,7 @@ use candle_core::Tensor;
 use super::format::{Exchange, RewardFormat};
 use super::scorer::TextScorer;
 use crate::cache::Prefix;
+use crate::chat::ChatTemplate;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::reward::causal::{RewardModel, score_row};
@@ -73,7 +74,7 @@ impl ForeignModel {
                 let whole = self.checkpoint.close(prompt, answer)?;
                 let tokens = self.checkpoint.tokens(&whole, TextFormat::Chat)?;
                 let before = prompt.raw(None);
-                return if tokens.is_empty() { Err(Error::NoTokens) } else { Ok((before, tokens)) };
+                return self.fitting(before, tokens);
             }
             RewardFormat::Answer => (String::new(), TextFormat::Raw),
             RewardFormat::Raw | RewardFormat::Hh | RewardFormat::Pair => {
@@ -81,6 +82,16 @@ impl ForeignModel {
             }
         };
         let tokens = self.checkpoint.tokens(&format!("{before}{answer}"), layout)?;
+        self.fitting(before, tokens)
+    }
+
+    /// The same, if the tokens fit the context.
+    fn fitting(&self, before: String, tokens: Vec<u32>) -> Result<(String, Vec<u32>)> {
+        let (read, context) = (tokens.len(), self.checkpoint.model.context());
+        if read > context {
+            let path = self.checkpoint.path.clone();
+            return Err(Error::RewardContext { path, tokens: read, context });
+        }
         if tokens.is_empty() { Err(Error::NoTokens) } else { Ok((before, tokens)) }
     }
 
@@ -153,6 +164,10 @@ impl TextScorer for ForeignModel {
         places.zip(found).for_each(|(&place, reward)| rewards[place] = reward);
         self.keep(groups);
         Ok(rewards)
+    }
+
+    fn template(&self) -> Option<&ChatTemplate> {
+        self.checkpoint.template.as_ref()
     }
 
     fn formats(&self) -> &[RewardFormat] {

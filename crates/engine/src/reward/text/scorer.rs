@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::format::{Exchange, RewardFormat, hh, names};
-use crate::chat::Prompt;
+use crate::chat::{ChatTemplate, Prompt};
 use crate::error::{Error, Result};
 
 /// A scorer of texts.
@@ -25,6 +25,11 @@ pub trait TextScorer: Send + Sync {
     /// Whether scoring waits for something outside of this process. Decoding of other sequences then continues.
     fn is_remote(&self) -> bool {
         false
+    }
+
+    /// The chat template of the scorer's model, if it has one.
+    fn template(&self) -> Option<&ChatTemplate> {
+        None
     }
 
     /// The formats that the scorer supports.
@@ -79,6 +84,12 @@ impl TextReward {
     /// The layout of prompt and answer.
     pub fn format(&self) -> RewardFormat {
         self.format
+    }
+
+    /// The chat template that lays out the texts, if one does.
+    pub fn template(&self) -> Option<&ChatTemplate> {
+        let lays_out = matches!(self.format, RewardFormat::Chat | RewardFormat::Closed);
+        self.scorer.template().filter(|_| lays_out)
     }
 
     /// Properties to display, as names and values.
