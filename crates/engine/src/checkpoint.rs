@@ -12,7 +12,7 @@ use crate::fingerprint::fingerprint;
 use crate::kernel::Dtype;
 use crate::model::{Model, OneOrMany, as_u64, open};
 use crate::text_format::TextFormat;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Tokenizer, ends};
 
 /// A model with everything that is needed to use it on text. A clone shares the weights.
 #[derive(Clone)]
@@ -23,7 +23,8 @@ pub struct Checkpoint {
     pub tokenizer: Arc<Tokenizer>,
     /// The model's chat template, if it has one.
     pub template: Option<ChatTemplate>,
-    /// End-of-sequence tokens, sorted.
+    /// The tokens that end a text, sorted: those of `config.json` and `generation_config.json`; in a GGUF file also
+    /// control tokens whose text is a known end of turn, such as `<|eot_id|>`.
     pub eos: Vec<u32>,
     /// The name of the model's weights, see [`fingerprint`].
     pub fingerprint: String,
@@ -162,8 +163,7 @@ fn gguf(path: &Path, content: Option<&Content>) -> Result<Parts> {
     let (bos, eos) = (token("tokenizer.ggml.bos_token_id"), token("tokenizer.ggml.eos_token_id"));
     let template = metadata_text(content, "tokenizer.chat_template")
         .map(|source| ChatTemplate::new(source, bos.unwrap_or_default(), eos.unwrap_or_default()));
-    let end_of_turn = content.metadata.get("tokenizer.ggml.eot_token_id").and_then(as_u64);
-    Ok((tokenizer, template, end_of_turn.and_then(|id| u32::try_from(id).ok()).into_iter().collect()))
+    Ok((tokenizer, template, ends(content)))
 }
 
 fn metadata_text(content: &Content, key: &str) -> Option<String> {

@@ -11,6 +11,7 @@ mod circles;
 mod device;
 mod embedder;
 mod families;
+mod gguf;
 mod golden;
 mod hostile;
 mod kernel;
