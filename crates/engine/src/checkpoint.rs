@@ -121,10 +121,21 @@ fn hf(folder: &Path) -> Result<Parts> {
     let beside = folder.join("chat_template.jinja");
     let source = match beside.is_file() {
         true => Some(std::fs::read_to_string(&beside).map_err(Error::read(&beside))?),
-        false => template_source(&config["chat_template"]),
+        false => match template_source(&config["chat_template"]) {
+            Some(source) => Some(source),
+            // Where processors of texts and images keep it.
+            None => {
+                template_source(&optional_json(&folder.join("chat_template.json"))?["chat_template"])
+            }
+        },
     };
-    let template =
-        source.map(|source| ChatTemplate::new(source, token("bos_token"), token("eos_token")));
+    let template = source.map(|source| {
+        let template = ChatTemplate::new(source, token("bos_token"), token("eos_token"));
+        let others = ["unk_token", "pad_token", "sep_token", "cls_token", "mask_token"];
+        let set =
+            others.into_iter().map(|name| (name, token(name))).filter(|(_, text)| !text.is_empty());
+        set.fold(template, |template, (name, text)| template.with_variable(name, text))
+    });
     let generation = optional_json(&folder.join("generation_config.json"))?;
     let mut eos: Vec<u32> = serde_json::from_value::<OneOrMany>(generation["eos_token_id"].clone())
         .map_or_else(|_| Vec::new(), OneOrMany::into_vec);

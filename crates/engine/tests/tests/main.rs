@@ -7,6 +7,7 @@
 mod common;
 
 mod bits;
+mod chat;
 mod circles;
 mod device;
 mod embedder;
