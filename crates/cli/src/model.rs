@@ -1,6 +1,7 @@
 //! Options that select and load the policy.
 
 use std::cell::OnceCell;
+use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -30,9 +31,25 @@ pub(crate) struct ModelArgs {
     #[arg(long, value_name = "NAME", default_value_t = Device::Cpu)]
     pub(crate) device: Device,
 
+    /// A variable for the model's chat template, such as enable_thinking=false; may be given several times. The value is
+    /// JSON, or else a text. strftime_now=2025-06-30 sets the date that templates write. [default: today, in UTC]
+    #[arg(long = "template-arg", value_name = "KEY=VALUE", value_parser = template_arg)]
+    pub(crate) template_args: Vec<(String, serde_json::Value)>,
+
     /// Compute threads. [default: all cores]
     #[arg(long, value_name = "N", value_parser = limits::threads)]
     pub(crate) threads: Option<usize>,
+}
+
+/// A variable of a chat template.
+fn template_arg(text: &str) -> std::result::Result<(String, serde_json::Value), String> {
+    let (name, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
+    let mut letters = name.chars();
+    let begins = letters.next().is_some_and(|c| c.is_alphabetic() || c == '_');
+    if !begins || !letters.all(|c| c.is_alphanumeric() || c == '_') {
+        return Err(format!("'{name}' is not the name of a variable: write KEY=VALUE"));
+    }
+    Ok((name.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| value.into())))
 }
 
 impl ModelArgs {
@@ -43,7 +60,12 @@ impl ModelArgs {
 
     /// The policy to load.
     pub(crate) fn spec(&self) -> PolicySpec {
-        PolicySpec { name: self.name().to_owned(), dtype: self.dtype, device: self.device }
+        PolicySpec {
+            name: self.name().to_owned(),
+            dtype: self.dtype,
+            device: self.device,
+            template_args: BTreeMap::from_iter(self.template_args.iter().cloned()),
+        }
     }
 
     /// Sets the number of compute threads. Call once per process.
@@ -116,4 +138,29 @@ pub(crate) fn registry() -> Result<Registry> {
     };
     let hub = Hub::from_variables(|name| std::env::var_os(name));
     Ok(Registry::new(hub).with_reward_key(key.map(|key| Key::new(&key))).with_progress(show))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::template_arg;
+
+    #[test]
+    fn values_of_template_args_are_json_or_text() {
+        for (text, name, value) in [
+            ("enable_thinking=false", "enable_thinking", json!(false)),
+            ("n=3", "n", json!(3)),
+            ("tools=[{\"name\": \"f\"}]", "tools", json!([{"name": "f"}])),
+            ("reasoning_effort=high", "reasoning_effort", json!("high")),
+            ("strftime_now=2025-06-30", "strftime_now", json!("2025-06-30")),
+            ("x=a=b", "x", json!("a=b")),
+            ("x=", "x", json!("")),
+        ] {
+            assert_eq!(template_arg(text), Ok((name.to_owned(), value)));
+        }
+        assert_eq!(template_arg("thinking"), Err("write KEY=VALUE".to_owned()));
+        let error = "'a b' is not the name of a variable: write KEY=VALUE";
+        assert_eq!(template_arg("a b=1"), Err(error.to_owned()));
+    }
 }

@@ -1,27 +1,78 @@
 //! Chat templates, which lay out messages as the text that a model was trained on.
 
-use minijinja::syntax::SyntaxConfig;
-use minijinja::{Environment, ErrorKind, Value, context};
+mod date;
+mod dialect;
+mod json;
 
+use std::collections::BTreeMap;
+
+use minijinja::{Value, context};
+
+pub use date::Date;
 pub use stackelberg_data::{Message, Prompt};
 
 use crate::error::{Error, Result};
 
-/// A model's chat template, written in Jinja.
+/// A model's chat template, written in Jinja. It is rendered as `apply_chat_template` of transformers does without tools
+/// and documents.
 #[derive(Debug, Clone)]
 pub struct ChatTemplate {
     source: String,
-    bos: String,
-    eos: String,
+    variables: BTreeMap<String, serde_json::Value>,
+    args: BTreeMap<String, serde_json::Value>,
+    date: Date,
 }
 
-/// The maximum number of template instructions: a thousand times what the longest conversations need.
-const FUEL: u64 = 10_000_000;
+/// The argument that sets the date.
+const DATE: &str = "strftime_now";
 
 impl ChatTemplate {
-    /// A template with the texts of the BOS and EOS tokens, which templates can use as `bos_token` and `eos_token`.
-    pub fn new(source: impl Into<String>, bos: impl Into<String>, eos: impl Into<String>) -> Self {
-        Self { source: source.into(), bos: bos.into(), eos: eos.into() }
+    /// A template with the texts of the BOS and EOS tokens, which templates can use as `bos_token` and `eos_token`. The
+    /// date that the template may write is the current one, in UTC; it does not change any more.
+    pub fn new(source: impl AsRef<str>, bos: impl Into<String>, eos: impl Into<String>) -> Self {
+        let template = Self {
+            source: dialect::plain(source.as_ref()),
+            variables: BTreeMap::new(),
+            args: BTreeMap::new(),
+            date: Date::now(),
+        };
+        template.with_variable("bos_token", bos.into()).with_variable("eos_token", eos.into())
+    }
+
+    /// Sets the date that the template gets from `strftime_now`.
+    pub fn with_date(self, date: Date) -> Self {
+        Self { date, ..self }
+    }
+
+    /// Sets a variable of the model, such as `pad_token`.
+    pub(crate) fn with_variable(mut self, name: &str, text: String) -> Self {
+        self.variables.insert(name.to_owned(), text.into());
+        self
+    }
+
+    /// Sets the user's variables, such as `enable_thinking`. The value of `strftime_now` is the date, such as 2025-06-30.
+    ///
+    /// # Errors
+    /// A variable is set by the engine, or the date is not one.
+    pub fn set_args(&mut self, args: &BTreeMap<String, serde_json::Value>) -> Result<()> {
+        if let Some(name) = ["messages", "add_generation_prompt"].iter().find(|n| args.contains_key(**n))
+        {
+            return Err(Error::Template(format!(
+                "the argument {name} is set for every prompt: leave it out"
+            )));
+        }
+        if let Some(date) = args.get(DATE) {
+            let date = date.as_str().ok_or_else(|| format!("{date} is not a date"));
+            let date = date.and_then(str::parse);
+            self.date = date.map_err(|e| Error::Template(format!("the argument {DATE}: {e}")))?;
+        }
+        self.args = args.clone();
+        Ok(())
+    }
+
+    /// The user's variables.
+    pub fn args(&self) -> &BTreeMap<String, serde_json::Value> {
+        &self.args
     }
 
     /// A name for the template: the SHA-256 of its source and its tokens, in hexadecimal.
@@ -46,28 +97,19 @@ impl ChatTemplate {
     }
 
     fn render(&self, messages: &[Message], answers: bool) -> Result<String> {
-        let mut environment = Environment::new();
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-        environment.set_syntax(syntax.map_err(|e| Error::Template(e.to_string()))?);
-        // A template is untrusted code: one that does not terminate is stopped.
-        environment.set_fuel(Some(FUEL));
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_function("raise_exception", |said: String| -> std::result::Result<String, _> {
-            Err(minijinja::Error::new(ErrorKind::InvalidOperation, said))
-        });
-        let turns: Vec<Value> = messages
+        let turns = messages
             .iter()
-            .map(|turn| context! { role => turn.role.as_str(), content => turn.content.as_str() })
-            .collect();
-        // `strftime_now` is not provided, so that texts do not depend on the date; templates have a fallback.
-        let render = environment.template_from_str(&self.source).and_then(|template| {
-            template.render(context! {
-                messages => turns,
-                bos_token => self.bos.as_str(),
-                eos_token => self.eos.as_str(),
-                add_generation_prompt => answers,
-            })
+            .map(|turn| context! { role => turn.role.as_str(), content => turn.content.as_str() });
+        let mut variables: BTreeMap<&str, Value> =
+            [("tools", Value::from(())), ("documents", Value::from(()))].into();
+        let given = self.variables.iter().chain(self.args.iter().filter(|(name, _)| *name != DATE));
+        variables.extend(given.map(|(name, value)| (name.as_str(), json::value(value))));
+        variables.insert("messages", turns.collect());
+        variables.insert("add_generation_prompt", answers.into());
+        let rendered = dialect::environment(self.date).and_then(|environment| {
+            let template = environment.template_from_str(&self.source)?;
+            template.render(Value::from_pairs(variables))
         });
-        render.map_err(|e| Error::Template(e.to_string()))
+        rendered.map_err(|e| Error::Template(e.to_string()))
     }
 }

@@ -12,7 +12,7 @@ use crate::fingerprint::fingerprint;
 use crate::kernel::Dtype;
 use crate::model::{Model, OneOrMany, as_u64, open};
 use crate::text_format::TextFormat;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Tokenizer, ends};
 
 /// A model with everything that is needed to use it on text. A clone shares the weights.
 #[derive(Clone)]
@@ -23,7 +23,8 @@ pub struct Checkpoint {
     pub tokenizer: Arc<Tokenizer>,
     /// The model's chat template, if it has one.
     pub template: Option<ChatTemplate>,
-    /// End-of-sequence tokens, sorted.
+    /// The tokens that end a text, sorted: those of `config.json` and `generation_config.json`; in a GGUF file also
+    /// control tokens whose text is a known end of turn, such as `<|eot_id|>`.
     pub eos: Vec<u32>,
     /// The name of the model's weights, see [`fingerprint`].
     pub fingerprint: String,
@@ -120,10 +121,21 @@ fn hf(folder: &Path) -> Result<Parts> {
     let beside = folder.join("chat_template.jinja");
     let source = match beside.is_file() {
         true => Some(std::fs::read_to_string(&beside).map_err(Error::read(&beside))?),
-        false => template_source(&config["chat_template"]),
+        false => match template_source(&config["chat_template"]) {
+            Some(source) => Some(source),
+            // Where processors of texts and images keep it.
+            None => {
+                template_source(&optional_json(&folder.join("chat_template.json"))?["chat_template"])
+            }
+        },
     };
-    let template =
-        source.map(|source| ChatTemplate::new(source, token("bos_token"), token("eos_token")));
+    let template = source.map(|source| {
+        let template = ChatTemplate::new(source, token("bos_token"), token("eos_token"));
+        let others = ["unk_token", "pad_token", "sep_token", "cls_token", "mask_token"];
+        let set =
+            others.into_iter().map(|name| (name, token(name))).filter(|(_, text)| !text.is_empty());
+        set.fold(template, |template, (name, text)| template.with_variable(name, text))
+    });
     let generation = optional_json(&folder.join("generation_config.json"))?;
     let mut eos: Vec<u32> = serde_json::from_value::<OneOrMany>(generation["eos_token_id"].clone())
         .map_or_else(|_| Vec::new(), OneOrMany::into_vec);
@@ -162,8 +174,7 @@ fn gguf(path: &Path, content: Option<&Content>) -> Result<Parts> {
     let (bos, eos) = (token("tokenizer.ggml.bos_token_id"), token("tokenizer.ggml.eos_token_id"));
     let template = metadata_text(content, "tokenizer.chat_template")
         .map(|source| ChatTemplate::new(source, bos.unwrap_or_default(), eos.unwrap_or_default()));
-    let end_of_turn = content.metadata.get("tokenizer.ggml.eot_token_id").and_then(as_u64);
-    Ok((tokenizer, template, end_of_turn.and_then(|id| u32::try_from(id).ok()).into_iter().collect()))
+    Ok((tokenizer, template, ends(content)))
 }
 
 fn metadata_text(content: &Content, key: &str) -> Option<String> {

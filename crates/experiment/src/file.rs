@@ -1,5 +1,6 @@
 //! The format of an experiment's file (TOML).
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -74,19 +75,32 @@ pub struct Policy {
     pub prompt_format: Option<TextFormat>,
     /// A system message.
     pub system: Option<String>,
+    /// Variables for the chat template, such as `enable_thinking`.
+    pub template_args: BTreeMap<String, serde_json::Value>,
 }
 
 impl Policy {
     /// The policy to load.
     pub fn spec(&self) -> PolicySpec {
-        PolicySpec { name: self.model.clone(), dtype: self.dtype, device: self.device }
+        PolicySpec {
+            name: self.model.clone(),
+            dtype: self.dtype,
+            device: self.device,
+            template_args: self.template_args.clone(),
+        }
     }
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        let model = DEFAULT_MODEL.to_owned();
-        Self { model, dtype: Dtype::Bf16, device: Device::Cpu, prompt_format: None, system: None }
+        Self {
+            model: DEFAULT_MODEL.to_owned(),
+            dtype: Dtype::Bf16,
+            device: Device::Cpu,
+            prompt_format: None,
+            system: None,
+            template_args: BTreeMap::new(),
+        }
     }
 }
 

@@ -64,6 +64,9 @@ pub fn identity(
     if let Some(device) = names.device {
         value["device"] = json!(device);
     }
+    if let Some(template) = policy.template.as_ref().filter(|template| !template.args().is_empty()) {
+        value["template_args"] = json!(template.args());
+    }
     Identity {
         method: settings.method.name().to_owned(),
         settings: value,

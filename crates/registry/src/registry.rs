@@ -1,5 +1,6 @@
 //! Fetches and loads policies, value heads, embedders and prompts.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use stackelberg_data::{Prompt, prompts};
@@ -32,11 +33,18 @@ pub struct PolicySpec {
     pub dtype: Dtype,
     /// The device.
     pub device: Device,
+    /// Variables for the chat template, such as `enable_thinking`.
+    pub template_args: BTreeMap<String, serde_json::Value>,
 }
 
 impl Default for PolicySpec {
     fn default() -> Self {
-        Self { name: DEFAULT_MODEL.to_owned(), dtype: Dtype::Bf16, device: Device::Cpu }
+        Self {
+            name: DEFAULT_MODEL.to_owned(),
+            dtype: Dtype::Bf16,
+            device: Device::Cpu,
+            template_args: BTreeMap::new(),
+        }
     }
 }
 
@@ -81,13 +89,21 @@ impl Registry {
     /// Loads a language model.
     ///
     /// # Errors
-    /// The model cannot be fetched or loaded, or is a reward model.
+    /// The model cannot be fetched or loaded, or is a reward model; it has no chat template for the variables.
     pub fn policy(&self, spec: &PolicySpec) -> Result<Checkpoint> {
         let path = self.fetch(&spec.name)?;
-        let policy = Checkpoint::load_on(&path, spec.dtype, spec.device)?;
+        let mut policy = Checkpoint::load_on(&path, spec.dtype, spec.device)?;
         if policy.model.score().is_some() {
             let problem = "this is a reward model, not a language model: give it as --reward";
             return Err(Error::Name(format!("{}: {problem}", path.display())));
+        }
+        match &mut policy.template {
+            Some(template) => template.set_args(&spec.template_args)?,
+            None if spec.template_args.is_empty() => {}
+            None => {
+                let problem = "has no chat template: leave out the template's arguments";
+                return Err(Error::Name(format!("{}: {problem}", path.display())));
+            }
         }
         Ok(policy)
     }

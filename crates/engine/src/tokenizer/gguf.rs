@@ -20,8 +20,32 @@ use tokenizers::{
 use crate::model::as_u64;
 
 /// Token types of GGUF.
+const NORMAL: u64 = 1;
 const CONTROL: u64 = 3;
 const USER_DEFINED: u64 = 4;
+
+/// Texts of tokens that end a turn or a text, whatever the metadata say: the list of llama.cpp.
+const ENDS: [&str; 19] = [
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "<|flush|>",
+    "<|calls|>",
+    "<end_of_turn>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<|end_of_turn|>",
+    "</s>",
+    "<EOT>",
+    "_<EOT>",
+    "[EOT]",
+    "[EOS]",
+    "<end_of_utterance>",
+    "<｜end▁of▁sentence｜>",
+];
 
 /// The character that stands for a space in vocabularies of SentencePiece.
 const SPACE: &str = "▁";
@@ -50,16 +74,32 @@ pub(super) fn build(content: &Content) -> Result<Tokenizer, String> {
         other => return Err(format!("tokenizers of the kind '{other}' are not supported")),
     };
     // Added tokens are recognised before anything else: control tokens and user-defined tokens.
-    let kinds = said.numbers("token_type").unwrap_or_default();
-    let added = tokens.iter().zip(&kinds).filter(|(_, kind)| [CONTROL, USER_DEFINED].contains(kind));
+    let kinds = said.kinds(&tokens);
+    let added = tokens.iter().zip(kinds).filter(|(_, kind)| [CONTROL, USER_DEFINED].contains(kind));
     let added: Vec<AddedToken> = added
-        .map(|(text, kind)| {
-            AddedToken::from(text.clone(), *kind == CONTROL).normalized(*kind != CONTROL)
-        })
+        .map(|(text, kind)| AddedToken::from(text.clone(), kind == CONTROL).normalized(kind != CONTROL))
         .collect();
     tokenizer.add_tokens(added).map_err(|e| e.to_string())?;
     around(&said, &tokens, kind, &mut tokenizer)?;
     Ok(tokenizer)
+}
+
+/// The tokens that end a text: those that the metadata name, and the control tokens whose text is a known end of turn.
+pub(crate) fn ends(content: &Content) -> Vec<u32> {
+    let said = Said(content);
+    let named = ["eos_token_id", "eot_token_id", "eom_token_id"].map(|key| said.number(key));
+    let mut ends: Vec<u32> = named.into_iter().flatten().filter_map(|id| id.try_into().ok()).collect();
+    let tokens = said.texts("tokens").unwrap_or_default();
+    let kinds = said.kinds(&tokens);
+    let known = || {
+        let known = (0..).zip(tokens.iter().zip(&kinds));
+        known.filter(|(_, (text, kind))| **kind == CONTROL && ENDS.contains(&text.as_str()))
+    };
+    // A message of gpt-oss or Solar ends with <|end|>, but the turn goes on until <|return|> or a call.
+    let has = |text: &str| known().any(|(_, (known, _))| known == text);
+    let goes_on = has("<|return|>") && has("<|call|>") || has("<|flush|>") && has("<|calls|>");
+    ends.extend(known().filter(|(_, (text, _))| !goes_on || *text != "<|end|>").map(|(id, _)| id));
+    ends
 }
 
 /// Byte-level BPE, as in GPT-2 and its successors.
@@ -202,6 +242,19 @@ impl Said<'_> {
         as_u64(self.get(key)?)
     }
 
+    /// The types of the tokens. A token that can be nothing else than an end of turn is a control token, even if the
+    /// file says otherwise.
+    fn kinds(&self, tokens: &[String]) -> Vec<u64> {
+        let mut kinds = self.numbers("token_type").unwrap_or_default();
+        kinds.resize(tokens.len(), NORMAL);
+        for (kind, text) in kinds.iter_mut().zip(tokens) {
+            if ENDS.contains(&text.as_str()) && (text.starts_with("<|") || text == "<end_of_turn>") {
+                *kind = CONTROL;
+            }
+        }
+        kinds
+    }
+
     fn list<T>(&self, key: &str, read: impl Fn(&Value) -> Option<T>) -> Result<Vec<T>, String> {
         let list = self.get(key).and_then(|value| value.to_vec().ok());
         let list = list.ok_or_else(|| format!("the metadata lack a list 'tokenizer.ggml.{key}'"))?;
@@ -270,6 +323,37 @@ mod tests {
         let tokenizer = build(&content(&bare)).unwrap();
         assert_eq!(encode(&tokenizer, "ab  a", true), [8, 12, 5]);
         assert_eq!(tokenizer.decode(&[10], true).unwrap(), " ab");
+    }
+
+    /// What the metadata name ends a text, and so do control tokens with a known text.
+    #[test]
+    fn ends_are_found_by_their_text() {
+        let found = |tokens: &[&str], kinds: &[i32], ids: &[(&str, u32)]| {
+            let mut metadata = vec![
+                ("tokens", texts(tokens)),
+                ("token_type", Value::Array(kinds.iter().map(|kind| Value::I32(*kind)).collect())),
+            ];
+            metadata.extend(ids.iter().map(|(key, id)| (*key, Value::U32(*id))));
+            let mut ends = ends(&content(&metadata));
+            ends.sort_unstable();
+            ends.dedup();
+            ends
+        };
+        let llama = ["a", "<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>", "<|eom_id|>"];
+        assert_eq!(found(&llama, &[1, 3, 3, 3, 3], &[("eos_token_id", 2)]), [2, 3, 4]);
+        // Without types, and with the type of a word: these texts are nothing else.
+        assert_eq!(found(&llama, &[], &[]), [2, 3, 4]);
+        assert_eq!(found(&["<end_of_turn>", "<|im_end|>"], &[4, 1], &[]), [0, 1]);
+        // These may be words.
+        assert_eq!(found(&["</s>", "[EOT]", "<EOT>"], &[3, 1, 1], &[]), [0]);
+        assert_eq!(found(&["</s>", "[EOT]", "<EOT>"], &[1, 3, 4], &[]), [1]);
+        assert_eq!(
+            found(&["x", "y", "z"], &[3, 3, 3], &[("eot_token_id", 1), ("eom_token_id", 2)]),
+            [1, 2]
+        );
+        let harmony = ["<|end|>", "<|return|>", "<|call|>", "<|endoftext|>"];
+        assert_eq!(found(&harmony, &[3; 4], &[("eos_token_id", 1)]), [1, 2, 3]);
+        assert_eq!(found(&["<|end|>", "<|endoftext|>"], &[3; 2], &[]), [0, 1]);
     }
 
     #[test]

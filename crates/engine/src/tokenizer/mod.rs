@@ -2,6 +2,8 @@
 
 mod gguf;
 
+pub(crate) use gguf::ends;
+
 use std::path::Path;
 use std::sync::Arc;
 

@@ -7,10 +7,12 @@
 mod common;
 
 mod bits;
+mod chat;
 mod circles;
 mod device;
 mod embedder;
 mod families;
+mod gguf;
 mod golden;
 mod hostile;
 mod kernel;

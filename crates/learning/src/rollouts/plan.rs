@@ -78,6 +78,10 @@ impl Plan<'_> {
         if let Some(device) = &self.device {
             settings.insert("device".to_owned(), device.clone().into());
         }
+        let template = self.policy.template.as_ref();
+        if let Some(args) = template.map(|template| template.args()).filter(|args| !args.is_empty()) {
+            settings.insert("template_args".to_owned(), serde_json::json!(args));
+        }
         Manifest {
             format: Manifest::FORMAT.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
