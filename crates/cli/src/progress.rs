@@ -36,7 +36,7 @@ impl Progress for Answers<'_> {
     }
 
     fn failed(&mut self, text: &str) {
-        self.bar.suspend(|| eprintln!("failed: {text}"));
+        self.bar.suspend(|| note!("failed: {text}"));
     }
 
     fn answered(&mut self, answers: usize, tokens: usize) {

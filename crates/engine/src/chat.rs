@@ -77,7 +77,12 @@ impl ChatTemplate {
 
     /// A name for the template: the SHA-256 of its source and its tokens, in hexadecimal.
     pub fn fingerprint(&self) -> String {
-        stackelberg_data::hash::sha256(format!("{}\n{}\n{}", self.source, self.bos, self.eos))
+        let token = |name: &str| match self.variables.get(name).and_then(serde_json::Value::as_str) {
+            Some(token) => token.to_owned(),
+            None => String::new(),
+        };
+        let (bos, eos) = (token("bos_token"), token("eos_token"));
+        stackelberg_data::hash::sha256(format!("{}\n{bos}\n{eos}", self.source))
     }
 
     /// The text of a conversation up to where the assistant's next answer begins.
