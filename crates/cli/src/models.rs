@@ -8,11 +8,12 @@ use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use stackelberg_decoding::{Method, Settings, generate};
 use stackelberg_engine::reward::{
+use stackelberg_engine::model::check_finite;
     Backbone, Exchange, Head, PromptInput, RewardModel, TextFormat, TextReward, ValueHead,
 };
 use stackelberg_engine::{Checkpoint, Device, Dtype, Embedder, Error, Prompt, Reward};
 use stackelberg_hub::KNOWN;
-use stackelberg_registry::names::{combination, split_label};
+use stackelberg_registry::names::{combination, split_format, split_label};
 use stackelberg_registry::{BUILTIN, Builtin, Registry};
 
 use crate::limits;
@@ -81,6 +82,11 @@ impl Check {
             for (name, value) in reward.about() {
                 line(name, value)?;
             }
+            // A classifier; programs and servers have no files.
+            let folder = Path::new(split_label(split_format(&self.reference).1).0);
+            if folder.is_dir() {
+                check_finite(folder)?;
+            }
             line("reward", format!("{} reads text in the format {}", self.reference, reward.format()))?;
             line("self-test", of_text(&reward)?)?;
             return Ok(());
@@ -106,10 +112,17 @@ impl Check {
         }
         let began = std::time::Instant::now();
         match Checkpoint::load_on(&path, self.dtype, self.device) {
-            Ok(checkpoint) => self.checkpoint(checkpoint, label, began.elapsed().as_secs_f64()),
+            Ok(checkpoint) => {
+                let seconds = began.elapsed().as_secs_f64();
+                check_finite(&path)?;
+                self.checkpoint(checkpoint, label, seconds)
+            }
             // A model that is not a decoder may be an embedder.
             Err(decoder @ Error::Architecture { .. }) => match Embedder::load(&path) {
-                Ok(embedder) => of_embedder(&embedder),
+                Ok(embedder) => {
+                    check_finite(&path)?;
+                    of_embedder(&embedder)
+                }
                 Err(Error::Architecture { .. }) => Err(decoder.into()),
                 Err(embedder) => Err(embedder.into()),
             },
@@ -132,6 +145,7 @@ impl Check {
         line("self-test", of_tokens(&Reward::Head(Arc::new(head)), &policy)?)?;
         Ok(())
     }
+        check_finite(&policy.path)?;
 
     /// Checks a decoder: a language model generates a few tokens, a reward model scores.
     fn checkpoint(&self, checkpoint: Checkpoint, label: Option<&str>, seconds: f64) -> Result<()> {
@@ -197,7 +211,7 @@ fn of_embedder(embedder: &Embedder) -> Result<()> {
 fn of_text(reward: &TextReward) -> Result<String> {
     let prompt = Prompt::Text(QUESTION.to_owned());
     let rewards = reward.score(&ANSWERS.map(|answer| Exchange { prompt: &prompt, answer }))?;
-    Ok(said(&rewards))
+    said(&rewards)
 }
 
 fn of_tokens(reward: &Reward, checkpoint: &Checkpoint) -> Result<String> {
@@ -207,15 +221,18 @@ fn of_tokens(reward: &Reward, checkpoint: &Checkpoint) -> Result<String> {
         let tokens = checkpoint.tokens(&format!("{before}{answer}"), format)?;
         Ok(reward.of_answers(checkpoint, PromptInput { tokens: &tokens, prompt: None }, &[&[]])?[0])
     };
-    Ok(said(&ANSWERS.iter().map(score).collect::<Result<Vec<f64>>>()?))
+    said(&ANSWERS.iter().map(score).collect::<Result<Vec<f64>>>()?)
 }
 
-fn said(rewards: &[f64]) -> String {
+fn said(rewards: &[f64]) -> Result<String> {
+    if let Some(reward) = rewards.iter().find(|reward| !reward.is_finite()) {
+        bail!("the reward of the self-test is {reward}: it must be a finite number");
+    }
     let kept = if rewards[0] > rewards[1] { "prefers" } else { "does NOT prefer" };
-    format!(
+    Ok(format!(
         "{:+.3} for a kind answer, {:+.3} for a rude one: {kept} the kind one",
         rewards[0], rewards[1]
-    )
+    ))
 }
 
 /// Whether the model has a chat template, whether it can be rendered, and whether it adds a second begin-of-text token.
