@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use indicatif::ProgressBar;
+use stackelberg_data::words::count as counted;
 use stackelberg_decoding::Cancel;
 use stackelberg_learning::Error;
 use stackelberg_learning::rollouts::{Dataset, Part, Progress};
@@ -53,16 +54,21 @@ impl<'a> Filling<'a> {
         let (all, seconds) = (self.all(), self.began.elapsed().as_secs_f64());
         self.bar.finish_and_clear();
         match self.tokens {
-            0 => note!("{all} prompts done"),
+            0 => note!("{} done", counted(all, "prompt")),
             tokens => {
                 let rate = tokens as f64 / seconds;
-                note!("{all} prompts done: {tokens} tokens, {rate:.1} tokens/s")
+                note!(
+                    "{} done: {}, {rate:.1} tokens/s",
+                    counted(all, "prompt"),
+                    counted(tokens, "token")
+                )
             }
         }
         match self.dataset.missing().len() {
             0 => note!("the dataset is complete: {}", self.dataset.folder().display()),
             missing => note!(
-                "{missing} shards of other parts are missing; `stackelberg rollout merge` checks the whole dataset"
+                "missing: {} of other parts; `stackelberg rollout merge` checks the whole dataset",
+                counted(missing, "shard")
             ),
         }
     }
@@ -71,7 +77,8 @@ impl<'a> Filling<'a> {
         let (all, left, folder) = (self.all(), self.left(), self.dataset.folder().display());
         let done = all - left;
         Interrupted(format!(
-            "interrupted after {done} of {all} prompts; the same command resumes in {folder}"
+            "interrupted after {done} of {}; the same command resumes in {folder}",
+            counted(all, "prompt")
         ))
     }
 }

@@ -10,6 +10,7 @@ use clap::Args;
 use indicatif::ProgressBar;
 use stackelberg_data::Prompt;
 use stackelberg_data::trace::TraceWriter;
+use stackelberg_data::words::count as counted;
 use stackelberg_decoding::{
     AT_ONCE, Cancel, Error, Guidance, HackingWatch, Limits, Method, Options, Settings, generate, most,
 };
@@ -35,8 +36,8 @@ use crate::{input, interrupt};
 /// bound 8, alpha 1), guided by the built-in reward `harmless`. --compare also shows the unguided answer.
 #[derive(Args)]
 pub(crate) struct Generate {
-    /// The prompt.
-    #[arg(required_unless_present = "prompts", conflicts_with = "prompts")]
+    /// The prompt; - reads it from standard input.
+    #[arg(conflicts_with = "prompts")]
     prompt: Option<String>,
 
     /// A file of prompts: a JSON array or JSON lines with prompt, instruction or messages; - is standard
@@ -111,7 +112,7 @@ pub(crate) struct LayoutArgs {
     #[arg(long, value_name = "TEXT")]
     pub(crate) system: Option<String>,
 
-    /// The prompt format: chat (the model's chat template) or raw. [default: the format that the value head or
+    /// The prompt format: chat (the model's chat template) or raw (the text as it is; unrelated to the shaping rule). [default: the format that the value head or
     /// the reward was trained on]
     #[arg(long, value_name = "FORMAT")]
     pub(crate) prompt_format: Option<TextFormat>,
@@ -230,13 +231,19 @@ impl Generate {
     }
 
     fn read_prompts(&self, registry: &Registry) -> Result<Vec<(String, Prompt)>> {
-        if let Some(text) = &self.prompt {
-            if text.trim().is_empty() {
-                bail!("the prompt is empty");
+        match (&self.prompt, &self.prompts) {
+            (Some(text), _) => {
+                let text = if text == "-" { input::text()? } else { text.clone() };
+                if text.trim().is_empty() {
+                    bail!("the prompt is empty");
+                }
+                Ok(vec![("0".to_owned(), Prompt::Text(text))])
             }
-            return Ok(vec![("0".to_owned(), Prompt::Text(text.clone()))]);
+            (None, Some(prompts)) => input::prompts(registry, prompts),
+            (None, None) => bail!(
+                "give a prompt as the argument, - to read it from standard input, or a file of prompts with --prompts FILE"
+            ),
         }
-        input::prompts(registry, self.prompts.as_deref().unwrap_or("-"))
     }
 }
 
@@ -309,10 +316,10 @@ impl Conversation<'_> {
         let parts = if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) };
         let reward = answer.reward.map_or_else(String::new, |r| format!("reward {r:+.3}{parts} | "));
         let count = answer.tokens.len();
-        let mut said = format!("[{reward}{count} tokens | {rate:.1} tokens/s");
+        let mut said = format!("[{reward}{} | {rate:.1} tokens/s", counted(count, "token"));
         if matches!(settings.method, Method::Args | Method::Cd) {
             let (steered, skipped) = (answer.steered, answer.skipped);
-            said.push_str(&format!(" | {steered} steered | {skipped} steps skipped"));
+            said.push_str(&format!(" | {steered} steered | {} skipped", counted(skipped, "step")));
         }
         said.push_str(&format!(" | mean log-probability {:.2}]", answer.mean_log_prob));
         if self.generate.watch {

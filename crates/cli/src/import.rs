@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::Args;
+use stackelberg_data::words::count as counted;
 use stackelberg_decoding::most;
 use stackelberg_engine::reward::TextFormat;
 use stackelberg_engine::{Checkpoint, Reward};
@@ -144,7 +145,7 @@ impl Import {
         }
         let (prompts, count) = (samples.prompts(), samples.count());
         drop(samples);
-        note!("{count} samples of {prompts} prompts{}", made(&import));
+        note!("{} of {}{}", counted(count, "sample"), counted(prompts, "prompt"), made(&import));
         let hidden = policy.filter(|_| !self.no_hidden).map(|policy| policy.model.config().hidden);
         let model = match policy {
             Some(policy) => {

@@ -86,7 +86,9 @@ impl Command {
 
 fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::from_default_env();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Plain lines in pipes and files. A closed pipe loses them.
+    log.with_ansi(false).log_internal_errors(false).init();
     choose_kernel();
     let result = Cli::parse().command.run();
     match result {

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
+use stackelberg_data::words::count as counted;
 use stackelberg_decoding::{Method, Settings, generate};
-use stackelberg_engine::reward::{
 use stackelberg_engine::model::check_finite;
+use stackelberg_engine::reward::{
     Backbone, Exchange, Head, PromptInput, RewardModel, TextFormat, TextReward, ValueHead,
 };
 use stackelberg_engine::{Checkpoint, Device, Dtype, Embedder, Error, Prompt, Reward};
@@ -79,9 +80,6 @@ impl Check {
         }
         let registry = registry()?;
         if let Some(reward) = registry.text_reward(&self.reference)? {
-            for (name, value) in reward.about() {
-                line(name, value)?;
-            }
             // A classifier; programs and servers have no files.
             let folder = Path::new(split_label(split_format(&self.reference).1).0);
             if folder.is_dir() {
@@ -89,6 +87,9 @@ impl Check {
             }
             line("reward", format!("{} reads text in the format {}", self.reference, reward.format()))?;
             line("self-test", of_text(&reward)?)?;
+            for (name, value) in reward.about() {
+                line(name, value)?;
+            }
             return Ok(());
         }
         if let Some(builtin) = Builtin::find(&self.reference) {
@@ -144,8 +145,8 @@ impl Check {
         head.fits(&policy)?;
         line("self-test", of_tokens(&Reward::Head(Arc::new(head)), &policy)?)?;
         Ok(())
-    }
         check_finite(&policy.path)?;
+    }
 
     /// Checks a decoder: a language model generates a few tokens, a reward model scores.
     fn checkpoint(&self, checkpoint: Checkpoint, label: Option<&str>, seconds: f64) -> Result<()> {
@@ -157,9 +158,13 @@ impl Check {
             format!("{} MB as {}, loaded in {seconds:.1} s", model.bytes() >> 20, self.dtype),
         )?;
         let grouped = config.heads > config.kv_heads;
-        let grouped = if grouped { format!(", {} KV heads", config.kv_heads) } else { String::new() };
-        let heads = format!("{} heads of {}{grouped}", config.heads, config.head_dim);
-        line("shape", format!("{} layers of width {}, {heads}", config.layers, config.hidden))?;
+        let grouped =
+            if grouped { format!(", {}", counted(config.kv_heads, "KV head")) } else { String::new() };
+        let heads = format!("{} of {}{grouped}", counted(config.heads, "head"), config.head_dim);
+        line(
+            "shape",
+            format!("{} of width {}, {heads}", counted(config.layers, "layer"), config.hidden),
+        )?;
         line("context", format!("{} tokens", config.context))?;
         let known = checkpoint.tokenizer.vocabulary();
         line("vocabulary", format!("{} tokens ({known} in the tokenizer)", config.vocabulary))?;
@@ -249,7 +254,7 @@ fn template(checkpoint: &Checkpoint) -> Result<String> {
         [first, second, ..] if first == second => "; the text begins with the same token twice",
         _ => "",
     };
-    Ok(format!("{} tokens for 'Hi'{twice}", tokens.len()))
+    Ok(format!("{} for 'Hi'{twice}", counted(tokens.len(), "token")))
 }
 
 /// Prints names, sizes, licences and sources.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use indicatif::{HumanBytes, HumanDuration, ProgressBar};
+use stackelberg_data::words::count as counted;
 use stackelberg_decoding::{Job, Sampling, Settings, Step, Watch, most, rollout};
 use stackelberg_engine::{Checkpoint, Reward};
 use stackelberg_learning::rollouts::{self, Dataset, Identity, Manifest, Part, Plan, Prompt, collect};
@@ -235,8 +236,13 @@ impl Run<'_> {
             missing.iter().flat_map(|&shard| &self.prompts[manifest.prompts_of(shard)]).collect();
         let samples = prompts.len().saturating_mul(self.settings.samples);
         let tokens = samples.saturating_mul(self.settings.max_new_tokens);
-        say!("{} prompts of {} to do, in {} shards", prompts.len(), self.prompts.len(), missing.len())?;
-        say!("{samples} samples, at most {tokens} tokens")?;
+        say!(
+            "{} of {} to do, in {}",
+            prompts.len(),
+            counted(self.prompts.len(), "prompt"),
+            counted(missing.len(), "shard")
+        )?;
+        say!("{}, at most {}", counted(samples, "sample"), counted(tokens, "token"))?;
         let few = self.rollout.batch_size.div_ceil(self.settings.samples).min(prompts.len());
         if few > 0 {
             let rate = self.rate(&prompts[..few])?;
@@ -284,21 +290,31 @@ impl Merge {
         for folder in &self.from {
             let taken = dataset.take(&Dataset::open(folder)?)?;
             // The other folders are copied even if nobody reads this.
-            let _ = say!("{taken} shards copied from {}", folder.display());
+            let _ = say!("{} copied from {}", counted(taken, "shard"), folder.display());
         }
         let style = style("checking {bar:40} {pos}/{len} {eta} left");
         let bar = ProgressBar::new(dataset.manifest().shards() as u64).with_style(style);
         let summary = dataset.check(&mut || bar.inc(1))?;
         bar.finish_and_clear();
         let rollouts::Summary { prompts, samples, tokens, finished, unfinished_prompts, .. } = summary;
-        say!("complete: {prompts} prompts, {samples} samples, {tokens} tokens")?;
-        say!("{finished} samples finished, {} were cut at the length limit", samples - finished)?;
+        say!(
+            "complete: {}, {}, {}",
+            counted(prompts, "prompt"),
+            counted(samples, "sample"),
+            counted(tokens, "token")
+        )?;
+        say!(
+            "{} finished, {} cut at the length limit",
+            counted(finished, "sample"),
+            samples - finished
+        )?;
         if let (sum, count @ 1..) = summary.rewards {
             say!("mean reward {:+.4}", sum / count as f64)?;
         }
         if unfinished_prompts > 0 {
             note!(
-                "warning: {unfinished_prompts} prompts have no finished sample: a larger --max-new-tokens may help"
+                "warning: {} without a finished sample: a larger --max-new-tokens may help",
+                counted(unfinished_prompts, "prompt")
             );
         }
         Ok(())

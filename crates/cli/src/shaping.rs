@@ -43,7 +43,7 @@ pub(crate) struct ShapingArgs {
     #[arg(long, allow_negative_numbers = true)]
     stretch: Option<f64>,
 
-    /// Upper limit of the exponent B/beta in the budget reference-offline, in nats. [default: 2]
+    /// Upper limit of the exponent B/beta with --budget reference-offline, in nats. [default: 2]
     #[arg(long, value_name = "NATS", allow_negative_numbers = true)]
     exponent_cap: Option<f64>,
 
@@ -51,7 +51,7 @@ pub(crate) struct ShapingArgs {
     #[arg(long, value_name = "Q", allow_negative_numbers = true)]
     ref_quantile: Option<f64>,
 
-    /// How the bound takes effect: paper (as given), reference-step or reference-offline (capped as in the
+    /// How the bound takes effect (not a KL limit; see --kl-budget): paper (as given), reference-step or reference-offline (capped as in the
     /// paper's public code; `reference` means the first in `generate`, the second in `threshold` and
     /// `train value`). [default: paper]
     #[arg(long)]

@@ -11,6 +11,7 @@ use stackelberg_registry::Registry;
 
 use super::command::command_line;
 use super::reader::{Reader, bar};
+use crate::limits::{self, count};
 use crate::model::{ModelArgs, registry};
 use crate::output::say;
 
@@ -23,13 +24,7 @@ use crate::output::say;
 #[derive(Args)]
 pub(super) struct TrainReward {
     /// Preference pairs for training (.jsonl or .jsonl.gz).
-    #[arg(
-        long,
-        value_name = "FILE",
-        num_args = 1..,
-        conflicts_with = "rated",
-        required_unless_present = "rated"
-    )]
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "rated")]
     pairs: Vec<String>,
 
     /// Rated texts for training: a file, or a reference to one as in `stackelberg models`.
@@ -62,6 +57,10 @@ pub(super) struct TrainReward {
     /// Random seed of the cross-validation folds.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Folds of the cross-validation that chooses the regularization.
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = count(2, limits::FOLDS))]
+    folds: usize,
+
 
     #[command(flatten)]
     model: ModelArgs,
@@ -83,6 +82,11 @@ impl TrainReward {
     pub(super) fn run(&self) -> Result<()> {
         if self.out.extension().is_none_or(|e| e != "safetensors") {
             bail!("--out {}: the file name of a head ends in .safetensors", self.out.display());
+        }
+        if self.pairs.is_empty() && self.rated.is_empty() {
+            bail!(
+                "give the data to train on: preference pairs with --pairs FILE, or rated texts with --rated FILE"
+            );
         }
         // Malformed lines are reported before the slow part begins.
         let paired = !self.pairs.is_empty();
@@ -127,6 +131,7 @@ impl TrainReward {
             seed: self.seed,
             groups: Some(&groups),
             threads: rayon::current_num_threads(),
+            folds: self.folds,
             progress: &progress,
             ..Settings::default()
         };

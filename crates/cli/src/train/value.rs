@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::Args;
+use stackelberg_data::words::count as counted;
 use stackelberg_learning::Error;
 use stackelberg_learning::rollouts::Dataset;
 use stackelberg_learning::value::{Errors, Settings, checkpoint_of, train_to_file};
@@ -130,7 +131,10 @@ impl TrainValue {
             let said = match training.epochs() {
                 0 => "interrupted in the first epoch: nothing is saved".to_owned(),
                 n => {
-                    format!("interrupted after {n} epochs; continue with the same command and --resume")
+                    format!(
+                        "interrupted after {}; continue with the same command and --resume",
+                        counted(n, "epoch")
+                    )
                 }
             };
             return Err(Interrupted(said).into());
@@ -148,7 +152,7 @@ impl TrainValue {
             )?,
         }
         if let Some((samples, rate)) = training.rate() {
-            say!("trained on {samples} samples, {rate:.1} samples/s")?;
+            say!("trained on {}, {rate:.1} samples/s", counted(samples, "sample"))?;
         }
         say!("wrote {}, its card and a plot", self.out.display())?;
         Ok(())
