@@ -16,6 +16,7 @@ use stackelberg_evaluation::compare::{Bootstrap, wins};
 use stackelberg_evaluation::metrics::{Measured, Metric};
 use stackelberg_evaluation::report::{Cell, Estimate, Row, Table, Wins, csv, latex, markdown};
 
+use crate::help::brief;
 use crate::input::note_terminal;
 use crate::model::{ModelArgs, registry};
 use crate::output::note;
@@ -27,6 +28,8 @@ use crate::output::note;
 /// (instruction, output, generator): JSON lines or arrays, plain or gzipped. Answers are cut where the model begins
 /// the human's next turn.
 #[derive(Args)]
+#[command(mut_args(brief(&["reward", "no_embeddings", "unpaired", "each", "json", "format", "model"])))]
+#[command(after_help = "`stackelberg evaluate --help` has all options.", after_long_help = "")]
 pub(crate) struct Evaluate {
     /// Files of answers; - is standard input.
     #[arg(required = true, value_name = "GENERATIONS")]

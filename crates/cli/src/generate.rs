@@ -21,6 +21,7 @@ use stackelberg_experiment::{Files, Session, interrupted};
 use stackelberg_registry::{Registry, layout};
 use stackelberg_shaping::Budget;
 
+use crate::help::{FORMATS, METHODS, brief, named};
 use crate::limits::{self, count};
 use crate::model::{ModelArgs, registry};
 use crate::output::{note, say};
@@ -30,11 +31,23 @@ use crate::shaping::ShapingArgs;
 use crate::terminal::{Printer, Style};
 use crate::{input, interrupt};
 
+/// The options that -h shows.
+const SHOWN: [&str; 9] =
+    ["prompts", "model", "reward", "method", "compare", "out", "max_new_tokens", "temperature", "seed"];
+
+const EXAMPLES: &str = "\
+Examples:
+  stackelberg generate \"How do I say no?\" --compare
+  stackelberg generate \"How do I say no?\" --method best-of-n --reward harmless-minilm
+  stackelberg generate --prompts mt-bench --out answers.jsonl --max-new-tokens 256";
+
 /// Generate answers to prompts, guided by a reward.
 ///
 /// By default, the default model generates with ARGS and Stackelberg reward shaping (srs, strength 1,
 /// bound 8, alpha 1), guided by the built-in reward `harmless`. --compare also shows the unguided answer.
 #[derive(Args)]
+#[command(mut_args(brief(&SHOWN)), after_help = format!("{EXAMPLES}\n\n`stackelberg generate --help` has all options."))]
+#[command(after_long_help = EXAMPLES)]
 pub(crate) struct Generate {
     /// The prompt; - reads it from standard input.
     #[arg(conflicts_with = "prompts")]
@@ -53,7 +66,7 @@ pub(crate) struct Generate {
     reward: Option<String>,
 
     /// The decoding method: base, args, cd, best-of-n, soft-best-of-n or follower.
-    #[arg(long, default_value_t = Method::Args)]
+    #[arg(long, default_value_t = Method::Args, hide_possible_values = true, value_parser = named::<Method>(METHODS))]
     method: Method,
 
     /// The value head (.safetensors) that guides cd; the reward only scores the finished answer.
@@ -114,7 +127,7 @@ pub(crate) struct LayoutArgs {
 
     /// The prompt format: chat (the model's chat template) or raw (the text as it is; unrelated to the shaping rule). [default: the format that the value head or
     /// the reward was trained on]
-    #[arg(long, value_name = "FORMAT")]
+    #[arg(long, value_name = "FORMAT", hide_possible_values = true, value_parser = named::<TextFormat>(FORMATS))]
     pub(crate) prompt_format: Option<TextFormat>,
 }
 

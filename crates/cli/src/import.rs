@@ -13,6 +13,7 @@ use stackelberg_learning::rollouts::{self, Dataset, Identity, LayOut, Part, Samp
 use stackelberg_registry::layout;
 
 use crate::filling::fill;
+use crate::help::{FORMATS, named};
 use crate::input;
 use crate::limits::{self, count};
 use crate::model::{ModelArgs, registry};
@@ -72,7 +73,7 @@ pub(crate) struct Import {
 
     /// The prompt format: chat (the model's chat template) or raw. Rollouts keep their format. [default: for
     /// lines of `generate` the recorded format; for vLLM raw; else the format that the reward was trained on]
-    #[arg(long, value_name = "FORMAT")]
+    #[arg(long, value_name = "FORMAT", hide_possible_values = true, value_parser = named::<TextFormat>(FORMATS))]
     prompt_format: Option<TextFormat>,
 
     #[command(flatten)]

@@ -7,6 +7,7 @@ mod evaluate;
 mod experiment;
 mod filling;
 mod generate;
+mod help;
 mod import;
 mod input;
 mod interrupt;

@@ -17,6 +17,7 @@ use stackelberg_hub::KNOWN;
 use stackelberg_registry::names::{combination, split_format, split_label};
 use stackelberg_registry::{BUILTIN, Builtin, Registry};
 
+use crate::help::{DEVICES, DTYPES, named};
 use crate::limits;
 use crate::model::{registry, set_threads};
 
@@ -41,11 +42,12 @@ struct Check {
     reference: String,
 
     /// Data type of the weights in memory: f32, bf16 or int8.
-    #[arg(long, default_value_t = Dtype::Bf16)]
+    #[arg(long, default_value_t = Dtype::Bf16, hide_possible_values = true, value_parser = named::<Dtype>(DTYPES))]
     dtype: Dtype,
 
     /// Device: cpu, cuda, cuda:1 (the second GPU), metal, or candle (the GPU code path on the CPU).
-    #[arg(long, value_name = "NAME", default_value_t = Device::Cpu)]
+    #[arg(long, value_name = "NAME", default_value_t = Device::Cpu, hide_possible_values = true)]
+    #[arg(value_parser = named::<Device>(DEVICES))]
     device: Device,
 
     /// Compute threads. [default: all cores]
@@ -85,11 +87,11 @@ impl Check {
             if folder.is_dir() {
                 check_finite(folder)?;
             }
-            line("reward", format!("{} reads text in the format {}", self.reference, reward.format()))?;
-            line("self-test", of_text(&reward)?)?;
             for (name, value) in reward.about() {
                 line(name, value)?;
             }
+            line("reward", format!("{} reads text in the format {}", self.reference, reward.format()))?;
+            line("self-test", of_text(&reward)?)?;
             return Ok(());
         }
         if let Some(builtin) = Builtin::find(&self.reference) {
@@ -143,9 +145,9 @@ impl Check {
         };
         let policy = Checkpoint::load_on(&registry.fetch(&base)?, self.dtype, self.device)?;
         head.fits(&policy)?;
+        check_finite(&policy.path)?;
         line("self-test", of_tokens(&Reward::Head(Arc::new(head)), &policy)?)?;
         Ok(())
-        check_finite(&policy.path)?;
     }
 
     /// Checks a decoder: a language model generates a few tokens, a reward model scores.

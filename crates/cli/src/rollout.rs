@@ -14,6 +14,7 @@ use stackelberg_registry::layout;
 
 use crate::filling::fill;
 use crate::generate::LayoutArgs;
+use crate::help::brief;
 use crate::import::Import;
 use crate::input;
 use crate::limits::{self, count};
@@ -21,12 +22,17 @@ use crate::model::{ModelArgs, registry};
 use crate::output::{note, say};
 use crate::progress::style;
 
+/// The options that -h shows.
+const SHOWN: [&str; 8] =
+    ["prompts", "out", "reward", "model", "samples", "max_new_tokens", "temperature", "dry_run"];
+
 /// Sample many responses per prompt, with rewards and hidden states: the training data of value heads.
 ///
 /// Writes a folder of shards, with Parquet files for text, tokens and rewards and safetensors files for hidden
 /// states. The same command resumes a stopped run; several machines can fill one folder.
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(mut_args(brief(&SHOWN)), after_help = "`stackelberg rollout --help` has all options.", after_long_help = "")]
 pub(crate) struct Rollout {
     #[command(subcommand)]
     other: Option<Other>,

@@ -11,6 +11,7 @@ use stackelberg_learning::value::{Errors, Settings, checkpoint_of, train_to_file
 use stackelberg_shaping::{Budget, Shaping};
 
 use super::command::command_line;
+use crate::help::brief;
 use crate::interrupt::{self, Interrupted};
 use crate::limits::{self, count};
 use crate::model::set_threads;
@@ -25,6 +26,8 @@ use crate::training::Training;
 /// strength 1, bound 2, alpha 1.5.
 #[derive(Args)]
 #[command(mut_arg("kl_budget", |arg| arg.hide(true)))]
+#[command(mut_args(brief(&["out", "resume", "shaping", "strength", "bound", "epochs", "lr", "batch_size"])))]
+#[command(after_help = "`stackelberg train value --help` has all options.", after_long_help = "")]
 pub(super) struct TrainValue {
     /// The dataset, as `stackelberg rollout` writes it.
     dataset: PathBuf,
