@@ -11,13 +11,14 @@ use stackelberg_learning::rollouts::{Dataset, Part, Progress};
 
 use crate::interrupt::{self, Interrupted};
 use crate::output::note;
-use crate::progress::style;
+use crate::progress::{Pace, style};
 
 /// A progress bar over the prompts of a part of a dataset.
 pub(crate) struct Filling<'a> {
     dataset: &'a Dataset,
     part: Part,
     bar: ProgressBar,
+    pace: Pace,
     tokens: usize,
     began: Instant,
     cancel: Cancel,
@@ -27,7 +28,8 @@ impl<'a> Filling<'a> {
     pub(crate) fn new(dataset: &'a Dataset, part: Part, cancel: Cancel) -> Self {
         let style = style("{bar:40} {pos}/{len} prompts {msg} {eta} left");
         let bar = ProgressBar::new(0).with_style(style);
-        let filling = Self { dataset, part, bar, tokens: 0, began: Instant::now(), cancel };
+        let filling =
+            Self { dataset, part, bar, pace: Pace::new(), tokens: 0, began: Instant::now(), cancel };
         filling.bar.set_length(filling.all());
         filling.bar.set_position(filling.all() - filling.left());
         filling.bar.reset_eta();
@@ -92,6 +94,7 @@ impl Progress for Filling<'_> {
         let rate = self.tokens as f64 / self.began.elapsed().as_secs_f64();
         self.bar.set_message(format!("{rate:.1} tokens/s"));
         self.bar.inc(1);
+        self.pace.tick(&self.bar, "prompt");
     }
 
     fn stop(&self) -> bool {

@@ -201,8 +201,11 @@ impl Generate {
         let out = self.out.as_deref().filter(|out| *out != Path::new("-"));
         let (trace, resume) = (self.trace.as_deref(), self.resume);
         let files = Files { out, trace, traced: usize::MAX, resume };
-        session.answer_all(prompts, &files, cancel, &mut Answers::new(&bar))?;
+        let mut answers = Answers::new(&bar);
+        session.answer_all(prompts, &files, cancel, &mut answers)?;
         bar.finish_and_clear();
+        let file = out.map_or("standard output".into(), |out| out.to_string_lossy());
+        note!("{file}: {}", answers.summary());
         Ok(())
     }
 

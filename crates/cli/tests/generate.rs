@@ -500,6 +500,28 @@ fn a_prompt_comes_from_one_place() {
 }
 
 #[test]
+fn a_run_ends_with_a_summary() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, out) = (folder.path().join("p.jsonl"), folder.path().join("o.jsonl"));
+    fs::write(&file, "{\"prompt\":\"Hi\"}\n{\"prompt\":\"Name a colour.\"}\n").unwrap();
+    let (file, path) = (file.to_str().unwrap(), out.to_str().unwrap());
+    let args = ["generate", "--prompts", file, "--max-new-tokens", "4", "--out", path, "--resume"];
+    let output = run(&args, "");
+    let answers = lines(&out);
+    let sum = |field: &str| answers.iter().map(|answer| answer[field].as_f64().unwrap()).sum::<f64>();
+    let expected = format!(
+        "{path}: 2 answers, mean reward {:+.3}, {} of {} tokens steered\n",
+        sum("reward") / 2.0,
+        sum("steered"),
+        sum("tokens")
+    );
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.ends_with(&expected), "{said:?} does not end with {expected:?}");
+    let again = run(&args, "");
+    assert_eq!(String::from_utf8(again.stderr).unwrap(), format!("{path}: no new answers\n"));
+}
+
+#[test]
 fn folds_and_commands_of_reward_heads() {
     let folder = tempfile::tempdir().unwrap();
     let (file, head) = (folder.path().join("p.jsonl"), folder.path().join("h.safetensors"));

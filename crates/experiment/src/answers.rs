@@ -59,6 +59,9 @@ pub trait Progress {
     /// More answers are finished: their number, and their tokens (0 for answers of an earlier run).
     fn answered(&mut self, _answers: usize, _tokens: usize) {}
 
+    /// An answer of this run is finished.
+    fn answer(&mut self, _answer: &Generation) {}
+
     /// The run is finished: what the cache of prefilled prompts has done.
     fn cache(&mut self, _counts: CacheCounts) {}
 }
@@ -226,6 +229,7 @@ impl Watch for Sink<'_> {
         match self.write(job, under_way, &answer) {
             Ok(()) => {
                 self.done += 1;
+                self.progress.answer(&answer);
                 self.progress.answered(1, answer.tokens.len());
             }
             Err(error) => self.failed = Some(error),
