@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -14,9 +14,10 @@ use stackelberg_engine::Checkpoint;
 use stackelberg_evaluation::Evaluator;
 use stackelberg_evaluation::compare::{Bootstrap, wins};
 use stackelberg_evaluation::metrics::{Measured, Metric};
-use stackelberg_evaluation::report::{Cell, Estimate, Row, Table, Wins, csv, latex, markdown};
+use stackelberg_evaluation::report::{Cell, Estimate, Row, Table, Wins, csv, latex, markdown, plain};
 use stackelberg_registry::names::shown;
 
+use crate::help::brief;
 use crate::input::note_terminal;
 use crate::model::{ModelArgs, registry};
 use crate::output::note;
@@ -28,6 +29,8 @@ use crate::output::note;
 /// (instruction, output, generator): JSON lines or arrays, plain or gzipped. Answers are cut where the model begins
 /// the human's next turn.
 #[derive(Args)]
+#[command(mut_args(brief(&["reward", "no_embeddings", "unpaired", "each", "json", "format", "model"])))]
+#[command(after_help = "`stackelberg evaluate --help` has all options.", after_long_help = "")]
 pub(crate) struct Evaluate {
     /// Files of answers; - is standard input.
     #[arg(required = true, value_name = "GENERATIONS")]
@@ -58,9 +61,10 @@ pub(crate) struct Evaluate {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
-    /// The format of the printed tables: markdown, csv or latex.
-    #[arg(long, value_enum, default_value_t = Format::Markdown)]
-    format: Format,
+    /// The format of the printed tables: table (aligned, metrics downwards), markdown, csv or latex. [default: table on a
+    /// terminal, else markdown]
+    #[arg(long, value_enum)]
+    format: Option<Format>,
 
     /// Random seed of the bootstrap.
     #[arg(long, default_value_t = 0)]
@@ -72,6 +76,7 @@ pub(crate) struct Evaluate {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Format {
+    Table,
     Markdown,
     Csv,
     Latex,
@@ -273,7 +278,12 @@ impl Evaluate {
         metrics: &[Metric],
     ) -> Result<()> {
         let mut out = std::io::stdout().lock();
-        let write = |table: &Table| match self.format {
+        let format = self.format.unwrap_or(match std::io::stdout().is_terminal() {
+            true => Format::Table,
+            false => Format::Markdown,
+        });
+        let write = |table: &Table| match format {
+            Format::Table => plain(table),
             Format::Markdown => markdown(table),
             Format::Csv => csv(table),
             Format::Latex => latex(table),
@@ -287,8 +297,8 @@ impl Evaluate {
         let minus = |c: &Comparison<'_>| format!("{} minus {}", c.run, c.with);
         let rows = comparisons.iter().map(|c| (minus(c), &c.differences));
         writeln!(out, "\n{}", write(&table("differences", rows, metrics)).trim_end())?;
-        let mut say: Box<dyn Write> = match self.format {
-            Format::Markdown => Box::new(out),
+        let mut say: Box<dyn Write> = match format {
+            Format::Table | Format::Markdown => Box::new(out),
             // CSV and LaTeX output consists of tables only.
             Format::Csv | Format::Latex => Box::new(std::io::stderr()),
         };

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use indicatif::ProgressBar;
 use stackelberg_data::Prompt;
+use stackelberg_data::words::count as counted;
 use stackelberg_decoding::Cancel;
 use stackelberg_experiment::{
     Experiment, Lab, Observer, Part, Provenance, Setting, answers, prompts_of, report, run, stages,
@@ -101,7 +102,7 @@ impl Verify {
     fn run(&self, lab: &Lab<'_>) -> Result<()> {
         let part = Part { runs: self.runs, prompts: self.prompts, seed: self.seed };
         let compared = verify(lab, &part, &mut |line| drop(say!("{line}")))?;
-        say!("{compared} answers generated again: all texts and scores are identical")?;
+        say!("{} generated again: all texts and scores are identical", counted(compared, "answer"))?;
         Ok(())
     }
 }
@@ -178,9 +179,12 @@ impl Where {
             }
         }
         say!(
-            "{settings} settings, {} seeds, {prompts} prompts: {answers} answers of at most {} tokens",
-            experiment.seeds.len(),
-            experiment.decoding.max_new_tokens()
+            "{}, {}, {}: {} of at most {}",
+            counted(settings, "setting"),
+            counted(experiment.seeds.len(), "seed"),
+            counted(prompts, "prompt"),
+            counted(answers, "answer"),
+            counted(experiment.decoding.max_new_tokens(), "token")
         )?;
         if experiment.guided().next().is_some() {
             say!(

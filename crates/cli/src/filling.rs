@@ -4,19 +4,21 @@ use std::time::Instant;
 
 use anyhow::Result;
 use indicatif::ProgressBar;
+use stackelberg_data::words::count as counted;
 use stackelberg_decoding::Cancel;
 use stackelberg_learning::Error;
 use stackelberg_learning::rollouts::{Dataset, Part, Progress};
 
 use crate::interrupt::{self, Interrupted};
 use crate::output::note;
-use crate::progress::style;
+use crate::progress::{Pace, style};
 
 /// A progress bar over the prompts of a part of a dataset.
 pub(crate) struct Filling<'a> {
     dataset: &'a Dataset,
     part: Part,
     bar: ProgressBar,
+    pace: Pace,
     tokens: usize,
     began: Instant,
     cancel: Cancel,
@@ -26,7 +28,8 @@ impl<'a> Filling<'a> {
     pub(crate) fn new(dataset: &'a Dataset, part: Part, cancel: Cancel) -> Self {
         let style = style("{bar:40} {pos}/{len} prompts {msg} {eta} left");
         let bar = ProgressBar::new(0).with_style(style);
-        let filling = Self { dataset, part, bar, tokens: 0, began: Instant::now(), cancel };
+        let filling =
+            Self { dataset, part, bar, pace: Pace::new(), tokens: 0, began: Instant::now(), cancel };
         filling.bar.set_length(filling.all());
         filling.bar.set_position(filling.all() - filling.left());
         filling.bar.reset_eta();
@@ -53,16 +56,21 @@ impl<'a> Filling<'a> {
         let (all, seconds) = (self.all(), self.began.elapsed().as_secs_f64());
         self.bar.finish_and_clear();
         match self.tokens {
-            0 => note!("{all} prompts done"),
+            0 => note!("{} done", counted(all, "prompt")),
             tokens => {
                 let rate = tokens as f64 / seconds;
-                note!("{all} prompts done: {tokens} tokens, {rate:.1} tokens/s")
+                note!(
+                    "{} done: {}, {rate:.1} tokens/s",
+                    counted(all, "prompt"),
+                    counted(tokens, "token")
+                )
             }
         }
         match self.dataset.missing().len() {
             0 => note!("the dataset is complete: {}", self.dataset.folder().display()),
             missing => note!(
-                "{missing} shards of other parts are missing; `stackelberg rollout merge` checks the whole dataset"
+                "missing: {} of other parts; `stackelberg rollout merge` checks the whole dataset",
+                counted(missing, "shard")
             ),
         }
     }
@@ -71,7 +79,8 @@ impl<'a> Filling<'a> {
         let (all, left, folder) = (self.all(), self.left(), self.dataset.folder().display());
         let done = all - left;
         Interrupted(format!(
-            "interrupted after {done} of {all} prompts; the same command resumes in {folder}"
+            "interrupted after {done} of {}; the same command resumes in {folder}",
+            counted(all, "prompt")
         ))
     }
 }
@@ -85,6 +94,7 @@ impl Progress for Filling<'_> {
         let rate = self.tokens as f64 / self.began.elapsed().as_secs_f64();
         self.bar.set_message(format!("{rate:.1} tokens/s"));
         self.bar.inc(1);
+        self.pace.tick(&self.bar, "prompt");
     }
 
     fn stop(&self) -> bool {

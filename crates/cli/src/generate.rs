@@ -10,6 +10,7 @@ use clap::Args;
 use indicatif::ProgressBar;
 use stackelberg_data::Prompt;
 use stackelberg_data::trace::TraceWriter;
+use stackelberg_data::words::count as counted;
 use stackelberg_decoding::{
     AT_ONCE, Cancel, Error, Guidance, HackingWatch, Limits, Method, Options, Settings, generate, most,
 };
@@ -21,6 +22,7 @@ use stackelberg_registry::names::shown;
 use stackelberg_registry::{DEFAULT_REWARD, Registry, layout};
 use stackelberg_shaping::Budget;
 
+use crate::help::{FORMATS, METHODS, brief, named};
 use crate::limits::{self, count};
 use crate::model::{ModelArgs, registry};
 use crate::output::{note, say};
@@ -30,6 +32,16 @@ use crate::shaping::ShapingArgs;
 use crate::terminal::{Printer, Style};
 use crate::{input, interrupt};
 
+/// The options that -h shows.
+const SHOWN: [&str; 9] =
+    ["prompts", "model", "reward", "method", "compare", "out", "max_new_tokens", "temperature", "seed"];
+
+const EXAMPLES: &str = "\
+Examples:
+  stackelberg generate \"How do I say no?\" --compare
+  stackelberg generate \"How do I say no?\" --method best-of-n --reward harmless-minilm
+  stackelberg generate --prompts mt-bench --out answers.jsonl --max-new-tokens 256";
+
 /// Generate answers to prompts, guided by a reward.
 ///
 /// By default, the default model generates with ARGS, guided by the built-in reward `sentiment`: the ten likeliest next
@@ -37,9 +49,11 @@ use crate::{input, interrupt};
 /// --score-every 1, every token is chosen (srs, a KL budget of 0.3 nats per step). --compare also shows the unguided
 /// answer.
 #[derive(Args)]
+#[command(mut_args(brief(&SHOWN)), after_help = format!("{EXAMPLES}\n\n`stackelberg generate --help` has all options."))]
+#[command(after_long_help = EXAMPLES)]
 pub(crate) struct Generate {
-    /// The prompt.
-    #[arg(required_unless_present = "prompts", conflicts_with = "prompts")]
+    /// The prompt; - reads it from standard input.
+    #[arg(conflicts_with = "prompts")]
     prompt: Option<String>,
 
     /// A file of prompts: a JSON array or JSON lines with prompt, instruction or messages; - is standard
@@ -55,7 +69,7 @@ pub(crate) struct Generate {
     reward: Option<String>,
 
     /// The decoding method: base, args, cd, best-of-n, soft-best-of-n or follower.
-    #[arg(long, default_value_t = Method::Args)]
+    #[arg(long, default_value_t = Method::Args, hide_possible_values = true, value_parser = named::<Method>(METHODS))]
     method: Method,
 
     /// The value head (.safetensors) that guides cd; the reward only scores the finished answer.
@@ -118,9 +132,9 @@ pub(crate) struct LayoutArgs {
     #[arg(long, value_name = "TEXT")]
     pub(crate) system: Option<String>,
 
-    /// The prompt format: chat (the model's chat template) or raw. [default: the format that the value head or
+    /// The prompt format: chat (the model's chat template) or raw (the text as it is; unrelated to the shaping rule). [default: the format that the value head or
     /// the reward was trained on]
-    #[arg(long, value_name = "FORMAT")]
+    #[arg(long, value_name = "FORMAT", hide_possible_values = true, value_parser = named::<TextFormat>(FORMATS))]
     pub(crate) prompt_format: Option<TextFormat>,
 }
 
@@ -195,8 +209,11 @@ impl Generate {
         let out = self.out.as_deref().filter(|out| *out != Path::new("-"));
         let (trace, resume) = (self.trace.as_deref(), self.resume);
         let files = Files { out, trace, traced: usize::MAX, resume };
-        session.answer_all(prompts, &files, cancel, &mut Answers::new(&bar))?;
+        let mut answers = Answers::new(&bar);
+        session.answer_all(prompts, &files, cancel, &mut answers)?;
         bar.finish_and_clear();
+        let file = out.map_or("standard output".into(), |out| out.to_string_lossy());
+        note!("{file}: {}", answers.summary());
         Ok(())
     }
 
@@ -238,13 +255,19 @@ impl Generate {
     }
 
     fn read_prompts(&self, registry: &Registry) -> Result<Vec<(String, Prompt)>> {
-        if let Some(text) = &self.prompt {
-            if text.trim().is_empty() {
-                bail!("the prompt is empty");
+        match (&self.prompt, &self.prompts) {
+            (Some(text), _) => {
+                let text = if text == "-" { input::text()? } else { text.clone() };
+                if text.trim().is_empty() {
+                    bail!("the prompt is empty");
+                }
+                Ok(vec![("0".to_owned(), Prompt::Text(text))])
             }
-            return Ok(vec![("0".to_owned(), Prompt::Text(text.clone()))]);
+            (None, Some(prompts)) => input::prompts(registry, prompts),
+            (None, None) => bail!(
+                "give a prompt as the argument, - to read it from standard input, or a file of prompts with --prompts FILE"
+            ),
         }
-        input::prompts(registry, self.prompts.as_deref().unwrap_or("-"))
     }
 }
 
@@ -322,10 +345,10 @@ impl Conversation<'_> {
         let parts = if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) };
         let reward = answer.reward.map_or_else(String::new, |r| format!("reward {r:+.3}{parts} | "));
         let count = answer.tokens.len();
-        let mut said = format!("[{reward}{count} tokens | {rate:.1} tokens/s");
+        let mut said = format!("[{reward}{} | {rate:.1} tokens/s", counted(count, "token"));
         if matches!(settings.method, Method::Args | Method::Cd) {
             let (steered, skipped) = (answer.steered, answer.skipped);
-            said.push_str(&format!(" | {steered} steered | {skipped} steps skipped"));
+            said.push_str(&format!(" | {steered} steered | {} skipped", counted(skipped, "step")));
         }
         said.push_str(&format!(" | mean log-probability {:.2}]", answer.mean_log_prob));
         if !self.generate.no_watch {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::Args;
+use stackelberg_data::words::count as counted;
 use stackelberg_decoding::most;
 use stackelberg_engine::reward::TextFormat;
 use stackelberg_engine::{Checkpoint, Reward};
@@ -13,6 +14,7 @@ use stackelberg_registry::layout;
 use stackelberg_registry::names::shown;
 
 use crate::filling::fill;
+use crate::help::{FORMATS, named};
 use crate::input;
 use crate::limits::{self, count};
 use crate::model::{ModelArgs, registry};
@@ -72,7 +74,7 @@ pub(crate) struct Import {
 
     /// The prompt format: chat (the model's chat template) or raw. Rollouts keep their format. [default: for
     /// lines of `generate` the recorded format; for vLLM raw; else the format that the reward was trained on]
-    #[arg(long, value_name = "FORMAT")]
+    #[arg(long, value_name = "FORMAT", hide_possible_values = true, value_parser = named::<TextFormat>(FORMATS))]
     prompt_format: Option<TextFormat>,
 
     #[command(flatten)]
@@ -145,7 +147,7 @@ impl Import {
         }
         let (prompts, count) = (samples.prompts(), samples.count());
         drop(samples);
-        note!("{count} samples of {prompts} prompts{}", made(&import));
+        note!("{} of {}{}", counted(count, "sample"), counted(prompts, "prompt"), made(&import));
         let hidden = policy.filter(|_| !self.no_hidden).map(|policy| policy.model.config().hidden);
         let model = match policy {
             Some(policy) => {

@@ -1,7 +1,5 @@
 //! `stackelberg judge`: compares two runs with a judge model.
 
-mod report;
-
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -10,14 +8,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
+use stackelberg_data::words::count as counted;
 use stackelberg_data::{Output, generations, keep_inputs};
 use stackelberg_decoding::{Cancel, most};
 use stackelberg_evaluation::judge::{
-    Asking, Call, Client, Endpoint, Identity, Key, Order, Pair, Resampling, Store, Summary, Verdict,
-    Watch, ask, calls, form, pairs,
+    Asking, Call, Client, Endpoint, Identity, Key, Order, Pair, Report, Resampling, Store, Summary,
+    Verdict, Watch, ask, calls, form, pairs,
 };
 
-use self::report::Report;
 use crate::interrupt::{self, Interrupted};
 use crate::limits::{self, count};
 use crate::output::say;
@@ -263,12 +261,12 @@ impl Judge {
         let done = calls.len() - asking.open(calls, store).len();
         let outcome = outcome.with_context(|| match done {
             0 => "nothing was judged".to_owned(),
-            _ => format!("stopped after {done} of {} calls, which are saved in {out}", calls.len()),
+            _ => format!("stopped after {done} of {}, saved in {out}", counted(calls.len(), "call")),
         })?;
         if outcome.stopped {
             let said = format!(
-                "interrupted after {done} of {} calls; the same command resumes with {out}",
-                calls.len()
+                "interrupted after {done} of {}; the same command resumes with {out}",
+                counted(calls.len(), "call")
             );
             return Err(Interrupted(said).into());
         }
@@ -299,7 +297,7 @@ impl Judge {
         }
         write!(std::io::stdout(), "{report}")?;
         if summary.judged == summary.identical && summary.calls.needed > 0 {
-            bail!("no call returned two scores: {}", report::failures(&summary.calls));
+            bail!("no call returned two scores: {}", summary.calls.reasons());
         }
         Ok(())
     }
@@ -312,10 +310,10 @@ impl Judge {
         };
         let identical = pairs.iter().filter(|pair| pair.identical()).count();
         say!(
-            "{} prompts, of which {identical} have identical answers (ties without a call)",
-            pairs.len()
+            "{}, of which {identical} with identical answers (ties without a call)",
+            counted(pairs.len(), "prompt")
         )?;
-        say!("{} of {} calls to make", open.len(), calls.len())?;
+        say!("{} of {} to make", open.len(), counted(calls.len(), "call"))?;
         let asked = |call: &&Call<'_>| form::fill(call.prompt, call.first, call.second).chars().count();
         let tokens_in = open.iter().map(asked).sum::<usize>() / CHARACTERS_A_TOKEN;
         let tokens_out = open.len() as u64 * self.server.max_tokens;

@@ -8,6 +8,8 @@ pub(crate) const SHARD: usize = 65_536;
 pub(crate) const TRAINING: usize = 65_536;
 /// Megabytes of a cache: a terabyte.
 pub(crate) const MEGABYTES: usize = 1 << 20;
+/// Folds of a cross-validation.
+pub(crate) const FOLDS: usize = 100;
 /// Runs and prompts that are verified.
 pub(crate) const VERIFIED: usize = 100_000;
 /// Calls of a judge at once.

@@ -7,6 +7,7 @@ mod evaluate;
 mod experiment;
 mod filling;
 mod generate;
+mod help;
 mod import;
 mod input;
 mod interrupt;
@@ -86,7 +87,9 @@ impl Command {
 
 fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::from_default_env();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Plain lines in pipes and files. A closed pipe loses them.
+    log.with_ansi(false).log_internal_errors(false).init();
     choose_kernel();
     let result = Cli::parse().command.run();
     match result {

@@ -11,6 +11,7 @@ use stackelberg_hub::{Hub, Progress};
 use stackelberg_registry::{DEFAULT_MODEL, PolicySpec, Registry};
 use stackelberg_remote::Key;
 
+use crate::help::{DEVICES, DTYPES, named};
 use crate::limits;
 use crate::progress::style;
 
@@ -24,11 +25,12 @@ pub(crate) struct ModelArgs {
     pub(crate) model: Option<String>,
 
     /// Data type of the weights in memory: f32, bf16 or int8.
-    #[arg(long, default_value_t = Dtype::Bf16)]
+    #[arg(long, default_value_t = Dtype::Bf16, hide_possible_values = true, value_parser = named::<Dtype>(DTYPES))]
     pub(crate) dtype: Dtype,
 
     /// Device: cpu, cuda, cuda:1 (the second GPU), metal, or candle (the GPU code path on the CPU).
-    #[arg(long, value_name = "NAME", default_value_t = Device::Cpu)]
+    #[arg(long, value_name = "NAME", default_value_t = Device::Cpu, hide_possible_values = true)]
+    #[arg(value_parser = named::<Device>(DEVICES))]
     pub(crate) device: Device,
 
     /// A variable for the model's chat template, such as enable_thinking=false; may be given several times. The value is

@@ -6,15 +6,18 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
+use stackelberg_data::words::count as counted;
 use stackelberg_decoding::{Method, Settings, generate};
+use stackelberg_engine::model::check_finite;
 use stackelberg_engine::reward::{
     Backbone, Exchange, Head, PromptInput, RewardModel, TextFormat, TextReward, ValueHead,
 };
 use stackelberg_engine::{Checkpoint, Device, Dtype, Embedder, Error, Prompt, Reward};
 use stackelberg_hub::KNOWN;
-use stackelberg_registry::names::{combination, shown, split_label};
+use stackelberg_registry::names::{combination, shown, split_format, split_label};
 use stackelberg_registry::{BUILTIN, Builtin, Registry};
 
+use crate::help::{DEVICES, DTYPES, named};
 use crate::limits;
 use crate::model::{registry, set_threads};
 
@@ -39,11 +42,12 @@ struct Check {
     reference: String,
 
     /// Data type of the weights in memory: f32, bf16 or int8.
-    #[arg(long, default_value_t = Dtype::Bf16)]
+    #[arg(long, default_value_t = Dtype::Bf16, hide_possible_values = true, value_parser = named::<Dtype>(DTYPES))]
     dtype: Dtype,
 
     /// Device: cpu, cuda, cuda:1 (the second GPU), metal, or candle (the GPU code path on the CPU).
-    #[arg(long, value_name = "NAME", default_value_t = Device::Cpu)]
+    #[arg(long, value_name = "NAME", default_value_t = Device::Cpu, hide_possible_values = true)]
+    #[arg(value_parser = named::<Device>(DEVICES))]
     device: Device,
 
     /// Compute threads. [default: all cores]
@@ -80,6 +84,11 @@ impl Check {
         }
         let registry = registry()?;
         if let Some(reward) = registry.text_reward(&self.reference)? {
+            // A classifier; programs and servers have no files.
+            let folder = Path::new(split_label(split_format(&self.reference).1).0);
+            if folder.is_dir() {
+                check_finite(folder)?;
+            }
             for (name, value) in reward.about() {
                 line(name, value)?;
             }
@@ -111,10 +120,17 @@ impl Check {
         }
         let began = std::time::Instant::now();
         match Checkpoint::load_on(&path, self.dtype, self.device) {
-            Ok(checkpoint) => self.checkpoint(checkpoint, label, began.elapsed().as_secs_f64()),
+            Ok(checkpoint) => {
+                let seconds = began.elapsed().as_secs_f64();
+                check_finite(&path)?;
+                self.checkpoint(checkpoint, label, seconds)
+            }
             // A model that is not a decoder may be an embedder.
             Err(decoder @ Error::Architecture { .. }) => match Embedder::load(&path) {
-                Ok(embedder) => of_embedder(&embedder),
+                Ok(embedder) => {
+                    check_finite(&path)?;
+                    of_embedder(&embedder)
+                }
                 Err(Error::Architecture { .. }) => Err(decoder.into()),
                 Err(embedder) => Err(embedder.into()),
             },
@@ -134,6 +150,7 @@ impl Check {
         };
         let policy = Checkpoint::load_on(&registry.fetch(&base)?, self.dtype, self.device)?;
         head.fits(&policy)?;
+        check_finite(&policy.path)?;
         line("self-test", of_tokens(&Reward::Head(Arc::new(head)), &policy)?)?;
         Ok(())
     }
@@ -148,9 +165,13 @@ impl Check {
             format!("{} MB as {}, loaded in {seconds:.1} s", model.bytes() >> 20, self.dtype),
         )?;
         let grouped = config.heads > config.kv_heads;
-        let grouped = if grouped { format!(", {} KV heads", config.kv_heads) } else { String::new() };
-        let heads = format!("{} heads of {}{grouped}", config.heads, config.head_dim);
-        line("shape", format!("{} layers of width {}, {heads}", config.layers, config.hidden))?;
+        let grouped =
+            if grouped { format!(", {}", counted(config.kv_heads, "KV head")) } else { String::new() };
+        let heads = format!("{} of {}{grouped}", counted(config.heads, "head"), config.head_dim);
+        line(
+            "shape",
+            format!("{} of width {}, {heads}", counted(config.layers, "layer"), config.hidden),
+        )?;
         line("context", format!("{} tokens", config.context))?;
         let known = checkpoint.tokenizer.vocabulary();
         line("vocabulary", format!("{} tokens ({known} in the tokenizer)", config.vocabulary))?;
@@ -202,7 +223,7 @@ fn of_embedder(embedder: &Embedder) -> Result<()> {
 fn of_text(reward: &TextReward) -> Result<String> {
     let prompt = Prompt::Text(QUESTION.to_owned());
     let rewards = reward.score(&ANSWERS.map(|answer| Exchange { prompt: &prompt, answer }))?;
-    Ok(said(&rewards))
+    said(&rewards)
 }
 
 fn of_tokens(reward: &Reward, checkpoint: &Checkpoint) -> Result<String> {
@@ -212,15 +233,18 @@ fn of_tokens(reward: &Reward, checkpoint: &Checkpoint) -> Result<String> {
         let tokens = checkpoint.tokens(&format!("{before}{answer}"), format)?;
         Ok(reward.of_answers(checkpoint, PromptInput { tokens: &tokens, prompt: None }, &[&[]])?[0])
     };
-    Ok(said(&ANSWERS.iter().map(score).collect::<Result<Vec<f64>>>()?))
+    said(&ANSWERS.iter().map(score).collect::<Result<Vec<f64>>>()?)
 }
 
-fn said(rewards: &[f64]) -> String {
+fn said(rewards: &[f64]) -> Result<String> {
+    if let Some(reward) = rewards.iter().find(|reward| !reward.is_finite()) {
+        bail!("the reward of the self-test is {reward}: it must be a finite number");
+    }
     let kept = if rewards[0] > rewards[1] { "prefers" } else { "does NOT prefer" };
-    format!(
+    Ok(format!(
         "{:+.3} for a kind answer, {:+.3} for a rude one: {kept} the kind one",
         rewards[0], rewards[1]
-    )
+    ))
 }
 
 /// Whether the model has a chat template, whether it can be rendered, and whether it adds a second begin-of-text token.
@@ -237,7 +261,7 @@ fn template(checkpoint: &Checkpoint) -> Result<String> {
         [first, second, ..] if first == second => "; the text begins with the same token twice",
         _ => "",
     };
-    Ok(format!("{} tokens for 'Hi'{twice}", tokens.len()))
+    Ok(format!("{} for 'Hi'{twice}", counted(tokens.len(), "token")))
 }
 
 /// Prints names, sizes, licences and sources.

@@ -1,9 +1,11 @@
-//! Progress bars.
+//! Progress bars, and progress in lines where there is no terminal.
 
-use std::time::Instant;
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use stackelberg_decoding::CacheCounts;
+use stackelberg_data::words::count as counted;
+use stackelberg_decoding::{CacheCounts, Generation};
 use stackelberg_experiment::Progress;
 
 use crate::output::note;
@@ -13,16 +15,62 @@ pub(crate) fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
-/// A progress bar over prompts.
+/// Lines of progress on a standard error that is not a terminal: at most one every 30 seconds.
+pub(crate) struct Pace(Option<Instant>);
+
+impl Pace {
+    const EVERY: Duration = Duration::from_secs(30);
+
+    pub(crate) fn new() -> Self {
+        Self((!std::io::stderr().is_terminal()).then(Instant::now))
+    }
+
+    /// Prints the progress of a bar, if a line is due.
+    pub(crate) fn tick(&mut self, bar: &ProgressBar, noun: &str) {
+        if self.due(Instant::now()) {
+            let (done, all) = (bar.position(), bar.length().unwrap_or_default());
+            note!("{done} of {}, {}", counted(all, noun), bar.message());
+        }
+    }
+
+    fn due(&mut self, now: Instant) -> bool {
+        let due = self.0.is_some_and(|last| now.duration_since(last) >= Self::EVERY);
+        if due {
+            self.0 = Some(now);
+        }
+        due
+    }
+}
+
+/// A progress bar over prompts, and what its answers are like.
 pub(crate) struct Answers<'a> {
     bar: &'a ProgressBar,
+    pace: Pace,
     tokens: usize,
+    answers: usize,
+    steered: usize,
+    /// The number of rewards and their sum.
+    rewards: (usize, f64),
     began: Instant,
 }
 
 impl<'a> Answers<'a> {
     pub(crate) fn new(bar: &'a ProgressBar) -> Self {
-        Self { bar, tokens: 0, began: Instant::now() }
+        let (pace, began) = (Pace::new(), Instant::now());
+        Self { bar, pace, tokens: 0, answers: 0, steered: 0, rewards: (0, 0.0), began }
+    }
+
+    /// One line about the answers of this run: `12 answers, mean reward +0.123, 34 of 567 tokens steered`.
+    pub(crate) fn summary(&self) -> String {
+        if self.answers == 0 {
+            return "no new answers".to_owned();
+        }
+        let mut said = counted(self.answers, "answer");
+        if let (count @ 1.., sum) = self.rewards {
+            said.push_str(&format!(", mean reward {:+.3}", sum / count as f64));
+        }
+        said.push_str(&format!(", {} of {} steered", self.steered, counted(self.tokens, "token")));
+        said
     }
 }
 
@@ -39,6 +87,14 @@ impl Progress for Answers<'_> {
         self.bar.suspend(|| note!("failed: {text}"));
     }
 
+    fn answer(&mut self, answer: &Generation) {
+        self.answers += 1;
+        self.steered += answer.steered;
+        if let Some(reward) = answer.reward {
+            self.rewards = (self.rewards.0 + 1, self.rewards.1 + reward);
+        }
+    }
+
     fn answered(&mut self, answers: usize, tokens: usize) {
         self.tokens += tokens;
         if tokens > 0 {
@@ -46,15 +102,33 @@ impl Progress for Answers<'_> {
             self.bar.set_message(format!("{rate:.1} tokens/s"));
         }
         self.bar.inc(answers as u64);
+        self.pace.tick(self.bar, "prompt");
     }
 
     fn cache(&mut self, counts: CacheCounts) {
         if counts.hits > 0 {
             let CacheCounts { hits, misses, evicted, .. } = counts;
             let line = format!(
-                "prompt cache: {hits} tokens reused, {misses} prefilled, {evicted} pages evicted"
+                "prompt cache: {} reused, {misses} prefilled, {} evicted",
+                counted(hits, "token"),
+                counted(evicted, "page")
             );
             self.bar.suspend(|| note!("{line}"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_every_30_seconds_where_there_is_no_terminal() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut pace = Pace(Some(start));
+        let due: Vec<bool> = [0, 29, 30, 31, 59, 60, 200, 229].map(|s| pace.due(at(s))).into();
+        assert_eq!(due, [false, false, true, false, false, true, true, false]);
+        assert!(!Pace(None).due(at(1000)));
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use indicatif::{HumanBytes, HumanDuration, ProgressBar};
+use stackelberg_data::words::count as counted;
 use stackelberg_decoding::{Job, Sampling, Settings, Step, Watch, most, rollout};
 use stackelberg_engine::{Checkpoint, Reward};
 use stackelberg_learning::rollouts::{self, Dataset, Identity, Manifest, Part, Plan, Prompt, collect};
@@ -14,6 +15,7 @@ use stackelberg_registry::{DEFAULT_REWARD, layout};
 
 use crate::filling::fill;
 use crate::generate::LayoutArgs;
+use crate::help::brief;
 use crate::import::Import;
 use crate::input;
 use crate::limits::{self, count};
@@ -21,12 +23,17 @@ use crate::model::{ModelArgs, registry};
 use crate::output::{note, say};
 use crate::progress::style;
 
+/// The options that -h shows.
+const SHOWN: [&str; 8] =
+    ["prompts", "out", "reward", "model", "samples", "max_new_tokens", "temperature", "dry_run"];
+
 /// Sample many responses per prompt, with rewards and hidden states: the training data of value heads.
 ///
 /// Writes a folder of shards, with Parquet files for text, tokens and rewards and safetensors files for hidden
 /// states. The same command resumes a stopped run; several machines can fill one folder.
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(mut_args(brief(&SHOWN)), after_help = "`stackelberg rollout --help` has all options.", after_long_help = "")]
 pub(crate) struct Rollout {
     #[command(subcommand)]
     other: Option<Other>,
@@ -236,8 +243,13 @@ impl Run<'_> {
             missing.iter().flat_map(|&shard| &self.prompts[manifest.prompts_of(shard)]).collect();
         let samples = prompts.len().saturating_mul(self.settings.samples);
         let tokens = samples.saturating_mul(self.settings.max_new_tokens);
-        say!("{} prompts of {} to do, in {} shards", prompts.len(), self.prompts.len(), missing.len())?;
-        say!("{samples} samples, at most {tokens} tokens")?;
+        say!(
+            "{} of {} to do, in {}",
+            prompts.len(),
+            counted(self.prompts.len(), "prompt"),
+            counted(missing.len(), "shard")
+        )?;
+        say!("{}, at most {}", counted(samples, "sample"), counted(tokens, "token"))?;
         let few = self.rollout.batch_size.div_ceil(self.settings.samples).min(prompts.len());
         if few > 0 {
             let rate = self.rate(&prompts[..few])?;
@@ -285,21 +297,31 @@ impl Merge {
         for folder in &self.from {
             let taken = dataset.take(&Dataset::open(folder)?)?;
             // The other folders are copied even if nobody reads this.
-            let _ = say!("{taken} shards copied from {}", folder.display());
+            let _ = say!("{} copied from {}", counted(taken, "shard"), folder.display());
         }
         let style = style("checking {bar:40} {pos}/{len} {eta} left");
         let bar = ProgressBar::new(dataset.manifest().shards() as u64).with_style(style);
         let summary = dataset.check(&mut || bar.inc(1))?;
         bar.finish_and_clear();
         let rollouts::Summary { prompts, samples, tokens, finished, unfinished_prompts, .. } = summary;
-        say!("complete: {prompts} prompts, {samples} samples, {tokens} tokens")?;
-        say!("{finished} samples finished, {} were cut at the length limit", samples - finished)?;
+        say!(
+            "complete: {}, {}, {}",
+            counted(prompts, "prompt"),
+            counted(samples, "sample"),
+            counted(tokens, "token")
+        )?;
+        say!(
+            "{} finished, {} cut at the length limit",
+            counted(finished, "sample"),
+            samples - finished
+        )?;
         if let (sum, count @ 1..) = summary.rewards {
             say!("mean reward {:+.4}", sum / count as f64)?;
         }
         if unfinished_prompts > 0 {
             note!(
-                "warning: {unfinished_prompts} prompts have no finished sample: a larger --max-new-tokens may help"
+                "warning: {} without a finished sample: a larger --max-new-tokens may help",
+                counted(unfinished_prompts, "prompt")
             );
         }
         Ok(())

@@ -4,14 +4,15 @@ use clap::Args;
 use stackelberg_decoding::{Options, Settings};
 use stackelberg_shaping::{Budget, Error, KlBudget, Rule, Shaping};
 
+use crate::help::{BUDGETS, RULES, named};
 use crate::sampling::flag;
 
 /// The shaping rule and its settings. Settings that a rule does not use are ignored.
 #[derive(Args)]
 #[command(next_help_heading = "Shaping")]
 pub(crate) struct ShapingArgs {
-    /// The shaping rule: raw, hard, srs, mean-soft, minmax, meanstd, srs-std, cap, log-sigmoid or par.
-    #[arg(long, value_name = "RULE")]
+    /// The shaping rule: raw (rewards as they are), hard, srs, mean-soft, minmax, meanstd, srs-std, cap, log-sigmoid or par.
+    #[arg(long, value_name = "RULE", hide_possible_values = true, value_parser = named::<Rule>(RULES))]
     shaping: Option<Rule>,
 
     /// Guidance strength lambda = 1/beta; 0 disables guidance.
@@ -43,7 +44,7 @@ pub(crate) struct ShapingArgs {
     #[arg(long, allow_negative_numbers = true)]
     stretch: Option<f64>,
 
-    /// Upper limit of the exponent B/beta in the budget reference-offline, in nats. [default: 2]
+    /// Upper limit of the exponent B/beta with --budget reference-offline, in nats. [default: 2]
     #[arg(long, value_name = "NATS", allow_negative_numbers = true)]
     exponent_cap: Option<f64>,
 
@@ -51,10 +52,10 @@ pub(crate) struct ShapingArgs {
     #[arg(long, value_name = "Q", allow_negative_numbers = true)]
     ref_quantile: Option<f64>,
 
-    /// How the bound takes effect: paper (as given), reference-step or reference-offline (capped as in the
+    /// How the bound takes effect (not a KL limit; see --kl-budget): paper (as given), reference-step or reference-offline (capped as in the
     /// paper's public code; `reference` means the first in `generate`, the second in `threshold` and
     /// `train value`). [default: paper]
-    #[arg(long)]
+    #[arg(long, hide_possible_values = true, value_parser = named::<String>(BUDGETS))]
     budget: Option<String>,
 }
 

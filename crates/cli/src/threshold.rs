@@ -1,6 +1,5 @@
 //! `stackelberg threshold`: shapes the rewards of a dataset of rollouts, and predicts the effect of each rule.
 
-use std::fmt::Write;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -8,7 +7,7 @@ use clap::Args;
 use indicatif::ProgressBar;
 use stackelberg_learning::plot::{self, Curve};
 use stackelberg_learning::rollouts::{self, Dataset, Frontiers, Shaper};
-use stackelberg_learning::summary::Summary;
+use stackelberg_learning::summary::{Summary, frontiers_table};
 use stackelberg_shaping::{Budget, Rule, Samples, Shaping};
 
 use crate::output::{note, say};
@@ -39,10 +38,6 @@ pub(crate) struct Threshold {
     settings: ShapingArgs,
 }
 
-/// Bounds and KLs of the table, in nats.
-const BOUNDS: [f64; 4] = [0.5, 1.0, 2.0, 4.0];
-const KLS: [f64; 4] = [0.1, 0.25, 0.5, 1.0];
-
 impl Threshold {
     pub(crate) fn run(&self) -> Result<()> {
         let shaping = self.settings.shaping(Shaping::default(), Some(Budget::ReferenceOffline))?;
@@ -69,7 +64,7 @@ impl Threshold {
         let folder = self.dataset.display();
         say!(
             "{summary}\n{}\ncolumns written: {} in {folder}",
-            describe(&frontiers)?,
+            frontiers_table(&frontiers),
             columns(shaping.rule)
         )?;
         say!("plots written: {folder}/utility-by-bound.svg, {folder}/utility-by-kl.svg")?;
@@ -126,31 +121,4 @@ fn enough(frontiers: &Frontiers) -> f64 {
     let most = points.iter().map(|p| p.1).fold(frontiers.base, f64::max);
     let short = points.iter().find(|p| most - p.1 <= 0.01 * (most - frontiers.base));
     short.map_or(8.0, |p| p.0).max(4.0)
-}
-
-/// The two frontiers as a table, and the results of the checks.
-fn describe(frontiers: &Frontiers) -> Result<String> {
-    let mut text = String::new();
-    let row = |cells: [Option<f64>; 4], digits: usize| -> String {
-        let cell = |c: Option<f64>| c.map_or_else(|| "-".to_owned(), |c| format!("{c:.digits$}"));
-        cells.map(|c| format!("{:>9}", cell(c))).concat()
-    };
-    writeln!(text, "predicted utility at equal bound and at equal KL, budget paper, mean over prompts")?;
-    writeln!(text, "{:<12}{:>36}   {:>36}", "", "bound B/beta of every prompt, nats", "mean KL, nats")?;
-    writeln!(text, "{:<12}{}   {}", "", row(BOUNDS.map(Some), 2), row(KLS.map(Some), 2))?;
-    for curve in &frontiers.curves {
-        let (bounds, kls) = (BOUNDS.map(|c| curve.at_bound(c)), KLS.map(|kl| curve.at_kl(kl)));
-        writeln!(text, "{:<12}{}   {}", curve.rule.name(), row(bounds, 4), row(kls, 4))?;
-    }
-    let (checks, [hard, raw]) = (frontiers.checks, frontiers.margins);
-    if checks > 0 {
-        writeln!(text, "\nchecked on every prompt, {checks} followers per theorem:")?;
-        writeln!(text, "  nothing beats hard at its bound (Theorem 1): smallest margin {hard:.1e}")?;
-        writeln!(text, "  nothing beats raw at its KL (Gibbs): smallest margin {raw:.1e}")?;
-        writeln!(
-            text,
-            "margins are relative to the range of the prompt's rewards; 0 up to rounding if a rule is equally good"
-        )?;
-    }
-    Ok(text)
 }

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use indicatif::ProgressBar;
+use stackelberg_data::words::count as counted;
 use stackelberg_decoding::Cancel;
 use stackelberg_learning::value::{Counts, Epoch, Errors, Settings, Watch};
 
@@ -62,19 +63,23 @@ impl Watch for Training {
     fn begin(&mut self, counts: &Counts, done: &[Epoch]) {
         let ((samples, prompts), (checks, of)) = (counts.training, counts.validation);
         self.say(&format!(
-            "train: {samples} samples ({prompts} prompts), validation: {checks} samples ({of} prompts); targets {}: mean {:.4}, baseline MSE {:.4}",
-            self.shaping, counts.mean, counts.constant
+            "train: {} ({}), validation: {} ({}); targets {}: mean {:.4}, baseline MSE {:.4}",
+            counted(samples, "sample"),
+            counted(prompts, "prompt"),
+            counted(checks, "sample"),
+            counted(of, "prompt"),
+            self.shaping,
+            counts.mean,
+            counts.constant
         ));
-        for (count, what) in [
-            (counts.empty, "samples have no tokens and are skipped"),
-            (
-                counts.all_equal,
-                "prompts have the same reward for all samples: there is nothing to shape",
-            ),
-            (counts.unfinished, "prompts have no finished sample: a larger --max-new-tokens may help"),
+        let Counts { empty, all_equal, unfinished, .. } = *counts;
+        for (count, noun, what) in [
+            (empty, "sample", "without tokens: skipped"),
+            (all_equal, "prompt", "with the same reward for all samples: nothing to shape"),
+            (unfinished, "prompt", "without a finished sample: a larger --max-new-tokens may help"),
         ] {
             if count > 0 {
-                self.say(&format!("warning: {count} {what}"));
+                self.say(&format!("warning: {} {what}", counted(count, noun)));
             }
         }
         self.bar.set_length(samples as u64);

@@ -147,3 +147,28 @@ fn what_cannot_be_measured_is_refused() {
     let said = refused(&["evaluate", &one, "--reward", "harmles", "--no-embeddings"]);
     assert!(said.contains("unknown reward 'harmles'"), "{said}");
 }
+
+#[test]
+fn tables_for_a_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    let line =
+        |id: &str, text: &str| json!({"id": id, "prompt": "Q?", "response": text}).to_string() + "\n";
+    let a = write(folder.path(), "a.jsonl", &(line("1", "one two") + &line("2", "three four")));
+    let b = write(folder.path(), "b.jsonl", &(line("1", "one two six") + &line("2", "three four six")));
+    let args = ["evaluate", &a, &b, "--no-embeddings", "--unpaired"];
+    let table = succeed(&[&args[..], &["--format", "table"]].concat());
+    let lines: Vec<&str> = table.lines().collect();
+    // Runs are across, metrics downwards, and all lines end in the same column.
+    assert!(lines[0].trim_start().starts_with(&format!("{a} (2)  ")), "{table}");
+    assert!(lines[0].ends_with(&format!("{b} (2)")), "{table}");
+    let widths: Vec<usize> = lines.iter().map(|line| line.chars().count()).collect();
+    assert!(widths.iter().all(|width| *width == widths[0]), "{table}");
+    let length = lines.iter().find(|line| line.starts_with("length")).unwrap();
+    let numbers: Vec<&str> = length.split_whitespace().collect();
+    assert_eq!((numbers[1].parse(), numbers[4].parse()), (Ok(2.0), Ok(3.0)), "{table}");
+    // Without a terminal, the table is Markdown, as ever.
+    let markdown = succeed(&args);
+    assert_eq!(markdown, succeed(&[&args[..], &["--format", "markdown"]].concat()));
+    assert!(markdown.starts_with("|  | "), "{markdown}");
+    assert!(succeed(&[&args[..], &["--format", "csv"]].concat()).starts_with("group,name,"));
+}

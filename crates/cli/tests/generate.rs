@@ -335,7 +335,8 @@ fn the_references_budget_and_logs() {
     let mut command = Command::cargo_bin("stackelberg").unwrap();
     let output = command.args(args).env("RUST_LOG", "info").output().unwrap();
     assert_eq!(lines(&out)[0]["settings"]["budget"], "reference-step");
-    assert!(String::from_utf8(output.stderr).unwrap().contains("loaded the policy"));
+    let logged = String::from_utf8(output.stderr).unwrap();
+    assert!(logged.contains("loaded the policy") && !logged.contains('\x1b'), "{logged:?}");
 }
 
 #[cfg(target_os = "linux")]
@@ -467,4 +468,95 @@ fn a_device_is_recorded_or_refused() {
     }
     let said = refused(&[&base[..], &["--device", "candle", "--dtype", "int8"]].concat(), "");
     assert!(said.ends_with("int8 needs the device cpu"), "{said}");
+}
+
+#[test]
+fn a_prompt_comes_from_one_place() {
+    let short = ["--method", "base", "--max-new-tokens", "3"];
+    let typed = succeed(&[&["generate", "-"][..], &short].concat(), "Name a colour.\n");
+    assert_eq!(typed, succeed(&[&["generate", "Name a colour."][..], &short].concat(), ""));
+    assert_ne!(typed, succeed(&[&["generate", "Hi"][..], &short].concat(), ""));
+    assert_eq!(refused(&["generate", "-"], " \n"), "error: the prompt is empty");
+    let nothing = refused(&["generate"], "");
+    assert!(
+        nothing.starts_with("error: give a prompt") && nothing.contains("--prompts FILE"),
+        "{nothing}"
+    );
+    assert_eq!(nothing.lines().count(), 1, "{nothing}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("p.jsonl");
+    let messages =
+        json!([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]);
+    fs::write(&file, json!({"id": "a", "messages": messages}).to_string()).unwrap();
+    let prompts = ["generate", "--prompts", file.to_str().unwrap()];
+    let twice = refused(&[&prompts[..], &["--system", "Be polite."]].concat(), "");
+    assert_eq!(
+        twice,
+        "error: prompt a: the messages have a system message already: leave out --system, or remove that message"
+    );
+    let one = succeed(&[&prompts[..], &["--max-new-tokens", "1"]].concat(), "");
+    assert_eq!(serde_json::from_str::<Value>(&one).unwrap()["tokens"], 1);
+    let output = run(&["generate", "Hi", "--max-new-tokens", "1", "--method", "base"], "");
+    assert!(String::from_utf8(output.stderr).unwrap().contains(" 1 token | "));
+}
+
+#[test]
+fn a_run_ends_with_a_summary() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, out) = (folder.path().join("p.jsonl"), folder.path().join("o.jsonl"));
+    fs::write(&file, "{\"prompt\":\"Hi\"}\n{\"prompt\":\"Name a colour.\"}\n").unwrap();
+    let (file, path) = (file.to_str().unwrap(), out.to_str().unwrap());
+    let args = ["generate", "--prompts", file, "--max-new-tokens", "4", "--out", path, "--resume"];
+    let output = run(&args, "");
+    let answers = lines(&out);
+    let sum = |field: &str| answers.iter().map(|answer| answer[field].as_f64().unwrap()).sum::<f64>();
+    let expected = format!(
+        "{path}: 2 answers, mean reward {:+.3}, {} of {} tokens steered\n",
+        sum("reward") / 2.0,
+        sum("steered"),
+        sum("tokens")
+    );
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.ends_with(&expected), "{said:?} does not end with {expected:?}");
+    let again = run(&args, "");
+    assert_eq!(String::from_utf8(again.stderr).unwrap(), format!("{path}: no new answers\n"));
+}
+
+#[test]
+fn folds_and_commands_of_reward_heads() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, head) = (folder.path().join("p.jsonl"), folder.path().join("h.safetensors"));
+    let kind =
+        ["Of course, I can help.", "Thank you, friend.", "With pleasure!", "That is kind of you."];
+    let rude = ["Go away.", "You are a fool.", "I hate this.", "Be quiet, idiot."];
+    let pairs = kind.iter().zip(rude).enumerate().map(|(i, (kind, rude))| {
+        let text = |answer: &str| format!("\n\nHuman: Question {i}?\n\nAssistant: {answer}");
+        json!({"chosen": text(kind), "rejected": text(rude)}).to_string() + "\n"
+    });
+    fs::write(&file, pairs.collect::<String>()).unwrap();
+    let args = ["train", "reward", "--pairs", file.to_str().unwrap(), "--out", head.to_str().unwrap()];
+    let few = refused(&args, "");
+    assert_eq!(
+        few,
+        "error: 4 groups of rows cannot be split into 5 folds: give more data, or fewer folds with --folds"
+    );
+    succeed(&[&args[..], &["--folds", "2", "--about", "is polite"]].concat(), "");
+    let card = fs::read_to_string(head.with_extension("md")).unwrap();
+    assert!(card.contains("--folds 2 --about 'is polite'\n"), "{card}");
+    assert!(card.contains("2 folds, seed 0"), "{card}");
+    let neither = refused(&["train", "reward", "--out", "h.safetensors"], "");
+    assert!(neither.contains("--pairs FILE") && neither.contains("--rated FILE"), "{neither}");
+
+    // The commands of the built-in rewards: what they are about is one argument.
+    let cards = Path::new(env!("CARGO_MANIFEST_DIR")).join("../registry/rewards");
+    for name in ["harmless", "harmless-judge", "harmless-minilm", "sentiment"] {
+        let card = fs::read_to_string(cards.join(format!("{name}.md"))).unwrap();
+        let line = card.lines().find(|line| line.starts_with("    stackelberg ")).unwrap();
+        let printed =
+            Command::new("sh").args(["-c", &format!("printf '%s\\n' {line}")]).output().unwrap();
+        let printed = String::from_utf8(printed.stdout).unwrap();
+        let arguments: Vec<&str> = printed.lines().collect();
+        assert_eq!(arguments[arguments.len() - 2], "--about", "{name}: {line}");
+    }
 }

@@ -40,6 +40,8 @@ fn every_count_has_a_limit() {
         (&train, "--patience", 65_537, "1 and 65536"),
         (&train, "--width", 65_537, "1 and 65536"),
         (&train, "--second-width", 0, "1 and 65536"),
+        (&reward, "--folds", 1, "2 and 100"),
+        (&reward, "--folds", 101, "2 and 100"),
         (&reward, "--threads", 100_000, "1 and "),
         (&judge, "--concurrency", 257, "1 and 256"),
         (&judge, "--retries", 101, "0 and 100"),

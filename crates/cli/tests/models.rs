@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::common::{refused, succeed};
+use crate::tiny::Tiny;
 
 #[test]
 fn folders_are_told_apart() {
@@ -46,4 +47,42 @@ fn folders_are_told_apart() {
     ] {
         assert!(said.contains(name), "{name}: {said}");
     }
+}
+
+#[test]
+fn numbers_that_are_not_finite_are_refused() {
+    let families = Path::new(env!("CARGO_MANIFEST_DIR")).join("../engine/tests/families");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    let weights = folder.path().join("model.safetensors");
+    // Writes a number in place of the last one of the file.
+    let spoil = |number: f32| {
+        let mut bytes = fs::read(&weights).unwrap();
+        let last = bytes.len() - 4;
+        bytes[last..].copy_from_slice(&number.to_le_bytes());
+        fs::write(&weights, bytes).unwrap();
+    };
+    // A language model, and a classifier whose self-test is skipped.
+    for (labels, tensor) in
+        [(None, "number 15 of the tensor 'model.norm.weight'"), (Some(2), "'score.weight'")]
+    {
+        Tiny { labels, ..Tiny::default() }.write(folder.path());
+        succeed(&["models", "check", path]);
+        for (number, name) in [(f32::NAN, "NaN"), (f32::INFINITY, "inf"), (f32::NEG_INFINITY, "-inf")] {
+            spoil(number);
+            let said = refused(&["models", "check", path]);
+            assert_eq!(said.lines().count(), 1, "{said}");
+            assert!(said.contains("model.safetensors: ") && said.contains(tensor), "{said}");
+            assert!(said.contains(&format!(" is {name}: the weights are broken")), "{said}");
+        }
+    }
+    // A classifier that reads text.
+    for file in ["config.json", "tokenizer.json", "model.safetensors"] {
+        fs::copy(families.join("bert").join(file), folder.path().join(file)).unwrap();
+    }
+    let label = format!("{path}#good");
+    succeed(&["models", "check", &label]);
+    spoil(f32::NAN);
+    let said = refused(&["models", "check", &label]);
+    assert!(said.contains("is NaN: the weights are broken") && said.lines().count() == 1, "{said}");
 }

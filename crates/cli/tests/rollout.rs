@@ -33,7 +33,7 @@ fn a_run_is_killed_resumed_split_and_merged() {
         said(&output)
     };
     let estimate = go(&whole, &["--dry-run"]);
-    for line in ["9 prompts of 9 to do, in 5 shards", "18 samples, at most 90 tokens", "on disk"] {
+    for line in ["9 of 9 prompts to do, in 5 shards", "18 samples, at most 90 tokens", "on disk"] {
         assert!(estimate.contains(line), "{estimate}");
     }
     assert!(!Path::new(&whole).exists());
@@ -69,8 +69,7 @@ fn a_run_is_killed_resumed_split_and_merged() {
     let (one, two, both) = (path("one"), path("two"), path("both"));
     go(&one, &["--shard", "0/2"]);
     assert!(
-        go(&two, &["--shard", "1/2", "--batch-size", "3"])
-            .contains("3 shards of other parts are missing")
+        go(&two, &["--shard", "1/2", "--batch-size", "3"]).contains("missing: 3 shards of other parts")
     );
     assert!(refused(&["merge", &two]).contains("3 of 5 shards are not there yet"));
     let merged = succeed(&["merge", &both, &one, &two]);

@@ -11,6 +11,7 @@ mod evaluate;
 mod experiment;
 mod generate;
 mod held_out;
+mod help;
 mod import;
 mod judge;
 mod limits;

@@ -48,6 +48,7 @@ pub mod prompts;
 mod rated;
 mod renamed;
 pub mod trace;
+pub mod words;
 
 pub use conversation::{Conversation, group_ids};
 pub use error::{Error, Result};

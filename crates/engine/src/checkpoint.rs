@@ -67,8 +67,13 @@ impl Checkpoint {
     /// this text.
     ///
     /// # Errors
-    /// The format is [`TextFormat::Chat`] and the model has no chat template, or the template refuses the messages.
+    /// `system` is given and the prompt has a system message. The format is [`TextFormat::Chat`] and the model has no chat template, or the template refuses the messages.
     pub fn lay_out(&self, prompt: &Prompt, system: Option<&str>, format: TextFormat) -> Result<String> {
+        if let (Some(_), Prompt::Messages(messages)) = (system, prompt)
+            && messages.iter().any(|message| message.role == "system")
+        {
+            return Err(Error::SystemTwice);
+        }
         match (format, &self.template) {
             (TextFormat::Raw, _) => Ok(prompt.raw(system)),
             (TextFormat::Chat, Some(template)) => template.prompt(&prompt.messages(system)),

@@ -6,6 +6,10 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// A system message is given for a prompt that has one.
+    #[error("the messages have a system message already: leave out --system, or remove that message")]
+    SystemTwice,
+
     /// A file could not be read.
     #[error("cannot read {}: {source}", path.display())]
     Read {

@@ -62,6 +62,9 @@ pub trait Progress {
     /// More answers are finished: their number, and their tokens (0 for answers of an earlier run).
     fn answered(&mut self, _answers: usize, _tokens: usize) {}
 
+    /// An answer of this run is finished.
+    fn answer(&mut self, _answer: &Generation) {}
+
     /// The run is finished: what the cache of prefilled prompts has done.
     fn cache(&mut self, _counts: CacheCounts) {}
 }
@@ -265,6 +268,7 @@ impl Watch for Sink<'_> {
             Ok(()) => {
                 self.done += 1;
                 self.alike = 0;
+                self.progress.answer(&answer);
                 self.progress.answered(1, answer.tokens.len());
             }
             Err(error) => self.failed = Some(error),

@@ -396,7 +396,7 @@ impl<'a> Lab<'a> {
         let mut facts = vec![
             fact("version", &self.provenance.version),
             fact("commit", &self.provenance.commit),
-            fact("command", &self.provenance.command.join(" ")),
+            fact("command", &stackelberg_data::words::command_line(&self.provenance.command)),
             fact(
                 "policy",
                 &format!("{} ({}{on})", self.experiment.policy.model, self.experiment.policy.dtype),

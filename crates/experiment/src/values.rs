@@ -98,7 +98,8 @@ fn train_head(
         validation: values.validation,
         ..value::Settings::new(shaping)
     };
-    let (out, command) = (lab.value_file(head), lab.provenance.command.join(" "));
+    let (out, command) =
+        (lab.value_file(head), stackelberg_data::words::command_line(&lab.provenance.command));
     let resume = checkpoint_of(&out).exists();
     let mut told = observer.training(&settings);
     match train_to_file(dataset, &settings, &out, resume, command, &mut *told) {

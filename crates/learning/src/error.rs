@@ -204,7 +204,9 @@ pub enum Error {
     NothingToMeasure,
 
     /// There are fewer groups than folds.
-    #[error("{groups} groups of rows cannot be split into {folds} folds: give more data or fewer folds")]
+    #[error("{} of rows cannot be split into {folds} folds: give more data, or fewer folds with --folds",
+        stackelberg_data::words::count(.groups, "group")
+    )]
     TooFew {
         /// Number of distinct groups (of rows, if no groups are given).
         groups: usize,

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
+use stackelberg_data::words::count;
 use stackelberg_shaping::{Error, Report, Rule, Samples, Shaping, Warning};
+
+use crate::rollouts::Frontiers;
 
 /// The rules in the table.
 const RULES: [Rule; 3] = [Rule::Raw, Rule::Hard, Rule::Srs];
@@ -100,7 +103,8 @@ impl fmt::Display for Summary {
         let (fewest, most) =
             (self.sizes.iter().min().unwrap_or(&0), self.sizes.iter().max().unwrap_or(&0));
         let each = if fewest == most { most.to_string() } else { format!("{fewest} to {most}") };
-        writeln!(f, "{n} prompts of {each} responses each")?;
+        let responses = if each == "1" { "response" } else { "responses" };
+        writeln!(f, "{} of {each} {responses} each", count(n, "prompt"))?;
         let Shaping { strength, bound, alpha, budget, .. } = self.shaping;
         match self.kl_budget {
             Some(nats) => writeln!(
@@ -208,4 +212,56 @@ fn standard_error(x: &[f64]) -> f64 {
     let (n, mean) = (x.len() as f64, mean(x));
     let squares: f64 = x.iter().map(|v| (v - mean).powi(2)).sum();
     (squares / (n - 1.0) / n).sqrt()
+}
+
+/// Bounds and KLs of the table, in nats.
+const BOUNDS: [f64; 4] = [0.5, 1.0, 2.0, 4.0];
+const KLS: [f64; 4] = [0.1, 0.25, 0.5, 1.0];
+
+/// The two frontiers as a table, and the results of the checks.
+pub fn frontiers_table(frontiers: &Frontiers) -> String {
+    let mut text = String::new();
+    let row = |cells: [Option<f64>; 4], digits: usize| -> String {
+        let cell = |c: Option<f64>| c.map_or_else(|| "-".to_owned(), |c| format!("{c:.digits$}"));
+        cells.map(|c| format!("{:>9}", cell(c))).concat()
+    };
+    line(
+        &mut text,
+        format_args!(
+            "predicted utility at equal bound and at equal KL, budget paper, mean over prompts"
+        ),
+    );
+    line(
+        &mut text,
+        format_args!("{:<12}{:>36}   {:>36}", "", "bound B/beta of every prompt, nats", "mean KL, nats"),
+    );
+    line(&mut text, format_args!("{:<12}{}   {}", "", row(BOUNDS.map(Some), 2), row(KLS.map(Some), 2)));
+    for curve in &frontiers.curves {
+        let (bounds, kls) = (BOUNDS.map(|c| curve.at_bound(c)), KLS.map(|kl| curve.at_kl(kl)));
+        line(&mut text, format_args!("{:<12}{}   {}", curve.rule.name(), row(bounds, 4), row(kls, 4)));
+    }
+    let (checks, [hard, raw]) = (frontiers.checks, frontiers.margins);
+    if checks > 0 {
+        line(&mut text, format_args!("\nchecked on every prompt, {checks} followers per theorem:"));
+        line(
+            &mut text,
+            format_args!("  nothing beats hard at its bound (Theorem 1): smallest margin {hard:.1e}"),
+        );
+        line(
+            &mut text,
+            format_args!("  nothing beats raw at its KL (Gibbs): smallest margin {raw:.1e}"),
+        );
+        line(
+            &mut text,
+            format_args!(
+                "margins are relative to the range of the prompt's rewards; 0 up to rounding if a rule is equally good"
+            ),
+        );
+    }
+    text
+}
+
+fn line(text: &mut String, what: fmt::Arguments<'_>) {
+    text.push_str(&what.to_string());
+    text.push('\n');
 }

@@ -1,7 +1,9 @@
 //! The command that a head was trained with, for its records.
 
+use stackelberg_data::words;
+
 /// The command line without --resume: it trains the same head from the beginning.
 pub(super) fn command_line() -> String {
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--resume").collect();
-    format!("stackelberg {}", arguments.join(" "))
+    let arguments = std::env::args().skip(1).filter(|arg| arg != "--resume");
+    words::command_line(std::iter::once("stackelberg".to_owned()).chain(arguments))
 }

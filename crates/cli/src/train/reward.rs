@@ -11,6 +11,8 @@ use stackelberg_registry::Registry;
 
 use super::command::command_line;
 use super::reader::{Reader, bar};
+use crate::help::brief;
+use crate::limits::{self, count};
 use crate::model::{ModelArgs, registry};
 use crate::output::say;
 
@@ -21,15 +23,11 @@ use crate::output::say;
 /// "prompt"); rated texts are JSON lines {"text", "score"} or {"prompt", "response", "score"}, or VADER's
 /// tab-separated files. Writes FILE.safetensors and a card FILE.md with the head's quality.
 #[derive(Args)]
+#[command(mut_args(brief(&["pairs", "rated", "held_out", "out", "embedder", "about", "model"])))]
+#[command(after_help = "`stackelberg train reward --help` has all options.", after_long_help = "")]
 pub(super) struct TrainReward {
     /// Preference pairs for training (.jsonl or .jsonl.gz).
-    #[arg(
-        long,
-        value_name = "FILE",
-        num_args = 1..,
-        conflicts_with = "rated",
-        required_unless_present = "rated"
-    )]
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "rated")]
     pairs: Vec<String>,
 
     /// Rated texts for training: a file, or a reference to one as in `stackelberg models`.
@@ -59,6 +57,10 @@ pub(super) struct TrainReward {
     #[arg(long, default_value = "", value_name = "TEXT")]
     about: String,
 
+    /// Folds of the cross-validation that chooses the regularization.
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = count(2, limits::FOLDS))]
+    folds: usize,
+
     /// Random seed of the cross-validation folds.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -81,6 +83,11 @@ enum Data {
 
 impl TrainReward {
     pub(super) fn run(&self) -> Result<()> {
+        if self.pairs.is_empty() && self.rated.is_empty() {
+            bail!(
+                "give the data to train on: preference pairs with --pairs FILE, or rated texts with --rated FILE"
+            );
+        }
         if self.out.extension().is_none_or(|e| e != "safetensors") {
             bail!("--out {}: the file name of a head ends in .safetensors", self.out.display());
         }
@@ -124,6 +131,7 @@ impl TrainReward {
         let names: Vec<String> = training.iter().flat_map(|(_, data)| data.groups().to_vec()).collect();
         let groups = group_ids(names.iter().map(String::as_str));
         let settings = Settings {
+            folds: self.folds,
             seed: self.seed,
             groups: Some(&groups),
             threads: rayon::current_num_threads(),

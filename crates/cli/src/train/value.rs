@@ -4,12 +4,14 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::Args;
+use stackelberg_data::words::count as counted;
 use stackelberg_learning::Error;
 use stackelberg_learning::rollouts::Dataset;
 use stackelberg_learning::value::{Errors, Settings, checkpoint_of, train_to_file};
 use stackelberg_shaping::{Budget, Shaping};
 
 use super::command::command_line;
+use crate::help::brief;
 use crate::interrupt::{self, Interrupted};
 use crate::limits::{self, count};
 use crate::model::set_threads;
@@ -24,6 +26,8 @@ use crate::training::Training;
 /// strength 1, bound 2, alpha 1.5.
 #[derive(Args)]
 #[command(mut_arg("kl_budget", |arg| arg.hide(true)))]
+#[command(mut_args(brief(&["out", "resume", "shaping", "strength", "bound", "epochs", "lr", "batch_size"])))]
+#[command(after_help = "`stackelberg train value --help` has all options.", after_long_help = "")]
 pub(super) struct TrainValue {
     /// The dataset, as `stackelberg rollout` writes it.
     dataset: PathBuf,
@@ -130,7 +134,10 @@ impl TrainValue {
             let said = match training.epochs() {
                 0 => "interrupted in the first epoch: nothing is saved".to_owned(),
                 n => {
-                    format!("interrupted after {n} epochs; continue with the same command and --resume")
+                    format!(
+                        "interrupted after {}; continue with the same command and --resume",
+                        counted(n, "epoch")
+                    )
                 }
             };
             return Err(Interrupted(said).into());
@@ -148,7 +155,7 @@ impl TrainValue {
             )?,
         }
         if let Some((samples, rate)) = training.rate() {
-            say!("trained on {samples} samples, {rate:.1} samples/s")?;
+            say!("trained on {}, {rate:.1} samples/s", counted(samples, "sample"))?;
         }
         say!("wrote {}, its card and a plot", self.out.display())?;
         Ok(())

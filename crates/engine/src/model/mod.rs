@@ -34,6 +34,7 @@ mod weights;
 
 pub use config::{Bias, Config, Norms, QkNorm};
 pub use decoder::Model;
+pub use open::check_finite;
 pub use score::ScoreHead;
 pub use segment::Segment;
 

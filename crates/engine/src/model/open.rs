@@ -19,6 +19,15 @@ pub(crate) struct Architecture {
     pub(crate) gguf: Option<Content>,
 }
 
+/// Checks that no weight of a Hugging Face folder or a GGUF file is NaN or infinite.
+///
+/// # Errors
+/// A tensor has such a number: with its name and file. A file is missing or malformed.
+pub fn check_finite(path: &Path) -> Result<()> {
+    let weights = if path.is_dir() { Weights::open_hf(path)? } else { Weights::open_gguf(path)?.0 };
+    weights.all_finite()
+}
+
 /// Opens a Hugging Face folder or a GGUF file.
 ///
 /// # Errors

@@ -48,6 +48,8 @@ pub(crate) enum Naming {
 /// Known prefixes of tensor names. Multimodal models have the text model under a prefix of its own.
 const PREFIXES: [&str; 5] =
     ["model.", "", "transformer.", "language_model.model.", "model.language_model."];
+/// Numbers that are read at once to be checked.
+const AT_ONCE: usize = 1 << 20;
 /// Tensors outside of the base model.
 const HEADS: [&str; 3] = ["output.weight", "score.weight", "regression_head.weight"];
 
@@ -210,6 +212,35 @@ impl Weights {
         let what =
             format!("a {architecture} has no tensor '{first}'{more}: the file is another model's");
         Err(Error::invalid(&self.path, what))
+    }
+
+    /// Checks that all numbers of the model's tensors are finite.
+    ///
+    /// # Errors
+    /// A tensor has NaN or infinity (the first one by name), or cannot be read.
+    pub(super) fn all_finite(&self) -> Result<()> {
+        let mut tensors: Vec<_> = self.tensors.iter().filter(|(name, _)| !needless(name, "")).collect();
+        tensors.sort_unstable_by_key(|(name, _)| *name);
+        let mut numbers = Vec::new();
+        for (name, stored) in tensors {
+            let k = stored.shape.last().copied().unwrap_or(1);
+            let rows = stored.shape.iter().product::<usize>().checked_div(k).unwrap_or(0);
+            let at_once = (AT_ONCE / k.max(1)).max(1);
+            let matrix = self.of(stored, k);
+            for first in (0..rows).step_by(at_once) {
+                let last = (first + at_once).min(rows);
+                numbers.resize((last - first) * k, 0.0);
+                matrix.read(first..last, &mut numbers)?;
+                if let Some(at) = numbers.iter().position(|x| !x.is_finite()) {
+                    let (file, at, value) = (&self.files[stored.file].0, first * k + at, numbers[at]);
+                    let what = format!(
+                        "number {at} of the tensor '{name}' is {value}: the weights are broken; use another checkpoint"
+                    );
+                    return Err(Error::invalid(file, what));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn find(&self, name: &str, shape: &[usize]) -> Result<&Stored> {

@@ -31,4 +31,4 @@ pub use data::{
     Answer, Cell, Chart, Curve, Histogram, Matrix, Point, Question, Report, Row, Table, Trace, TraceStep,
 };
 pub use page::page;
-pub use tables::{csv, latex, markdown};
+pub use tables::{csv, latex, markdown, plain};

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::Value;
+use stackelberg_data::words::count;
 
 use super::loss::Errors;
 use super::settings::Settings;
@@ -84,7 +85,9 @@ fn render(dataset: &Dataset, settings: &Settings, outcome: &Outcome, about: &Abo
     if let Some(bound) = settings.bound() {
         line("values", &format!("clamped to [0, {bound}]"));
     }
-    let part = |(samples, prompts): (usize, usize)| format!("{samples} samples ({prompts} prompts)");
+    let part = |(samples, prompts): (usize, usize)| {
+        format!("{} ({})", count(samples, "sample"), count(prompts, "prompt"))
+    };
     line("training set", &part(counts.training));
     line("validation set", &part(counts.validation));
     line("skipped samples without tokens", &counts.empty.to_string());

@@ -3,22 +3,31 @@
 use std::fmt::{self, Display, Formatter};
 use std::path::Path;
 
+use super::{Calls, Identity, Length, Order, Position, Summary};
+use crate::report::Estimate;
 use serde::Serialize;
-use stackelberg_evaluation::judge::{Calls, Identity, Length, Order, Position, Summary};
-use stackelberg_evaluation::report::Estimate;
+use stackelberg_data::words::count as counted;
 
 /// The summary with its inputs.
 #[derive(Serialize)]
-pub(super) struct Report<'a> {
-    pub(super) version: &'static str,
-    pub(super) a: &'a Path,
-    pub(super) b: &'a Path,
-    pub(super) judge: &'a Identity,
-    pub(super) orders: &'a [Order],
-    pub(super) bootstrap_seed: u64,
-    pub(super) cost: Option<f64>,
+pub struct Report<'a> {
+    /// The version of the program.
+    pub version: &'static str,
+    /// The file of run A.
+    pub a: &'a Path,
+    /// The file of run B.
+    pub b: &'a Path,
+    /// The judge.
+    pub judge: &'a Identity,
+    /// The orders that were asked for.
+    pub orders: &'a [Order],
+    /// Seed of the bootstrap.
+    pub bootstrap_seed: u64,
+    /// The cost of all calls, if prices are known.
+    pub cost: Option<f64>,
+    /// The summary.
     #[serde(flatten)]
-    pub(super) summary: &'a Summary,
+    pub summary: &'a Summary,
 }
 
 impl Display for Report<'_> {
@@ -33,8 +42,11 @@ impl Display for Report<'_> {
         let (judged, prompts) = (summary.judged, summary.prompts);
         writeln!(
             f,
-            "\n{judged} of {prompts} prompts judged: {} with identical answers, {} in one order only, {} without scores",
-            summary.identical, summary.one_sided, summary.unjudged
+            "\n{judged} of {} judged: {} with identical answers, {} in one order only, {} without scores",
+            counted(prompts, "prompt"),
+            summary.identical,
+            summary.one_sided,
+            summary.unjudged
         )?;
         if judged == 0 {
             return calls(f, &summary.calls, *cost);
@@ -71,7 +83,7 @@ fn points(f: &mut Formatter<'_>, label: &str, of: Option<Estimate>) -> fmt::Resu
 }
 
 fn position(f: &mut Formatter<'_>, found: &Position) -> fmt::Result {
-    writeln!(f, "\norder, over {} pairs with scores in both orders", found.pairs)?;
+    writeln!(f, "\norder, over {} with scores in both orders", counted(found.pairs, "pair"))?;
     share(f, "  the order decides the winner", Some(found.flip_rate))?;
     share(f, "  first preferred (a tie is half)", Some(found.first_preferred))?;
     points(f, "  score of first minus second", Some(found.first_ahead))
@@ -86,15 +98,22 @@ fn length(f: &mut Formatter<'_>, found: &Length) -> fmt::Result {
 
 fn calls(f: &mut Formatter<'_>, calls: &Calls, cost: Option<f64>) -> fmt::Result {
     let (needed, verdicts, failed) = (calls.needed, calls.verdicts, calls.failed());
-    writeln!(f, "\n{needed} calls: {verdicts} verdicts, {failed} failed")?;
+    writeln!(f, "\n{}: {}, {failed} failed", counted(needed, "call"), counted(verdicts, "verdict"))?;
     if failed > 0 {
-        writeln!(f, "failed: {} (--retry-failed repeats them)", failures(calls))?;
+        writeln!(f, "failed: {} (--retry-failed repeats them)", calls.reasons())?;
     }
     let spent = &calls.spent;
     let (tokens_in, tokens_out) = (spent.tokens_in, spent.tokens_out);
-    write!(f, "{} requests, {tokens_in} input tokens, {tokens_out} output tokens", spent.requests)?;
+    write!(
+        f,
+        "{}, {}, {}",
+        counted(spent.requests, "request"),
+        counted(tokens_in, "input token"),
+        counted(tokens_out, "output token")
+    )?;
     if spent.uncounted > 0 {
-        write!(f, " (without {} calls for which the server reported none)", spent.uncounted)?;
+        let calls = counted(spent.uncounted, "call");
+        write!(f, " (without {calls} for which the server reported none)")?;
     }
     match cost {
         Some(cost) => writeln!(f, ", cost {cost:.4}"),
@@ -102,8 +121,10 @@ fn calls(f: &mut Formatter<'_>, calls: &Calls, cost: Option<f64>) -> fmt::Result
     }
 }
 
-/// The number of failed calls by kind of failure.
-pub(super) fn failures(calls: &Calls) -> String {
-    let each = calls.failures.iter().map(|(kind, count)| format!("{count} {}", kind.name()));
-    each.collect::<Vec<_>>().join(", ")
+impl Calls {
+    /// The number of failed calls by kind of failure.
+    pub fn reasons(&self) -> String {
+        let each = self.failures.iter().map(|(kind, count)| format!("{count} {}", kind.name()));
+        each.collect::<Vec<_>>().join(", ")
+    }
 }
