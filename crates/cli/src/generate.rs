@@ -255,7 +255,8 @@ impl Conversation<'_> {
     /// Prints the answer to one prompt, with --compare after the unguided one.
     fn answer_one(&self, (id, prompt): &(String, Prompt)) -> Result<()> {
         let tokens = self.session.tokens(prompt)?;
-        if let Some(warning) = layout::double_bos(self.session.policy, std::iter::once(&tokens[..])) {
+        let (policy, format) = (self.session.policy, self.session.format);
+        for warning in layout::odd_tokens(policy, format, "prompts", std::iter::once(&tokens[..])) {
             eprintln!("warning: {warning}");
         }
         let asked = PromptInput { tokens: &tokens, prompt: Some(prompt) };

@@ -140,7 +140,7 @@ impl<'a> Course<'a> {
         let format = if policy.template.is_some() { TextFormat::Chat } else { TextFormat::Raw };
         let prompt = |text: &&str| -> Result<Vec<u32>> {
             let text = policy.lay_out(&Prompt::Text((*text).to_owned()), None, format)?;
-            Ok(policy.tokens(&text, format)?)
+            Ok(policy.read(&text)?)
         };
         let prompts = PROMPTS[..effort.prompts].iter().map(prompt).collect::<Result<_>>()?;
         let text = policy.tokenizer.encode(TEXT, true)?;
