@@ -1,6 +1,5 @@
 //! `stackelberg bench`: measures speed, and compares it with the memory bandwidth.
 
-mod bandwidth;
 mod concurrent;
 mod course;
 mod figures;

@@ -282,11 +282,12 @@ impl Conversation<'_> {
     /// Prints the answer to one prompt, with --compare after the unguided one.
     fn answer_one(&self, (id, prompt): &(String, Prompt)) -> Result<()> {
         let tokens = self.session.tokens(prompt)?;
-        if let Some(warning) = layout::double_bos(self.session.policy, std::iter::once(&tokens[..])) {
+        let (policy, format) = (self.session.policy, self.session.format);
+        for warning in layout::odd_tokens(policy, format, "prompts", std::iter::once(&tokens[..])) {
             note!("warning: {warning}");
         }
         let most = self.session.settings.max_new_tokens;
-        let (policy, reward) = (self.session.policy, self.session.guidance.reward);
+        let reward = self.session.guidance.reward;
         if let Some(warning) = layout::short_reward(policy, reward, most, std::iter::once(&tokens[..])) {
             note!("warning: {warning}");
         }

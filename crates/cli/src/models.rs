@@ -230,7 +230,7 @@ fn of_tokens(reward: &Reward, checkpoint: &Checkpoint) -> Result<String> {
     let format = reward.text_format(checkpoint);
     let before = checkpoint.lay_out(&Prompt::Text(QUESTION.to_owned()), None, format)?;
     let score = |answer: &&str| {
-        let tokens = checkpoint.tokens(&format!("{before}{answer}"), format)?;
+        let tokens = checkpoint.read(&checkpoint.answered(&before, answer))?;
         Ok(reward.of_answers(checkpoint, PromptInput { tokens: &tokens, prompt: None }, &[&[]])?[0])
     };
     said(&ANSWERS.iter().map(score).collect::<Result<Vec<f64>>>()?)
@@ -256,7 +256,7 @@ fn template(checkpoint: &Checkpoint) -> Result<String> {
         Ok(text) => text,
         Err(error) => return Ok(format!("cannot be rendered ({error}): use --prompt-format raw")),
     };
-    let tokens = checkpoint.tokens(&text, TextFormat::Chat)?;
+    let tokens = checkpoint.read(&text)?;
     let twice = match tokens[..] {
         [first, second, ..] if first == second => "; the text begins with the same token twice",
         _ => "",

@@ -17,7 +17,7 @@ use stackelberg_registry::{Finished, Ready, Scorer};
 
 use crate::input::{note_terminal, stdin};
 use crate::model::{ModelArgs, registry};
-use crate::output;
+use crate::output::{self, note};
 use crate::progress::style;
 
 /// Score texts with a reward.
@@ -85,7 +85,7 @@ impl Score {
         let mut out = output::open(self.out.as_deref())?;
         let style = style("{spinner} {pos} texts, {per_sec}");
         let bar = ProgressBar::new_spinner().with_style(style);
-        let mut done = 0;
+        let (mut done, mut warned) = (0, false);
         loop {
             let (mut ids, mut batch) = (Vec::new(), Vec::with_capacity(BATCH));
             while batch.len() < BATCH {
@@ -95,6 +95,12 @@ impl Score {
             }
             if batch.is_empty() {
                 break;
+            }
+            if let Some(policy) = policy.get().filter(|_| !warned) {
+                for warning in scorer.warnings(policy, &batch) {
+                    bar.suspend(|| note!("warning: {warning}"));
+                    warned = true;
+                }
             }
             for (id, Worth { reward, parts }) in ids.iter().zip(scorer.score(policy.get(), &batch)?) {
                 if !reward.is_finite() {

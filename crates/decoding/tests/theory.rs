@@ -78,7 +78,7 @@ fn rewards(policy: &Checkpoint, reward: &Reward, seed: u64) -> Vec<Vec<f64>> {
     let prompts = PROMPTS.map(|text| {
         let format = TextFormat::Chat;
         let text = policy.lay_out(&Prompt::Text(text.to_owned()), None, format).unwrap();
-        policy.tokens(&text, format).unwrap()
+        policy.read(&text).unwrap()
     });
     let jobs: Vec<Job<'_>> =
         PROMPTS.iter().zip(&prompts).map(|(id, prompt)| Job { id, prompt, asked: None }).collect();

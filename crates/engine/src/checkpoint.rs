@@ -5,13 +5,12 @@ use std::sync::Arc;
 
 use candle_core::quantized::gguf_file::Content;
 
-use crate::chat::{ChatTemplate, Message, Prompt};
+use crate::chat::ChatTemplate;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::fingerprint::fingerprint;
 use crate::kernel::Dtype;
 use crate::model::{Model, OneOrMany, as_u64, open};
-use crate::text_format::TextFormat;
 use crate::tokenizer::{Tokenizer, ends};
 
 /// A model with everything that is needed to use it on text. A clone shares the weights.
@@ -59,58 +58,6 @@ impl Checkpoint {
         eos.dedup();
         let (model, tokenizer) = (Arc::new(model), Arc::new(tokenizer));
         Ok(Self { model, tokenizer, template, eos, fingerprint, path: path.to_owned() })
-    }
-}
-
-impl Checkpoint {
-    /// The text of a prompt in this format, up to where the response begins. Guidance, scoring and training all use
-    /// this text.
-    ///
-    /// # Errors
-    /// `system` is given and the prompt has a system message. The format is [`TextFormat::Chat`] and the model has no chat template, or the template refuses the messages.
-    pub fn lay_out(&self, prompt: &Prompt, system: Option<&str>, format: TextFormat) -> Result<String> {
-        if let (Some(_), Prompt::Messages(messages)) = (system, prompt)
-            && messages.iter().any(|message| message.role == "system")
-        {
-            return Err(Error::SystemTwice);
-        }
-        match (format, &self.template) {
-            (TextFormat::Raw, _) => Ok(prompt.raw(system)),
-            (TextFormat::Chat, Some(template)) => template.prompt(&prompt.messages(system)),
-            (TextFormat::Chat, None) => {
-                Err(Error::Template("this model has none: use the prompt format raw".to_owned()))
-            }
-        }
-    }
-
-    /// The text of a conversation that ends with this answer, by the chat template.
-    ///
-    /// # Errors
-    /// The model has no chat template, or the template refuses the messages.
-    pub(crate) fn close(&self, prompt: &Prompt, answer: &str) -> Result<String> {
-        let Some(template) = &self.template else {
-            return Err(Error::Template("this model has none".to_owned()));
-        };
-        let mut messages = prompt.messages(None);
-        messages.push(Message::new("assistant", answer));
-        template.conversation(&messages)
-    }
-
-    /// Tokens of a text in this format. A raw text gets the special tokens that the tokenizer adds to every text, such
-    /// as BOS; a chat template has written them already.
-    ///
-    /// # Errors
-    /// The tokenizer fails.
-    pub fn tokens(&self, text: &str, format: TextFormat) -> Result<Vec<u32>> {
-        self.tokenizer.encode(text, format == TextFormat::Raw)
-    }
-
-    /// The special token with which a text begins twice, if there is one. Most often the text had a BOS token of its own
-    /// and the tokenizer added another. Models are not trained on such texts.
-    pub fn begins_twice(&self, tokens: &[u32]) -> Option<String> {
-        let [first, second, ..] = tokens else { return None };
-        let special = || self.tokenizer.decode(&[*first], false).is_ok_and(|text| text.is_empty());
-        if first == second && special() { self.tokenizer.token(*first) } else { None }
     }
 }
 

@@ -79,7 +79,7 @@ impl Session<'_> {
     /// The chat template or the tokenizer fails.
     pub fn tokens(&self, prompt: &Prompt) -> Result<Vec<u32>> {
         let text = self.policy.lay_out(prompt, self.names.system, self.format)?;
-        Ok(self.policy.tokens(&text, self.format)?)
+        Ok(self.policy.read(&text)?)
     }
 
     /// Answers all prompts that are not answered yet.
@@ -113,9 +113,8 @@ impl Session<'_> {
                 waiting.push(Waiting { id, prompt, tokens, traced: traced.contains(id.as_str()) });
             }
         }
-        if let Some(warning) =
-            layout::double_bos(self.policy, waiting.iter().map(|waiting| &waiting.tokens[..]))
-        {
+        let tokens = waiting.iter().map(|waiting| &waiting.tokens[..]);
+        for warning in layout::odd_tokens(self.policy, self.format, "prompts", tokens) {
             progress.warning(&warning);
         }
         let tokens = waiting.iter().map(|waiting| &waiting.tokens[..]);

@@ -56,9 +56,8 @@ fn draw(lab: &Lab<'_>, values: &Values, folder: &Path, observer: &mut dyn Observ
         prompts_per_shard: PROMPTS_PER_SHARD,
     };
     let prompts = plan.lay_out(&prompts_of(lab.registry, &values.prompts)?)?;
-    if let Some(warning) =
-        layout::double_bos(lab.policy, prompts.iter().map(|prompt| &prompt.tokens[..]))
-    {
+    let tokens = prompts.iter().map(|prompt| &prompt.tokens[..]);
+    for warning in layout::odd_tokens(lab.policy, plan.format, "prompts", tokens) {
         observer.warning(&warning);
     }
     let dataset = Dataset::create(folder, plan.manifest(&prompts))?;

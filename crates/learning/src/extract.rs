@@ -27,8 +27,8 @@ pub fn tokens(policy: &Checkpoint, text: &Conversation, format: TextFormat) -> R
     let mut from = 0;
     loop {
         let prompt = Prompt::Messages(turns[from..].to_vec());
-        let laid_out = policy.lay_out(&prompt, None, format)? + &response.content;
-        let tokens = policy.tokens(&laid_out, format)?;
+        let laid_out = policy.lay_out(&prompt, None, format)?;
+        let tokens = policy.read(&policy.answered(&laid_out, &response.content))?;
         if tokens.len() <= MOST_TOKENS || from + 2 >= turns.len() {
             return Ok(tokens);
         }

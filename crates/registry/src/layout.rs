@@ -52,7 +52,10 @@ pub fn text_format(
 fn chats_alike(one: &Checkpoint, other: &Checkpoint) -> bool {
     let chat = |checkpoint: &Checkpoint| {
         let prompt = Prompt::Text("What is asked?".to_owned());
-        checkpoint.lay_out(&prompt, None, TextFormat::Chat).ok()
+        checkpoint
+            .lay_out(&prompt, None, TextFormat::Chat)
+            .ok()
+            .map(|laid_out| laid_out.text().to_owned())
     };
     chat(one) == chat(other)
 }
@@ -78,12 +81,31 @@ pub fn short_reward<'a>(
     })
 }
 
-/// A warning if tokenized prompts begin with the same special token twice.
-pub fn double_bos<'a>(policy: &Checkpoint, prompts: impl Iterator<Item = &'a [u32]>) -> Option<String> {
-    let twice: Vec<String> = prompts.filter_map(|tokens| policy.begins_twice(tokens)).collect();
-    let token = twice.first()?;
-    Some(format!(
-        "{} prompts begin with {token} twice: remove it from their text, or use another prompt format",
-        twice.len()
-    ))
+/// Warnings about tokenized prompts (or other texts, `what`) in this format: those that begin with the same special token
+/// twice, and raw ones that spell control tokens.
+pub fn odd_tokens<'a>(
+    policy: &Checkpoint,
+    format: TextFormat,
+    what: &str,
+    texts: impl Iterator<Item = &'a [u32]>,
+) -> Vec<String> {
+    let (mut twice, mut control) = (Vec::new(), Vec::new());
+    for tokens in texts {
+        match policy.begins_twice(tokens) {
+            Some(token) => twice.push(token),
+            None if format == TextFormat::Raw => control.extend(policy.spells_control(tokens)),
+            None => {}
+        }
+    }
+    let (many, more) = (twice.len(), control.len());
+    let twice = twice.first().map(|token| {
+        format!("{many} {what} begin with {token} twice: remove it from their text, or use another prompt format")
+    });
+    let control = control.first().map(|token| {
+        format!(
+            "{more} {what} spell control tokens such as {token}, which are read as such in the prompt format raw: use \
+             the format chat if they are no part of a layout"
+        )
+    });
+    twice.into_iter().chain(control).collect()
 }

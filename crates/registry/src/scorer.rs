@@ -6,9 +6,10 @@ use rayon::prelude::*;
 use stackelberg_data::Prompt;
 use stackelberg_decoding::Score;
 use stackelberg_engine::reward::{Combination, Exchange, RewardFormat, TextFormat, TextReward};
-use stackelberg_engine::{Checkpoint, Dtype, Reward};
+use stackelberg_engine::{Checkpoint, Dtype, LaidOut, Reward};
 
 use crate::error::{Error, Result};
+use crate::layout;
 use crate::names::{combination, shown, split_format};
 use crate::registry::Registry;
 
@@ -48,8 +49,8 @@ pub struct Finished<'a> {
 pub struct Ready {
     prompt: Option<Prompt>,
     text: String,
-    /// The tokens for each reward that reads the policy's tokens.
-    tokens: Vec<Vec<u32>>,
+    /// The tokens for each reward that reads the policy's tokens, and their format.
+    tokens: Vec<(TextFormat, Vec<u32>)>,
 }
 
 impl Scorer {
@@ -117,12 +118,23 @@ impl Scorer {
             let Some(policy) = policy else { return Err(self.needs_policy()) };
             let format = format.unwrap_or(reward.text_format(policy));
             let text = match prompt {
-                Some(prompt) => &(policy.lay_out(prompt, system, format)? + text),
-                None => text,
+                Some(prompt) => policy.answered(&policy.lay_out(prompt, system, format)?, text),
+                None => LaidOut::as_is(text, format),
             };
-            tokens.push(scored_tokens(policy, text, format)?);
+            tokens.push((format, scored_tokens(policy, &text)?));
         }
         Ok(Ready { prompt: prompt.cloned(), text: text.to_owned(), tokens })
+    }
+
+    /// Warnings about the tokens of texts.
+    pub fn warnings(&self, policy: &Checkpoint, texts: &[Ready]) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for format in [TextFormat::Raw, TextFormat::Chat] {
+            let tokens = texts.iter().filter_map(|text| text.tokens.first());
+            let tokens = tokens.filter(|(of, _)| *of == format).map(|(_, tokens)| &tokens[..]);
+            warnings.extend(layout::odd_tokens(policy, format, "texts", tokens));
+        }
+        warnings
     }
 
     fn needs_policy(&self) -> Error {
@@ -141,7 +153,7 @@ impl Scorer {
                 (Reads::Text(reward), _) => of_texts(reward, texts)?,
                 (Reads::Policy(reward), Some(policy)) => {
                     number += 1;
-                    let one = |ready: &Ready| reward.of_tokens(policy, &ready.tokens[number - 1]);
+                    let one = |ready: &Ready| reward.of_tokens(policy, &ready.tokens[number - 1].1);
                     texts.par_iter().map(one).collect::<std::result::Result<_, _>>()?
                 }
                 (Reads::Policy(_), None) => return Err(self.needs_policy()),
@@ -175,8 +187,8 @@ fn of_texts(reward: &TextReward, texts: &[Ready]) -> Result<Vec<f64>> {
 }
 
 /// The tokens of a text, for a reward that reads the policy's tokens.
-fn scored_tokens(policy: &Checkpoint, text: &str, format: TextFormat) -> Result<Vec<u32>> {
-    let tokens = policy.tokens(text, format)?;
+fn scored_tokens(policy: &Checkpoint, text: &LaidOut) -> Result<Vec<u32>> {
+    let tokens = policy.read(text)?;
     if tokens.is_empty() {
         return Err(empty());
     }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use anyhow::Result;
 use indicatif::ProgressBar;
 use stackelberg_decoding::{Generation, Guidance, Method, Settings, generate};
+use stackelberg_engine::kernel::Bandwidth;
 use stackelberg_engine::reward::{Head, RewardModel, TextFormat, ValueHead};
 use stackelberg_engine::{Checkpoint, Model, Prefix, Prompt, Reward, kernel};
 use stackelberg_registry::Registry;
 
-use super::bandwidth::Bandwidth;
 use super::concurrent::{Concurrency, Concurrent, Load};
 use super::figures::{Figure, Figures};
 use super::growth::Growth;
@@ -140,7 +140,7 @@ impl<'a> Course<'a> {
         let format = if policy.template.is_some() { TextFormat::Chat } else { TextFormat::Raw };
         let prompt = |text: &&str| -> Result<Vec<u32>> {
             let text = policy.lay_out(&Prompt::Text((*text).to_owned()), None, format)?;
-            Ok(policy.tokens(&text, format)?)
+            Ok(policy.read(&text)?)
         };
         let prompts = PROMPTS[..effort.prompts].iter().map(prompt).collect::<Result<_>>()?;
         let text = policy.tokenizer.encode(TEXT, true)?;

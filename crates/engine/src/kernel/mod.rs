@@ -17,6 +17,7 @@
 
 mod activation;
 mod attention;
+mod bandwidth;
 mod bidirectional;
 mod candidates;
 mod dtype;
@@ -36,6 +37,7 @@ mod weight;
 
 pub use activation::Activation;
 pub(crate) use attention::{Attention, Keys, Run, Sight, attend};
+pub use bandwidth::Bandwidth;
 pub(crate) use bidirectional::{Bias, BothWays, turn};
 pub use dtype::Dtype;
 pub use elementwise::{log_sum_exp, masses};

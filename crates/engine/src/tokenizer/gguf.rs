@@ -47,6 +47,11 @@ const ENDS: [&str; 19] = [
     "<｜end▁of▁sentence｜>",
 ];
 
+/// Whether a token with this text ends a turn or a text in the models that have it.
+pub(super) fn is_end(text: &str) -> bool {
+    ENDS.contains(&text)
+}
+
 /// The character that stands for a space in vocabularies of SentencePiece.
 const SPACE: &str = "▁";
 
@@ -93,7 +98,7 @@ pub(crate) fn ends(content: &Content) -> Vec<u32> {
     let kinds = said.kinds(&tokens);
     let known = || {
         let known = (0..).zip(tokens.iter().zip(&kinds));
-        known.filter(|(_, (text, kind))| **kind == CONTROL && ENDS.contains(&text.as_str()))
+        known.filter(|(_, (text, kind))| **kind == CONTROL && is_end(text))
     };
     // A message of gpt-oss or Solar ends with <|end|>, but the turn goes on until <|return|> or a call.
     let has = |text: &str| known().any(|(_, (known, _))| known == text);
@@ -151,7 +156,10 @@ fn by_scores(said: &Said<'_>, tokens: &[String]) -> Result<Tokenizer, String> {
     }
     let numbers = numbered(tokens);
     let mut merges = Vec::new();
-    for (whole, score) in tokens.iter().zip(&scores) {
+    let kinds = said.kinds(tokens);
+    // Text is never merged into a control token.
+    let words = tokens.iter().zip(&scores).zip(kinds).filter(|(_, kind)| *kind != CONTROL);
+    for ((whole, score), _) in words {
         let cuts = whole.char_indices().skip(1).map(|(at, _)| whole.split_at(at));
         let mut parts: Vec<(u32, u32, &str, &str)> = cuts
             .filter_map(|(left, right)| Some((*numbers.get(left)?, *numbers.get(right)?, left, right)))
@@ -248,7 +256,7 @@ impl Said<'_> {
         let mut kinds = self.numbers("token_type").unwrap_or_default();
         kinds.resize(tokens.len(), NORMAL);
         for (kind, text) in kinds.iter_mut().zip(tokens) {
-            if ENDS.contains(&text.as_str()) && (text.starts_with("<|") || text == "<end_of_turn>") {
+            if is_end(text) && (text.starts_with("<|") || text == "<end_of_turn>") {
                 *kind = CONTROL;
             }
         }

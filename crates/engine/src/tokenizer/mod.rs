@@ -1,20 +1,24 @@
 //! Tokenizers: text to tokens and back.
 
 mod gguf;
+mod literal;
 
 pub(crate) use gguf::ends;
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::quantized::gguf_file::Content;
 use tokenizers::{Encoding, PostProcessor, TruncationDirection};
 
+use self::literal::Controls;
 use crate::error::{Error, Result, unwinding};
 
 /// A model's tokenizer.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    controls: Controls,
 }
 
 /// The tokens of a text for an encoder.
@@ -45,7 +49,12 @@ impl Tokenizer {
         let broken = || Err("the tokenizer cannot be read".into());
         let inner =
             inner.unwrap_or_else(broken).map_err(|e: tokenizers::Error| Error::invalid(path, e))?;
-        Ok(Self { inner })
+        Ok(Self::of(inner))
+    }
+
+    fn of(inner: tokenizers::Tokenizer) -> Self {
+        let controls = Controls::of(&inner);
+        Self { inner, controls }
     }
 
     /// Builds the tokenizer in a GGUF file.
@@ -53,7 +62,7 @@ impl Tokenizer {
         let inner = gguf::build(content).map_err(|what| {
             Error::invalid(path, format!("{what}: put the model's tokenizer.json beside the file"))
         })?;
-        Ok(Self { inner })
+        Ok(Self::of(inner))
     }
 
     /// Tokens of a text. With `special`, the tokenizer adds the special tokens of every text, such as BOS. Special
@@ -63,6 +72,38 @@ impl Tokenizer {
     /// The tokenizer fails.
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>> {
         Ok(tried(|| self.inner.encode_fast(text, special))?.get_ids().to_vec())
+    }
+
+    /// Tokens of a text without the special tokens of every text. Control tokens that are spelt in the ranges `literal`
+    /// are text there, those elsewhere are control tokens.
+    ///
+    /// # Errors
+    /// The tokenizer fails, or it has no other tokens for the text of a control token.
+    pub(crate) fn encode_literal(&self, text: &str, literal: &[Range<usize>]) -> Result<Vec<u32>> {
+        if literal.is_empty() {
+            return self.encode(text, false);
+        }
+        tried(|| self.controls.encode(&self.inner, text, literal))
+    }
+
+    /// Where a text spells control tokens.
+    pub(crate) fn controls_in(&self, text: &str) -> Vec<Range<usize>> {
+        self.controls.find(text).map(|(range, _)| range).collect()
+    }
+
+    /// The text with marks instead of the control tokens that it spells.
+    pub(crate) fn marked(&self, text: &str) -> String {
+        self.controls.marked(text, &[])
+    }
+
+    /// The text with control tokens instead of their marks, and where they are.
+    pub(crate) fn unmarked(&self, text: &str) -> (String, Vec<Range<usize>>) {
+        self.controls.unmarked(text)
+    }
+
+    /// Whether a token is a control token: special, or by its text a marker of turns.
+    pub(crate) fn is_control(&self, id: u32) -> bool {
+        self.controls.contains(id)
     }
 
     /// The same tokenizer without the truncation and padding that `tokenizer.json` may configure.

@@ -150,7 +150,8 @@ fn no_template_makes_it_panic() {
     let render = |template: &str| {
         fs::write(folder.path().join("chat_template.jinja"), template).unwrap();
         let checkpoint = Checkpoint::load(folder.path(), Dtype::F32).unwrap();
-        checkpoint.lay_out(&prompt, None, TextFormat::Chat).map_err(|error| error.to_string())
+        let laid_out = checkpoint.lay_out(&prompt, None, TextFormat::Chat);
+        laid_out.map(|laid_out| laid_out.text().to_owned()).map_err(|error| error.to_string())
     };
     assert_eq!(render("{{ messages[0].content }}"), Ok("w5".to_owned()));
     for template in [

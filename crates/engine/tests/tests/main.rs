@@ -16,6 +16,7 @@ mod gguf;
 mod golden;
 mod hostile;
 mod kernel;
+mod literal;
 mod scorers;
 mod text_reward;
 mod tiny;

@@ -181,11 +181,11 @@ fn end_of_text_and_templates() {
     assert_eq!(checkpoint.eos, [2, 3, 7, 9]);
     let prompt = Prompt::Text(" w5 ".into());
     let text = checkpoint.lay_out(&prompt, Some("w6"), TextFormat::Chat).unwrap();
-    assert_eq!(text, "  w1 SYSTEM w6\n  w1 USER w5\nw4");
+    assert_eq!(text.text(), "  w1 SYSTEM w6\n  w1 USER w5\nw4");
     let turns =
         vec![Message::new("user", "a"), Message::new("assistant", "b"), Message::new("user", "c")];
     let raw = checkpoint.lay_out(&Prompt::Messages(turns), None, TextFormat::Raw).unwrap();
-    assert_eq!(raw, "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:");
+    assert_eq!(raw.text(), "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:");
 
     fs::write(folder.path().join("chat_template.jinja"), "{{ raise_exception('no') }}").unwrap();
     let refuses = Checkpoint::load(folder.path(), Dtype::F32).unwrap();

@@ -59,7 +59,8 @@ impl Plan<'_> {
     ) -> Result<Vec<Prompt>, Error> {
         let lay_out = |(id, prompt): &(String, stackelberg_engine::Prompt)| {
             let text = self.policy.lay_out(prompt, self.system, self.format)?;
-            let tokens = self.policy.tokens(&text, self.format)?;
+            let tokens = self.policy.read(&text)?;
+            let text = text.text().to_owned();
             Ok(Prompt { id: id.clone(), text, tokens, asked: Some(prompt.clone()) })
         };
         let named = |prompt: &(String, stackelberg_engine::Prompt)| {

@@ -1,7 +1,7 @@
 //! Formats and tokenizes imported samples as the policy reads them.
 
-use stackelberg_engine::Checkpoint;
 use stackelberg_engine::reward::TextFormat;
+use stackelberg_engine::{Checkpoint, LaidOut};
 
 use super::collect::Prompt;
 use super::foreign::Layout;
@@ -71,10 +71,11 @@ pub(super) fn ready(
         }
         (Layout::None, asked) => (asked.unwrap_or(lay_out.otherwise), Some(lay_out.system)),
     };
-    let text = match (bare, policy) {
+    let laid_out = match (bare, policy) {
         (Some(system), Some(policy)) => policy.lay_out(&given.prompt, system, format).map_err(here)?,
-        (system, _) => given.prompt.raw(system.flatten()),
+        (system, _) => LaidOut::as_is(given.prompt.raw(system.flatten()), format),
     };
+    let text = laid_out.text().to_owned();
     // The original prompt is unknown if only the formatted chat is given.
     let asked = match given.layout {
         Layout::Done(_) if format == TextFormat::Chat && bare.is_none() => None,
@@ -93,7 +94,7 @@ pub(super) fn ready(
     });
     let tokens = match own {
         Some(tokens) => tokens.clone(),
-        None => policy.tokens(&text, format).map_err(here)?,
+        None => policy.read(&laid_out).map_err(here)?,
     };
     if tokens.is_empty() {
         return Err((source.place, format!("prompt '{}' has no tokens", source.id)));
@@ -171,6 +172,6 @@ pub(super) fn answers_turn(policy: &Checkpoint) -> Option<String> {
     const PROMPT: &str = "What is asked?";
     let prompt = stackelberg_engine::Prompt::Text(PROMPT.to_owned());
     let text = policy.lay_out(&prompt, None, TextFormat::Chat).ok()?;
-    let (_, turn) = text.rsplit_once(PROMPT)?;
+    let (_, turn) = text.text().rsplit_once(PROMPT)?;
     Some(turn.trim().to_owned()).filter(|turn| !turn.is_empty())
 }

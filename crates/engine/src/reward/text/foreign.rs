@@ -15,6 +15,7 @@ use crate::cache::Prefix;
 use crate::chat::ChatTemplate;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
+use crate::laid_out::LaidOut;
 use crate::reward::causal::{RewardModel, score_row};
 use crate::reward::project::project;
 use crate::text_format::TextFormat;
@@ -66,23 +67,21 @@ impl ForeignModel {
     /// The prompt's text in this format, and the tokens of the whole text.
     fn tokens(&self, exchange: Exchange<'_>, format: RewardFormat) -> Result<(String, Vec<u32>)> {
         let Exchange { prompt, answer } = exchange;
-        let (before, layout) = match format {
-            RewardFormat::Chat => {
-                (self.checkpoint.lay_out(prompt, None, TextFormat::Chat)?, TextFormat::Chat)
-            }
+        let before = match format {
+            RewardFormat::Chat => self.checkpoint.lay_out(prompt, None, TextFormat::Chat)?,
             RewardFormat::Closed => {
                 let whole = self.checkpoint.close(prompt, answer)?;
-                let tokens = self.checkpoint.tokens(&whole, TextFormat::Chat)?;
+                let tokens = self.checkpoint.read(&whole)?;
                 let before = prompt.raw(None);
                 return self.fitting(before, tokens);
             }
-            RewardFormat::Answer => (String::new(), TextFormat::Raw),
+            RewardFormat::Answer => LaidOut::as_is("", TextFormat::Raw),
             RewardFormat::Raw | RewardFormat::Hh | RewardFormat::Pair => {
-                (format.lay_out(Exchange { prompt, answer: "" }), TextFormat::Raw)
+                LaidOut::as_is(format.lay_out(Exchange { prompt, answer: "" }), TextFormat::Raw)
             }
         };
-        let tokens = self.checkpoint.tokens(&format!("{before}{answer}"), layout)?;
-        self.fitting(before, tokens)
+        let tokens = self.checkpoint.read(&self.checkpoint.answered(&before, answer))?;
+        self.fitting(before.text().to_owned(), tokens)
     }
 
     /// The same, if the tokens fit the context.

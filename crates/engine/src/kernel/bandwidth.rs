@@ -14,17 +14,17 @@ const STREAMS: usize = 8;
 const PASSES: usize = 3;
 
 /// A buffer of which each thread reads its own part.
-pub(super) struct Bandwidth {
+pub struct Bandwidth {
     buffer: Vec<u64>,
     /// Words per thread.
     part: usize,
 }
 
 impl Bandwidth {
-    /// Allocates the buffer. Each thread writes its part first, so that the pages are mapped.
-    pub(super) fn new(threads: usize) -> Self {
+    /// Allocates the buffer of 512 MiB for so many threads, at least 1. Each thread writes its part first, so that the pages are mapped.
+    pub fn new(threads: usize) -> Self {
         let mut buffer = vec![0; WORDS];
-        let part = WORDS.div_ceil(threads);
+        let part = WORDS.div_ceil(threads.max(1));
         thread::scope(|scope| {
             for part in buffer.chunks_mut(part) {
                 scope.spawn(|| part.fill(1));
@@ -34,7 +34,7 @@ impl Bandwidth {
     }
 
     /// Measures the bandwidth, in GB/s.
-    pub(super) fn measure(&self) -> f64 {
+    pub fn measure(&self) -> f64 {
         (0..PASSES).map(|_| self.pass()).fold(0.0, f64::max)
     }
 
