@@ -10,7 +10,8 @@ use clap::Args;
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use stackelberg_data::{Lines, Prompt};
+use stackelberg_data::generations::split_messages;
+use stackelberg_data::{Lines, Message, Prompt};
 use stackelberg_decoding::Score as Worth;
 use stackelberg_engine::Checkpoint;
 use stackelberg_registry::{Finished, Ready, Scorer};
@@ -22,8 +23,8 @@ use crate::progress::style;
 
 /// Score texts with a reward.
 ///
-/// Each input line is {"text": ...}, scored as it is, or {"prompt": ..., "response": ...}, formatted as the
-/// reward was trained, or as the line's own settings say (lines of `generate --out` are accepted as they are). For each
+/// Each input line is {"text": ...}, scored as it is, or {"prompt": ..., "response": ...} or {"messages": [...]}, formatted
+/// as the reward was trained, or as the line's own settings say (lines of `generate --out` are accepted as they are). For each
 /// line, in order, one line is written: the reward, and the id if there is one.
 #[derive(Args)]
 pub(crate) struct Score {
@@ -50,6 +51,7 @@ struct Row {
     text: Option<String>,
     prompt: Option<Prompt>,
     response: Option<String>,
+    messages: Option<Vec<Message>>,
     /// The prompt format, in lines of `generate --out`.
     #[serde(default)]
     settings: Layout,
@@ -89,7 +91,8 @@ impl Score {
         loop {
             let (mut ids, mut batch) = (Vec::new(), Vec::with_capacity(BATCH));
             while batch.len() < BATCH {
-                let Some(row) = rows.next_json::<Row>()? else { break };
+                let Some(mut row) = rows.next_json::<Row>()? else { break };
+                row.split().map_err(|problem| rows.wrong(problem))?;
                 batch.push(row.read(&scorer, policy.get()).map_err(|e| rows.wrong(format!("{e:#}")))?);
                 ids.push(row.id);
             }
@@ -123,6 +126,18 @@ impl Score {
 }
 
 impl Row {
+    /// Reads messages as prompt and response, where there is no other text.
+    fn split(&mut self) -> std::result::Result<(), String> {
+        if self.text.is_some() || self.prompt.is_some() {
+            return Ok(());
+        }
+        let Some(messages) = self.messages.take() else { return Ok(()) };
+        let (prompt, response) = split_messages(messages, self.response.is_none())?;
+        self.prompt = Some(prompt);
+        self.response = self.response.take().or(response);
+        Ok(())
+    }
+
     /// Formats and tokenizes the text for the rewards.
     fn read(&self, scorer: &Scorer, policy: Option<&Checkpoint>) -> Result<Ready> {
         let (prompt, text) = match (&self.text, &self.prompt, &self.response) {

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use serde::{Deserialize, Serialize};
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 use stackelberg_data::Lines;
 use stackelberg_learning::summary::Summary;
@@ -23,7 +24,7 @@ use crate::shaping::ShapingArgs;
 ///
 /// "weights" may give the base policy's weight on each response, or "logits" the logits of a decoding
 /// step's candidates; without either, the responses are samples of the base policy. Other fields are
-/// ignored. The output line has the threshold m* with its certificate and confidence interval, the shaped
+/// passed on. The output line has the threshold m* with its certificate and confidence interval, the shaped
 /// rewards, and the utility and KL of the follower. Defaults: rule srs, strength 0.5, bound 12, alpha 1.5
 /// (the paper's).
 #[derive(Args)]
@@ -72,6 +73,65 @@ impl Row {
     }
 }
 
+/// The fields of a line, as they were written and in their order.
+struct Fields(Vec<(String, Box<RawValue>)>);
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+        struct Each;
+        impl<'de> Visitor<'de> for Each {
+            type Value = Fields;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Fields, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(Fields(fields))
+            }
+        }
+        from.deserialize_map(Each)
+    }
+}
+
+impl Fields {
+    /// Without those that are read, and those that the output has itself.
+    fn others(self) -> Self {
+        const OWN: [&str; 19] = [
+            "id",
+            "rewards",
+            "weights",
+            "logits",
+            "threshold",
+            "residual",
+            "lowest_rewarded",
+            "highest_unrewarded",
+            "interval",
+            "bound",
+            "strength",
+            "shaped",
+            "fused",
+            "chosen",
+            "utility",
+            "kl",
+            "ess",
+            "above",
+            "warnings",
+        ];
+        Self(self.0.into_iter().filter(|(name, _)| !OWN.contains(&name.as_str())).collect())
+    }
+}
+
+impl Serialize for Fields {
+    fn serialize<S: Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
+        to.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
+}
+
 /// One line of output.
 #[derive(Serialize)]
 struct Line<'a> {
@@ -93,6 +153,9 @@ struct Line<'a> {
     ess: f64,
     above: Option<usize>,
     warnings: Vec<String>,
+    /// The other fields of the input.
+    #[serde(flatten)]
+    others: Fields,
 }
 
 #[derive(Serialize)]
@@ -116,7 +179,7 @@ struct Kl {
 }
 
 impl<'a> Line<'a> {
-    fn new(row: &'a Row, report: &'a Report) -> Self {
+    fn new(row: &'a Row, report: &'a Report, others: Fields) -> Self {
         let threshold = report.shaped.threshold;
         let values = &report.shaped.values;
         let fused = row.logits.as_ref().map(|logits| fuse(logits, values, report.shaping.strength));
@@ -141,6 +204,7 @@ impl<'a> Line<'a> {
             ess: report.follower.ess,
             above: threshold.map(|t| t.above),
             warnings: report.warnings.iter().map(ToString::to_string).collect(),
+            others,
         }
     }
 }
@@ -167,7 +231,8 @@ impl Shape {
                 let samples = row.samples().map_err(|e| rows.wrong(&e))?;
                 let report = Report::new(&shaping, &samples, self.settings.kl_budget, Some(&confidence))
                     .map_err(|e| rows.wrong(&e))?;
-                serde_json::to_writer(&mut out, &Line::new(&row, &report))
+                let others = rows.json::<Fields>()?.others();
+                serde_json::to_writer(&mut out, &Line::new(&row, &report, others))
                     .map_err(std::io::Error::from)?;
                 out.write_all(b"\n").context("cannot write the output")?;
             }

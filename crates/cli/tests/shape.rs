@@ -57,6 +57,8 @@ fn one_line_in_one_line_out() {
         "threshold",
         "residual",
         "lowest_rewarded",
+        // A field of the input that is not read.
+        "prompt",
         "highest_unrewarded",
         "interval",
         "bound",

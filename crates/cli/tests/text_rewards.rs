@@ -144,6 +144,40 @@ fn several_rewards_make_up_one() {
     assert!(again.contains("written with reward_hash "), "{again}");
 }
 
+/// Conversations and content in parts are what a prompt and a response are, plain or gzipped.
+#[test]
+fn messages_are_scored_and_evaluated() {
+    let folder = tempfile::tempdir().unwrap();
+    let reward = program(folder.path());
+    let rows = [
+        json!({"prompt": [{"role": "user", "content": "Name fruits."}], "response": "figs, plums, pears"}),
+        json!({"messages": [{"role": "user", "content": "Name fruits."},
+            {"role": "assistant", "content": "figs, plums, pears"}]}),
+        json!({"messages": [{"role": "user", "content": [{"type": "text", "text": "Name "},
+            {"type": "text", "text": "fruits."}]}], "response": "figs, plums, pears"}),
+    ];
+    let input: String = rows.iter().map(|row| format!("{row}\n")).collect();
+    let scored = rewards(&output(&["score", "--reward", &reward], &input));
+    assert!(scored[0] > 2.0 && scored.iter().all(|reward| *reward == scored[0]), "{scored:?}");
+    let [zipped, each] = paths(folder.path(), ["rows.jsonl.gz", "each.jsonl"]);
+    let file = fs::File::create(&zipped).unwrap();
+    let mut gzip = std::process::Command::new("gzip");
+    gzip.arg("-c").stdout(file).stdin(std::process::Stdio::piped());
+    let mut child = gzip.spawn().unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(rewards(&output(&["score", &zipped, "--reward", &reward], "")), scored);
+    succeed(&["evaluate", &zipped, "--reward", &reward, "--no-embeddings", "--each", &each]);
+    assert_eq!(rewards(&fs::read_to_string(&each).unwrap()), scored);
+    let shaped = output(
+        &["shape", "-"],
+        "{\"id\": 1, \"rewards\": [0.5, 2.0], \"model\": \"m\", \"digits\": 1.10, \"n\": {\"b\": 1, \"a\": 2}}",
+    );
+    let others = r#","model":"m","digits":1.10,"n":{"b": 1, "a": 2}}"#;
+    assert!(shaped.trim_end().ends_with(others), "{shaped}");
+    assert!(!shaped.contains("\"rewards\""), "{shaped}");
+}
+
 /// A file of answers is continued with the same prompts, rewards, templates and value heads only.
 #[test]
 fn what_has_changed_is_not_continued() {

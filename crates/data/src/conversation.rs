@@ -98,6 +98,46 @@ impl Conversation {
         Self { raw, messages }
     }
 
+    /// A conversation of messages, the last of which is the response. [`Conversation::raw`] has the layout of HH-RLHF.
+    ///
+    /// # Errors
+    /// There are no messages, or the last is not the assistant's.
+    pub fn of_messages(messages: Vec<Message>) -> Result<Self, &'static str> {
+        let mut joined: Vec<Message> = Vec::new();
+        for message in messages {
+            match joined.last_mut() {
+                Some(last) if last.role == message.role => {
+                    last.content = format!("{}\n\n{}", last.content, message.content);
+                }
+                _ => joined.push(message),
+            }
+        }
+        let messages = joined;
+        let Some(response) = messages.last().filter(|last| last.role == Role::Assistant.name()) else {
+            return Err("does not end with a message of the assistant, which is the judged response");
+        };
+        let before = messages[..messages.len() - 1].to_vec();
+        let raw = match before.is_empty() {
+            true => response.content.clone(),
+            false => format!("{} {}", Prompt::Messages(before).raw(None), response.content.trim_start()),
+        };
+        Ok(Self { raw, messages })
+    }
+
+    /// The messages of a prompt that is a text: of the layout of HH-RLHF, or one of the user.
+    pub(crate) fn asked(prompt: &Prompt) -> Vec<Message> {
+        match prompt {
+            Prompt::Messages(messages) => messages.clone(),
+            Prompt::Text(text) => {
+                let mut turns =
+                    turns(text).unwrap_or_else(|| vec![Message::new(Role::User.name(), text.trim())]);
+                // "Assistant:" at the end is where the response begins.
+                turns.pop_if(|last| last.role == Role::Assistant.name() && last.content.is_empty());
+                turns
+            }
+        }
+    }
+
     /// A text without a separate prompt: a conversation if it is in the HH-RLHF layout, otherwise a response without a
     /// prompt.
     pub(crate) fn alone(text: &str) -> Self {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::json;
 use crate::name::name_of;
-use crate::prompt::Prompt;
+use crate::prompt::{Message, Prompt};
 use crate::renamed::to_current;
 
 /// One response to one prompt: a line of `stackelberg generate --out`.
@@ -92,6 +92,7 @@ struct Line {
     id: Option<Value>,
     prompt: Option<Value>,
     instruction: Option<Value>,
+    messages: Option<Value>,
     response: Option<String>,
     result: Option<String>,
     output: Option<String>,
@@ -137,7 +138,8 @@ impl Record {
 }
 
 /// Reads responses from a JSON array or JSON lines, plain or gzipped; `-` is standard input. An object has `prompt`
-/// (a text, or messages with `role` and `content`) or `instruction`, and `response`, `result` or `output`.
+/// (a text, or messages with `role` and `content`) or `instruction`, and `response`, `result` or `output`; or `messages`,
+/// the last of which is the response unless there is one.
 ///
 /// # Errors
 /// The file cannot be read or has no responses, an id occurs twice, or a line is malformed. Errors name line and field.
@@ -193,13 +195,24 @@ fn response(value: Value) -> std::result::Result<(bool, Response), String> {
         Some(Value::Number(id)) => Some(id.to_string()),
         Some(_) => return Err("id: expected a string or a number".to_owned()),
     };
+    let mut texts: Vec<String> =
+        [line.response, line.result, line.output].into_iter().flatten().collect();
     let prompt = match (line.prompt, line.instruction) {
         (Some(_), Some(_)) => return Err("both 'prompt' and 'instruction': keep one".to_owned()),
         (Some(prompt), None) => read_prompt("prompt", prompt)?,
         (None, Some(prompt)) => read_prompt("instruction", prompt)?,
-        (None, None) => return Err("no 'prompt' or 'instruction'".to_owned()),
+        (None, None) => match line.messages.filter(|messages| !messages.is_null()) {
+            Some(messages) => {
+                let messages: Vec<Message> = serde_path_to_error::deserialize(messages)
+                    .map_err(|e| format!("messages{}: {}", e.path(), e.inner()))?;
+                let (prompt, response) = split_messages(messages, texts.is_empty())?;
+                texts.extend(response);
+                prompt
+            }
+            None => return Err("no 'prompt' or 'instruction', and no 'messages'".to_owned()),
+        },
     };
-    let mut texts = [line.response, line.result, line.output].into_iter().flatten();
+    let mut texts = texts.into_iter();
     let text = texts.next().ok_or("no 'response', 'result' or 'output'")?;
     if texts.next().is_some() {
         return Err("more than one of 'response', 'result' and 'output': keep one".to_owned());
@@ -207,6 +220,26 @@ fn response(value: Value) -> std::result::Result<(bool, Response), String> {
     let own_id = id.is_some();
     let id = id.unwrap_or_else(|| prompt.name());
     Ok((own_id, Response { id, prompt, text, record }))
+}
+
+/// The prompt of a conversation, and with `answered` its response: the last message, of the assistant.
+///
+/// # Errors
+/// There is no prompt, or no response where one is due.
+pub fn split_messages(
+    mut messages: Vec<Message>,
+    answered: bool,
+) -> std::result::Result<(Prompt, Option<String>), String> {
+    let last = if answered { messages.pop() } else { None };
+    if answered && last.as_ref().is_none_or(|last| last.role != "assistant") {
+        return Err(
+            "messages: the last one must be the assistant's, since it is the response".to_owned()
+        );
+    }
+    if messages.is_empty() {
+        return Err("messages: there is no prompt".to_owned());
+    }
+    Ok((Prompt::Messages(messages), last.map(|last| last.content)))
 }
 
 /// An error message for the first invalid field of a line.
@@ -287,7 +320,26 @@ fn pair_by(by_id: bool, first: &Run, second: &Run) -> Result<Vec<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::prompt::Message;
+
+    #[test]
+    fn conversations_end_with_the_response() -> std::result::Result<(), Box<dyn std::error::Error>> {
+        let lines = r#"{"id": 1, "messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}, {"role": "assistant", "content": "ho"}]}
+{"id": 2, "messages": [{"role": "user", "content": "hi"}], "response": "ho"}"#;
+        let run = parse("f", lines)?;
+        for response in &run.responses {
+            assert_eq!(response.prompt, Prompt::Messages(vec![Message::new("user", "hi")]));
+            assert_eq!(response.text, "ho");
+        }
+        let error = |line: &str| parse("f", line).expect_err("no response").to_string();
+        let open = r#"{"messages": [{"role": "user", "content": "hi"}]}"#;
+        assert_eq!(
+            error(open),
+            "f:1: messages: the last one must be the assistant's, since it is the response"
+        );
+        let error = error(r#"{"messages": [{"role": "user"}], "response": "x"}"#);
+        assert_eq!(error, "f:1: messages[0]: missing field `content`");
+        Ok(())
+    }
 
     #[test]
     fn a_written_line_is_read_back_field_by_field() -> std::result::Result<(), Box<dyn std::error::Error>>

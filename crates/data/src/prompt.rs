@@ -1,5 +1,9 @@
 //! Prompts: one text, or a conversation.
 
+use std::fmt;
+
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 /// One turn of a conversation.
@@ -7,7 +11,8 @@ use serde::{Deserialize, Serialize};
 pub struct Message {
     /// `system`, `user` or `assistant`.
     pub role: String,
-    /// The text.
+    /// The text. It may be read from a list of parts, `[{"type": "text", "text": "..."}]`.
+    #[serde(deserialize_with = "content")]
     pub content: String,
 }
 
@@ -93,6 +98,76 @@ impl Prompt {
     }
 }
 
+/// A content: a string, or a list of parts that are texts.
+fn content<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    #[derive(Deserialize)]
+    struct Part {
+        #[serde(rename = "type")]
+        kind: Option<String>,
+        text: Option<String>,
+    }
+    struct Content;
+    impl<'de> Visitor<'de> for Content {
+        type Value = String;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a string")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<String, E> {
+            Ok(text.to_owned())
+        }
+
+        fn visit_string<E: de::Error>(self, text: String) -> Result<String, E> {
+            Ok(text)
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<String, A::Error> {
+            let mut all = String::new();
+            while let Some(Part { kind, text }) = parts.next_element()? {
+                let kind = kind.unwrap_or_else(|| "text".to_owned());
+                let text = text.filter(|_| kind == "text");
+                let wrong =
+                    || de::Error::custom(format!("a part of type '{kind}': only text can be read"));
+                all.push_str(&text.ok_or_else(wrong)?);
+            }
+            Ok(all)
+        }
+    }
+    from.deserialize_any(Content)
+}
+
+/// A field with a text or messages. Unlike those of [`Prompt`], its errors name what is wrong within messages.
+#[derive(Debug, Clone)]
+pub(crate) struct Said(pub(crate) Prompt);
+
+impl<'de> Deserialize<'de> for Said {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Said;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Said, E> {
+                Ok(Said(Prompt::Text(text.to_owned())))
+            }
+
+            fn visit_string<E: de::Error>(self, text: String) -> Result<Said, E> {
+                Ok(Said(Prompt::Text(text)))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, messages: A) -> Result<Said, A::Error> {
+                let messages = SeqAccessDeserializer::new(messages);
+                Ok(Said(Prompt::Messages(Vec::deserialize(messages)?)))
+            }
+        }
+        from.deserialize_any(Either)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,6 +181,15 @@ mod tests {
             assert_eq!(serde_json::to_string(&prompt)?, json);
             assert_eq!(serde_json::from_str::<Prompt>(json)?, prompt);
         }
+        let parts =
+            r#"[{"role":"user","content":[{"type":"text","text":"h"},{"type":"text","text":"i"}]}]"#;
+        assert_eq!(
+            serde_json::from_str::<Prompt>(parts)?,
+            Prompt::Messages(vec![Message::new("user", "hi")])
+        );
+        let image = r#"{"role":"user","content":[{"type":"image_url","image_url":{"url":"x"}}]}"#;
+        let error = serde_json::from_str::<Message>(image).expect_err("an image is no text").to_string();
+        assert!(error.starts_with("a part of type 'image_url': only text can be read"), "{error}");
         let error = serde_json::from_str::<Prompt>("3").expect_err("a number is no prompt");
         assert_eq!(error.to_string(), "expected a text, or messages with role and content");
         Ok(())

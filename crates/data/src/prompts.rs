@@ -1,8 +1,8 @@
 //! Reads prompts from a file, a folder of text files, or standard input (`-`).
 //!
 //! Supported formats, plain or gzipped:
-//! - a JSON array or JSON lines of objects with `prompt`, `instruction` or `messages` (each with `role` and `content`),
-//!   and optionally `id`; or of plain strings,
+//! - a JSON array or JSON lines of objects with `prompt`, `instruction` or `messages` (each with `role` and `content`, a
+//!   text or a list of text parts), and optionally `id`; or of plain strings; `prompt` may be messages too,
 //! - MT-bench questions (`question_id`, `turns`): the first turn is the prompt,
 //! - HH-RLHF preference pairs (`chosen`, `rejected`): the prompt is the conversation before the response,
 //! - OpenAI batch input: `custom_id`, and `messages` or `prompt` in a `body`,
@@ -20,7 +20,7 @@ use crate::conversation::Conversation;
 use crate::error::{Error, Result};
 use crate::json;
 use crate::name::name_of;
-use crate::prompt::{Message, Prompt};
+use crate::prompt::{Message, Prompt, Said};
 
 /// A value, or the problem of a field without its place.
 type Problem<T> = std::result::Result<T, String>;
@@ -119,11 +119,11 @@ struct Object {
     question_id: Option<Id>,
     custom_id: Option<Id>,
     body: Option<Value>,
-    prompt: Option<String>,
+    prompt: Option<Said>,
     instruction: Option<String>,
     messages: Option<Vec<Message>>,
     turns: Option<Vec<String>>,
-    chosen: Option<String>,
+    chosen: Option<Said>,
 }
 
 #[derive(Deserialize)]
@@ -166,15 +166,21 @@ impl Row {
             Self::Object(object) => *object,
         };
         let id = object.id.or(object.question_id).or(object.custom_id).map(Id::text);
+        let prompt = |said: Said| match said.0 {
+            Prompt::Messages(messages) => {
+                conversation(messages).map_err(|problem| problem.replacen("messages", "prompt", 1))
+            }
+            text => Ok(text),
+        };
         let has_prompt = object.prompt.is_some() || object.messages.is_some();
         let first = |turns: Vec<String>| turns.into_iter().next().unwrap_or_default();
         let mut texts = [
-            ("prompt", object.prompt.map(Prompt::Text)),
+            ("prompt", object.prompt.map(prompt).transpose()?),
             ("instruction", object.instruction.map(Prompt::Text)),
             ("messages", object.messages.map(conversation).transpose()?),
             ("turns", object.turns.map(|turns| Prompt::Text(first(turns)))),
             // A pair with a separate prompt has responses instead of conversations.
-            ("chosen", object.chosen.filter(|_| !has_prompt).as_deref().map(judged).transpose()?),
+            ("chosen", object.chosen.filter(|_| !has_prompt).map(judged).transpose()?),
         ]
         .into_iter()
         .filter_map(|(field, text)| Some((field, text?)));
@@ -202,10 +208,12 @@ fn filled(field: &str, words: String) -> Problem<String> {
 }
 
 /// A judged conversation without its response.
-fn judged(text: &str) -> Problem<Prompt> {
-    let Prompt::Messages(messages) =
-        Conversation::parse(text).map_err(|e| format!("chosen: {e}"))?.prompt()
-    else {
+fn judged(said: Said) -> Problem<Prompt> {
+    let whole = match said.0 {
+        Prompt::Text(text) => Conversation::parse(&text),
+        Prompt::Messages(messages) => Conversation::of_messages(messages),
+    };
+    let Prompt::Messages(messages) = whole.map_err(|e| format!("chosen: {e}"))?.prompt() else {
         return Err("chosen: not a conversation".to_owned());
     };
     conversation(messages).map_err(|problem| format!("chosen: {problem}"))

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use crate::conversation::Conversation;
 use crate::error::{Error, Result};
 use crate::lines::Lines;
+use crate::prompt::{Message, Prompt, Said};
 
 /// A text with its rating.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,12 +24,13 @@ pub struct Rated {
 #[derive(Deserialize)]
 struct Row {
     text: Option<String>,
-    prompt: Option<String>,
+    prompt: Option<Said>,
     response: Option<String>,
+    messages: Option<Vec<Message>>,
     score: f64,
 }
 
-/// Reads JSON lines `{"text", "score"}` or `{"prompt", "response", "score"}`, or lines `id<TAB>score<TAB>text` as in
+/// Reads JSON lines `{"text", "score"}`, `{"prompt", "response", "score"}` or `{"messages", "score"}`, or lines `id<TAB>score<TAB>text` as in
 /// VADER's `*_GroundTruth.txt`. The first line decides which of the two. Files are plain or gzipped; `-` is standard
 /// input.
 ///
@@ -57,11 +59,24 @@ fn from_json(lines: &Lines) -> Result<Rated> {
             Conversation::alone(&text)
         }
         (None, Some(prompt), Some(response)) => {
-            filled(lines, "prompt", &prompt)?;
-            Conversation::of(&prompt, &response)
+            if prompt.0.is_empty() {
+                filled(lines, "prompt", "")?;
+            }
+            match prompt.0 {
+                Prompt::Text(prompt) => Conversation::of(&prompt, &response),
+                Prompt::Messages(mut messages) => {
+                    messages.push(Message::new("assistant", response));
+                    Conversation::of_messages(messages)
+                        .map_err(|problem| lines.wrong(format!("prompt {problem}")))?
+                }
+            }
         }
         (None, Some(_), None) => return Err(lines.wrong("missing field `response`".to_owned())),
         (None, None, Some(_)) => return Err(lines.wrong("missing field `prompt`".to_owned())),
+        (None, None, None) if row.messages.is_some() => {
+            Conversation::of_messages(row.messages.unwrap_or_default())
+                .map_err(|problem| lines.wrong(format!("messages {problem}")))?
+        }
         (None, None, None) => {
             return Err(lines.wrong("missing field `text` (or `prompt` and `response`)".to_owned()));
         }

@@ -40,6 +40,32 @@ fn neighbouring_turns_of_one_role_are_joined() {
     );
 }
 
+/// The conversational forms of TRL: with the prompt in both, or in a field of its own.
+#[test]
+fn pairs_of_messages() {
+    let lines = r#"{"chosen": [{"role": "user", "content": "Name a bird."}, {"role": "assistant", "content": "A wren."}], "rejected": [{"role": "user", "content": "Name a bird."}, {"role": "assistant", "content": "No."}]}
+{"prompt": [{"role": "user", "content": [{"type": "text", "text": "Name a bird."}]}], "chosen": [{"role": "assistant", "content": "A wren."}], "rejected": [{"role": "assistant", "content": [{"type": "text", "text": "N"}, {"type": "text", "text": "o."}]}]}
+{"prompt": "Name a bird.", "chosen": [{"role": "assistant", "content": "A wren."}], "rejected": [{"role": "assistant", "content": "No."}]}
+{"prompt": [{"role": "user", "content": "Name a bird."}], "chosen": "A wren.", "rejected": "No."}"#;
+    let (_folder, path) = file("pairs.jsonl", lines.as_bytes());
+    let pairs = read_pairs(&path).unwrap();
+    assert_eq!(pairs.len(), 4);
+    for pair in pairs {
+        assert_eq!(turns(&pair.chosen), [("user", "Name a bird."), ("assistant", "A wren.")]);
+        assert_eq!(turns(&pair.rejected), [("user", "Name a bird."), ("assistant", "No.")]);
+        assert_eq!(pair.chosen.raw, "\n\nHuman: Name a bird.\n\nAssistant: A wren.");
+        assert_eq!(pair.group, "Name a bird.");
+    }
+    let open = r#"{"chosen": [{"role": "user", "content": "Hi"}], "rejected": "x"}"#;
+    let said = refused(read_pairs, open.as_bytes());
+    assert!(
+        said.starts_with("f.jsonl:1: chosen does not end with a message of the assistant"),
+        "{said}"
+    );
+    let said = refused(read_pairs, br#"{"chosen": [{"role": "user"}], "rejected": "x"}"#);
+    assert!(said.starts_with("f.jsonl:1: chosen[0]: missing field `content`"), "{said}");
+}
+
 #[test]
 fn pairs_with_a_prompt() {
     let lines = r#"{"prompt": "Name a bird.", "chosen": "A wren.", "rejected": "\nA table.", "id": 7}

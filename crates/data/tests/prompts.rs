@@ -125,3 +125,18 @@ fn errors_name_file_line_and_field() {
     let latin = from("p", b"\"a\"\n\"\xe4\"").expect_err("an error").to_string();
     assert_eq!(latin, "p:2: not UTF-8: save the file as UTF-8");
 }
+
+/// Prompts of TRL's conversational data sets, and content in parts.
+#[test]
+fn prompts_of_messages() {
+    let lines = r#"{"prompt": [{"role": "user", "content": "Hi"}], "chosen": [{"role": "assistant", "content": "a"}]}
+{"chosen": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "a"}]}
+{"messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]}"#;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("p.jsonl");
+    std::fs::write(&path, lines).unwrap();
+    let found = stackelberg_data::prompts::read(&path).unwrap();
+    let hi = stackelberg_data::Prompt::Messages(vec![stackelberg_data::Message::new("user", "Hi")]);
+    assert_eq!(found.len(), 3);
+    assert!(found.iter().all(|(_, prompt)| *prompt == hi), "{found:?}");
+}

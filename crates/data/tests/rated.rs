@@ -65,3 +65,14 @@ fn bad_ratings() {
     assert_eq!(refused("1\t2\t "), "f.jsonl:1: text is empty: there is nothing to score");
     assert!(refused("{\"text\": \"a\", \"score\": 1}\n1\t2\tx").starts_with("f.jsonl:2: "));
 }
+
+#[test]
+fn rated_messages() {
+    let lines = r#"{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}], "score": 1}
+{"prompt": [{"role": "user", "content": "Hi"}], "response": "Ho", "score": 1}"#;
+    let (_folder, path) = file("r.jsonl", lines.as_bytes());
+    for rated in read_rated(&path).unwrap() {
+        assert_eq!(rated.conversation.raw, "\n\nHuman: Hi\n\nAssistant: Ho");
+        assert_eq!((rated.conversation.response(), rated.score), ("Ho", 1.0));
+    }
+}

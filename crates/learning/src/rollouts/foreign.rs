@@ -164,6 +164,9 @@ fn prompt(row: &Value, by_vllm: bool) -> Result<Option<Given>, Wrong> {
 
 fn message(field: &str, i: usize, turn: &Value) -> Result<Message, Wrong> {
     let part = |part: &str| text(&format!("{field}[{i}].{part}"), &turn[part]);
+    if turn["content"].is_array() {
+        return serde_json::from_value(turn.clone()).map_err(|e| format!("{field}[{i}].content: {e}"));
+    }
     Ok(Message { role: part("role")?, content: part("content")? })
 }
 
