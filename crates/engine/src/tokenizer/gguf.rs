@@ -80,13 +80,27 @@ pub(super) fn build(content: &Content) -> Result<Tokenizer, String> {
     };
     // Added tokens are recognised before anything else: control tokens and user-defined tokens.
     let kinds = said.kinds(&tokens);
+    // The tokens of Phi-3 take the white space behind them with them, as in its tokenizer.json and in llama.cpp.
+    let strips = kind == "llama" && is_phi3(content);
     let added = tokens.iter().zip(kinds).filter(|(_, kind)| [CONTROL, USER_DEFINED].contains(kind));
     let added: Vec<AddedToken> = added
-        .map(|(text, kind)| AddedToken::from(text.clone(), kind == CONTROL).normalized(kind != CONTROL))
+        .map(|(text, kind)| {
+            let token = AddedToken::from(text.clone(), kind == CONTROL).normalized(kind != CONTROL);
+            token.rstrip(strips && !["<unk>", "<s>", "<|endoftext|>"].contains(&text.as_str()))
+        })
         .collect();
     tokenizer.add_tokens(added).map_err(|e| e.to_string())?;
     around(&said, &tokens, kind, &mut tokenizer)?;
     Ok(tokenizer)
+}
+
+/// Whether a model is of the Phi-3 family, by its architecture or its name.
+fn is_phi3(content: &Content) -> bool {
+    let told = ["general.architecture", "general.name", "tokenizer.ggml.pre"].map(|key| {
+        let text = content.metadata.get(key).and_then(|value| value.to_string().ok());
+        text.map(|text| text.to_lowercase()).unwrap_or_default()
+    });
+    told.iter().any(|text| ["phi3", "phi-3", "phi 3"].iter().any(|name| text.contains(name)))
 }
 
 /// The tokens that end a text: those that the metadata name, and the control tokens whose text is a known end of turn.

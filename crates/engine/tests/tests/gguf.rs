@@ -1,6 +1,7 @@
 //! What the metadata of a GGUF file say about its tokens.
 
 use candle_core::quantized::gguf_file::Value;
+use stackelberg_engine::reward::TextFormat;
 use stackelberg_engine::{Checkpoint, Dtype};
 
 use crate::common::tiny_gguf::{kinds, texts, write_gguf};
@@ -43,4 +44,19 @@ fn load(more: &[(&str, Value)]) -> Checkpoint {
 fn known_control_tokens_end_a_text() {
     assert_eq!(load(&[]).eos, [2, 10, 12]);
     assert_eq!(load(&[("tokenizer.ggml.eos_token_id", Value::U32(9))]).eos, [2, 9, 10, 12]);
+}
+
+/// Control tokens of Phi-3 take the white space behind them with them, as in llama.cpp.
+#[test]
+fn control_tokens_of_phi_3_strip_what_follows() {
+    const TEXT: &str = "<|user|>\nHi<|end|>\n<|assistant|>\n";
+    let tokens = |more: &[(&str, Value)], text: &str| load(more).tokens(text, TextFormat::Chat).unwrap();
+    let named = |name: &str| [("general.name", Value::String(name.to_owned()))];
+    for name in ["Phi3", "phi-3-mini", "Phi 3 Mini 4k Instruct"] {
+        assert_eq!(tokens(&named(name), TEXT), [9, 8, 10, 11], "{name}");
+        // These do not.
+        assert_eq!(tokens(&named(name), "<|endoftext|>\nHi"), [12, 4, 3, 7]);
+        assert_eq!(tokens(&named(name), "<s>\nHi</s>\nHi"), [1, 4, 3, 7, 2, 8]);
+    }
+    assert_eq!(tokens(&named("tiny"), TEXT), [9, 4, 3, 7, 10, 4, 3, 11, 4, 3]);
 }
