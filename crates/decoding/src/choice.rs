@@ -5,10 +5,11 @@ use stackelberg_engine::{Checkpoint, Prompt, Reward, Tensor};
 use stackelberg_shaping::{Follower, Samples, argmax};
 
 use crate::error::{Error, Result};
+use crate::method::Method;
 use crate::randomness::Randomness;
 use crate::sample;
 use crate::score::Score;
-use crate::settings::{Method, Settings};
+use crate::settings::Settings;
 use crate::turn::shape;
 
 /// A finished answer to be scored.

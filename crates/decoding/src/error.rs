@@ -1,6 +1,6 @@
 //! What can go wrong while decoding.
 
-use crate::settings::Method;
+use crate::method::Method;
 
 /// Why a text could not be generated.
 #[derive(Debug, thiserror::Error)]

@@ -8,10 +8,11 @@ use stackelberg_engine::{Checkpoint, Error as EngineError, Prompt, Reward};
 
 use crate::error::{Error, Result};
 use crate::generation::Generation;
+use crate::method::Method;
 use crate::prefixes::CacheCounts;
 use crate::request::{Event, Request, Sample, Ticket, Want};
 use crate::session::{Limits, Session, check};
-use crate::settings::{Method, Settings};
+use crate::settings::Settings;
 use crate::step::Step;
 
 /// Callbacks while answers are decoded.

@@ -7,8 +7,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use stackelberg_shaping::{Budget, Rule};
 
 use crate::error::{Error, Result};
+use crate::method::Method;
 use crate::perturbation::Perturbation;
-use crate::settings::{Method, Settings};
+use crate::settings::Settings;
 
 use Method::{Args, Base, BestOfN, Cd, Follower, SoftBestOfN};
 
@@ -175,18 +176,17 @@ fn uses(method: Method, name: &str) -> bool {
     Options::FIELDS.iter().any(|(field, methods)| *field == name && methods.contains(&method))
 }
 
-/// Settings are written and read as [`Options`]: only what the method uses.
-impl TryFrom<Options> for Settings {
-    type Error = Error;
-
-    fn try_from(options: Options) -> Result<Self> {
-        options.settings()
+/// Settings are written as [`Options`]: only what the method uses.
+impl Serialize for Settings {
+    fn serialize<S: Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
+        Options::used(self).serialize(to)
     }
 }
 
-impl From<Settings> for Options {
-    fn from(settings: Settings) -> Self {
-        Self::used(&settings)
+/// Settings are read as [`Options`]: what the method does not use is refused.
+impl<'de> Deserialize<'de> for Settings {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+        Options::deserialize(from)?.settings().map_err(serde::de::Error::custom)
     }
 }
 

@@ -12,133 +12,17 @@
 mod active;
 mod outcome;
 mod pass;
+mod remote;
 mod rewards;
+mod state;
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use stackelberg_engine::Checkpoint;
-
-use crate::error::Result;
-use crate::prefixes::{CacheCounts, Prefixes};
-use crate::request::{Event, Request, Ticket, Want};
-use crate::work::Work;
+use crate::request::Event;
 pub(crate) use active::check;
-use active::{Active, Prefilling};
-use rewards::Answered;
-
-/// Limits of a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Sequences that are decoded at once; more requests wait. At least 1.
-    pub sequences: usize,
-    /// Tokens of prompts that one forward prefills, so that a long prompt does not stall the others. At least 1.
-    pub prefill: usize,
-    /// Bytes of prefilled prompts that are kept for requests with the same beginning.
-    pub cache: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { sequences: 16, prefill: 256, cache: 256 << 20 }
-    }
-}
-
-/// The default limits, with this number of sequences.
-impl From<usize> for Limits {
-    fn from(sequences: usize) -> Self {
-        Self { sequences: sequences.max(1), ..Self::default() }
-    }
-}
-
-/// Decodes requests on a policy. One thread owns it.
-pub struct Session {
-    policy: Checkpoint,
-    limits: Limits,
-    next: u64,
-    requests: BTreeMap<Ticket, Active>,
-    /// Requests that wait for their first sequence, in order.
-    waiting: VecDeque<Ticket>,
-    works: Vec<Work>,
-    prefixes: Prefixes,
-    answers: (Sender<Answered>, Receiver<Answered>),
-    /// Questions that are asked off the loop.
-    asked: usize,
-}
+pub use state::{Limits, Session};
 
 impl Session {
-    /// A session without requests.
-    pub fn new(policy: Checkpoint, limits: Limits) -> Self {
-        let prefixes = Prefixes::new(limits.cache);
-        Self {
-            policy,
-            limits,
-            next: 0,
-            requests: BTreeMap::new(),
-            waiting: VecDeque::new(),
-            works: Vec::new(),
-            prefixes,
-            answers: channel(),
-            asked: 0,
-        }
-    }
-
-    /// Takes a request in. It begins with one of the next steps.
-    ///
-    /// # Errors
-    /// A setting is out of range, the method lacks its reward or value head, or the prompt does not fit the context.
-    pub fn submit(&mut self, request: Request) -> Result<Ticket> {
-        let max_tokens = check(&self.policy, &request)?;
-        let ticket = Ticket(self.next);
-        self.next += 1;
-        let (settings, samples) = (&request.settings, request.settings.samples);
-        let samples = match request.want {
-            Want::Answer if !settings.method.chooses_answers() => 1,
-            Want::Answer | Want::Samples { .. } => samples,
-        };
-        let prompt = Prefilling { begun: false, prefix: self.policy.model.empty(), hidden: None };
-        let active = Active {
-            request: Arc::new(request),
-            max_tokens,
-            prompt,
-            next_sample: 0,
-            samples,
-            finished: Vec::new(),
-            steps: BTreeMap::new(),
-            told: 0,
-            prefilled: false,
-            prefill: Duration::ZERO,
-            scoring: Duration::ZERO,
-        };
-        self.requests.insert(ticket, active);
-        self.waiting.push_back(ticket);
-        Ok(ticket)
-    }
-
-    /// Drops a request; nothing more is told of it. One that is finished is left alone.
-    pub fn cancel(&mut self, ticket: Ticket) {
-        self.requests.remove(&ticket);
-        self.waiting.retain(|waiting| *waiting != ticket);
-        self.works.retain(|work| work.ticket != ticket);
-    }
-
-    /// Whether no request is under way.
-    pub fn is_idle(&self) -> bool {
-        self.requests.is_empty()
-    }
-
-    /// Requests that are under way or wait.
-    pub fn requests(&self) -> usize {
-        self.requests.len()
-    }
-
-    /// What the cache of prefilled prompts has done.
-    pub fn cache(&self) -> CacheCounts {
-        self.prefixes.counts
-    }
-
     /// One step of all sequences. Events of a request come in order. If all sequences wait for rewards from outside, the
     /// step waits for one of them, a moment at most.
     pub fn step(&mut self) -> Vec<Event> {

@@ -11,10 +11,11 @@ use stackelberg_engine::kernel;
 use stackelberg_shaping::{Follower, KlBudget, Samples, Shaped, Shaping, argmax, fuse};
 
 use crate::error::{Error, Result};
+use crate::method::Method;
 use crate::perturbation::Perturbation;
 use crate::randomness::Randomness;
 use crate::sample;
-use crate::settings::{Method, Settings};
+use crate::settings::Settings;
 use crate::step::Step;
 
 /// A step that is not decided yet.

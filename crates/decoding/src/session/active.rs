@@ -9,10 +9,10 @@ use stackelberg_engine::{Checkpoint, Error as EngineError, Prefix, Reward, Tenso
 
 use crate::error::{Error, Result};
 use crate::line::{Line, Pending};
+use crate::method::Method;
 use crate::randomness::Randomness;
 use crate::request::{Request, Ticket, Want};
 use crate::sequence::{Said, Sequence};
-use crate::settings::Method;
 use crate::work::{Finished, Work};
 
 /// A request under way.

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use stackelberg_engine::{Error as EngineError, Reward};
 
-use super::Session;
-use super::rewards::{Remote, off_the_loop};
+use super::remote::{Remote, off_the_loop};
+use super::state::Session;
 use crate::choice::{Unscored, choose, scores};
 use crate::error::{Error, Result};
 use crate::request::{Event, Sample, Ticket, Want};

@@ -3,8 +3,8 @@
 use stackelberg_engine::model::Segment;
 use stackelberg_engine::{Branches, Checkpoint, Error as EngineError, Tensor};
 
-use super::Session;
 use super::active::Active;
+use super::state::Session;
 use crate::line::{Line, Pending};
 use crate::request::Event;
 

@@ -1,29 +1,15 @@
 //! The rewards of candidates: in the step, or off the loop where they take long.
 
-use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use stackelberg_engine::reward::ask;
 
-use super::Session;
+use super::remote::{Answered, Remote, off_the_loop};
+use super::state::Session;
 use crate::error::{Error, Result};
 use crate::line::Pending;
-use crate::request::{Event, Ticket};
-use crate::score::Score;
-use crate::work::{Finished, Input, Kind, Work};
-
-/// What came back from off the loop.
-pub(super) struct Answered {
-    pub(super) ticket: Ticket,
-    pub(super) what: Remote,
-}
-
-pub(super) enum Remote {
-    /// Rewards of a sequence's candidates.
-    Candidates(usize, Result<Vec<(Input, Vec<f64>)>>),
-    /// Rewards of finished answers.
-    Finished(Vec<Finished>, Result<Vec<Score>>, Duration),
-}
+use crate::request::Event;
+use crate::work::{Input, Kind, Work};
 
 impl Session {
     /// Takes in what was asked off the loop.
@@ -110,17 +96,4 @@ fn answers(mut inputs: Vec<Input>) -> Result<Vec<(Input, Vec<f64>)>> {
     let rewards = ask(&mut inputs.iter_mut().map(Input::question).collect::<Vec<_>>());
     let rewards = rewards.into_iter().collect::<stackelberg_engine::Result<Vec<_>>>()?;
     Ok(inputs.into_iter().zip(rewards).collect())
-}
-
-/// Computes something on a thread of its own.
-pub(super) fn off_the_loop(
-    to: Sender<Answered>,
-    ticket: Ticket,
-    work: impl FnOnce() -> Remote + Send + 'static,
-) {
-    std::thread::spawn(move || {
-        let what = work();
-        // Nobody listens any more if the session is gone.
-        let _ = to.send(Answered { ticket, what });
-    });
 }
