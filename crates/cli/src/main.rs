@@ -91,7 +91,7 @@ fn main() -> ExitCode {
     // Plain lines in pipes and files. A closed pipe loses them.
     log.with_ansi(false).log_internal_errors(false).init();
     choose_kernel();
-    let result = Cli::parse().command.run();
+    let result = parse().command.run();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         // The reader closed the pipe, as `head` does.
@@ -105,6 +105,17 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// Parses the command line. A value that is no good is an error of one line.
+fn parse() -> Cli {
+    Cli::try_parse().unwrap_or_else(|error| {
+        if error.kind() != clap::error::ErrorKind::ValueValidation {
+            error.exit();
+        }
+        note!("{}", error.to_string().lines().next().unwrap_or_default());
+        std::process::exit(2)
+    })
 }
 
 /// Selects the kernel named by STACKELBERG_KERNEL. If this processor lacks it, the best available kernel is used.

@@ -57,6 +57,7 @@ fn every_count_has_a_limit() {
         let said = refused(&[command, &[*flag, &value][..]].concat());
         let names = format!("error: invalid value '{value}' for '{flag} <");
         assert!(said.starts_with(&names), "{flag}: {said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
         assert!(said.contains(&format!("it must be a whole number between {limits}")), "{flag}: {said}");
     }
     assert!(began.elapsed() < Duration::from_secs(60));

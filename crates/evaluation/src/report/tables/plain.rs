@@ -54,7 +54,7 @@ mod tests {
         };
         assert_eq!(
             plain(&table),
-            "           base.jsonl (2)     b\n\
+            "          base.jsonl (2)     b\n\
              reward é  0.5 [0.0, 1.0]     –\n\
              length             123.0  -7.0\n"
         );
