@@ -44,10 +44,9 @@ Examples:
 
 /// Generate answers to prompts, guided by a reward.
 ///
-/// By default, the default model generates with ARGS, guided by the built-in reward `sentiment`: the ten likeliest next
-/// tokens are each continued to 8 tokens, the reward scores them, and one segment is kept (raw, strength 1). With
-/// --score-every 1, every token is chosen (srs, a KL budget of 0.3 nats per step). --compare also shows the unguided
-/// answer.
+/// By default, the default model generates with ARGS, guided by the built-in reward `sentiment`: the reward scores the
+/// ten likeliest next tokens of every step, and their shaped rewards (srs, a KL budget of 0.3 nats per step) are added to
+/// the logits. --compare also shows the unguided answer.
 #[derive(Args)]
 #[command(mut_args(brief(&SHOWN)), after_help = format!("{EXAMPLES}\n\n`stackelberg generate --help` has all options."))]
 #[command(after_long_help = EXAMPLES)]

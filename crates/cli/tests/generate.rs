@@ -38,7 +38,7 @@ const SHORT: [&str; 2] = ["--max-new-tokens", "6"];
 fn compare_shows_both_answers_with_their_rewards() {
     let out = succeed(&[&["generate", "What is the moon?", "--compare"], &SHORT[..]].concat(), "");
     let titles: Vec<&str> = out.lines().filter(|l| l.starts_with("──")).collect();
-    assert_eq!(titles, ["── base", "── args raw, guided by sentiment"]);
+    assert_eq!(titles, ["── base", "── args srs, guided by sentiment"]);
     assert_eq!(out.matches("[reward ").count(), 2);
     assert_eq!(out.matches("| 6 tokens |").count(), 2);
     assert!(!out.contains('\x1b'), "no colours where there is no terminal");
@@ -55,7 +55,7 @@ fn answers_and_steps_are_recorded_and_resumed() {
         {"id": "c", "messages": conversation}]);
     fs::write(&prompts, input.to_string()).unwrap();
     let (prompts, out_name) = (prompts.to_str().unwrap(), out.to_str().unwrap());
-    let srs = ["--score-every", "1", "--shaping", "srs", "--bound", "8"];
+    let srs = ["--bound", "8"];
     let base = ["generate", "--prompts", prompts, "--max-new-tokens", "6", "--out", out_name];
     let base = [&base[..], &srs].concat();
     succeed(&[&base[..], &["--trace", trace.to_str().unwrap()]].concat(), "");

@@ -159,7 +159,7 @@ impl Options {
             return Err(Error::Unused { field, method });
         }
         let mut settings = match (method, self.score_every) {
-            (Args, Some(1)) => Settings::token_by_token(),
+            (Args, Some(tokens @ 2..)) => Settings::segments(tokens),
             _ => Settings::new(method),
         };
         // A strength or a bound replaces the default budget.
@@ -259,13 +259,13 @@ mod tests {
             assert_eq!(read, Settings::new(method));
         }
         assert_eq!(serde_json::from_str::<Settings>("{}")?.method, Method::Args);
-        let token_by_token: Settings = serde_json::from_str("{\"score_every\":1}")?;
-        assert_eq!(token_by_token.kl_budget, Some(0.3));
+        assert_eq!(serde_json::from_str::<Settings>("{}")?.kl_budget, Some(0.3));
         for given in ["strength", "bound"] {
-            let replaced: Settings =
-                serde_json::from_str(&format!("{{\"score_every\":1,\"{given}\":2}}"))?;
+            let replaced: Settings = serde_json::from_str(&format!("{{\"{given}\":2}}"))?;
             assert_eq!(replaced.kl_budget, None);
         }
+        let segments: Settings = serde_json::from_str("{\"score_every\":8}")?;
+        assert_eq!((segments.kl_budget, segments.shaping.rule), (None, Rule::Raw));
         assert!(serde_json::from_str::<Settings>("{\"beta\":1}").is_err());
         Ok(())
     }

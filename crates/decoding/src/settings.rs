@@ -104,15 +104,12 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// The defaults of a method, those of `stackelberg generate`. [`Method::Args`] scores segments of 8 tokens, unshaped;
-    /// methods that choose among samples draw them at temperature 0.7 and top-p 0.9.
+    /// The defaults of a method, those of `stackelberg generate`. [`Method::Args`] has a KL budget of 0.3 nats for each
+    /// step; methods that choose among samples draw them at temperature 0.7 and top-p 0.9.
     pub fn new(method: Method) -> Self {
         let mut settings = Self { method, shaping: method.default_shaping(), ..Self::default() };
         match method {
-            Method::Args => {
-                settings.shaping.rule = Rule::Raw;
-                settings.score_every = 8;
-            }
+            Method::Args => settings.kl_budget = Some(0.3),
             Method::BestOfN | Method::SoftBestOfN | Method::Follower => {
                 settings.sampling.temperature = 0.7;
                 settings.sampling.top_p = 0.9;
@@ -122,10 +119,11 @@ impl Settings {
         settings
     }
 
-    /// The defaults of [`Method::Args`] token by token: `srs` with a KL budget of 0.3 nats for each step.
-    pub fn token_by_token() -> Self {
-        let shaping = Method::Args.default_shaping();
-        Self { shaping, score_every: 1, kl_budget: Some(0.3), ..Self::new(Method::Args) }
+    /// The defaults of [`Method::Args`] by segments of so many tokens: unshaped rewards at strength 1.
+    pub fn segments(tokens: usize) -> Self {
+        let mut settings = Self { score_every: tokens, kl_budget: None, ..Self::new(Method::Args) };
+        settings.shaping.rule = Rule::Raw;
+        settings
     }
 
     /// The same settings for the base policy, unguided.
