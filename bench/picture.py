@@ -30,7 +30,8 @@ def answered(prompt, options, folder, name):
     for step in steps:
         at = step["candidates"].index(step["chosen"]) if step["chosen"] in step["candidates"] else None
         tokens.append(("" if at is None else step["tokens"][at], step["chosen"] != step["base_choice"]))
-    return answer, tokens
+    # A token that ended the answer is not part of it.
+    return answer, tokens[: answer["tokens"]]
 
 
 def lines(tokens):
