@@ -15,11 +15,11 @@ use clap::Args;
 use serde::Serialize;
 use stackelberg_data::Output;
 use stackelberg_engine::kernel;
+use stackelberg_experiment::load::Concurrent;
 
 use crate::limits;
 use crate::model::{ModelArgs, registry};
 use crate::output;
-use concurrent::Concurrent;
 use course::{Course, FULL, QUICK, Weights};
 use figures::{Figure, Figures};
 use growth::Growth;
@@ -141,7 +141,7 @@ impl Report<'_> {
             writeln!(out, "{}", growth.table())?;
         }
         if let Some(concurrent) = &self.concurrent {
-            writeln!(out, "{}", concurrent.table())?;
+            writeln!(out, "{}", concurrent::table(concurrent))?;
         }
         let share = |rate: f64| rate / medians.base_tokens_per_s;
         writeln!(

@@ -17,8 +17,8 @@ static SIGNAL: AtomicI32 = AtomicI32::new(2);
 /// removes it and ends the process.
 static UNFINISHED: Mutex<Option<PathBuf>> = Mutex::new(None);
 
-/// Returns a token that Ctrl-C, SIGTERM or SIGHUP cancels. A second signal ends the process. A signal that the parent
-/// process has made this one ignore, as nohup does with SIGHUP, stays ignored.
+/// Returns a token that Ctrl-C, SIGTERM or SIGHUP cancels. A second signal ends the process. A SIGHUP that the parent
+/// process has made this one ignore, as nohup does, stays ignored.
 pub(crate) fn watch() -> Result<Cancel> {
     static WATCHING: OnceLock<()> = OnceLock::new();
     if WATCHING.set(()).is_ok() {
@@ -52,19 +52,16 @@ fn heed() -> Result<(), ctrlc::Error> {
     ctrlc::set_handler(|| end(2))
 }
 
-/// The signals that are not ignored. Where that is unknown, SIGHUP keeps its effect, and Ctrl-C and SIGTERM are heeded.
+/// The signals that end a command: SIGHUP only if it is known not to be ignored. Shells make background jobs ignore Ctrl-C;
+/// a SIGINT that is sent to such a job ends it all the same, so that it can be resumed.
 #[cfg(unix)]
 fn heeded() -> Vec<i32> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    match ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()) {
-        Some(mask) => {
-            let heeded = |signal: &i32| mask & (1 << (signal - 1)) == 0;
-            [SIGHUP, SIGINT, SIGTERM].into_iter().filter(heeded).collect()
-        }
-        None => vec![SIGINT, SIGTERM],
-    }
+    let mask = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    let hangup = mask.is_some_and(|mask| mask & (1 << (SIGHUP - 1)) == 0);
+    [SIGINT, SIGTERM].into_iter().chain(hangup.then_some(SIGHUP)).collect()
 }
 
 /// The exit code after a signal: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.

@@ -380,7 +380,7 @@ fn models_and_completions() {
         "parameters       134.5 million\n",
         "9 heads of 64, 3 KV heads\n",
         "context          8192 tokens\n",
-        "end-of-text      <|im_end|>\n",
+        "end-of-text      <|endoftext|>, <|im_end|>\n",
         "tokens for 'Hi'\n",
         "The capital of France is Paris",
     ] {

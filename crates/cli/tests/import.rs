@@ -55,7 +55,7 @@ fn there_and_back() {
         // The built-in reward scores them as it did.
         let again = format!("{back}-again");
         let args =
-            ["import", &shards[0], &shards[1], "--out", &again, "--reward", "harmless", "--no-hidden"];
+            ["import", &shards[0], &shards[1], "--out", &again, "--reward", "sentiment", "--no-hidden"];
         succeed(&args);
         let checked = |folder: &str| succeed(&["merge", folder]);
         assert_eq!(checked(&again), checked(&back));
@@ -75,7 +75,7 @@ fn foreign_files_with_and_without_a_model() {
     assert!(output.status.success(), "{}", said(&output));
     assert_eq!(manifest(&out)["model"], json!({"name": "elsewhere", "hash": ""}));
     let checked = succeed(&["merge", &out]);
-    assert!(checked.contains("1 prompts, 2 samples, 0 tokens"), "{checked}");
+    assert!(checked.contains("1 prompt, 2 samples, 0 tokens"), "{checked}");
     assert!(checked.contains("mean reward +0.0000"), "{checked}");
     assert!(refused(&["import", &file, "--out", &out]).contains("begun with hidden null"));
     lines(&file, &[json!({"prompt": "Hi", "responses": ["Hello.", "Go away."], "rewards": [1, -2]})]);
@@ -102,7 +102,7 @@ fn foreign_files_with_and_without_a_model() {
     assert_eq!(about["settings"]["prompt_format"], "chat");
     assert_eq!((&about["prompts"]["ids"], &about["hidden"]), (&json!(["q1"]), &json!(576)));
     let checked = succeed(&["merge", &chats]);
-    assert!(checked.contains("1 prompts, 2 samples, 2 tokens"), "{checked}");
+    assert!(checked.contains("1 prompt, 2 samples, 2 tokens"), "{checked}");
 
     // Refused, with nothing written.
     let none = path("new");

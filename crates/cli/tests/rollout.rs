@@ -98,7 +98,7 @@ fn bad_input_is_named() {
         ),
         "{other}"
     );
-    let other = refused(&[&args[..], &["--reward", "sentiment"]].concat());
+    let other = refused(&[&args[..], &["--reward", "harmless"]].concat());
     assert!(other.contains("begun with reward.hash"), "{other}");
     write_prompts(prompts.as_ref(), 2);
     assert!(refused(&args).contains("begun with prompts.hash"));

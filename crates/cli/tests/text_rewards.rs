@@ -48,8 +48,7 @@ fn a_program_guides_scores_and_evaluates() {
         succeed(&[&args[..], &files, more].concat());
         lines(&out)
     };
-    let strong =
-        ["--reward", &reward, "--shaping", "raw", "--strength", "4", "--score-every", "1", "--no-skip"];
+    let strong = ["--reward", &reward, "--shaping", "raw", "--strength", "4", "--no-skip"];
     let guided = generate("guided.jsonl", &strong);
     let base = generate("base.jsonl", &["--reward", &reward, "--method", "base"]);
     for (guided, base) in guided.iter().zip(&base) {
@@ -106,8 +105,7 @@ fn several_rewards_make_up_one() {
     };
     let args =
         ["generate", "--max-new-tokens", "8", "--no-skip", "--prompts", &prompts, "--reward", &reward];
-    let each = ["--score-every", "1"];
-    succeed(&[&args[..], &each, &["--out", &out, "--trace", &trace]].concat());
+    succeed(&[&args[..], &["--out", &out, "--trace", &trace]].concat());
     let answers = lines(out.as_ref());
     for line in &answers {
         let found = line["reward"].as_f64().unwrap();
@@ -140,7 +138,7 @@ fn several_rewards_make_up_one() {
     assert!(shown.contains(" (harmless ") && shown.contains(", sentiment "), "{shown}");
     // Two parts that swapped their weights are another reward.
     let other = reward.replace("*0.5", "*0.25");
-    let again = refused(&[&args[..7], &[&other], &each, &["--out", &out, "--resume"]].concat());
+    let again = refused(&[&args[..7], &[&other, "--out", &out, "--resume"]].concat());
     assert!(again.contains("written with reward_hash "), "{again}");
 }
 

@@ -62,7 +62,7 @@ fn from_prompts_to_guided_text() {
     succeed(&[&["rollout", "--prompts", &prompts, "--out", &data], &drawing[..]].concat());
     let told = succeed(&["train", "value", &data, "--out", &head, "--epochs", "2", "--shaping", "srs"]);
     assert!(
-        told.contains("train: 21 samples (7 prompts), validation: 3 samples (1 prompts); targets srs"),
+        told.contains("train: 21 samples (7 prompts), validation: 3 samples (1 prompt); targets srs"),
         "{told}"
     );
     assert!(told.contains("epoch 2: loss ") && told.contains("wrote "), "{told}");

@@ -273,7 +273,7 @@ mod tests {
     #[test]
     fn a_setting_has_one_place() {
         // Every setting of `Settings` is reached: two different ones differ in their options.
-        let one = Options::all(&Settings::new(Method::Args));
+        let one = Options::all(&Settings::default());
         let names: Vec<_> = one.given().collect();
         assert_eq!(names.len() + 1, Options::FIELDS.len(), "all but the KL budget have a default");
         assert!(!names.contains(&"kl_budget"));

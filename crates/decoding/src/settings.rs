@@ -4,6 +4,7 @@ use stackelberg_shaping::{KlBudget, Rule, Shaping};
 
 use crate::error::{Error, Result};
 use crate::method::Method;
+use crate::most;
 use crate::perturbation::Perturbation;
 
 /// How a token is drawn from the base policy's logits.
@@ -148,7 +149,7 @@ impl Settings {
         };
         let rule = self.shaping_in_force();
         rule.check().map_err(Error::Rule)?;
-        crate::most::check(self)?;
+        self.check_counts()?;
         if let Some(nats) = self.kl_budget {
             KlBudget::check(&rule, nats).map_err(Error::Rule)?;
         }
@@ -206,11 +207,50 @@ impl Settings {
         require("repetition-penalty", repetition_penalty, penalty, "above zero, and finite")
     }
 
+    /// Checks the counts against their limits.
+    fn check_counts(&self) -> Result<()> {
+        let counts = [
+            ("candidates", self.candidates, most::CANDIDATES),
+            ("beams", self.beams, most::BEAMS),
+            ("samples", self.samples, most::SAMPLES),
+            ("max-new-tokens", self.max_new_tokens, most::NEW_TOKENS),
+            ("score-every", self.score_every, most::SCORE_EVERY),
+        ];
+        match counts.into_iter().find(|(_, value, most)| value > most) {
+            Some((name, value, most)) => Err(Error::TooLarge { name, value, most }),
+            None => Ok(()),
+        }
+    }
+
     /// The shaping that the method uses. Values are of shaped rewards, and need no more of it.
     pub(crate) fn shaping_in_force(&self) -> Shaping {
         match self.method {
             Method::Cd | Method::SoftBestOfN => Shaping { rule: Rule::Raw, ..self.shaping },
             _ => self.shaping,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_count_has_a_limit() {
+        let said = |change: fn(&mut Settings)| {
+            let mut settings = Settings::default();
+            change(&mut settings);
+            settings.check(usize::MAX).map_or_else(|error| error.to_string(), |()| String::new())
+        };
+        assert_eq!(said(|s| s.candidates = 4097), "candidates is 4097: it must be at most 4096");
+        assert_eq!(said(|s| s.beams = 1025), "beams is 1025: it must be at most 1024");
+        assert_eq!(said(|s| s.samples = 100_001), "samples is 100001: it must be at most 100000");
+        assert_eq!(
+            said(|s| s.max_new_tokens = usize::MAX),
+            format!("max-new-tokens is {}: it must be at most 1000000", usize::MAX)
+        );
+        assert_eq!(said(|s| s.score_every = 4097), "score-every is 4097: it must be at most 4096");
+        assert_eq!(said(|s| s.samples = most::SAMPLES), "");
+        assert_eq!(said(|s| s.max_new_tokens = most::NEW_TOKENS), "");
     }
 }

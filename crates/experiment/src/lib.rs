@@ -23,6 +23,7 @@ mod decoding;
 mod error;
 mod file;
 mod lab;
+pub mod load;
 mod observer;
 mod plan;
 pub mod record;

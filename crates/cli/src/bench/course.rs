@@ -9,9 +9,10 @@ use stackelberg_decoding::{Generation, Guidance, Method, Settings, generate};
 use stackelberg_engine::kernel::Bandwidth;
 use stackelberg_engine::reward::{Head, RewardModel, TextFormat, ValueHead};
 use stackelberg_engine::{Checkpoint, Model, Prefix, Prompt, Reward, kernel};
+use stackelberg_experiment::load::{Concurrency, Concurrent, Load};
 use stackelberg_registry::Registry;
 
-use super::concurrent::{Concurrency, Concurrent, Load};
+use super::concurrent;
 use super::figures::{Figure, Figures};
 use super::growth::Growth;
 use super::machine::peak_rss_mb;
@@ -43,7 +44,7 @@ pub(super) const FULL: Effort = Effort {
     answers: 3,
     prompts: 3,
     tokens: 128,
-    load: Load::FULL,
+    load: concurrent::FULL,
 };
 pub(super) const QUICK: Effort = Effort {
     loads: 1,
@@ -53,7 +54,7 @@ pub(super) const QUICK: Effort = Effort {
     answers: 2,
     prompts: 1,
     tokens: 16,
-    load: Load::QUICK,
+    load: concurrent::QUICK,
 };
 
 /// Numbers of candidates per branch.
@@ -179,7 +180,12 @@ impl<'a> Course<'a> {
         self.bar.finish_and_clear();
         let concurrency =
             Concurrency { policy: self.policy, prompts: &self.prompts, guides, load: self.effort.load };
-        let concurrent = (!clients.is_empty()).then(|| concurrency.measure(clients)).transpose()?;
+        let parts = concurrency.parts(clients) as u64;
+        let bar = ProgressBar::new(parts)
+            .with_style(style("requests at once {bar:40} {pos}/{len} {eta} left"));
+        let measure = || concurrency.measure(clients, &mut || bar.inc(1));
+        let concurrent = (!clients.is_empty()).then(measure).transpose()?;
+        bar.finish_and_clear();
         Ok((self.figures(&samples, value.bytes(), peak), concurrent))
     }
 
