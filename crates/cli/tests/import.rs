@@ -97,7 +97,7 @@ fn foreign_files_with_and_without_a_model() {
                  "response": {"status_code": 200, "body": {"choices": [choice("Hello."), choice("")]}}})],
     );
     let report = succeed(&["import", &batch, "--prompts", &input, "--out", &chats, "--no-reward"]);
-    assert!(report.contains("2 samples of 1 prompts; 2 had no tokens and were tokenized"), "{report}");
+    assert!(report.contains("2 samples of 1 prompt; 2 had no tokens and were tokenized"), "{report}");
     let about = manifest(&chats);
     assert_eq!(about["settings"]["prompt_format"], "chat");
     assert_eq!((&about["prompts"]["ids"], &about["hidden"]), (&json!(["q1"]), &json!(576)));

@@ -183,7 +183,7 @@ impl<'a> Course<'a> {
         let parts = concurrency.parts(clients) as u64;
         let bar = ProgressBar::new(parts)
             .with_style(style("requests at once {bar:40} {pos}/{len} {eta} left"));
-        let measure = || concurrency.measure(clients, &mut || bar.inc(1));
+        let measure = || Ok::<_, anyhow::Error>(concurrency.measure(clients, &mut || bar.inc(1))?);
         let concurrent = (!clients.is_empty()).then(measure).transpose()?;
         bar.finish_and_clear();
         Ok((self.figures(&samples, value.bytes(), peak), concurrent))
