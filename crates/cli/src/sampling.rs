@@ -32,7 +32,7 @@ pub(crate) struct SamplingArgs {
     #[arg(long, value_name = "N", value_parser = count(1, most::NEW_TOKENS))]
     max_new_tokens: Option<usize>,
 
-    /// Sampling temperature; 0 is greedy. [default: 0; best-of-n, soft-best-of-n and follower: 1]
+    /// Sampling temperature; 0 is greedy. [default: 0; best-of-n, soft-best-of-n and follower: 0.7]
     #[arg(long, allow_negative_numbers = true)]
     temperature: Option<f64>,
 
@@ -41,7 +41,7 @@ pub(crate) struct SamplingArgs {
     top_k: Option<usize>,
 
     /// Sample from the smallest set of likeliest tokens with at least this total probability. Not for args and cd.
-    /// [default: 1]
+    /// [default: 1; best-of-n, soft-best-of-n and follower: 0.9]
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     top_p: Option<f64>,
 

@@ -70,9 +70,13 @@ impl ChatTemplate {
         Ok(())
     }
 
-    /// The user's variables.
-    pub fn args(&self) -> &BTreeMap<String, serde_json::Value> {
-        &self.args
+    /// The variables that decide what is rendered: the user's, and the date if the template writes it.
+    pub fn args(&self) -> BTreeMap<String, serde_json::Value> {
+        let mut args = self.args.clone();
+        if let (true, Ok(date)) = (self.source.contains(DATE), self.date.strftime("%Y-%m-%d")) {
+            args.entry(DATE.to_owned()).or_insert(date.into());
+        }
+        args
     }
 
     /// A name for the template: the SHA-256 of its source and its tokens, in hexadecimal.

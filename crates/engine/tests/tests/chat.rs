@@ -160,6 +160,9 @@ fn users_set_variables() {
     let args = |args: serde_json::Value| -> BTreeMap<String, serde_json::Value> {
         args.as_object().unwrap().clone().into_iter().collect()
     };
+    // The date is one of the variables that are recorded, where the template writes it.
+    assert_eq!(template.args(), args(json!({"strftime_now": "2025-06-30"})));
+    assert!(ChatTemplate::new("{{ bos_token }}", "", "").args().is_empty());
     let given =
         json!({"enable_thinking": false, "tools": [{"name": "f"}], "strftime_now": "2024-02-01"});
     template.set_args(&args(given)).unwrap();
