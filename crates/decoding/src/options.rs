@@ -148,6 +148,19 @@ options! {
 }
 
 impl Options {
+    /// The names of the settings of a shaping.
+    pub const SHAPING: [&str; 9] = [
+        "shaping",
+        "strength",
+        "bound",
+        "alpha",
+        "cap",
+        "stretch",
+        "ref_quantile",
+        "budget",
+        "exponent_cap",
+    ];
+
     /// The settings, with the method's defaults for what is not given. Ranges are checked by [`Settings::check`].
     ///
     /// # Errors

@@ -7,22 +7,8 @@ use serde::de::{IntoDeserializer, value::StrDeserializer};
 use serde::{Deserialize, forward_to_deserialize_any};
 use stackelberg_decoding::{Method, Options};
 
-/// Settings that every entry of `[[methods]]` has for itself, or `seeds` gives.
-const OF_METHODS: [&str; 13] = [
-    "method",
-    "seed",
-    "shaping",
-    "strength",
-    "bound",
-    "kl_budget",
-    "alpha",
-    "cap",
-    "stretch",
-    "ref_quantile",
-    "budget",
-    "exponent_cap",
-    "perturbation",
-];
+/// Settings besides those of a shaping that every entry of `[[methods]]` has for itself, or `seeds` gives.
+const OF_METHODS: [&str; 4] = ["method", "seed", "kl_budget", "perturbation"];
 
 /// Decoding settings that all methods share. Each method takes those that it uses.
 #[derive(Debug, Clone)]
@@ -98,7 +84,7 @@ impl<'de> Visitor<'de> for Table {
         while let Some(name) = map.next_key::<String>()? {
             if name == "batch_size" {
                 decoding.batch_size = map.next_value()?;
-            } else if OF_METHODS.contains(&&*name) {
+            } else if OF_METHODS.iter().chain(&Options::SHAPING).any(|of| *of == name) {
                 return Err(A::Error::custom(format!(
                     "decoding.{name}: it is a setting of each method or of the experiment: give it there"
                 )));

@@ -10,23 +10,14 @@ use super::row::Row;
 use super::shard::Shard;
 use crate::error::Error;
 
-/// The settings of a shaping.
-const SHAPING: [&str; 9] = [
-    "shaping",
-    "strength",
-    "bound",
-    "alpha",
-    "cap",
-    "stretch",
-    "ref_quantile",
-    "budget",
-    "exponent_cap",
-];
-
 /// All settings of a shaping, by their names on the command line.
 pub(crate) fn shaping_settings(shaping: &Shaping) -> Value {
     let all = json!(Options::all(&Settings { shaping: *shaping, ..Settings::default() }));
-    SHAPING.iter().map(|&name| (name.to_owned(), all[name].clone())).collect::<Map<_, _>>().into()
+    Options::SHAPING
+        .map(|name| (name.to_owned(), all[name].clone()))
+        .into_iter()
+        .collect::<Map<_, _>>()
+        .into()
 }
 
 /// Shapes the rewards of shards. The samples of each prompt are treated as independent draws of the base policy.
