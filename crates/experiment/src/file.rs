@@ -176,7 +176,7 @@ pub struct Values {
     #[serde(default = "two")]
     pub bound: f64,
     /// Steepness of the sigmoid rules.
-    #[serde(default = "steepness")]
+    #[serde(default = "one")]
     pub alpha: f64,
     /// Upper limit of the rule cap, in reward units.
     #[serde(default = "one")]
@@ -351,8 +351,4 @@ fn one() -> f64 {
 
 fn two() -> f64 {
     2.0
-}
-
-fn steepness() -> f64 {
-    1.5
 }

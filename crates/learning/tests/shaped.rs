@@ -97,7 +97,7 @@ fn columns_are_what_they_say() {
             let samples = Samples::new(&rewards).unwrap();
             let here = at..at + rows.len();
             for columns in &shard.shaped {
-                let shaping = Shaping { rule: columns.rule, ..Shaping::default() };
+                let shaping = Shaping { rule: columns.rule, alpha: 1.5, ..Shaping::default() };
                 let report = Report::new(&shaping, &samples, None, Some(&confidence)).unwrap();
                 assert_eq!(columns.values[here.clone()], report.shaped.values);
                 assert_eq!(columns.settings["shaping"], columns.rule.name());
