@@ -27,12 +27,9 @@ function startTheme() {
 }
 
 function drawHead() {
-  byId("title").textContent = report.title || "Report";
-  byId("about").textContent = report.about;
-  byId("findings").hidden = !report.findings.length;
-  byId("findings")
-    .querySelector("ul")
-    .append(...report.findings.map((text) => el("li", {}, text)));
+  byId("title").append(...marked(report.title || "Report"));
+  byId("about").append(...marked(report.about));
+  drawFindings();
   if (!report.facts.length) return;
   byId("facts").append(
     section(
@@ -48,10 +45,25 @@ function drawHead() {
   );
 }
 
+/** The opening sentences, and all other findings folded. */
+function drawFindings() {
+  const [opening, findings] = [report.opening ?? [], report.findings];
+  const part = byId("findings");
+  const [list, rest] = part.querySelectorAll("ul");
+  const items = (texts) => texts.map((text) => el("li", {}, marked(text)));
+  part.hidden = !opening.length && !findings.length;
+  list.hidden = !opening.length;
+  list.append(...items(opening));
+  const folded = part.querySelector("details");
+  folded.hidden = !findings.length;
+  folded.querySelector("summary").append(`All findings (${findings.length.toLocaleString("en")})`);
+  rest.append(...items(findings));
+}
+
 function drawContents() {
   const links = [...document.querySelectorAll("main > section, footer > section")].map((part) => [
     part.id,
-    part.querySelector("h2").firstChild.textContent,
+    part.querySelector("h2 > span").textContent,
   ]);
   byId("contents")
     .querySelector("ul")
