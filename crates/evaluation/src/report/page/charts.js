@@ -106,7 +106,7 @@ function drawCurves(chart, holder, width) {
   const height = clamp(width * 0.62, 250, 400);
   const box = { left: 46, right: width - 12, top: 26, bottom: height - 46 };
   const x = scale(...range.x, box.left + 8, box.right - 8, chart.log_x, clamp(width / 90, 3, 8));
-  const y = scale(...range.y, box.bottom, box.top, false, 5);
+  const y = scale(...range.y, box.bottom, box.top, false, 6);
   // A measured quantity, such as KL, has round ticks.
   if (chart.log_x) x.ticks = ownTicks(curves, x) ?? x.ticks;
   const drawing = svg(

@@ -28,7 +28,8 @@ function startTheme() {
 
 function drawHead() {
   byId("title").append(...marked(report.title || "Report"));
-  byId("about").append(...marked(report.about));
+  // The lines of a paragraph are joined; an empty line separates paragraphs.
+  byId("about").append(...marked(report.about.replace(/([^\n])\n(?!\n)/g, "$1 ")));
   drawFindings();
   if (!report.facts.length) return;
   byId("facts").append(
@@ -45,7 +46,7 @@ function drawHead() {
   );
 }
 
-/** The opening sentences, and all other findings folded. */
+/** The opening sentences, and all other findings, which are folded if there is an opening. */
 function drawFindings() {
   const [opening, findings] = [report.opening ?? [], report.findings];
   const part = byId("findings");
@@ -56,6 +57,7 @@ function drawFindings() {
   list.append(...items(opening));
   const folded = part.querySelector("details");
   folded.hidden = !findings.length;
+  folded.open = !opening.length;
   folded.querySelector("summary").append(`All findings (${findings.length.toLocaleString("en")})`);
   rest.append(...items(findings));
 }
