@@ -112,7 +112,7 @@ fn killed_and_gone_on_with_it_comes_out_the_same() {
     );
     // Three prompts are too few for intervals; the sentences of the report say so.
     assert!(
-        said.contains("\nToo few prompts to tell whether guidance beats the base policy: "),
+        said.starts_with("Too few prompts to tell whether guidance beats the base policy: "),
         "{said}"
     );
     assert!(said.contains("cannot tell with 3 prompts whether text is degenerate at λ 0.5 ("), "{said}");

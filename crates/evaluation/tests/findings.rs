@@ -217,7 +217,9 @@ fn the_opening_answers_four_questions() {
     // Two guided settings: the sentence says that one was selected.
     let said = opening(&[base.clone(), raw, args("cool", constant(0.5, 0.0, 1.0, 0.5))], &rewards);
     assert!(
-        said[0].ends_with("It has the highest guide of 2 guided settings whose text is not degenerate."),
+        said[0].ends_with(
+            "It has the highest guide of 2 guided settings whose text is not clearly degenerate."
+        ),
         "{said:?}"
     );
     // A difference of 0 is not clear; a lower reward is worse.

@@ -24,7 +24,7 @@ impl Findings<'_> {
     /// rewards say, and what it costs. All differences are paired by prompt.
     ///
     /// The sentences are about one guided setting of the main table: the one with the highest reward of the guide among
-    /// those whose text is not degenerate (among all if it is degenerate everywhere). The held-out rewards take no part
+    /// those whose text is not clearly degenerate (among all if it is degenerate everywhere). The held-out rewards take no part
     /// in this selection.
     pub fn opening(&self) -> Vec<String> {
         if self.series.is_empty() {
@@ -70,7 +70,7 @@ impl Findings<'_> {
         let (guide, label) = (&self.rewards[0], self.label(best));
         let sound = match degeneration(&self.text[best]) {
             Degeneration::Yes => "all of them with degenerate text",
-            _ => "whose text is not degenerate",
+            _ => "whose text is not clearly degenerate",
         };
         let selected = match among {
             1 => String::new(),

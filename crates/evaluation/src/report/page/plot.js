@@ -54,12 +54,13 @@ function scale(low, high, from, to, log, wanted) {
   return { at, low, high, ticks: fits(last) ? last : last.slice(0, 1) };
 }
 
-/** The label of a tick, without trailing zeros. */
-const tickText = (value) =>
-  (Math.abs(value) >= 1e5 || (value !== 0 && Math.abs(value) < 1e-3)
-    ? value.toExponential(0)
-    : String(Number(value.toPrecision(6)))
-  ).replace(/-/g, MINUS);
+/** The label of a tick: all its digits, without trailing zeros. */
+function tickText(value) {
+  const short = Number(value.toPrecision(6));
+  const size = Math.abs(short);
+  const text = size >= 1e6 || (size && size < 1e-4) ? short.toExponential().replace("+", "") : String(short);
+  return text.replace(/-/g, MINUS);
+}
 
 /** The frame of a figure: grid, ticks, names of the axes. */
 function frame(box, x, y, names) {
