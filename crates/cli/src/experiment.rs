@@ -1,6 +1,7 @@
 //! `stackelberg experiment`: methods, shapings and strengths compared over the same prompts.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
@@ -17,11 +18,15 @@ use stackelberg_learning::value;
 use stackelberg_registry::Registry;
 
 use crate::filling::Filling;
+use crate::help::brief;
 use crate::model::{load, registry, set_threads};
 use crate::output::{note, say};
 use crate::progress::style;
 use crate::training::Training;
 use crate::{interrupt, limits};
+
+/// The options that -h shows.
+const SHOWN: [&str; 1] = ["out"];
 
 /// Compare methods, shapings and strengths over the same prompts, and write a report.
 #[derive(Args)]
@@ -34,11 +39,13 @@ pub(crate) struct Command {
 enum What {
     /// Run the missing runs of an experiment, then write its report.
     ///
-    /// First the base policy and a sweep of the vanilla shaping over all strengths are run. The best strength before
-    /// text degenerates is kept. Then all shapings are run at the kept strength, and last the perturbed rewards and
+    /// First the base policy and a sweep of the vanilla shaping over all strengths are run. The best strength whose
+    /// text is not degenerate is kept. Then all shapings are run at the kept strength, and last the perturbed rewards and
     /// the curves. The same command resumes a stopped or killed run.
+    #[command(mut_args(brief(&SHOWN)), after_help = "`stackelberg experiment run --help` has all options.", after_long_help = "")]
     Run(Where),
     /// Write the report of the finished runs; run nothing.
+    #[command(mut_args(brief(&SHOWN)), after_help = "`stackelberg experiment report --help` has all options.", after_long_help = "")]
     Report(Where),
     /// Generate some answers again and compare them and their scores with the saved ones.
     Verify(Verify),
@@ -67,13 +74,11 @@ impl Command {
                 let mut terminal = Terminal::new(lab);
                 let outcome = run(lab, &mut terminal);
                 terminal.bar.finish_and_clear();
-                outcome?;
-                wrote(lab)
+                let opening = outcome?;
+                note!("{}", terminal.summary(lab));
+                wrote(lab, &opening)
             }),
-            What::Report(place) => place.with_runs(|lab| {
-                report(lab)?;
-                wrote(lab)
-            }),
+            What::Report(place) => place.with_runs(|lab| wrote(lab, &report(lab)?)),
             What::Verify(verify) => verify.place.with_runs(|lab| verify.run(lab)),
             What::Plan(place) => place.plan(),
         }
@@ -195,7 +200,11 @@ impl Where {
     }
 }
 
-fn wrote(lab: &Lab<'_>) -> Result<()> {
+/// Prints the sentences that the report opens with, and where it is.
+fn wrote(lab: &Lab<'_>, opening: &[String]) -> Result<()> {
+    for sentence in opening {
+        say!("{sentence}")?;
+    }
     say!("wrote {} and the tables beside it", lab.out.join("report.html").display())?;
     Ok(())
 }
@@ -204,13 +213,26 @@ fn wrote(lab: &Lab<'_>) -> Result<()> {
 struct Terminal {
     bar: ProgressBar,
     cancel: Cancel,
+    /// The number of tokens that this call has generated.
+    tokens: usize,
+    began: Instant,
 }
 
 impl Terminal {
     fn new(lab: &Lab<'_>) -> Self {
         let style = style("{bar:30} {pos}/{len} answers {eta} left | {prefix} {msg}");
         let bar = ProgressBar::new(answers(lab) as u64).with_style(style);
-        Self { bar, cancel: lab.cancel.clone() }
+        Self { bar, cancel: lab.cancel.clone(), tokens: 0, began: Instant::now() }
+    }
+
+    /// One line about this call: `66 answers, 471 new tokens in 3.2 s`.
+    fn summary(&self, lab: &Lab<'_>) -> String {
+        let all = counted(answers(lab), "answer");
+        let seconds = self.began.elapsed().as_secs_f64();
+        match self.tokens {
+            0 => format!("{all}, all of them from earlier runs"),
+            tokens => format!("{all}, {} in {seconds:.1} s", counted(tokens, "new token")),
+        }
     }
 
     /// Prints a line above the bar.
@@ -236,7 +258,8 @@ impl Observer for Terminal {
         self.bar.set_prefix(format!("{setting}, seed {seed}"));
     }
 
-    fn answered(&mut self, answers: usize, _: usize) {
+    fn answered(&mut self, answers: usize, tokens: usize) {
+        self.tokens += tokens;
         self.bar.inc(answers as u64);
     }
 

@@ -110,6 +110,16 @@ fn killed_and_gone_on_with_it_comes_out_the_same() {
             && said.contains("report.html"),
         "{said}"
     );
+    // Three prompts are too few for intervals; the sentences of the report say so.
+    assert!(
+        said.starts_with("Too few prompts to tell whether guidance beats the base policy: "),
+        "{said}"
+    );
+    assert!(said.contains("cannot tell with 3 prompts whether text is degenerate at λ 0.5 ("), "{said}");
+    let findings = fs::read_to_string(format!("{whole}/findings.md")).unwrap();
+    assert!(findings.starts_with("# small\n\n- Too few prompts to tell"), "{findings}");
+    assert!(findings.contains("best-of-n, which generates about "), "{findings}");
+    assert!(findings.contains("\n## All findings\n\n<details>\n") && findings.contains("\n- args: λ "));
 
     // Killed twice: in the middle of an answer file, and later.
     for runs in [2, 7] {

@@ -36,7 +36,16 @@ fn short_help_is_short() {
     for option in ["--shaping", "--top-k", "--kl-budget", "--batch-size", "--cache-mb", "--threads"] {
         assert!(options(&long).contains(&option) && !options(&short).contains(&option), "{option}");
     }
-    for command in [&["rollout"][..], &["evaluate"], &["train", "value"], &["train", "reward"]] {
+    assert_eq!(options(&succeed(&["experiment", "run", "-h"])), ["--out", "--help"]);
+    assert_eq!(options(&succeed(&["experiment", "run", "--help"])), ["--out", "--threads", "--help"]);
+    for command in [
+        &["rollout"][..],
+        &["evaluate"],
+        &["train", "value"],
+        &["train", "reward"],
+        &["experiment", "run"],
+        &["experiment", "report"],
+    ] {
         let count = |flag| options(&succeed(&[command, &[flag][..]].concat())).len();
         let (short, long) = (count("-h"), count("--help"));
         assert!(short <= 10 && short < long, "{command:?}: {short} of {long}");

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use stackelberg_evaluation::findings::{Findings, Knob, Series};
+use stackelberg_decoding::Method;
+use stackelberg_evaluation::findings::{Findings, Knob, Limits, Series};
 use stackelberg_evaluation::metrics::Measured;
 use stackelberg_evaluation::report::{Row, Table};
 
 const PROMPTS: usize = 40;
+const LIMITS: Limits = Limits { diversity: 0.9, coherence: 0.9 };
 
 /// Answers whose guide's reward is `reward` plus an offset of the prompt. The held-out reward has half of `reward`.
 fn seed(reward: f64, kl: f64, diversity: f64) -> Vec<Measured> {
@@ -69,7 +71,7 @@ fn row<'a>(table: &'a Table, label: &str) -> &'a Row {
 #[test]
 fn tables_show_the_known_differences() {
     let series = series();
-    let findings = Findings::new(&series, &["guide".to_owned(), "judge".to_owned()]);
+    let findings = Findings::new(&series, &["guide".to_owned(), "judge".to_owned()], &LIMITS);
     let tables: BTreeMap<String, Table> =
         findings.tables().into_iter().map(|table| (table.name.clone(), table)).collect();
     let names: Vec<&String> = tables.keys().collect();
@@ -118,7 +120,7 @@ fn tables_show_the_known_differences() {
 #[test]
 fn sentences_charts_and_wins() {
     let series = series();
-    let findings = Findings::new(&series, &["guide".to_owned(), "judge".to_owned()]);
+    let findings = Findings::new(&series, &["guide".to_owned(), "judge".to_owned()], &LIMITS);
     let sentences = findings.sentences();
     let said = |start: &str| {
         sentences.iter().find(|s| s.starts_with(start)).unwrap_or_else(|| panic!("{sentences:#?}"))
@@ -143,4 +145,106 @@ fn sentences_charts_and_wins() {
     let lost = guide.cells[0][2].unwrap();
     assert_eq!((lost.win, lost.tie, lost.lose), (0, 0, PROMPTS));
     assert!(lost.p < 1e-9);
+}
+
+#[test]
+fn the_opening_answers_four_questions() {
+    let rewards = ["guide".to_owned(), "judge".to_owned()];
+    let method = |method, series: Series| Series { method: Some(method), ..series };
+    let constant = |reward: f64, judge: f64, kl: f64, coherence: f64| {
+        let answer = |prompt: usize| Measured {
+            id: prompt.to_string(),
+            rewards: [("guide".to_owned(), reward), ("judge".to_owned(), judge)].into(),
+            diversity: 0.8,
+            coherence: Some(coherence),
+            kl: Some(kl),
+            ..Measured::default()
+        };
+        vec![(0..PROMPTS).map(answer).collect::<Vec<_>>()]
+    };
+    let unguided = |of: Method, seeds, generated| Series {
+        group: "without guidance".to_owned(),
+        curve: of.name().to_owned(),
+        method: Some(of),
+        kept: true,
+        seeds,
+        generated: Some(generated),
+        ..Series::default()
+    };
+    let args = |curve: &str, seeds| Series {
+        seeds,
+        generated: Some(52.0),
+        scored: Some(480.0),
+        ..method(Method::Args, guided(curve, 2.0, 0.0, 0.0))
+    };
+    let base = unguided(Method::Base, constant(0.5, -0.5, 0.0, 0.5), 48.0);
+    let best = unguided(Method::BestOfN, constant(1.75, -0.5, 1.4, 0.5), 480.0);
+    let raw = args("raw", constant(1.5, 0.25, 18.5, 0.48));
+    // The highest reward, with degenerate text: it is not the one that is written about.
+    let hot = args("hot", constant(3.0, 0.5, 250.0, 0.2));
+    let opening =
+        |series: &[Series], rewards: &[String]| Findings::new(series, rewards, &LIMITS).opening();
+    let all = [base.clone(), best.clone(), raw.clone(), hot.clone()];
+    assert_eq!(
+        opening(&all, &rewards),
+        [
+            "Guidance beats the base policy: under args raw, λ 2, guide changes from 0.500 to 1.500, by +1.000 \
+             [+1.000, +1.000] (40 prompts, paired).",
+            "args raw, λ 2 does worse than best-of-n, which generates about 480 tokens per prompt: the difference in \
+             guide is -0.250 [-0.250, -0.250].",
+            "The held-out reward judge is higher than base's (+0.750 [+0.750, +0.750]) and higher than best-of-n's \
+             (+0.750 [+0.750, +0.750]).",
+            "The cost of args raw, λ 2 against base: KL 18.50 [18.50, 18.50] nats per answer, diversity +0.000 \
+             [+0.000, +0.000], coherence -0.020 [-0.020, -0.020], 52 generated and 480 scored candidate tokens per \
+             prompt (base: 48 generated tokens); its text is not degenerate.",
+        ]
+    );
+    let note = Findings::new(&all, &rewards, &LIMITS).tables()[0].note.clone();
+    let degenerate = "Degenerate by the sweep's limits: args hot, λ 2 (coherence is 0.400 [0.400, 0.400] of base's, limit 0.9).";
+    assert!(note.ends_with(degenerate), "{note}");
+
+    // No best-of-n, no held-out reward, and only degenerate text.
+    let said = opening(&[base.clone(), hot.clone()], &rewards[..1]);
+    assert_eq!(said.len(), 4);
+    assert_eq!(said[1], "There is no comparison with best-of-n: it was not run.");
+    assert!(said[2].starts_with("No held-out reward was measured"), "{said:?}");
+    assert!(
+        said[3].ends_with(
+            "its text is degenerate (coherence is 0.400 [0.400, 0.400] of base's, limit 0.9)."
+        ),
+        "{said:?}"
+    );
+    // Two guided settings: the sentence says that one was selected.
+    let said = opening(&[base.clone(), raw, args("cool", constant(0.5, 0.0, 1.0, 0.5))], &rewards);
+    assert!(
+        said[0].ends_with(
+            "It has the highest guide of 2 guided settings whose text is not clearly degenerate."
+        ),
+        "{said:?}"
+    );
+    // A difference of 0 is not clear; a lower reward is worse.
+    let none = opening(&[base.clone(), args("raw", constant(0.5, -0.5, 1.0, 0.5))], &rewards);
+    assert!(none[0].starts_with("Guidance does not clearly beat the base policy: "), "{none:?}");
+    let worse = opening(&[base.clone(), args("raw", constant(0.25, -0.5, 1.0, 0.5))], &rewards);
+    assert!(worse[0].starts_with("Guidance does worse than the base policy: "), "{worse:?}");
+    // Nine prompts say nothing for certain.
+    let few = |mut series: Series| {
+        series.seeds[0].truncate(9);
+        series
+    };
+    let said = opening(&[few(base.clone()), few(hot)], &rewards);
+    assert!(
+        said[0].starts_with("Too few prompts to tell whether guidance beats the base policy: "),
+        "{said:?}"
+    );
+    assert!(said[0].contains("by +2.500 (9 prompts, paired)"), "{said:?}");
+    assert!(
+        said[3].contains("whether its text is degenerate cannot be told with 9 prompts"),
+        "{said:?}"
+    );
+    assert_eq!(
+        opening(&[base, best], &rewards),
+        ["No guided setting is finished, so there is nothing to compare with the base policy."]
+    );
+    assert!(opening(&[], &rewards).is_empty());
 }

@@ -34,6 +34,7 @@ fn the_page_holds_all_data() {
     for field in [
         "title",
         "about",
+        "opening",
         "findings",
         "facts",
         "tables",
@@ -98,6 +99,7 @@ fn no_text_becomes_part_of_the_page() {
     report.title = nasty.into();
     report.about = nasty.into();
     report.findings = vec![nasty.into()];
+    report.opening = vec![nasty.into()];
     report.tables[0].title = nasty.into();
     let clean = report::page(&fixture::report(8)).unwrap();
     let page = report::page(&report).unwrap();
@@ -106,6 +108,30 @@ fn no_text_becomes_part_of_the_page() {
     }
     let head: Value = serde_json::from_str(element(&page, "report")).unwrap();
     assert_eq!(head["title"], nasty);
+}
+
+#[test]
+fn the_windows_title_has_no_code_marks() {
+    let report = Report { title: "One `two` three".into(), ..Report::default() };
+    let page = report::page(&report).unwrap();
+    assert!(page.contains("<title>One two three</title>"));
+    let head: Value = serde_json::from_str(element(&page, "report")).unwrap();
+    assert_eq!(head["title"], "One `two` three");
+}
+
+#[test]
+fn findings_as_markdown() {
+    let mut report = Report {
+        title: "One `two`".into(),
+        opening: vec!["First_a.".into(), "Second <b>.".into()],
+        findings: vec!["Third\nfourth.".into()],
+        ..Report::default()
+    };
+    let wanted = "# One `two`\n\n- First\\_a.\n- Second &lt;b>.\n\n## All findings\n\n<details>\n\
+                  <summary>Show all (1)</summary>\n\n- Third fourth.\n\n</details>\n";
+    assert_eq!(report::findings(&report), wanted);
+    report.findings.clear();
+    assert!(!report::findings(&report).contains("details"));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 use stackelberg_decoding::{Method, Perturbation};
 use stackelberg_engine::reward::TextFormat;
 use stackelberg_engine::{Device, Dtype};
-use stackelberg_evaluation::findings::Knob;
+use stackelberg_evaluation::findings::{Knob, Limits};
 use stackelberg_hub::Known;
 use stackelberg_registry::names::shown;
 use stackelberg_registry::{DEFAULT_MODEL, PolicySpec};
@@ -145,10 +145,17 @@ pub struct Sweep {
     /// The shaping that is swept.
     #[serde(deserialize_with = "named")]
     pub shaping: Rule,
-    /// A strength is degenerate if diversity falls below this fraction of the base policy's.
+    /// A strength is degenerate if the paired interval of diversity lies wholly below this fraction of the base policy's.
     pub diversity: f64,
-    /// A strength is degenerate if coherence falls below this fraction of the base policy's.
+    /// A strength is degenerate if the paired interval of coherence lies wholly below this fraction of the base policy's.
     pub coherence: f64,
+}
+
+impl Sweep {
+    /// The limits of diversity and coherence.
+    pub(crate) fn limits(&self) -> Limits {
+        Limits { diversity: self.diversity, coherence: self.coherence }
+    }
 }
 
 impl Default for Sweep {

@@ -19,6 +19,7 @@ file ──► plan ──► lab (answers, scores; one folder per run) ──�
 
 mod answers;
 mod check;
+mod choice;
 mod decoding;
 mod error;
 mod file;

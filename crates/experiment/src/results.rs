@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use stackelberg_data::atomic;
 use stackelberg_data::generations::Response;
 use stackelberg_data::trace::{self, Scores};
-use stackelberg_decoding::Perturbation;
+use stackelberg_decoding::{Method, Perturbation};
 use stackelberg_engine::Tokenizer;
+use stackelberg_evaluation::compare::mean;
 use stackelberg_evaluation::findings::{Findings, Series};
 use stackelberg_evaluation::metrics::Measured;
 use stackelberg_evaluation::report::{self, Answer, Histogram, Question, Report, Trace, TraceStep};
@@ -15,7 +16,7 @@ use crate::error::{Context, Error, Result};
 use crate::lab::{Done, Lab};
 use crate::plan::Setting;
 use crate::stages::{all_settings, stages};
-use crate::sweep::{Kept, is_degenerate, runs};
+use crate::sweep::{Kept, measured, runs};
 
 /// An answer gets a warning if its rep-4 is more than this many points above the base policy's.
 const REPEATS_MORE: f64 = 20.0;
@@ -29,8 +30,9 @@ struct Finished {
     runs: Vec<Done>,
 }
 
-/// Writes the report of the finished runs: the HTML page, and every table as CSV, Markdown and LaTeX.
-pub(crate) fn write(lab: &Lab<'_>, kept: &[Kept]) -> Result<()> {
+/// Writes the report of the finished runs: the HTML page, the findings as Markdown, and every table as CSV, Markdown and
+/// LaTeX. Returns the opening sentences.
+pub(crate) fn write(lab: &Lab<'_>, kept: &[Kept]) -> Result<Vec<String>> {
     let finished = finished(lab, kept)?;
     let report = assemble(lab, kept, &finished)?;
     let tables = lab.out.join("tables");
@@ -44,9 +46,11 @@ pub(crate) fn write(lab: &Lab<'_>, kept: &[Kept]) -> Result<()> {
             atomic::write(&tables.join(format!("{}.{ending}", table.name)), text.as_bytes())?;
         }
     }
+    let findings = report::findings(&report);
+    atomic::write(&lab.out.join("findings.md"), findings.as_bytes())?;
     let page = report::page(&report)?;
     atomic::write(&lab.out.join("report.html"), page.as_bytes())?;
-    Ok(())
+    Ok(report.opening)
 }
 
 fn finished(lab: &Lab<'_>, kept: &[Kept]) -> Result<Vec<Finished>> {
@@ -81,16 +85,16 @@ fn assemble(lab: &Lab<'_>, kept: &[Kept], finished: &[Finished]) -> Result<Repor
             None => "without guidance".to_owned(),
         },
         curve: f.setting.curve(),
-        knob: f.setting.knob,
         perturbation: (f.setting.perturbation != Perturbation::None)
             .then(|| f.setting.perturbation.to_string()),
         kept: f.kept,
         vanilla: f.setting.rule == Some(experiment.sweep.shaping) && !f.setting.reference,
-        degenerate: is_degenerate(lab, &f.runs, &base.runs),
-        seeds: f.runs.iter().map(|run| run.measured.clone()).collect(),
+        generated: generated(f, base),
+        scored: scored(f),
+        ..measured(&f.setting, &f.runs)
     };
     let series: Vec<Series> = finished.iter().map(series).collect();
-    let findings = Findings::new(&series, &rewards);
+    let findings = Findings::new(&series, &rewards, &experiment.sweep.limits());
     let (mut tables, mut charts) = (findings.tables(), findings.charts());
     if experiment.decoding.temperature() == 0.0 {
         // The KL of greedy text is not defined, so greedy experiments have no comparison at equal KL.
@@ -105,11 +109,8 @@ fn assemble(lab: &Lab<'_>, kept: &[Kept], finished: &[Finished]) -> Result<Repor
     Ok(Report {
         title: experiment.name.clone(),
         about: experiment.about.trim().to_owned(),
-        findings: unfinished
-            .into_iter()
-            .chain(kept.iter().map(Kept::finding))
-            .chain(findings.sentences())
-            .collect(),
+        opening: unfinished.into_iter().chain(findings.opening()).collect(),
+        findings: kept.iter().map(Kept::finding).chain(findings.sentences()).collect(),
         facts: lab.facts(),
         tables,
         charts,
@@ -120,6 +121,31 @@ fn assemble(lab: &Lab<'_>, kept: &[Kept], finished: &[Finished]) -> Result<Repor
         rewards: rewards.clone(),
         questions,
     })
+}
+
+/// The mean number of tokens generated per prompt. For methods that choose among samples, this is the number of samples
+/// times the mean length of the base policy's answers, which the samples are drawn like.
+fn generated(f: &Finished, base: &Finished) -> Option<f64> {
+    let settings = &f.setting.settings;
+    let (of, each) = match settings.method.chooses_answers() {
+        true => (base, settings.samples as f64),
+        false => (f, 1.0),
+    };
+    Some(each * mean_of(&of.runs, |response| response.record.tokens.map(|tokens| tokens as f64))?)
+}
+
+/// The mean number of candidates scored per prompt, for methods that score the candidates of each step.
+fn scored(f: &Finished) -> Option<f64> {
+    let settings = &f.setting.settings;
+    let each_token = matches!(settings.method, Method::Args | Method::Cd) && settings.score_every == 1;
+    let steps = |response: &Response| response.record.reward_calls.map(|steps| steps as f64);
+    Some(settings.candidates as f64 * mean_of(&f.runs, steps).filter(|_| each_token)?)
+}
+
+/// The mean over all answers of all seeds; `None` if a value is missing.
+fn mean_of(runs: &[Done], of: impl Fn(&Response) -> Option<f64>) -> Option<f64> {
+    let values: Option<Vec<f64>> = runs.iter().flat_map(|run| &run.responses).map(of).collect();
+    values.filter(|values| !values.is_empty()).map(|values| mean(&values))
 }
 
 /// The prompts with the answers of each method and their traces.

@@ -15,11 +15,12 @@ pub fn answers(lab: &Lab<'_>) -> usize {
     settings.map(|setting| lab.seeds(&setting).len()).sum::<usize>() * lab.prompts.len()
 }
 
-/// Makes the missing runs, then writes the report. The same call resumes a stopped or killed experiment.
+/// Makes the missing runs, then writes the report. The same call resumes a stopped or killed experiment. Returns the
+/// sentences that the report opens with.
 ///
 /// # Errors
 /// [`Error::Interrupted`]; any error of a run.
-pub fn run(lab: &Lab<'_>, observer: &mut dyn Observer) -> Result<()> {
+pub fn run(lab: &Lab<'_>, observer: &mut dyn Observer) -> Result<Vec<String>> {
     let mut coherence = lab.evaluator.coherence();
     run_all(lab, lab.experiment.first_stages(), &mut coherence, observer)?;
     let kept = kept_so_far(lab)?;
@@ -28,11 +29,11 @@ pub fn run(lab: &Lab<'_>, observer: &mut dyn Observer) -> Result<()> {
     results::write(lab, &kept)
 }
 
-/// Writes the report of the finished runs.
+/// Writes the report of the finished runs. Returns the sentences that it opens with.
 ///
 /// # Errors
 /// No run is finished, or a file cannot be read or written.
-pub fn report(lab: &Lab<'_>) -> Result<()> {
+pub fn report(lab: &Lab<'_>) -> Result<Vec<String>> {
     results::write(lab, &kept_so_far(lab)?)
 }
 

@@ -1,5 +1,6 @@
 //! The charts of a report.
 
+use super::degeneration::{Degeneration, degeneration};
 use super::paired::Findings;
 use super::series::Knob;
 use crate::compare::mean;
@@ -77,7 +78,8 @@ impl Findings<'_> {
         };
         let y = self.bootstrap.estimate(self.of(i, y))?;
         let label = knob.to_string();
-        x.is_finite().then(|| Point { x, y, label, degenerate: self.series[i].degenerate })
+        let degenerate = degeneration(&self.text[i]) == Degeneration::Yes;
+        x.is_finite().then_some(Point { x, y, label, degenerate })
     }
 }
 

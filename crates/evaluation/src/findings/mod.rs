@@ -4,11 +4,14 @@
 //! use the same bootstrap resamples.
 
 mod charts;
+mod degeneration;
 mod matrices;
+mod opening;
 mod paired;
 mod sentences;
 mod series;
 mod tables;
 
+pub use degeneration::{Degeneration, Limits, Relative, degeneration, described};
 pub use paired::Findings;
 pub use series::{Knob, Series};

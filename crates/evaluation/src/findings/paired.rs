@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
+use super::degeneration::{Limits, Relative};
 use super::series::Series;
 use crate::compare::{Bootstrap, Sweep};
 use crate::metrics::Metric;
@@ -16,20 +17,27 @@ pub struct Findings<'a> {
     /// The rewards, the guide's first.
     pub(super) rewards: Vec<Metric>,
     pub(super) bootstrap: Bootstrap,
+    /// The diversity and coherence of each series relative to the base policy's; nothing for the base policy.
+    pub(super) text: Vec<Vec<Relative>>,
     /// The values of each series by metric, one per prompt.
     values: Vec<BTreeMap<Metric, Vec<f64>>>,
 }
 
 impl<'a> Findings<'a> {
     /// Compares series over the same prompts. The first series is the base policy's. `rewards` are the names of the
-    /// rewards, the guide's first.
-    pub fn new(series: &'a [Series], rewards: &[String]) -> Self {
+    /// rewards, the guide's first. `limits` decide which text is degenerate.
+    pub fn new(series: &'a [Series], rewards: &[String], limits: &Limits) -> Self {
         let rewards: Vec<Metric> = rewards.iter().cloned().map(Metric::Reward).collect();
         let metrics: Vec<Metric> = rewards.iter().cloned().chain(Metric::TEXT).collect();
         let of = |series: &Series| metrics.iter().map(|m| (m.clone(), series.values(m))).collect();
         let prompts = series.first().and_then(|base| base.seeds.first()).map_or(0, Vec::len);
         let bootstrap = Bootstrap::new(prompts, 0);
-        Self { series, rewards, bootstrap, values: series.iter().map(of).collect() }
+        let relative = |(i, one): (usize, &Series)| match series.first() {
+            Some(base) if i > 0 => limits.compare(&bootstrap, one, base),
+            _ => Vec::new(),
+        };
+        let text = series.iter().enumerate().map(relative).collect();
+        Self { series, rewards, bootstrap, text, values: series.iter().map(of).collect() }
     }
 
     /// The number of prompts.

@@ -1,5 +1,6 @@
 //! The tables of a report.
 
+use super::degeneration::{Degeneration, degeneration, described};
 use super::paired::Findings;
 use crate::compare::mean;
 use crate::estimate::Estimate;
@@ -33,10 +34,7 @@ impl Findings<'_> {
         let kept: Vec<usize> = self.kept().collect();
         let row = |&i: &usize| Row {
             group: self.series[i].group.clone(),
-            label: match self.series[i].knob {
-                Some(knob) => format!("{}, {knob}", self.series[i].curve),
-                None => self.series[i].curve.clone(),
-            },
+            label: self.label(i),
             cells: metrics.iter().map(|metric| self.cell(i, metric, &kept)).collect(),
         };
         Table {
@@ -50,10 +48,30 @@ impl Findings<'_> {
                    best-of-n, KL is an upper bound of the whole divergence. log p: log-probability per token under the \
                    base policy. steered: share of tokens that the base policy would not have chosen. The strength was \
                    chosen on the same prompts."
-                .to_owned(),
+                .to_owned()
+                + &self.degenerate_rows(&kept),
             columns: metrics.iter().map(|metric| metric.name().to_owned()).collect(),
             rows: kept.iter().map(row).collect(),
         }
+    }
+
+    /// Which rows have degenerate text, and for which rows there are too few prompts to decide.
+    fn degenerate_rows(&self, rows: &[usize]) -> String {
+        let list = |verdict: Degeneration| -> Option<String> {
+            let of = rows.iter().filter(|&&i| degeneration(&self.text[i]) == verdict);
+            let row = |&i: &usize| format!("{} ({})", self.label(i), described(&self.text[i], verdict));
+            let rows: Vec<String> = of.map(row).collect();
+            (!rows.is_empty()).then(|| rows.join("; "))
+        };
+        let mut note = String::new();
+        if let Some(rows) = list(Degeneration::Yes) {
+            note += &format!(" Degenerate by the sweep's limits: {rows}.");
+        }
+        if let Some(rows) = list(Degeneration::CannotTell) {
+            let prompts = self.prompts();
+            note += &format!(" Cannot tell with {prompts} prompts whether text is degenerate: {rows}.");
+        }
+        note
     }
 
     /// A cell of the main table. It is bold if it is clearly the best of its group.

@@ -9,9 +9,13 @@ use crate::estimate::{Estimate, Wins};
 pub struct Report {
     /// The experiment's name.
     pub title: String,
-    /// One paragraph by the author of the experiment; may be empty.
+    /// One paragraph by the author of the experiment; may be empty. Text between backticks is code, here and in the title,
+    /// the findings, headings and notes.
     pub about: String,
-    /// The findings, one sentence each.
+    /// The sentences that the page opens with: at most five.
+    #[serde(default)]
+    pub opening: Vec<String>,
+    /// All other findings, one sentence each. The page shows them folded.
     pub findings: Vec<String>,
     /// Labels and values that describe the experiment: version, commit, command, hashes, seeds.
     pub facts: Vec<(String, String)>,

@@ -5,7 +5,7 @@ compute them.
 # Overview
 
 [`Report`] is the data. [`page`](fn@page) writes it as one HTML file that needs no network. [`csv`], [`markdown`] and
-[`latex`] write a single table.
+[`latex`] write a single table, and [`findings`](fn@findings) writes the findings as Markdown.
 
 ```
 use stackelberg_evaluation::report::{self, Cell, Report, Row, Table};
@@ -23,6 +23,7 @@ assert!(html.starts_with("<!doctype html>"));
 
 mod check;
 mod data;
+mod findings;
 mod page;
 mod tables;
 
@@ -30,5 +31,6 @@ pub use crate::estimate::{Estimate, Wins};
 pub use data::{
     Answer, Cell, Chart, Curve, Histogram, Matrix, Point, Question, Report, Row, Table, Trace, TraceStep,
 };
+pub use findings::findings;
 pub use page::page;
 pub use tables::{csv, latex, markdown, plain};

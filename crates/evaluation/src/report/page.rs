@@ -38,6 +38,7 @@ const SCRIPT: &str = concat!(
 struct Head<'a> {
     title: &'a str,
     about: &'a str,
+    opening: &'a [String],
     findings: &'a [String],
     facts: &'a [(String, String)],
     tables: &'a [Table],
@@ -66,6 +67,7 @@ pub fn page(report: &Report) -> Result<String> {
     let head = Head {
         title: &report.title,
         about: &report.about,
+        opening: &report.opening,
         findings: &report.findings,
         facts: &report.facts,
         tables: &report.tables,
@@ -84,9 +86,12 @@ pub fn page(report: &Report) -> Result<String> {
     for (index, trace) in report.traces.iter().enumerate() {
         packed += &block(&format!("trace-{index}"), &pack(trace)?);
     }
+    // The title of a window has no markup.
+    let title =
+        if report.title.is_empty() { "Report".to_owned() } else { report.title.replace('`', "") };
     Ok(format!(
         include_str!("page/page.html"),
-        title = escape_html(if report.title.is_empty() { "Report" } else { &report.title }),
+        title = escape_html(&title),
         style_hash = hash(STYLE),
         script_hash = hash(SCRIPT),
         style = STYLE,

@@ -28,6 +28,16 @@ function filled(node, attributes, children) {
   return node;
 }
 
+/** A text without code marks, for places that hold no markup. */
+const plain = (text) => text.replace(/`/g, "");
+
+/** A text as nodes: what stands between backticks is code. */
+const marked = (text) =>
+  text
+    .split(/`([^`]+)`/)
+    .map((part, i) => (i % 2 ? el("code", {}, part) : plain(part)))
+    .filter((part) => part !== "");
+
 const byId = (id) => document.getElementById(id);
 const finite = (value) => typeof value === "number" && Number.isFinite(value);
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);

@@ -15,15 +15,14 @@ function ranges(chart, curves) {
   return { x: [x0, x1], y: [y0 - margin, y1 + margin] };
 }
 
-/** If the curves have few different x, as for strengths, those are the ticks. */
+/** The ticks of settings, such as strengths: the settings themselves, if they are few numbers of few digits. */
 function ownTicks(curves, x) {
   const values = [...new Set(curves.flatMap((curve) => curve.points.map((p) => p.x)))]
     .filter((v) => finite(x.at(v)))
     .sort((a, b) => a - b);
-  if (values.length > 9) return null;
+  if (values.length > 9 || values.some((v) => Number(v.toPrecision(3)) !== v)) return null;
   const ticks = [];
-  for (const value of values)
-    if (!ticks.length || x.at(value) - x.at(ticks.at(-1)) > 26) ticks.push(value);
+  for (const value of values) if (!ticks.length || apart(x, ticks.at(-1), value)) ticks.push(value);
   return ticks;
 }
 
@@ -107,8 +106,9 @@ function drawCurves(chart, holder, width) {
   const height = clamp(width * 0.62, 250, 400);
   const box = { left: 46, right: width - 12, top: 26, bottom: height - 46 };
   const x = scale(...range.x, box.left + 8, box.right - 8, chart.log_x, clamp(width / 90, 3, 8));
-  const y = scale(...range.y, box.bottom, box.top, false, 5);
-  x.ticks = ownTicks(curves, x) ?? x.ticks;
+  const y = scale(...range.y, box.bottom, box.top, false, 6);
+  // A measured quantity, such as KL, has round ticks.
+  if (chart.log_x) x.ticks = ownTicks(curves, x) ?? x.ticks;
   const drawing = svg(
     "svg",
     {
@@ -119,12 +119,13 @@ function drawCurves(chart, holder, width) {
       tabindex: 0,
       role: "application",
       "aria-roledescription": "chart",
-      "aria-label": `${chart.title}: ${chart.y} against ${chart.x}, ${count(curves.length, "curve")}. The arrow keys move between points.`,
+      "aria-label": `${plain(chart.title)}: ${plain(chart.y)} against ${plain(chart.x)}, ${count(curves.length, "curve")}. The arrow keys move between points.`,
     },
     frame(box, x, y, chart),
   );
   if (chart.base && finite(chart.base.mean)) drawing.append(baseLine(chart.base, box, y));
-  const parts = curves.map((curve) => curveParts(curve, x, y, chart));
+  const names = { x: plain(chart.x), y: plain(chart.y) };
+  const parts = curves.map((curve) => curveParts(curve, x, y, names));
   drawing.append(...parts.map((part) => part.drawn));
   holder.append(drawing);
   const rows = parts.filter((part) => part.stops.length);
@@ -166,7 +167,7 @@ function baseLine(base, box, y) {
 /** The numbers of a chart as a table, which is created when it is opened. */
 function chartTable(chart) {
   const holder = el("details", { class: "data" }, el("summary", {}, "Show the numbers"));
-  const head = ["curve", "point", chart.x, chart.y, "low", "high", "degenerate"];
+  const head = ["curve", "point", plain(chart.x), plain(chart.y), "low", "high", "degenerate"];
   const rows = () =>
     chart.curves.flatMap((c) =>
       c.points.map((p) => [
@@ -252,11 +253,11 @@ function drawChart(chart) {
     el(
       "h3",
       { id: id + "-title" },
-      chart.title,
-      el("a", { class: "anchor", href: "#" + id, "aria-label": `Link to ${chart.title}` }, "#"),
+      marked(chart.title),
+      el("a", { class: "anchor", href: "#" + id, "aria-label": `Link to ${plain(chart.title)}` }, "#"),
     ),
     holder,
-    el("figcaption", {}, [chart.note, hollow].filter(Boolean).join(" ")),
+    el("figcaption", {}, marked([chart.note, hollow].filter(Boolean).join(" "))),
     chartTable(chart),
   );
 }

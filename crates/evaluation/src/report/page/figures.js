@@ -153,11 +153,11 @@ function drawHistogram(histogram) {
   const half = middle(histogram, total);
   const under = `${total.toLocaleString("en")} values${half && total ? `, median between ${short(half[0])} and ${short(half[1])}` : ""}.`;
   const holder = el("div", { class: "drawing" });
-  drawnToWidth(holder, (width) => drawBars(histogram, holder, width, `${histogram.label}: ${under}`));
+  drawnToWidth(holder, (width) => drawBars(histogram, holder, width, `${plain(histogram.label)}: ${under}`));
   return el(
     "figure",
     {},
-    el("h3", {}, swatch(histogram.label), histogram.label),
+    el("h3", {}, swatch(histogram.label), marked(histogram.label)),
     holder,
     el("figcaption", {}, under),
   );

@@ -27,12 +27,10 @@ function startTheme() {
 }
 
 function drawHead() {
-  byId("title").textContent = report.title || "Report";
-  byId("about").textContent = report.about;
-  byId("findings").hidden = !report.findings.length;
-  byId("findings")
-    .querySelector("ul")
-    .append(...report.findings.map((text) => el("li", {}, text)));
+  byId("title").append(...marked(report.title || "Report"));
+  // The lines of a paragraph are joined; an empty line separates paragraphs.
+  byId("about").append(...marked(report.about.replace(/([^\n])\n(?!\n)/g, "$1 ")));
+  drawFindings();
   if (!report.facts.length) return;
   byId("facts").append(
     section(
@@ -48,10 +46,26 @@ function drawHead() {
   );
 }
 
+/** The opening sentences, and all other findings, which are folded if there is an opening. */
+function drawFindings() {
+  const [opening, findings] = [report.opening ?? [], report.findings];
+  const part = byId("findings");
+  const [list, rest] = part.querySelectorAll("ul");
+  const items = (texts) => texts.map((text) => el("li", {}, marked(text)));
+  part.hidden = !opening.length && !findings.length;
+  list.hidden = !opening.length;
+  list.append(...items(opening));
+  const folded = part.querySelector("details");
+  folded.hidden = !findings.length;
+  folded.open = !opening.length;
+  folded.querySelector("summary").append(`All findings (${findings.length.toLocaleString("en")})`);
+  rest.append(...items(findings));
+}
+
 function drawContents() {
   const links = [...document.querySelectorAll("main > section, footer > section")].map((part) => [
     part.id,
-    part.querySelector("h2").firstChild.textContent,
+    part.querySelector("h2 > span").textContent,
   ]);
   byId("contents")
     .querySelector("ul")

@@ -1,21 +1,21 @@
 // Axes, and the selection of points in a figure by keyboard or pointer.
 
-/** Round numbers that cover a range. */
+/** Multiples of 1, 2 or 5 times a power of ten that cover a range. */
 function ticks(low, high, wanted) {
   const rough = (high - low) / Math.max(wanted, 1);
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 2.5, 5, 10].map((m) => m * power).find((s) => s >= rough * 0.999) ?? rough;
+  const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= rough * 0.999) ?? rough;
   const out = [];
   for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++)
     out.push(Number((i * step).toPrecision(12)));
   return out;
 }
 
-/** Powers of ten, with 2 and 5 between them if the range is short. */
-function logTicks(low, high) {
-  const between = Math.log10(high / low) < 2.5 ? [1, 2, 5] : [1];
+/** The multiples in `between` of every `every`th power of ten, in a range. */
+function logTicks(low, high, between, every = 1) {
   const out = [];
   for (let e = Math.floor(Math.log10(low)); e <= Math.ceil(Math.log10(high)); e++) {
+    if (e % every) continue;
     for (const m of between) {
       const value = Number((m * 10 ** e).toPrecision(6));
       if (value >= low * 0.999 && value <= high * 1.001) out.push(value);
@@ -24,20 +24,43 @@ function logTicks(low, high) {
   return out;
 }
 
-/** Maps numbers to positions: `at(value)`. Has the ticks, too. */
+/** Sets of round ticks of a horizontal axis, from many to few. */
+function* tickSets(low, high, log, wanted) {
+  if (log) {
+    const sets = [logTicks(low, high, [1, 2, 5]), logTicks(low, high, [1])];
+    // A range within a decade may contain few of these numbers.
+    if (sets[0].length > 2) yield* sets.filter((set) => set.length > 1);
+    for (let every = 2; sets[1].length / every > 2; every++) yield logTicks(low, high, [1], every);
+  }
+  for (let n = Math.floor(wanted); n > 0; n--) yield ticks(low, high, n);
+}
+
+/** An estimate of a label's half width in pixels. */
+const halfWidth = (value) => 3.6 * tickText(value).length;
+
+/** Whether the labels of two ticks of a horizontal axis do not overlap. */
+const apart = (x, one, other) =>
+  Math.abs(x.at(other) - x.at(one)) >= halfWidth(one) + halfWidth(other) + 8;
+
+/** Maps numbers to positions: `at(value)`. Has the ticks, too; those of a horizontal axis do not overlap. */
 function scale(low, high, from, to, log, wanted) {
   if (low === high) [low, high] = log ? [low / 2, high * 2] : [low - 0.5, high + 0.5];
   const f = log ? Math.log : (v) => v;
   const at = (value) => from + ((f(value) - f(low)) / (f(high) - f(low))) * (to - from);
-  return { at, low, high, ticks: log ? logTicks(low, high) : ticks(low, high, wanted) };
+  if (to < from) return { at, low, high, ticks: ticks(low, high, wanted) };
+  const fits = (set) => set.every((value, i) => !i || apart({ at }, set[i - 1], value));
+  let last = [];
+  for (last of tickSets(low, high, log, wanted)) if (last.length && fits(last)) break;
+  return { at, low, high, ticks: fits(last) ? last : last.slice(0, 1) };
 }
 
-/** The label of a tick, without trailing zeros. */
-const tickText = (value) =>
-  (Math.abs(value) >= 1e5 || (value !== 0 && Math.abs(value) < 1e-3)
-    ? value.toExponential(0)
-    : String(Number(value.toPrecision(6)))
-  ).replace(/-/g, MINUS);
+/** The label of a tick: all its digits, without trailing zeros. */
+function tickText(value) {
+  const short = Number(value.toPrecision(6));
+  const size = Math.abs(short);
+  const text = size >= 1e6 || (size && size < 1e-4) ? short.toExponential().replace("+", "") : String(short);
+  return text.replace(/-/g, MINUS);
+}
 
 /** The frame of a figure: grid, ticks, names of the axes. */
 function frame(box, x, y, names) {
@@ -70,10 +93,10 @@ function frame(box, x, y, names) {
       svg(
         "text",
         { class: "name", x: (box.left + box.right) / 2, y: box.bottom + 38, "text-anchor": "middle" },
-        names.x,
+        plain(names.x),
       ),
     );
-  if (names.y) parts.push(svg("text", { class: "name", x: 0, y: 12 }, names.y));
+  if (names.y) parts.push(svg("text", { class: "name", x: 0, y: 12 }, plain(names.y)));
   return parts;
 }
 

@@ -8,17 +8,26 @@ function section(id, title, note, ...children) {
     el(
       "h2",
       { id: id + "-title" },
-      title,
-      el("a", { class: "anchor", href: "#" + id, "aria-label": `Link to ${title}` }, "#"),
+      el("span", {}, marked(title)),
+      el("a", { class: "anchor", href: "#" + id, "aria-label": `Link to ${plain(title)}` }, "#"),
     ),
-    note ? el("p", { class: "note" }, note) : null,
+    note ? el("p", { class: "note" }, marked(note)) : null,
     children,
   );
 }
 
-/** A box that scrolls horizontally, by keyboard too, if its content is wider than the page. */
+/**
+ * A box that scrolls horizontally, by keyboard too, if its content is wider than the page. Then a shade at its right edge
+ * shows that there is more: it sticks to the edge, and is covered by `end` where the content ends.
+ */
 const sideways = (name, content) =>
-  el("div", { class: "sideways", tabindex: 0, role: "region", "aria-label": name }, content);
+  el(
+    "div",
+    { class: "sideways", tabindex: 0, role: "region", "aria-label": plain(name) },
+    content,
+    el("div", { class: "more", "aria-hidden": "true" }),
+    el("div", { class: "end", "aria-hidden": "true" }),
+  );
 
 function tableCell(cell) {
   if (!cell) return el("td", { class: "none" }, NONE);
@@ -75,7 +84,7 @@ function tableCsv(table) {
 
 function drawTable(table) {
   const id = "table-" + slug(table.name || table.title);
-  const columns = table.columns.map((name) => el("th", { scope: "col" }, name));
+  const columns = table.columns.map((name) => el("th", { scope: "col" }, marked(name)));
   const bodies = grouped(table.rows).map(({ name, rows }) =>
     el(
       "tbody",
