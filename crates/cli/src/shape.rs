@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 use stackelberg_data::Lines;
 use stackelberg_learning::summary::Summary;
-use stackelberg_shaping::{Confidence, Report, Samples, Shaping, argmax, fuse};
+use stackelberg_shaping::{Confidence, Report, Samples, argmax, fuse};
 
 use crate::input::{note_terminal, stdin};
 use crate::output;
@@ -25,8 +25,7 @@ use crate::shaping::ShapingArgs;
 /// "weights" may give the base policy's weight on each response, or "logits" the logits of a decoding
 /// step's candidates; without either, the responses are samples of the base policy. Other fields are
 /// passed on. The output line has the threshold m* with its certificate and confidence interval, the shaped
-/// rewards, and the utility and KL of the follower. Defaults: rule srs, strength 0.5, bound 12, alpha 1.5
-/// (the paper's).
+/// rewards, and the utility and KL of the follower.
 #[derive(Args)]
 pub(crate) struct Shape {
     /// JSON lines; - is standard input.
@@ -211,7 +210,7 @@ impl<'a> Line<'a> {
 
 impl Shape {
     pub(crate) fn run(&self) -> Result<()> {
-        let shaping = self.settings.shaping(Shaping::default(), None)?;
+        let shaping = self.settings.shaping(None)?;
         let confidence = Confidence::new(self.level)?;
         note_terminal([&self.file], "rewards");
         let mut rows = Lines::open(&self.file)?;

@@ -12,10 +12,11 @@ use crate::sampling::flag;
 #[command(next_help_heading = "Shaping")]
 pub(crate) struct ShapingArgs {
     /// The shaping rule: raw (rewards as they are), hard, srs, mean-soft, minmax, meanstd, srs-std, cap, log-sigmoid or par.
+    /// [default: srs; with --score-every: raw]
     #[arg(long, value_name = "RULE", hide_possible_values = true, value_parser = named::<Rule>(RULES))]
     shaping: Option<Rule>,
 
-    /// Guidance strength lambda = 1/beta; 0 disables guidance.
+    /// Guidance strength lambda = 1/beta; 0 disables guidance. [default: 1; cd: 4]
     #[arg(long, value_name = "LAMBDA", allow_negative_numbers = true, conflicts_with = "beta")]
     strength: Option<f64>,
 
@@ -23,16 +24,17 @@ pub(crate) struct ShapingArgs {
     #[arg(long, allow_negative_numbers = true)]
     beta: Option<f64>,
 
-    /// The bound B: the largest shaped reward.
+    /// The bound B: the largest shaped reward. [default: 2]
     #[arg(long, value_name = "B", allow_negative_numbers = true, conflicts_with = "kl_budget")]
     bound: Option<f64>,
 
     /// Maximum KL from the base policy, in nats. The bound is solved for; for rules without a bound, the
-    /// strength is.
+    /// strength is. Per step in args and cd, else per prompt. [default: 0.3 for `generate` with args, unless a strength,
+    /// beta or bound is given; else none]
     #[arg(long, value_name = "NATS", allow_negative_numbers = true)]
     pub(crate) kl_budget: Option<f64>,
 
-    /// Steepness of srs, mean-soft (1/reward units) and srs-std (no unit).
+    /// Steepness of srs, mean-soft (1/reward units) and srs-std (no unit). [default: 1]
     #[arg(long, allow_negative_numbers = true)]
     alpha: Option<f64>,
 
@@ -93,9 +95,9 @@ impl ShapingArgs {
         }
     }
 
-    /// The given settings, with the command's defaults for the rest. `reference` as in [`ShapingArgs::options`].
-    pub(crate) fn shaping(&self, default: Shaping, reference: Option<Budget>) -> Result<Shaping, Error> {
-        let mut settings = Settings { shaping: default, ..Settings::default() };
+    /// The given settings, with the defaults for the rest. `reference` as in [`ShapingArgs::options`].
+    pub(crate) fn shaping(&self, reference: Option<Budget>) -> Result<Shaping, Error> {
+        let mut settings = Settings::default();
         self.options(reference)?.apply(&mut settings);
         let shaping = settings.shaping;
         shaping.check()?;

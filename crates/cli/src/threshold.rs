@@ -8,7 +8,7 @@ use indicatif::ProgressBar;
 use stackelberg_learning::plot::{self, Curve};
 use stackelberg_learning::rollouts::{self, Dataset, Frontiers, Shaper};
 use stackelberg_learning::summary::{Summary, frontiers_table};
-use stackelberg_shaping::{Budget, Rule, Samples, Shaping};
+use stackelberg_shaping::{Budget, Rule, Samples};
 
 use crate::output::{note, say};
 use crate::progress::style;
@@ -20,7 +20,7 @@ use crate::shaping::ShapingArgs;
 /// for rules with a threshold; with _ for - in the rule's name) to the dataset's Parquet files, prints a summary,
 /// and plots utility-by-bound.svg and utility-by-kl.svg. Another rule adds columns; the same rule with other
 /// settings replaces its columns. Run the command again after a merge or a resumed rollout to shape the new
-/// shards. Defaults: rule srs, strength 0.5, bound 12, alpha 1.5 (the paper's).
+/// shards.
 ///
 /// Both theorems are checked on every prompt: no rule beats hard at a given bound, and no rule beats raw at a
 /// given KL.
@@ -40,7 +40,7 @@ pub(crate) struct Threshold {
 
 impl Threshold {
     pub(crate) fn run(&self) -> Result<()> {
-        let shaping = self.settings.shaping(Shaping::default(), Some(Budget::ReferenceOffline))?;
+        let shaping = self.settings.shaping(Some(Budget::ReferenceOffline))?;
         let kl_budget = self.settings.kl_budget;
         let shaper = Shaper::new(shaping, kl_budget, Some(self.level))?;
         let dataset = Dataset::open(&self.dataset)?;

@@ -23,8 +23,8 @@ pub struct Generation {
     pub reward_calls: usize,
     /// Steps in which they were not needed.
     pub skipped: usize,
-    /// KL from the base policy in nats. Guided steps: over their candidates, at the sampling temperature (greedy: at
-    /// 1), summed; `None` if a step was skipped. Best-of-n: `ln n - (n-1)/n`, which is never too small. Its siblings: of
+    /// KL from the base policy in nats. Guided steps: over their candidates, at the sampling temperature, summed; `None`
+    /// for greedy guided answers: a greedy choice is no distribution. Best-of-n: `ln n - (n-1)/n`, which is never too small. Its siblings: of
     /// the weights of the n answers from equal ones.
     pub kl: Option<f64>,
     /// `-ln` of the base policy's mass on the candidates, summed over the guided steps, in nats. With `kl` it is

@@ -41,14 +41,12 @@ impl Method {
         }
     }
 
-    /// The shaping of experiments where none is given, and of methods that use one, chosen on prompts of HH-RLHF's eval
-    /// split (cd: see the guide).
+    /// The default shaping. Values of shaped rewards are not shaped again, so [`Method::Cd`] only has a strength; 4 was
+    /// chosen on prompts of HH-RLHF's eval split.
     pub fn default_shaping(self) -> Shaping {
         match self {
             Method::Cd => Shaping { rule: Rule::Raw, strength: 4.0, ..Shaping::default() },
-            _ => {
-                Shaping { rule: Rule::Srs, strength: 1.0, bound: 8.0, alpha: 1.0, ..Shaping::default() }
-            }
+            _ => Shaping::default(),
         }
     }
 

@@ -76,8 +76,8 @@ struct Statistics {
     steered: usize,
     reward_calls: usize,
     skipped: usize,
-    /// Summed over the steps; `None` if it is not known of one.
-    kl: Option<f64>,
+    /// Summed over the guided steps.
+    kl: f64,
     tail_nll: f64,
     steps: usize,
 }
@@ -98,7 +98,7 @@ impl Sequence {
             steered: 0,
             reward_calls: 0,
             skipped: 0,
-            kl: Some(0.0),
+            kl: 0.0,
             tail_nll: 0.0,
             steps: 0,
         };
@@ -257,9 +257,7 @@ impl Sequence {
         statistics.steered += usize::from(step.chosen != step.base_choice);
         statistics.reward_calls += usize::from(step.rewards.is_some());
         statistics.skipped += usize::from(step.skipped);
-        // A step that guidance has no part in is the base policy's own.
-        let kl = if step.skipped { None } else { step.kl.or(Some(0.0)) };
-        statistics.kl = statistics.kl.zip(kl).map(|(sum, kl)| sum + kl);
+        statistics.kl += step.kl.unwrap_or(0.0);
         statistics.tail_nll += step.tail_nll.unwrap_or(0.0);
         statistics.steps += 1;
         if let Some(path) = &mut self.path {
@@ -285,6 +283,7 @@ impl Sequence {
     pub(crate) fn finish(self, score: Option<Score>) -> Generation {
         let (reward, parts) = score.map(|Score { reward, parts }| (reward, parts)).unzip();
         let statistics = self.statistics;
+        let (guided, greedy) = (self.guide.is_some(), self.settings.sampling.temperature == 0.0);
         Generation {
             text: self.answer.text,
             tokens: self.answer.tokens,
@@ -295,7 +294,7 @@ impl Sequence {
             steered: statistics.steered,
             reward_calls: statistics.reward_calls,
             skipped: statistics.skipped,
-            kl: statistics.kl,
+            kl: Some(statistics.kl).filter(|_| !(guided && greedy)),
             tail_nll: statistics.tail_nll,
             elapsed: std::time::Duration::ZERO,
         }

@@ -45,11 +45,18 @@ proptest! {
         prop_assert!((answer.tail_nll - tail_nll).abs() < 1e-9 * (1.0 + tail_nll));
     }
 
-    /// A skipped greedy step is of unknown KL, and then so is the answer's.
+    /// Greedy guided answers have no KL; their steps have one, at temperature 1, unless they were skipped.
     #[test]
-    fn what_is_not_known_is_not_said(settings in settings(), prompt in prop::collection::vec(0..40u32, 1..8)) {
-        let (answer, _) = run(0, &prompt, &settings);
-        prop_assert_eq!(answer.kl.is_none(), answer.skipped > 0);
+    fn greedy_answers_have_no_kl(
+        settings in settings(), cd in any::<bool>(), prompt in prop::collection::vec(0..40u32, 1..8),
+    ) {
+        let (answer, steps) = if cd { run_cd(0, &prompt, &settings) } else { run(0, &prompt, &settings) };
+        prop_assert_eq!(answer.kl, None);
+        for step in &steps {
+            prop_assert_eq!(step.kl.is_some(), step.rewards.is_some());
+        }
+        let base = Settings { method: Method::Base, ..settings };
+        prop_assert_eq!(run(0, &prompt, &base).0.kl, Some(0.0));
     }
 
     /// Perturbation disturbs what guides, never what is recorded of the answer, nor what tokens are drawn with.

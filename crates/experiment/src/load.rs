@@ -10,6 +10,7 @@ use stackelberg_decoding::{
 };
 use stackelberg_engine::model::Segment;
 use stackelberg_engine::{Checkpoint, Prefix};
+use stackelberg_shaping::Shaping;
 
 use crate::error::Result;
 
@@ -59,9 +60,11 @@ pub struct Concurrent(pub BTreeMap<usize, Point>);
 /// What is measured: name in JSON, heading, guidance, settings.
 type Case<'a> = (&'static str, &'static str, Guidance<'a>, Settings);
 
-/// Greedy decoding, token by token, of answers of a given length.
-fn settings(method: Method, skip: bool) -> Settings {
-    Settings { method, shaping: method.default_shaping(), skip, no_eos: true, ..Settings::default() }
+/// The settings whose speed is measured: greedy decoding token by token, to the full length. Bounded rules have a bound of
+/// 8, so that figures stay comparable between versions.
+pub fn settings(method: Method, skip: bool) -> Settings {
+    let shaping = Shaping { bound: 8.0, ..method.default_shaping() };
+    Settings { method, shaping, skip, no_eos: true, ..Settings::default() }
 }
 
 /// The guided methods and the base policy, each with and without the lossless skip where it matters.

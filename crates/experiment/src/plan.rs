@@ -252,9 +252,7 @@ impl Experiment {
             budget,
             ..default
         };
-        // The KL of skipped steps is unknown; greedy runs compute every step.
-        let skip = self.decoding.temperature() != 0.0;
-        let mut settings = Settings { method, shaping, kl_budget, skip, ..Settings::default() };
+        let mut settings = Settings { method, shaping, kl_budget, ..Settings::default() };
         self.decoding.options().apply(&mut settings);
         Setting { method, rule, reference, knob, perturbation: Perturbation::None, settings }
     }

@@ -9,7 +9,7 @@ use stackelberg_decoding::{Generation, Guidance, Method, Settings, generate};
 use stackelberg_engine::kernel::Bandwidth;
 use stackelberg_engine::reward::{Head, RewardModel, TextFormat, ValueHead};
 use stackelberg_engine::{Checkpoint, Model, Prefix, Prompt, Reward, kernel};
-use stackelberg_experiment::load::{Concurrency, Concurrent, Load};
+use stackelberg_experiment::load::{self, Concurrency, Concurrent, Load};
 use stackelberg_registry::Registry;
 
 use super::concurrent;
@@ -274,13 +274,8 @@ impl<'a> Course<'a> {
 
     /// Generates an answer of full length, greedily and token by token.
     fn answer(&self, method: Method, guidance: Guidance<'_>, prompt: &[u32]) -> Result<Generation> {
-        let settings = Settings {
-            method,
-            shaping: method.default_shaping(),
-            max_new_tokens: self.effort.tokens,
-            no_eos: true,
-            ..Settings::default()
-        };
+        let settings =
+            Settings { max_new_tokens: self.effort.tokens, ..load::settings(method, true) };
         Ok(generate(self.policy, guidance, prompt, "bench", &settings, &mut ())?)
     }
 

@@ -8,7 +8,7 @@ use stackelberg_data::words::count as counted;
 use stackelberg_learning::Error;
 use stackelberg_learning::rollouts::Dataset;
 use stackelberg_learning::value::{Errors, Settings, checkpoint_of, train_to_file};
-use stackelberg_shaping::{Budget, Shaping};
+use stackelberg_shaping::Budget;
 
 use super::command::command_line;
 use crate::help::brief;
@@ -22,8 +22,7 @@ use crate::training::Training;
 /// Train a value head on rollouts. It predicts the shaped reward of a finished answer from the answer so far.
 ///
 /// Rewards are shaped per prompt. Writes FILE.safetensors for `generate --method cd --value`, a card FILE.md
-/// with the head's quality, and a plot of the losses FILE.svg. --resume continues a stopped run. Defaults: srs,
-/// strength 1, bound 2, alpha 1.5.
+/// with the head's quality, and a plot of the losses FILE.svg. --resume continues a stopped run.
 #[derive(Args)]
 #[command(mut_arg("kl_budget", |arg| arg.hide(true)))]
 #[command(mut_args(brief(&["out", "resume", "shaping", "strength", "bound", "epochs", "lr", "batch_size"])))]
@@ -163,9 +162,7 @@ impl TrainValue {
 
     fn settings(&self) -> Result<Settings> {
         let learning = &self.learning;
-        // A bound for ten samples per prompt: at 2 nats the threshold still lies among their rewards.
-        let default = Shaping { strength: 1.0, bound: 2.0, ..Shaping::default() };
-        let shaping = self.shaping.shaping(default, Some(Budget::ReferenceOffline))?;
+        let shaping = self.shaping.shaping(Some(Budget::ReferenceOffline))?;
         Ok(Settings {
             coef: learning.coef,
             widths: [learning.width, learning.second_width],
