@@ -274,8 +274,7 @@ impl<'a> Course<'a> {
 
     /// Generates an answer of full length, greedily and token by token.
     fn answer(&self, method: Method, guidance: Guidance<'_>, prompt: &[u32]) -> Result<Generation> {
-        let settings =
-            Settings { max_new_tokens: self.effort.tokens, ..load::settings(method, true) };
+        let settings = Settings { max_new_tokens: self.effort.tokens, ..load::settings(method, true) };
         Ok(generate(self.policy, guidance, prompt, "bench", &settings, &mut ())?)
     }
 
