@@ -203,6 +203,16 @@ mod tests {
             log_prob: Some(-2.0),
             continuations: vec![vec![1], vec![2, 3]],
             parts: BTreeMap::from([("x".to_owned(), vec![1.0, 2.0])]),
+            block: Some(TraceBlock {
+                continuations: vec![vec![5, 6], vec![7]],
+                texts: vec!["b c".to_owned(), "d".to_owned()],
+                scores: vec![0.5, -0.5],
+                shaped: Some(vec![1.0, 0.0]),
+                threshold: Some(0.25),
+                bound: Some(2.0),
+                weights: vec![0.75, 0.25],
+                chosen: 0,
+            }),
         }
     }
 

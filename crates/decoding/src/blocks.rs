@@ -52,6 +52,8 @@ struct Track {
     history: History,
     /// Steps of this block.
     block: Vec<Said>,
+    /// Whether the state of what scores is asked about the block.
+    asked: bool,
     /// Length of the answer when the block began, in tokens.
     start: usize,
     /// Score of the text when the block began, if it was scored.
@@ -137,6 +139,7 @@ impl Blocks {
             line,
             history: History::default(),
             block: Vec::new(),
+            asked: false,
             start: 0,
             score: None,
             log_rest: 0.0,
@@ -191,9 +194,13 @@ impl Blocks {
     pub(crate) fn inputs(&mut self) -> Vec<Input> {
         let prompt = self.scorer.request.prompt.len();
         let mut inputs = Vec::with_capacity(self.tracks.len());
-        for track in self.tracks.iter_mut().filter(|track| track.grows(prompt)) {
+        for track in &mut self.tracks {
+            let grows = track.tokens().len() > track.start;
+            let reads_last = track.reads_last(prompt);
+            let askable = |state: &mut RewardState| grows && (reads_last || !state.needs_policy());
             let line = &mut track.line;
-            let Some(state) = line.state.take() else { continue };
+            let Some(state) = line.state.take_if(askable) else { continue };
+            track.asked = true;
             let new = &line.sequence.answer.tokens[track.start..];
             let ahead = state.needs_policy().then(|| line.hidden.clone());
             let (candidates, further) = (vec![new[0]], vec![new[1..].to_vec()]);
@@ -212,7 +219,7 @@ impl Blocks {
         let mut found: Vec<Score> = Vec::with_capacity(self.tracks.len());
         for track in &mut self.tracks {
             let score = match &track.score {
-                _ if track.grows(prompt) => {
+                _ if std::mem::take(&mut track.asked) => {
                     let Some((input, rewards)) = answers.next() else { return Ok(Vec::new()) };
                     let parts = input.state.parts().iter().map(|part| part[0]).collect();
                     let mut state: RewardState = input.state;
@@ -410,12 +417,6 @@ impl Track {
     /// Whether the hidden state at hand is that of the answer's last token.
     fn reads_last(&self, prompt: usize) -> bool {
         self.line.prefix.len() == prompt + self.tokens().len()
-    }
-
-    /// Whether the block added tokens, which the state of what scores can be asked about.
-    fn grows(&self, prompt: usize) -> bool {
-        let needs = self.line.state.as_ref().is_none_or(RewardState::needs_policy);
-        self.tokens().len() > self.start && (!needs || self.reads_last(prompt))
     }
 
     /// The steps that were not told.

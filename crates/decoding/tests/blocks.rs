@@ -86,8 +86,8 @@ proptest! {
         }
         let text = [&prompt[..], &answer.tokens].concat();
         prop_assert_eq!(answer.reward.unwrap(), rewards[reward].of_tokens(policy, &text).unwrap());
-        // Every token but those that ended an answer is run once, by a head also the last.
-        prop_assert!(answer.tokens_run <= settings.samples * steps.len());
+        // Every token is run at most once. Particles may go on after the chosen one has ended.
+        prop_assert!(answer.tokens_run <= settings.samples * settings.max_new_tokens);
         prop_assert!(answer.tokens_run + settings.samples >= answer.tokens_scored);
         let (m, n) = (settings.samples as f64, found.len() as f64);
         match (settings.method, settings.keep) {
@@ -165,7 +165,7 @@ fn values_score_blocks() {
             assert_eq!(*score, value);
         }
     }
-    assert_eq!((answer.tokens_run, answer.tokens_scored, answer.reward_calls), (18, 27, 9));
+    assert_eq!((answer.tokens_run, answer.tokens_scored, answer.reward_calls), (18, 36, 12));
 }
 
 /// Answers under many seeds, as counts of their tokens.
@@ -236,12 +236,12 @@ fn chi_square(counts: &BTreeMap<Vec<u32>, usize>, exact: &BTreeMap<Vec<u32>, f64
 /// With many particles, both methods draw from the follower; with the strength of another follower, the test would notice.
 #[test]
 fn many_texts_draw_from_the_follower() {
-    let strength = 1.5;
+    let strength = 0.5;
     let shaping = Shaping { rule: Rule::Raw, strength, ..Shaping::default() };
     let base = Settings {
         keep: Keep::Draw,
         shaping,
-        samples: 48,
+        samples: 64,
         max_new_tokens: 3,
         no_eos: true,
         sampling: Sampling { temperature: 1.0, top_k: 3, ..Sampling::default() },

@@ -49,8 +49,10 @@ impl Session {
         finished.sort_by_key(|finished| finished.sample);
         let request = active.request.clone();
         if request.want == Want::Answer && request.settings.method.chooses() {
-            let unknown = finished.iter().filter(|finished| finished.unscored.known.is_none());
-            active.scored = unknown.map(|finished| finished.unscored.tokens.len()).sum();
+            let unscored = finished.iter().map(|finished| &finished.unscored);
+            let unknown = unscored.filter(|unscored| unscored.known.is_none());
+            let lengths = unknown.map(|unscored| unscored.tokens.len());
+            active.scored = lengths.fold((0, 0), |(texts, sum), tokens| (texts + 1, sum + tokens));
         }
         let Some(reward) = request.reward.clone() else {
             let done = self.done(ticket, finished, Vec::new());
@@ -103,8 +105,8 @@ impl Session {
         let costs = || finished.iter().map(|finished| finished.cost);
         let (tokens_run, tokens_scored, texts) = (
             costs().map(|cost| cost.tokens_run).sum(),
-            costs().map(|cost| cost.tokens_scored).sum::<usize>() + active.scored,
-            costs().map(|cost| cost.texts).sum::<usize>(),
+            costs().map(|cost| cost.tokens_scored).sum::<usize>() + active.scored.1,
+            costs().map(|cost| cost.texts).sum::<usize>() + active.scored.0,
         );
         let all = costs().map(|cost| cost.elapsed).sum::<Duration>();
         let (calls, method) = (finished.len(), request.settings.method);
@@ -132,11 +134,11 @@ impl Session {
     ) {
         match done {
             Ok((samples, said)) => {
-                for (number, (step, text)) in said.into_iter().enumerate() {
+                let told = self.requests.remove(&ticket).map_or(0, |active| active.told);
+                for (number, (step, text)) in (told..).zip(said) {
                     let step = Box::new(step);
                     events.push(Event::Token { ticket, number, step, text });
                 }
-                self.requests.remove(&ticket);
                 events.push(Event::Done { ticket, samples });
             }
             Err(error) => self.fail(ticket, error, events),
