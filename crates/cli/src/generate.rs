@@ -67,11 +67,12 @@ pub(crate) struct Generate {
     #[arg(long, value_name = "NAME")]
     reward: Option<String>,
 
-    /// The decoding method: base, args, cd, best-of-n, soft-best-of-n or follower.
+    /// The decoding method: base, args, cd, best-of-n, soft-best-of-n, follower, blockwise or particles.
     #[arg(long, default_value_t = Method::Args, hide_possible_values = true, value_parser = named::<Method>(METHODS))]
     method: Method,
 
-    /// The value head (.safetensors) that guides cd; the reward only scores the finished answer.
+    /// The value head (.safetensors) that guides cd, where the reward only scores the finished answer; or that scores the
+    /// blocks of blockwise and particles, where the reward makes the last choice.
     #[arg(long, value_name = "FILE")]
     value: Option<String>,
 
@@ -143,7 +144,7 @@ impl Generate {
         if self.compare && settings.method == Method::Base {
             bail!("--compare with --method base would show the same answer twice");
         }
-        if settings.method.chooses_answers() && settings.sampling.temperature == 0.0 {
+        if settings.method.chooses() && settings.sampling.temperature == 0.0 {
             bail!(
                 "--temperature 0: all samples that {} chooses from would be identical",
                 settings.method
@@ -220,19 +221,21 @@ impl Generate {
         self.reward.as_deref().unwrap_or(DEFAULT_REWARD)
     }
 
-    /// Checks that cd has a value head, and that no other method has one.
+    /// Checks that cd has a value head, and that only methods that use one have one.
     fn check_value(&self) -> Result<()> {
         match (self.method, &self.value) {
             (Method::Cd, None) => bail!("--method cd needs --value FILE, the value head that guides"),
-            (Method::Cd, Some(_)) | (_, None) => Ok(()),
-            (method, Some(_)) => bail!("--value requires --method cd, but the method is {method}"),
+            (Method::Cd | Method::Blockwise | Method::Particles, Some(_)) | (_, None) => Ok(()),
+            (method, Some(_)) => {
+                bail!("--value has no effect with --method {method}: use cd, blockwise or particles")
+            }
         }
     }
 
     /// The settings, checked; only the vocabulary's size is not known yet.
     fn settings(&self) -> Result<Settings> {
         let reference = match self.method {
-            Method::Follower => Budget::ReferenceOffline,
+            Method::Follower | Method::Blockwise | Method::Particles => Budget::ReferenceOffline,
             _ => Budget::ReferenceStep,
         };
         let options = Options { method: Some(self.method), ..self.sampling.options() };
@@ -246,6 +249,10 @@ impl Generate {
                         ", and give it to `train value`, which shapes the targets",
                     _ => "",
                 }
+            ),
+            Error::UnusedByBest { field } => anyhow!(
+                "{} has no effect if the best continuation is kept: leave it out, or use --keep draw",
+                self.shaping.flag(field)
             ),
             error => error.into(),
         })?;

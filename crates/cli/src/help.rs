@@ -39,7 +39,10 @@ impl<T: FromStr<Err: Display> + Clone + Send + Sync + 'static> TypedValueParser 
 }
 
 /// Decoding methods.
-pub(crate) const METHODS: &[&str] = &["base", "args", "cd", "best-of-n", "soft-best-of-n", "follower"];
+pub(crate) const METHODS: &[&str] =
+    &["base", "args", "cd", "best-of-n", "soft-best-of-n", "follower", "blockwise", "particles"];
+/// Which continuation of a block is kept.
+pub(crate) const KEEP: &[&str] = &["best", "draw"];
 /// Shaping rules.
 pub(crate) const RULES: &[&str] =
     &["raw", "hard", "srs", "mean-soft", "minmax", "meanstd", "srs-std", "cap", "log-sigmoid", "par"];
@@ -54,7 +57,7 @@ pub(crate) const BUDGETS: &[&str] = &["paper", "reference", "reference-step", "r
 
 #[cfg(test)]
 mod tests {
-    use stackelberg_decoding::Method;
+    use stackelberg_decoding::{Keep, Method};
     use stackelberg_engine::reward::TextFormat;
     use stackelberg_engine::{Device, Dtype};
     use stackelberg_shaping::{Budget, Rule};
@@ -68,6 +71,7 @@ mod tests {
     #[test]
     fn names_are_those_of_the_values() {
         assert_eq!(METHODS, Method::ALL.map(Method::name));
+        assert_eq!(KEEP, Keep::ALL.map(Keep::name));
         assert_eq!(RULES.len(), Rule::ALL.len());
         assert!(
             all_parse::<Rule>(RULES)

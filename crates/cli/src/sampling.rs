@@ -1,8 +1,9 @@
 //! Decoding options: sampling, candidates and stopping.
 
 use clap::Args;
-use stackelberg_decoding::{Options, Perturbation, most};
+use stackelberg_decoding::{Keep, Options, Perturbation, most};
 
+use crate::help::{KEEP, named};
 use crate::limits::count;
 
 #[derive(Args)]
@@ -24,15 +25,25 @@ pub(crate) struct SamplingArgs {
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     length_penalty: Option<f64>,
 
-    /// Number of samples that best-of-n, soft-best-of-n and follower choose from. [default: 10]
+    /// Number of samples that best-of-n, soft-best-of-n and follower choose from; of continuations of each block
+    /// (blockwise), or of particles. [default: 10; blockwise and particles: 8]
     #[arg(long, value_name = "N", value_parser = count(1, most::SAMPLES))]
     samples: Option<usize>,
+
+    /// Number of tokens of a block (blockwise, particles). [default: 16]
+    #[arg(long, value_name = "N", value_parser = count(1, most::BLOCK))]
+    block: Option<usize>,
+
+    /// The continuation of each block that is kept (blockwise): best (the highest score) or draw (by the follower's
+    /// distribution). Of particles, the answer at the end. [default: best; particles: draw]
+    #[arg(long, value_name = "HOW", hide_possible_values = true, value_parser = named::<Keep>(KEEP))]
+    keep: Option<Keep>,
 
     /// Maximum new tokens. [default: 128]
     #[arg(long, value_name = "N", value_parser = count(1, most::NEW_TOKENS))]
     max_new_tokens: Option<usize>,
 
-    /// Sampling temperature; 0 is greedy. [default: 0; best-of-n, soft-best-of-n and follower: 0.7]
+    /// Sampling temperature; 0 is greedy. [default: 0; methods that choose among samples: 0.7]
     #[arg(long, allow_negative_numbers = true)]
     temperature: Option<f64>,
 
@@ -41,7 +52,7 @@ pub(crate) struct SamplingArgs {
     top_k: Option<usize>,
 
     /// Sample from the smallest set of likeliest tokens with at least this total probability. Not for args and cd.
-    /// [default: 1; best-of-n, soft-best-of-n and follower: 0.9]
+    /// [default: 1; methods that choose among samples: 0.9]
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     top_p: Option<f64>,
 
@@ -96,6 +107,8 @@ impl SamplingArgs {
             beams: self.beams,
             length_penalty: self.length_penalty,
             samples: self.samples,
+            block: self.block,
+            keep: self.keep,
             max_new_tokens: self.max_new_tokens,
             temperature: self.temperature,
             top_k: self.top_k,

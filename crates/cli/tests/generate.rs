@@ -234,7 +234,7 @@ fn controlled_decoding_is_recorded() {
     );
     assert_eq!(
         others(&["--value", &head]),
-        "error: --value requires --method cd, but the method is args"
+        "error: --value has no effect with --method args: use cd, blockwise or particles"
     );
     let shaped = others(&["--method", "cd", "--value", &head, "--shaping", "hard"]);
     assert!(shaped.contains("give it to `train value`, which shapes the targets"), "{shaped}");

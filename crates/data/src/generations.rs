@@ -30,7 +30,7 @@ pub struct Response {
 /// Metadata of a response in files of `stackelberg generate`; empty in files of other projects.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Record {
-    /// `base`, `args`, `cd`, `best-of-n`, `soft-best-of-n` or `follower`.
+    /// The name of the decoding method, such as `base` or `args`.
     pub method: Option<String>,
     /// All settings, as JSON.
     pub settings: Option<Value>,
@@ -67,6 +67,15 @@ pub struct Record {
     /// `-ln` of the base policy's mass on the candidates, summed over the guided steps, in nats. Older files name it
     /// `outside`.
     pub tail_nll: Option<f64>,
+    /// Upper bound on the KL from the base policy, in nats; its mean over responses is the bound.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kl_bound: Option<f64>,
+    /// Tokens run through the policy, including candidates and continuations that were not chosen, without the prompt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_run: Option<usize>,
+    /// Tokens scored by the reward or the value head in order to guide or to choose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_scored: Option<usize>,
     /// Warnings about degenerate text.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
@@ -130,6 +139,9 @@ impl Record {
             reward_calls: count("reward_calls"),
             skipped: count("skipped"),
             kl: number("kl"),
+            kl_bound: number("kl_bound"),
+            tokens_run: count("tokens_run"),
+            tokens_scored: count("tokens_scored"),
             tail_nll: number("tail_nll").or_else(|| number("outside")),
             warnings: warnings.filter_map(|warning| warning.as_str().map(str::to_owned)).collect(),
             generator: text("generator"),
@@ -366,6 +378,9 @@ mod tests {
                 skipped: Some(4),
                 kl: Some(1.5),
                 tail_nll: Some(0.5),
+                kl_bound: Some(2.0),
+                tokens_run: Some(30),
+                tokens_scored: Some(20),
                 warnings: vec!["token 3: no choice left".to_owned()],
                 generator: Some("us".to_owned()),
             },

@@ -59,6 +59,30 @@ pub struct TraceStep {
     /// The components of a combination of rewards, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub parts: BTreeMap<String, Vec<f64>>,
+    /// What was decided at the end of the block that begins with this step, with blockwise decoding and particles.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block: Option<TraceBlock>,
+}
+
+/// A block of several continuations. Lists have one element per continuation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TraceBlock {
+    /// Token ids; empty for particles that had finished before.
+    pub continuations: Vec<Vec<u32>>,
+    /// Their texts.
+    pub texts: Vec<String>,
+    /// Rewards, or values, of the texts at their ends.
+    pub scores: Vec<f64>,
+    /// The shaped scores, unless the best is kept.
+    pub shaped: Option<Vec<f64>>,
+    /// `m*`, in reward units, for rules with a threshold.
+    pub threshold: Option<f64>,
+    /// The effective bound `B`, for rules with a bound.
+    pub bound: Option<f64>,
+    /// Probabilities to be kept; weights of particles. They sum to 1.
+    pub weights: Vec<f64>,
+    /// The index of the response's own continuation.
+    pub chosen: usize,
 }
 
 /// Scores of the candidates: logits with rewards, or log-probabilities with values.
@@ -179,6 +203,16 @@ mod tests {
             log_prob: Some(-2.0),
             continuations: vec![vec![1], vec![2, 3]],
             parts: BTreeMap::from([("x".to_owned(), vec![1.0, 2.0])]),
+            block: Some(TraceBlock {
+                continuations: vec![vec![5, 6], vec![7]],
+                texts: vec!["b c".to_owned(), "d".to_owned()],
+                scores: vec![0.5, -0.5],
+                shaped: Some(vec![1.0, 0.0]),
+                threshold: Some(0.25),
+                bound: Some(2.0),
+                weights: vec![0.75, 0.25],
+                chosen: 0,
+            }),
         }
     }
 

@@ -4,11 +4,11 @@
 //! decoding. A finished sequence keeps its place among the beams. Of all finished ones the best by
 //! `sum of log p / length^length_penalty + strength V` is the answer. Beams share the memory of their common tokens.
 
-use std::sync::Arc;
-
 use crate::error::{Error, Result};
 use crate::generation::Finish;
+use crate::history::History;
 use crate::line::{Line, Pending};
+use crate::sequence::Said;
 use crate::step::Step;
 
 /// The sequences that are kept, and the best that is finished.
@@ -25,16 +25,8 @@ pub(crate) struct Beam {
     pub(crate) line: Line,
     /// Sum of log p, in nats.
     log_p: f64,
-    /// The last step, and those before it.
-    steps: Option<Arc<Taken>>,
+    history: History,
     length: usize,
-}
-
-/// A step that was decided, with the text that it adds, behind those before it.
-struct Taken {
-    step: Step,
-    text: String,
-    before: Option<Arc<Taken>>,
 }
 
 /// A beam's continuation by one candidate.
@@ -48,7 +40,7 @@ struct Continuation {
 impl Beams {
     pub(crate) fn new(line: Line) -> Self {
         let room = line.sequence.settings.beams;
-        let beam = Beam { line, log_p: 0.0, steps: None, length: 0 };
+        let beam = Beam { line, log_p: 0.0, history: History::default(), length: 0 };
         Self { beams: vec![beam], best: None, room }
     }
 
@@ -72,16 +64,17 @@ impl Beams {
             let step = turn.chosen(steps[beam].clone(), candidate, 0);
             let penalty = line.sequence.settings.length_penalty;
             let text = line.sequence.take(&step, None)?;
-            let value = step.fused[candidate] - step.logits[candidate];
+            let log_p = step.logits[candidate];
+            let value = step.fused[candidate] - log_p;
             let finish = line.sequence.answer.finish;
             if let None | Some(Finish::Length) = finish {
                 line.commit(candidate)?;
             }
             line.ahead = None;
             line.pending = Pending::Logits;
-            beam_of.log_p += step.logits[candidate];
+            beam_of.log_p += log_p;
             beam_of.length += 1;
-            beam_of.steps = Some(Arc::new(Taken { step, text, before: beam_of.steps.take() }));
+            beam_of.history.push((step, text));
             if finish.is_none() {
                 next.push(beam_of);
                 continue;
@@ -113,18 +106,11 @@ impl Beams {
     }
 
     /// The answer and its steps, once no beam is left.
-    pub(crate) fn finished(&mut self) -> Option<(Line, Vec<(Step, String)>)> {
+    pub(crate) fn finished(&mut self) -> Option<(Line, Vec<Said>)> {
         if !self.beams.is_empty() {
             return None;
         }
-        let (_, Beam { line, steps, length, .. }) = self.best.take()?;
-        let mut said = Vec::with_capacity(length);
-        let mut last = steps;
-        while let Some(taken) = last {
-            said.push((taken.step.clone(), taken.text.clone()));
-            last = taken.before.clone();
-        }
-        said.reverse();
-        Some((line, said))
+        let (_, Beam { line, history, .. }) = self.best.take()?;
+        Some((line, history.said()))
     }
 }

@@ -4,13 +4,17 @@ use stackelberg_engine::reward::PromptInput;
 use stackelberg_engine::{Checkpoint, Prompt, Reward, Tensor};
 use stackelberg_shaping::{Follower, Samples, argmax};
 
+use crate::blocks::normalised;
 use crate::error::{Error, Result};
-use crate::method::Method;
+use crate::method::{Keep, Method};
 use crate::randomness::Randomness;
 use crate::sample;
 use crate::score::Score;
 use crate::settings::Settings;
 use crate::turn::shape;
+
+/// The number of the random stream of the last choice; samples have those from 0, blocks `u64::MAX - 1`.
+const LAST: u64 = u64::MAX;
 
 /// A finished answer to be scored.
 #[derive(Clone)]
@@ -81,13 +85,19 @@ fn unknown_scores(
     Ok(scores.into_iter().map(Score::from).collect())
 }
 
-/// The index of the answer that is chosen, and the KL of that choice from a uniform one, in nats.
+/// The index of the answer that is chosen, and the KL of that choice from a uniform one, in nats; of blocks, which count
+/// the KL of their choices themselves, 0. `log_weights` are those of particles without what their rewards contribute.
 ///
 /// # Errors
 /// The rewards cannot be shaped.
-pub(crate) fn choose(settings: &Settings, id: &str, scores: &[Score]) -> Result<(usize, f64)> {
+pub(crate) fn choose(
+    settings: &Settings,
+    id: &str,
+    scores: &[Score],
+    log_weights: &[f64],
+) -> Result<(usize, f64)> {
     let mut rewards: Vec<f64> = scores.iter().map(|score| score.reward).collect();
-    let mut perturbation = Randomness::of_perturbation(settings.seed, id, u64::MAX);
+    let mut perturbation = Randomness::of_perturbation(settings.seed, id, LAST);
     settings.perturbation.perturb(&mut rewards, &mut perturbation);
     match settings.method {
         Method::Base | Method::Args | Method::Cd => Ok((0, 0.0)),
@@ -95,14 +105,28 @@ pub(crate) fn choose(settings: &Settings, id: &str, scores: &[Score]) -> Result<
             let n = rewards.len() as f64;
             Ok((argmax(&rewards).unwrap_or(0), n.ln() - (n - 1.0) / n))
         }
-        Method::SoftBestOfN | Method::Follower => {
-            let follower = Samples::new(&rewards).and_then(|samples| {
+        Method::Blockwise if settings.keep == Keep::Best => Ok((argmax(&rewards).unwrap_or(0), 0.0)),
+        Method::Particles if settings.keep == Keep::Best => {
+            Ok((argmax(&rewards).unwrap_or(0), (rewards.len() as f64).ln()))
+        }
+        Method::SoftBestOfN | Method::Follower | Method::Blockwise | Method::Particles => {
+            let response = Samples::new(&rewards).and_then(|samples| {
                 let (shaping, shaped) = shape(settings, &samples, 1.0)?;
-                Follower::respond(&samples, &shaped.values, shaping.strength)
+                let follower = Follower::respond(&samples, &shaped.values, shaping.strength)?;
+                Ok((follower, shaping.strength, shaped.values))
             });
-            let follower = follower.map_err(Error::Rule)?;
-            let uniform = Randomness::new(settings.seed, id, u64::MAX).uniform();
-            Ok((sample::draw(&follower.policy, uniform), follower.kl))
+            let (follower, strength, shaped) = response.map_err(Error::Rule)?;
+            let uniform = Randomness::new(settings.seed, id, LAST).uniform();
+            match settings.method {
+                Method::Particles => {
+                    let logs = shaped.iter().zip(log_weights).map(|(s, log)| log + strength * s);
+                    let weights = normalised(&logs.collect::<Vec<_>>());
+                    let index = sample::draw(&weights, uniform);
+                    Ok((index, (rewards.len() as f64 * weights[index]).ln()))
+                }
+                Method::Blockwise => Ok((sample::draw(&follower.policy, uniform), 0.0)),
+                _ => Ok((sample::draw(&follower.policy, uniform), follower.kl)),
+            }
         }
     }
 }

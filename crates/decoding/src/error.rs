@@ -74,6 +74,13 @@ pub enum Error {
         method: Method,
     },
 
+    /// A setting of the shaping, where the best continuation is kept.
+    #[error("{field} has no effect if the best continuation is kept: leave it out, or set keep to draw")]
+    UnusedByBest {
+        /// The setting's name in files and requests.
+        field: &'static str,
+    },
+
     /// A prompt could not be answered.
     #[error("prompt {id}")]
     Prompt {

@@ -19,20 +19,39 @@ pub struct Generation {
     pub mean_log_prob: f64,
     /// Steps in which the choice was not the base policy's.
     pub steered: usize,
-    /// Steps in which rewards or values were asked for (best-of-n and its siblings: answers scored).
+    /// Steps in which rewards or values were asked for; of methods that choose among samples, the texts that were scored.
     pub reward_calls: usize,
     /// Steps in which they were not needed.
     pub skipped: usize,
     /// KL from the base policy in nats. Guided steps: over their candidates, at the sampling temperature, summed; `None`
-    /// for greedy guided answers: a greedy choice is no distribution. Best-of-n: `ln n - (n-1)/n`, which is never too small. Its siblings: of
-    /// the weights of the n answers from equal ones.
+    /// for greedy guided answers: a greedy choice is no distribution. Methods that choose among samples: an upper bound, at
+    /// the sampling temperature. Best-of-n: `ln n - (n-1)/n`. Its siblings: the KL of the weights of the n answers from equal
+    /// ones. [`Method::Blockwise`]: the same, summed over the blocks. [`Method::Particles`]: `ln` of the number of particles
+    /// times the chosen one's weight, summed over the resamplings of its line and the last choice, at least 0; the mean over
+    /// answers is the bound.
+    ///
+    /// [`Method::Blockwise`]: crate::Method::Blockwise
+    /// [`Method::Particles`]: crate::Method::Particles
     pub kl: Option<f64>,
     /// `-ln` of the base policy's mass on the candidates, summed over the guided steps, in nats. With `kl` it is
     /// the whole of the decoder's KL.
     pub tail_nll: f64,
+    /// Tokens that were run through the policy for this answer: candidates and what was not chosen count, the prompt does not.
+    pub tokens_run: usize,
+    /// Tokens that the reward or the value head read in order to guide or to choose. Scoring the finished answer for the
+    /// record is not counted.
+    pub tokens_scored: usize,
     /// Time spent on prompt and answer; of a forward that several texts share, its share. Scoring the
     /// finished answer for the record is not counted, except by best-of-n and its siblings, which choose by it.
     pub elapsed: Duration,
+}
+
+impl Generation {
+    /// Upper bound on the KL from the base policy in nats, the restriction to candidates included: `kl + tail_nll`. Its mean
+    /// over answers is the bound.
+    pub fn kl_bound(&self) -> Option<f64> {
+        self.kl.map(|kl| kl + self.tail_nll)
+    }
 }
 
 /// Why an answer ended.

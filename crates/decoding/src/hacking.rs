@@ -142,20 +142,10 @@ mod tests {
         Step {
             candidates: vec![chosen, base_choice],
             logits: if chosen == base_choice { vec![0.0, 0.0] } else { vec![-2.0, 0.0] },
-            rewards: None,
-            continuations: Vec::new(),
-            parts: Vec::new(),
-            threshold: None,
-            bound: None,
-            shaped: None,
             fused: vec![0.0, 0.0],
-            chosen,
             base_choice,
-            log_prob: -1.0,
-            kl: None,
             ess: Some(ess),
-            tail_nll: None,
-            skipped: false,
+            ..crate::step::tests::step(chosen)
         }
     }
 

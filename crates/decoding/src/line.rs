@@ -58,6 +58,20 @@ impl Line {
         }
     }
 
+    /// Waits for the forward pass of a token that was chosen, if it is to be run: a last token is with `read_last`, unless it
+    /// ended the answer without being part of it.
+    pub(crate) fn read_next(&mut self, token: u32, read_last: bool) {
+        self.pending = match self.goes_on(read_last) {
+            true => Pending::Token(token),
+            false => Pending::Nothing,
+        };
+    }
+
+    /// Whether the last token is to be run.
+    pub(crate) fn goes_on(&self, read_last: bool) -> bool {
+        self.sequence.answer.finish.is_none() || read_last && self.sequence.kept_last()
+    }
+
     /// Takes in the forward pass of [`Line::segment`].
     pub(crate) fn run(&mut self, branches: Branches) {
         match self.pending {

@@ -8,6 +8,10 @@ pub const CANDIDATES: usize = 4096;
 pub const BEAMS: usize = 1024;
 /// Samples per prompt.
 pub const SAMPLES: usize = 100_000;
+/// Tokens of a block.
+pub const BLOCK: usize = 1_000_000;
+/// Texts that blockwise decoding and particles decode together.
+pub const CONTINUATIONS: usize = 1024;
 /// New tokens of an answer.
 pub const NEW_TOKENS: usize = 1_000_000;
 /// Tokens of a segment.

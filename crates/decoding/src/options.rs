@@ -7,23 +7,27 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use stackelberg_shaping::{Budget, Rule};
 
 use crate::error::{Error, Result};
-use crate::method::Method;
+use crate::method::{Keep, Method};
 use crate::perturbation::Perturbation;
 use crate::settings::Settings;
 
-use Method::{Args, Base, BestOfN, Cd, Follower, SoftBestOfN};
+use Method::{Args, Base, BestOfN, Blockwise, Cd, Follower, Particles, SoftBestOfN};
 
 /// Methods that guide every step.
 const STEPS: &[Method] = &[Args, Cd];
 /// Methods that shape rewards. Controlled decoding adds values of shaped rewards, which are not shaped again.
-const SHAPES: &[Method] = &[Args, Follower];
+const SHAPES: &[Method] = &[Args, Follower, Blockwise, Particles];
 /// Methods that weigh rewards or values against the base policy.
-const WEIGHS: &[Method] = &[Args, Cd, SoftBestOfN, Follower];
+const WEIGHS: &[Method] = &[Args, Cd, SoftBestOfN, Follower, Blockwise, Particles];
+/// Methods that can weigh them by a KL budget.
+const BUDGETS: &[Method] = &[Args, Cd, SoftBestOfN, Follower, Blockwise];
 /// Methods that draw tokens from the whole vocabulary.
-const DRAWS: &[Method] = &[Base, BestOfN, SoftBestOfN, Follower];
-/// Methods that choose one of several finished answers.
-const CHOOSES: &[Method] = &[BestOfN, SoftBestOfN, Follower];
-const REWARDS: &[Method] = &[Args, Cd, BestOfN, SoftBestOfN, Follower];
+const DRAWS: &[Method] = &[Base, BestOfN, SoftBestOfN, Follower, Blockwise, Particles];
+/// Methods that choose among several samples.
+const CHOOSES: &[Method] = &[BestOfN, SoftBestOfN, Follower, Blockwise, Particles];
+/// Methods that decode several continuations block by block.
+const BLOCKS: &[Method] = &[Blockwise, Particles];
+const REWARDS: &[Method] = &[Args, Cd, BestOfN, SoftBestOfN, Follower, Blockwise, Particles];
 const ALL: &[Method] = &Method::ALL;
 
 /// Generates [`Options`] and its conversions. Of each setting: name, type, its place in [`Settings`], and the methods that
@@ -75,7 +79,7 @@ macro_rules! options {
             /// The settings that the method uses.
             pub fn used(settings: &Settings) -> Self {
                 let mut options = Self::all(settings);
-                $(if !$methods.contains(&settings.method) {
+                $(if !$methods.contains(&settings.method) || outweighed(settings, stringify!($name)) {
                     options.$name = None;
                 })*
                 options
@@ -93,7 +97,7 @@ options! {
     /// The bound `B`.
     bound: f64, shaping.bound, SHAPES;
     /// A KL budget in nats, in place of the bound (or strength).
-    kl_budget: f64, kl_budget, WEIGHS;
+    kl_budget: f64, kl_budget, BUDGETS;
     /// Steepness of the soft rules.
     alpha: f64, shaping.alpha, SHAPES;
     /// Largest shaped reward of the rule cap.
@@ -115,8 +119,13 @@ options! {
     beams: usize, beams, &[Cd];
     /// Exponent of the length by which beams are ranked.
     length_penalty: f64, length_penalty, &[Cd];
-    /// Answers to choose from.
+    /// Answers to choose from, continuations of a block, or particles.
     samples: usize, samples, CHOOSES;
+    /// Tokens of a block.
+    block: usize, block, BLOCKS;
+    /// Which continuation of a block is kept; of particles, which answer at the end.
+    #[serde(with = "named")]
+    keep: Keep, keep, BLOCKS;
     /// Most new tokens.
     max_new_tokens: usize, max_new_tokens, ALL;
     /// Sampling temperature; 0 is greedy.
@@ -180,8 +189,17 @@ impl Options {
             settings.kl_budget = None;
         }
         self.apply(&mut settings);
+        if let Some(field) = self.given().find(|name| outweighed(&settings, name)) {
+            return Err(Error::UnusedByBest { field });
+        }
         Ok(settings)
     }
+}
+
+/// Whether a setting has no effect because the highest score wins, however scores are shaped and weighed.
+fn outweighed(settings: &Settings, name: &str) -> bool {
+    let best = settings.method == Blockwise && settings.keep == Keep::Best;
+    best && (name == "kl_budget" || Options::SHAPING.contains(&name))
 }
 
 /// Whether a method uses the setting of this name.
@@ -245,11 +263,27 @@ mod tests {
             ("best-of-n", "skip", "false"),
             ("soft-best-of-n", "bound", "1"),
             ("follower", "score_every", "4"),
+            ("best-of-n", "block", "4"),
+            ("particles", "kl_budget", "1"),
         ] {
             let text = format!("{{\"method\":\"{method}\",\"{field}\":{value}}}");
             let read = serde_json::from_str::<Settings>(&text);
             let said = read.map(|_| String::new()).unwrap_or_else(|error| error.to_string());
             assert!(said.starts_with(&format!("{field} has no effect with method {method}")), "{said}");
+        }
+    }
+
+    #[test]
+    fn the_best_continuation_needs_no_shaping() {
+        for given in ["strength", "bound", "kl_budget"] {
+            let text = format!("{{\"method\":\"blockwise\",\"{given}\":1");
+            let read = |rest: &str| serde_json::from_str::<Settings>(&format!("{text}{rest}}}"));
+            let said = read("").map(|_| String::new()).unwrap_or_else(|error| error.to_string());
+            let expected = format!(
+                "{given} has no effect if the best continuation is kept: leave it out, or set keep to draw"
+            );
+            assert_eq!(said, expected);
+            assert!(read(",\"keep\":\"draw\"").is_ok());
         }
     }
 

@@ -245,6 +245,11 @@ impl Sequence {
         Ok((Chosen { index: Some(index), token }, said))
     }
 
+    /// What is drawn from now on follows from these random numbers.
+    pub(crate) fn reseed(&mut self, randomness: Randomness) {
+        self.randomness = randomness;
+    }
+
     /// Perturbs rewards as the settings say.
     pub(crate) fn perturb(&mut self, rewards: &mut [f64]) {
         self.settings.perturbation.perturb(rewards, &mut self.perturbation);
@@ -296,6 +301,8 @@ impl Sequence {
             skipped: statistics.skipped,
             kl: Some(statistics.kl).filter(|_| !(guided && greedy)),
             tail_nll: statistics.tail_nll,
+            tokens_run: 0,
+            tokens_scored: 0,
             elapsed: std::time::Duration::ZERO,
         }
     }

@@ -3,7 +3,7 @@
 use stackelberg_shaping::{KlBudget, Rule, Shaping};
 
 use crate::error::{Error, Result};
-use crate::method::Method;
+use crate::method::{Keep, Method};
 use crate::most;
 use crate::perturbation::Perturbation;
 
@@ -56,8 +56,12 @@ pub struct Settings {
     pub beams: usize,
     /// Of several beams the best by `Σ log p / length^length_penalty + strength V` is the answer; 0 is none.
     pub length_penalty: f64,
-    /// Answers that best-of-n and its siblings choose from.
+    /// Answers that best-of-n and its siblings choose from; continuations of a block; particles.
     pub samples: usize,
+    /// Tokens of a block ([`Method::Blockwise`], [`Method::Particles`]).
+    pub block: usize,
+    /// Which continuation of a block is kept; of particles, which answer at the end.
+    pub keep: Keep,
     /// Most new tokens.
     pub max_new_tokens: usize,
     /// How tokens are drawn. Guided steps use its temperature and repetition penalty alone.
@@ -91,6 +95,8 @@ impl Default for Settings {
             beams: 1,
             length_penalty: 1.0,
             samples: 10,
+            block: 16,
+            keep: Keep::Best,
             max_new_tokens: 128,
             sampling: Sampling::default(),
             seed: 0,
@@ -106,16 +112,21 @@ impl Default for Settings {
 
 impl Settings {
     /// The defaults of a method, those of `stackelberg generate`. [`Method::Args`] has a KL budget of 0.3 nats for each
-    /// step; methods that choose among samples draw them at temperature 0.7 and top-p 0.9.
+    /// step; methods that choose among samples draw them at temperature 0.7 and top-p 0.9. Blocks have 8 continuations of 16
+    /// tokens, of which the best is kept; of 8 particles one is drawn.
     pub fn new(method: Method) -> Self {
         let mut settings = Self { method, shaping: method.default_shaping(), ..Self::default() };
+        if method.chooses() {
+            settings.sampling.temperature = 0.7;
+            settings.sampling.top_p = 0.9;
+        }
+        if method.decodes_blocks() {
+            settings.samples = 8;
+        }
         match method {
             Method::Args => settings.kl_budget = Some(0.3),
-            Method::BestOfN | Method::SoftBestOfN | Method::Follower => {
-                settings.sampling.temperature = 0.7;
-                settings.sampling.top_p = 0.9;
-            }
-            Method::Base | Method::Cd => {}
+            Method::Particles => settings.keep = Keep::Draw,
+            _ => {}
         }
         settings
     }
@@ -150,6 +161,7 @@ impl Settings {
         let rule = self.shaping_in_force();
         rule.check().map_err(Error::Rule)?;
         self.check_counts()?;
+        self.check_blocks()?;
         if let Some(nats) = self.kl_budget {
             KlBudget::check(&rule, nats).map_err(Error::Rule)?;
         }
@@ -213,6 +225,7 @@ impl Settings {
             ("candidates", self.candidates, most::CANDIDATES),
             ("beams", self.beams, most::BEAMS),
             ("samples", self.samples, most::SAMPLES),
+            ("block", self.block, most::BLOCK),
             ("max-new-tokens", self.max_new_tokens, most::NEW_TOKENS),
             ("score-every", self.score_every, most::SCORE_EVERY),
         ];
@@ -220,6 +233,31 @@ impl Settings {
             Some((name, value, most)) => Err(Error::TooLarge { name, value, most }),
             None => Ok(()),
         }
+    }
+
+    /// Checks the settings of blocks.
+    fn check_blocks(&self) -> Result<()> {
+        if !self.method.decodes_blocks() {
+            return Ok(());
+        }
+        let (samples, block, tokens) = (self.samples, self.block, self.max_new_tokens);
+        if samples > most::CONTINUATIONS {
+            let most = most::CONTINUATIONS;
+            return Err(Error::TooLarge { name: "samples", value: samples, most });
+        }
+        let temperature = self.sampling.temperature;
+        let must = "above 0: at 0, all continuations of a block are the same";
+        for (name, value, holds, must) in [
+            ("samples", samples as f64, samples >= 2, "at least 2 with blockwise and particles"),
+            ("block", block as f64, block >= 1, "at least 1"),
+            ("block", block as f64, block <= tokens, "at most the maximum number of new tokens"),
+            ("temperature", temperature, temperature > 0.0, must),
+        ] {
+            if !holds {
+                return Err(Error::Setting { name, value, must });
+            }
+        }
+        Ok(())
     }
 
     /// The shaping that the method uses. Values are of shaped rewards, and need no more of it.

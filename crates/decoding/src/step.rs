@@ -1,5 +1,7 @@
 //! What happened in one step of decoding.
 
+use std::sync::Arc;
+
 use crate::perturbation::Perturbation;
 use crate::score::Score;
 
@@ -41,6 +43,27 @@ pub struct Step {
     pub tail_nll: Option<f64>,
     /// Whether the reward was left out because it could not have changed the choice.
     pub skipped: bool,
+    /// Of the first token of a block: the block, see [`Method::Blockwise`](crate::Method::Blockwise).
+    pub block: Option<Arc<Block>>,
+    /// The index of the text's own continuation in that block.
+    pub continuation: Option<usize>,
+}
+
+/// What happened at the end of a block: M continuations by the base policy, their scores, and how they were weighed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Block {
+    /// The tokens of each continuation, `[M]`; empty for texts that were finished before.
+    pub continuations: Vec<Vec<u32>>,
+    /// Rewards or values of the texts at their ends, `[M]`.
+    pub scores: Vec<f64>,
+    /// The scores as shaped; `None` where the best is kept.
+    pub shaped: Option<Vec<f64>>,
+    /// The threshold `m*`, for rules that have one.
+    pub threshold: Option<f64>,
+    /// The bound in force, for rules that have one.
+    pub bound: Option<f64>,
+    /// The probability of each to be kept; of particles their weights, `[M]`. They add up to 1.
+    pub weights: Vec<f64>,
 }
 
 impl Step {
@@ -52,5 +75,34 @@ impl Step {
             reward: rewards[index],
             parts: self.parts.iter().map(|part| part[index]).collect(),
         })
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::Step;
+
+    /// An unguided step that chose this token.
+    pub(crate) fn step(chosen: u32) -> Step {
+        Step {
+            candidates: vec![chosen],
+            logits: vec![0.0],
+            rewards: None,
+            continuations: Vec::new(),
+            parts: Vec::new(),
+            threshold: None,
+            bound: None,
+            shaped: None,
+            fused: vec![0.0],
+            chosen,
+            base_choice: chosen,
+            log_prob: -1.0,
+            kl: None,
+            ess: None,
+            tail_nll: None,
+            skipped: false,
+            block: None,
+            continuation: None,
+        }
     }
 }

@@ -157,6 +157,8 @@ impl Turn {
             ess: None,
             tail_nll: None,
             skipped: self.skipped,
+            block: None,
+            continuation: None,
         }
     }
 }

@@ -6,10 +6,12 @@ use stackelberg_engine::reward::Question;
 use stackelberg_engine::{Error as EngineError, Tensor};
 
 use crate::beam::Beams;
+use crate::blocks::{Blocks, Finalist};
 use crate::choice::Unscored;
 use crate::error::Result;
 use crate::line::{Line, Pending};
 use crate::request::Ticket;
+use crate::score::Score;
 use crate::sequence::{Chosen, Need, Said, Sequence};
 
 /// A sequence of a request.
@@ -25,6 +27,10 @@ pub(crate) struct Work {
     /// Hidden states of the answer's tokens so far, `[tokens, d]`, where they are kept.
     kept: Option<Vec<f32>>,
     pub(crate) elapsed: Duration,
+    /// Tokens that were run through the policy.
+    pub(crate) tokens_run: usize,
+    /// Tokens that the reward or the value head read.
+    tokens_scored: usize,
 }
 
 /// What is under way.
@@ -33,6 +39,8 @@ pub(crate) enum Kind {
     One { line: Box<Line>, paths: Vec<Line> },
     /// Several sequences of which one will be the answer.
     Beams(Box<Beams>),
+    /// Several sequences, of which one or more will be the last that are chosen among.
+    Blocks(Box<Blocks>),
 }
 
 /// A sequence that is finished.
@@ -41,7 +49,23 @@ pub(crate) struct Finished {
     pub(crate) sample: usize,
     pub(crate) unscored: Unscored,
     pub(crate) hidden: Vec<f32>,
+    /// Steps that were not told.
+    pub(crate) said: Vec<Said>,
+    /// Of a particle: `ln` of its weight without what its reward contributes.
+    pub(crate) log_weight: f64,
+    /// Bound on the KL of the choices that led to it, in nats.
+    pub(crate) kl: f64,
+    pub(crate) cost: Cost,
+}
+
+/// What an answer cost.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Cost {
     pub(crate) elapsed: Duration,
+    pub(crate) tokens_run: usize,
+    pub(crate) tokens_scored: usize,
+    /// Texts that were scored in order to choose among them.
+    pub(crate) texts: usize,
 }
 
 impl Work {
@@ -57,7 +81,23 @@ impl Work {
             _ => Kind::Beams(Box::new(Beams::new(line))),
         };
         let kept = keep_hidden.then(Vec::new);
-        Self { ticket, sample, prompt, kind, read_last, kept, elapsed: Duration::ZERO }
+        let elapsed = Duration::ZERO;
+        Self { ticket, sample, prompt, kind, read_last, kept, elapsed, tokens_run: 0, tokens_scored: 0 }
+    }
+
+    /// Several sequences that are decoded block by block.
+    pub(crate) fn of_blocks(ticket: Ticket, prompt: usize, blocks: Blocks, read_last: bool) -> Self {
+        Self {
+            ticket,
+            sample: 0,
+            prompt,
+            kind: Kind::Blocks(Box::new(blocks)),
+            read_last,
+            kept: None,
+            elapsed: Duration::ZERO,
+            tokens_run: 0,
+            tokens_scored: 0,
+        }
     }
 
     /// Its lines that may wait for the policy.
@@ -66,6 +106,7 @@ impl Work {
             Kind::One { line, paths } if paths.is_empty() => vec![line],
             Kind::One { paths, .. } => paths.iter_mut().collect(),
             Kind::Beams(beams) => beams.beams.iter_mut().map(|beam| &mut beam.line).collect(),
+            Kind::Blocks(blocks) => blocks.lines().collect(),
         }
     }
 
@@ -91,7 +132,7 @@ impl Work {
                 if let Some(state) = &mut line.state {
                     state.read(token)?;
                 }
-                line.pending = next(line, token, read_last);
+                line.read_next(token, read_last);
                 Ok(vec![said])
             }
             Kind::One { paths, .. } => {
@@ -108,6 +149,10 @@ impl Work {
                     beam.line.sequence.expect(row)?;
                     beam.line.pending = Pending::Rewards;
                 }
+                Ok(Vec::new())
+            }
+            Kind::Blocks(blocks) => {
+                blocks.expect(rows, read_last)?;
                 Ok(Vec::new())
             }
         }
@@ -145,13 +190,21 @@ impl Work {
         let waits = match &self.kind {
             Kind::One { line, .. } => line.pending == Pending::Rewards,
             Kind::Beams(beams) => beams.beams.iter().any(|beam| beam.line.pending == Pending::Rewards),
+            Kind::Blocks(blocks) => blocks.asks(),
         };
         waits && self.lines().into_iter().all(|line| line.segment().is_none())
     }
 
     /// The states of what guides, in the order of [`Work::ask`].
     pub(crate) fn inputs(&mut self) -> Result<Vec<Input>> {
+        let inputs = self.questions()?;
+        self.tokens_scored += inputs.iter().map(Input::tokens).sum::<usize>();
+        Ok(inputs)
+    }
+
+    fn questions(&mut self) -> Result<Vec<Input>> {
         let lines: Vec<(&mut Line, &[Line])> = match &mut self.kind {
+            Kind::Blocks(blocks) => return Ok(blocks.inputs()),
             Kind::One { line, paths } => vec![(line, paths)],
             Kind::Beams(beams) => beams.beams.iter_mut().map(|beam| (&mut beam.line, &[][..])).collect(),
         };
@@ -189,6 +242,7 @@ impl Work {
                 beams.score(values)?;
                 Ok(Vec::new())
             }
+            Kind::Blocks(blocks) => blocks.score(answers),
         }
     }
 
@@ -197,47 +251,73 @@ impl Work {
         match &self.kind {
             Kind::One { line, .. } => line.pending == Pending::Nothing,
             Kind::Beams(beams) => beams.beams.is_empty(),
+            Kind::Blocks(blocks) => blocks.is_finished(),
         }
     }
 
-    /// The finished sequence, and of beams its steps.
-    pub(crate) fn finish(self) -> Result<(Finished, Vec<Said>)> {
-        let (line, said) = match self.kind {
-            Kind::One { line, .. } => (*line, Vec::new()),
-            Kind::Beams(mut beams) => beams.finished().ok_or(crate::error::Error::Stopped)?,
-        };
-        let tokens = line.sequence.answer.tokens.clone();
-        let mut hidden = self.kept.unwrap_or_default();
-        let width = line.hidden.elem_count();
-        let last = match line.prefix.len() == self.prompt + tokens.len() {
-            // A copy: a view would keep the rows of all sequences that were run together.
-            true => Some(line.hidden.copy().map_err(EngineError::from)?),
-            false => {
-                let row = tokens.len().checked_sub(1);
-                let row = row.and_then(|last| hidden.get(last * width..tokens.len() * width));
-                let row = row.map(|row| Tensor::from_slice(row, (1, width), line.hidden.device()));
-                row.transpose().map_err(EngineError::from)?
+    /// The finished sequence; of blocks all those that the last choice is among.
+    pub(crate) fn finish(self) -> Result<Vec<Finished>> {
+        let Self { sample, prompt, kept, elapsed, tokens_run, tokens_scored, kind, .. } = self;
+        let mut texts = 0;
+        let finalists = match kind {
+            Kind::One { line, .. } => vec![known(*line, Vec::new())],
+            Kind::Beams(mut beams) => {
+                let (line, said) = beams.finished().ok_or(crate::error::Error::Stopped)?;
+                vec![known(line, said)]
+            }
+            Kind::Blocks(mut blocks) => {
+                texts = blocks.calls;
+                blocks.finalists()
             }
         };
-        // What ended the answer may have been run, and is not part of it.
-        hidden.truncate(tokens.len() * width);
-        let values = matches!(line.state, Some(stackelberg_engine::reward::RewardState::Value(_)));
-        let known = line.sequence.known_reward().filter(|_| !values);
-        let unscored = Unscored { tokens, known, last };
-        let (sequence, sample, elapsed) = (line.sequence, self.sample, self.elapsed);
-        Ok((Finished { sequence, sample, unscored, hidden, elapsed }, said))
+        let mut hidden = kept.unwrap_or_default();
+        let mut cost = Cost { elapsed, tokens_run, tokens_scored, texts };
+        let mut finished = Vec::with_capacity(finalists.len());
+        for Finalist { line, said, known, log_weight, kl } in finalists {
+            let tokens = line.sequence.answer.tokens.clone();
+            let width = line.hidden.elem_count();
+            let last = match line.prefix.len() == prompt + tokens.len() {
+                // A copy: a view would keep the rows of all sequences that were run together.
+                true => Some(line.hidden.copy().map_err(EngineError::from)?),
+                false => {
+                    let row = tokens.len().checked_sub(1);
+                    let row = row.and_then(|last| hidden.get(last * width..tokens.len() * width));
+                    let row = row.map(|row| Tensor::from_slice(row, (1, width), line.hidden.device()));
+                    row.transpose().map_err(EngineError::from)?
+                }
+            };
+            // What ended the answer may have been run, and is not part of it.
+            hidden.truncate(tokens.len() * width);
+            let (hidden, cost) = (std::mem::take(&mut hidden), std::mem::take(&mut cost));
+            let unscored = Unscored { tokens, known, last };
+            let sequence = line.sequence;
+            finished.push(Finished { sequence, sample, unscored, hidden, said, log_weight, kl, cost });
+        }
+        Ok(finished)
     }
+}
+
+/// The only answer, with its reward if a step has computed it.
+fn known(line: Line, said: Vec<Said>) -> Finalist {
+    let values = matches!(line.state, Some(stackelberg_engine::reward::RewardState::Value(_)));
+    let known: Option<Score> = line.sequence.known_reward().filter(|_| !values);
+    Finalist { line, said, known, log_weight: 0.0, kl: 0.0 }
 }
 
 /// What a reward is asked, with its state: everything is owned, so that it can be asked elsewhere.
 pub(crate) struct Input {
     pub(crate) state: stackelberg_engine::reward::RewardState,
-    candidates: Vec<u32>,
-    further: Vec<Vec<u32>>,
-    ahead: Option<Tensor>,
+    pub(crate) candidates: Vec<u32>,
+    pub(crate) further: Vec<Vec<u32>>,
+    pub(crate) ahead: Option<Tensor>,
 }
 
 impl Input {
+    /// Tokens that are to be scored, continuations included.
+    fn tokens(&self) -> usize {
+        self.candidates.len() + self.further.iter().map(Vec::len).sum::<usize>()
+    }
+
     pub(crate) fn question(&mut self) -> Question<'_> {
         let Self { state, candidates, further, ahead } = self;
         Question { state, candidates, further, ahead: ahead.as_ref() }
@@ -263,19 +343,6 @@ fn on_path(sequence: &Sequence) -> Pending {
     }
 }
 
-/// What a line waits for after a token that has not been run.
-fn next(line: &Line, token: u32, read_last: bool) -> Pending {
-    match goes_on(&line.sequence, read_last) {
-        true => Pending::Token(token),
-        false => Pending::Nothing,
-    }
-}
-
-/// Whether the last token is to be run. A token that ended the answer without being part of it never is.
-fn goes_on(sequence: &Sequence, read_last: bool) -> bool {
-    sequence.answer.finish.is_none() || read_last && sequence.kept_last()
-}
-
 /// Makes the chosen candidate, or its whole segment, part of the line.
 fn commit(line: &mut Line, paths: Vec<Line>, chosen: Chosen, read_last: bool) -> Result<()> {
     let Some(index) = chosen.index else { return Ok(()) };
@@ -287,7 +354,7 @@ fn commit(line: &mut Line, paths: Vec<Line>, chosen: Chosen, read_last: bool) ->
         (line.prefix, line.hidden, line.ahead) = (path.prefix, path.hidden, path.ahead);
         candidate = 0;
     }
-    line.pending = match goes_on(&line.sequence, read_last) {
+    line.pending = match line.goes_on(read_last) {
         false => {
             line.ahead = None;
             Pending::Nothing

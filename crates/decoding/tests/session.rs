@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use stackelberg_decoding::{
-    Error, Event, Generation, Limits, Method, Perturbation, Request, Sampling, Session, Settings, Step,
-    Ticket, Want,
+    Error, Event, Generation, Keep, Limits, Method, Perturbation, Request, Sampling, Session, Settings,
+    Step, Ticket, Want,
 };
 use stackelberg_engine::reward::{Exchange, RewardFormat, TextReward, TextScorer};
 use stackelberg_engine::{Prompt, Reward, kernel};
@@ -64,7 +64,7 @@ struct Plan {
 }
 
 fn plan() -> impl Strategy<Value = Plan> {
-    let more = (0..9usize, 0..4usize, 1..30usize, any::<bool>(), 1..9usize, 0..40u64);
+    let more = (0..12usize, 0..4usize, 1..30usize, any::<bool>(), 1..9usize, 0..40u64);
     let temperature = prop_oneof![Just(0.0), Just(0.8)];
     let coming = (0..12usize, prop::option::weighted(0.15, 0..10usize));
     let budget = prop::option::weighted(0.2, 0.05..1.0f64);
@@ -95,6 +95,9 @@ fn plan() -> impl Strategy<Value = Plan> {
                 Method::Follower,
                 Method::Args,
                 Method::Cd,
+                Method::Blockwise,
+                Method::Blockwise,
+                Method::Particles,
             ][method];
             match method {
                 2 => settings.score_every = 3,
@@ -104,6 +107,11 @@ fn plan() -> impl Strategy<Value = Plan> {
                     settings.sampling.temperature = 0.0;
                 }
                 4..=6 => settings.sampling.temperature = 0.8,
+                9..=11 => {
+                    settings.sampling.temperature = 0.8;
+                    settings.block = 1 + seed as usize % tokens;
+                    settings.keep = if method == 9 { Keep::Best } else { Keep::Draw };
+                }
                 _ => {}
             }
             if method == 1 {
@@ -122,7 +130,8 @@ fn request(number: usize, plan: &Plan) -> Request {
         3 => late().clone(),
         reward => parts().1[reward].clone(),
     };
-    let value = (plan.settings.method == Method::Cd).then(|| values()[plan.method % 2].clone());
+    let valued = plan.settings.method == Method::Cd || plan.method == 10;
+    let value = valued.then(|| values()[plan.method % 2].clone());
     Request {
         id: format!("request {number}"),
         prompt: plan.prompt.clone(),

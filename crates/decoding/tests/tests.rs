@@ -4,6 +4,7 @@ mod common;
 #[path = "../../engine/tests/common/weights.rs"]
 mod weights;
 
+mod blocks;
 mod cd;
 mod device;
 mod golden;

@@ -111,8 +111,8 @@ proptest! {
         at_once in 1..9usize,
         no_eos: bool,
     ) {
-        settings = Settings { method, no_eos, samples: 3, ..settings };
-        settings.sampling.temperature = temperature;
+        settings = Settings { method, no_eos, samples: 3, block: 4, ..settings };
+        settings.sampling.temperature = if method.decodes_blocks() { 1.3 } else { temperature };
         let (policy, rewards) = parts();
         let (guidance, reward) = (guidance(reward, value), &rewards[reward]);
         let ids: Vec<String> = (0..prompts.len()).map(|i| i.to_string()).collect();

@@ -79,7 +79,7 @@ impl Experiment {
             require(holds, &format!("sweep.{field}: {fraction} is not between 0 and 1"))?;
         }
         for (number, methods) in self.methods.iter().enumerate() {
-            if methods.method.chooses_answers() && self.decoding.temperature() == 0.0 {
+            if methods.method.chooses() && self.decoding.temperature() == 0.0 {
                 return invalid(format!(
                     "methods[{number}]: at temperature 0 all samples that {} chooses from would be identical",
                     methods.method

@@ -3,7 +3,7 @@
 use serde_json::json;
 use stackelberg_data::generations::{Record, Response};
 use stackelberg_data::hash::sha256;
-use stackelberg_data::trace::{Scores, TraceStep};
+use stackelberg_data::trace::{Scores, TraceBlock, TraceStep};
 use stackelberg_data::{Identity, Prompt};
 use stackelberg_decoding::{Generation, Method, Options, Settings, Step};
 use stackelberg_engine::reward::TextFormat;
@@ -47,6 +47,9 @@ pub fn identity(
     (options.method, options.seed) = (None, None);
     options.score_every = options.score_every.filter(|&tokens| tokens != 1);
     options.entropy_gate = options.entropy_gate.filter(|&nats| nats != 0.0);
+    if !settings.method.decodes_blocks() {
+        (options.block, options.keep) = (None, None);
+    }
     let mut value = json!(options);
     value["kl_budget"] = json!(options.kl_budget);
     for (name, of) in [
@@ -112,11 +115,30 @@ pub fn response(
         skipped: Some(answer.skipped),
         kl: answer.kl,
         tail_nll: Some(answer.tail_nll),
+        kl_bound: answer.kl_bound(),
+        tokens_run: Some(answer.tokens_run),
+        tokens_scored: Some(answer.tokens_scored),
         warnings: warnings.to_vec(),
         ..Record::default()
     };
     let (id, prompt, text) = (id.to_owned(), prompt.clone(), answer.text.clone());
     Response { id, prompt, text, record: identity.record(record) }
+}
+
+/// The block that begins with a step, if one does.
+fn block(step: &Step, tokenizer: &Tokenizer) -> Result<Option<TraceBlock>> {
+    let (Some(block), Some(chosen)) = (&step.block, step.continuation) else { return Ok(None) };
+    let texts = block.continuations.iter().map(|tokens| tokenizer.decode(tokens, true));
+    Ok(Some(TraceBlock {
+        continuations: block.continuations.clone(),
+        texts: texts.collect::<std::result::Result<_, _>>()?,
+        scores: block.scores.clone(),
+        shaped: block.shaped.clone(),
+        threshold: block.threshold,
+        bound: block.bound,
+        weights: block.weights.clone(),
+        chosen,
+    }))
 }
 
 /// The steps of an answer as lines of a trace.
@@ -156,6 +178,7 @@ pub fn trace(
             log_prob: Some(step.log_prob),
             continuations: step.continuations.clone(),
             parts: parts.iter().cloned().zip(step.parts.iter().cloned()).collect(),
+            block: block(step, tokenizer)?,
         });
     }
     Ok(lines)

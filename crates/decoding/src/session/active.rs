@@ -7,6 +7,7 @@ use std::time::Duration;
 use stackelberg_engine::reward::{PromptInput, RewardState};
 use stackelberg_engine::{Checkpoint, Error as EngineError, Prefix, Reward, Tensor};
 
+use crate::blocks::{Blocks, Scorer};
 use crate::error::{Error, Result};
 use crate::line::{Line, Pending};
 use crate::method::Method;
@@ -20,6 +21,8 @@ pub(super) struct Active {
     pub(super) request: Arc<Request>,
     pub(super) max_tokens: usize,
     pub(super) prompt: Prefilling,
+    /// Samples that are finished.
+    pub(super) ended: usize,
     /// The next sample to begin.
     pub(super) next_sample: usize,
     pub(super) samples: usize,
@@ -34,6 +37,8 @@ pub(super) struct Active {
     pub(super) prefill: Duration,
     /// Time spent on scoring the finished answers.
     pub(super) scoring: Duration,
+    /// Their number and their tokens, where they were scored in order to choose among them.
+    pub(super) scored: (usize, usize),
 }
 
 /// A prompt, as far as it is prefilled.
@@ -56,6 +61,10 @@ impl Active {
             (Want::Samples { .. }, ..) => None,
             (_, Method::Args, Some(reward)) => Some(reward.state(policy, input)?),
             (_, Method::Cd, _) => request.value.clone().map(RewardState::Value),
+            (_, method, Some(reward)) if method.decodes_blocks() => match &request.value {
+                Some(value) => Some(RewardState::Value(value.clone())),
+                None => Some(reward.state(policy, input)?),
+            },
             _ => None,
         };
         let (seed, number) = (settings.seed, sample as u64);
@@ -63,7 +72,9 @@ impl Active {
             Randomness::new(seed, &request.id, number),
             Randomness::of_perturbation(seed, &request.id, number),
         );
-        let guide = state.as_ref().map(RewardState::span);
+        let blocks = request.want == Want::Answer && settings.method.decodes_blocks();
+        // The tokens of a block are the base policy's own.
+        let guide = state.as_ref().filter(|_| !blocks).map(RewardState::span);
         let sequence = Sequence::new(policy, settings.clone(), guide, streams, self.max_tokens);
         let (prefix, hidden) = (self.prompt.prefix.clone(), self.prompt.hidden.clone());
         let hidden = hidden.ok_or(EngineError::NoTokens)?;
@@ -73,7 +84,19 @@ impl Active {
         let guided = request.want == Want::Answer && settings.method == Method::Args;
         let unseen = !guided || settings.perturbation != crate::Perturbation::None;
         let reads = request.reward.as_ref().is_some_and(Reward::reads_policy);
-        let mut work = Work::new((ticket, sample), line, keep_hidden || unseen && reads, keep_hidden);
+        let mut work = match blocks {
+            true => {
+                let reads = reads || request.value.is_some();
+                let scorer = Scorer { policy: policy.clone(), request: request.clone() };
+                let (prompt, number) = (line.prefix.len(), u64::MAX - 1);
+                let streams = (
+                    Randomness::new(seed, &request.id, number),
+                    Randomness::of_perturbation(seed, &request.id, number),
+                );
+                Work::of_blocks(ticket, prompt, Blocks::new(line, scorer, streams), reads)
+            }
+            false => Work::new((ticket, sample), line, keep_hidden || unseen && reads, keep_hidden),
+        };
         work.elapsed = std::mem::take(&mut self.prefill);
         Ok(work)
     }

@@ -8,10 +8,11 @@ use super::remote::{Remote, off_the_loop};
 use super::state::Session;
 use crate::choice::{Unscored, choose, scores};
 use crate::error::{Error, Result};
+use crate::generation::Generation;
 use crate::request::{Event, Sample, Ticket, Want};
 use crate::score::Score;
 use crate::sequence::Said;
-use crate::work::{Finished, Work};
+use crate::work::{Cost, Finished, Work};
 
 impl Session {
     /// Puts finished sequences together by request, and scores the requests that are complete.
@@ -22,15 +23,20 @@ impl Session {
             let outcome = work.finish();
             let Some(active) = self.requests.get_mut(&ticket) else { continue };
             match outcome {
-                Ok((finished, said)) => {
-                    let sample = finished.sample;
-                    active.finished.push(finished);
-                    self.told(ticket, sample, Ok(said), events);
+                Ok(mut finished) => {
+                    active.ended += 1;
+                    // Of several, the chosen one's steps are told.
+                    let only = if let [only] = &mut finished[..] { Some(only) } else { None };
+                    let only = only.map(|only| (only.sample, std::mem::take(&mut only.said)));
+                    active.finished.append(&mut finished);
+                    if let Some((sample, said)) = only {
+                        self.told(ticket, sample, Ok(said), events);
+                    }
                 }
                 Err(error) => self.fail(ticket, error, events),
             }
             let Some(active) = self.requests.get_mut(&ticket) else { continue };
-            if active.finished.len() == active.samples {
+            if active.ended == active.samples {
                 self.complete(ticket, events);
             }
         }
@@ -42,6 +48,12 @@ impl Session {
         let mut finished = std::mem::take(&mut active.finished);
         finished.sort_by_key(|finished| finished.sample);
         let request = active.request.clone();
+        if request.want == Want::Answer && request.settings.method.chooses() {
+            let unscored = finished.iter().map(|finished| &finished.unscored);
+            let unknown = unscored.filter(|unscored| unscored.known.is_none());
+            let lengths = unknown.map(|unscored| unscored.tokens.len());
+            active.scored = lengths.fold((0, 0), |(texts, sum), tokens| (texts + 1, sum + tokens));
+        }
         let Some(reward) = request.reward.clone() else {
             let done = self.done(ticket, finished, Vec::new());
             return self.closed(ticket, done, events);
@@ -81,22 +93,34 @@ impl Session {
         if let Want::Samples { .. } = request.want {
             let scores = scores.into_iter().map(Some).chain(std::iter::repeat(None));
             let sample = |(finished, score): (Finished, Option<Score>)| {
-                let mut answer = finished.sequence.finish(score);
-                answer.elapsed = finished.elapsed;
+                let answer = finished.sequence.finish(score);
+                let Cost { elapsed, tokens_run, tokens_scored, .. } = finished.cost;
+                let answer = Generation { elapsed, tokens_run, tokens_scored, ..answer };
                 Sample { answer, hidden: finished.hidden }
             };
             return Ok((finished.into_iter().zip(scores).map(sample).collect(), Vec::new()));
         }
-        let (index, kl) = choose(&request.settings, &request.id, &scores)?;
-        let calls = finished.len();
-        let all = finished.iter().map(|finished| finished.elapsed).sum::<Duration>();
-        let said = active.steps.remove(&index).unwrap_or_default();
+        let weights: Vec<f64> = finished.iter().map(|finished| finished.log_weight).collect();
+        let (index, kl) = choose(&request.settings, &request.id, &scores, &weights)?;
+        let costs = || finished.iter().map(|finished| finished.cost);
+        let (tokens_run, tokens_scored, texts) = (
+            costs().map(|cost| cost.tokens_run).sum(),
+            costs().map(|cost| cost.tokens_scored).sum::<usize>() + active.scored.1,
+            costs().map(|cost| cost.texts).sum::<usize>() + active.scored.0,
+        );
+        let all = costs().map(|cost| cost.elapsed).sum::<Duration>();
+        let (calls, method) = (finished.len(), request.settings.method);
+        let mut said = active.steps.remove(&index).unwrap_or_default();
         let chosen = finished.into_iter().nth(index).ok_or(Error::Stopped)?;
-        let mut answer = chosen.sequence.finish(scores.into_iter().nth(index));
-        answer.elapsed = chosen.elapsed;
-        if request.settings.method.chooses_answers() {
+        said.extend(chosen.said);
+        let answer = chosen.sequence.finish(scores.into_iter().nth(index));
+        let elapsed = if method.chooses() { all + active.scoring } else { all };
+        let mut answer = Generation { elapsed, tokens_run, tokens_scored, ..answer };
+        if method.chooses_answers() {
             (answer.reward_calls, answer.kl) = (calls, Some(kl));
-            answer.elapsed = all + active.scoring;
+        }
+        if method.decodes_blocks() {
+            (answer.reward_calls, answer.kl) = (texts, Some((chosen.kl + kl).max(0.0)));
         }
         Ok((vec![Sample { answer, hidden: chosen.hidden }], said))
     }
@@ -110,11 +134,11 @@ impl Session {
     ) {
         match done {
             Ok((samples, said)) => {
-                for (number, (step, text)) in said.into_iter().enumerate() {
+                let told = self.requests.remove(&ticket).map_or(0, |active| active.told);
+                for (number, (step, text)) in (told..).zip(said) {
                     let step = Box::new(step);
                     events.push(Event::Token { ticket, number, step, text });
                 }
-                self.requests.remove(&ticket);
                 events.push(Event::Done { ticket, samples });
             }
             Err(error) => self.fail(ticket, error, events),

@@ -104,9 +104,15 @@ impl Session {
         }
         let mut lines = Vec::new();
         for work in &mut self.works {
+            let mut tokens = 0;
             for line in work.lines() {
-                lines.push(line.segment().is_some());
+                let segment = line.segment();
+                lines.push(segment.is_some());
+                tokens += segment.map_or(0, |segment| match segment {
+                    Segment::Read(_, tokens) | Segment::Branch(_, tokens) => tokens.len(),
+                });
             }
+            work.tokens_run += tokens;
         }
         for work in &mut self.works {
             segments.extend(work.lines().into_iter().filter_map(Line::segment));

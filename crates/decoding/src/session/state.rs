@@ -88,6 +88,7 @@ impl Session {
             request: Arc::new(request),
             max_tokens,
             prompt,
+            ended: 0,
             next_sample: 0,
             samples,
             finished: Vec::new(),
@@ -96,6 +97,7 @@ impl Session {
             prefilled: false,
             prefill: Duration::ZERO,
             scoring: Duration::ZERO,
+            scored: (0, 0),
         };
         self.requests.insert(ticket, active);
         self.waiting.push_back(ticket);

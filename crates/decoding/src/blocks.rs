@@ -1,0 +1,488 @@
+//! Blockwise decoding and particles: several texts under way together, scored at the ends of blocks.
+//!
+//! ```text
+//! M texts ──N tokens each──► scores ──shaped──► weights ──┬── blockwise: one text is kept, and begins M again
+//!                                                         └── particles: resampled where few have most of the weight
+//! ```
+//!
+//! A text that ends inside a block waits for the others. The last choice is among finished answers, and by their rewards:
+//! where values of a value head were the scores, finished answers are scored anew, see [`choose`](crate::choice::choose).
+
+use std::sync::Arc;
+
+use stackelberg_engine::reward::RewardState;
+use stackelberg_engine::{Checkpoint, Error as EngineError, Reward, Tensor};
+use stackelberg_shaping::{Follower, Rule, Samples, Shaped, argmax};
+
+use crate::choice::{Unscored, scores};
+use crate::error::{Error, Result};
+use crate::history::History;
+use crate::line::{Line, Pending};
+use crate::method::{Keep, Method};
+use crate::randomness::Randomness;
+use crate::request::Request;
+use crate::sample;
+use crate::score::Score;
+use crate::sequence::{Chosen, Said};
+use crate::settings::Settings;
+use crate::step::Block;
+use crate::turn::shape;
+use crate::work::Input;
+
+/// The texts under way, and what chooses among them.
+pub(crate) struct Blocks {
+    tracks: Vec<Track>,
+    settings: Arc<Settings>,
+    scorer: Scorer,
+    randomness: Randomness,
+    perturbation: Randomness,
+    /// Bound on the KL of the choices so far, in nats. Particles have their own.
+    kl: f64,
+    /// Texts that were scored.
+    pub(crate) calls: usize,
+    /// The answers among which the last choice is made, once it is to be made.
+    finalists: Option<Vec<Finalist>>,
+}
+
+/// One of the texts.
+#[derive(Clone)]
+struct Track {
+    line: Line,
+    /// Steps before this block that were not told.
+    history: History,
+    /// Steps of this block.
+    block: Vec<Said>,
+    /// Whether the state of what scores is asked about the block.
+    asked: bool,
+    /// Length of the answer when the block began, in tokens.
+    start: usize,
+    /// Score of the text when the block began, if it was scored.
+    score: Option<Score>,
+    /// Of a particle: `ln` of its weight without what its last shaped score contributes.
+    log_rest: f64,
+    /// Of a particle: strength times its last shaped score, in nats.
+    exponent: f64,
+    /// Of a particle: `ln(M W)` summed over the resamplings of its line, in nats.
+    log_ratio: f64,
+}
+
+/// An answer that may be chosen.
+pub(crate) struct Finalist {
+    pub(crate) line: Line,
+    pub(crate) said: Vec<Said>,
+    /// Its reward, if it is known.
+    pub(crate) known: Option<Score>,
+    /// `ln` of its weight without what its reward will contribute.
+    pub(crate) log_weight: f64,
+    /// Bound on the KL of the choices that led to it, in nats.
+    pub(crate) kl: f64,
+}
+
+/// Scores texts that the incremental state cannot score.
+#[derive(Clone)]
+pub(crate) struct Scorer {
+    pub(crate) policy: Checkpoint,
+    pub(crate) request: Arc<Request>,
+}
+
+impl Scorer {
+    fn by_value(&self) -> bool {
+        self.request.value.is_some()
+    }
+
+    /// Whether scores are rewards, or values of unshaped rewards: these are shaped. Values of shaped rewards are not.
+    fn shapes(&self) -> bool {
+        let rule = self.request.value.as_ref().and_then(|value| value.shaping.as_deref());
+        rule.is_none_or(|rule| rule == Rule::Raw.name())
+    }
+
+    /// The score of an answer, read as a whole.
+    fn whole(&self, tokens: &[u32], last: Option<Tensor>) -> Result<Score> {
+        let prompt = &self.request.prompt;
+        if let Some(value) = &self.request.value {
+            let hidden = match last {
+                Some(hidden) => hidden,
+                None => {
+                    let text = [&prompt[..], tokens].concat();
+                    let (_, hidden) = self.policy.model.prefill(&text)?;
+                    hidden.narrow(0, text.len() - 1, 1).map_err(EngineError::from)?
+                }
+            };
+            return Ok(Score::from(value.score(&hidden)?[0]));
+        }
+        let reward: &Reward =
+            self.request.reward.as_ref().ok_or(Error::NoReward(self.request.settings.method.name()))?;
+        let unscored = Unscored { tokens: tokens.to_vec(), known: None, last };
+        let asked = (&prompt[..], self.request.asked.as_deref());
+        let mut found = scores(&self.policy, reward, asked, &[unscored])?;
+        Ok(found.pop().unwrap_or_default())
+    }
+}
+
+/// Weights of texts, and how they came about.
+struct Weighed {
+    shaped: Shaped,
+    strength: f64,
+    weights: Vec<f64>,
+    kl: f64,
+}
+
+impl Blocks {
+    /// Begins with copies of a text. The random numbers choose among texts and decide those of the texts.
+    pub(crate) fn new(
+        line: Line,
+        scorer: Scorer,
+        (randomness, perturbation): (Randomness, Randomness),
+    ) -> Self {
+        let settings = line.sequence.settings.clone();
+        let track = Track {
+            line,
+            history: History::default(),
+            block: Vec::new(),
+            asked: false,
+            start: 0,
+            score: None,
+            log_rest: 0.0,
+            exponent: 0.0,
+            log_ratio: 0.0,
+        };
+        let mut blocks = Self {
+            tracks: vec![track],
+            scorer,
+            randomness,
+            perturbation,
+            kl: 0.0,
+            calls: 0,
+            finalists: None,
+            settings,
+        };
+        blocks.restart(&vec![0; blocks.settings.samples]);
+        blocks
+    }
+
+    pub(crate) fn lines(&mut self) -> impl Iterator<Item = &mut Line> {
+        self.tracks.iter_mut().map(|track| &mut track.line)
+    }
+
+    /// Takes in the logits of the texts that wait for them. `read_last` as in [`Work`](crate::work::Work).
+    pub(crate) fn expect(
+        &mut self,
+        rows: &mut dyn Iterator<Item = Vec<f32>>,
+        read_last: bool,
+    ) -> Result<()> {
+        for track in self.tracks.iter_mut().filter(|track| track.line.pending == Pending::Logits) {
+            let Some(row) = rows.next() else { break };
+            if let Some((Chosen { token, .. }, said)) = track.line.sequence.expect(row)? {
+                track.block.push(said);
+                track.line.read_next(token, read_last);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether all texts are at the end of the block, and wait to be scored.
+    pub(crate) fn asks(&self) -> bool {
+        let size = self.settings.block;
+        self.finalists.is_none()
+            && self.tracks.iter().all(|track| {
+                let waits = matches!(track.line.pending, Pending::Logits | Pending::Nothing);
+                waits && (track.is_finished() || track.block.len() >= size)
+            })
+    }
+
+    /// The states of what scores, of the texts that have new tokens.
+    pub(crate) fn inputs(&mut self) -> Vec<Input> {
+        let prompt = self.scorer.request.prompt.len();
+        let mut inputs = Vec::with_capacity(self.tracks.len());
+        for track in &mut self.tracks {
+            let grows = track.tokens().len() > track.start;
+            let reads_last = track.reads_last(prompt);
+            let askable = |state: &mut RewardState| grows && (reads_last || !state.needs_policy());
+            let line = &mut track.line;
+            let Some(state) = line.state.take_if(askable) else { continue };
+            track.asked = true;
+            let new = &line.sequence.answer.tokens[track.start..];
+            let ahead = state.needs_policy().then(|| line.hidden.clone());
+            let (candidates, further) = (vec![new[0]], vec![new[1..].to_vec()]);
+            inputs.push(Input { state, candidates, further, ahead });
+        }
+        inputs
+    }
+
+    /// Takes in the scores, in the order of [`Blocks::inputs`], and goes on. Returns the steps that are certain now.
+    ///
+    /// # Errors
+    /// A score is not finite or cannot be shaped, or the tokenizer fails.
+    pub(crate) fn score(&mut self, answers: Vec<(Input, Vec<f64>)>) -> Result<Vec<Said>> {
+        let prompt = self.scorer.request.prompt.len();
+        let mut answers = answers.into_iter();
+        let mut found: Vec<Score> = Vec::with_capacity(self.tracks.len());
+        for track in &mut self.tracks {
+            let score = match &track.score {
+                _ if std::mem::take(&mut track.asked) => {
+                    let Some((input, rewards)) = answers.next() else { return Ok(Vec::new()) };
+                    let parts = input.state.parts().iter().map(|part| part[0]).collect();
+                    let mut state: RewardState = input.state;
+                    state.commit(0)?;
+                    track.line.state = Some(state);
+                    self.calls += 1;
+                    Score { reward: rewards[0], parts }
+                }
+                Some(score) if track.tokens().len() == track.start => score.clone(),
+                // Nothing was written, or a stop text that began in an earlier block was cut off.
+                _ => {
+                    self.calls += 1;
+                    let last = track.reads_last(prompt).then(|| track.line.hidden.clone());
+                    self.scorer.whole(track.tokens(), last)?
+                }
+            };
+            if !score.reward.is_finite() {
+                let (step, token) = (track.tokens().len(), *track.tokens().last().unwrap_or(&0));
+                return Err(Error::Reward { step, token, reward: score.reward });
+            }
+            found.push(score);
+        }
+        self.choose(found)
+    }
+
+    /// What follows from the scores.
+    fn choose(&mut self, found: Vec<Score>) -> Result<Vec<Said>> {
+        let mut seen: Vec<f64> = found.iter().map(|score| score.reward).collect();
+        self.settings.perturbation.perturb(&mut seen, &mut self.perturbation);
+        for (track, score) in self.tracks.iter_mut().zip(&found) {
+            track.score = Some(score.clone());
+        }
+        match self.settings.method {
+            Method::Particles => self.weigh_particles(&seen, &found),
+            _ => self.keep_one(&seen, &found),
+        }
+    }
+
+    /// Blockwise: one text is kept.
+    fn keep_one(&mut self, seen: &[f64], found: &[Score]) -> Result<Vec<Said>> {
+        let texts = self.tracks.len();
+        let (index, mut kl, weighed) = match self.settings.keep {
+            Keep::Best => {
+                let m = texts as f64;
+                (argmax(seen).unwrap_or(0), m.ln() - (m - 1.0) / m, None)
+            }
+            Keep::Draw => {
+                let weighed = self.weigh(seen)?;
+                let index = sample::draw(&weighed.weights, self.randomness.uniform());
+                (index, weighed.kl, Some(weighed))
+            }
+        };
+        let weights = match &weighed {
+            Some(weighed) => weighed.weights.clone(),
+            None => (0..texts).map(|i| if i == index { 1.0 } else { 0.0 }).collect(),
+        };
+        self.record(found, weights, weighed.as_ref());
+        if !self.tracks[index].is_finished() {
+            self.kl += kl;
+            let said = self.tracks[index].take_said();
+            self.restart(&vec![index; texts]);
+            return Ok(said);
+        }
+        // Values do not make the last choice: the rewards of all finished answers do.
+        let chosen: Vec<usize> = match self.scorer.by_value() {
+            true => (0..texts).filter(|&i| self.tracks[i].is_finished()).collect(),
+            false => vec![index],
+        };
+        if chosen.len() > 1 {
+            // A choice in two steps is no ranking: this bound holds of any choice among M.
+            kl = (texts as f64).ln();
+        }
+        self.finish(&chosen, kl);
+        Ok(Vec::new())
+    }
+
+    /// Particles: weights are multiplied by what the scores gained; where few particles have most of the weight, all are
+    /// resampled.
+    fn weigh_particles(&mut self, seen: &[f64], found: &[Score]) -> Result<Vec<Said>> {
+        let texts = self.tracks.len();
+        let weighed = self.weigh(seen)?;
+        let exponents: Vec<f64> =
+            weighed.shaped.values.iter().map(|shaped| weighed.strength * shaped).collect();
+        let logs: Vec<f64> = self
+            .tracks
+            .iter()
+            .zip(&exponents)
+            .map(|(track, exponent)| track.log_rest + exponent)
+            .collect();
+        let weights = normalised(&logs);
+        self.record(found, weights.clone(), Some(&weighed));
+        for (track, exponent) in self.tracks.iter_mut().zip(exponents) {
+            track.exponent = exponent;
+        }
+        if self.tracks.iter().all(Track::is_finished) {
+            self.finish(&(0..texts).collect::<Vec<_>>(), 0.0);
+            return Ok(Vec::new());
+        }
+        let ess = 1.0 / weights.iter().map(|weight| weight * weight).sum::<f64>();
+        if 2.0 * ess >= texts as f64 {
+            self.tracks.iter_mut().for_each(Track::next_block);
+            return Ok(Vec::new());
+        }
+        for (track, weight) in self.tracks.iter_mut().zip(&weights) {
+            track.log_ratio += (texts as f64 * weight).ln();
+            // All weights are equal again.
+            track.log_rest = -track.exponent;
+        }
+        let ancestors = systematic(&weights, self.randomness.uniform());
+        self.restart(&ancestors);
+        Ok(Vec::new())
+    }
+
+    /// Shaped scores, and the follower that responds to them.
+    fn weigh(&self, seen: &[f64]) -> Result<Weighed> {
+        let mut settings = (*self.settings).clone();
+        if !self.scorer.shapes() {
+            settings.shaping.rule = Rule::Raw;
+        }
+        let weigh = || {
+            let samples = Samples::new(seen)?;
+            let (shaping, shaped) = shape(&settings, &samples, 1.0)?;
+            let follower = Follower::respond(&samples, &shaped.values, shaping.strength)?;
+            let (strength, weights, kl) = (shaping.strength, follower.policy, follower.kl);
+            Ok(Weighed { shaped, strength, weights, kl })
+        };
+        let step = self.tracks.iter().map(|track| track.tokens().len()).max().unwrap_or(0);
+        weigh().map_err(|source| Error::Shaping { step, source })
+    }
+
+    /// Notes at the first step of each text's block what came of the block.
+    fn record(&mut self, found: &[Score], weights: Vec<f64>, weighed: Option<&Weighed>) {
+        let chosen = |track: &Track| track.block.iter().map(|(step, _)| step.chosen).collect();
+        let block = Arc::new(Block {
+            continuations: self.tracks.iter().map(chosen).collect(),
+            scores: found.iter().map(|score| score.reward).collect(),
+            shaped: weighed.map(|weighed| weighed.shaped.values.clone()),
+            threshold: weighed.and_then(|weighed| Some(weighed.shaped.threshold?.value)),
+            bound: weighed.and_then(|weighed| weighed.shaped.bound),
+            weights,
+        });
+        for (index, track) in self.tracks.iter_mut().enumerate() {
+            if let Some((step, _)) = track.block.first_mut() {
+                (step.block, step.continuation) = (Some(block.clone()), Some(index));
+            }
+        }
+    }
+
+    /// Each text becomes a copy of one of them, with random numbers of its own.
+    fn restart(&mut self, ancestors: &[usize]) {
+        self.tracks.iter_mut().for_each(Track::next_block);
+        let copy = |&ancestor: &usize| {
+            let mut track = self.tracks[ancestor].clone();
+            track.line.sequence.reseed(self.randomness.fork());
+            track
+        };
+        self.tracks = ancestors.iter().map(copy).collect();
+    }
+
+    /// The last choice is to be made among these.
+    fn finish(&mut self, chosen: &[usize], kl: f64) {
+        let by_value = self.scorer.by_value();
+        let kl = self.kl + kl;
+        let tracks = std::mem::take(&mut self.tracks).into_iter().enumerate();
+        let finalist = |(_, mut track): (usize, Track)| Finalist {
+            said: track.take_said(),
+            known: track.score.filter(|_| !by_value),
+            log_weight: track.log_rest,
+            kl: kl + track.log_ratio,
+            line: track.line,
+        };
+        self.finalists = Some(tracks.filter(|(i, _)| chosen.contains(i)).map(finalist).collect());
+    }
+
+    /// Whether the last choice is to be made.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.finalists.is_some()
+    }
+
+    /// The answers among which the last choice is made.
+    pub(crate) fn finalists(&mut self) -> Vec<Finalist> {
+        self.finalists.take().unwrap_or_default()
+    }
+}
+
+impl Track {
+    fn tokens(&self) -> &[u32] {
+        &self.line.sequence.answer.tokens
+    }
+
+    fn is_finished(&self) -> bool {
+        self.line.sequence.answer.finish.is_some()
+    }
+
+    /// Whether the hidden state at hand is that of the answer's last token.
+    fn reads_last(&self, prompt: usize) -> bool {
+        self.line.prefix.len() == prompt + self.tokens().len()
+    }
+
+    /// The steps that were not told.
+    fn take_said(&mut self) -> Vec<Said> {
+        let mut said = std::mem::take(&mut self.history).said();
+        said.append(&mut self.block);
+        said
+    }
+
+    /// The next block begins.
+    fn next_block(&mut self) {
+        self.block.drain(..).for_each(|said| self.history.push(said));
+        self.start = self.tokens().len();
+        if self.line.pending == Pending::Remote {
+            self.line.pending = match self.is_finished() {
+                true => Pending::Nothing,
+                false => Pending::Logits,
+            };
+        }
+    }
+}
+
+/// Probabilities in proportion to `exp` of these.
+pub(crate) fn normalised(logs: &[f64]) -> Vec<f64> {
+    let masses = sample::masses(logs, 1.0);
+    let total: f64 = masses.iter().sum();
+    masses.into_iter().map(|mass| mass / total).collect()
+}
+
+/// Systematic resampling: an index for each of `n` places, index `i` about `n weights[i]` times. `uniform` in [0, 1).
+fn systematic(weights: &[f64], uniform: f64) -> Vec<usize> {
+    let n = weights.len();
+    let (mut index, mut sum) = (0, weights[0]);
+    let mut indices = Vec::with_capacity(n);
+    for place in 0..n {
+        let at = (place as f64 + uniform) / n as f64;
+        while at >= sum && index + 1 < n {
+            index += 1;
+            sum += weights[index];
+        }
+        indices.push(index);
+    }
+    indices
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn systematic_resampling_is_in_proportion() {
+        assert_eq!(systematic(&[0.25; 4], 0.5), [0, 1, 2, 3]);
+        assert_eq!(systematic(&[0.0, 1.0, 0.0], 0.99), [1, 1, 1]);
+        assert_eq!(systematic(&[0.5, 0.1, 0.4], 0.0), [0, 0, 2]);
+        let weights = [0.07, 0.43, 0.2, 0.3];
+        let mut counts = [0.0; 4];
+        for i in 0..1000 {
+            let drawn = systematic(&weights, f64::from(i) / 1000.0);
+            for (weight, index) in weights.iter().zip(0..4) {
+                let count = drawn.iter().filter(|&&i| i == index).count() as f64;
+                assert!((count - 4.0 * weight).abs() < 1.0 + 1e-9);
+                counts[index] += count / 4000.0;
+            }
+        }
+        for (count, weight) in counts.iter().zip(weights) {
+            assert!((count - weight).abs() < 1e-3, "{count} {weight}");
+        }
+    }
+}

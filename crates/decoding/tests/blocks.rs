@@ -1,0 +1,349 @@
+//! Blockwise decoding and particles: against whole texts, and against the exact follower where it can be enumerated.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::common::{Steps, config, guidance, parts, run, settings, values};
+use proptest::prelude::*;
+use stackelberg_decoding::{
+    Block, Generation, Guidance, Job, Keep, Method, Perturbation, Sampling, Settings, Step, Watch,
+    generate, generate_all,
+};
+use stackelberg_engine::reward::{Question, RewardState, ask};
+use stackelberg_shaping::{Rule, Shaping};
+
+const PROMPT: [u32; 3] = [4, 9, 17];
+
+/// Settings of both methods.
+fn blocks() -> impl Strategy<Value = Settings> {
+    let method = prop::sample::select(vec![Method::Blockwise, Method::Particles]);
+    let keep = prop::sample::select(Keep::ALL.to_vec());
+    (settings(), method, keep, 2..7usize, 1..10usize, 0.3..2.0f64, any::<u64>(), any::<bool>()).prop_map(
+        |(base, method, keep, samples, block, temperature, seed, no_eos)| Settings {
+            method,
+            keep,
+            samples,
+            block,
+            seed,
+            no_eos,
+            sampling: Sampling { temperature, ..Sampling::default() },
+            ..base
+        },
+    )
+}
+
+/// The blocks of an answer: of each the number of the step that it begins with, and the index of the text's own.
+fn blocks_of(steps: &[Step]) -> Vec<(usize, Arc<Block>, usize)> {
+    let block = |(number, step): (usize, &Step)| Some((number, step.block.clone()?, step.continuation?));
+    steps.iter().enumerate().filter_map(block).collect()
+}
+
+fn with_value(value: usize, settings: &Settings) -> (Generation, Vec<Step>) {
+    let mut steps = Steps::default();
+    let answer = generate(&parts().0, guidance(0, value), &PROMPT, "p", settings, &mut steps).unwrap();
+    (answer, steps.0)
+}
+
+proptest! {
+    #![proptest_config(config(60))]
+
+    /// Every block is what it says: continuations of one text, the scores of whole texts, and the choice by them.
+    #[test]
+    fn blocks_are_what_they_say(
+        settings in blocks(), reward in 0..3usize, prompt in prop::collection::vec(1..40u32, 1..8),
+    ) {
+        let (policy, rewards) = parts();
+        let (answer, steps) = run(reward, &prompt, &settings);
+        let tokens: Vec<u32> = steps.iter().map(|step| step.chosen).collect();
+        // A token that ends the answer is not part of it.
+        prop_assert!(tokens.starts_with(&answer.tokens) && tokens.len() <= answer.tokens.len() + 1);
+        let found = blocks_of(&steps);
+        prop_assert_eq!(found.len(), steps.len().div_ceil(settings.block));
+        for (i, (start, block, own)) in found.iter().enumerate() {
+            prop_assert_eq!(*start, i * settings.block);
+            prop_assert_eq!(block.continuations.len(), settings.samples);
+            prop_assert!((block.weights.iter().sum::<f64>() - 1.0).abs() < 1e-9);
+            let end = found.get(i + 1).map_or(steps.len(), |(next, ..)| *next);
+            prop_assert_eq!(&block.continuations[*own], &tokens[*start..end]);
+            let blockwise = settings.method == Method::Blockwise;
+            for (m, (continuation, score)) in block.continuations.iter().zip(&block.scores).enumerate() {
+                prop_assert!(continuation.len() <= settings.block);
+                // Of particles the texts before the block differ: only the text's own is known here.
+                if blockwise || m == *own {
+                    let kept = match policy.eos.contains(continuation.last().unwrap()) && !settings.no_eos {
+                        true => &continuation[..continuation.len() - 1],
+                        false => continuation,
+                    };
+                    let whole = [&prompt[..], &tokens[..*start], kept].concat();
+                    prop_assert_eq!(*score, rewards[reward].of_tokens(policy, &whole).unwrap());
+                }
+            }
+            if blockwise && settings.keep == Keep::Best {
+                let most = block.scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                prop_assert_eq!(block.scores[*own], most);
+                prop_assert_eq!(block.weights[*own], 1.0);
+            }
+        }
+        let text = [&prompt[..], &answer.tokens].concat();
+        prop_assert_eq!(answer.reward.unwrap(), rewards[reward].of_tokens(policy, &text).unwrap());
+        // Every token is run at most once. Particles may go on after the chosen one has ended.
+        prop_assert!(answer.tokens_run <= settings.samples * settings.max_new_tokens);
+        prop_assert!(answer.tokens_run + settings.samples >= answer.tokens_scored);
+        let (m, n) = (settings.samples as f64, found.len() as f64);
+        match (settings.method, settings.keep) {
+            (Method::Blockwise, Keep::Best) => {
+                prop_assert!((answer.kl.unwrap() - n * (m.ln() - (m - 1.0) / m)).abs() < 1e-9);
+            }
+            _ => prop_assert!((0.0..=n * m.ln() + 1e-9).contains(&answer.kl.unwrap())),
+        }
+    }
+
+    /// Where values score, finished answers are chosen among by their rewards.
+    #[test]
+    fn the_last_choice_is_by_the_reward(settings in blocks(), value in 0..2usize) {
+        let settings = Settings { method: Method::Blockwise, keep: Keep::Best, ..settings };
+        let (policy, rewards) = parts();
+        let (answer, steps) = with_value(value, &settings);
+        let found = blocks_of(&steps);
+        let tokens: Vec<u32> = steps.iter().map(|step| step.chosen).collect();
+        for (i, (start, block, own)) in found.iter().enumerate() {
+            let most = block.scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            if i + 1 < found.len() {
+                prop_assert_eq!(block.scores[*own], most);
+                continue;
+            }
+            // The continuations that end the answer; the best value is one of theirs.
+            let ends = |continuation: &[u32]| {
+                let eos = !settings.no_eos && policy.eos.contains(continuation.last().unwrap());
+                (eos || start + continuation.len() == settings.max_new_tokens, eos)
+            };
+            let mut rewarded = Vec::new();
+            for (continuation, score) in block.continuations.iter().zip(&block.scores) {
+                let (ended, eos) = ends(continuation);
+                if ended {
+                    let kept = &continuation[..continuation.len() - usize::from(eos)];
+                    let whole = [&PROMPT[..], &tokens[..*start], kept].concat();
+                    rewarded.push((*score, rewards[0].of_tokens(policy, &whole).unwrap()));
+                }
+            }
+            prop_assert!(rewarded.iter().any(|(value, _)| *value == most));
+            let best = rewarded.iter().map(|(_, reward)| *reward).fold(f64::NEG_INFINITY, f64::max);
+            prop_assert_eq!(answer.reward, Some(best));
+        }
+    }
+}
+
+/// Scores of blocks are those of the value head, at the last tokens of the texts.
+#[test]
+fn values_score_blocks() {
+    let settings = Settings {
+        method: Method::Blockwise,
+        samples: 3,
+        block: 2,
+        max_new_tokens: 6,
+        no_eos: true,
+        sampling: Sampling { temperature: 1.0, ..Sampling::default() },
+        ..Settings::default()
+    };
+    let policy = &parts().0;
+    let (answer, steps) = with_value(0, &settings);
+    let tokens: Vec<u32> = steps.iter().map(|step| step.chosen).collect();
+    for (start, block, _) in blocks_of(&steps) {
+        for (continuation, score) in block.continuations.iter().zip(&block.scores) {
+            let text = [&PROMPT[..], &tokens[..start], continuation].concat();
+            let (_, hidden) = policy.model.prefill(&text).unwrap();
+            let last = hidden.narrow(0, text.len() - 1, 1).unwrap();
+            let mut state = RewardState::Value(values()[0].clone());
+            let candidates = [*continuation.last().unwrap()];
+            let mut question = [Question {
+                state: &mut state,
+                candidates: &candidates,
+                further: &[],
+                ahead: Some(&last),
+            }];
+            let value = ask(&mut question).remove(0).unwrap()[0];
+            assert_eq!(*score, value);
+        }
+    }
+    assert_eq!((answer.tokens_run, answer.tokens_scored, answer.reward_calls), (18, 36, 12));
+}
+
+/// Answers under many seeds, as counts of their tokens.
+#[derive(Default)]
+struct Counts(BTreeMap<Vec<u32>, usize>);
+
+impl Watch for Counts {
+    fn watches(&self) -> bool {
+        false
+    }
+
+    fn done(&mut self, _: usize, answer: Generation) {
+        *self.0.entry(answer.tokens).or_default() += 1;
+    }
+}
+
+/// Answers of three tokens, three possible at each place: the exact probabilities of the follower of unshaped rewards.
+fn exact(strength: f64) -> BTreeMap<Vec<u32>, f64> {
+    let (policy, rewards) = parts();
+    let mut texts: Vec<(Vec<u32>, f64)> = vec![(Vec::new(), 1.0)];
+    for _ in 0..3 {
+        let mut longer = Vec::new();
+        for (text, mass) in texts {
+            let all = [&PROMPT[..], &text].concat();
+            let (_, hidden) = policy.model.prefill(&all).unwrap();
+            let last = hidden.narrow(0, all.len() - 1, 1).unwrap();
+            let logits: Vec<f32> =
+                policy.model.logits(&last).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+            let mut order: Vec<usize> = (0..logits.len()).collect();
+            order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
+            let masses: Vec<f64> = order[..3].iter().map(|&t| f64::from(logits[t]).exp()).collect();
+            let total: f64 = masses.iter().sum();
+            for (&token, share) in order[..3].iter().zip(&masses) {
+                longer.push(([&text[..], &[token as u32]].concat(), mass * share / total));
+            }
+        }
+        texts = longer;
+    }
+    let weigh = |(text, mass): (Vec<u32>, f64)| {
+        let reward = rewards[0].of_tokens(policy, &[&PROMPT[..], &text].concat()).unwrap();
+        (text, mass * (strength * reward).exp())
+    };
+    let weighed: BTreeMap<Vec<u32>, f64> = texts.into_iter().map(weigh).collect();
+    let total: f64 = weighed.values().sum();
+    weighed.into_iter().map(|(text, mass)| (text, mass / total)).collect()
+}
+
+/// Chi-square of counts against probabilities, and its degrees of freedom; rare texts are put together.
+fn chi_square(counts: &BTreeMap<Vec<u32>, usize>, exact: &BTreeMap<Vec<u32>, f64>) -> (f64, f64) {
+    let n: usize = counts.values().sum();
+    let (mut square, mut cells, mut rare) = (0.0, 0.0, (0.0, 0.0));
+    for (text, mass) in exact {
+        let (expected, found) = (mass * n as f64, counts.get(text).copied().unwrap_or(0) as f64);
+        if expected < 8.0 {
+            rare = (rare.0 + expected, rare.1 + found);
+            continue;
+        }
+        square += (found - expected).powi(2) / expected;
+        cells += 1.0;
+    }
+    if rare.0 > 0.0 {
+        square += (rare.1 - rare.0).powi(2) / rare.0;
+        cells += 1.0;
+    }
+    (square, cells - 1.0)
+}
+
+/// With many particles, both methods draw from the follower; with the strength of another follower, the test would notice.
+#[test]
+fn many_texts_draw_from_the_follower() {
+    let strength = 0.5;
+    let shaping = Shaping { rule: Rule::Raw, strength, ..Shaping::default() };
+    let base = Settings {
+        keep: Keep::Draw,
+        shaping,
+        samples: 64,
+        max_new_tokens: 3,
+        no_eos: true,
+        sampling: Sampling { temperature: 1.0, top_k: 3, ..Sampling::default() },
+        ..Settings::default()
+    };
+    let ids: Vec<String> = (0..1500).map(|i| i.to_string()).collect();
+    let jobs: Vec<Job<'_>> = ids.iter().map(|id| Job { id, prompt: &PROMPT, asked: None }).collect();
+    let guidance: Guidance<'_> = Some(&parts().1[0]).into();
+    for (method, block) in [(Method::Blockwise, 3), (Method::Particles, 1), (Method::Particles, 2)] {
+        let settings = Settings { method, block, ..base.clone() };
+        let mut counts = Counts::default();
+        generate_all(&parts().0, guidance, &jobs, &settings, 16, &mut counts).unwrap();
+        let (square, freedom) = chi_square(&counts.0, &exact(strength));
+        let limit = freedom + 4.0 * (2.0 * freedom).sqrt();
+        assert!(square < limit, "{method} {block}: {square} of {freedom}");
+        let (square, freedom) = chi_square(&counts.0, &exact(0.0));
+        assert!(square > 2.0 * limit, "{method} {block}: {square} of {freedom} for the base policy");
+    }
+}
+
+/// One block as long as the answer, of which the best is kept, is best-of-n.
+#[test]
+fn one_block_is_best_of_n() {
+    let mean = |method, block| {
+        let settings = Settings {
+            method,
+            block,
+            samples: 4,
+            max_new_tokens: 6,
+            no_eos: true,
+            sampling: Sampling { temperature: 1.0, ..Sampling::default() },
+            ..Settings::default()
+        };
+        let ids: Vec<String> = (0..400).map(|i| i.to_string()).collect();
+        let jobs: Vec<Job<'_>> = ids.iter().map(|id| Job { id, prompt: &PROMPT, asked: None }).collect();
+        let mut rewards = Rewards::default();
+        generate_all(&parts().0, Some(&parts().1[0]), &jobs, &settings, 16, &mut rewards).unwrap();
+        let n = rewards.0.len() as f64;
+        let mean = rewards.0.iter().sum::<f64>() / n;
+        let variance = rewards.0.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / n;
+        (mean, (variance / n).sqrt())
+    };
+    let (one, best, base) =
+        (mean(Method::Blockwise, 6), mean(Method::BestOfN, 16), mean(Method::Base, 16));
+    let error = |a: (f64, f64), b: (f64, f64)| a.1.hypot(b.1);
+    assert!((one.0 - best.0).abs() < 3.0 * error(one, best), "{one:?} {best:?}");
+    assert!(one.0 - base.0 > 6.0 * error(one, base), "{one:?} {base:?}");
+}
+
+#[derive(Default)]
+struct Rewards(Vec<f64>);
+
+impl Watch for Rewards {
+    fn watches(&self) -> bool {
+        false
+    }
+
+    fn done(&mut self, _: usize, answer: Generation) {
+        self.0.push(answer.reward.unwrap());
+    }
+}
+
+#[test]
+fn bad_settings_are_named() {
+    let said = |change: fn(&mut Settings)| {
+        let mut settings = Settings::new(Method::Blockwise);
+        change(&mut settings);
+        settings.check(usize::MAX).map_or_else(|error| error.to_string(), |()| String::new())
+    };
+    assert_eq!(said(|_| ()), "");
+    for m in [0, 1] {
+        let error = match m {
+            0 => said(|s| s.samples = 0),
+            _ => said(|s| s.samples = 1),
+        };
+        assert_eq!(error, format!("samples is {m}: it must be at least 2 with blockwise and particles"));
+    }
+    assert_eq!(said(|s| s.block = 0), "block is 0: it must be at least 1");
+    assert_eq!(
+        said(|s| s.block = 129),
+        "block is 129: it must be at most the maximum number of new tokens"
+    );
+    assert_eq!(said(|s| s.samples = 1025), "samples is 1025: it must be at most 1024");
+    assert!(said(|s| s.sampling.temperature = 0.0).starts_with("temperature is 0: it must be above 0"));
+}
+
+/// Perturbed scores choose; the record has the true reward.
+#[test]
+fn perturbation_leaves_the_record_alone() {
+    let (policy, rewards) = parts();
+    for method in [Method::Blockwise, Method::Particles] {
+        let mut settings = Settings { block: 3, max_new_tokens: 9, samples: 4, ..Settings::new(method) };
+        settings.perturbation = Perturbation::Reversed;
+        settings.no_eos = true;
+        let (answer, steps) = run(0, &PROMPT, &settings);
+        let text = [&PROMPT[..], &answer.tokens].concat();
+        assert_eq!(answer.reward.unwrap(), rewards[0].of_tokens(policy, &text).unwrap());
+        if method == Method::Blockwise {
+            for (_, block, own) in blocks_of(&steps) {
+                let least = block.scores.iter().copied().fold(f64::INFINITY, f64::min);
+                assert_eq!(block.scores[own], least);
+            }
+        }
+    }
+}
