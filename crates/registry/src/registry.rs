@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use stackelberg_data::{Prompt, prompts};
 use stackelberg_engine::reward::ValueHead;
-use stackelberg_engine::{Checkpoint, Device, Dtype, Embedder};
+use stackelberg_engine::{Argument, Checkpoint, Device, Dtype, Embedder};
 use stackelberg_hub::{Hub, Kind, Known, Progress};
 use stackelberg_remote::Key;
 
@@ -34,7 +34,7 @@ pub struct PolicySpec {
     /// The device.
     pub device: Device,
     /// Variables for the chat template, such as `enable_thinking`.
-    pub template_args: BTreeMap<String, serde_json::Value>,
+    pub template_args: BTreeMap<String, Argument>,
 }
 
 impl Default for PolicySpec {
