@@ -44,7 +44,7 @@ pub(crate) struct ModelArgs {
 }
 
 /// A variable of a chat template.
-fn template_arg(text: &str) -> std::result::Result<(String, Argument), String> {
+pub(crate) fn template_arg(text: &str) -> std::result::Result<(String, Argument), String> {
     let (name, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
     let mut letters = name.chars();
     let begins = letters.next().is_some_and(|c| c.is_alphabetic() || c == '_');
@@ -159,7 +159,7 @@ mod tests {
             ("x=a=b", "x", json!("a=b")),
             ("x=", "x", json!("")),
         ] {
-            let value = serde_json::from_value(value).unwrap();
+            let value = serde_json::from_value(value).expect("JSON is an argument");
             assert_eq!(template_arg(text), Ok((name.to_owned(), value)));
         }
         assert_eq!(template_arg("thinking"), Err("write KEY=VALUE".to_owned()));
