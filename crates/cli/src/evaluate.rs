@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::Serialize;
-use stackelberg_data::generations::{self, Run, pair};
+use stackelberg_data::generations::{self, Response, Run, pair};
+use stackelberg_data::words::count as counted;
 use stackelberg_data::{Output, keep_inputs};
 use stackelberg_engine::Checkpoint;
 use stackelberg_evaluation::Evaluator;
@@ -153,6 +154,10 @@ impl Evaluate {
             let answers = evaluator.measure(policy.get(), &run.responses, None, coherence.as_mut());
             measured.push(answers.with_context(|| run.name.clone())?);
             self.warn_of_formats(&evaluator, run);
+        }
+        let all: Vec<&Response> = runs.iter().flat_map(|run| &run.responses).collect();
+        for warning in evaluator.warnings(policy.get(), &all)? {
+            note!("warning: {warning}");
         }
         if let Some(file) = &self.each {
             self.write_each(file, &runs, &measured)?;
@@ -306,8 +311,12 @@ impl Evaluate {
             for RewardWins { reward, wins: Wins { win, tie, lose, p } } in &comparison.wins {
                 writeln!(
                     say,
-                    "\n{} against {} by {reward}: {win} wins, {tie} ties, {lose} losses (sign test p = {p:.3})",
-                    comparison.run, comparison.with
+                    "\n{} against {} by {reward}: {}, {}, {lose} {} (sign test p = {p:.3})",
+                    comparison.run,
+                    comparison.with,
+                    counted(*win, "win"),
+                    counted(*tie, "tie"),
+                    if *lose == 1 { "loss" } else { "losses" }
                 )?;
             }
         }

@@ -289,7 +289,7 @@ impl Conversation<'_> {
     fn answer_one(&self, (id, prompt): &(String, Prompt)) -> Result<()> {
         let tokens = self.session.tokens(prompt)?;
         let (policy, format) = (self.session.policy, self.session.format);
-        for warning in layout::odd_tokens(policy, format, "prompts", std::iter::once(&tokens[..])) {
+        for warning in layout::odd_tokens(policy, format, "prompt", std::iter::once(&tokens[..])) {
             note!("warning: {warning}");
         }
         let most = self.session.settings.max_new_tokens;

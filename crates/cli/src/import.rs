@@ -100,8 +100,10 @@ impl Import {
             },
         };
         if let repeated @ 1.. = samples.repeated() {
+            let have = if repeated == 1 { "has" } else { "have" };
             note!(
-                "warning: {repeated} prompts have the same text as another prompt with a different id; all samples of a prompt need the same prompt_id, or none"
+                "warning: {} {have} the same text as another prompt with a different id; all samples of a prompt need the same prompt_id, or none",
+                counted(repeated, "prompt")
             );
         }
         // Formatting prompts and scoring texts need a model.
@@ -134,6 +136,14 @@ impl Import {
         if import.format.is_some_and(|format| format != otherwise) {
             // The prompts turned out to have another format: print the warnings about it.
             guided(import.format);
+        }
+        if let Some(policy) = policy {
+            let tokens = import.prompts.iter().map(|prompt| &prompt.tokens[..]);
+            for warning in
+                layout::odd_tokens(policy, import.format.unwrap_or(otherwise), "prompt", tokens)
+            {
+                note!("warning: {warning}");
+            }
         }
         let reads_text = reward
             .as_ref()
@@ -172,12 +182,16 @@ impl Import {
 
 /// How many texts were tokenized by the policy's tokenizer.
 fn made(import: &rollouts::Import) -> String {
+    let were = |number: usize| if number == 1 { "was" } else { "were" };
     let mut said = String::new();
     if let tokenised @ 1.. = import.tokenised {
-        said.push_str(&format!("; {tokenised} had no tokens and were tokenized"));
+        said.push_str(&format!("; {tokenised} had no tokens and {} tokenized", were(tokenised)));
     }
     if let replaced @ 1.. = import.replaced {
-        said.push_str(&format!("; {replaced} had tokens of another tokenizer and were tokenized again"));
+        said.push_str(&format!(
+            "; {replaced} had tokens of another tokenizer and {} tokenized again",
+            were(replaced)
+        ));
     }
     said
 }

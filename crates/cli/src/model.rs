@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use clap::Args;
 use indicatif::ProgressBar;
-use stackelberg_engine::{Checkpoint, Device, Dtype, Reward};
+use stackelberg_engine::{Argument, Checkpoint, Device, Dtype, Reward};
 use stackelberg_hub::{Hub, Progress};
 use stackelberg_registry::{DEFAULT_MODEL, PolicySpec, Registry};
 use stackelberg_remote::Key;
@@ -36,7 +36,7 @@ pub(crate) struct ModelArgs {
     /// A variable for the model's chat template, such as enable_thinking=false; may be given several times. The value is
     /// JSON, or else a text. strftime_now=2025-06-30 sets the date that templates write. [default: today, in UTC]
     #[arg(long = "template-arg", value_name = "KEY=VALUE", value_parser = template_arg)]
-    pub(crate) template_args: Vec<(String, serde_json::Value)>,
+    pub(crate) template_args: Vec<(String, Argument)>,
 
     /// Compute threads. [default: all cores]
     #[arg(long, value_name = "N", value_parser = limits::threads)]
@@ -44,7 +44,7 @@ pub(crate) struct ModelArgs {
 }
 
 /// A variable of a chat template.
-fn template_arg(text: &str) -> std::result::Result<(String, serde_json::Value), String> {
+pub(crate) fn template_arg(text: &str) -> std::result::Result<(String, Argument), String> {
     let (name, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
     let mut letters = name.chars();
     let begins = letters.next().is_some_and(|c| c.is_alphabetic() || c == '_');
@@ -159,6 +159,7 @@ mod tests {
             ("x=a=b", "x", json!("a=b")),
             ("x=", "x", json!("")),
         ] {
+            let value = serde_json::from_value(value).expect("JSON is an argument");
             assert_eq!(template_arg(text), Ok((name.to_owned(), value)));
         }
         assert_eq!(template_arg("thinking"), Err("write KEY=VALUE".to_owned()));

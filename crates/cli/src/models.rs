@@ -12,14 +12,14 @@ use stackelberg_engine::model::check_finite;
 use stackelberg_engine::reward::{
     Backbone, Exchange, Head, PromptInput, RewardModel, TextFormat, TextReward, ValueHead,
 };
-use stackelberg_engine::{Checkpoint, Device, Dtype, Embedder, Error, Prompt, Reward};
+use stackelberg_engine::{Argument, Checkpoint, Device, Dtype, Embedder, Error, Prompt, Reward};
 use stackelberg_hub::KNOWN;
 use stackelberg_registry::names::{combination, shown, split_format, split_label};
-use stackelberg_registry::{BUILTIN, Builtin, Registry};
+use stackelberg_registry::{BUILTIN, Builtin, Registry, set_template_args};
 
 use crate::help::{DEVICES, DTYPES, named};
 use crate::limits;
-use crate::model::{registry, set_threads};
+use crate::model::{registry, set_threads, template_arg};
 
 /// List the short names of models, prompts, data sets and rewards; or check a model or a reward.
 #[derive(Args)]
@@ -49,6 +49,10 @@ struct Check {
     #[arg(long, value_name = "NAME", default_value_t = Device::Cpu, hide_possible_values = true)]
     #[arg(value_parser = named::<Device>(DEVICES))]
     device: Device,
+
+    /// A variable for the model's chat template, as for `generate`; may be given several times.
+    #[arg(long = "template-arg", value_name = "KEY=VALUE", value_parser = template_arg)]
+    template_args: Vec<(String, Argument)>,
 
     /// Compute threads. [default: all cores]
     #[arg(long, value_name = "N", value_parser = limits::threads)]
@@ -84,6 +88,7 @@ impl Check {
         }
         let registry = registry()?;
         if let Some(reward) = registry.text_reward(&self.reference)? {
+            self.needs_template()?;
             // A classifier; programs and servers have no files.
             let folder = Path::new(split_label(split_format(&self.reference).1).0);
             if folder.is_dir() {
@@ -108,6 +113,7 @@ impl Check {
             return match (Head::load(&path), ValueHead::load(&path)) {
                 (Ok(head), _) => self.head(&registry, head),
                 (Err(_), Ok(value)) => {
+                    self.needs_template()?;
                     let width = value.width();
                     line(
                         "value head",
@@ -120,14 +126,16 @@ impl Check {
         }
         let began = std::time::Instant::now();
         match Checkpoint::load_on(&path, self.dtype, self.device) {
-            Ok(checkpoint) => {
+            Ok(mut checkpoint) => {
                 let seconds = began.elapsed().as_secs_f64();
+                self.set_args(&mut checkpoint)?;
                 check_finite(&path)?;
                 self.checkpoint(checkpoint, label, seconds)
             }
             // A model that is not a decoder may be an embedder.
             Err(decoder @ Error::Architecture { .. }) => match Embedder::load(&path) {
                 Ok(embedder) => {
+                    self.needs_template()?;
                     check_finite(&path)?;
                     of_embedder(&embedder)
                 }
@@ -136,6 +144,18 @@ impl Check {
             },
             Err(error) => Err(error.into()),
         }
+    }
+
+    fn set_args(&self, policy: &mut Checkpoint) -> Result<()> {
+        Ok(set_template_args(policy, &self.template_args.iter().cloned().collect())?)
+    }
+
+    /// Refuses variables of a chat template for what has none.
+    fn needs_template(&self) -> Result<()> {
+        if !self.template_args.is_empty() {
+            bail!("{}: this has no chat template: leave out --template-arg", shown(&self.reference));
+        }
+        Ok(())
     }
 
     /// Checks a head on the model whose states it reads.
@@ -148,7 +168,8 @@ impl Check {
             line("self-test", "skipped: the head does not state which model it reads".to_owned())?;
             return Ok(());
         };
-        let policy = Checkpoint::load_on(&registry.fetch(&base)?, self.dtype, self.device)?;
+        let mut policy = Checkpoint::load_on(&registry.fetch(&base)?, self.dtype, self.device)?;
+        self.set_args(&mut policy)?;
         head.fits(&policy)?;
         check_finite(&policy.path)?;
         line("self-test", of_tokens(&Reward::Head(Arc::new(head)), &policy)?)?;

@@ -180,7 +180,7 @@ impl Rollout {
         };
         let prompts = plan.lay_out(&prompts)?;
         let tokens = prompts.iter().map(|prompt| &prompt.tokens[..]);
-        for warning in layout::odd_tokens(&policy, plan.format, "prompts", tokens) {
+        for warning in layout::odd_tokens(&policy, plan.format, "prompt", tokens) {
             note!("warning: {warning}");
         }
         let manifest = plan.manifest(&prompts);

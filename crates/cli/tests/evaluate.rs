@@ -132,7 +132,7 @@ fn what_cannot_be_measured_is_refused() {
             "two.jsonl:2: id: 'a' is that of line 1 too",
         ),
         ("{\"id\":\"a\",\"prompt\":\"one!\",\"response\":\"x\"}", "prompt 'a' has another text in each"),
-        ("{\"id\":\"b\",\"prompt\":\"two?\",\"response\":\"x\"}", "1 of 1 prompts are in"),
+        ("{\"id\":\"b\",\"prompt\":\"two?\",\"response\":\"x\"}", "1 of 1 prompt is in"),
     ] {
         let two = write(folder.path(), "two.jsonl", text);
         let said = refused(&["evaluate", &one, &two, "--no-embeddings"]);

@@ -86,3 +86,26 @@ fn numbers_that_are_not_finite_are_refused() {
     let said = refused(&["models", "check", &label]);
     assert!(said.contains("is NaN: the weights are broken") && said.lines().count() == 1, "{said}");
 }
+
+/// Variables of the chat template change what is laid out.
+#[test]
+fn templates_are_checked_with_their_variables() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    Tiny::default().write(folder.path());
+    let check = |more: &[&str]| succeed(&[&["models", "check", path], more].concat());
+    let refused = |more: &[&str]| refused(&[&["models", "check", path], more].concat());
+    let error = refused(&["--template-arg", "n=1"]);
+    assert!(error.contains("has no chat template: leave out the template's arguments"), "{error}");
+    let template = "{% for m in messages %}{{ 'w1 ' * (n | default(1)) }}{% endfor %}";
+    let config = serde_json::json!({ "chat_template": template }).to_string();
+    fs::write(folder.path().join("tokenizer_config.json"), config).unwrap();
+    assert!(check(&[]).contains("chat template    1 token for 'Hi'"), "{}", check(&[]));
+    let said = check(&["--template-arg", "n=3", "--template-arg", "x=y"]);
+    assert!(said.contains("chat template    3 tokens for 'Hi'"), "{said}");
+    let error = refused(&["--template-arg", "messages=[]"]);
+    assert!(error.contains("the argument messages is set for every prompt"), "{error}");
+    let bert = concat!(env!("CARGO_MANIFEST_DIR"), "/../engine/tests/families/bert#good");
+    let error = crate::common::refused(&["models", "check", bert, "--template-arg", "n=1"]);
+    assert!(error.contains("bert#good: this has no chat template: leave out --template-arg"), "{error}");
+}

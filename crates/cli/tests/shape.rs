@@ -426,6 +426,37 @@ fn a_full_disk_is_an_error_and_a_closed_pipe_is_not() {
     assert!(output.stderr.is_empty(), "{:?}", String::from_utf8(output.stderr));
 }
 
+/// Gzipped lines are shaped as plain ones are, from a file of any name and from standard input; errors count its lines.
+#[test]
+fn gzipped_lines_are_shaped() {
+    let folder = tempfile::tempdir().unwrap();
+    let zip = |text: &str| {
+        let plain = folder.path().join("plain");
+        fs::write(&plain, text).unwrap();
+        let zipped = std::process::Command::new("gzip").arg("-c").arg(&plain).output().unwrap();
+        assert!(zipped.status.success() && zipped.stdout.starts_with(&[0x1f, 0x8b]));
+        zipped.stdout
+    };
+    let text = "{\"id\": 1, \"rewards\": [0.5, 2.0, -1.0]}\n\n{\"id\": 2, \"rewards\": [3, 1]}\n";
+    let (plain, bytes) = (shape(&["-"], text), zip(text));
+    assert!(plain.status.success() && plain.stdout.iter().filter(|byte| **byte == b'\n').count() == 2);
+    for name in ["rows.jsonl.gz", "rows"] {
+        let file = folder.path().join(name);
+        fs::write(&file, &bytes).unwrap();
+        let zipped = shape(&[file.to_str().unwrap()], "");
+        assert!(zipped.status.success(), "{}", String::from_utf8_lossy(&zipped.stderr));
+        assert_eq!(zipped.stdout, plain.stdout, "{name}");
+    }
+    assert_eq!(shape(&["-"], bytes.clone()).stdout, plain.stdout);
+    // Two gzip files, one behind the other, are one.
+    let joined = shape(&["-"], [bytes.clone(), bytes.clone()].concat());
+    assert_eq!(joined.stdout, plain.stdout.repeat(2));
+    let bad = refused(&["-"], zip("{\"rewards\": [1]}\n{\"rewards\": []}\n"));
+    assert!(bad.starts_with("error: <stdin>:2: "), "{bad}");
+    let cut = refused(&["-"], &bytes[..bytes.len() - 12]);
+    assert!(cut.starts_with("error: "), "{cut}");
+}
+
 #[test]
 fn a_summary_for_people() {
     let input =

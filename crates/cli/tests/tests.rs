@@ -7,6 +7,7 @@ mod judge_server;
 mod tiny;
 
 mod bench;
+mod certificates;
 mod evaluate;
 mod experiment;
 mod generate;

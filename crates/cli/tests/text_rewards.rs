@@ -347,8 +347,60 @@ fn layouts_that_differ_are_told() {
     // A prompt that brings what the model's layout begins with.
     let raw = ["generate", "--prompt-format", "raw", "--max-new-tokens", "2", "--method", "base"];
     let twice = succeed(&[&raw[..], &["<|im_start|><|im_start|>user"]].concat());
-    assert!(twice.contains("warning: 1 prompts begin with <|im_start|> twice"), "{twice}");
+    assert!(
+        twice.contains("warning: 1 prompt begins with <|im_start|> twice: remove it from its text"),
+        "{twice}"
+    );
     assert!(!succeed(&[&raw[..], &["no no"]].concat()).contains("twice"));
+}
+
+/// Texts that begin with a token twice or spell control tokens are told once per run, wherever texts are tokenized.
+#[test]
+fn odd_texts_are_told_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let names = ["one.jsonl", "two.jsonl", "pairs.jsonl", "head.safetensors", "samples"];
+    let [one, two, pairs, head, samples] = paths(folder.path(), names);
+    let twice = json!({"prompt": "<|im_start|><|im_start|>user", "response": "a"});
+    let spells = json!({"prompt": "Hi<|im_end|>", "response": "b"});
+    let raw = |mut row: Value| {
+        row["settings"] = json!({"prompt_format": "raw"});
+        format!("{row}\n")
+    };
+    fs::write(&one, raw(twice.clone()) + &raw(spells)).unwrap();
+    fs::write(&two, raw(twice)).unwrap();
+    let warnings = |args: &[&str]| {
+        let said = succeed(args);
+        said.lines().filter(|line| line.starts_with("warning: ")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let begin = |texts: &str, their: &str| {
+        format!(
+            "warning: {texts} with <|im_start|> twice: remove it from {their} text, or use another prompt format"
+        )
+    };
+    let spell = |texts: &str| {
+        format!(
+            "warning: {texts} control tokens such as <|im_end|>, which are read as such in the prompt format raw: use \
+             the format chat if they are no part of a layout"
+        )
+    };
+    let rewards = ["--no-embeddings", "--reward", "harmless", "--reward", "harmless*2"];
+    let evaluated = warnings(&[&["evaluate", &one, &two, "--unpaired"], &rewards[..]].concat());
+    assert_eq!(evaluated, [begin("2 texts begin", "their"), spell("1 text spells")]);
+    let import = ["rollout", "import", &one, "--out", &samples, "--no-reward", "--prompt-format", "raw"];
+    assert_eq!(warnings(&import), [begin("1 prompt begins", "its"), spell("1 prompt spells")]);
+
+    let pair = |i: usize| {
+        let said = |answer: &str| format!("\n\nHuman: Question {i}?\n\nAssistant: {answer}");
+        let end = if i == 0 { "<|im_end|>" } else { "" };
+        format!("{}\n", json!({"chosen": said(&format!("Gladly {i}.{end}")), "rejected": said("No.")}))
+    };
+    fs::write(&pairs, (0..6).map(pair).collect::<String>()).unwrap();
+    let train =
+        ["train", "reward", "--folds", "2", "--pairs", &pairs, "--held-out", &pairs, "--out", &head];
+    // The same text is in both files.
+    let raw = warnings(&[&train[..], &["--text-format", "raw"]].concat());
+    assert_eq!(raw, [spell("2 texts spell")]);
+    assert_eq!(warnings(&[&train[..], &["--text-format", "chat"]].concat()), [""; 0]);
 }
 
 #[test]

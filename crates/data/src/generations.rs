@@ -311,10 +311,11 @@ fn pair_by(by_id: bool, first: &Run, second: &Run) -> Result<Vec<usize>> {
         if !alone.is_empty() {
             let few = alone.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
             let more = if alone.len() > 5 { ", ..." } else { "" };
+            let are = if alone.len() == 1 { "is" } else { "are" };
             return Err(unpaired(format!(
-                "{} of {} prompts are in {} alone: {few}{more}",
+                "{} of {} {are} in {} alone: {few}{more}",
                 alone.len(),
-                run.responses.len(),
+                crate::words::count(run.responses.len(), "prompt"),
                 run.name
             )));
         }

@@ -1,13 +1,16 @@
 //! Chat templates, which lay out messages as the text that a model was trained on.
 
+mod argument;
 mod date;
 mod dialect;
 mod json;
+mod strings;
 
 use std::collections::BTreeMap;
 
 use minijinja::{Value, context};
 
+pub use argument::Argument;
 pub use date::Date;
 pub use stackelberg_data::{Message, Prompt};
 
@@ -18,8 +21,8 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone)]
 pub struct ChatTemplate {
     source: String,
-    variables: BTreeMap<String, serde_json::Value>,
-    args: BTreeMap<String, serde_json::Value>,
+    variables: BTreeMap<String, String>,
+    args: BTreeMap<String, Argument>,
     date: Date,
 }
 
@@ -27,8 +30,9 @@ pub struct ChatTemplate {
 const DATE: &str = "strftime_now";
 
 impl ChatTemplate {
-    /// A template with the texts of the BOS and EOS tokens, which templates can use as `bos_token` and `eos_token`. The
-    /// date that the template may write is the current one, in UTC; it does not change any more.
+    /// A template with the texts of the BOS and EOS tokens, which templates can use as `bos_token` and `eos_token`. An
+    /// empty text is a token that the model lacks, which is undefined in the template. The date that the template may
+    /// write is the current one, in UTC; it does not change any more.
     pub fn new(source: impl AsRef<str>, bos: impl Into<String>, eos: impl Into<String>) -> Self {
         let template = Self {
             source: dialect::plain(source.as_ref()),
@@ -44,9 +48,11 @@ impl ChatTemplate {
         Self { date, ..self }
     }
 
-    /// Sets a variable of the model, such as `pad_token`.
+    /// Sets a variable of the model, such as `pad_token`, unless its text is empty.
     pub(crate) fn with_variable(mut self, name: &str, text: String) -> Self {
-        self.variables.insert(name.to_owned(), text.into());
+        if !text.is_empty() {
+            self.variables.insert(name.to_owned(), text);
+        }
         self
     }
 
@@ -54,7 +60,7 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// A variable is set by the engine, or the date is not one.
-    pub fn set_args(&mut self, args: &BTreeMap<String, serde_json::Value>) -> Result<()> {
+    pub fn set_args(&mut self, args: &BTreeMap<String, Argument>) -> Result<()> {
         if let Some(name) = ["messages", "add_generation_prompt"].iter().find(|n| args.contains_key(**n))
         {
             return Err(Error::Template(format!(
@@ -62,7 +68,7 @@ impl ChatTemplate {
             )));
         }
         if let Some(date) = args.get(DATE) {
-            let date = date.as_str().ok_or_else(|| format!("{date} is not a date"));
+            let date = date.as_str().ok_or_else(|| format!("{} is not a date", date.0));
             let date = date.and_then(str::parse);
             self.date = date.map_err(|e| Error::Template(format!("the argument {DATE}: {e}")))?;
         }
@@ -71,7 +77,7 @@ impl ChatTemplate {
     }
 
     /// The variables that decide what is rendered: the user's, and the date if the template writes it.
-    pub fn args(&self) -> BTreeMap<String, serde_json::Value> {
+    pub fn args(&self) -> BTreeMap<String, Argument> {
         let mut args = self.args.clone();
         if let (true, Ok(date)) = (self.source.contains(DATE), self.date.strftime("%Y-%m-%d")) {
             args.entry(DATE.to_owned()).or_insert(date.into());
@@ -81,10 +87,7 @@ impl ChatTemplate {
 
     /// A name for the template: the SHA-256 of its source and its tokens, in hexadecimal.
     pub fn fingerprint(&self) -> String {
-        let token = |name: &str| match self.variables.get(name).and_then(serde_json::Value::as_str) {
-            Some(token) => token.to_owned(),
-            None => String::new(),
-        };
+        let token = |name: &str| self.variables.get(name).map_or("", String::as_str);
         let (bos, eos) = (token("bos_token"), token("eos_token"));
         stackelberg_data::hash::sha256(format!("{}\n{bos}\n{eos}", self.source))
     }
@@ -111,8 +114,9 @@ impl ChatTemplate {
             .map(|turn| context! { role => turn.role.as_str(), content => turn.content.as_str() });
         let mut variables: BTreeMap<&str, Value> =
             [("tools", Value::from(())), ("documents", Value::from(()))].into();
-        let given = self.variables.iter().chain(self.args.iter().filter(|(name, _)| *name != DATE));
-        variables.extend(given.map(|(name, value)| (name.as_str(), json::value(value))));
+        variables.extend(self.variables.iter().map(|(name, text)| (name.as_str(), text.into())));
+        let args = self.args.iter().filter(|(name, _)| *name != DATE);
+        variables.extend(args.map(|(name, value)| (name.as_str(), value.0.clone())));
         variables.insert("messages", turns.collect());
         variables.insert("add_generation_prompt", answers.into());
         let rendered = dialect::environment(self.date).and_then(|environment| {

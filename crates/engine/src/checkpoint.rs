@@ -84,9 +84,7 @@ fn hf(folder: &Path) -> Result<Parts> {
     let template = source.map(|source| {
         let template = ChatTemplate::new(source, token("bos_token"), token("eos_token"));
         let others = ["unk_token", "pad_token", "sep_token", "cls_token", "mask_token"];
-        let set =
-            others.into_iter().map(|name| (name, token(name))).filter(|(_, text)| !text.is_empty());
-        set.fold(template, |template, (name, text)| template.with_variable(name, text))
+        others.into_iter().fold(template, |template, name| template.with_variable(name, token(name)))
     });
     let generation = optional_json(&folder.join("generation_config.json"))?;
     let mut eos: Vec<u32> = serde_json::from_value::<OneOrMany>(generation["eos_token_id"].clone())

@@ -64,7 +64,7 @@ mod tokenizer;
 
 pub use cache::{Branches, Prefix};
 pub use candle_core::Tensor;
-pub use chat::{ChatTemplate, Date, Message, Prompt};
+pub use chat::{Argument, ChatTemplate, Date, Message, Prompt};
 pub use checkpoint::Checkpoint;
 pub use device::Device;
 pub use encoder as embedder;

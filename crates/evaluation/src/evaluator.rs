@@ -97,6 +97,29 @@ impl Evaluator {
         Ok(measured)
     }
 
+    /// Warnings about the tokens of answers with their prompts, see [`Scorer::warnings`]. Each is given once, even if
+    /// several rewards read the same tokens.
+    ///
+    /// # Errors
+    /// As [`Evaluator::measure`].
+    pub fn warnings(&self, policy: Option<&Checkpoint>, responses: &[&Response]) -> Result<Vec<String>> {
+        let mut warnings = Vec::new();
+        let Some(checkpoint) = policy else { return Ok(warnings) };
+        for scorer in &self.rewards {
+            let read = |response: &&Response| {
+                let ready = finished(response).and_then(|finished| scorer.read(policy, finished));
+                ready.map_err(|source| Error::Answer { id: response.id.clone(), source: source.into() })
+            };
+            let ready = responses.iter().map(read).collect::<Result<Vec<_>>>()?;
+            for warning in scorer.warnings(checkpoint, &ready) {
+                if !warnings.contains(&warning) {
+                    warnings.push(warning);
+                }
+            }
+        }
+        Ok(warnings)
+    }
+
     /// Rewards that read another layout here than where they guided, see [`Scorer::seen_otherwise`].
     pub fn seen_otherwise(&self, guide: &str) -> Vec<(String, RewardFormat, RewardFormat)> {
         self.rewards.iter().flat_map(|scorer| scorer.seen_otherwise(guide)).collect()

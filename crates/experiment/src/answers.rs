@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use stackelberg_data::trace::TraceWriter;
+use stackelberg_data::words::count as counted;
 use stackelberg_data::{Identity, Journal};
 use stackelberg_decoding::{
     CacheCounts, Cancel, Error as DecodingError, Generation, Guidance, HackingWatch, Job, Limits,
@@ -114,7 +115,7 @@ impl Session<'_> {
             }
         }
         let tokens = waiting.iter().map(|waiting| &waiting.tokens[..]);
-        for warning in layout::odd_tokens(self.policy, self.format, "prompts", tokens) {
+        for warning in layout::odd_tokens(self.policy, self.format, "prompt", tokens) {
             progress.warning(&warning);
         }
         let tokens = waiting.iter().map(|waiting| &waiting.tokens[..]);
@@ -169,13 +170,17 @@ fn unanswered(failures: &[String], all: usize, out: Option<&Path>) -> Result<()>
     let Some(first) = failures.first() else { return Ok(()) };
     let again = out.map(|out| format!("; try them again with --resume --out {}", out.display()));
     let (n, again) = (failures.len(), again.unwrap_or_default());
-    Err(Error::Prompts(format!("{n} of {all} prompts failed, the first: {first}{again}")))
+    Err(Error::Prompts(format!("{n} of {} failed, the first: {first}{again}", counted(all, "prompt"))))
 }
 
 /// The error of a cancelled run.
 pub fn interrupted(done: usize, all: usize, out: Option<&Path>) -> Error {
     let out = out.map(|out| format!("; continue with --resume --out {}", out.display()));
-    Error::Interrupted(format!("interrupted after {done} of {all} prompts{}", out.unwrap_or_default()))
+    Error::Interrupted(format!(
+        "interrupted after {done} of {}{}",
+        counted(all, "prompt"),
+        out.unwrap_or_default()
+    ))
 }
 
 /// A prompt that is not answered yet.

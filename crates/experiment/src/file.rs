@@ -8,7 +8,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer};
 use stackelberg_decoding::{Method, Perturbation};
 use stackelberg_engine::reward::TextFormat;
-use stackelberg_engine::{Device, Dtype};
+use stackelberg_engine::{Argument, Device, Dtype};
 use stackelberg_evaluation::findings::{Knob, Limits};
 use stackelberg_hub::Known;
 use stackelberg_registry::names::shown;
@@ -76,7 +76,7 @@ pub struct Policy {
     /// A system message.
     pub system: Option<String>,
     /// Variables for the chat template, such as `enable_thinking`.
-    pub template_args: BTreeMap<String, serde_json::Value>,
+    pub template_args: BTreeMap<String, Argument>,
 }
 
 impl Policy {

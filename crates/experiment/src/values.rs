@@ -57,7 +57,7 @@ fn draw(lab: &Lab<'_>, values: &Values, folder: &Path, observer: &mut dyn Observ
     };
     let prompts = plan.lay_out(&prompts_of(lab.registry, &values.prompts)?)?;
     let tokens = prompts.iter().map(|prompt| &prompt.tokens[..]);
-    for warning in layout::odd_tokens(lab.policy, plan.format, "prompts", tokens) {
+    for warning in layout::odd_tokens(lab.policy, plan.format, "prompt", tokens) {
         observer.warning(&warning);
     }
     let dataset = Dataset::create(folder, plan.manifest(&prompts))?;

@@ -4,6 +4,7 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 use stackelberg_data::generations::{self, Response};
+use stackelberg_data::words::count as counted;
 use stackelberg_evaluation::metrics::Measured;
 
 use crate::answers::Files;
@@ -68,10 +69,12 @@ pub fn verify(lab: &Lab<'_>, part: &Part, said: &mut dyn FnMut(&str)) -> Result<
         wrong.extend(different);
     }
     if let Some(first) = wrong.first() {
+        let s = if wrong.len() == 1 { "s" } else { "" };
         return invalid(format!(
-            "{} of {compared} answers differ, the first: {first}: the processor, the version or a file has changed; make \
+            "{} of {} differ{s}, the first: {first}: the processor, the version or a file has changed; make \
              the runs again on one machine",
-            wrong.len()
+            wrong.len(),
+            counted(compared, "answer")
         ));
     }
     Ok(compared)

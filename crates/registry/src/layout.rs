@@ -1,6 +1,7 @@
 //! Selects the prompt format for a policy, with warnings if a reward was trained on another one.
 
 use stackelberg_data::Prompt;
+use stackelberg_data::words::count;
 use stackelberg_decoding::Guidance;
 use stackelberg_engine::reward::TextFormat;
 use stackelberg_engine::{Checkpoint, Reward};
@@ -74,38 +75,64 @@ pub fn short_reward<'a>(
     let cut = prompts.filter(cut).count();
     (context < own && cut > 0).then(|| {
         format!(
-            "the context of the reward {} limits {cut} answers: with the prompt they end at {context} tokens, the \
-             model's context is {own}",
-            path.display()
+            "the context of the reward {} limits {}: prompt and answer end at {context} tokens, the model's context is {own}",
+            path.display(),
+            count(cut, "answer")
         )
     })
 }
 
-/// Warnings about tokenized prompts (or other texts, `what`) in this format: those that begin with the same special token
-/// twice, and raw ones that spell control tokens.
+/// Warnings about tokenized prompts (or other texts; `what` is one of them) in this format: those that begin with the same
+/// special token twice, and raw ones that spell control tokens.
 pub fn odd_tokens<'a>(
     policy: &Checkpoint,
     format: TextFormat,
     what: &str,
     texts: impl Iterator<Item = &'a [u32]>,
 ) -> Vec<String> {
-    let (mut twice, mut control) = (Vec::new(), Vec::new());
-    for tokens in texts {
-        match policy.begins_twice(tokens) {
-            Some(token) => twice.push(token),
-            None if format == TextFormat::Raw => control.extend(policy.spells_control(tokens)),
-            None => {}
-        }
+    let mut odd = OddTokens::default();
+    texts.for_each(|tokens| odd.add(policy, format, tokens));
+    odd.warnings(what)
+}
+
+/// Collects texts for the warnings of [`odd_tokens`], where they are not all read at once.
+#[derive(Debug, Default)]
+pub struct OddTokens {
+    /// The tokens with which texts begin twice, and the control tokens that raw texts spell: how many texts, and the first.
+    twice: (usize, Option<String>),
+    control: (usize, Option<String>),
+}
+
+impl OddTokens {
+    /// Adds the tokens of a text in this format.
+    pub fn add(&mut self, policy: &Checkpoint, format: TextFormat, tokens: &[u32]) {
+        let (found, token) = match policy.begins_twice(tokens) {
+            Some(token) => (&mut self.twice, token),
+            None if format == TextFormat::Raw => match policy.spells_control(tokens) {
+                Some(token) => (&mut self.control, token),
+                None => return,
+            },
+            None => return,
+        };
+        found.0 += 1;
+        found.1.get_or_insert(token);
     }
-    let (many, more) = (twice.len(), control.len());
-    let twice = twice.first().map(|token| {
-        format!("{many} {what} begin with {token} twice: remove it from their text, or use another prompt format")
-    });
-    let control = control.first().map(|token| {
-        format!(
-            "{more} {what} spell control tokens such as {token}, which are read as such in the prompt format raw: use \
-             the format chat if they are no part of a layout"
-        )
-    });
-    twice.into_iter().chain(control).collect()
+
+    /// At most one warning of each kind about all texts, each of which is a `what`.
+    pub fn warnings(&self, what: &str) -> Vec<String> {
+        let twice = self.twice.1.as_ref().map(|token| {
+            let (s, their) = if self.twice.0 == 1 { ("s", "its") } else { ("", "their") };
+            let many = count(self.twice.0, what);
+            format!("{many} begin{s} with {token} twice: remove it from {their} text, or use another prompt format")
+        });
+        let control = self.control.1.as_ref().map(|token| {
+            let s = if self.control.0 == 1 { "s" } else { "" };
+            let many = count(self.control.0, what);
+            format!(
+                "{many} spell{s} control tokens such as {token}, which are read as such in the prompt format raw: use the \
+                 format chat if they are no part of a layout"
+            )
+        });
+        twice.into_iter().chain(control).collect()
+    }
 }

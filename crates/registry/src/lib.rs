@@ -36,5 +36,5 @@ mod scorer;
 
 pub use builtin::{BUILTIN, Builtin};
 pub use error::{Error, Result};
-pub use registry::{DEFAULT_MODEL, DEFAULT_REWARD, PolicySpec, Registry};
+pub use registry::{DEFAULT_MODEL, DEFAULT_REWARD, PolicySpec, Registry, set_template_args};
 pub use scorer::{Finished, Ready, Scorer};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use stackelberg_data::{Prompt, prompts};
 use stackelberg_engine::reward::ValueHead;
-use stackelberg_engine::{Checkpoint, Device, Dtype, Embedder};
+use stackelberg_engine::{Argument, Checkpoint, Device, Dtype, Embedder};
 use stackelberg_hub::{Hub, Kind, Known, Progress};
 use stackelberg_remote::Key;
 
@@ -34,7 +34,22 @@ pub struct PolicySpec {
     /// The device.
     pub device: Device,
     /// Variables for the chat template, such as `enable_thinking`.
-    pub template_args: BTreeMap<String, serde_json::Value>,
+    pub template_args: BTreeMap<String, Argument>,
+}
+
+/// Sets variables of a policy's chat template.
+///
+/// # Errors
+/// The policy has no chat template for the variables, or the engine sets one of them itself.
+pub fn set_template_args(policy: &mut Checkpoint, args: &BTreeMap<String, Argument>) -> Result<()> {
+    match &mut policy.template {
+        Some(template) => Ok(template.set_args(args)?),
+        None if args.is_empty() => Ok(()),
+        None => {
+            let problem = "has no chat template: leave out the template's arguments";
+            Err(Error::Name(format!("{}: {problem}", policy.path.display())))
+        }
+    }
 }
 
 impl Default for PolicySpec {
@@ -97,14 +112,7 @@ impl Registry {
             let problem = "this is a reward model, not a language model: give it as --reward";
             return Err(Error::Name(format!("{}: {problem}", path.display())));
         }
-        match &mut policy.template {
-            Some(template) => template.set_args(&spec.template_args)?,
-            None if spec.template_args.is_empty() => {}
-            None => {
-                let problem = "has no chat template: leave out the template's arguments";
-                return Err(Error::Name(format!("{}: {problem}", path.display())));
-            }
-        }
+        set_template_args(&mut policy, &spec.template_args)?;
         Ok(policy)
     }
 

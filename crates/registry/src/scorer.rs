@@ -132,7 +132,7 @@ impl Scorer {
         for format in [TextFormat::Raw, TextFormat::Chat] {
             let tokens = texts.iter().filter_map(|text| text.tokens.first());
             let tokens = tokens.filter(|(of, _)| *of == format).map(|(_, tokens)| &tokens[..]);
-            warnings.extend(layout::odd_tokens(policy, format, "texts", tokens));
+            warnings.extend(layout::odd_tokens(policy, format, "text", tokens));
         }
         warnings
     }

@@ -5,6 +5,7 @@ use indicatif::ProgressBar;
 use stackelberg_data::Conversation;
 use stackelberg_engine::{Checkpoint, Embedder};
 use stackelberg_learning::{Backbone, TextFormat, extract};
+use stackelberg_registry::layout::OddTokens;
 
 use crate::progress::style;
 
@@ -45,8 +46,14 @@ impl Reader {
         }
     }
 
-    /// Features of texts, row by row, `[texts, width]`. The texts of a set share a prefix, which is computed once.
-    pub(super) fn features(&self, sets: &[Vec<&Conversation>], name: &str) -> Result<Vec<f32>> {
+    /// Features of texts, row by row, `[texts, width]`. The texts of a set share a prefix, which is computed once. The
+    /// tokens that a policy reads are added to `odd`.
+    pub(super) fn features(
+        &self,
+        sets: &[Vec<&Conversation>],
+        name: &str,
+        odd: &mut OddTokens,
+    ) -> Result<Vec<f32>> {
         let bar = bar(name)?;
         let progress = |done: usize, total: usize| {
             bar.set_length(total as u64);
@@ -54,10 +61,18 @@ impl Reader {
         };
         let rows = match self {
             Self::Policy(policy, format) => {
-                let tokens = |text: &&Conversation| extract::tokens(policy, text, *format);
+                let mut tokens = |text: &&Conversation| -> Result<Vec<u32>> {
+                    let tokens = extract::tokens(policy, text, *format)?;
+                    match format {
+                        // The start of a long text is not read, but tells whether the text has a BOS of its own.
+                        TextFormat::Raw => odd.add(policy, *format, &policy.tokens(&text.raw, *format)?),
+                        TextFormat::Chat => odd.add(policy, *format, &tokens),
+                    }
+                    Ok(tokens)
+                };
                 let sets: Vec<Vec<Vec<u32>>> = sets
                     .iter()
-                    .map(|set| set.iter().map(tokens).collect::<Result<_, _>>())
+                    .map(|set| set.iter().map(&mut tokens).collect::<Result<_, _>>())
                     .collect::<Result<_, _>>()?;
                 extract::features(policy, &sets, &progress)
             }

@@ -8,13 +8,14 @@ use stackelberg_data::{Conversation, Pair, Rated, group_ids, read_pairs, read_ra
 use stackelberg_engine::reward::TextFormat;
 use stackelberg_learning::{Card, Features, Fit, Head, Metric, Settings, Source, fit, measure};
 use stackelberg_registry::Registry;
+use stackelberg_registry::layout::OddTokens;
 
 use super::command::command_line;
 use super::reader::{Reader, bar};
 use crate::help::brief;
 use crate::limits::{self, count};
 use crate::model::{ModelArgs, registry};
-use crate::output::say;
+use crate::output::{note, say};
 
 /// Train a reward head on the policy's own hidden states, or on a sentence embedder, from preference pairs
 /// or rated texts.
@@ -115,12 +116,16 @@ impl TrainReward {
         let width = reader.width();
         let mut training = Vec::new();
         let mut held_out = Vec::new();
+        let mut odd = OddTokens::default();
         for (name, judged, learn) in files {
             let data = match &judged {
-                Judged::Pairs(pairs) => pairs_of(&reader, pairs, &name)?,
-                Judged::Rated(rated) => rated_of(&reader, rated, &name)?,
+                Judged::Pairs(pairs) => pairs_of(&reader, pairs, &name, &mut odd)?,
+                Judged::Rated(rated) => rated_of(&reader, rated, &name, &mut odd)?,
             };
             if learn { training.push((name, data)) } else { held_out.push((name, data)) }
+        }
+        for warning in odd.warnings("text") {
+            note!("warning: {warning}");
         }
 
         let bar = bar("fitting")?;
@@ -190,9 +195,9 @@ impl TrainReward {
     }
 }
 
-fn pairs_of(reader: &Reader, pairs: &[Pair], name: &str) -> Result<Data> {
+fn pairs_of(reader: &Reader, pairs: &[Pair], name: &str, odd: &mut OddTokens) -> Result<Data> {
     let sets: Vec<Vec<&Conversation>> = pairs.iter().map(|p| vec![&p.chosen, &p.rejected]).collect();
-    let rows = reader.features(&sets, name)?;
+    let rows = reader.features(&sets, name, odd)?;
     let width = reader.width();
     let (mut chosen, mut rejected) = (Vec::new(), Vec::new());
     for pair in rows.chunks(2 * width) {
@@ -202,11 +207,11 @@ fn pairs_of(reader: &Reader, pairs: &[Pair], name: &str) -> Result<Data> {
     Ok(Data::Pairs { chosen, rejected, groups: pairs.iter().map(|p| p.group.clone()).collect() })
 }
 
-fn rated_of(reader: &Reader, rated: &[Rated], name: &str) -> Result<Data> {
+fn rated_of(reader: &Reader, rated: &[Rated], name: &str, odd: &mut OddTokens) -> Result<Data> {
     // All texts share at least the beginning of the chat template.
     let sets: Vec<Vec<&Conversation>> =
         rated.chunks(16).map(|set| set.iter().map(|r| &r.conversation).collect()).collect();
-    let rows = reader.features(&sets, name)?;
+    let rows = reader.features(&sets, name, odd)?;
     let (scores, groups) = rated.iter().map(|r| (r.score, r.group.clone())).unzip();
     Ok(Data::Rated { rows, scores, groups })
 }

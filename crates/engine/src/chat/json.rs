@@ -1,24 +1,7 @@
-//! JSON in chat templates: variables from JSON, and the filter `tojson` as transformers has it.
+//! JSON in chat templates: the filter `tojson` as transformers has it.
 
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Error, ErrorKind, Value};
-
-/// A template's value of a JSON value.
-pub(super) fn value(json: &serde_json::Value) -> Value {
-    use serde_json::Value as Json;
-    match json {
-        Json::Null => Value::from(()),
-        Json::Bool(flag) => Value::from(*flag),
-        Json::Number(number) => match (number.as_i64(), number.as_u64()) {
-            (Some(number), _) => Value::from(number),
-            (None, Some(number)) => Value::from(number),
-            (None, None) => Value::from(number.as_f64().unwrap_or(f64::NAN)),
-        },
-        Json::String(text) => Value::from(text.as_str()),
-        Json::Array(list) => Value::from(list.iter().map(value).collect::<Vec<_>>()),
-        Json::Object(map) => Value::from_pairs(map.iter().map(|(key, of)| (key.clone(), value(of)))),
-    }
-}
 
 /// The filter: `json.dumps` of Python, by default without escapes for other than ASCII characters. Nothing is escaped
 /// for HTML.
@@ -69,7 +52,7 @@ impl Writer {
         match value.kind() {
             ValueKind::None => self.text.push_str("null"),
             ValueKind::Bool => self.text.push_str(if value.is_true() { "true" } else { "false" }),
-            ValueKind::Number => self.text.push_str(&value.to_string()),
+            ValueKind::Number => self.text.push_str(&number(value)),
             ValueKind::String => self.string(value.as_str().unwrap_or_default())?,
             ValueKind::Seq | ValueKind::Iterable => {
                 let items: Vec<Value> = value.try_iter()?.collect();
@@ -147,6 +130,58 @@ impl Writer {
     }
 }
 
+/// A number as Python writes it. A float has the shortest digits that are read back as the same float.
+pub(super) fn number(value: &Value) -> String {
+    let float = match value.is_integer() {
+        true => None,
+        false => f64::try_from(value.clone()).ok(),
+    };
+    let Some(float) = float else { return value.to_string() };
+    if !float.is_finite() {
+        let name = if float.is_nan() { "NaN" } else { "Infinity" };
+        return format!("{}{name}", if float < 0.0 { "-" } else { "" });
+    }
+    let digits = format!("{float:e}");
+    let (digits, exponent) = digits.split_once('e').unwrap_or((&digits, "0"));
+    match exponent.parse::<i32>() {
+        Ok(exponent) if !(-4..16).contains(&exponent) => {
+            let sign = if exponent < 0 { '-' } else { '+' };
+            format!("{digits}e{sign}{:02}", exponent.abs())
+        }
+        _ => format!("{float:?}"),
+    }
+}
+
 fn refused(what: &str) -> Error {
     Error::new(ErrorKind::InvalidOperation, what.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_as_python_does() {
+        for (value, text) in [
+            (0.0, "0.0"),
+            (-0.0, "-0.0"),
+            (1.0, "1.0"),
+            (-2.5, "-2.5"),
+            (1e15, "1000000000000000.0"),
+            (1e16, "1e+16"),
+            (-1.25e17, "-1.25e+17"),
+            (0.0001, "0.0001"),
+            (0.00001, "1e-05"),
+            (1.5e-7, "1.5e-07"),
+            (0.1 + 0.2, "0.30000000000000004"),
+            (f64::MAX, "1.7976931348623157e+308"),
+            (5e-324, "5e-324"),
+            (f64::NEG_INFINITY, "-Infinity"),
+            (f64::NAN, "NaN"),
+        ] {
+            assert_eq!(number(&Value::from(value)), text);
+        }
+        assert_eq!(number(&Value::from(u64::MAX)), "18446744073709551615");
+        assert_eq!(number(&Value::from(-7)), "-7");
+    }
 }

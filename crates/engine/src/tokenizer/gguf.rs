@@ -21,6 +21,7 @@ use crate::model::as_u64;
 
 /// Token types of GGUF.
 const NORMAL: u64 = 1;
+const UNKNOWN: u64 = 2;
 const CONTROL: u64 = 3;
 const USER_DEFINED: u64 = 4;
 
@@ -78,14 +79,14 @@ pub(super) fn build(content: &Content) -> Result<Tokenizer, String> {
         "llama" => by_scores(&said, &tokens)?,
         other => return Err(format!("tokenizers of the kind '{other}' are not supported")),
     };
-    // Added tokens are recognised before anything else: control tokens and user-defined tokens.
+    // Added tokens are recognised before anything else: control tokens, the unknown token and user-defined tokens.
     let kinds = said.kinds(&tokens);
     // The tokens of Phi-3 take the white space behind them with them, as in its tokenizer.json and in llama.cpp.
     let strips = kind == "llama" && is_phi3(content);
-    let added = tokens.iter().zip(kinds).filter(|(_, kind)| [CONTROL, USER_DEFINED].contains(kind));
-    let added: Vec<AddedToken> = added
-        .map(|(text, kind)| {
-            let token = AddedToken::from(text.clone(), kind == CONTROL).normalized(kind != CONTROL);
+    let is_added = |kind: u64| [CONTROL, UNKNOWN, USER_DEFINED].contains(&kind);
+    let added: Vec<AddedToken> = (tokens.iter().zip(kinds).filter(|(_, kind)| is_added(*kind)))
+        .map(|(text, of)| {
+            let token = AddedToken::from(text.clone(), of != USER_DEFINED).normalized(false);
             token.rstrip(strips && !["<unk>", "<s>", "<|endoftext|>"].contains(&text.as_str()))
         })
         .collect();
@@ -173,13 +174,16 @@ fn by_scores(said: &Said<'_>, tokens: &[String]) -> Result<Tokenizer, String> {
     let kinds = said.kinds(tokens);
     // Text is never merged into a control token.
     let words = tokens.iter().zip(&scores).zip(kinds).filter(|(_, kind)| *kind != CONTROL);
-    for ((whole, score), _) in words {
+    for ((whole, score), kind) in words {
+        // Runs of spaces, as Gemma has, are merged before all else: the text that they are looked for in has spaces.
+        let is_run = kind == USER_DEFINED && whole.contains(SPACE);
+        let score = if is_run { f32::INFINITY } else { *score };
         let cuts = whole.char_indices().skip(1).map(|(at, _)| whole.split_at(at));
         let mut parts: Vec<(u32, u32, &str, &str)> = cuts
             .filter_map(|(left, right)| Some((*numbers.get(left)?, *numbers.get(right)?, left, right)))
             .collect();
         parts.sort_unstable();
-        merges.extend(parts.into_iter().map(|(_, _, left, right)| (*score, left, right)));
+        merges.extend(parts.into_iter().map(|(_, _, left, right)| (score, left, right)));
     }
     merges.sort_by(|a, b| b.0.total_cmp(&a.0));
     let merges =

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
-use stackelberg_engine::{ChatTemplate, Message};
+use stackelberg_engine::{Argument, ChatTemplate, Message};
 
 fn template(source: &str) -> ChatTemplate {
     ChatTemplate::new(source, "<s>", "</s>").with_date("2025-06-30".parse().unwrap())
@@ -16,7 +16,7 @@ fn render(template: &ChatTemplate) -> Result<String, String> {
 }
 
 /// Templates with what Jinja2 makes of them in the environment of `apply_chat_template`.
-const CASES: [(&str, &str); 33] = [
+const CASES: [(&str, &str); 39] = [
     (
         "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}[A]{{ m.content }}{% endgeneration %}{% else %}[U]{{ m.content }}{% endif %}{% endfor %}",
         "[U]<q>[A]b[U]c",
@@ -122,6 +122,30 @@ const CASES: [(&str, &str); 33] = [
         "{{ loop is defined }}{{ messages.0.role }}{{ messages|map(attribute='role')|unique|list|length }}",
         "Falseuser2",
     ),
+    (
+        "{% set x = 0 %}{% generation %}{% set x = 1 %}{{ x }}{% set y = 2 %}{% endgeneration %}{{ x }}{{ y is defined }}",
+        "10False",
+    ),
+    (
+        "{{ none is iterable }}{{ undefined_thing is iterable }}{{ 3 is iterable }}{{ messages[0] is iterable }}",
+        "FalseTrueFalseTrue",
+    ),
+    (
+        "{{ 1e-07 }}|{{ 1e16 | string }}|{{ -2.50 }}|{{ [1e-07, 1.5e300, 100000.0] | tojson }}",
+        "1e-07|1e+16|-2.5|[1e-07, 1.5e+300, 100000.0]",
+    ),
+    (
+        "{{ '\\x1c a \\x1f'.strip() }}|{{ '\\x1d a'.lstrip() }}|{{ 'a \\x1e'.rstrip() }}|{{ '\\x1c a\\u2003' | trim }}|{{ 'xax' | trim('x') }}|{{ none | trim }}{{ undefined_thing | trim }}{{ 3 | trim }}",
+        "a|a|a|a|a|None3",
+    ),
+    (
+        "{{ ' a\\x1cb \\u2003c '.split() | join('+') }}|{{ ' a b  c '.split(none, 1) | join('+') }}|{{ 'a,b,c'.split(',', 1) | join('+') }}|{{ '\\x1f '.isspace() }}{{ ''.isspace() }}",
+        "a+b+c|a+b  c |a+b,c|TrueFalse",
+    ),
+    (
+        "{{ 'a\\r\\nb\\rc\\x0bd\\u2028\\n'.splitlines() | join('+') }}|{{ 'a\\r\\n\\nb'.splitlines(true) | tojson }}|{{ ''.splitlines() | length }}",
+        "a+b+c+d+|[\"a\\r\\n\", \"\\n\", \"b\"]|0",
+    ),
 ];
 
 #[test]
@@ -157,8 +181,8 @@ fn users_set_variables() {
                   {{ tools | tojson }} {{ strftime_now('%d %b %Y') }}{{ strftime_now is defined }}";
     let mut template = template(source);
     assert_eq!(render(&template).unwrap(), "think null 30 Jun 2025True");
-    let args = |args: serde_json::Value| -> BTreeMap<String, serde_json::Value> {
-        args.as_object().unwrap().clone().into_iter().collect()
+    let args = |args: serde_json::Value| -> BTreeMap<String, Argument> {
+        serde_json::from_value(args).unwrap()
     };
     // The date is one of the variables that are recorded, where the template writes it.
     assert_eq!(template.args(), args(json!({"strftime_now": "2025-06-30"})));
@@ -181,4 +205,30 @@ fn users_set_variables() {
     ] {
         assert_eq!(template.set_args(&args(given)).unwrap_err().to_string(), said);
     }
+}
+
+/// Tokens that a model lacks are undefined, as in transformers.
+#[test]
+fn missing_tokens_are_undefined() {
+    let source = "{{ bos_token is defined }}{{ eos_token is defined }}{{ bos_token }}";
+    let rendered = |bos: &str, source: &str| render(&ChatTemplate::new(source, bos, "</s>"));
+    assert_eq!(rendered("<s>", source).unwrap(), "TrueTrue<s>");
+    assert_eq!(rendered("", source).unwrap(), "FalseTrue");
+    assert_eq!(rendered("<s>", "{{ bos_token + 'x' }}").unwrap(), "<s>x");
+    assert!(rendered("", "{{ bos_token + 'x' }}").unwrap_err().contains("undefined"));
+}
+
+/// The keys of tools keep their order, and numbers are those of Python.
+#[test]
+fn variables_keep_the_order_of_their_keys() {
+    let tools =
+        r#"[{"type": "f", "name": "a", "default": 1e-07, "b": {"z": 1.0, "y": null, "x": "<&>\""}}]"#;
+    let mut template = template("{{ tools | tojson }}{% for key in tools[0] %} {{ key }}{% endfor %}");
+    let args = BTreeMap::from([("tools".to_owned(), serde_json::from_str::<Argument>(tools).unwrap())]);
+    template.set_args(&args).unwrap();
+    assert_eq!(render(&template).unwrap(), format!("{tools} type name default b"));
+    assert_eq!(
+        serde_json::to_string(&template.args()["tools"]).unwrap(),
+        tools.replace(": ", ":").replace(", ", ",").replace("1e-07", "1e-7")
+    );
 }

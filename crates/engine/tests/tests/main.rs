@@ -20,4 +20,5 @@ mod literal;
 mod scorers;
 mod text_reward;
 mod tiny;
+mod tokenizers;
 mod value;

@@ -4,15 +4,17 @@ use super::paired::Findings;
 use super::tables::sign;
 use crate::compare::Bootstrap;
 use crate::metrics::Metric;
+use stackelberg_data::words::count as counted;
 
 impl Findings<'_> {
     /// One sentence per method and metric: which shapings differ from the vanilla shaping, at equal strength and at equal
     /// KL.
     pub fn sentences(&self) -> Vec<String> {
         if self.prompts() < Bootstrap::FEWEST {
-            let prompts = self.prompts();
+            let are = if self.prompts() == 1 { "is" } else { "are" };
+            let prompts = counted(self.prompts(), "prompt");
             return vec![format!(
-                "{prompts} prompts are too few for intervals, so no differences are reported."
+                "{prompts} {are} too few for intervals, so no differences are reported."
             )];
         }
         let mut sentences = Vec::new();

@@ -6,6 +6,7 @@ use crate::compare::mean;
 use crate::estimate::Estimate;
 use crate::metrics::Metric;
 use crate::report::{Cell, Row, Table};
+use stackelberg_data::words::count as counted;
 
 impl Findings<'_> {
     /// The main table, the table at equal strength, one table per reward at equal KL, and the table of perturbed rewards.
@@ -39,7 +40,7 @@ impl Findings<'_> {
         };
         Table {
             name: "main".to_owned(),
-            title: format!("All methods at the kept strength, {} prompts", self.prompts()),
+            title: format!("All methods at the kept strength, {}", counted(self.prompts(), "prompt")),
             note: "Means over prompts with 95 percent bootstrap intervals. Bold: the best value of its method, if the \
                    interval of the paired difference from the second best excludes 0. Triangle: the interval of the \
                    paired difference from the base policy excludes 0. The intervals are not corrected for multiple \
