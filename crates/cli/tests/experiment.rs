@@ -306,6 +306,20 @@ fn errors_name_file_line_and_field() {
             ": methods[0]: strengths: best-of-n takes none",
         ),
         (
+            &format!("{base}[[methods]]\nmethod = \"blockwise\"\nstrengths = [1]"),
+            ": methods[0]: strengths: blockwise takes none",
+        ),
+        (
+            &format!(
+                "{base}[decoding]\nkeep = \"draw\"\n[[methods]]\nmethod = \"blockwise\"\nstrengths = [1]"
+            ),
+            ": methods[0]: shapings: give blockwise at least one",
+        ),
+        (
+            &format!("{base}[[methods]]\nmethod = \"particles\"\nshapings = [\"srs\"]"),
+            ": methods[0]: strengths: give particles exactly one",
+        ),
+        (
             &format!("{base}{args}[decoding]\nbatch_size = 4097"),
             ": decoding.batch_size: 4097 is not between 1 and 4096",
         ),

@@ -121,11 +121,15 @@ fn batches_change_nothing() {
     let prompts = ["Name a colour.", "Tell me about the moon.", "Hi", "Why?"];
     let prompts: String = prompts.iter().map(|p| json!({ "prompt": p }).to_string() + "\n").collect();
     fs::write(file("p"), prompts).unwrap();
-    for method in ["args", "best-of-n"] {
+    for method in ["args", "best-of-n", "blockwise", "particles"] {
         let answers = ["1", "3"].map(|size| {
             let (out, trace) = (file(&format!("{method}{size}")), file(&format!("{method}{size}t")));
             let prompts = file("p");
-            let samples: &[&str] = if method == "best-of-n" { &["--samples", "3"] } else { &[] };
+            let samples: &[&str] = match method {
+                "args" => &[],
+                "best-of-n" => &["--samples", "3"],
+                _ => &["--samples", "3", "--block", "2"],
+            };
             succeed(
                 &[
                     &["generate", "--prompts", &prompts, "--method", method][..],
@@ -165,6 +169,54 @@ fn best_of_n_has_a_text_and_steps() {
     ];
     let text = succeed(&[&args[..], &["--trace", trace.to_str().unwrap()]].concat(), "");
     assert!(text.trim().len() > 1 && lines(&trace).len() <= 5 && !lines(&trace).is_empty());
+}
+
+/// Blocks are in the trace, what they cost in the answer; a value head may score them.
+#[test]
+fn blocks_are_traced_and_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (out, trace, head) = (file("o.jsonl"), file("t.jsonl"), file("value.safetensors"));
+    let metadata = json!({"format": "stackelberg-value-head", "shaping": "raw"});
+    value_head(head.as_ref(), metadata);
+    let args = ["generate", "Name a colour.", "--method", "blockwise", "--samples", "3", "--block", "4"];
+    let more = ["--max-new-tokens", "8", "--no-eos", "--out", &out, "--trace", &trace];
+    for value in [&[][..], &["--value", &head]] {
+        succeed(&[&args[..], &more, value].concat(), "");
+        let (answer, steps) = (lines(Path::new(&out)).remove(0), lines(Path::new(&trace)));
+        assert_eq!((&answer["tokens"], &answer["tokens_run"]), (&json!(8), &json!(24)));
+        // Values score all blocks, and the reward the finished answers.
+        let scored = if value.is_empty() { 24 } else { 48 };
+        assert_eq!(answer["tokens_scored"], json!(scored));
+        let bound = 2.0 * (3f64.ln() - 2.0 / 3.0);
+        let last = if value.is_empty() { bound } else { 0.5 * bound + 3f64.ln() };
+        assert!((answer["kl_bound"].as_f64().unwrap() - last).abs() < 1e-9, "{answer}");
+        let blocks: Vec<&Value> = steps.iter().map(|step| &step["block"]).collect();
+        let begins: Vec<usize> = (0..8).filter(|&number| !blocks[number].is_null()).collect();
+        assert_eq!(begins, [0, 4]);
+        for start in begins {
+            let (block, chosen) = (blocks[start], blocks[start]["chosen"].as_u64().unwrap() as usize);
+            let tokens: Vec<&Value> = (start..start + 4).map(|step| &steps[step]["chosen"]).collect();
+            assert_eq!(json!(tokens), block["continuations"][chosen]);
+            assert_eq!(block["texts"].as_array().unwrap().len(), 3);
+            assert_eq!(block["shaped"], Value::Null);
+        }
+        fs::remove_file(&out).unwrap();
+        fs::remove_file(&trace).unwrap();
+    }
+    let said = |more: &[&str]| refused(&[&args[..], more].concat(), "");
+    assert_eq!(
+        said(&["--beta", "2"]),
+        "error: --beta has no effect if the best continuation is kept: leave it out, or use --keep draw"
+    );
+    assert_eq!(
+        said(&["--max-new-tokens", "3"]),
+        "error: block is 4: it must be at most the maximum number of new tokens"
+    );
+    succeed(
+        &[&args[..], &["--max-new-tokens", "4", "--keep", "draw", "--kl-budget", "0.5"]].concat(),
+        "",
+    );
 }
 
 /// A value head for the default model, 576 to 2 to 2 to 1.
@@ -249,6 +301,10 @@ fn controlled_decoding_is_recorded() {
         (&["--top-k", "5"], "--top-k"),
         (&["--min-p", "0.1"], "--min-p"),
         (&["--samples", "5"], "--samples"),
+        (&["--block", "5"], "--block"),
+        (&["--keep", "best"], "--keep"),
+        (&["--method", "particles", "--kl-budget", "1"], "--kl-budget"),
+        (&["--method", "blockwise", "--candidates", "5", "--no-skip"], "--no-skip"),
         (&["--policy-temperature", "1"], "--policy-temperature"),
         (&["--method", "base", "--stress", "reversed"], "--perturb-rewards"),
     ] {

@@ -58,7 +58,8 @@ fn short_help_is_short() {
 fn names_are_completed_and_errors_are_kept() {
     let script = succeed(&["completions", "bash"]);
     for names in [
-        "base args cd best-of-n soft-best-of-n follower",
+        "base args cd best-of-n soft-best-of-n follower blockwise particles",
+        "best draw",
         "raw hard srs mean-soft minmax meanstd srs-std cap log-sigmoid par",
         "f32 bf16 int8",
         "cpu cuda metal candle",

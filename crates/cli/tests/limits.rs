@@ -19,6 +19,7 @@ fn every_count_has_a_limit() {
         (&["generate", "Hi"], "--candidates", 4097, "1 and 4096"),
         (&["generate", "Hi"], "--beams", 1025, "1 and 1024"),
         (&["generate", "Hi"], "--samples", 100_001, "1 and 100000"),
+        (&["generate", "Hi"], "--block", 1_000_001, "1 and 1000000"),
         (&["generate", "Hi"], "--max-new-tokens", u64::MAX, "1 and 1000000"),
         (&["generate", "Hi"], "--score-every", 4097, "1 and 4096"),
         (&["score", "--reward", "harmless"], "--threads", 100_000, "1 and "),

@@ -25,6 +25,8 @@ pub enum Alarm {
     Repeats(f64),
     /// How much less likely the tokens are than those that the base policy would have chosen, in nats a token.
     Unlikely(f64),
+    /// All continuations of a block have the same score, so that the choice is arbitrary.
+    EqualScores,
 }
 
 impl fmt::Display for Alarm {
@@ -38,6 +40,9 @@ impl fmt::Display for Alarm {
             }
             Self::Unlikely(nats) => {
                 write!(f, "tokens are {nats:.1} nats less likely than the base policy's own")
+            }
+            Self::EqualScores => {
+                write!(f, "all continuations of the block have the same score: the choice is arbitrary")
             }
         }
     }
@@ -54,6 +59,8 @@ pub struct HackingWatch {
     seen: HashSet<[u32; 4]>,
     /// What is wrong now: collapsed, repeats, unlikely.
     wrong: [bool; 3],
+    /// Whether a block of equal scores was reported.
+    equal: bool,
 }
 
 /// What one step says.
@@ -97,18 +104,24 @@ impl HackingWatch {
             sum * sum / masses.iter().map(|mass| mass * mass).sum::<f64>()
         };
         let ess = step.ess.map(|ess| (ess, base_ess()));
+        let equal = step.block.as_ref().is_some_and(|block| {
+            block.scores.len() > 1 && block.scores.iter().all(|score| *score == block.scores[0])
+        });
+        let mut alarms = Vec::new();
+        if equal && !std::mem::replace(&mut self.equal, true) {
+            alarms.push(Alarm::EqualScores);
+        }
         self.tokens.push(step.chosen);
         let repeats = self.tokens.last_chunk::<4>().is_some_and(|four| !self.seen.insert(*four));
         self.last.push_back(Sign { ess, repeats, behind: self.scale * behind });
         if self.last.len() < Self::WINDOW {
-            return Vec::new();
+            return alarms;
         }
         if self.last.len() > Self::WINDOW {
             self.last.pop_front();
         }
         // What is wrong stays so until it is clearly over.
         let (begins, lasts) = (self.look(1.0), self.look(0.75));
-        let mut alarms = Vec::new();
         for ((wrong, begins), lasts) in self.wrong.iter_mut().zip(begins).zip(lasts) {
             alarms.extend(begins.filter(|_| !*wrong));
             *wrong = begins.is_some() || *wrong && lasts.is_some();
@@ -174,5 +187,24 @@ mod tests {
         // It comes, goes, and comes again.
         let twice = alarms((0..120).map(|i| step(i, i + if i / 40 == 1 { 0 } else { 1000 }, 2.0)));
         assert_eq!(twice.len(), 2);
+    }
+
+    #[test]
+    fn a_block_of_equal_scores_is_reported_once() {
+        let step = |scores: &[f64]| {
+            let block = crate::step::Block {
+                continuations: vec![vec![1]; scores.len()],
+                scores: scores.to_vec(),
+                shaped: None,
+                threshold: None,
+                bound: None,
+                weights: vec![1.0 / scores.len() as f64; scores.len()],
+            };
+            Step { block: Some(std::sync::Arc::new(block)), ..crate::step::tests::step(1) }
+        };
+        let mut watch = HackingWatch::new(&Settings::default());
+        assert_eq!(watch.step(&step(&[1.0, 2.0])), []);
+        assert_eq!(watch.step(&step(&[2.0, 2.0])), [Alarm::EqualScores]);
+        assert_eq!(watch.step(&step(&[2.0, 2.0])), []);
     }
 }

@@ -85,7 +85,9 @@ impl Experiment {
                     methods.method
                 ));
             }
-            methods.check(&self.sweep).with_context(|| format!("methods[{number}]"))?;
+            methods
+                .check(&self.sweep, self.draws(methods.method))
+                .with_context(|| format!("methods[{number}]"))?;
         }
         let groups: Vec<String> = self.methods.iter().map(Methods::group).collect();
         for (number, group) in groups.iter().enumerate() {
@@ -117,7 +119,8 @@ impl Experiment {
 }
 
 impl Methods {
-    fn check(&self, sweep: &Sweep) -> Result<()> {
+    /// `draws`: whether the method draws one of several samples by their shaped rewards.
+    fn check(&self, sweep: &Sweep, draws: bool) -> Result<()> {
         if let Some(strength) = self.strengths.iter().find(|s| !(**s >= 0.0 && s.is_finite())) {
             return invalid(format!(
                 "strengths: {strength}: a strength must be zero or more, and finite"
@@ -149,17 +152,17 @@ impl Methods {
         if !self.is_guided() {
             let shapings = self.shapings.len() + self.reference.len();
             return match self.method {
-                Method::Follower if shapings == 0 => {
-                    return invalid("shapings: give follower at least one");
+                _ if draws && shapings == 0 => {
+                    return invalid(format!("shapings: give {} at least one", self.method));
                 }
-                Method::Follower | Method::SoftBestOfN if self.strengths.len() != 1 => {
+                method if (draws || method == Method::SoftBestOfN) && self.strengths.len() != 1 => {
                     return invalid(format!("strengths: give {} exactly one", self.method));
                 }
-                Method::Follower => Ok(()),
+                _ if draws => Ok(()),
                 _ if shapings > 0 => {
                     return invalid(format!("shapings: {} does not shape rewards", self.method));
                 }
-                Method::Base | Method::BestOfN if !self.strengths.is_empty() => {
+                Method::Base | Method::BestOfN | Method::Blockwise if !self.strengths.is_empty() => {
                     return invalid(format!("strengths: {} takes none", self.method));
                 }
                 _ if self.curves => return invalid(format!("curves: {} has no curves", self.method)),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use stackelberg_decoding::{Method, Perturbation, Settings};
+use stackelberg_decoding::{Keep, Method, Perturbation, Settings};
 use stackelberg_engine::Prompt;
 use stackelberg_evaluation::findings::Knob;
 use stackelberg_shaping::{Budget, Rule, Shaping};
@@ -90,13 +90,22 @@ impl Experiment {
         let base = std::iter::once(self.setting(Method::Base, None, None, false, None));
         let others = self.methods.iter().filter(|m| !m.is_guided() && m.method != Method::Base);
         let others = others.flat_map(|m| match m.method {
-            Method::Follower => self.shapings(m, m.knobs().first().copied()),
+            _ if self.draws(m.method) => self.shapings(m, m.knobs().first().copied()),
             Method::SoftBestOfN => {
                 vec![self.setting(m.method, Some(m), None, false, m.knobs().first().copied())]
             }
             _ => vec![self.setting(m.method, Some(m), None, false, None)],
         });
         base.chain(others).collect()
+    }
+
+    /// Whether a method draws one of several samples by their shaped rewards.
+    pub(crate) fn draws(&self, method: Method) -> bool {
+        match method {
+            Method::Follower | Method::Particles => true,
+            Method::Blockwise => self.decoding.options().keep == Some(Keep::Draw),
+            _ => false,
+        }
     }
 
     /// The methods that guide each step (args and cd).
@@ -238,7 +247,7 @@ impl Experiment {
         };
         let budget = match (reference, method) {
             (false, _) | (true, Method::Cd) => Budget::Paper,
-            (true, Method::Follower) => Budget::ReferenceOffline,
+            (true, method) if method.chooses() => Budget::ReferenceOffline,
             (true, _) => Budget::ReferenceStep,
         };
         let given = |of: fn(&Methods) -> Option<f64>, default| methods.and_then(of).unwrap_or(default);
@@ -252,7 +261,8 @@ impl Experiment {
             budget,
             ..default
         };
-        let mut settings = Settings { method, shaping, kl_budget, ..Settings::default() };
+        let keep = Settings::new(method).keep;
+        let mut settings = Settings { method, shaping, kl_budget, keep, ..Settings::default() };
         self.decoding.options().apply(&mut settings);
         Setting { method, rule, reference, knob, perturbation: Perturbation::None, settings }
     }
