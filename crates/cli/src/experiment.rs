@@ -39,8 +39,8 @@ pub(crate) struct Command {
 enum What {
     /// Run the missing runs of an experiment, then write its report.
     ///
-    /// First the base policy and a sweep of the vanilla shaping over all strengths are run. The best strength whose
-    /// text is not degenerate is kept. Then all shapings are run at the kept strength, and last the perturbed rewards and
+    /// First the base policy and a sweep of the vanilla shaping over all strengths are run. The largest
+    /// strength that is not degenerate, not dominated, and not significantly worse than the best is kept. Then all shapings are run at the kept strength, and last the perturbed rewards and
     /// the curves. The same command resumes a stopped or killed run.
     #[command(mut_args(brief(&SHOWN)), after_help = "`stackelberg experiment run --help` has all options.", after_long_help = "")]
     Run(Where),

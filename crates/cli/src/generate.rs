@@ -71,8 +71,8 @@ pub(crate) struct Generate {
     #[arg(long, default_value_t = Method::Args, hide_possible_values = true, value_parser = named::<Method>(METHODS))]
     method: Method,
 
-    /// The value head (.safetensors) that guides cd, where the reward only scores the finished answer; or that scores the
-    /// blocks of blockwise and particles, where the reward makes the last choice.
+    /// A value head (.safetensors). cd: it guides, and the reward only scores the finished answer. blockwise, particles: it
+    /// scores the blocks, and the reward makes the last choice.
     #[arg(long, value_name = "FILE")]
     value: Option<String>,
 
@@ -209,7 +209,7 @@ impl Generate {
         let out = self.out.as_deref().filter(|out| *out != Path::new("-"));
         let (trace, resume) = (self.trace.as_deref(), self.resume);
         let files = Files { out, trace, traced: usize::MAX, resume };
-        let mut answers = Answers::new(&bar);
+        let mut answers = Answers::new(&bar, session.settings.method);
         session.answer_all(prompts, &files, cancel, &mut answers)?;
         bar.finish_and_clear();
         let file = out.map_or("standard output".into(), |out| out.to_string_lossy());

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use stackelberg_data::words::count as counted;
-use stackelberg_decoding::{CacheCounts, Generation};
+use stackelberg_decoding::{CacheCounts, Generation, Method};
 use stackelberg_experiment::Progress;
 
 use crate::output::note;
@@ -49,15 +49,17 @@ pub(crate) struct Answers<'a> {
     tokens: usize,
     answers: usize,
     steered: usize,
+    /// Whether the method chooses among samples, so that no token is steered.
+    chooses: bool,
     /// The number of rewards and their sum.
     rewards: (usize, f64),
     began: Instant,
 }
 
 impl<'a> Answers<'a> {
-    pub(crate) fn new(bar: &'a ProgressBar) -> Self {
-        let (pace, began) = (Pace::new(), Instant::now());
-        Self { bar, pace, tokens: 0, answers: 0, steered: 0, rewards: (0, 0.0), began }
+    pub(crate) fn new(bar: &'a ProgressBar, method: Method) -> Self {
+        let (pace, began, chooses) = (Pace::new(), Instant::now(), method.chooses());
+        Self { bar, pace, tokens: 0, answers: 0, steered: 0, chooses, rewards: (0, 0.0), began }
     }
 
     /// One line about the answers of this run: `12 answers, mean reward +0.123, 34 of 567 tokens steered`.
@@ -69,7 +71,11 @@ impl<'a> Answers<'a> {
         if let (count @ 1.., sum) = self.rewards {
             said.push_str(&format!(", mean reward {:+.3}", sum / count as f64));
         }
-        said.push_str(&format!(", {} of {} steered", self.steered, counted(self.tokens, "token")));
+        let tokens = counted(self.tokens, "token");
+        match self.chooses {
+            true => said.push_str(&format!(", {tokens}")),
+            false => said.push_str(&format!(", {} of {tokens} steered", self.steered)),
+        }
         said
     }
 }

@@ -25,17 +25,17 @@ pub(crate) struct SamplingArgs {
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     length_penalty: Option<f64>,
 
-    /// Number of samples that best-of-n, soft-best-of-n and follower choose from; of continuations of each block
-    /// (blockwise), or of particles. [default: 10; blockwise and particles: 8]
+    /// best-of-n, soft-best-of-n, follower: number of answers to choose from. blockwise: number of continuations of each
+    /// block. particles: number of particles. [default: 10; blockwise and particles: 8]
     #[arg(long, value_name = "N", value_parser = count(1, most::SAMPLES))]
     samples: Option<usize>,
 
-    /// Number of tokens of a block (blockwise, particles). [default: 16]
+    /// blockwise, particles: number of tokens of a block. [default: 16, or --max-new-tokens if that is less]
     #[arg(long, value_name = "N", value_parser = count(1, most::BLOCK))]
     block: Option<usize>,
 
-    /// The continuation of each block that is kept (blockwise): best (the highest score) or draw (by the follower's
-    /// distribution). Of particles, the answer at the end. [default: best; particles: draw]
+    /// blockwise: which continuation of each block is kept. particles: which answer is returned at the end. best: the
+    /// highest score. draw: at random, by weight. [default: best; particles: draw]
     #[arg(long, value_name = "HOW", hide_possible_values = true, value_parser = named::<Keep>(KEEP))]
     keep: Option<Keep>,
 

@@ -32,7 +32,8 @@ pub(crate) struct Shape {
     #[arg(default_value_os_t = stdin())]
     file: PathBuf,
 
-    /// Level of the confidence interval for m*, between 0.5 and 0.99.
+    /// Nominal level of the confidence interval for m*, between 0.5 and 0.99. The output has the level that few responses
+    /// reach, which is lower.
     #[arg(long, default_value_t = 0.9, value_name = "P", allow_negative_numbers = true)]
     level: f64,
 

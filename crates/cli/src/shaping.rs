@@ -12,11 +12,11 @@ use crate::sampling::flag;
 #[command(next_help_heading = "Shaping")]
 pub(crate) struct ShapingArgs {
     /// The shaping rule: raw (rewards as they are), hard, srs, mean-soft, minmax, meanstd, srs-std, cap, log-sigmoid or par.
-    /// [default: srs; with --score-every: raw]
+    /// [default: srs; `generate --score-every`: raw]
     #[arg(long, value_name = "RULE", hide_possible_values = true, value_parser = named::<Rule>(RULES))]
     shaping: Option<Rule>,
 
-    /// Guidance strength lambda = 1/beta; 0 disables guidance. [default: 1; cd: 4]
+    /// Guidance strength lambda = 1/beta; 0 disables guidance. [default: 1; `generate --method cd`: 4]
     #[arg(long, value_name = "LAMBDA", allow_negative_numbers = true, conflicts_with = "beta")]
     strength: Option<f64>,
 
@@ -29,8 +29,8 @@ pub(crate) struct ShapingArgs {
     bound: Option<f64>,
 
     /// Maximum KL from the base policy, in nats. The bound is solved for; for rules without a bound, the
-    /// strength is. Per step in args and cd, else per prompt. [default: 0.3 for `generate` with args, unless a strength,
-    /// beta or bound is given; else none]
+    /// strength is. Per step in args and cd, else per prompt. [default: none; `generate` with args: 0.3, unless a
+    /// strength, beta or bound is given]
     #[arg(long, value_name = "NATS", allow_negative_numbers = true)]
     pub(crate) kl_budget: Option<f64>,
 

@@ -177,7 +177,7 @@ fn blocks_are_traced_and_counted() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let (out, trace, head) = (file("o.jsonl"), file("t.jsonl"), file("value.safetensors"));
-    let metadata = json!({"format": "stackelberg-value-head", "shaping": "raw"});
+    let metadata = json!({"shaping": "raw"});
     value_head(head.as_ref(), metadata);
     let args = ["generate", "Name a colour.", "--method", "blockwise", "--samples", "3", "--block", "4"];
     let more = ["--max-new-tokens", "8", "--no-eos", "--out", &out, "--trace", &trace];

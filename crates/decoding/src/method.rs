@@ -65,7 +65,7 @@ impl FromStr for Keep {
 
     fn from_str(name: &str) -> std::result::Result<Self, String> {
         let keep = Self::ALL.into_iter().find(|keep| keep.name() == name);
-        keep.ok_or_else(|| format!("'{name}' is none of best, draw"))
+        keep.ok_or_else(|| format!("'{name}' must be best or draw"))
     }
 }
 

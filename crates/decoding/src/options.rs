@@ -189,6 +189,9 @@ impl Options {
             settings.kl_budget = None;
         }
         self.apply(&mut settings);
+        if self.block.is_none() {
+            settings.block = settings.block.min(settings.max_new_tokens);
+        }
         if let Some(field) = self.given().find(|name| outweighed(&settings, name)) {
             return Err(Error::UnusedByBest { field });
         }

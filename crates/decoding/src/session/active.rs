@@ -63,7 +63,12 @@ impl Active {
             (_, Method::Cd, _) => request.value.clone().map(RewardState::Value),
             (_, method, Some(reward)) if method.decodes_blocks() => match &request.value {
                 Some(value) => Some(RewardState::Value(value.clone())),
-                None => Some(reward.state(policy, input)?),
+                None => {
+                    let mut state = reward.state(policy, input)?;
+                    // All continuations share the prompt.
+                    state.prefill()?;
+                    Some(state)
+                }
             },
             _ => None,
         };

@@ -107,6 +107,22 @@ impl RewardState {
         }
     }
 
+    /// Runs the tokens that a reward model has not prefilled yet, such as the prompt, so that clones share them.
+    ///
+    /// # Errors
+    /// A forward pass fails.
+    pub fn prefill(&mut self) -> Result<()> {
+        match self {
+            Self::Model { model, prefix, unread, .. } if !unread.is_empty() => {
+                model.model().read_all(&mut [(prefix, &unread[..])])?;
+                unread.clear();
+            }
+            Self::Combined { states, .. } => states.iter_mut().try_for_each(Self::prefill)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
     /// Appends a token of the answer that was not scored, because guidance was skipped at this step.
     ///
     /// # Errors

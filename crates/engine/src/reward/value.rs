@@ -80,7 +80,11 @@ impl ValueHead {
         let file = HeadFile::open(path, bytes)?;
         // PyTorch's writers set the format "pt".
         if let Some(format) = file.text("format").filter(|f| !["stackelberg-value", "pt"].contains(f)) {
-            return Err(file.error(format!("not a value head: its metadata say format={format}")));
+            let what = match format {
+                "stackelberg-head" => "it is a reward head; give it as the reward".to_owned(),
+                _ => format!("its metadata say format={format}"),
+            };
+            return Err(file.error(format!("not a value head: {what}")));
         }
         let bound = file.number("bound")?;
         if let Some(bound) = bound.filter(|bound| *bound < 0.0) {

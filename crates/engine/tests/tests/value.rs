@@ -123,7 +123,11 @@ fn value_heads_that_do_not_fit_are_named() {
     );
     assert_eq!(shaped(|tensors| drop(tensors.remove(5))), "F: the tensor '4.bias' is missing");
     for (key, value, said) in [
-        ("format", "stackelberg-head", "F: not a value head: its metadata say format=stackelberg-head"),
+        (
+            "format",
+            "stackelberg-head",
+            "F: not a value head: it is a reward head; give it as the reward",
+        ),
         ("base", "abc", "was trained on the model abc, not on this policy"),
         ("bound", "-1", "F: bound is -1: it must be zero or more"),
         ("bound", "inf", "F: bound is 'inf', not a number"),

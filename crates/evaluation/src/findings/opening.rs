@@ -47,7 +47,9 @@ impl Findings<'_> {
         let of = |wanted: fn(Method) -> bool| {
             self.kept().filter(move |&i| self.series[i].method.is_some_and(wanted))
         };
-        let guided: Vec<usize> = of(|method| matches!(method, Method::Args | Method::Cd)).collect();
+        let guides =
+            |method: Method| matches!(method, Method::Args | Method::Cd) || method.decodes_blocks();
+        let guided: Vec<usize> = of(guides).collect();
         let mut sound = guided.clone();
         sound.retain(|&i| degeneration(&self.text[i]) != Degeneration::Yes);
         let among = if sound.is_empty() { &guided } else { &sound };
