@@ -103,13 +103,17 @@ fn rewards_and_coherence_on_the_real_models() {
     let difference =
         |name: &str| differences.iter().find(|m| m["metric"] == name).unwrap()["mean"].as_f64().unwrap();
     assert!(difference("coherence") > 0.3, "{out:#}");
-    assert!(difference("harmless").is_finite());
-    // The same reward as `score` gives.
-    let scored = succeed(&["score", "--reward", "harmless", &good]);
-    let scores: Vec<f64> = scored
-        .lines()
-        .map(|l| serde_json::from_str::<Value>(l).unwrap()["reward"].as_f64().unwrap())
-        .collect();
+    // The same rewards as `score` gives.
+    let scores = |reward: &str, file: &str| -> Vec<f64> {
+        let scored = succeed(&["score", "--reward", reward, file]);
+        let of = |line: &str| serde_json::from_str::<Value>(line).unwrap()["reward"].as_f64().unwrap();
+        scored.lines().map(of).collect()
+    };
+    for reward in ["harmless", "harmless-minilm"] {
+        let [good, bad] = [&good, &bad].map(|file| scores(reward, file).iter().sum::<f64>() / 2.0);
+        assert!((difference(reward) - (good - bad)).abs() < 1e-9, "{reward}: {out:#}");
+    }
+    let scores = scores("harmless", &good);
     let metrics = out["runs"][1]["metrics"].as_array().unwrap();
     let mean = metrics.iter().find(|m| m["metric"] == "harmless").unwrap()["mean"].as_f64().unwrap();
     assert!((mean - (scores[0] + scores[1]) / 2.0).abs() < 1e-9);

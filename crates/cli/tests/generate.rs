@@ -152,23 +152,33 @@ fn batches_change_nothing() {
     assert!(none.contains("'--batch-size <N>': it must be a whole number between 1 and 4096"), "{none}");
 }
 
-/// The best of n is one of the samples, with its own steps.
+/// Best-of-n gives the sample with the highest reward, with its own steps, and so does a follower of great strength. The
+/// first sample is the base policy's answer under the same seed.
 #[test]
-fn best_of_n_has_a_text_and_steps() {
+fn methods_that_choose_among_answers() {
     let folder = tempfile::tempdir().unwrap();
-    let trace = folder.path().join("t.jsonl");
-    let args = [
-        "generate",
-        "Name a colour.",
-        "--method",
-        "best-of-n",
-        "--samples",
-        "2",
-        "--max-new-tokens",
-        "5",
-    ];
-    let text = succeed(&[&args[..], &["--trace", trace.to_str().unwrap()]].concat(), "");
-    assert!(text.trim().len() > 1 && lines(&trace).len() <= 5 && !lines(&trace).is_empty());
+    let (trace, out) = (folder.path().join("t.jsonl"), folder.path().join("o.jsonl"));
+    let answer = |more: &[&str]| {
+        let args = ["generate", "Name a colour.", "--temperature", "0.7", "--top-p", "0.9"];
+        let _ = (fs::remove_file(&trace), fs::remove_file(&out));
+        let files = ["--out", out.to_str().unwrap(), "--trace", trace.to_str().unwrap()];
+        succeed(&[&args[..], &["--max-new-tokens", "5"], more, &files].concat(), "");
+        let answer = lines(&out).remove(0);
+        let tokens: String = lines(&trace).iter().map(|step| step["chosen"].to_string() + " ").collect();
+        (answer["response"].as_str().unwrap().to_owned(), answer["reward"].as_f64().unwrap(), tokens)
+    };
+    let two = ["--method", "best-of-n", "--samples", "2"];
+    let best = answer(&two);
+    let worst = answer(&[&two[..], &["--perturb-rewards", "reversed"]].concat());
+    let base = answer(&["--method", "base"]);
+    assert!(best.1 > worst.1, "{best:?} {worst:?}");
+    assert!(base == best || base == worst, "{base:?} {best:?} {worst:?}");
+    let follower = |strength: &str| {
+        let shaping = ["--shaping", "raw", "--budget", "reference", "--strength", strength];
+        answer(&[&["--method", "follower", "--samples", "2"][..], &shaping].concat())
+    };
+    assert_eq!(follower("1000"), best);
+    assert!([&best, &worst].contains(&&follower("0")));
 }
 
 /// Blocks are in the trace, what they cost in the answer; a value head may score them.
@@ -319,21 +329,6 @@ fn controlled_decoding_is_recorded() {
     assert!(
         others(&["--method", "cd", "--value", "no-such.safetensors"]).contains("no-such.safetensors")
     );
-}
-
-#[test]
-fn the_follower_answers() {
-    let args = [
-        "generate",
-        "Name a colour.",
-        "--method",
-        "follower",
-        "--samples",
-        "2",
-        "--budget",
-        "reference",
-    ];
-    assert!(!succeed(&[&args[..], &SHORT].concat(), "").trim().is_empty());
 }
 
 #[test]

@@ -22,7 +22,10 @@ fn finished_texts_are_scored_without_a_policy() {
     assert_eq!(found.len(), 4);
     assert!(scored.starts_with("{\"id\":\"a\","), "{scored}");
     assert!(found[0] == found[1] && found[1] == found[2], "{found:?}");
-    assert!(found[3] != found[0] && found.iter().all(|reward| reward.abs() < 10.0), "{found:?}");
+    // This reward is wrong about the last answer. It is right for about 60 percent of the held-out pairs of its card.
+    for (found, known) in [(found[0], 0.5677), (found[3], 1.3205)] {
+        assert!((found - known).abs() < 0.01, "{found}, {known}");
+    }
     let one =
         output(&["score", "--reward", "harmless-minilm", "--threads", "1"], &format!("{}\n", rows[3]));
     assert_eq!(rewards(&one), [found[3]], "alone and on one thread it is the same");

@@ -121,14 +121,15 @@ fn branch_is_sequential_decoding() {
     }
 }
 
-/// The error of the smaller dtypes: the mean distance of the logits from those of f32, over all tokens of three texts.
+/// The error of the smaller dtypes: the mean distance of the logits from those of f32, over all tokens of three texts. The guide
+/// says 0.05 and 0.21.
 /// `cargo test --release -p stackelberg-engine --test tests golden::dtypes -- --nocapture` prints it.
 #[test]
 fn dtypes_stay_near() {
     choose_kernel();
     let path = fetch("smollm2-135m");
     let cases: Vec<Logits> = data("lm_logits.json");
-    for (dtype, near) in [(Dtype::Bf16, 0.2), (Dtype::Int8, 0.5)] {
+    for (dtype, near) in [(Dtype::Bf16, 0.06), (Dtype::Int8, 0.25)] {
         let small = Checkpoint::load(&path, dtype).unwrap();
         let (mut sum, mut count, mut same, mut tokens) = (0.0, 0, 0, 0);
         for case in &cases {
