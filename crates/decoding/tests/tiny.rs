@@ -217,3 +217,26 @@ fn the_follower_draws_by_shaped_reward() {
     assert_eq!(base, utility(Method::SoftBestOfN, 0.0));
     assert!(base + 0.05 < some && some + 0.05 < much && much == best, "{base} {some} {much} {best}");
 }
+
+/// More sequences than a page has tokens share the forward passes of a reward model.
+#[test]
+fn seventy_prompts_at_once_are_what_they_are_alone() {
+    let (policy, rewards) = parts();
+    let settings = Settings { max_new_tokens: 3, skip: false, candidates: 4, ..Settings::default() };
+    let prompts: Vec<Vec<u32>> =
+        (0..70u32).map(|i| (0..=i % 5).map(|j| 4 + (7 * i + j) % 35).collect()).collect();
+    let ids: Vec<String> = (0..prompts.len()).map(|i| i.to_string()).collect();
+    let jobs: Vec<Job<'_>> =
+        prompts.iter().zip(&ids).map(|(prompt, id)| Job { id, prompt, asked: None }).collect();
+    let mut together = Together::default();
+    generate_all(policy, Some(&rewards[1]), &jobs, &settings, 80, &mut together).unwrap();
+    assert_eq!(together.0.len(), 70);
+    for (i, Job { id, prompt, .. }) in jobs.into_iter().enumerate() {
+        let mut steps = Steps::default();
+        let alone = generate(policy, Some(&rewards[1]), prompt, id, &settings, &mut steps).unwrap();
+        let (seen, answer) = together.0.remove(&i).unwrap();
+        let answer = answer.unwrap();
+        assert_eq!(seen, steps.0);
+        assert_eq!(answer, Generation { elapsed: answer.elapsed, ..alone });
+    }
+}
