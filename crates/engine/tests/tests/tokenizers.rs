@@ -138,19 +138,9 @@ fn holds(name: &str) {
     assert!(wrong.is_empty(), "{name}: {} differences\n{}", wrong.len(), wrong.join("\n"));
 }
 
-macro_rules! families {
-    ($($test:ident: $name:literal),* $(,)?) => {
-        $(#[test] fn $test() { holds($name); })*
-    };
-}
-
-families! {
-    gpt_2: "gpt-2",
-    smollm: "smollm",
-    qwen2: "qwen2",
-    llama_3: "llama-bpe",
-    gpt_4o: "gpt-4o",
-    llama_2: "llama",
-    gemma: "gemma",
-    phi_3: "phi3",
+#[test]
+fn every_family_is_as_its_tokenizer_json() {
+    for name in ["gpt-2", "smollm", "qwen2", "llama-bpe", "gpt-4o", "llama", "gemma", "phi3"] {
+        holds(name);
+    }
 }
