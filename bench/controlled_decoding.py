@@ -82,7 +82,7 @@ def main():
     heads = {shaping: os.path.join(work, f"{shaping}.safetensors") for shaping in SHAPINGS}
     for shaping, head in heads.items():
         if not os.path.exists(head):
-            done = subprocess.run([BINARY, "train", "value", rollouts, "--shaping", shaping, "--out", head], check=True,
+            done = subprocess.run([BINARY, "train", "value", rollouts, "--shaping", shaping, "--alpha", "1.5", "--out", head], check=True,
                                   capture_output=True, text=True)
             print(shaping, done.stdout.splitlines()[1])
     found = {name: answers(work, name, heads[shaping], flags, prompts) for name, shaping, flags in RUNS}
