@@ -17,6 +17,7 @@ use stackelberg_shaping::{Follower, Rule, Samples, Shaped, argmax};
 use crate::choice::{Unscored, scores};
 use crate::error::{Error, Result};
 use crate::history::History;
+use crate::input::Input;
 use crate::line::{Line, Pending};
 use crate::method::{Keep, Method};
 use crate::randomness::Randomness;
@@ -27,7 +28,6 @@ use crate::sequence::{Chosen, Said};
 use crate::settings::Settings;
 use crate::step::Block;
 use crate::turn::shape;
-use crate::work::Input;
 
 /// The texts under way, and what chooses among them.
 pub(crate) struct Blocks {
@@ -309,7 +309,7 @@ impl Blocks {
             .zip(&exponents)
             .map(|(track, exponent)| track.log_rest + exponent)
             .collect();
-        let weights = normalised(&logs);
+        let weights = sample::shares(&logs);
         self.record(found, weights.clone(), Some(&weighed));
         for (track, exponent) in self.tracks.iter_mut().zip(exponents) {
             track.exponent = exponent;
@@ -437,13 +437,6 @@ impl Track {
             };
         }
     }
-}
-
-/// Probabilities in proportion to `exp` of these.
-pub(crate) fn normalised(logs: &[f64]) -> Vec<f64> {
-    let masses = sample::masses(logs, 1.0);
-    let total: f64 = masses.iter().sum();
-    masses.into_iter().map(|mass| mass / total).collect()
 }
 
 /// Systematic resampling: an index for each of `n` places, index `i` about `n weights[i]` times. `uniform` in [0, 1).

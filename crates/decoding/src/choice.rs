@@ -4,7 +4,6 @@ use stackelberg_engine::reward::PromptInput;
 use stackelberg_engine::{Checkpoint, Prompt, Reward, Tensor};
 use stackelberg_shaping::{Follower, Samples, argmax};
 
-use crate::blocks::normalised;
 use crate::error::{Error, Result};
 use crate::method::{Keep, Method};
 use crate::randomness::Randomness;
@@ -120,7 +119,7 @@ pub(crate) fn choose(
             match settings.method {
                 Method::Particles => {
                     let logs = shaped.iter().zip(log_weights).map(|(s, log)| log + strength * s);
-                    let weights = normalised(&logs.collect::<Vec<_>>());
+                    let weights = sample::shares(&logs.collect::<Vec<_>>());
                     let index = sample::draw(&weights, uniform);
                     Ok((index, (rewards.len() as f64 * weights[index]).ln()))
                 }

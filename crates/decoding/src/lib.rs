@@ -37,6 +37,7 @@ mod generate;
 mod generation;
 mod hacking;
 mod history;
+mod input;
 mod line;
 mod method;
 pub mod most;

@@ -189,7 +189,7 @@ impl Options {
             settings.kl_budget = None;
         }
         self.apply(&mut settings);
-        if self.block.is_none() {
+        if self.block.is_none() && method.decodes_blocks() {
             settings.block = settings.block.min(settings.max_new_tokens);
         }
         if let Some(field) = self.given().find(|name| outweighed(&settings, name)) {

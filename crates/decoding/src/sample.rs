@@ -140,6 +140,13 @@ pub(crate) fn masses(scores: &[f64], temperature: f64) -> Vec<f64> {
     scores.iter().map(|s| ((s - most) / temperature).exp()).collect()
 }
 
+/// `softmax(scores)`.
+pub(crate) fn shares(scores: &[f64]) -> Vec<f64> {
+    let masses = masses(scores, 1.0);
+    let total: f64 = masses.iter().sum();
+    masses.iter().map(|mass| mass / total).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -170,16 +170,9 @@ fn is_sure(logits: &[f64], settings: &Settings) -> bool {
     }
     // Of cd they are at the policy temperature already.
     let logits: Vec<f64> = logits.iter().map(|l| l * settings.logits_temperature()).collect();
-    let shares = shares(&logits);
+    let shares = sample::shares(&logits);
     let shares = shares.iter().filter(|share| **share > 0.0);
     shares.map(|share| -share * share.ln()).sum::<f64>() < settings.entropy_gate
-}
-
-/// `softmax` over the candidates.
-fn shares(logits: &[f64]) -> Vec<f64> {
-    let masses = sample::masses(logits, 1.0);
-    let total: f64 = masses.iter().sum();
-    masses.iter().map(|mass| mass / total).collect()
 }
 
 /// Logits of the next token.
@@ -260,7 +253,7 @@ fn cannot_matter(logits: &[f64], span: Option<f64>, settings: &Settings) -> bool
         return false;
     }
     if let Some(budget) = settings.kl_budget {
-        let shares = shares(logits);
+        let shares = sample::shares(logits);
         let Some(second) = shares.get(1) else { return true };
         let apart = (shares[0].sqrt() - second.sqrt()).powi(2);
         return -(-apart).ln_1p() > budget * (1.0 + 1e-6) + 1e-9;

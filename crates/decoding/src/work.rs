@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use stackelberg_engine::reward::Question;
 use stackelberg_engine::{Error as EngineError, Tensor};
 
 use crate::beam::Beams;
 use crate::blocks::{Blocks, Finalist};
 use crate::choice::Unscored;
 use crate::error::Result;
+use crate::input::Input;
 use crate::line::{Line, Pending};
 use crate::request::Ticket;
 use crate::score::Score;
@@ -302,26 +302,6 @@ fn known(line: Line, said: Vec<Said>) -> Finalist {
     let values = matches!(line.state, Some(stackelberg_engine::reward::RewardState::Value(_)));
     let known: Option<Score> = line.sequence.known_reward().filter(|_| !values);
     Finalist { line, said, known, log_weight: 0.0, kl: 0.0 }
-}
-
-/// What a reward is asked, with its state: everything is owned, so that it can be asked elsewhere.
-pub(crate) struct Input {
-    pub(crate) state: stackelberg_engine::reward::RewardState,
-    pub(crate) candidates: Vec<u32>,
-    pub(crate) further: Vec<Vec<u32>>,
-    pub(crate) ahead: Option<Tensor>,
-}
-
-impl Input {
-    /// Tokens that are to be scored, continuations included.
-    fn tokens(&self) -> usize {
-        self.candidates.len() + self.further.iter().map(Vec::len).sum::<usize>()
-    }
-
-    pub(crate) fn question(&mut self) -> Question<'_> {
-        let Self { state, candidates, further, ahead } = self;
-        Question { state, candidates, further, ahead: ahead.as_ref() }
-    }
 }
 
 /// The continuations of a line's candidates begin.

@@ -4,9 +4,10 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use crate::error::Result;
+use crate::input::Input;
 use crate::request::Ticket;
 use crate::score::Score;
-use crate::work::{Finished, Input};
+use crate::work::Finished;
 
 /// What came back from off the loop.
 pub(super) struct Answered {

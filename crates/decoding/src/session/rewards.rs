@@ -7,9 +7,10 @@ use stackelberg_engine::reward::ask;
 use super::remote::{Answered, Remote, off_the_loop};
 use super::state::Session;
 use crate::error::{Error, Result};
+use crate::input::Input;
 use crate::line::Pending;
 use crate::request::Event;
-use crate::work::{Input, Kind, Work};
+use crate::work::{Kind, Work};
 
 impl Session {
     /// Takes in what was asked off the loop.
