@@ -12,9 +12,9 @@ use std::sync::Arc;
 
 use stackelberg_engine::reward::RewardState;
 use stackelberg_engine::{Checkpoint, Error as EngineError, Reward, Tensor};
-use stackelberg_shaping::{Follower, Rule, Samples, Shaped, argmax};
+use stackelberg_shaping::{Rule, argmax};
 
-use crate::choice::{Unscored, scores};
+use crate::choice::{Response, Unscored, kl_of_best, scores};
 use crate::error::{Error, Result};
 use crate::history::History;
 use crate::input::Input;
@@ -27,12 +27,13 @@ use crate::score::Score;
 use crate::sequence::{Chosen, Said};
 use crate::settings::Settings;
 use crate::step::Block;
-use crate::turn::shape;
 
 /// The texts under way, and what chooses among them.
 pub(crate) struct Blocks {
     tracks: Vec<Track>,
     settings: Arc<Settings>,
+    /// The settings by which scores are shaped: values of shaped rewards are not shaped again.
+    shaping: Settings,
     scorer: Scorer,
     randomness: Randomness,
     perturbation: Randomness,
@@ -119,14 +120,6 @@ impl Scorer {
     }
 }
 
-/// Weights of texts, and how they came about.
-struct Weighed {
-    shaped: Shaped,
-    strength: f64,
-    weights: Vec<f64>,
-    kl: f64,
-}
-
 impl Blocks {
     /// Begins with copies of a text. The random numbers choose among texts and decide those of the texts.
     pub(crate) fn new(
@@ -146,8 +139,13 @@ impl Blocks {
             exponent: 0.0,
             log_ratio: 0.0,
         };
+        let mut shaping = (*settings).clone();
+        if !scorer.shapes() {
+            shaping.shaping.rule = Rule::Raw;
+        }
         let mut blocks = Self {
             tracks: vec![track],
+            shaping,
             scorer,
             randomness,
             perturbation,
@@ -249,34 +247,31 @@ impl Blocks {
     fn choose(&mut self, found: Vec<Score>) -> Result<Vec<Said>> {
         let mut seen: Vec<f64> = found.iter().map(|score| score.reward).collect();
         self.settings.perturbation.perturb(&mut seen, &mut self.perturbation);
-        for (track, score) in self.tracks.iter_mut().zip(&found) {
-            track.score = Some(score.clone());
+        for (track, score) in self.tracks.iter_mut().zip(found) {
+            track.score = Some(score);
         }
         match self.settings.method {
-            Method::Particles => self.weigh_particles(&seen, &found),
-            _ => self.keep_one(&seen, &found),
+            Method::Particles => self.weigh_particles(&seen),
+            _ => self.keep_one(&seen),
         }
     }
 
     /// Blockwise: one text is kept.
-    fn keep_one(&mut self, seen: &[f64], found: &[Score]) -> Result<Vec<Said>> {
+    fn keep_one(&mut self, seen: &[f64]) -> Result<Vec<Said>> {
         let texts = self.tracks.len();
         let (index, mut kl, weighed) = match self.settings.keep {
-            Keep::Best => {
-                let m = texts as f64;
-                (argmax(seen).unwrap_or(0), m.ln() - (m - 1.0) / m, None)
-            }
+            Keep::Best => (argmax(seen).unwrap_or(0), kl_of_best(texts), None),
             Keep::Draw => {
                 let weighed = self.weigh(seen)?;
-                let index = sample::draw(&weighed.weights, self.randomness.uniform());
-                (index, weighed.kl, Some(weighed))
+                let index = sample::draw(&weighed.follower.policy, self.randomness.uniform());
+                (index, weighed.follower.kl, Some(weighed))
             }
         };
         let weights = match &weighed {
-            Some(weighed) => weighed.weights.clone(),
+            Some(weighed) => weighed.follower.policy.clone(),
             None => (0..texts).map(|i| if i == index { 1.0 } else { 0.0 }).collect(),
         };
-        self.record(found, weights, weighed.as_ref());
+        self.record(weights, weighed.as_ref());
         if !self.tracks[index].is_finished() {
             self.kl += kl;
             let said = self.tracks[index].take_said();
@@ -298,7 +293,7 @@ impl Blocks {
 
     /// Particles: weights are multiplied by what the scores gained; where few particles have most of the weight, all are
     /// resampled.
-    fn weigh_particles(&mut self, seen: &[f64], found: &[Score]) -> Result<Vec<Said>> {
+    fn weigh_particles(&mut self, seen: &[f64]) -> Result<Vec<Said>> {
         let texts = self.tracks.len();
         let weighed = self.weigh(seen)?;
         let exponents: Vec<f64> =
@@ -310,7 +305,7 @@ impl Blocks {
             .map(|(track, exponent)| track.log_rest + exponent)
             .collect();
         let weights = sample::shares(&logs);
-        self.record(found, weights.clone(), Some(&weighed));
+        self.record(weights.clone(), Some(&weighed));
         for (track, exponent) in self.tracks.iter_mut().zip(exponents) {
             track.exponent = exponent;
         }
@@ -334,28 +329,22 @@ impl Blocks {
     }
 
     /// Shaped scores, and the follower that responds to them.
-    fn weigh(&self, seen: &[f64]) -> Result<Weighed> {
-        let mut settings = (*self.settings).clone();
-        if !self.scorer.shapes() {
-            settings.shaping.rule = Rule::Raw;
-        }
-        let weigh = || {
-            let samples = Samples::new(seen)?;
-            let (shaping, shaped) = shape(&settings, &samples, 1.0)?;
-            let follower = Follower::respond(&samples, &shaped.values, shaping.strength)?;
-            let (strength, weights, kl) = (shaping.strength, follower.policy, follower.kl);
-            Ok(Weighed { shaped, strength, weights, kl })
-        };
+    fn weigh(&self, seen: &[f64]) -> Result<Response> {
         let step = self.tracks.iter().map(|track| track.tokens().len()).max().unwrap_or(0);
-        weigh().map_err(|source| Error::Shaping { step, source })
+        Response::new(&self.shaping, seen).map_err(|source| Error::Shaping { step, source })
     }
 
     /// Notes at the first step of each text's block what came of the block.
-    fn record(&mut self, found: &[Score], weights: Vec<f64>, weighed: Option<&Weighed>) {
+    fn record(&mut self, weights: Vec<f64>, weighed: Option<&Response>) {
         let chosen = |track: &Track| track.block.iter().map(|(step, _)| step.chosen).collect();
         let block = Arc::new(Block {
             continuations: self.tracks.iter().map(chosen).collect(),
-            scores: found.iter().map(|score| score.reward).collect(),
+            scores: self
+                .tracks
+                .iter()
+                .flat_map(|track| &track.score)
+                .map(|score| score.reward)
+                .collect(),
             shaped: weighed.map(|weighed| weighed.shaped.values.clone()),
             threshold: weighed.and_then(|weighed| Some(weighed.shaped.threshold?.value)),
             bound: weighed.and_then(|weighed| weighed.shaped.bound),

@@ -2,7 +2,7 @@
 
 use stackelberg_engine::reward::PromptInput;
 use stackelberg_engine::{Checkpoint, Prompt, Reward, Tensor};
-use stackelberg_shaping::{Follower, Samples, argmax};
+use stackelberg_shaping::{Follower, Samples, Shaped, Shaping, argmax};
 
 use crate::error::{Error, Result};
 use crate::method::{Keep, Method};
@@ -84,6 +84,35 @@ fn unknown_scores(
     Ok(scores.into_iter().map(Score::from).collect())
 }
 
+/// The follower that responds to shaped rewards of samples of the base policy.
+pub(crate) struct Response {
+    pub(crate) shaped: Shaped,
+    pub(crate) strength: f64,
+    pub(crate) follower: Follower,
+}
+
+impl Response {
+    /// Shapes rewards as the settings say.
+    ///
+    /// # Errors
+    /// The rewards cannot be shaped.
+    pub(crate) fn new(
+        settings: &Settings,
+        rewards: &[f64],
+    ) -> std::result::Result<Self, stackelberg_shaping::Error> {
+        let samples = Samples::new(rewards)?;
+        let (Shaping { strength, .. }, shaped) = shape(settings, &samples, 1.0)?;
+        let follower = Follower::respond(&samples, &shaped.values, strength)?;
+        Ok(Self { shaped, strength, follower })
+    }
+}
+
+/// The KL of the best of `n` samples from one of them, `ln n - (n-1)/n`, in nats: an upper bound.
+pub(crate) fn kl_of_best(n: usize) -> f64 {
+    let n = n as f64;
+    n.ln() - (n - 1.0) / n
+}
+
 /// The index of the answer that is chosen, and the KL of that choice from a uniform one, in nats; of blocks, which count
 /// the KL of their choices themselves, 0. `log_weights` are those of particles without what their rewards contribute.
 ///
@@ -95,37 +124,36 @@ pub(crate) fn choose(
     scores: &[Score],
     log_weights: &[f64],
 ) -> Result<(usize, f64)> {
+    let method = settings.method;
+    if !method.chooses() {
+        return Ok((0, 0.0));
+    }
     let mut rewards: Vec<f64> = scores.iter().map(|score| score.reward).collect();
     let mut perturbation = Randomness::of_perturbation(settings.seed, id, LAST);
     settings.perturbation.perturb(&mut rewards, &mut perturbation);
-    match settings.method {
-        Method::Base | Method::Args | Method::Cd => Ok((0, 0.0)),
-        Method::BestOfN => {
-            let n = rewards.len() as f64;
-            Ok((argmax(&rewards).unwrap_or(0), n.ln() - (n - 1.0) / n))
-        }
-        Method::Blockwise if settings.keep == Keep::Best => Ok((argmax(&rewards).unwrap_or(0), 0.0)),
-        Method::Particles if settings.keep == Keep::Best => {
-            Ok((argmax(&rewards).unwrap_or(0), (rewards.len() as f64).ln()))
-        }
-        Method::SoftBestOfN | Method::Follower | Method::Blockwise | Method::Particles => {
-            let response = Samples::new(&rewards).and_then(|samples| {
-                let (shaping, shaped) = shape(settings, &samples, 1.0)?;
-                let follower = Follower::respond(&samples, &shaped.values, shaping.strength)?;
-                Ok((follower, shaping.strength, shaped.values))
-            });
-            let (follower, strength, shaped) = response.map_err(Error::Rule)?;
-            let uniform = Randomness::new(settings.seed, id, LAST).uniform();
-            match settings.method {
-                Method::Particles => {
-                    let logs = shaped.iter().zip(log_weights).map(|(s, log)| log + strength * s);
-                    let weights = sample::shares(&logs.collect::<Vec<_>>());
-                    let index = sample::draw(&weights, uniform);
-                    Ok((index, (rewards.len() as f64 * weights[index]).ln()))
-                }
-                Method::Blockwise => Ok((sample::draw(&follower.policy, uniform), 0.0)),
-                _ => Ok((sample::draw(&follower.policy, uniform), follower.kl)),
-            }
-        }
+    let n = rewards.len();
+    if method == Method::BestOfN || method.decodes_blocks() && settings.keep == Keep::Best {
+        let kl = match method {
+            Method::BestOfN => kl_of_best(n),
+            Method::Particles => (n as f64).ln(),
+            _ => 0.0,
+        };
+        return Ok((argmax(&rewards).unwrap_or(0), kl));
     }
+    let Response { shaped, strength, follower } =
+        Response::new(settings, &rewards).map_err(Error::Rule)?;
+    let weights = match method {
+        Method::Particles => {
+            let logs = shaped.values.iter().zip(log_weights).map(|(s, log)| log + strength * s);
+            sample::shares(&logs.collect::<Vec<_>>())
+        }
+        _ => follower.policy,
+    };
+    let index = sample::draw(&weights, Randomness::new(settings.seed, id, LAST).uniform());
+    let kl = match method {
+        Method::Particles => (n as f64 * weights[index]).ln(),
+        Method::Blockwise => 0.0,
+        _ => follower.kl,
+    };
+    Ok((index, kl))
 }

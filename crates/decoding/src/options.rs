@@ -61,11 +61,15 @@ macro_rules! options {
                 Self { method: self.method.or(others.method), $($name: self.$name.or(others.$name)),* }
             }
 
-            /// Changes the settings that are given, whether or not their method uses them.
+            /// Changes the settings that are given, whether or not their method uses them. A block that is not given is no
+            /// longer than the answer.
             pub fn apply(&self, settings: &mut Settings) {
                 $(if let Some(value) = &self.$name {
                     settings.$($place).+ = value.clone().into();
                 })*
+                if self.block.is_none() && settings.method.decodes_blocks() {
+                    settings.block = settings.block.min(settings.max_new_tokens);
+                }
             }
 
             /// All settings in force, also those that the method does not use.
@@ -189,9 +193,6 @@ impl Options {
             settings.kl_budget = None;
         }
         self.apply(&mut settings);
-        if self.block.is_none() && method.decodes_blocks() {
-            settings.block = settings.block.min(settings.max_new_tokens);
-        }
         if let Some(field) = self.given().find(|name| outweighed(&settings, name)) {
             return Err(Error::UnusedByBest { field });
         }

@@ -80,24 +80,24 @@ impl Work {
             1 => Kind::One { line: Box::new(line), paths: Vec::new() },
             _ => Kind::Beams(Box::new(Beams::new(line))),
         };
-        let kept = keep_hidden.then(Vec::new);
-        let elapsed = Duration::ZERO;
-        Self { ticket, sample, prompt, kind, read_last, kept, elapsed, tokens_run: 0, tokens_scored: 0 }
+        Self::of((ticket, sample), prompt, kind, read_last, keep_hidden)
     }
 
     /// Several sequences that are decoded block by block.
     pub(crate) fn of_blocks(ticket: Ticket, prompt: usize, blocks: Blocks, read_last: bool) -> Self {
-        Self {
-            ticket,
-            sample: 0,
-            prompt,
-            kind: Kind::Blocks(Box::new(blocks)),
-            read_last,
-            kept: None,
-            elapsed: Duration::ZERO,
-            tokens_run: 0,
-            tokens_scored: 0,
-        }
+        Self::of((ticket, 0), prompt, Kind::Blocks(Box::new(blocks)), read_last, false)
+    }
+
+    fn of(
+        (ticket, sample): (Ticket, usize),
+        prompt: usize,
+        kind: Kind,
+        read_last: bool,
+        keep_hidden: bool,
+    ) -> Self {
+        let (kept, elapsed) = (keep_hidden.then(Vec::new), Duration::ZERO);
+        let (tokens_run, tokens_scored) = (0, 0);
+        Self { ticket, sample, prompt, kind, read_last, kept, elapsed, tokens_run, tokens_scored }
     }
 
     /// Its lines that may wait for the policy.

@@ -264,9 +264,6 @@ impl Experiment {
         let keep = Settings::new(method).keep;
         let mut settings = Settings { method, shaping, kl_budget, keep, ..Settings::default() };
         self.decoding.options().apply(&mut settings);
-        if self.decoding.options().block.is_none() && method.decodes_blocks() {
-            settings.block = settings.block.min(settings.max_new_tokens);
-        }
         Setting { method, rule, reference, knob, perturbation: Perturbation::None, settings }
     }
 }

@@ -37,8 +37,6 @@ pub(super) struct Active {
     pub(super) prefill: Duration,
     /// Time spent on scoring the finished answers.
     pub(super) scoring: Duration,
-    /// Their number and their tokens, where they were scored in order to choose among them.
-    pub(super) scored: (usize, usize),
 }
 
 /// A prompt, as far as it is prefilled.

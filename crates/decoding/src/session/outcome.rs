@@ -1,6 +1,6 @@
 //! What comes of requests: events, finished answers, failures.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use stackelberg_engine::{Error as EngineError, Reward};
 
@@ -48,12 +48,6 @@ impl Session {
         let mut finished = std::mem::take(&mut active.finished);
         finished.sort_by_key(|finished| finished.sample);
         let request = active.request.clone();
-        if request.want == Want::Answer && request.settings.method.chooses() {
-            let unscored = finished.iter().map(|finished| &finished.unscored);
-            let unknown = unscored.filter(|unscored| unscored.known.is_none());
-            let lengths = unknown.map(|unscored| unscored.tokens.len());
-            active.scored = lengths.fold((0, 0), |(texts, sum), tokens| (texts + 1, sum + tokens));
-        }
         let Some(reward) = request.reward.clone() else {
             let done = self.done(ticket, finished, Vec::new());
             return self.closed(ticket, done, events);
@@ -102,19 +96,27 @@ impl Session {
         }
         let weights: Vec<f64> = finished.iter().map(|finished| finished.log_weight).collect();
         let (index, kl) = choose(&request.settings, &request.id, &scores, &weights)?;
-        let costs = || finished.iter().map(|finished| finished.cost);
-        let (tokens_run, tokens_scored, texts) = (
-            costs().map(|cost| cost.tokens_run).sum(),
-            costs().map(|cost| cost.tokens_scored).sum::<usize>() + active.scored.1,
-            costs().map(|cost| cost.texts).sum::<usize>() + active.scored.0,
-        );
-        let all = costs().map(|cost| cost.elapsed).sum::<Duration>();
         let (calls, method) = (finished.len(), request.settings.method);
+        let mut all = Cost::default();
+        for Finished { cost, unscored, .. } in &finished {
+            all.elapsed += cost.elapsed;
+            all.tokens_run += cost.tokens_run;
+            all.tokens_scored += cost.tokens_scored;
+            all.texts += cost.texts;
+            // It was scored now, and to choose.
+            if method.chooses() && unscored.known.is_none() {
+                all.tokens_scored += unscored.tokens.len();
+                all.texts += 1;
+            }
+        }
+        let Cost { mut elapsed, tokens_run, tokens_scored, texts } = all;
         let mut said = active.steps.remove(&index).unwrap_or_default();
         let chosen = finished.into_iter().nth(index).ok_or(Error::Stopped)?;
         said.extend(chosen.said);
         let answer = chosen.sequence.finish(scores.into_iter().nth(index));
-        let elapsed = if method.chooses() { all + active.scoring } else { all };
+        if method.chooses() {
+            elapsed += active.scoring;
+        }
         let mut answer = Generation { elapsed, tokens_run, tokens_scored, ..answer };
         if method.chooses_answers() {
             (answer.reward_calls, answer.kl) = (calls, Some(kl));

@@ -97,7 +97,6 @@ impl Session {
             prefilled: false,
             prefill: Duration::ZERO,
             scoring: Duration::ZERO,
-            scored: (0, 0),
         };
         self.requests.insert(ticket, active);
         self.waiting.push_back(ticket);

@@ -36,10 +36,12 @@ impl Findings<'_> {
                     .to_owned(),
             ];
         };
-        let mut sentences = vec![self.gain(&headline), self.against_best_of_n(&headline)];
-        sentences.push(self.held_out(&headline));
-        sentences.push(self.cost(&headline));
-        sentences
+        vec![
+            self.gain(&headline),
+            self.against_best_of_n(&headline),
+            self.held_out(&headline),
+            self.cost(&headline),
+        ]
     }
 
     fn headline(&self) -> Option<Headline> {

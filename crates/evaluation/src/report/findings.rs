@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::Report;
+use super::tables::escape_markdown;
 
 /// The findings as GitHub Markdown: the opening sentences as a list, then all other findings under a heading and folded.
 pub fn findings(report: &Report) -> String {
@@ -29,15 +30,5 @@ fn list(out: &mut String, sentences: &[String]) {
 
 /// The text on one line. Code marks are Markdown's own; other characters that Markdown reads are escaped.
 fn one_line(text: &str) -> String {
-    let mut out = String::new();
-    for c in text.chars() {
-        match c {
-            '\n' | '\r' => out.push(' '),
-            '<' => out += "&lt;",
-            '&' => out += "&amp;",
-            '\\' | '*' | '_' | '[' | ']' | '~' | '$' => out.extend(['\\', c]),
-            _ => out.push(c),
-        }
-    }
-    out
+    escape_markdown(text, "\\*_[]~$")
 }

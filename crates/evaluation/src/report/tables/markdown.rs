@@ -45,15 +45,19 @@ fn line(out: &mut String, fields: &[String]) {
     *out += &format!("| {} |\n", fields.join(" | "));
 }
 
-/// Escapes text for Markdown, on one line.
 fn escape(text: &str) -> String {
+    escape_markdown(text, "|\\*_`[]~$#")
+}
+
+/// The text for Markdown, on one line: characters of HTML are entities, and `marks` have a backslash.
+pub(in crate::report) fn escape_markdown(text: &str, marks: &str) -> String {
     let mut out = String::new();
     for c in text.chars() {
         match c {
             '\n' | '\r' => out.push(' '),
             '<' => out += "&lt;",
             '&' => out += "&amp;",
-            '|' | '\\' | '*' | '_' | '`' | '[' | ']' | '~' | '$' | '#' => out.extend(['\\', c]),
+            c if marks.contains(c) => out.extend(['\\', c]),
             _ => out.push(c),
         }
     }

@@ -8,5 +8,6 @@ mod plain;
 
 pub use csv::csv;
 pub use latex::latex;
+pub(super) use markdown::escape_markdown;
 pub use markdown::markdown;
 pub use plain::plain;
