@@ -36,6 +36,30 @@ impl Registry {
         Ok(Reward::Combined(Arc::new(Combined::new(combination.renamed(shown), rewards))))
     }
 
+    /// Loads a reward that is a single head on the policy's hidden states, without the policy. A recorded reward is
+    /// identified by its name and hash.
+    ///
+    /// # Errors
+    /// A sentence says why there is no such head: the reward is of another kind, cannot be loaded, or has another hash.
+    pub fn recorded_head(&self, name: &str, hash: &str) -> std::result::Result<Head, String> {
+        let head = match Builtin::find(name) {
+            Some(builtin) => Head::parse(Path::new(name), builtin.bytes),
+            None if Path::new(name).extension().is_some_and(|end| end == "safetensors") => {
+                Head::load(&self.fetch(name).map_err(|error| error.to_string())?)
+            }
+            None => return Err(format!("'{name}' is no head on the policy's hidden states")),
+        };
+        let head = head.map_err(|error| error.to_string())?;
+        if head.backbone != Backbone::Policy {
+            return Err(format!("'{name}' is no head on the policy's hidden states"));
+        }
+        match self.reward_hash(name) {
+            Ok(own) if own == hash => Ok(head),
+            Ok(_) => Err(format!("'{name}' is not the reward of the dataset: its hash differs")),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
     /// Loads one reward: a built-in name, a head, a model folder, or a reward that reads text.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use clap::Args;
 use stackelberg_data::words::count as counted;
 use stackelberg_learning::Error;
 use stackelberg_learning::rollouts::Dataset;
-use stackelberg_learning::value::{Errors, Settings, checkpoint_of, train_to_file};
+use stackelberg_learning::value::{Errors, PrefixReward, Settings, checkpoint_of, train_to_file};
 use stackelberg_shaping::Budget;
 
 use super::command::command_line;
@@ -22,7 +22,7 @@ use crate::training::Training;
 /// Train a value head on rollouts. It predicts the shaped reward of a finished answer from the answer so far.
 ///
 /// Rewards are shaped per prompt. Writes FILE.safetensors for `generate --method cd --value`, a card FILE.md
-/// with the head's quality, and a plot of the losses FILE.svg. --resume continues a stopped run.
+/// with the head's quality, and plots FILE.svg and FILE-foresight.svg. --resume continues a stopped run.
 #[derive(Args)]
 #[command(mut_arg("kl_budget", |arg| arg.hide(true)))]
 #[command(mut_args(brief(&["out", "resume", "shaping", "strength", "bound", "epochs", "lr", "batch_size"])))]
@@ -127,7 +127,14 @@ impl TrainValue {
         }
         let mut training = Training::new(&settings, interrupt::watch()?);
         let command = command_line();
-        let outcome = train_to_file(&dataset, &settings, &self.out, self.resume, command, &mut training);
+        let head = match &dataset.manifest().reward {
+            Some(reward) => crate::model::registry()?.recorded_head(&reward.name, &reward.hash),
+            None => Err("the dataset has no reward".to_owned()),
+        };
+        let so_far = head.map(|head| move |states: &_| Ok(head.score(states)?));
+        let so_far = so_far.as_ref().map(|so_far| so_far as PrefixReward<'_>).map_err(String::clone);
+        let outcome =
+            train_to_file(&dataset, &settings, &self.out, self.resume, command, so_far, &mut training);
         training.clear();
         if let Err(Error::Stopped) = outcome {
             let said = match training.epochs() {
@@ -153,10 +160,13 @@ impl TrainValue {
                 "validation set: all shaped rewards are equal, so the explained variance is undefined"
             )?,
         }
+        if let Some(foresight) = &outcome.foresight {
+            say!("{}", foresight.text())?;
+        }
         if let Some((samples, rate)) = training.rate() {
             say!("trained on {}, {rate:.1} samples/s", counted(samples, "sample"))?;
         }
-        say!("wrote {}, its card and a plot", self.out.display())?;
+        say!("wrote {}, its card and two plots", self.out.display())?;
         Ok(())
     }
 

@@ -6,7 +6,9 @@ use std::path::Path;
 use serde_json::Value;
 use stackelberg_data::words::count;
 
+use super::foresight::Foresight;
 use super::loss::Errors;
+use super::run::foresight_plot;
 use super::settings::Settings;
 use super::train::Outcome;
 use crate::card::{row, table};
@@ -64,13 +66,19 @@ pub fn save(
     let tensors: Vec<Named<'_>> =
         tensors.iter().map(|(name, shape, numbers)| (*name, shape.clone(), &numbers[..])).collect();
     let beside = path.with_extension("md");
-    let card = stage(&beside, render(dataset, settings, outcome, about).as_bytes())?;
+    let card = stage(&beside, render(dataset, settings, outcome, about, path).as_bytes())?;
     let head = stage(path, &to_bytes(&metadata, &tensors))?;
     head.finish()?;
     Ok(card.finish()?)
 }
 
-fn render(dataset: &Dataset, settings: &Settings, outcome: &Outcome, about: &About) -> String {
+fn render(
+    dataset: &Dataset,
+    settings: &Settings,
+    outcome: &Outcome,
+    about: &About,
+    path: &Path,
+) -> String {
     let manifest = dataset.manifest();
     let counts = &outcome.counts;
     let mut out = format!("# {}\n\n", about.title);
@@ -102,7 +110,11 @@ fn render(dataset: &Dataset, settings: &Settings, outcome: &Outcome, about: &Abo
     out += "\nR² (explained variance) is 1 minus the mean squared error divided by the baseline MSE, both on the \
             validation set. The baseline always predicts the mean training target. The epoch was chosen by the \
             validation error, so R² is slightly optimistic, and it is noisy if the validation set has few \
-            prompts.\n\n## Settings\n\n";
+            prompts.\n\n";
+    if let Some(foresight) = &outcome.foresight {
+        out += &foreseen(foresight, path);
+    }
+    out += "## Settings\n\n";
     table(&mut out, &["setting", ""]);
     for (name, value) in settings.summary(dataset) {
         row(&mut out, &[&name, &value.to_string()]);
@@ -126,4 +138,22 @@ fn render(dataset: &Dataset, settings: &Settings, outcome: &Outcome, about: &Abo
         out += &format!("\n## Command\n\n    {}\n", about.command.replace('\n', "\n    "));
     }
     out
+}
+
+/// The section on what the head foresees.
+fn foreseen(foresight: &Foresight, path: &Path) -> String {
+    let mut out = format!("## Foresight\n\nOn the validation set: {}.\n\n", foresight.sentence());
+    table(&mut out, &Foresight::COLUMNS);
+    for cells in foresight.cells() {
+        row(&mut out, &cells.each_ref().map(String::as_str));
+    }
+    let plot = foresight_plot(path);
+    let plot = plot.file_name().unwrap_or_default().to_string_lossy();
+    out += "\nThe columns *value* and *reward so far* are correlations with the final reward (before shaping) within \
+            prompts: both variables are centred per prompt. Prompts with fewer than two samples that are long enough, or \
+            with equal final rewards, are left out. *difference* is the 95 percent bootstrap interval over prompts of \
+            value minus reward so far. *slope* is that of the regression of the final shaped reward on the value within \
+            prompts: 1 is calibrated, and a head with a slope below 1 exaggerates differences. R² is the variance of the \
+            shaped reward that the values explain, over all samples that are long enough.\n\n";
+    out + &format!("![correlation with the final reward]({plot})\n\n")
 }

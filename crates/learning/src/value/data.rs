@@ -18,6 +18,10 @@ pub(super) struct Target {
     pub(super) shard: usize,
     /// Index of the sample in the shard.
     pub(super) row: usize,
+    /// Index of the prompt in the dataset.
+    pub(super) prompt: usize,
+    /// Reward of the sample, before shaping.
+    pub(super) reward: f64,
     /// Shaped reward of the sample.
     pub(super) value: f64,
 }
@@ -102,7 +106,7 @@ impl Data {
                     fingerprint.update(value.to_le_bytes());
                     fingerprint.update(row.tokens.len().to_le_bytes());
                 }
-                let targets = data.prompt(rows, values, (shard.number, row));
+                let targets = data.prompt(rows, values, (shard.number, row), prompts.len());
                 prompts.push((*texts.entry(text).or_insert(next), targets));
                 row += rows.len();
             }
@@ -133,15 +137,25 @@ impl Data {
         Ok(data)
     }
 
-    /// The targets of a prompt's samples, of which the first is row `first` of the shard.
-    fn prompt(&mut self, rows: &[Row], values: &[f64], (shard, first): (usize, usize)) -> Vec<Target> {
+    /// The targets of the samples of this prompt, of which the first is row `first` of the shard.
+    fn prompt(
+        &mut self,
+        rows: &[Row],
+        values: &[f64],
+        (shard, first): (usize, usize),
+        prompt: usize,
+    ) -> Vec<Target> {
         self.counts.all_equal += usize::from(rows.iter().all(|row| row.reward == rows[0].reward));
         let finished = rows.iter().any(|row| row.finish_reason != "length");
         self.counts.unfinished += usize::from(!finished);
         let with_tokens = (first..).zip(rows.iter().zip(values));
         let with_tokens = with_tokens.filter(|(_, (sample, _))| !sample.tokens.is_empty());
-        let targets: Vec<Target> =
-            with_tokens.map(|(row, (_, &value))| Target { shard, row, value }).collect();
+        let targets: Vec<Target> = with_tokens
+            .map(|(row, (sample, &value))| {
+                let reward = sample.reward.unwrap_or_default();
+                Target { shard, row, prompt, reward, value }
+            })
+            .collect();
         self.counts.empty += rows.len() - targets.len();
         targets
     }

@@ -7,6 +7,8 @@ use stackelberg_data::Error as FileError;
 
 use super::card::{About, save};
 use super::epoch::Epoch;
+use super::foresight::{Distance, Foresight};
+use super::held_out::{PrefixReward, foresight};
 use super::settings::Settings;
 use super::train::{Outcome, Watch, train};
 use crate::error::Error;
@@ -18,21 +20,27 @@ pub fn checkpoint_of(head: &Path) -> PathBuf {
     head.with_extension("training")
 }
 
-/// Trains a head and writes it to `out` (`.safetensors`), its card (`.md`) and a plot of its losses (`.svg`) beside it.
-/// With `resume`, training continues from the checkpoint that a stopped run left. `command` goes into the card.
+/// Trains a head and writes it to `out` (`.safetensors`), its card (`.md`), a plot of its losses (`.svg`) and a plot of
+/// what it foresees (`-foresight.svg`) beside it. With `resume`, training continues from the checkpoint that a stopped run
+/// left. `command` goes into the card. `so_far` gives the rewards of unfinished answers, or the reason why they are not
+/// known; see [`foresight`].
 ///
 /// # Errors
-/// As [`train`]; a file cannot be written.
+/// As [`train`] and [`foresight`]; a file cannot be written.
 pub fn train_to_file(
     dataset: &Dataset,
     settings: &Settings,
     out: &Path,
     resume: bool,
     command: String,
+    so_far: Result<PrefixReward<'_>, String>,
     watch: &mut dyn Watch,
 ) -> Result<Outcome, Error> {
     let checkpoint = checkpoint_of(out);
-    let outcome = train(dataset, settings, (&checkpoint, resume), watch)?;
+    let mut outcome = train(dataset, settings, (&checkpoint, resume), watch)?;
+    let foreseen = foresight(dataset, settings, &outcome, so_far, watch)?;
+    draw_foresight(&foresight_plot(out), &foreseen)?;
+    outcome.foresight = Some(foreseen);
     let title = out.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let plot = Some(format!("{title}.svg"));
     save(out, dataset, settings, &outcome, &About { title, command, plot })?;
@@ -41,6 +49,32 @@ pub fn train_to_file(
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(FileError::write(&checkpoint, e).into()),
         _ => Ok(outcome),
     }
+}
+
+/// Where the plot of what a head foresees is.
+pub(super) fn foresight_plot(head: &Path) -> PathBuf {
+    let stem = head.file_stem().unwrap_or_default().to_string_lossy();
+    head.with_file_name(format!("{stem}-foresight.svg"))
+}
+
+/// The correlations by distance from the end.
+fn draw_foresight(path: &Path, foresight: &Foresight) -> Result<(), Error> {
+    let curve = |name: &str, thick: bool, of: fn(&Distance) -> Option<f64>| Curve {
+        name: name.to_owned(),
+        points: foresight
+            .distances
+            .iter()
+            .filter_map(|distance| Some((distance.tokens as f64, of(distance)?)))
+            .collect(),
+        thick,
+    };
+    let curves = [
+        curve("value", true, |distance| distance.value),
+        curve("reward read so far", false, |distance| distance.so_far),
+    ];
+    let curves: Vec<Curve> = curves.into_iter().filter(|curve| !curve.points.is_empty()).collect();
+    let title = "Correlation with the final reward within prompts";
+    draw(path, title, "tokens before the end", "correlation", &curves)
 }
 
 /// The losses by epoch.

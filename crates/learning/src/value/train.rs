@@ -10,6 +10,7 @@ use serde_json::json;
 use super::checkpoint::Checkpoint;
 use super::data::{Counts, Data, Held, Target, Window};
 use super::epoch::Epoch;
+use super::foresight::Foresight;
 use super::loss::{Errors, loss};
 use super::network::{Layers, Network};
 use super::settings::Settings;
@@ -26,6 +27,8 @@ pub struct Outcome {
     pub best: usize,
     /// Statistics of the training data.
     pub counts: Counts,
+    /// What the head foresees, once it is measured.
+    pub foresight: Option<Foresight>,
 }
 
 impl Outcome {
@@ -120,7 +123,7 @@ pub fn train(
         trainer.watch.epoch(number, &epoch, best);
     }
     let Checkpoint { kept, epochs, best, .. } = state;
-    Ok(Outcome { network: kept, epochs, best, counts: data.counts })
+    Ok(Outcome { network: kept, epochs, best, counts: data.counts, foresight: None })
 }
 
 struct Trainer<'a> {
