@@ -164,7 +164,7 @@ fn unknown_unused_and_shared_settings_are_refused() {
     for (tables, expected) in [
         (
             format!("{best}{}", entry("best-of-n", "smaples = 4")),
-            "x.toml:8: unknown field `smaples`, expected one of `method`, `shapings`",
+            "x.toml:9: unknown field `smaples`, expected one of `method`, `shapings`",
         ),
         (
             entry("best-of-n", "samples = \"four\""),
