@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use stackelberg_decoding::{Keep, Method, Perturbation};
-use stackelberg_experiment::{Experiment, Result, Setting, most_tokens_run, stages};
+use stackelberg_experiment::{Error, Experiment, Setting, most_tokens_run, stages};
 use stackelberg_shaping::Rule;
 
 const HEAD: &str =
@@ -12,16 +12,16 @@ const HEAD: &str =
 const VALUES: &str = "[values]\nprompts = [{ from = \"mt-bench\" }]\n";
 
 /// Reads an experiment with these tables after [`HEAD`], which has three lines.
-fn read(tables: &str) -> Result<Experiment> {
+fn read(tables: &str) -> Result<Experiment, Box<Error>> {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("x.toml");
     fs::write(&file, format!("{HEAD}{tables}")).unwrap();
-    Experiment::read(&file)
+    Experiment::read(&file).map_err(Box::new)
 }
 
 fn refused(tables: &str) -> String {
     read(tables).map(|_| String::new()).unwrap_or_else(|error| {
-        let causes = std::iter::successors(std::error::Error::source(&error), |cause| cause.source());
+        let causes = std::iter::successors(std::error::Error::source(&*error), |cause| cause.source());
         causes.fold(error.to_string(), |said, cause| format!("{said}: {cause}"))
     })
 }
