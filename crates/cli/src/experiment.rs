@@ -10,8 +10,8 @@ use stackelberg_data::Prompt;
 use stackelberg_data::words::count as counted;
 use stackelberg_decoding::Cancel;
 use stackelberg_experiment::{
-    Experiment, Lab, Observer, Part, Provenance, Setting, answers, prompts_of, report, run, stages,
-    verify,
+    Experiment, Lab, Observer, Part, Provenance, Setting, answers, most_tokens_run, prompts_of, report,
+    run, stages, verify,
 };
 use stackelberg_learning::rollouts::{self, Dataset};
 use stackelberg_learning::value;
@@ -174,13 +174,16 @@ impl Where {
                     .with_context(|| format!("{}: rewards", self.file.display()))?;
             }
         }
-        let (mut settings, mut answers) = (0, 0);
+        let (mut settings, mut answers, mut tokens) = (0, 0, 0_usize);
         for (stage, of_stage) in stages(&experiment, &[]) {
             say!("{stage}")?;
             for setting in &of_stage {
                 say!("  {setting}")?;
                 settings += 1;
-                answers += experiment.seeds_of(setting).len() * prompts;
+                let of_setting = experiment.seeds_of(setting).len() * prompts;
+                answers += of_setting;
+                tokens =
+                    tokens.saturating_add(of_setting.saturating_mul(most_tokens_run(&setting.settings)));
             }
         }
         say!(
@@ -190,6 +193,10 @@ impl Where {
             counted(prompts, "prompt"),
             counted(answers, "answer"),
             counted(experiment.decoding.max_new_tokens(), "token")
+        )?;
+        say!(
+            "at most {} run through the policy, besides prompts and rollouts",
+            counted(tokens, "token")
         )?;
         if experiment.guided().next().is_some() {
             say!(

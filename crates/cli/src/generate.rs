@@ -254,6 +254,10 @@ impl Generate {
                 "{} has no effect if the best continuation is kept: leave it out, or use --keep draw",
                 self.shaping.flag(field)
             ),
+            Error::UnusedByDraw { field } => anyhow!(
+                "{} has no effect if a continuation is drawn: leave it out, or use --keep best",
+                self.shaping.flag(field)
+            ),
             error => error.into(),
         })?;
         settings.check(usize::MAX)?;

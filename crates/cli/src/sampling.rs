@@ -30,6 +30,11 @@ pub(crate) struct SamplingArgs {
     #[arg(long, value_name = "N", value_parser = count(1, most::SAMPLES))]
     samples: Option<usize>,
 
+    /// best-of-n, blockwise: stop drawing samples when one more is expected to gain less than this price per token, in
+    /// reward units; --samples is then the maximum. Decided after every 4 samples. 0 draws all. [default: 0]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    token_price: Option<f64>,
+
     /// blockwise, particles: number of tokens of a block. [default: 16, or --max-new-tokens if that is less]
     #[arg(long, value_name = "N", value_parser = count(1, most::BLOCK))]
     block: Option<usize>,
@@ -107,6 +112,7 @@ impl SamplingArgs {
             beams: self.beams,
             length_penalty: self.length_penalty,
             samples: self.samples,
+            token_price: self.token_price,
             block: self.block,
             keep: self.keep,
             max_new_tokens: self.max_new_tokens,

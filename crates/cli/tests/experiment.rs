@@ -229,7 +229,59 @@ fn another_setting_is_another_run() {
     run();
     assert!(kept(&out).len() > before, "other prompts, other runs");
     let main = fs::read_to_string(format!("{out}/tables/main.csv")).unwrap();
-    assert!(main.contains("\nwithout guidance,best-of-n,"), "{main}");
+    assert!(main.contains("\nwithout a strength,best-of-n,"), "{main}");
+}
+
+#[test]
+fn entries_of_one_method_differ_in_their_own_settings() {
+    let tables = "name = \"small\"\n[rewards]\nguide = \"harmless\"\nheld_out = [\"harmless-minilm\"]\n\
+                  [[prompts]]\nfrom = \"prompts.jsonl\"\n[decoding]\nmax_new_tokens = 6\n\
+                  [values]\nprompts = [{ from = \"others.jsonl\" }]\nmax_new_tokens = 6\nsamples = 4\nepochs = 1\n\
+                  validation = 0.5\n[[methods]]\nmethod = \"best-of-n\"\nsamples = 2\n\
+                  [[methods]]\nmethod = \"best-of-n\"\nsamples = 4\n\
+                  [[methods]]\nmethod = \"blockwise\"\nsamples = 2\nblock = 3\nvalue = \"raw\"\n\
+                  [[perturbed]]\nmethod = \"blockwise\"\nwith = [\"noise=1\"]\n";
+    let folder = folder(tables);
+    let at = |name: &str| path(folder.path(), name);
+    let (file, out) = (at("small.toml"), at("out"));
+    succeed(&["experiment", "run", &file, "--out", &out]);
+    let runs = kept(&out);
+    let of = |begin: &str| -> Vec<&Value> {
+        let begin = format!("runs/{begin}-s0-");
+        let run =
+            runs.iter().find(|(name, _)| name.starts_with(&begin) && name.ends_with("answers.jsonl"));
+        run.unwrap_or_else(|| panic!("{begin}: {:?}", runs.keys())).1.iter().collect()
+    };
+    let mean = |lines: &[&Value]| {
+        lines.iter().map(|line| line["tokens_run"].as_f64().unwrap()).sum::<f64>() / lines.len() as f64
+    };
+    let (two, four) = (of("best-of-n-samples-2"), of("best-of-n-samples-4"));
+    assert!(two.iter().all(|line| line["settings"]["samples"] == 2));
+    assert!(four.iter().all(|line| line["settings"]["samples"] == 4));
+    assert!(mean(&four) > mean(&two), "{four:?}");
+    let blocks = of("blockwise-samples-2-block-3-value-raw");
+    for line in &blocks {
+        assert_eq!((&line["settings"]["samples"], &line["settings"]["block"]), (&2.into(), &3.into()));
+        assert_eq!(line["settings"]["value"], "raw.safetensors");
+        assert!(line["value_hash"].is_string() && line["reward_calls"].as_u64().unwrap() > 0, "{line}");
+    }
+    assert_eq!(of("blockwise-samples-2-block-3-value-raw-noise-1").len(), 3);
+    // The column of the main table is the mean over the answers.
+    let main = fs::read_to_string(format!("{out}/tables/main.csv")).unwrap();
+    let column = main.lines().next().unwrap().split(',').position(|name| name == "tokens run");
+    for (name, lines) in [("best-of-n samples 2", two), ("best-of-n samples 4", four)] {
+        let row = main.lines().find(|row| row.starts_with(&format!("without a strength,{name},")));
+        let row = row.unwrap_or_else(|| panic!("{main}"));
+        let tokens: f64 = row.split(',').nth(column.unwrap()).unwrap().parse().unwrap();
+        assert!((tokens - mean(&lines)).abs() < 1e-6, "{name}: {row}");
+    }
+    let page = fs::read_to_string(format!("{out}/tables/perturbed.csv")).unwrap();
+    assert!(
+        page.contains("\"without a strength, noise=1\",blockwise samples 2 block 3 value raw,"),
+        "{page}"
+    );
+    let said = succeed(&["experiment", "verify", &file, "--out", &out, "--runs", "9", "--prompts", "3"]);
+    assert!(said.contains("15 answers generated again"), "{said}");
 }
 
 #[test]
@@ -238,6 +290,9 @@ fn a_plan_runs_nothing() {
     let said = succeed(&["experiment", "plan", &path(folder.path(), "small.toml")]);
     assert!(said.contains("  args srs λ 2\n") && said.contains("  args raw λ 0.5 reversed\n"), "{said}");
     assert!(said.contains("11 settings, 2 seeds, 3 prompts: 66 answers of at most 8 tokens"), "{said}");
+    // Two seeds, three prompts and 8 tokens: base has one text, best-of-n three, and the nine others eleven.
+    let most = 2 * 3 * 8 * (1 + 3 + 9 * 11);
+    assert!(said.contains(&format!("at most {most} tokens run through the policy")), "{said}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
 }
 

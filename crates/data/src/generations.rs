@@ -76,6 +76,12 @@ pub struct Record {
     /// Tokens scored by the reward or the value head in order to guide or to choose.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens_scored: Option<usize>,
+    /// Tokens that stopping early saved: the samples that were not drawn times the mean length of those that were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_saved: Option<usize>,
+    /// The expected gain of the samples that were not drawn, in reward units.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reward_lost: Option<f64>,
     /// Warnings about degenerate text.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
@@ -142,6 +148,8 @@ impl Record {
             kl_bound: number("kl_bound"),
             tokens_run: count("tokens_run"),
             tokens_scored: count("tokens_scored"),
+            tokens_saved: count("tokens_saved"),
+            reward_lost: number("reward_lost"),
             tail_nll: number("tail_nll").or_else(|| number("outside")),
             warnings: warnings.filter_map(|warning| warning.as_str().map(str::to_owned)).collect(),
             generator: text("generator"),
@@ -382,6 +390,8 @@ mod tests {
                 kl_bound: Some(2.0),
                 tokens_run: Some(30),
                 tokens_scored: Some(20),
+                tokens_saved: Some(12),
+                reward_lost: Some(0.25),
                 warnings: vec!["token 3: no choice left".to_owned()],
                 generator: Some("us".to_owned()),
             },

@@ -14,7 +14,7 @@ use stackelberg_engine::reward::RewardState;
 use stackelberg_engine::{Checkpoint, Error as EngineError, Reward, Tensor};
 use stackelberg_shaping::{Rule, argmax};
 
-use crate::choice::{Response, Unscored, kl_of_best, scores};
+use crate::choice::{Response, Unscored, kl_of_best_among, scores};
 use crate::error::{Error, Result};
 use crate::history::History;
 use crate::input::Input;
@@ -27,10 +27,17 @@ use crate::score::Score;
 use crate::sequence::{Chosen, Said};
 use crate::settings::Settings;
 use crate::step::Block;
+use crate::stopping::{ROUND, expected_gain, first, kl_of_stopping, stops};
 
 /// The texts under way, and what chooses among them.
 pub(crate) struct Blocks {
     tracks: Vec<Track>,
+    /// Texts of earlier rounds of this block, which are scored and wait for the choice.
+    scored: Vec<Track>,
+    /// The text at the beginning of the block, where further continuations may be drawn.
+    origin: Option<Track>,
+    /// Tokens that stopping early saved, and the expected gain of the continuations that were not drawn.
+    saved: (f64, f64),
     settings: Arc<Settings>,
     /// The settings by which scores are shaped: values of shaped rewards are not shaped again.
     shaping: Settings,
@@ -145,6 +152,9 @@ impl Blocks {
         }
         let mut blocks = Self {
             tracks: vec![track],
+            scored: Vec::new(),
+            origin: None,
+            saved: (0.0, 0.0),
             shaping,
             scorer,
             randomness,
@@ -154,7 +164,7 @@ impl Blocks {
             finalists: None,
             settings,
         };
-        blocks.restart(&vec![0; blocks.settings.samples]);
+        blocks.begin_block(0);
         blocks
     }
 
@@ -245,22 +255,45 @@ impl Blocks {
 
     /// What follows from the scores.
     fn choose(&mut self, found: Vec<Score>) -> Result<Vec<Said>> {
-        let mut seen: Vec<f64> = found.iter().map(|score| score.reward).collect();
-        self.settings.perturbation.perturb(&mut seen, &mut self.perturbation);
         for (track, score) in self.tracks.iter_mut().zip(found) {
             track.score = Some(score);
         }
+        self.scored.append(&mut self.tracks);
+        let scores = self.scored.iter().flat_map(|track| &track.score);
+        let mut seen: Vec<f64> = scores.map(|score| score.reward).collect();
+        if self.draws_more(&seen) {
+            return Ok(Vec::new());
+        }
+        self.tracks = std::mem::take(&mut self.scored);
+        self.settings.perturbation.perturb(&mut seen, &mut self.perturbation);
         match self.settings.method {
             Method::Particles => self.weigh_particles(&seen),
             _ => self.keep_one(&seen),
         }
     }
 
+    /// Draws further continuations of the block, if they are expected to gain more than they cost.
+    fn draws_more(&mut self, seen: &[f64]) -> bool {
+        let (price, drawn) = (self.settings.token_price, self.scored.len());
+        let left = self.settings.samples.saturating_sub(drawn);
+        let Some(origin) = self.origin.as_ref().filter(|_| left > 0) else { return false };
+        let tokens = self.scored.iter().map(|track| track.block.len()).sum::<usize>() as f64;
+        let tokens = tokens / drawn as f64;
+        if stops(seen, tokens, price) {
+            self.saved.0 += left as f64 * tokens;
+            self.saved.1 += expected_gain(seen, left);
+            return false;
+        }
+        let origin = origin.clone();
+        self.tracks = (0..left.min(ROUND)).map(|_| copy(&origin, &mut self.randomness)).collect();
+        true
+    }
+
     /// Blockwise: one text is kept.
     fn keep_one(&mut self, seen: &[f64]) -> Result<Vec<Said>> {
         let texts = self.tracks.len();
         let (index, mut kl, weighed) = match self.settings.keep {
-            Keep::Best => (argmax(seen).unwrap_or(0), kl_of_best(texts), None),
+            Keep::Best => (argmax(seen).unwrap_or(0), kl_of_best_among(texts, &self.settings), None),
             Keep::Draw => {
                 let weighed = self.weigh(seen)?;
                 let index = sample::draw(&weighed.follower.policy, self.randomness.uniform());
@@ -275,7 +308,7 @@ impl Blocks {
         if !self.tracks[index].is_finished() {
             self.kl += kl;
             let said = self.tracks[index].take_said();
-            self.restart(&vec![index; texts]);
+            self.begin_block(index);
             return Ok(said);
         }
         // Values do not make the last choice: the rewards of all finished answers do.
@@ -285,7 +318,7 @@ impl Blocks {
         };
         if chosen.len() > 1 {
             // A choice in two steps is no ranking: this bound holds of any choice among M.
-            kl = (texts as f64).ln();
+            kl = kl_of_stopping(texts, self.settings.samples);
         }
         self.finish(&chosen, kl);
         Ok(Vec::new())
@@ -324,7 +357,7 @@ impl Blocks {
             track.log_rest = -track.exponent;
         }
         let ancestors = systematic(&weights, self.randomness.uniform());
-        self.restart(&ancestors);
+        self.restart(&ancestors, false);
         Ok(Vec::new())
     }
 
@@ -357,15 +390,26 @@ impl Blocks {
         }
     }
 
-    /// Each text becomes a copy of one of them, with random numbers of its own.
-    fn restart(&mut self, ancestors: &[usize]) {
+    /// A block begins, in which all texts continue this one.
+    fn begin_block(&mut self, ancestor: usize) {
+        let Settings { samples, token_price, .. } = *self.settings;
+        self.restart(&vec![ancestor; first(token_price, samples)], token_price > 0.0);
+    }
+
+    /// Each text becomes a copy of one of them, with random numbers of its own. `extends`: they are copies of the same, and
+    /// further ones may follow.
+    fn restart(&mut self, ancestors: &[usize], extends: bool) {
         self.tracks.iter_mut().for_each(Track::next_block);
-        let copy = |&ancestor: &usize| {
-            let mut track = self.tracks[ancestor].clone();
-            track.line.sequence.reseed(self.randomness.fork());
-            track
-        };
-        self.tracks = ancestors.iter().map(copy).collect();
+        self.origin = extends.then(|| self.tracks[ancestors[0]].clone());
+        let copies =
+            ancestors.iter().map(|&ancestor| copy(&self.tracks[ancestor], &mut self.randomness));
+        self.tracks = copies.collect();
+    }
+
+    /// Tokens that stopping early saved, and the expected gain of the continuations that were not drawn, in units of the
+    /// scores.
+    pub(crate) fn saved(&self) -> (usize, f64) {
+        (self.saved.0.round() as usize, self.saved.1)
     }
 
     /// The last choice is to be made among these.
@@ -426,6 +470,13 @@ impl Track {
             };
         }
     }
+}
+
+/// A copy of a text, with random numbers of its own.
+fn copy(track: &Track, randomness: &mut Randomness) -> Track {
+    let mut track = track.clone();
+    track.line.sequence.reseed(randomness.fork());
+    track
 }
 
 /// Systematic resampling: an index for each of `n` places, index `i` about `n weights[i]` times. `uniform` in [0, 1).

@@ -10,6 +10,7 @@ use crate::randomness::Randomness;
 use crate::sample;
 use crate::score::Score;
 use crate::settings::Settings;
+use crate::stopping::kl_of_stopping;
 use crate::turn::shape;
 
 /// The number of the random stream of the last choice; samples have those from 0, blocks `u64::MAX - 1`.
@@ -108,9 +109,17 @@ impl Response {
 }
 
 /// The KL of the best of `n` samples from one of them, `ln n - (n-1)/n`, in nats: an upper bound.
-pub(crate) fn kl_of_best(n: usize) -> f64 {
+fn kl_of_best(n: usize) -> f64 {
     let n = n as f64;
     n.ln() - (n - 1.0) / n
+}
+
+/// The same of the best of `drawn` samples, where drawing may have stopped early.
+pub(crate) fn kl_of_best_among(drawn: usize, settings: &Settings) -> f64 {
+    match settings.token_price > 0.0 {
+        true => kl_of_stopping(drawn, settings.samples),
+        false => kl_of_best(drawn),
+    }
 }
 
 /// The index of the answer that is chosen, and the KL of that choice from a uniform one, in nats; of blocks, which count
@@ -134,7 +143,7 @@ pub(crate) fn choose(
     let n = rewards.len();
     if method == Method::BestOfN || method.decodes_blocks() && settings.keep == Keep::Best {
         let kl = match method {
-            Method::BestOfN => kl_of_best(n),
+            Method::BestOfN => kl_of_best_among(n, settings),
             Method::Particles => (n as f64).ln(),
             _ => 0.0,
         };

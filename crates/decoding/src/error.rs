@@ -81,6 +81,13 @@ pub enum Error {
         field: &'static str,
     },
 
+    /// The price of a token, where a continuation is drawn.
+    #[error("{field} has no effect if a continuation is drawn: leave it out, or set keep to best")]
+    UnusedByDraw {
+        /// The setting's name in files and requests.
+        field: &'static str,
+    },
+
     /// A prompt could not be answered.
     #[error("prompt {id}")]
     Prompt {

@@ -52,6 +52,7 @@ mod sequence;
 mod session;
 mod settings;
 mod step;
+mod stopping;
 mod turn;
 mod work;
 

@@ -25,6 +25,8 @@ const BUDGETS: &[Method] = &[Args, Cd, SoftBestOfN, Follower, Blockwise];
 const DRAWS: &[Method] = &[Base, BestOfN, SoftBestOfN, Follower, Blockwise, Particles];
 /// Methods that choose among several samples.
 const CHOOSES: &[Method] = &[BestOfN, SoftBestOfN, Follower, Blockwise, Particles];
+/// Methods that can stop drawing samples early.
+const STOPS: &[Method] = &[BestOfN, Blockwise];
 /// Methods that decode several continuations block by block.
 const BLOCKS: &[Method] = &[Blockwise, Particles];
 const REWARDS: &[Method] = &[Args, Cd, BestOfN, SoftBestOfN, Follower, Blockwise, Particles];
@@ -125,6 +127,8 @@ options! {
     length_penalty: f64, length_penalty, &[Cd];
     /// Answers to choose from, continuations of a block, or particles.
     samples: usize, samples, CHOOSES;
+    /// Price of a token in reward units, at which drawing samples stops.
+    token_price: f64, token_price, STOPS;
     /// Tokens of a block.
     block: usize, block, BLOCKS;
     /// Which continuation of a block is kept; of particles, which answer at the end.
@@ -194,16 +198,21 @@ impl Options {
         }
         self.apply(&mut settings);
         if let Some(field) = self.given().find(|name| outweighed(&settings, name)) {
-            return Err(Error::UnusedByBest { field });
+            return Err(match field {
+                "token_price" => Error::UnusedByDraw { field },
+                field => Error::UnusedByBest { field },
+            });
         }
         Ok(settings)
     }
 }
 
-/// Whether a setting has no effect because the highest score wins, however scores are shaped and weighed.
+/// Whether a setting has no effect on blocks: where the highest score wins, however scores are shaped and weighed; where a
+/// continuation is drawn, the price at which drawing stops.
 fn outweighed(settings: &Settings, name: &str) -> bool {
-    let best = settings.method == Blockwise && settings.keep == Keep::Best;
-    best && (name == "kl_budget" || Options::SHAPING.contains(&name))
+    let of_best = name == "token_price";
+    let of_draw = name == "kl_budget" || Options::SHAPING.contains(&name);
+    settings.method == Blockwise && if settings.keep == Keep::Best { of_draw } else { of_best }
 }
 
 /// Whether a method uses the setting of this name.
@@ -269,6 +278,8 @@ mod tests {
             ("follower", "score_every", "4"),
             ("best-of-n", "block", "4"),
             ("particles", "kl_budget", "1"),
+            ("particles", "token_price", "1"),
+            ("follower", "token_price", "1"),
         ] {
             let text = format!("{{\"method\":\"{method}\",\"{field}\":{value}}}");
             let read = serde_json::from_str::<Settings>(&text);
@@ -289,6 +300,13 @@ mod tests {
             assert_eq!(said, expected);
             assert!(read(",\"keep\":\"draw\"").is_ok());
         }
+        let text = r#"{"method":"blockwise","keep":"draw","token_price":0.1}"#;
+        let said = serde_json::from_str::<Settings>(text)
+            .map_or_else(|error| error.to_string(), |_| String::new());
+        assert_eq!(
+            said,
+            "token_price has no effect if a continuation is drawn: leave it out, or set keep to best"
+        );
     }
 
     #[test]

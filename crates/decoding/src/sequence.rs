@@ -303,6 +303,8 @@ impl Sequence {
             tail_nll: statistics.tail_nll,
             tokens_run: 0,
             tokens_scored: 0,
+            tokens_saved: 0,
+            reward_lost: 0.0,
             elapsed: std::time::Duration::ZERO,
         }
     }

@@ -58,6 +58,10 @@ pub struct Settings {
     pub length_penalty: f64,
     /// Answers that best-of-n and its siblings choose from; continuations of a block; particles.
     pub samples: usize,
+    /// Price of a token in reward units. [`Method::BestOfN`] and [`Method::Blockwise`] stop drawing samples when the expected
+    /// gain of one more is less than the price of its tokens: `samples` is then the largest number, and after every four
+    /// samples it is decided whether to go on. 0 draws all.
+    pub token_price: f64,
     /// Tokens of a block ([`Method::Blockwise`], [`Method::Particles`]).
     pub block: usize,
     /// Which continuation of a block is kept; of particles, which answer at the end.
@@ -95,6 +99,7 @@ impl Default for Settings {
             beams: 1,
             length_penalty: 1.0,
             samples: 10,
+            token_price: 0.0,
             block: 16,
             keep: Keep::Best,
             max_new_tokens: 128,
@@ -184,6 +189,15 @@ impl Settings {
             "at least 1; with beams, 1",
         )?;
         require("samples", self.samples as f64, self.samples > 0, "at least 1")?;
+        let price = self.token_price;
+        require(
+            "token-price",
+            price,
+            (0.0..f64::INFINITY).contains(&price),
+            "zero or more, and finite",
+        )?;
+        let stops = price == 0.0 || self.perturbation == Perturbation::None;
+        require("token-price", price, stops, "0 where rewards are perturbed")?;
         require("max-new-tokens", self.max_new_tokens as f64, self.max_new_tokens > 0, "at least 1")?;
         let empty = self.stop.iter().any(String::is_empty);
         require("the length of a stop text", 0.0, !empty, "at least 1")?;

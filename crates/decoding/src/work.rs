@@ -66,6 +66,9 @@ pub(crate) struct Cost {
     pub(crate) tokens_scored: usize,
     /// Texts that were scored in order to choose among them.
     pub(crate) texts: usize,
+    /// Tokens that stopping early saved, and what it is expected to have lost.
+    pub(crate) tokens_saved: usize,
+    pub(crate) reward_lost: f64,
 }
 
 impl Work {
@@ -258,7 +261,7 @@ impl Work {
     /// The finished sequence; of blocks all those that the last choice is among.
     pub(crate) fn finish(self) -> Result<Vec<Finished>> {
         let Self { sample, prompt, kept, elapsed, tokens_run, tokens_scored, kind, .. } = self;
-        let mut texts = 0;
+        let mut cost = Cost { elapsed, tokens_run, tokens_scored, ..Cost::default() };
         let finalists = match kind {
             Kind::One { line, .. } => vec![known(*line, Vec::new())],
             Kind::Beams(mut beams) => {
@@ -266,12 +269,12 @@ impl Work {
                 vec![known(line, said)]
             }
             Kind::Blocks(mut blocks) => {
-                texts = blocks.calls;
+                cost.texts = blocks.calls;
+                (cost.tokens_saved, cost.reward_lost) = blocks.saved();
                 blocks.finalists()
             }
         };
         let mut hidden = kept.unwrap_or_default();
-        let mut cost = Cost { elapsed, tokens_run, tokens_scored, texts };
         let mut finished = Vec::with_capacity(finalists.len());
         for Finalist { line, said, known, log_weight, kl } in finalists {
             let tokens = line.sequence.answer.tokens.clone();

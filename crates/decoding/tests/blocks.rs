@@ -291,6 +291,108 @@ fn one_block_is_best_of_n() {
     assert!(one.0 - base.0 > 6.0 * error(one, base), "{one:?} {base:?}");
 }
 
+/// Where drawing may stop early, no price that is ever paid is the same as all samples, and a price too high stops after the
+/// first round. Any price in between draws some rounds, and the answer is the best of those.
+#[test]
+fn drawing_stops_where_one_more_is_not_worth_its_tokens() {
+    let answer = |method, samples, token_price, seed| {
+        let settings = Settings {
+            method,
+            samples,
+            token_price,
+            seed,
+            block: 3,
+            max_new_tokens: 6,
+            no_eos: true,
+            sampling: Sampling { temperature: 1.0, ..Sampling::default() },
+            ..Settings::default()
+        };
+        run(0, &PROMPT, &settings)
+    };
+    let mut stopped = [0; 2];
+    for seed in 0..20 {
+        let (all, _) = answer(Method::BestOfN, 14, 0.0, seed);
+        let (none_saved, _) = answer(Method::BestOfN, 14, 1e-12, seed);
+        assert_eq!((&all.tokens, all.reward), (&none_saved.tokens, none_saved.reward));
+        assert_eq!((none_saved.tokens_run, none_saved.tokens_saved), (14 * 6, 0));
+        assert_eq!((none_saved.tokens_scored, none_saved.reward_calls), (14 * 6, 14));
+        assert!((none_saved.kl.unwrap() - 14.0f64.ln()).abs() < 1e-12);
+        // The samples are numbered, so the first ones are those of a smaller number.
+        let (first, _) = answer(Method::BestOfN, 14, 1e9, seed);
+        let (four, _) = answer(Method::BestOfN, 4, 0.0, seed);
+        assert_eq!((&first.tokens, first.reward), (&four.tokens, four.reward));
+        assert_eq!((first.tokens_run, first.tokens_saved), (4 * 6, 10 * 6));
+        assert!(first.reward_lost > 0.0);
+        assert!((first.kl.unwrap() - (14.0f64.ln() - 1.0 + 4.0 / 14.0)).abs() < 1e-12);
+        let (some, _) = answer(Method::BestOfN, 14, 0.01, seed);
+        let drawn = some.tokens_run / 6;
+        assert!(matches!(drawn, 4 | 8 | 12 | 14), "{drawn}");
+        let (same, _) = answer(Method::BestOfN, drawn, 0.0, seed);
+        assert_eq!((&some.tokens, some.reward), (&same.tokens, same.reward));
+        stopped[0] += usize::from(drawn < 14);
+
+        let (blocks, steps) = answer(Method::Blockwise, 6, 1e-12, seed);
+        assert_eq!((blocks.tokens_run, blocks.tokens_saved), (2 * 6 * 3, 0));
+        assert!(blocks_of(&steps).iter().all(|(_, block, _)| block.continuations.len() == 6));
+        let (cheap, steps) = answer(Method::Blockwise, 6, 1e9, seed);
+        assert_eq!((cheap.tokens_run, cheap.tokens_saved), (2 * 4 * 3, 2 * 2 * 3));
+        for (_, block, chosen) in blocks_of(&steps) {
+            assert_eq!((block.continuations.len(), block.scores.len(), block.weights.len()), (4, 4, 4));
+            assert!(block.scores.iter().all(|score| *score <= block.scores[chosen]));
+        }
+        let two_blocks = 2.0 * (6.0f64.ln() - 1.0 + 4.0 / 6.0);
+        assert!((cheap.kl.unwrap() - two_blocks).abs() < 1e-12);
+        let (some, steps) = answer(Method::Blockwise, 6, 0.01, seed);
+        let drawn =
+            blocks_of(&steps).iter().map(|(_, block, _)| block.continuations.len()).sum::<usize>();
+        assert_eq!(some.tokens_run, 3 * drawn);
+        stopped[1] += usize::from(drawn < 12);
+    }
+    assert!(stopped.iter().all(|stopped| (1..20).contains(stopped)), "{stopped:?}");
+}
+
+/// How many samples are drawn does not depend on what else is decoded.
+#[test]
+fn stopping_is_batch_invariant() {
+    for method in [Method::BestOfN, Method::Blockwise] {
+        let settings = Settings {
+            method,
+            samples: 9,
+            token_price: 0.01,
+            block: 3,
+            max_new_tokens: 6,
+            sampling: Sampling { temperature: 1.0, ..Sampling::default() },
+            ..Settings::default()
+        };
+        let ids: Vec<String> = (0..12).map(|i| i.to_string()).collect();
+        let jobs: Vec<Job<'_>> = ids.iter().map(|id| Job { id, prompt: &PROMPT, asked: None }).collect();
+        let answers = |at_once| {
+            let mut answers = Answers::default();
+            generate_all(&parts().0, Some(&parts().1[0]), &jobs, &settings, at_once, &mut answers)
+                .unwrap();
+            answers.0
+        };
+        let alone = answers(1);
+        assert_eq!(alone, answers(32));
+        let runs: Vec<usize> = alone.values().map(|(_, run)| *run).collect();
+        assert!(runs.iter().any(|run| *run != runs[0]), "{runs:?}");
+    }
+}
+
+/// Of each job the tokens of its answer, and how many were run for it.
+#[derive(Default)]
+struct Answers(BTreeMap<usize, (Vec<u32>, usize)>);
+
+impl Watch for Answers {
+    fn watches(&self) -> bool {
+        false
+    }
+
+    fn done(&mut self, job: usize, answer: Generation) {
+        self.0.insert(job, (answer.tokens, answer.tokens_run));
+    }
+}
+
 #[derive(Default)]
 struct Rewards(Vec<f64>);
 

@@ -45,7 +45,7 @@ fn guided(curve: &str, strength: f64, reward: f64, kl: f64) -> Series {
 /// equal KL.
 fn series() -> Vec<Series> {
     let base = Series {
-        group: "without guidance".to_owned(),
+        group: "without a strength".to_owned(),
         curve: "base".to_owned(),
         kept: true,
         seeds: vec![seed(0.0, 0.0, 0.8)],
@@ -148,6 +148,76 @@ fn sentences_charts_and_wins() {
 }
 
 #[test]
+fn rewards_stand_over_what_they_cost() {
+    let setting = |method: Method, curve: &str, reward: f64, kl: f64, tokens: f64| Series {
+        method: Some(method),
+        group: "without a strength".to_owned(),
+        curve: curve.to_owned(),
+        kept: true,
+        tokens_run: Some(tokens),
+        seeds: vec![seed(reward, kl, 0.8)],
+        ..Series::default()
+    };
+    let mut raw =
+        Series { tokens_run: Some(640.0), method: Some(Method::Args), ..guided("raw", 2.0, 2.0, 4.0) };
+    raw.seeds[0].iter_mut().for_each(|answer| answer.tail_nll = Some(1.5));
+    raw.seeds.truncate(1);
+    let series = [
+        setting(Method::Base, "base", 0.0, 0.0, 60.0),
+        setting(Method::BestOfN, "best-of-n samples 16", 1.5, 1.8, 960.0),
+        setting(Method::BestOfN, "best-of-n samples 4", 1.0, 0.6, 240.0),
+        raw.clone(),
+        // Not in the main table.
+        Series { tokens_run: Some(640.0), ..guided("raw", 1.0, 1.0, 1.0) },
+        Series { perturbation: Some("noise=1".to_owned()), ..raw },
+    ];
+    let findings = Findings::new(&series, &["guide".to_owned(), "judge".to_owned()], &LIMITS);
+    let charts = findings.charts();
+    let points = |name: &str| -> Vec<(String, Vec<(String, f64)>)> {
+        let chart =
+            charts.iter().find(|chart| chart.name == name).unwrap_or_else(|| panic!("{charts:#?}"));
+        let of = |point: &stackelberg_evaluation::report::Point| (point.label.clone(), point.x);
+        chart.curves.iter().map(|c| (c.label.clone(), c.points.iter().map(of).collect())).collect()
+    };
+    let expected = |base: f64, four: f64, sixteen: f64, raw: f64| {
+        let of = |label: &str, x: f64| (label.to_owned(), x);
+        vec![
+            ("base".to_owned(), vec![of("base", base)]),
+            (
+                "best-of-n".to_owned(),
+                vec![of("best-of-n samples 4", four), of("best-of-n samples 16", sixteen)],
+            ),
+            ("args raw".to_owned(), vec![of("args raw, λ 2", raw)]),
+        ]
+    };
+    assert_eq!(points("judge-of-settings-by-tokens-run"), expected(60.0, 240.0, 960.0, 640.0));
+    let by_kl = points("judge-of-settings-by-kl");
+    for (got, wanted) in by_kl.iter().zip(expected(0.0, 0.6, 1.8, 5.5)) {
+        assert_eq!(got.0, wanted.0);
+        assert!(
+            got.1.iter().zip(&wanted.1).all(|(a, b)| a.0 == b.0 && (a.1 - b.1).abs() < 1e-9),
+            "{got:?}"
+        );
+    }
+    let by_tokens = charts.iter().find(|c| c.name == "judge-of-settings-by-tokens-run").unwrap();
+    assert!(by_tokens.log_x && by_tokens.y == "reward judge");
+    // The reward is the held-out one: half of the guide's difference from base.
+    let (base, best) = (&by_tokens.curves[0].points[0], &by_tokens.curves[1].points[1]);
+    assert!((best.y.mean - base.y.mean - 0.75).abs() < 0.1, "{best:?} {base:?}");
+
+    // Without a held-out reward, the guide's.
+    let alone = Findings::new(&series, &["guide".to_owned()], &LIMITS).charts();
+    assert!(alone.iter().any(|chart| chart.name == "guide-of-settings-by-tokens-run"));
+    assert!(!alone.iter().any(|chart| chart.name.starts_with("judge")));
+
+    // The last column of the main table.
+    let main = &findings.tables()[0];
+    assert_eq!(main.columns.last().map(String::as_str), Some("tokens run"));
+    let tokens = |label: &str| row(main, label).cells.last().unwrap().as_ref().map(|cell| cell.mean);
+    assert_eq!((tokens("best-of-n samples 16"), tokens("args raw, λ 2")), (Some(960.0), Some(640.0)));
+}
+
+#[test]
 fn the_opening_answers_four_questions() {
     let rewards = ["guide".to_owned(), "judge".to_owned()];
     let method = |method, series: Series| Series { method: Some(method), ..series };
@@ -163,7 +233,7 @@ fn the_opening_answers_four_questions() {
         vec![(0..PROMPTS).map(answer).collect::<Vec<_>>()]
     };
     let unguided = |of: Method, seeds, generated| Series {
-        group: "without guidance".to_owned(),
+        group: "without a strength".to_owned(),
         curve: of.name().to_owned(),
         method: Some(of),
         kept: true,

@@ -8,7 +8,7 @@ use stackelberg_registry::names::shown;
 use stackelberg_shaping::{Rule, Shaping};
 
 use crate::error::{Context, Result, invalid};
-use crate::file::{Experiment, Methods, Sweep, Values};
+use crate::file::{Experiment, Methods, Perturbed, Sweep, Values};
 
 /// The largest number of seeds.
 const SEEDS: usize = 10_000;
@@ -85,8 +85,9 @@ impl Experiment {
                     methods.method
                 ));
             }
+            self.check_own(number, methods)?;
             methods
-                .check(&self.sweep, self.draws(methods.method))
+                .check(&self.sweep, self.draws(methods))
                 .with_context(|| format!("methods[{number}]"))?;
         }
         let groups: Vec<String> = self.methods.iter().map(Methods::group).collect();
@@ -98,21 +99,48 @@ impl Experiment {
             return invalid("values: cd needs a [values] table with the prompts of the rollouts");
         }
         for (number, perturbed) in self.perturbed.iter().enumerate() {
-            let methods =
-                || self.methods.iter().filter(|m| m.is_guided() && m.method == perturbed.method);
-            if methods().next().is_none() {
-                return invalid(format!(
-                    "perturbed[{number}].method: {} is not among the guided [[methods]]",
-                    perturbed.method
-                ));
-            }
-            let unknown = |rule: &&Rule| !methods().any(|methods| methods.shapings.contains(rule));
-            if let Some(rule) = perturbed.shapings.iter().find(unknown) {
-                return invalid(format!(
-                    "perturbed[{number}].shapings: {rule} is not among the shapings of {}",
-                    perturbed.method
-                ));
-            }
+            self.check_perturbed(number, perturbed)?;
+        }
+        Ok(())
+    }
+
+    /// Checks the decoding settings that an entry has of its own, and its value head.
+    fn check_own(&self, number: usize, methods: &Methods) -> Result<()> {
+        let method = methods.method;
+        if let Some(field) = self.unused_of(methods) {
+            return invalid(format!(
+                "methods[{number}].{field}: {method} does not use it: leave it out"
+            ));
+        }
+        match methods.value {
+            Some(_) if !method.decodes_blocks() => invalid(format!(
+                "methods[{number}].value: only blockwise and particles have blocks for a value head to score, not {method}"
+            )),
+            Some(_) if self.values.is_none() => invalid(format!(
+                "methods[{number}].value: it needs a [values] table with the prompts of the rollouts"
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks that a method and shapings with perturbed rewards are among the methods.
+    fn check_perturbed(&self, number: usize, perturbed: &Perturbed) -> Result<()> {
+        let method = perturbed.method;
+        let methods = || self.methods.iter().filter(|methods| methods.method == method);
+        if method == Method::Base || methods().next().is_none() {
+            return invalid(format!(
+                "perturbed[{number}].method: {method} is not among the [[methods]] that use rewards"
+            ));
+        }
+        let unknown = |rule: &&Rule| !methods().any(|methods| methods.shapings.contains(rule));
+        if let Some(rule) = perturbed.shapings.iter().find(unknown) {
+            return invalid(format!(
+                "perturbed[{number}].shapings: {rule} is not among the shapings of {method}"
+            ));
+        }
+        let shapes = methods().all(|methods| methods.is_guided() || self.draws(methods));
+        if shapes && perturbed.shapings.is_empty() {
+            return invalid(format!("perturbed[{number}].shapings: give {method} at least one"));
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The table `[decoding]` of an experiment's file.
+//! Decoding settings in an experiment's file: the table `[decoding]`, and the own settings of an entry of `[[methods]]`.
 
 use std::fmt;
 
@@ -9,6 +9,25 @@ use stackelberg_decoding::{Method, Options};
 
 /// Settings besides those of a shaping that every entry of `[[methods]]` has for itself, or `seeds` gives.
 const OF_METHODS: [&str; 4] = ["method", "seed", "kl_budget", "perturbation"];
+/// Settings that an entry of `[[methods]]` cannot have, and what gives them instead.
+const ELSEWHERE: [(&str, &str); 14] = [
+    ("seed", "`seeds`"),
+    ("max_new_tokens", "[decoding]"),
+    ("temperature", "[decoding]"),
+    ("top_p", "[decoding]"),
+    ("top_k", "[decoding]"),
+    ("min_p", "[decoding]"),
+    ("repetition_penalty", "[decoding]"),
+    ("stop", "[decoding]"),
+    ("no_eos", "[decoding]"),
+    ("shaping", "`shapings`"),
+    ("strength", "`strengths`"),
+    ("kl_budget", "`kl_budgets`"),
+    ("budget", "`reference`"),
+    ("perturbation", "[[perturbed]]"),
+];
+/// Former names of settings.
+const FORMER: [&str; 1] = ["min_entropy"];
 
 /// Decoding settings that all methods share. Each method takes those that it uses.
 #[derive(Debug, Clone)]
@@ -68,7 +87,7 @@ impl<'de> Deserialize<'de> for Decoding {
     }
 }
 
-/// Reads the table.
+/// Reads the table `[decoding]`.
 struct Table;
 
 impl<'de> Visitor<'de> for Table {
@@ -95,6 +114,116 @@ impl<'de> Visitor<'de> for Table {
         decoding.given = given.given().collect();
         decoding.options = given.or(decoding.options);
         Ok(decoding)
+    }
+}
+
+/// An entry of `[[methods]]`: a table in which decoding settings stand between the fields of a struct. The struct is given
+/// its own fields only; the settings are kept in `own`.
+pub(crate) struct Entry<'o, D> {
+    pub(crate) from: D,
+    pub(crate) own: &'o mut Options,
+}
+
+impl<'de, D: Deserializer<'de>> Deserializer<'de> for Entry<'_, D> {
+    type Error = D::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        self.from.deserialize_any(visitor)
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, D::Error> {
+        self.from.deserialize_map(Fields { fields, own: self.own, visitor })
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
+
+/// Gives a map to `visitor` without the decoding settings in it, which go to `own`.
+struct Fields<'o, V> {
+    fields: &'static [&'static str],
+    own: &'o mut Options,
+    visitor: V,
+}
+
+impl<'de, V: Visitor<'de>> Visitor<'de> for Fields<'_, V> {
+    type Value = V::Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.visitor.expecting(f)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<V::Value, A::Error> {
+        self.visitor.visit_map(Without { fields: self.fields, own: self.own, map })
+    }
+}
+
+/// A map without the decoding settings in it.
+struct Without<'o, A> {
+    fields: &'static [&'static str],
+    own: &'o mut Options,
+    map: A,
+}
+
+impl<A> Without<'_, A> {
+    /// Why a field that is none of the entry's own cannot be given, if it cannot.
+    fn refused(&self, name: &str) -> Option<String> {
+        if let Some((_, place)) = ELSEWHERE.iter().find(|(field, _)| *field == name) {
+            return Some(format!("{name} is not a setting of a single entry: give it in {place}"));
+        }
+        let known = FORMER.contains(&name) || Options::FIELDS.iter().any(|(field, _)| *field == name);
+        let elsewhere = |name: &str| ELSEWHERE.iter().any(|(field, _)| *field == name);
+        let settings = Options::FIELDS.iter().map(|(field, _)| *field);
+        let settings = settings.filter(|field| !elsewhere(field) && !self.fields.contains(field));
+        (!known).then(|| {
+            let all = listed(self.fields.iter().copied().chain(settings));
+            format!("unknown field `{name}`, expected one of {all}")
+        })
+    }
+}
+
+fn listed(names: impl Iterator<Item = &'static str>) -> String {
+    names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for Without<'_, A> {
+    type Error = A::Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
+        while let Some(name) = self.map.next_key::<String>()? {
+            if self.fields.contains(&name.as_str()) {
+                let name: StrDeserializer<'_, A::Error> = name.as_str().into_deserializer();
+                return seed.deserialize(name).map(Some);
+            }
+            if let Some(why) = self.refused(&name) {
+                self.map.next_value_seed(Refused(why))?;
+            }
+            let read = self.map.next_value_seed(Setting(&name))?;
+            *self.own = read.or(std::mem::take(self.own));
+        }
+        Ok(None)
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
+        self.map.next_value_seed(seed)
+    }
+}
+
+/// Refuses a value, so that the error has the value's place in the file.
+struct Refused(String);
+
+impl<'de> DeserializeSeed<'de> for Refused {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, _: D) -> Result<(), D::Error> {
+        Err(D::Error::custom(self.0))
     }
 }
 

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer};
-use stackelberg_decoding::{Method, Perturbation};
+use serde_json::Value;
+use stackelberg_decoding::{Method, Options, Perturbation};
 use stackelberg_engine::reward::TextFormat;
 use stackelberg_engine::{Argument, Device, Dtype};
 use stackelberg_evaluation::findings::{Knob, Limits};
@@ -15,7 +16,7 @@ use stackelberg_registry::names::shown;
 use stackelberg_registry::{DEFAULT_MODEL, PolicySpec};
 use stackelberg_shaping::Rule;
 
-use crate::decoding::Decoding;
+use crate::decoding::{Decoding, Entry};
 use crate::error::{Error, Result, invalid};
 
 /// The whole file.
@@ -196,9 +197,9 @@ pub struct Values {
     pub validation: f64,
 }
 
-/// A method with its shapings and strengths.
+/// A method with its shapings and strengths, and with decoding settings of its own, by their names in [`Options`].
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "Self")]
 pub struct Methods {
     /// The method.
     #[serde(deserialize_with = "named")]
@@ -224,6 +225,21 @@ pub struct Methods {
     pub alpha: Option<f64>,
     /// Upper limit of the rule cap, in reward units; `None`: the method's default.
     pub cap: Option<f64>,
+    /// The shaping of the training targets of the value head that scores blocks; `None`: rewards score them.
+    #[serde(default, deserialize_with = "some_named")]
+    pub value: Option<Rule>,
+    /// The entry's own decoding settings. They override those of `[decoding]`.
+    #[serde(skip)]
+    pub own: Options,
+}
+
+impl<'de> Deserialize<'de> for Methods {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+        // The derived function of this name reads the fields.
+        let mut own = Options::default();
+        let methods = Self::deserialize(Entry { from, own: &mut own })?;
+        Ok(Self { own, ..methods })
+    }
 }
 
 /// Runs with perturbed rewards.
@@ -233,8 +249,8 @@ pub struct Perturbed {
     /// The method.
     #[serde(deserialize_with = "named")]
     pub method: Method,
-    /// Shaping rules.
-    #[serde(deserialize_with = "all_named")]
+    /// Shaping rules; none for methods that do not shape rewards.
+    #[serde(default, deserialize_with = "all_named")]
     pub shapings: Vec<Rule>,
     /// The perturbations: noise=STD, random=STD or reversed.
     #[serde(deserialize_with = "all_named")]
@@ -263,7 +279,19 @@ impl Experiment {
 impl Methods {
     /// The heading of the method's rows in the report.
     pub fn group(&self) -> String {
-        group(self.method, self.knobs().first().copied())
+        group(&self.entry(), self.knobs().first().copied())
+    }
+
+    /// The method and the settings that the entry has of its own: `best-of-n samples 16`.
+    pub fn entry(&self) -> String {
+        let mut said = self.method.to_string();
+        for (name, value) in written(&self.own) {
+            said += &format!(" {name} {value}");
+        }
+        if let Some(rule) = self.value {
+            said += &format!(" value {rule}");
+        }
+        said
     }
 
     /// The strengths, or the KL budgets, in the order of the file.
@@ -298,11 +326,23 @@ impl PromptSet {
 }
 
 /// The heading of a method's rows in the report.
-pub(crate) fn group(method: Method, knob: Option<Knob>) -> String {
+pub(crate) fn group(entry: &str, knob: Option<Knob>) -> String {
     match knob {
-        Some(Knob::KlBudget(_)) => format!("{method} by KL budget"),
-        _ => method.to_string(),
+        Some(Knob::KlBudget(_)) => format!("{entry} by KL budget"),
+        _ => entry.to_owned(),
     }
+}
+
+/// The settings that are given, with their names.
+fn written(options: &Options) -> Vec<(&'static str, String)> {
+    let values = serde_json::json!(options);
+    let value = |name: &str| match &values[name] {
+        Value::String(text) => text.clone(),
+        // Without the decimals of a whole number.
+        Value::Number(number) => number.as_f64().map_or_else(String::new, |number| number.to_string()),
+        other => other.to_string(),
+    };
+    options.given().map(|name| (name, value(name))).collect()
 }
 
 fn named<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(

@@ -20,6 +20,7 @@ file ──► plan ──► lab (answers, scores; one folder per run) ──�
 mod answers;
 mod check;
 mod choice;
+mod cost;
 mod decoding;
 mod error;
 mod file;
@@ -37,6 +38,7 @@ mod values;
 mod verify;
 
 pub use answers::{Files, Progress, Session, interrupted};
+pub use cost::most_tokens_run;
 pub use decoding::Decoding;
 pub use error::{Error, Result};
 pub use file::{Experiment, Methods, Perturbed, Policy, PromptSet, Rewards, Sweep, Values};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use stackelberg_decoding::{Keep, Method, Perturbation, Settings};
+use stackelberg_decoding::{Keep, Method, Options, Perturbation, Settings};
 use stackelberg_engine::Prompt;
 use stackelberg_evaluation::findings::Knob;
 use stackelberg_shaping::{Budget, Rule, Shaping};
@@ -15,12 +15,16 @@ use crate::file::{Experiment, Methods, group};
 pub struct Setting {
     /// The method.
     pub method: Method,
+    /// The method and the settings that its entry has of its own.
+    pub entry: String,
     /// The shaping rule: of the rewards of candidates or answers or, for cd, of the value head's training targets.
     pub rule: Option<Rule>,
     /// Whether the bound budget of the paper's public code is used.
     pub reference: bool,
     /// The strength or KL budget; `None` for methods that do not guide.
     pub knob: Option<Knob>,
+    /// The shaping of the training targets of the value head that scores blocks; `None`: rewards score them.
+    pub head: Option<Rule>,
     /// The perturbation of rewards before they are shaped.
     pub perturbation: Perturbation,
     /// The decoding settings, without the seed.
@@ -30,20 +34,22 @@ pub struct Setting {
 impl Setting {
     /// The heading of the setting's row in the report.
     pub fn group(&self) -> String {
-        group(self.method, self.knob)
+        group(&self.entry, self.knob)
     }
 
     /// The name without the strength: the name of a curve.
     pub fn curve(&self) -> String {
         let rule = self.rule.map_or_else(String::new, |rule| format!(" {rule}"));
         let reference = if self.reference { " (reference)" } else { "" };
-        format!("{}{rule}{reference}", self.method)
+        format!("{}{rule}{reference}", self.entry)
     }
 
-    /// The value head of the setting, for cd.
+    /// The value head of the setting: for cd, and for methods of blocks whose entry names one.
     pub fn value(&self) -> Option<ValueHead> {
-        let rule = self.rule.filter(|_| self.method == Method::Cd)?;
-        Some(ValueHead { rule, reference: self.reference })
+        match self.method {
+            Method::Cd => Some(ValueHead { rule: self.rule?, reference: self.reference }),
+            _ => Some(ValueHead { rule: self.head?, reference: false }),
+        }
     }
 
     /// A folder name: letters, digits, points and hyphens only.
@@ -88,24 +94,44 @@ impl Experiment {
     /// Settings without a sweep: the base policy, and methods that choose among its samples.
     pub fn unguided(&self) -> Vec<Setting> {
         let base = std::iter::once(self.setting(Method::Base, None, None, false, None));
-        let others = self.methods.iter().filter(|m| !m.is_guided() && m.method != Method::Base);
-        let others = others.flat_map(|m| match m.method {
-            _ if self.draws(m.method) => self.shapings(m, m.knobs().first().copied()),
-            Method::SoftBestOfN => {
-                vec![self.setting(m.method, Some(m), None, false, m.knobs().first().copied())]
-            }
-            _ => vec![self.setting(m.method, Some(m), None, false, None)],
-        });
-        base.chain(others).collect()
+        base.chain(self.choosing().flat_map(|methods| self.samples_of(methods))).collect()
+    }
+
+    /// The methods without a sweep, besides the base policy.
+    fn choosing(&self) -> impl Iterator<Item = &Methods> {
+        self.methods.iter().filter(|methods| !methods.is_guided() && methods.method != Method::Base)
+    }
+
+    /// The settings of a method without a sweep.
+    fn samples_of(&self, methods: &Methods) -> Vec<Setting> {
+        let knob = methods.knobs().first().copied();
+        match methods.method {
+            _ if self.draws(methods) => self.shapings(methods, knob),
+            method => vec![self.setting(method, Some(methods), None, false, knob)],
+        }
+    }
+
+    /// The decoding options of an entry: its own, and those of `[decoding]`.
+    fn options_of(&self, methods: Option<&Methods>) -> Options {
+        let own = methods.map(|methods| methods.own.clone()).unwrap_or_default();
+        own.or(self.decoding.options().clone())
     }
 
     /// Whether a method draws one of several samples by their shaped rewards.
-    pub(crate) fn draws(&self, method: Method) -> bool {
-        match method {
+    pub(crate) fn draws(&self, methods: &Methods) -> bool {
+        match methods.method {
             Method::Follower | Method::Particles => true,
-            Method::Blockwise => self.decoding.options().keep == Some(Keep::Draw),
+            Method::Blockwise => self.options_of(Some(methods)).keep == Some(Keep::Draw),
             _ => false,
         }
+    }
+
+    /// An own setting of an entry that has no effect.
+    pub(crate) fn unused_of(&self, methods: &Methods) -> Option<&'static str> {
+        let mut settings = Settings::new(methods.method);
+        self.options_of(Some(methods)).apply(&mut settings);
+        let used = Options::used(&settings);
+        methods.own.given().find(|name| !used.given().any(|field| field == *name))
     }
 
     /// The methods that guide each step (args and cd).
@@ -136,6 +162,24 @@ impl Experiment {
         others.flat_map(|knob| self.shapings(methods, Some(knob))).collect()
     }
 
+    /// Settings with perturbed rewards of a method without a sweep.
+    fn perturbed_samples(&self, methods: &Methods) -> Vec<Setting> {
+        let mut settings = Vec::new();
+        for perturbed in self.perturbed.iter().filter(|perturbed| perturbed.method == methods.method) {
+            for &perturbation in &perturbed.with {
+                for mut setting in self.samples_of(methods) {
+                    let wanted = setting.rule.is_none_or(|rule| perturbed.shapings.contains(&rule));
+                    if wanted && !setting.reference {
+                        (setting.perturbation, setting.settings.perturbation) =
+                            (perturbation, perturbation);
+                        settings.push(setting);
+                    }
+                }
+            }
+        }
+        settings
+    }
+
     /// Settings with perturbed rewards, at the kept strength.
     pub fn perturbed(&self, methods: &Methods, kept: Knob) -> Vec<Setting> {
         let mut settings = Vec::new();
@@ -162,7 +206,7 @@ impl Experiment {
     pub fn first_stages(&self) -> Vec<(String, Vec<Setting>)> {
         let sweep =
             |methods: &Methods| (format!("{}: the sweep", methods.group()), self.sweep_of(methods));
-        std::iter::once(("without guidance".to_owned(), self.unguided()))
+        std::iter::once(("without a sweep".to_owned(), self.unguided()))
             .chain(self.guided().map(sweep))
             .collect()
     }
@@ -178,6 +222,9 @@ impl Experiment {
         let mut stages =
             of("all shapings at the kept strength", &|m, kept| self.shapings(m, Some(kept)));
         stages.extend(of("perturbed rewards", &|m, kept| self.perturbed(m, kept)));
+        let samples =
+            |m: &Methods| (format!("{}: perturbed rewards", m.group()), self.perturbed_samples(m));
+        stages.extend(self.choosing().map(samples));
         stages.extend(of("curves", &|m, kept| self.curves(m, kept)));
         // A setting appears in one stage only.
         let mut seen: Vec<Setting> =
@@ -204,6 +251,7 @@ impl Experiment {
     /// All settings that can be run, for any kept strengths.
     pub fn all_settings(&self) -> Vec<Setting> {
         let mut settings = self.unguided();
+        settings.extend(self.choosing().flat_map(|methods| self.perturbed_samples(methods)));
         for methods in self.guided() {
             for knob in methods.knobs() {
                 settings.extend(self.shapings(methods, Some(knob)));
@@ -263,7 +311,16 @@ impl Experiment {
         };
         let keep = Settings::new(method).keep;
         let mut settings = Settings { method, shaping, kl_budget, keep, ..Settings::default() };
-        self.decoding.options().apply(&mut settings);
-        Setting { method, rule, reference, knob, perturbation: Perturbation::None, settings }
+        self.options_of(methods).apply(&mut settings);
+        Setting {
+            method,
+            entry: methods.map_or_else(|| method.to_string(), Methods::entry),
+            rule,
+            reference,
+            knob,
+            head: methods.and_then(|methods| methods.value),
+            perturbation: Perturbation::None,
+            settings,
+        }
     }
 }

@@ -118,6 +118,8 @@ pub fn response(
         kl_bound: answer.kl_bound(),
         tokens_run: Some(answer.tokens_run),
         tokens_scored: Some(answer.tokens_scored),
+        tokens_saved: (answer.tokens_saved > 0).then_some(answer.tokens_saved),
+        reward_lost: (answer.tokens_saved > 0).then_some(answer.reward_lost),
         warnings: warnings.to_vec(),
         ..Record::default()
     };

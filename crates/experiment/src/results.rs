@@ -82,7 +82,7 @@ fn assemble(lab: &Lab<'_>, kept: &[Kept], finished: &[Finished]) -> Result<Repor
     let series = |f: &Finished| Series {
         group: match f.setting.knob {
             Some(_) => f.setting.group(),
-            None => "without guidance".to_owned(),
+            None => "without a strength".to_owned(),
         },
         curve: f.setting.curve(),
         perturbation: (f.setting.perturbation != Perturbation::None)
@@ -90,6 +90,7 @@ fn assemble(lab: &Lab<'_>, kept: &[Kept], finished: &[Finished]) -> Result<Repor
         kept: f.kept,
         vanilla: f.setting.rule == Some(experiment.sweep.shaping) && !f.setting.reference,
         generated: generated(f, base),
+        tokens_run: tokens_run(f).or_else(|| generated(f, base)),
         scored: scored(f),
         ..measured(&f.setting, &f.runs)
     };
@@ -132,6 +133,11 @@ fn generated(f: &Finished, base: &Finished) -> Option<f64> {
         false => (f, 1.0),
     };
     Some(each * mean_of(&of.runs, |response| response.record.tokens.map(|tokens| tokens as f64))?)
+}
+
+/// The mean number of tokens that were run through the policy per prompt; `None` for answers of older versions.
+fn tokens_run(f: &Finished) -> Option<f64> {
+    mean_of(&f.runs, |response| response.record.tokens_run.map(|tokens| tokens as f64))
 }
 
 /// The mean number of candidates scored per prompt, for methods that score the candidates of each step.

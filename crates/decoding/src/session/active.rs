@@ -25,7 +25,10 @@ pub(super) struct Active {
     pub(super) ended: usize,
     /// The next sample to begin.
     pub(super) next_sample: usize,
+    /// Samples that may begin.
     pub(super) samples: usize,
+    /// The largest number of samples: where drawing may stop early, `samples` grows to it.
+    pub(super) most: usize,
     pub(super) finished: Vec<Finished>,
     /// The steps of each sample, where one is chosen at the end and its steps are wanted.
     pub(super) steps: BTreeMap<usize, Vec<Said>>,

@@ -12,6 +12,7 @@ use crate::generation::Generation;
 use crate::request::{Event, Sample, Ticket, Want};
 use crate::score::Score;
 use crate::sequence::Said;
+use crate::stopping::{ROUND, expected_gain, stops};
 use crate::work::{Cost, Finished, Work};
 
 impl Session {
@@ -71,8 +72,42 @@ impl Session {
         }
         let (finished, found, took) = score(finished);
         active.scoring += took;
-        let done = found.and_then(|scores| self.done(ticket, finished, scores));
-        self.closed(ticket, done, events);
+        self.scored(ticket, finished, found, events);
+    }
+
+    /// The finished sequences of a request are scored: more samples are drawn, or the request ends.
+    pub(super) fn scored(
+        &mut self,
+        ticket: Ticket,
+        mut finished: Vec<Finished>,
+        scores: Result<Vec<Score>>,
+        events: &mut Vec<Event>,
+    ) {
+        let Some(active) = self.requests.get_mut(&ticket) else { return };
+        let left = active.most - active.samples;
+        let more = left > 0
+            && scores.as_ref().is_ok_and(|scores| {
+                let rewards: Vec<f64> = scores.iter().map(|score| score.reward).collect();
+                let price = active.request.settings.token_price;
+                !stops(&rewards, mean_tokens(&finished), price)
+            });
+        match scores {
+            Ok(scores) if more => {
+                for (finished, score) in finished.iter_mut().zip(scores) {
+                    if finished.unscored.known.replace(score).is_none() {
+                        finished.cost.tokens_scored += finished.unscored.tokens.len();
+                        finished.cost.texts += 1;
+                    }
+                }
+                active.finished = finished;
+                active.samples += left.min(ROUND);
+                self.waiting.push_front(ticket);
+            }
+            scores => {
+                let done = scores.and_then(|scores| self.done(ticket, finished, scores));
+                self.closed(ticket, done, events);
+            }
+        }
     }
 
     /// The answer, or all samples, with the steps that are told now.
@@ -103,13 +138,20 @@ impl Session {
             all.tokens_run += cost.tokens_run;
             all.tokens_scored += cost.tokens_scored;
             all.texts += cost.texts;
+            all.tokens_saved += cost.tokens_saved;
+            all.reward_lost += cost.reward_lost;
             // It was scored now, and to choose.
             if method.chooses() && unscored.known.is_none() {
                 all.tokens_scored += unscored.tokens.len();
                 all.texts += 1;
             }
         }
-        let Cost { mut elapsed, tokens_run, tokens_scored, texts } = all;
+        if active.most > calls {
+            let (left, rewards) = (active.most - calls, scores.iter().map(|score| score.reward));
+            all.tokens_saved = (left as f64 * mean_tokens(&finished)).round() as usize;
+            all.reward_lost = expected_gain(&rewards.collect::<Vec<_>>(), left);
+        }
+        let Cost { mut elapsed, tokens_run, tokens_scored, texts, tokens_saved, reward_lost } = all;
         let mut said = active.steps.remove(&index).unwrap_or_default();
         let chosen = finished.into_iter().nth(index).ok_or(Error::Stopped)?;
         said.extend(chosen.said);
@@ -117,7 +159,8 @@ impl Session {
         if method.chooses() {
             elapsed += active.scoring;
         }
-        let mut answer = Generation { elapsed, tokens_run, tokens_scored, ..answer };
+        let mut answer =
+            Generation { elapsed, tokens_run, tokens_scored, tokens_saved, reward_lost, ..answer };
         if method.chooses_answers() {
             (answer.reward_calls, answer.kl) = (calls, Some(kl));
         }
@@ -188,4 +231,10 @@ impl Session {
             self.fail(ticket, EngineError::Scorer(said.clone()).into(), events);
         }
     }
+}
+
+/// Mean number of tokens that a finished sequence ran.
+fn mean_tokens(finished: &[Finished]) -> f64 {
+    let tokens: usize = finished.iter().map(|finished| finished.cost.tokens_run).sum();
+    tokens as f64 / finished.len().max(1) as f64
 }

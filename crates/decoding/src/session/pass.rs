@@ -39,7 +39,9 @@ impl Session {
                 }
             }
             if active.next_sample == active.samples {
-                active.prompt.prefix = self.policy.model.empty();
+                if active.samples == active.most {
+                    active.prompt.prefix = self.policy.model.empty();
+                }
                 begun.push((ticket, None));
             }
         }

@@ -46,8 +46,7 @@ impl Session {
                     if let Some(active) = self.requests.get_mut(&ticket) {
                         active.scoring += took;
                     }
-                    let done = scores.and_then(|scores| self.done(ticket, finished, scores));
-                    self.closed(ticket, done, events);
+                    self.scored(ticket, finished, scores, events);
                 }
             }
         }

@@ -12,6 +12,7 @@ use super::remote::Answered;
 use crate::error::Result;
 use crate::prefixes::{CacheCounts, Prefixes};
 use crate::request::{Request, Ticket, Want};
+use crate::stopping::first;
 use crate::work::Work;
 
 /// Limits of a session.
@@ -79,9 +80,13 @@ impl Session {
         let ticket = Ticket(self.next);
         self.next += 1;
         let (settings, samples) = (&request.settings, request.settings.samples);
-        let samples = match request.want {
+        let most = match request.want {
             Want::Answer if !settings.method.chooses_answers() => 1,
             Want::Answer | Want::Samples { .. } => samples,
+        };
+        let samples = match request.want {
+            Want::Answer => first(settings.token_price, most),
+            Want::Samples { .. } => most,
         };
         let prompt = Prefilling { begun: false, prefix: self.policy.model.empty(), hidden: None };
         let active = Active {
@@ -91,6 +96,7 @@ impl Session {
             ended: 0,
             next_sample: 0,
             samples,
+            most,
             finished: Vec::new(),
             steps: BTreeMap::new(),
             told: 0,

@@ -15,8 +15,8 @@ enum Axis<'m> {
 }
 
 impl Findings<'_> {
-    /// Reward, diversity and coherence over strength and over KL, and held-out reward over guided reward. Charts without
-    /// curves are left out.
+    /// Reward, diversity and coherence over strength and over KL, held-out reward over guided reward, and the reward of
+    /// each setting over its cost. Charts without curves are left out.
     pub fn charts(&self) -> Vec<Chart> {
         let mut charts = Vec::new();
         let Some(guide) = self.rewards.first() else { return charts };
@@ -39,6 +39,7 @@ impl Findings<'_> {
             charts.push(self.chart(&kl, &metric, ""));
         }
         charts.retain(|chart| !chart.curves.is_empty());
+        charts.extend(self.cost_charts());
         charts
     }
 
@@ -83,7 +84,7 @@ impl Findings<'_> {
     }
 }
 
-fn axis_label(metric: &Metric) -> String {
+pub(super) fn axis_label(metric: &Metric) -> String {
     match metric {
         Metric::Kl => "KL from the base policy, nats per answer".to_owned(),
         Metric::LogProb => "base log-probability per token, nats".to_owned(),

@@ -4,6 +4,7 @@
 //! use the same bootstrap resamples.
 
 mod charts;
+mod costs;
 mod degeneration;
 mod matrices;
 mod opening;

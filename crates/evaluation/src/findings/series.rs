@@ -53,6 +53,8 @@ pub struct Series {
     pub vanilla: bool,
     /// The mean number of tokens that the policy generates per prompt, over all samples that an answer is chosen from.
     pub generated: Option<f64>,
+    /// The mean number of tokens that are run through the policy per prompt, candidates and unchosen samples included.
+    pub tokens_run: Option<f64>,
     /// The mean number of candidate tokens that are scored per prompt, for methods that guide each step.
     pub scored: Option<f64>,
     /// The measured answers: one list per seed, each in the order of the prompts.

@@ -8,6 +8,9 @@ use crate::metrics::Metric;
 use crate::report::{Cell, Row, Table};
 use stackelberg_data::words::count as counted;
 
+/// The heading of the column of costs.
+const TOKENS_RUN: &str = "tokens run";
+
 impl Findings<'_> {
     /// The main table, the table at equal strength, one table per reward at equal KL, and the table of perturbed rewards.
     /// Empty tables are left out.
@@ -33,11 +36,14 @@ impl Findings<'_> {
         ];
         let metrics: Vec<Metric> = self.rewards.iter().cloned().chain(text).collect();
         let kept: Vec<usize> = self.kept().collect();
+        let counted_tokens = kept.iter().any(|&i| self.series[i].tokens_run.is_some());
+        let cost = |i: usize| counted_tokens.then(|| self.series[i].tokens_run.map(count));
         let row = |&i: &usize| Row {
             group: self.series[i].group.clone(),
             label: self.label(i),
-            cells: metrics.iter().map(|metric| self.cell(i, metric, &kept)).collect(),
+            cells: metrics.iter().map(|metric| self.cell(i, metric, &kept)).chain(cost(i)).collect(),
         };
+        let columns = metrics.iter().map(Metric::name).chain(counted_tokens.then_some(TOKENS_RUN));
         Table {
             name: "main".to_owned(),
             title: format!("All methods at the kept strength, {}", counted(self.prompts(), "prompt")),
@@ -47,11 +53,12 @@ impl Findings<'_> {
                    comparisons. KL: divergence from the base policy over the candidates, nats per answer; it does not \
                    include the tail NLL, which is the negative log of the base policy's mass on the candidates. For \
                    best-of-n, KL is an upper bound of the whole divergence. log p: log-probability per token under the \
-                   base policy. steered: share of tokens that the base policy would not have chosen. The strength was \
-                   chosen on the same prompts."
+                   base policy. steered: share of tokens that the base policy would not have chosen. tokens run: the mean \
+                   number of tokens run through the policy per prompt, without the prompt; candidates and samples that \
+                   were not chosen count. The strength was chosen on the same prompts."
                 .to_owned()
                 + &self.degenerate_rows(&kept),
-            columns: metrics.iter().map(|metric| metric.name().to_owned()).collect(),
+            columns: columns.map(str::to_owned).collect(),
             rows: kept.iter().map(row).collect(),
         }
     }
@@ -211,6 +218,11 @@ impl Findings<'_> {
 /// -1 if the interval lies below 0, 1 if it lies above 0, and 0 if it contains 0.
 pub(super) fn sign(estimate: &Estimate) -> i8 {
     i8::from(estimate.low > 0.0) - i8::from(estimate.high < 0.0)
+}
+
+/// A number of tokens.
+fn count(tokens: f64) -> Cell {
+    Cell { mean: tokens, interval: None, digits: 0, bold: false, differs: 0 }
 }
 
 fn plain(Estimate { mean, low, high }: Estimate, digits: usize) -> Cell {

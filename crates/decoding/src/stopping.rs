@@ -1,0 +1,113 @@
+//! When to stop drawing samples ([`Settings::token_price`](crate::Settings::token_price)).
+//!
+//! Samples are drawn in rounds of [`ROUND`]. After a round, the expected gain of one more sample is computed from the
+//! rewards so far: `E[max(X - best, 0)]`, the expected improvement of Bayesian optimisation (Jones, Schonlau and Welch
+//! 1998). `X` is normal with the mean of the `m` rewards and the variance `v (1 + 1/m)`, where `v` is their unbiased variance.
+//! Drawing stops when this gain is less than the price of a token times the mean number of tokens of a sample.
+//!
+//! Whether sample `i` is drawn depends on the samples before it only. So the chosen answer has at most `E[N]` times the
+//! probability that the base policy gives it, `N` being the number of samples drawn, and its KL is at most `ln E[N]`.
+
+use std::f64::consts::SQRT_2;
+
+/// Samples that are drawn before the rule is applied, and between two applications.
+pub(crate) const ROUND: usize = 4;
+
+/// Samples to draw before the rule is applied for the first time.
+pub(crate) fn first(token_price: f64, samples: usize) -> usize {
+    if token_price > 0.0 { samples.min(ROUND) } else { samples }
+}
+
+/// Whether to stop: one more sample, of `tokens` tokens, is expected to gain less than it costs.
+pub(crate) fn stops(rewards: &[f64], tokens: f64, token_price: f64) -> bool {
+    expected_gain(rewards, 1) < token_price * tokens
+}
+
+/// The expected gain of `more` further samples over the best so far, in reward units:
+/// `E[max(X_1, ..., X_more) - best]` over its positive part, each `X` as above. 0 for fewer than two rewards.
+pub(crate) fn expected_gain(rewards: &[f64], more: usize) -> f64 {
+    let n = rewards.len() as f64;
+    let best = rewards.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let mean = rewards.iter().sum::<f64>() / n;
+    let variance = rewards.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / (n - 1.0);
+    let deviation = (variance * (1.0 + 1.0 / n)).sqrt();
+    if more == 0 || !(deviation > 0.0 && deviation.is_finite()) {
+        return 0.0;
+    }
+    // The integral of P(max > t) over t from the best, by Simpson's rule, in units of the deviation.
+    const INTERVALS: usize = 400;
+    const WIDTH: f64 = 10.0;
+    let from = (best - mean) / deviation;
+    let above = |i: usize| {
+        let z = from + WIDTH * i as f64 / INTERVALS as f64;
+        let tail = 0.5 * libm::erfc(z / SQRT_2);
+        // 1 - (1 - tail)^more without cancellation.
+        -f64::exp_m1(more as f64 * f64::ln_1p(-tail))
+    };
+    let weight = |i: usize| match i {
+        0 | INTERVALS => 1.0,
+        i if i % 2 == 1 => 4.0,
+        _ => 2.0,
+    };
+    let sum: f64 = (0..=INTERVALS).map(|i| weight(i) * above(i)).sum();
+    deviation * sum * WIDTH / (3.0 * INTERVALS as f64)
+}
+
+/// A bound on the KL of a choice among `drawn` samples of at most `samples`, in nats, where drawing may stop early:
+/// `ln M - 1 + N/M`. Its mean over answers is at least `ln E[N]`, since it is a tangent of the logarithm.
+pub(crate) fn kl_of_stopping(drawn: usize, samples: usize) -> f64 {
+    let all = samples as f64;
+    all.ln() - 1.0 + drawn as f64 / all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gain_of_one_more_is_the_expected_improvement() {
+        // Mean 1.5, variance 5/3, predictive deviation sqrt(25/12), z = 1.5 / that.
+        let s = (25.0f64 / 12.0).sqrt();
+        let z = 1.5 / s;
+        let density = (-0.5 * z * z).exp() / (2.0 * std::f64::consts::PI).sqrt();
+        let closed = s * (density - z * 0.5 * libm::erfc(z / SQRT_2));
+        let found = expected_gain(&[0.0, 1.0, 2.0, 3.0], 1);
+        assert!((found - closed).abs() < 1e-6, "{found} {closed}");
+        // Another offset and scale.
+        let scaled = expected_gain(&[-7.0, -5.0, -3.0, -1.0], 1);
+        assert!((scaled - 2.0 * closed).abs() < 1e-6, "{scaled}");
+    }
+
+    #[test]
+    fn more_samples_gain_more_but_less_each() {
+        let rewards = [0.3, -1.0, 0.9, 0.2, 0.1];
+        let gains: Vec<f64> = [0, 1, 2, 4, 8].map(|more| expected_gain(&rewards, more)).to_vec();
+        assert_eq!(gains[0], 0.0);
+        for pair in gains[1..].windows(2) {
+            assert!(pair[1] > pair[0] && pair[1] < 2.0 * pair[0], "{gains:?}");
+        }
+    }
+
+    #[test]
+    fn equal_rewards_and_one_reward_promise_nothing() {
+        assert_eq!(expected_gain(&[2.0; 4], 12), 0.0);
+        assert_eq!(expected_gain(&[2.0], 12), 0.0);
+        assert!(stops(&[2.0; 4], 16.0, 1e-9));
+    }
+
+    #[test]
+    fn a_higher_price_stops_earlier() {
+        let rewards = [0.0, 1.0, 2.0, 3.0];
+        let gain = expected_gain(&rewards, 1);
+        assert!(!stops(&rewards, 10.0, 0.99 * gain / 10.0));
+        assert!(stops(&rewards, 10.0, 1.01 * gain / 10.0));
+    }
+
+    #[test]
+    fn the_bound_on_the_kl_holds_in_the_mean() {
+        // N is 4 or 16 with equal probability: ln E[N] is ln 10.
+        let mean = 0.5 * (kl_of_stopping(4, 16) + kl_of_stopping(16, 16));
+        assert!(mean >= 10.0f64.ln() && mean < 10.0f64.ln() + 0.1, "{mean}");
+        assert_eq!(kl_of_stopping(16, 16), 16.0f64.ln());
+    }
+}

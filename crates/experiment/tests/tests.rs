@@ -1,0 +1,3 @@
+//! Tests of the public API, as one program.
+
+mod entries;
