@@ -66,7 +66,17 @@ fn from_prompts_to_guided_text() {
         "{told}"
     );
     assert!(told.contains("epoch 2: loss ") && told.contains("wrote "), "{told}");
-    for (name, part) in [("kind.md", "![losses](kind.svg)"), ("kind.svg", "</svg>")] {
+    // At the last token, the reward read so far is the final reward.
+    let row = told.lines().find(|line| line.trim_start().starts_with("0  ")).unwrap_or_default();
+    let cells: Vec<&str> = row.split_whitespace().collect();
+    assert_eq!((cells[1], cells[2], cells[4], cells[5]), ("3", "1", "1.000", "-"), "{told}");
+    assert!(told.contains("the validation set has fewer than 10 prompts"), "{told}");
+    for (name, part) in [
+        ("kind.md", "![losses](kind.svg)"),
+        ("kind.md", "![correlation with the final reward](kind-foresight.svg)"),
+        ("kind.svg", "</svg>"),
+        ("kind-foresight.svg", "reward read so far"),
+    ] {
         assert!(fs::read_to_string(path(name)).unwrap().contains(part), "{name}");
     }
     assert!(!Path::new(&path("kind.training")).exists());

@@ -104,7 +104,7 @@ fn train_head(
     let mut told = observer.training(&settings);
     let guide = match &lab.guide {
         Reward::Head(head) => Ok(head),
-        _ => Err(format!("'{}' is no head on the policy's hidden states", lab.guide_name)),
+        _ => Err(format!("'{}' is not a head on the policy's hidden states", lab.guide_name)),
     };
     let so_far = guide.map(|head| |states: &_| Ok(head.score(states)?));
     let so_far = so_far.as_ref().map(|so_far| so_far as PrefixReward<'_>).map_err(String::clone);

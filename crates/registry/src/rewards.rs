@@ -47,11 +47,11 @@ impl Registry {
             None if Path::new(name).extension().is_some_and(|end| end == "safetensors") => {
                 Head::load(&self.fetch(name).map_err(|error| error.to_string())?)
             }
-            None => return Err(format!("'{name}' is no head on the policy's hidden states")),
+            None => return Err(format!("'{name}' is not a head on the policy's hidden states")),
         };
         let head = head.map_err(|error| error.to_string())?;
         if head.backbone != Backbone::Policy {
-            return Err(format!("'{name}' is no head on the policy's hidden states"));
+            return Err(format!("'{name}' is not a head on the policy's hidden states"));
         }
         match self.reward_hash(name) {
             Ok(own) if own == hash => Ok(head),

@@ -196,8 +196,8 @@ impl Foresight {
                  whose rewards vary and whose answers are long enough (a larger --validation may help)"
             ),
             (None, None) => {
-                "this head does not foresee more than the reward read so far: guide with blocks by \
-                             reward (--method blockwise), or with best-of-n"
+                "this head does not measurably foresee more than the reward read so far: guide with blocks by \
+                 reward (--method blockwise), or with best-of-n"
                     .to_owned()
             }
         }
@@ -336,7 +336,11 @@ mod tests {
         // The last token does not count: nothing is left to foresee.
         found.distances = vec![Distance::new(0, rows(|reward, _| reward)), equal(1)];
         assert_eq!(found.from(), None);
-        assert!(found.sentence().starts_with("this head does not foresee more"), "{}", found.sentence());
+        assert!(
+            found.sentence().starts_with("this head does not measurably foresee more"),
+            "{}",
+            found.sentence()
+        );
         found.unknown = Some("why".to_owned());
         assert_eq!(found.sentence(), "not compared with the reward read so far: why");
         let few = Foresight { distances: vec![Distance::new(1, Vec::new())], unknown: None };
