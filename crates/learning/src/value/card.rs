@@ -1,14 +1,13 @@
 //! Writes a trained value head and its model card. The card has no date, so that equal training gives equal bytes.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use stackelberg_data::words::count;
 
 use super::foresight::Foresight;
 use super::loss::Errors;
-use super::run::foresight_plot;
 use super::settings::Settings;
 use super::train::Outcome;
 use crate::card::{row, table};
@@ -138,6 +137,12 @@ fn render(
         out += &format!("\n## Command\n\n    {}\n", about.command.replace('\n', "\n    "));
     }
     out
+}
+
+/// Where the plot of what a head foresees is.
+pub(super) fn foresight_plot(head: &Path) -> PathBuf {
+    let stem = head.file_stem().unwrap_or_default().to_string_lossy();
+    head.with_file_name(format!("{stem}-foresight.svg"))
 }
 
 /// The section on what the head foresees.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use stackelberg_data::Error as FileError;
 
-use super::card::{About, save};
+use super::card::{About, foresight_plot, save};
 use super::epoch::Epoch;
 use super::foresight::{Distance, Foresight};
 use super::held_out::{PrefixReward, foresight};
@@ -49,12 +49,6 @@ pub fn train_to_file(
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(FileError::write(&checkpoint, e).into()),
         _ => Ok(outcome),
     }
-}
-
-/// Where the plot of what a head foresees is.
-pub(super) fn foresight_plot(head: &Path) -> PathBuf {
-    let stem = head.file_stem().unwrap_or_default().to_string_lossy();
-    head.with_file_name(format!("{stem}-foresight.svg"))
 }
 
 /// The correlations by distance from the end.
