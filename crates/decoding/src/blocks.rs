@@ -27,7 +27,7 @@ use crate::score::Score;
 use crate::sequence::{Chosen, Said};
 use crate::settings::Settings;
 use crate::step::Block;
-use crate::stopping::{ROUND, expected_gain, first, kl_of_stopping, stops};
+use crate::stopping::{Saved, first, further, kl_of_stopping};
 
 /// The texts under way, and what chooses among them.
 pub(crate) struct Blocks {
@@ -36,8 +36,8 @@ pub(crate) struct Blocks {
     scored: Vec<Track>,
     /// The text at the beginning of the block, where further continuations may be drawn.
     origin: Option<Track>,
-    /// Tokens that stopping early saved, and the expected gain of the continuations that were not drawn.
-    saved: (f64, f64),
+    /// What stopping early saved and lost, in units of the scores.
+    pub(crate) saved: Saved,
     settings: Arc<Settings>,
     /// The settings by which scores are shaped: values of shaped rewards are not shaped again.
     shaping: Settings,
@@ -154,7 +154,7 @@ impl Blocks {
             tracks: vec![track],
             scored: Vec::new(),
             origin: None,
-            saved: (0.0, 0.0),
+            saved: Saved::default(),
             shaping,
             scorer,
             randomness,
@@ -274,19 +274,15 @@ impl Blocks {
 
     /// Draws further continuations of the block, if they are expected to gain more than they cost.
     fn draws_more(&mut self, seen: &[f64]) -> bool {
-        let (price, drawn) = (self.settings.token_price, self.scored.len());
-        let left = self.settings.samples.saturating_sub(drawn);
-        let Some(origin) = self.origin.as_ref().filter(|_| left > 0) else { return false };
+        let Some(origin) = &self.origin else { return false };
         let tokens = self.scored.iter().map(|track| track.block.len()).sum::<usize>() as f64;
-        let tokens = tokens / drawn as f64;
-        if stops(seen, tokens, price) {
-            self.saved.0 += left as f64 * tokens;
-            self.saved.1 += expected_gain(seen, left);
-            return false;
+        let tokens = tokens / self.scored.len() as f64;
+        let further = further(&self.settings, seen, tokens);
+        if further == 0 {
+            self.saved += Saved::new(&self.settings, seen, tokens);
         }
-        let origin = origin.clone();
-        self.tracks = (0..left.min(ROUND)).map(|_| copy(&origin, &mut self.randomness)).collect();
-        true
+        self.tracks = (0..further).map(|_| copy(origin, &mut self.randomness)).collect();
+        further > 0
     }
 
     /// Blockwise: one text is kept.
@@ -392,8 +388,8 @@ impl Blocks {
 
     /// A block begins, in which all texts continue this one.
     fn begin_block(&mut self, ancestor: usize) {
-        let Settings { samples, token_price, .. } = *self.settings;
-        self.restart(&vec![ancestor; first(token_price, samples)], token_price > 0.0);
+        let extends = self.settings.price_in_force().is_some();
+        self.restart(&vec![ancestor; first(&self.settings)], extends);
     }
 
     /// Each text becomes a copy of one of them, with random numbers of its own. `extends`: they are copies of the same, and
@@ -404,12 +400,6 @@ impl Blocks {
         let copies =
             ancestors.iter().map(|&ancestor| copy(&self.tracks[ancestor], &mut self.randomness));
         self.tracks = copies.collect();
-    }
-
-    /// Tokens that stopping early saved, and the expected gain of the continuations that were not drawn, in units of the
-    /// scores.
-    pub(crate) fn saved(&self) -> (usize, f64) {
-        (self.saved.0.round() as usize, self.saved.1)
     }
 
     /// The last choice is to be made among these.

@@ -116,9 +116,9 @@ fn kl_of_best(n: usize) -> f64 {
 
 /// The same of the best of `drawn` samples, where drawing may have stopped early.
 pub(crate) fn kl_of_best_among(drawn: usize, settings: &Settings) -> f64 {
-    match settings.token_price > 0.0 {
-        true => kl_of_stopping(drawn, settings.samples),
-        false => kl_of_best(drawn),
+    match settings.price_in_force() {
+        Some(_) => kl_of_stopping(drawn, settings.samples),
+        None => kl_of_best(drawn),
     }
 }
 

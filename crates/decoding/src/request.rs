@@ -32,6 +32,16 @@ pub struct Request {
     pub steps: bool,
 }
 
+impl Request {
+    /// The largest number of answers that are sampled on their own.
+    pub(crate) fn most_samples(&self) -> usize {
+        match self.want {
+            Want::Answer if !self.settings.method.chooses_answers() => 1,
+            Want::Answer | Want::Samples { .. } => self.settings.samples,
+        }
+    }
+}
+
 /// What is wanted of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Want {

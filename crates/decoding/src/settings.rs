@@ -196,8 +196,9 @@ impl Settings {
             (0.0..f64::INFINITY).contains(&price),
             "zero or more, and finite",
         )?;
-        let stops = price == 0.0 || self.perturbation == Perturbation::None;
-        require("token-price", price, stops, "0 where rewards are perturbed")?;
+        let stops = self.price_in_force().is_some();
+        let sees = !stops || self.perturbation == Perturbation::None;
+        require("token-price", price, sees, "0 where rewards are perturbed")?;
         require("max-new-tokens", self.max_new_tokens as f64, self.max_new_tokens > 0, "at least 1")?;
         let empty = self.stop.iter().any(String::is_empty);
         require("the length of a stop text", 0.0, !empty, "at least 1")?;
@@ -272,6 +273,12 @@ impl Settings {
             }
         }
         Ok(())
+    }
+
+    /// The price of a token that the method uses, if there is one: only the best of samples is worth a price.
+    pub(crate) fn price_in_force(&self) -> Option<f64> {
+        let blocks = self.method == Method::Blockwise && self.keep == Keep::Best;
+        Some(self.token_price).filter(|price| *price > 0.0 && (blocks || self.method == Method::BestOfN))
     }
 
     /// The shaping that the method uses. Values are of shaped rewards, and need no more of it.

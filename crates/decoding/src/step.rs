@@ -49,7 +49,7 @@ pub struct Step {
     pub continuation: Option<usize>,
 }
 
-/// What happened at the end of a block: M continuations by the base policy, their scores, and how they were weighed.
+/// What happened at the end of a block: M continuations by the base policy (fewer where drawing stopped early), their scores, and how they were weighed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Block {
     /// The tokens of each continuation, `[M]`; empty for texts that were finished before.

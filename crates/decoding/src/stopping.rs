@@ -8,19 +8,55 @@
 //! Whether sample `i` is drawn depends on the samples before it only. So the chosen answer has at most `E[N]` times the
 //! probability that the base policy gives it, `N` being the number of samples drawn, and its KL is at most `ln E[N]`.
 
-use std::f64::consts::SQRT_2;
+use statrs::distribution::{ContinuousCDF, Normal};
+
+use crate::settings::Settings;
 
 /// Samples that are drawn before the rule is applied, and between two applications.
-pub(crate) const ROUND: usize = 4;
+const ROUND: usize = 4;
 
 /// Samples to draw before the rule is applied for the first time.
-pub(crate) fn first(token_price: f64, samples: usize) -> usize {
-    if token_price > 0.0 { samples.min(ROUND) } else { samples }
+pub(crate) fn first(settings: &Settings) -> usize {
+    settings.price_in_force().map_or(settings.samples, |_| settings.samples.min(ROUND))
+}
+
+/// Further samples to draw after those of these rewards, which have `tokens` tokens in the mean. 0 if all are drawn, or if one
+/// more is expected to gain less than its tokens cost.
+pub(crate) fn further(settings: &Settings, rewards: &[f64], tokens: f64) -> usize {
+    let left = settings.samples.saturating_sub(rewards.len());
+    match settings.price_in_force() {
+        Some(price) if left > 0 && !stops(rewards, tokens, price) => left.min(ROUND),
+        _ => 0,
+    }
 }
 
 /// Whether to stop: one more sample, of `tokens` tokens, is expected to gain less than it costs.
-pub(crate) fn stops(rewards: &[f64], tokens: f64, token_price: f64) -> bool {
-    expected_gain(rewards, 1) < token_price * tokens
+fn stops(rewards: &[f64], tokens: f64, price: f64) -> bool {
+    expected_gain(rewards, 1) < price * tokens
+}
+
+/// What stopping early saved and lost.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Saved {
+    /// Tokens of the samples that were not drawn.
+    pub(crate) tokens: f64,
+    /// What these samples would be expected to gain, in reward units.
+    pub(crate) reward: f64,
+}
+
+impl Saved {
+    /// The samples that were not drawn after those of these rewards, which have `tokens` tokens in the mean.
+    pub(crate) fn new(settings: &Settings, rewards: &[f64], tokens: f64) -> Self {
+        let left = settings.samples.saturating_sub(rewards.len());
+        Self { tokens: left as f64 * tokens, reward: expected_gain(rewards, left) }
+    }
+}
+
+impl std::ops::AddAssign for Saved {
+    fn add_assign(&mut self, other: Self) {
+        self.tokens += other.tokens;
+        self.reward += other.reward;
+    }
 }
 
 /// The expected gain of `more` further samples over the best so far, in reward units:
@@ -40,9 +76,8 @@ pub(crate) fn expected_gain(rewards: &[f64], more: usize) -> f64 {
     let from = (best - mean) / deviation;
     let above = |i: usize| {
         let z = from + WIDTH * i as f64 / INTERVALS as f64;
-        let tail = 0.5 * libm::erfc(z / SQRT_2);
         // 1 - (1 - tail)^more without cancellation.
-        -f64::exp_m1(more as f64 * f64::ln_1p(-tail))
+        -f64::exp_m1(more as f64 * f64::ln_1p(-Normal::standard().sf(z)))
     };
     let weight = |i: usize| match i {
         0 | INTERVALS => 1.0,
@@ -63,6 +98,7 @@ pub(crate) fn kl_of_stopping(drawn: usize, samples: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::method::{Keep, Method};
 
     #[test]
     fn the_gain_of_one_more_is_the_expected_improvement() {
@@ -70,7 +106,7 @@ mod tests {
         let s = (25.0f64 / 12.0).sqrt();
         let z = 1.5 / s;
         let density = (-0.5 * z * z).exp() / (2.0 * std::f64::consts::PI).sqrt();
-        let closed = s * (density - z * 0.5 * libm::erfc(z / SQRT_2));
+        let closed = s * (density - z * Normal::standard().sf(z));
         let found = expected_gain(&[0.0, 1.0, 2.0, 3.0], 1);
         assert!((found - closed).abs() < 1e-6, "{found} {closed}");
         // Another offset and scale.
@@ -101,6 +137,28 @@ mod tests {
         let gain = expected_gain(&rewards, 1);
         assert!(!stops(&rewards, 10.0, 0.99 * gain / 10.0));
         assert!(stops(&rewards, 10.0, 1.01 * gain / 10.0));
+    }
+
+    #[test]
+    fn only_methods_that_keep_the_best_stop() {
+        for method in Method::ALL {
+            for keep in Keep::ALL {
+                let settings =
+                    Settings { method, keep, token_price: 1e9, samples: 10, ..Settings::default() };
+                let best = match method {
+                    Method::BestOfN => true,
+                    Method::Blockwise => keep == Keep::Best,
+                    _ => false,
+                };
+                assert_eq!(first(&settings), if best { 4 } else { 10 }, "{method} {keep}");
+                assert_eq!(further(&settings, &[0.0, 1.0, 2.0, 3.0], 1.0), 0);
+                let cheap = Settings { token_price: 1e-12, ..settings };
+                for (drawn, more) in [(4, 4), (8, 2), (10, 0)] {
+                    let rewards: Vec<f64> = (0..drawn).map(f64::from).collect();
+                    assert_eq!(further(&cheap, &rewards, 1.0), if best { more } else { 0 });
+                }
+            }
+        }
     }
 
     #[test]

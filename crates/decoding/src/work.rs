@@ -13,6 +13,7 @@ use crate::line::{Line, Pending};
 use crate::request::Ticket;
 use crate::score::Score;
 use crate::sequence::{Chosen, Need, Said, Sequence};
+use crate::stopping::Saved;
 
 /// A sequence of a request.
 pub(crate) struct Work {
@@ -66,9 +67,8 @@ pub(crate) struct Cost {
     pub(crate) tokens_scored: usize,
     /// Texts that were scored in order to choose among them.
     pub(crate) texts: usize,
-    /// Tokens that stopping early saved, and what it is expected to have lost.
-    pub(crate) tokens_saved: usize,
-    pub(crate) reward_lost: f64,
+    /// What stopping early saved and lost.
+    pub(crate) saved: Saved,
 }
 
 impl Work {
@@ -270,7 +270,7 @@ impl Work {
             }
             Kind::Blocks(mut blocks) => {
                 cost.texts = blocks.calls;
-                (cost.tokens_saved, cost.reward_lost) = blocks.saved();
+                cost.saved = blocks.saved;
                 blocks.finalists()
             }
         };

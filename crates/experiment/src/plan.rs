@@ -164,36 +164,36 @@ impl Experiment {
 
     /// Settings with perturbed rewards of a method without a sweep.
     fn perturbed_samples(&self, methods: &Methods) -> Vec<Setting> {
-        let mut settings = Vec::new();
-        for perturbed in self.perturbed.iter().filter(|perturbed| perturbed.method == methods.method) {
-            for &perturbation in &perturbed.with {
-                for mut setting in self.samples_of(methods) {
-                    let wanted = setting.rule.is_none_or(|rule| perturbed.shapings.contains(&rule));
-                    if wanted && !setting.reference {
-                        (setting.perturbation, setting.settings.perturbation) =
-                            (perturbation, perturbation);
-                        settings.push(setting);
-                    }
-                }
-            }
-        }
-        settings
+        self.with_perturbed(methods, &self.samples_of(methods))
     }
 
     /// Settings with perturbed rewards, at the kept strength.
     pub fn perturbed(&self, methods: &Methods, kept: Knob) -> Vec<Setting> {
-        let mut settings = Vec::new();
+        self.with_perturbed(methods, &self.shapings(methods, Some(kept)))
+    }
+
+    /// The settings that `[[perturbed]]` names, with perturbed rewards, in the order of its shapings. Those with the
+    /// reference budget are left out.
+    fn with_perturbed(&self, methods: &Methods, settings: &[Setting]) -> Vec<Setting> {
+        let mut found = Vec::new();
         for perturbed in self.perturbed.iter().filter(|perturbed| perturbed.method == methods.method) {
+            let place = |setting: &&Setting| match setting.rule {
+                Some(rule) => perturbed.shapings.iter().position(|&shaping| shaping == rule),
+                None => Some(0),
+            };
+            let wanted =
+                settings.iter().filter(|setting| !setting.reference && place(setting).is_some());
+            let mut wanted: Vec<&Setting> = wanted.collect();
+            wanted.sort_by_key(place);
             for &perturbation in &perturbed.with {
-                for &rule in perturbed.shapings.iter().filter(|rule| methods.shapings.contains(rule)) {
-                    let mut setting =
-                        self.setting(methods.method, Some(methods), Some(rule), false, Some(kept));
+                found.extend(wanted.iter().map(|&setting| {
+                    let mut setting = setting.clone();
                     (setting.perturbation, setting.settings.perturbation) = (perturbation, perturbation);
-                    settings.push(setting);
-                }
+                    setting
+                }));
             }
         }
-        settings
+        found
     }
 
     /// The seeds of a setting's runs: all seeds, or the first one if decoding is greedy.

@@ -79,20 +79,23 @@ fn assemble(lab: &Lab<'_>, kept: &[Kept], finished: &[Finished]) -> Result<Repor
     let unfinished = (finished.len() < all)
         .then(|| format!("Unfinished: this report has {} of {all} settings.", finished.len()));
     let rewards = experiment.rewards.shown();
-    let series = |f: &Finished| Series {
-        group: match f.setting.knob {
-            Some(_) => f.setting.group(),
-            None => "without a strength".to_owned(),
-        },
-        curve: f.setting.curve(),
-        perturbation: (f.setting.perturbation != Perturbation::None)
-            .then(|| f.setting.perturbation.to_string()),
-        kept: f.kept,
-        vanilla: f.setting.rule == Some(experiment.sweep.shaping) && !f.setting.reference,
-        generated: generated(f, base),
-        tokens_run: tokens_run(f).or_else(|| generated(f, base)),
-        scored: scored(f),
-        ..measured(&f.setting, &f.runs)
+    let series = |f: &Finished| {
+        let generated = generated(f, base);
+        Series {
+            group: match f.setting.knob {
+                Some(_) => f.setting.group(),
+                None => "without a strength".to_owned(),
+            },
+            curve: f.setting.curve(),
+            perturbation: (f.setting.perturbation != Perturbation::None)
+                .then(|| f.setting.perturbation.to_string()),
+            kept: f.kept,
+            vanilla: f.setting.rule == Some(experiment.sweep.shaping) && !f.setting.reference,
+            generated,
+            tokens_run: tokens_run(f).or(generated),
+            scored: scored(f),
+            ..measured(&f.setting, &f.runs)
+        }
     };
     let series: Vec<Series> = finished.iter().map(series).collect();
     let findings = Findings::new(&series, &rewards, &experiment.sweep.limits());

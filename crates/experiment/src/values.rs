@@ -5,7 +5,7 @@ use std::path::Path;
 use stackelberg_engine::Reward;
 use stackelberg_learning::Error as LearningError;
 use stackelberg_learning::rollouts::{self, Dataset, Identity, Part, Plan, collect};
-use stackelberg_learning::value::{self, PrefixReward, checkpoint_of, train_to_file};
+use stackelberg_learning::value::{self, checkpoint_of, train_to_file};
 use stackelberg_registry::layout;
 use stackelberg_shaping::{Budget, Shaping};
 
@@ -102,12 +102,10 @@ fn train_head(
         (lab.value_file(head), stackelberg_data::words::command_line(&lab.provenance.command));
     let resume = checkpoint_of(&out).exists();
     let mut told = observer.training(&settings);
-    let guide = match &lab.guide {
-        Reward::Head(head) => Ok(head),
+    let so_far = match &lab.guide {
+        Reward::Head(head) => Ok(&**head),
         _ => Err(format!("'{}' is not a head on the policy's hidden states", lab.guide_name)),
     };
-    let so_far = guide.map(|head| |states: &_| Ok(head.score(states)?));
-    let so_far = so_far.as_ref().map(|so_far| so_far as PrefixReward<'_>).map_err(String::clone);
     match train_to_file(dataset, &settings, &out, resume, command, so_far, &mut *told) {
         Err(LearningError::Stopped) => Err(Error::Interrupted("interrupted".to_owned())),
         outcome => Ok(outcome.map(drop)?),

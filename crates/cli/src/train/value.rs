@@ -7,7 +7,7 @@ use clap::Args;
 use stackelberg_data::words::count as counted;
 use stackelberg_learning::Error;
 use stackelberg_learning::rollouts::Dataset;
-use stackelberg_learning::value::{Errors, PrefixReward, Settings, checkpoint_of, train_to_file};
+use stackelberg_learning::value::{Errors, Settings, checkpoint_of, train_to_file};
 use stackelberg_shaping::Budget;
 
 use super::command::command_line;
@@ -131,8 +131,7 @@ impl TrainValue {
             Some(reward) => crate::model::registry()?.recorded_head(&reward.name, &reward.hash),
             None => Err("the dataset has no reward".to_owned()),
         };
-        let so_far = head.map(|head| move |states: &_| Ok(head.score(states)?));
-        let so_far = so_far.as_ref().map(|so_far| so_far as PrefixReward<'_>).map_err(String::clone);
+        let so_far = head.as_ref().map_err(String::clone);
         let outcome =
             train_to_file(&dataset, &settings, &self.out, self.resume, command, so_far, &mut training);
         training.clear();

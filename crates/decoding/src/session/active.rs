@@ -25,10 +25,8 @@ pub(super) struct Active {
     pub(super) ended: usize,
     /// The next sample to begin.
     pub(super) next_sample: usize,
-    /// Samples that may begin.
+    /// Samples that may begin. Where drawing may stop early, they grow to [`Request::most_samples`].
     pub(super) samples: usize,
-    /// The largest number of samples: where drawing may stop early, `samples` grows to it.
-    pub(super) most: usize,
     pub(super) finished: Vec<Finished>,
     /// The steps of each sample, where one is chosen at the end and its steps are wanted.
     pub(super) steps: BTreeMap<usize, Vec<Said>>,

@@ -12,7 +12,7 @@ use crate::generation::Generation;
 use crate::request::{Event, Sample, Ticket, Want};
 use crate::score::Score;
 use crate::sequence::Said;
-use crate::stopping::{ROUND, expected_gain, stops};
+use crate::stopping::{Saved, further};
 use crate::work::{Cost, Finished, Work};
 
 impl Session {
@@ -84,15 +84,14 @@ impl Session {
         events: &mut Vec<Event>,
     ) {
         let Some(active) = self.requests.get_mut(&ticket) else { return };
-        let left = active.most - active.samples;
-        let more = left > 0
-            && scores.as_ref().is_ok_and(|scores| {
-                let rewards: Vec<f64> = scores.iter().map(|score| score.reward).collect();
-                let price = active.request.settings.token_price;
-                !stops(&rewards, mean_tokens(&finished), price)
-            });
+        let further = match &scores {
+            Ok(scores) if active.samples < active.request.most_samples() => {
+                further(&active.request.settings, &rewards_of(scores), mean_tokens(&finished))
+            }
+            _ => 0,
+        };
         match scores {
-            Ok(scores) if more => {
+            Ok(scores) if further > 0 => {
                 for (finished, score) in finished.iter_mut().zip(scores) {
                     if finished.unscored.known.replace(score).is_none() {
                         finished.cost.tokens_scored += finished.unscored.tokens.len();
@@ -100,7 +99,7 @@ impl Session {
                     }
                 }
                 active.finished = finished;
-                active.samples += left.min(ROUND);
+                active.samples += further;
                 self.waiting.push_front(ticket);
             }
             scores => {
@@ -138,20 +137,18 @@ impl Session {
             all.tokens_run += cost.tokens_run;
             all.tokens_scored += cost.tokens_scored;
             all.texts += cost.texts;
-            all.tokens_saved += cost.tokens_saved;
-            all.reward_lost += cost.reward_lost;
+            all.saved += cost.saved;
             // It was scored now, and to choose.
             if method.chooses() && unscored.known.is_none() {
                 all.tokens_scored += unscored.tokens.len();
                 all.texts += 1;
             }
         }
-        if active.most > calls {
-            let (left, rewards) = (active.most - calls, scores.iter().map(|score| score.reward));
-            all.tokens_saved = (left as f64 * mean_tokens(&finished)).round() as usize;
-            all.reward_lost = expected_gain(&rewards.collect::<Vec<_>>(), left);
+        if calls < request.most_samples() && method.chooses_answers() {
+            all.saved += Saved::new(&request.settings, &rewards_of(&scores), mean_tokens(&finished));
         }
-        let Cost { mut elapsed, tokens_run, tokens_scored, texts, tokens_saved, reward_lost } = all;
+        let Cost { mut elapsed, tokens_run, tokens_scored, texts, saved } = all;
+        let (tokens_saved, reward_lost) = (saved.tokens.round() as usize, saved.reward);
         let mut said = active.steps.remove(&index).unwrap_or_default();
         let chosen = finished.into_iter().nth(index).ok_or(Error::Stopped)?;
         said.extend(chosen.said);
@@ -231,6 +228,10 @@ impl Session {
             self.fail(ticket, EngineError::Scorer(said.clone()).into(), events);
         }
     }
+}
+
+fn rewards_of(scores: &[Score]) -> Vec<f64> {
+    scores.iter().map(|score| score.reward).collect()
 }
 
 /// Mean number of tokens that a finished sequence ran.

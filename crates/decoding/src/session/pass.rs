@@ -39,7 +39,7 @@ impl Session {
                 }
             }
             if active.next_sample == active.samples {
-                if active.samples == active.most {
+                if active.samples == active.request.most_samples() {
                     active.prompt.prefix = self.policy.model.empty();
                 }
                 begun.push((ticket, None));

@@ -79,14 +79,9 @@ impl Session {
         let max_tokens = check(&self.policy, &request)?;
         let ticket = Ticket(self.next);
         self.next += 1;
-        let (settings, samples) = (&request.settings, request.settings.samples);
-        let most = match request.want {
-            Want::Answer if !settings.method.chooses_answers() => 1,
-            Want::Answer | Want::Samples { .. } => samples,
-        };
         let samples = match request.want {
-            Want::Answer => first(settings.token_price, most),
-            Want::Samples { .. } => most,
+            Want::Answer => request.most_samples().min(first(&request.settings)),
+            Want::Samples { .. } => request.most_samples(),
         };
         let prompt = Prefilling { begun: false, prefix: self.policy.model.empty(), hidden: None };
         let active = Active {
@@ -96,7 +91,6 @@ impl Session {
             ended: 0,
             next_sample: 0,
             samples,
-            most,
             finished: Vec::new(),
             steps: BTreeMap::new(),
             told: 0,

@@ -2,32 +2,29 @@
 
 use candle_core::{Device, Tensor};
 use half::slice::HalfFloatSliceExt;
+use stackelberg_engine::reward::Head;
 
 use super::data::{Data, Held, Window};
 use super::foresight::{DISTANCES, Distance, Foresight, Point};
+use super::network::Network;
 use super::settings::Settings;
-use super::train::{Outcome, Watch};
+use super::train::Watch;
 use crate::error::Error;
-use crate::rollouts::Dataset;
 
-/// The reward of the text so far: rewards `[n]` of the policy's hidden states `[n, d]` (f32, after the final norm).
-pub type PrefixReward<'a> = &'a dyn Fn(&Tensor) -> Result<Vec<f64>, Error>;
-
-/// Measures on the validation set how much of the final reward the head foresees. `so_far` gives the rewards of
-/// unfinished answers, or the reason why they are not known.
+/// Measures on the validation set how much of the final reward the network foresees. `so_far` is the head that gives the
+/// rewards of unfinished answers, or the reason why they are not known.
 ///
 /// # Errors
-/// As [`train`](super::train); `so_far` fails.
-pub fn foresight(
-    dataset: &Dataset,
+/// Hidden states cannot be read, or do not fit `so_far`; the caller stopped the run.
+pub(super) fn foresight(
+    data: &Data,
+    held: &mut Held<'_>,
     settings: &Settings,
-    outcome: &Outcome,
-    so_far: Result<PrefixReward<'_>, String>,
+    network: &Network,
+    so_far: Result<&Head, String>,
     watch: &dyn Watch,
 ) -> Result<Foresight, Error> {
-    let data = Data::new(dataset, &settings.shaping, settings.validation, settings.seed)?;
-    let mut held = Held::new(dataset, settings.memory);
-    let (network, bound) = (&outcome.network, settings.bound());
+    let bound = settings.bound();
     let (layers, width) = (network.layers()?, network.widths[0]);
     let mut points: Vec<Vec<Point>> = vec![Vec::new(); DISTANCES.len()];
     for Window { shards, batches } in data.checks(settings.memory) {
@@ -45,10 +42,10 @@ pub fn foresight(
                 all[begin..begin + width].convert_to_f32_slice(&mut row);
                 states.extend(row);
             }
-            let rewards = match so_far {
+            let rewards = match &so_far {
                 Ok(reward) => {
                     let shape = (states.len() / width, width);
-                    Some(reward(&Tensor::from_slice(&states, shape, &Device::Cpu)?)?)
+                    Some(reward.score(&Tensor::from_slice(&states, shape, &Device::Cpu)?)?)
                 }
                 Err(_) => None,
             };

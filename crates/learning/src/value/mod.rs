@@ -27,7 +27,7 @@ mean target. A share of the *prompts* is the validation set, and the epoch with 
 them, so that a dataset can be larger than memory. It writes a checkpoint after every epoch. A resumed run gives the same
 head, bit by bit.
 
-[`foresight`] measures on the validation set what a trained head adds to the reward of the text read so far. At each of
+[`Foresight`] says on the validation set what a trained head adds to the reward of the text read so far. At each of
 [`DISTANCES`] tokens before the end of the answers it gives the correlation of both with the final (unshaped) reward within
 prompts, a bootstrap interval of their difference, the calibration slope and the explained variance of the shaped reward
 ([`Distance`]). A head that does not foresee more than the reward read so far has no advantage over guiding blocks by reward.
@@ -54,7 +54,6 @@ pub use card::{About, save};
 pub use data::Counts;
 pub use epoch::Epoch;
 pub use foresight::{DISTANCES, Distance, Foresight, LEAST_PROMPTS};
-pub use held_out::{PrefixReward, foresight};
 pub use loss::Errors;
 pub use run::{checkpoint_of, train_to_file};
 pub use settings::Settings;

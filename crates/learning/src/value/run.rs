@@ -4,13 +4,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use stackelberg_data::Error as FileError;
+use stackelberg_engine::reward::Head;
 
 use super::card::{About, foresight_plot, save};
 use super::epoch::Epoch;
 use super::foresight::{Distance, Foresight};
-use super::held_out::{PrefixReward, foresight};
+use super::held_out::foresight;
 use super::settings::Settings;
-use super::train::{Outcome, Watch, train};
+use super::train::{Outcome, Watch, learn, read};
 use crate::error::Error;
 use crate::plot::{Curve, draw};
 use crate::rollouts::Dataset;
@@ -22,23 +23,24 @@ pub fn checkpoint_of(head: &Path) -> PathBuf {
 
 /// Trains a head and writes it to `out` (`.safetensors`), its card (`.md`), a plot of its losses (`.svg`) and a plot of
 /// what it foresees (`-foresight.svg`) beside it. With `resume`, training continues from the checkpoint that a stopped run
-/// left. `command` goes into the card. `so_far` gives the rewards of unfinished answers, or the reason why they are not
-/// known; see [`foresight`].
+/// left. `command` goes into the card. `so_far` is the reward, if it is a head on the policy's hidden states and so scores
+/// unfinished answers, or the reason why their rewards are not known; see [`Foresight`].
 ///
 /// # Errors
-/// As [`train`] and [`foresight`]; a file cannot be written.
+/// As [`train`](super::train()); a hidden state does not fit `so_far`; a file cannot be written.
 pub fn train_to_file(
     dataset: &Dataset,
     settings: &Settings,
     out: &Path,
     resume: bool,
     command: String,
-    so_far: Result<PrefixReward<'_>, String>,
+    so_far: Result<&Head, String>,
     watch: &mut dyn Watch,
 ) -> Result<Outcome, Error> {
     let checkpoint = checkpoint_of(out);
-    let mut outcome = train(dataset, settings, (&checkpoint, resume), watch)?;
-    let foreseen = foresight(dataset, settings, &outcome, so_far, watch)?;
+    let (data, mut held) = read(dataset, settings)?;
+    let mut outcome = learn(dataset, (&data, &mut held), settings, (&checkpoint, resume), watch)?;
+    let foreseen = foresight(&data, &mut held, settings, &outcome.network, so_far, watch)?;
     draw_foresight(&foresight_plot(out), &foreseen)?;
     outcome.foresight = Some(foreseen);
     let title = out.file_stem().unwrap_or_default().to_string_lossy().into_owned();

@@ -88,18 +88,34 @@ pub fn train(
     (checkpoint, resume): (&Path, bool),
     watch: &mut dyn Watch,
 ) -> Result<Outcome, Error> {
+    let (data, mut held) = read(dataset, settings)?;
+    learn(dataset, (&data, &mut held), settings, (checkpoint, resume), watch)
+}
+
+/// Checks the settings, and reads what a head is trained and validated on.
+pub(super) fn read<'a>(dataset: &'a Dataset, settings: &Settings) -> Result<(Data, Held<'a>), Error> {
     settings.check()?;
     let data = Data::new(dataset, &settings.shaping, settings.validation, settings.seed)?;
+    Ok((data, Held::new(dataset, settings.memory)))
+}
+
+/// [`train`] on data that are read.
+pub(super) fn learn(
+    dataset: &Dataset,
+    (data, held): (&Data, &mut Held<'_>),
+    settings: &Settings,
+    (checkpoint, resume): (&Path, bool),
+    watch: &mut dyn Watch,
+) -> Result<Outcome, Error> {
     let mut summary = settings.summary(dataset);
     summary.insert("targets".to_owned(), json!(data.fingerprint));
-    let mut held = Held::new(dataset, settings.memory);
     let mut state = match resume && checkpoint.exists() {
         true => Checkpoint::read(checkpoint, &summary)?,
         false => {
             let d = dataset.manifest().hidden.unwrap_or_default();
             let [first, second] = settings.widths.map(|width| width.unwrap_or(d));
             let mut rng = ChaCha12Rng::seed_from_u64(settings.seed);
-            let inputs = data.inputs(&mut held)?;
+            let inputs = data.inputs(held)?;
             let network = Network::new([d, first, second], inputs, data.counts.mean, &mut rng);
             Checkpoint::new(network)
         }
@@ -109,7 +125,7 @@ pub fn train(
         return Err(Error::Setting { name: "epochs", value: settings.epochs as f64, must });
     }
     watch.begin(&data.counts, &state.epochs);
-    let mut trainer = Trainer { settings, data: &data, held, watch };
+    let mut trainer = Trainer { settings, data, held, watch };
     while state.epochs.len() < settings.epochs && !state.exhausted(settings.patience) {
         let number = state.epochs.len();
         let training = trainer.epoch(&mut state, number)?;
@@ -123,17 +139,17 @@ pub fn train(
         trainer.watch.epoch(number, &epoch, best);
     }
     let Checkpoint { kept, epochs, best, .. } = state;
-    Ok(Outcome { network: kept, epochs, best, counts: data.counts, foresight: None })
+    Ok(Outcome { network: kept, epochs, best, counts: data.counts.clone(), foresight: None })
 }
 
-struct Trainer<'a> {
+struct Trainer<'a, 'd> {
     settings: &'a Settings,
     data: &'a Data,
-    held: Held<'a>,
+    held: &'a mut Held<'d>,
     watch: &'a mut dyn Watch,
 }
 
-impl Trainer<'_> {
+impl Trainer<'_, '_> {
     /// One pass over the training set. Returns the mean loss.
     fn epoch(&mut self, state: &mut Checkpoint, number: usize) -> Result<f64, Error> {
         let Settings { seed, memory, batch, learning_rate, clip, .. } = *self.settings;
@@ -143,7 +159,7 @@ impl Trainer<'_> {
             for batch in batches {
                 let layers = state.network.layers()?;
                 let mut gradient = Network::zeros(state.network.widths);
-                for piece in pieces(&self.held, &batch, state.network.widths) {
+                for piece in pieces(self.held, &batch, state.network.widths) {
                     if self.watch.stop() {
                         return Err(Error::Stopped);
                     }
@@ -173,7 +189,7 @@ impl Trainer<'_> {
         let bound = self.settings.bound();
         for Window { shards, batches } in self.data.checks(self.settings.memory) {
             self.held.hold(&shards)?;
-            for piece in batches.iter().flat_map(|batch| pieces(&self.held, batch, network.widths)) {
+            for piece in batches.iter().flat_map(|batch| pieces(self.held, batch, network.widths)) {
                 if self.watch.stop() {
                     return Err(Error::Stopped);
                 }
