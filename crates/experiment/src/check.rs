@@ -31,7 +31,16 @@ impl Experiment {
     /// # Errors
     /// A field is missing, unknown or out of range: with file, line and field.
     pub fn read(path: &Path) -> Result<Self> {
-        let mut experiment = Self::parse(path)?;
+        let text = std::fs::read_to_string(path).map_err(|e| stackelberg_data::Error::read(path, e))?;
+        Self::from_text(&text, path)
+    }
+
+    /// Reads and checks the text of a file. Prompts are looked up in the folder of `path`, which errors name.
+    ///
+    /// # Errors
+    /// As [`Experiment::read`].
+    pub fn from_text(text: &str, path: &Path) -> Result<Self> {
+        let mut experiment = Self::parse(text, path)?;
         let checked = experiment.check().and_then(|()| experiment.check_settings(usize::MAX));
         checked.with_context(|| path.display().to_string())?;
         experiment.find_sets(path.parent().unwrap_or(Path::new("")))?;

@@ -6,14 +6,8 @@ use crate::error::{Error, Result};
 use crate::lab::Lab;
 use crate::observer::Observer;
 use crate::plan::Setting;
-use crate::stages::{Stages, kept_so_far, later_stages, stages};
+use crate::stages::{Stages, kept_so_far, later_stages};
 use crate::{results, values};
-
-/// The number of answers of an experiment.
-pub fn answers(lab: &Lab<'_>) -> usize {
-    let settings = stages(lab.experiment, &[]).into_iter().flat_map(|(_, settings)| settings);
-    settings.map(|setting| lab.seeds(&setting).len()).sum::<usize>() * lab.prompts.len()
-}
 
 /// Makes the missing runs, then writes the report. The same call resumes a stopped or killed experiment. Returns the
 /// sentences that the report opens with.

@@ -64,7 +64,7 @@ pub struct Row {
 }
 
 /// A number in a table.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cell {
     /// The number.
     pub mean: f64,
@@ -76,6 +76,14 @@ pub struct Cell {
     pub bold: bool,
     /// The sign of its difference from the base policy if the interval excludes 0, and 0 otherwise.
     pub differs: i8,
+}
+
+impl Cell {
+    /// A mean with its interval, if it is finite.
+    pub fn of(Estimate { mean, low, high }: Estimate, digits: usize) -> Self {
+        let interval = low.is_finite().then_some((low, high));
+        Self { mean, interval, digits, ..Self::default() }
+    }
 }
 
 /// A chart of curves.
