@@ -163,8 +163,11 @@ fn show(tuned: &Tuned, out: &Path) -> Result<()> {
     for spread in &tuned.spread {
         say!("  {:<30} {:.3}", spread.of.to_string(), spread.deviation)?;
     }
-    say!("\nGains are over plain sampling, paired by prompt, with 95 percent intervals.\n")?;
-    say!("{}", plain(&tuned.table).trim_end())?;
+    let rewards: Vec<String> =
+        tuned.plain.iter().map(|(name, reward)| format!("{name} {reward:.2}")).collect();
+    say!("\nPlain sampling (base): {}. Gains over it, paired by prompt:\n", rewards.join(", "))?;
+    // Settings downwards.
+    say!("{}", plain(&tuned.table.transposed()).trim_end())?;
     for answers in &tuned.answers {
         say!("\n{}", beginning(&answers.prompt, SHOWN_CHARACTERS))?;
         for (name, text) in &answers.texts {

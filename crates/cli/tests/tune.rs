@@ -65,7 +65,7 @@ fn settings_are_compared_and_the_same_command_compares_them_again() {
     for head in heads {
         assert!(spread(head) > 0.01, "{head}: {first}");
     }
-    // A row of the table per measure, a column per setting.
+    // A row of the table per setting, a column per measure.
     let names = [
         "base",
         "best-of-n samples 3",
@@ -73,11 +73,16 @@ fn settings_are_compared_and_the_same_command_compares_them_again() {
         "args candidates 2 raw 0.3 nats a step",
         "args candidates 2 score_every 16 raw 1 nats a step",
     ];
-    let header = lines(&first).into_iter().find(|line| line.contains("blockwise samples 3")).unwrap();
-    assert!(names.iter().all(|name| header.contains(name)), "{header}");
-    for measure in ["harmless gain", "harmless-minilm gain", "KL", "log p", "rep-4", "tokens run"] {
-        assert!(first.lines().any(|line| line.starts_with(measure)), "{measure}: {first}");
+    let header = lines(&first).into_iter().position(|line| line.contains("tokens run")).unwrap();
+    for measure in ["harmless gain", "harmless-minilm gain", "KL", "log p", "rep-4", "coherence"] {
+        assert!(lines(&first)[header].contains(measure), "{measure}: {first}");
     }
+    for (line, name) in lines(&first)[header + 1..].iter().zip(names) {
+        assert!(line.starts_with(&format!("{name} ")), "{line}");
+        // Gains have intervals; the base policy has none.
+        assert_eq!(line.matches('[').count(), if name == "base" { 0 } else { 2 }, "{line}");
+    }
+    assert!(first.contains("Plain sampling (base): harmless "), "{first}");
     // Three prompts, and an answer of each setting to each.
     for prompt in &ASKED[..3] {
         let at = lines(&first).iter().position(|line| line == prompt).unwrap();

@@ -23,6 +23,15 @@ pub fn run(lab: &Lab<'_>, observer: &mut dyn Observer) -> Result<Vec<String>> {
     results::write(lab, &kept)
 }
 
+/// Makes the missing runs of the base policy, of the methods without a sweep, and of the sweeps; then writes the report.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn run_first(lab: &Lab<'_>, observer: &mut dyn Observer) -> Result<()> {
+    run_all(lab, lab.experiment.first_stages(), &mut lab.evaluator.coherence(), observer)?;
+    report(lab).map(drop)
+}
+
 /// Writes the report of the finished runs. Returns the sentences that it opens with.
 ///
 /// # Errors

@@ -63,6 +63,23 @@ pub struct Row {
     pub cells: Vec<Option<Cell>>,
 }
 
+impl Table {
+    /// The table with its rows as columns, and its columns as rows. Groups are left out.
+    #[must_use]
+    pub fn transposed(&self) -> Self {
+        let row = |(column, name): (usize, &String)| Row {
+            label: name.clone(),
+            cells: self.rows.iter().map(|row| row.cells.get(column).cloned().flatten()).collect(),
+            ..Row::default()
+        };
+        Self {
+            columns: self.rows.iter().map(|row| row.label.clone()).collect(),
+            rows: self.columns.iter().enumerate().map(row).collect(),
+            ..self.clone()
+        }
+    }
+}
+
 /// A number in a table.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cell {

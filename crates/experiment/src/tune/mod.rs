@@ -20,6 +20,7 @@ mod spread;
 mod table;
 mod trial;
 
+use stackelberg_evaluation::compare::mean;
 use stackelberg_evaluation::metrics::Metric;
 use stackelberg_evaluation::report::Table;
 use stackelberg_learning::pair_accuracies;
@@ -27,7 +28,7 @@ use stackelberg_learning::pair_accuracies;
 use crate::error::Result;
 use crate::lab::Lab;
 use crate::observer::Observer;
-use crate::run::run;
+use crate::run::run_first;
 
 pub use advice::{Advice, Verdict};
 pub use plan::{FEWEST_PROMPTS, MOST_COST, MOST_PROMPTS, Tuning};
@@ -44,7 +45,9 @@ const SHOWN: usize = 3;
 pub struct Tuned {
     /// How far the reward tells texts apart that continue the same text, from single tokens to whole answers.
     pub spread: Vec<Spread>,
-    /// One row per setting: rewards, KL, log-probability, repetition and tokens run.
+    /// The mean rewards of plain sampling, by name.
+    pub plain: Vec<(String, f64)>,
+    /// One row per setting: gains over plain sampling, KL, log-probability, repetition and tokens run.
     pub table: Table,
     /// The answers to some prompts.
     pub answers: Vec<Answers>,
@@ -71,7 +74,7 @@ pub struct Answers {
 /// # Errors
 /// As [`run`](crate::run()).
 pub fn tune(lab: &Lab<'_>, observer: &mut dyn Observer) -> Result<Tuned> {
-    run(lab, observer)?;
+    run_first(lab, observer)?;
     let trials = Trial::all(lab)?;
     let spread = spread::measure(&trials)?;
     let mut doubts = separable(lab)?;
@@ -89,8 +92,10 @@ pub fn tune(lab: &Lab<'_>, observer: &mut dyn Observer) -> Result<Tuned> {
         Verdict::Use(index) => Some(flags::command(lab.experiment, &trials[index].setting.settings)?),
         Verdict::DoNotGuide | Verdict::CannotTell => None,
     };
+    let of_base = |reward: &Metric| (reward.name().to_owned(), mean(&trials[0].series.values(reward)));
+    let plain = rewards.iter().map(of_base).collect();
     let table = table::table(&trials, &rewards);
-    Ok(Tuned { spread, table, answers, doubts, advice, command })
+    Ok(Tuned { spread, plain, table, answers, doubts, advice, command })
 }
 
 /// Says so if the guide is a head that separates its data without error: it has learned a form of the data, such as a

@@ -6,7 +6,7 @@ use stackelberg_evaluation::report::{Cell, Row, Table};
 
 use super::trial::Trial;
 
-/// One row per setting. Rewards are those of the base policy, and the paired gain of the others over it.
+/// One row per setting: the paired gains over the base policy, means of the text's metrics, and the tokens run per answer.
 pub(super) fn table(trials: &[Trial], rewards: &[Metric]) -> Table {
     let prompts = trials.first().and_then(|base| base.series.seeds.first()).map_or(0, Vec::len);
     let bootstrap = Bootstrap::new(prompts, 0);
@@ -25,7 +25,7 @@ pub(super) fn table(trials: &[Trial], rewards: &[Metric]) -> Table {
             Some(Cell { mean, digits: metric.digits().min(2), ..Cell::default() })
         };
         let is_base = std::ptr::eq(trial, &trials[0]);
-        let rewards = rewards.iter().map(|reward| if is_base { mean(reward) } else { gain(reward) });
+        let rewards = rewards.iter().map(|reward| gain(reward).filter(|_| !is_base));
         let tokens = trial.tokens_run.map(|mean| Cell { mean, digits: 0, ..Cell::default() });
         let cells = rewards.chain(text.iter().map(mean)).chain([tokens]).collect();
         Row { label: trial.name(), cells, ..Row::default() }
