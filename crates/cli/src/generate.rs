@@ -89,7 +89,7 @@ pub(crate) struct Generate {
     resume: bool,
 
     /// Write every decoding step as a JSON line: candidates, logits, rewards (cd: log_probs, values), threshold,
-    /// shaped, fused, chosen.
+    /// shaped, fused, chosen. Methods that choose among samples also write all samples with their scores.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
 

@@ -163,8 +163,20 @@ fn methods_that_choose_among_answers() {
         let _ = (fs::remove_file(&trace), fs::remove_file(&out));
         let files = ["--out", out.to_str().unwrap(), "--trace", trace.to_str().unwrap()];
         succeed(&[&args[..], &["--max-new-tokens", "5"], more, &files].concat(), "");
-        let answer = lines(&out).remove(0);
-        let tokens: String = lines(&trace).iter().map(|step| step["chosen"].to_string() + " ").collect();
+        let (answer, steps) = (lines(&out).remove(0), lines(&trace));
+        let tokens: String = steps.iter().map(|step| step["chosen"].to_string() + " ").collect();
+        // The first step has all samples with their rewards.
+        let block = &steps[0]["block"];
+        if block.is_null() {
+            assert_eq!(answer["method"], "base");
+        } else {
+            let chosen = block["chosen"].as_u64().unwrap() as usize;
+            assert_eq!(
+                (&block["texts"][chosen], &block["scores"][chosen]),
+                (&answer["text"], &answer["reward"])
+            );
+            assert_eq!(json!(block["scores"].as_array().unwrap().len()), answer["reward_calls"]);
+        }
         (answer["response"].as_str().unwrap().to_owned(), answer["reward"].as_f64().unwrap(), tokens)
     };
     let two = ["--method", "best-of-n", "--samples", "2"];

@@ -14,7 +14,7 @@ use stackelberg_engine::reward::RewardState;
 use stackelberg_engine::{Checkpoint, Error as EngineError, Reward, Tensor};
 use stackelberg_shaping::{Rule, argmax};
 
-use crate::choice::{Response, Unscored, kl_of_best_among, scores};
+use crate::choice::{Response, Unscored, block, certain, kl_of_best_among, scores};
 use crate::error::{Error, Result};
 use crate::history::History;
 use crate::input::Input;
@@ -26,7 +26,6 @@ use crate::sample;
 use crate::score::Score;
 use crate::sequence::{Chosen, Said};
 use crate::settings::Settings;
-use crate::step::Block;
 use crate::stopping::{Saved, first, further, kl_of_stopping};
 
 /// The texts under way, and what chooses among them.
@@ -298,7 +297,7 @@ impl Blocks {
         };
         let weights = match &weighed {
             Some(weighed) => weighed.follower.policy.clone(),
-            None => (0..texts).map(|i| if i == index { 1.0 } else { 0.0 }).collect(),
+            None => certain(index, texts),
         };
         self.record(weights, weighed.as_ref());
         if !self.tracks[index].is_finished() {
@@ -366,19 +365,9 @@ impl Blocks {
     /// Notes at the first step of each text's block what came of the block.
     fn record(&mut self, weights: Vec<f64>, weighed: Option<&Response>) {
         let chosen = |track: &Track| track.block.iter().map(|(step, _)| step.chosen).collect();
-        let block = Arc::new(Block {
-            continuations: self.tracks.iter().map(chosen).collect(),
-            scores: self
-                .tracks
-                .iter()
-                .flat_map(|track| &track.score)
-                .map(|score| score.reward)
-                .collect(),
-            shaped: weighed.map(|weighed| weighed.shaped.values.clone()),
-            threshold: weighed.and_then(|weighed| Some(weighed.shaped.threshold?.value)),
-            bound: weighed.and_then(|weighed| weighed.shaped.bound),
-            weights,
-        });
+        let continuations = self.tracks.iter().map(chosen).collect();
+        let scores = self.tracks.iter().flat_map(|track| &track.score).map(|score| score.reward);
+        let block = Arc::new(block(continuations, scores.collect(), weights, weighed));
         for (index, track) in self.tracks.iter_mut().enumerate() {
             if let Some((step, _)) = track.block.first_mut() {
                 (step.block, step.continuation) = (Some(block.clone()), Some(index));

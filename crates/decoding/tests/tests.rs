@@ -6,6 +6,7 @@ mod weights;
 
 mod blocks;
 mod cd;
+mod choices;
 mod device;
 mod golden;
 mod kl;
