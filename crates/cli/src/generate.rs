@@ -258,6 +258,10 @@ impl Generate {
                 "{} has no effect if a continuation is drawn: leave it out, or use --keep best",
                 self.shaping.flag(field)
             ),
+            Error::UnusedWithoutReject { field } => anyhow!(
+                "{} has no effect with --method best-of-n without --reject: leave it out, or use --reject",
+                self.shaping.flag(field)
+            ),
             error => error.into(),
         })?;
         settings.check(usize::MAX)?;

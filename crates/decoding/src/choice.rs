@@ -138,9 +138,11 @@ fn kl_of_best(n: usize) -> f64 {
     n.ln() - (n - 1.0) / n
 }
 
-/// The same of the best of `drawn` samples, where drawing may have stopped early.
+/// The same of the best of `drawn` samples, where drawing may have stopped early or samples were dropped.
 pub(crate) fn kl_of_best_among(drawn: usize, settings: &Settings) -> f64 {
     match settings.price_in_force() {
+        // Which samples were dropped is no ranking of answers: this bound holds of any choice among all.
+        _ if settings.rejection().is_some() => (settings.samples as f64).ln(),
         Some(_) => kl_of_stopping(drawn, settings.samples),
         None => kl_of_best(drawn),
     }

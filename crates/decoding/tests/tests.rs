@@ -10,6 +10,7 @@ mod choices;
 mod device;
 mod golden;
 mod kl;
+mod rejection;
 mod segments;
 mod session;
 mod theory;

@@ -168,7 +168,7 @@ impl Session {
         if method.chooses_answers() {
             (answer.reward_calls, answer.kl) = (calls, Some(kl));
         }
-        if method.decodes_blocks() {
+        if request.settings.decodes_blocks() {
             (answer.reward_calls, answer.kl) = (texts, Some((chosen.kl + kl).max(0.0)));
         }
         Ok((vec![Sample { answer, hidden: chosen.hidden }], said))
