@@ -6,9 +6,11 @@ mod weights;
 
 mod blocks;
 mod cd;
+mod choices;
 mod device;
 mod golden;
 mod kl;
+mod rejection;
 mod segments;
 mod session;
 mod theory;

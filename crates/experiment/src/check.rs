@@ -65,8 +65,7 @@ impl Experiment {
             within("prompts: limit", limit, 1, PROMPTS)?;
         }
         within("decoding.batch_size", self.decoding.batch_size, 1, most::BATCH_SIZE)?;
-        let methods: Vec<Method> = self.methods.iter().map(|m| m.method).chain([Method::Base]).collect();
-        if let Some(field) = self.decoding.unused(&methods) {
+        if let Some(field) = self.unused() {
             return invalid(format!("decoding.{field}: none of the [[methods]] uses it: leave it out"));
         }
         let held_out = &self.rewards.held_out;
