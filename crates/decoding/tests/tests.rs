@@ -11,5 +11,6 @@ mod golden;
 mod kl;
 mod segments;
 mod session;
+mod soft;
 mod theory;
 mod tiny;
