@@ -13,5 +13,6 @@ mod kl;
 mod rejection;
 mod segments;
 mod session;
+mod soft;
 mod theory;
 mod tiny;
