@@ -24,7 +24,7 @@ const SHOWN: [&str; 6] = ["model", "rewards", "values", "host", "port", "api_key
 /// Requests for /v1/chat/completions and /v1/completions may have a field `guidance`, such as {"method": "args", "reward":
 /// "sentiment"}. Without it, the model answers as it is, or as --default-guidance says. /openapi.json has the interface.
 #[derive(Args)]
-#[command(mut_args(brief(&SHOWN)))]
+#[command(mut_args(brief(&SHOWN)), after_help = "`stackelberg serve --help` has all options.")]
 pub(crate) struct Serve {
     /// A reward under the name that requests give, NAME=REF, or NAME alone for a built-in one; may be given several times.
     /// REF is as for `generate --reward`. [default: sentiment, if it fits the model]
@@ -60,7 +60,7 @@ pub(crate) struct Serve {
     max_requests: usize,
 
     /// Choices that may wait. More are refused with 429.
-    #[arg(long, default_value_t = 256, value_name = "N", value_parser = count(0, 1_000_000))]
+    #[arg(long, default_value_t = 256, value_name = "N", value_parser = count(0, 1_000_000_usize))]
     queue: usize,
 
     /// Memory for the keys and values of prompts, in MB, which requests with the same beginning share.
@@ -111,14 +111,8 @@ impl Serve {
         let models = self.models(&registry()?)?;
         let stop = interrupt::watch()?;
         let config = Config { limits, default_guidance, keys, loopback };
-        let at = if address.is_some_and(|address| address.is_ipv6()) {
-            format!("[{}]", self.host)
-        } else {
-            self.host.clone()
-        };
-        run(config, models, &format!("{at}:{}", self.port), &stop, |address| {
-            note!("listening on http://{address}")
-        })?;
+        let at = (self.host.as_str(), self.port);
+        run(config, models, at, &stop, |address| note!("listening on http://{address}"))?;
         Ok(())
     }
 

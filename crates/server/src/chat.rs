@@ -66,9 +66,14 @@ impl Layout {
             return Err(ApiError::invalid("messages", message));
         }
         let text = policy.lay_out_chat(messages, self.end, self.args.clone());
-        let tokens = text.and_then(|text| match self.special {
-            true => policy.tokenizer.encode(text.text(), true),
-            false => policy.read(&text),
+        let tokens = text.and_then(|text| {
+            let mut tokens = policy.read(&text)?;
+            if self.special {
+                // Not by the tokenizer: it would read what messages spell as control tokens.
+                let around = policy.tokenizer.encode("", true)?;
+                tokens.splice(0..0, around.first().copied());
+            }
+            Ok(tokens)
         });
         tokens.map_err(|error| ApiError::engine(&error))
     }

@@ -236,7 +236,7 @@ mod tests {
             (json!({"extends": "mine"}), "guidance.extends: it must be \"default\""),
             (json!({"reward": 3}), "guidance.reward: it must be a text"),
             (json!({"trace": 1}), "guidance.trace: it must be true or false"),
-            (json!({"strenght": 1}), "guidance.strenght: unknown; known are alpha, beta, "),
+            (json!({"strenght": 1}), "guidance.strenght: unknown; known are alpha, beams, "),
             (
                 json!({"max_new_tokens": 1}),
                 "guidance.max_new_tokens: give it as max_tokens of the request",

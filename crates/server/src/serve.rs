@@ -103,15 +103,15 @@ impl Server {
     }
 }
 
-/// Runs a server on this address until `stop` is cancelled. `ready` is told the address, which has a port of its own if
-/// that of `address` is 0.
+/// Runs a server on this host and port until `stop` is cancelled. `ready` is told the address, whose port is a free one if
+/// `port` is 0.
 ///
 /// # Errors
 /// The address cannot be listened on; as [`Server::new`] and [`Server::serve`].
 pub fn run(
     config: Config,
     models: Models,
-    address: &str,
+    (host, port): (&str, u16),
     stop: &Cancel,
     ready: impl FnOnce(SocketAddr),
 ) -> Result<()> {
@@ -123,8 +123,8 @@ pub fn run(
         .build()
         .map_err(io("cannot start the runtime".to_owned()))?;
     let outcome = runtime.block_on(async {
-        let cannot = || format!("cannot listen on {address}");
-        let listener = TcpListener::bind(address).await.map_err(io(cannot()))?;
+        let cannot = || format!("cannot listen on {host}:{port}");
+        let listener = TcpListener::bind((host, port)).await.map_err(io(cannot()))?;
         let local = listener.local_addr().map_err(io(cannot()))?;
         let server = Server::new(config, models)?;
         ready(local);

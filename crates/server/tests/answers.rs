@@ -240,7 +240,7 @@ fn chunks_have_the_shape_that_clients_expect() {
         assert_eq!(last["choices"][0]["finish_reason"], "length");
         assert_eq!(
             usage["usage"],
-            json!({"prompt_tokens": 7, "completion_tokens": 6, "total_tokens": 13})
+            json!({"prompt_tokens": 6, "completion_tokens": 6, "total_tokens": 12})
         );
         let running: Vec<u64> = chunks[1..7]
             .iter()

@@ -17,6 +17,9 @@ use tower::ServiceExt;
 
 use crate::tiny::{D, Tiny};
 
+/// The most tokens of prompt and answer together.
+pub const CONTEXT: usize = 4000;
+
 /// Messages as words of the tiny model.
 const TEMPLATE: &str = "{% for message in messages %}w30 {{ message.role | length }} {{ message.content }} w31 {% endfor %}\
                         {% if add_generation_prompt %}w32 w33{% endif %}{% if shout %} w34{% endif %}";
@@ -34,7 +37,7 @@ pub fn loaded() -> &'static (Checkpoint, [Reward; 3]) {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         write_policy(&at("policy"));
-        Tiny { seed: 5, labels: Some(1), ..Tiny::default() }.write(&at("reward"));
+        Tiny { seed: 5, labels: Some(1), config: config(), ..Tiny::default() }.write(&at("reward"));
         let header = json!({"__metadata__": {"format": "stackelberg-head"},
             "score.weight": {"dtype": "F32", "shape": [1, D], "data_offsets": [0, 4 * D]}});
         let header = header.to_string();
@@ -50,14 +53,18 @@ pub fn loaded() -> &'static (Checkpoint, [Reward; 3]) {
     })
 }
 
+fn config() -> Value {
+    json!({ "max_position_embeddings": CONTEXT })
+}
+
 /// The tiny policy, with a chat template.
 pub fn write_policy(folder: &Path) {
-    Tiny::default().write(folder);
+    Tiny { config: config(), ..Tiny::default() }.write(folder);
     let config = json!({"chat_template": TEMPLATE, "bos_token": "w1", "eos_token": "w2"});
     std::fs::write(folder.join("tokenizer_config.json"), config.to_string()).unwrap();
 }
 
-/// The share of the digit 1 in the answer. A text with w13 makes it panic.
+/// The share of the digit 1 in the answer. It panics at the prompt `panic`, and fails at `refuse`.
 struct Ones;
 
 impl TextScorer for Ones {

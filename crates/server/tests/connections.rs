@@ -54,7 +54,7 @@ async fn all(mut stream: TcpStream) -> String {
 }
 
 fn long(stream: bool) -> Value {
-    json!({"prompt": "w1", "max_tokens": 390, "ignore_eos": true, "n": 4, "seed": 3, "stream": stream})
+    json!({"prompt": "w1", "max_tokens": 1500, "ignore_eos": true, "n": 4, "seed": 3, "stream": stream})
 }
 
 #[test]
@@ -80,20 +80,14 @@ fn a_connection_that_is_closed_stops_its_request() {
 fn running_requests_finish_when_the_server_stops() {
     block_on(async {
         let server = listen(Limits::default()).await;
-        let connection = server.connect(&long(false)).await;
-        eventually("it runs", || async { server.client.metric("stackelberg_running").await == 4.0 })
-            .await;
         let expected = server.client.good("/v1/completions", long(false)).await.json();
-        let connection = match expected["choices"].as_array().map(Vec::len) {
-            Some(4) => connection,
-            _ => panic!("{expected}"),
-        };
-        let other = server.connect(&long(false)).await;
-        eventually("it runs", || async { server.client.metric("stackelberg_running").await > 0.0 })
+        assert_eq!(expected["choices"].as_array().unwrap().len(), 4);
+        let (one, other) = (server.connect(&long(false)).await, server.connect(&long(false)).await);
+        eventually("both run", || async { server.client.metric("stackelberg_running").await == 8.0 })
             .await;
         server.stop.send(()).unwrap();
         server.served.await.unwrap().unwrap();
-        for connection in [connection, other] {
+        for connection in [one, other] {
             let text = all(connection).await;
             let body: Value = serde_json::from_str(text.split("\r\n\r\n").nth(1).unwrap()).unwrap();
             assert_eq!(body["choices"], expected["choices"]);

@@ -5,7 +5,7 @@ use axum::http::Request;
 use serde_json::{Value, json};
 use stackelberg_server::{Config, Limits};
 
-use crate::common::{Client, block_on, post, server};
+use crate::common::{CONTEXT, Client, block_on, post, server};
 
 const CHAT: &str = "/v1/chat/completions";
 const TEXT: &str = "/v1/completions";
@@ -145,20 +145,21 @@ fn harmless_fields_and_neutral_values_pass() {
 fn context_overflow_is_never_cut() {
     block_on(async {
         let client = server(Config::default());
-        // The context has 400 tokens.
-        let prompt = vec![1; 390];
+        // The context has 4000 tokens.
+        let prompt = vec![1; CONTEXT - 10];
         let error =
             refused(&client, TEXT, json!({"prompt": prompt, "max_tokens": 11}), "max_tokens").await;
         assert_eq!(error["code"], "context_length_exceeded");
         assert!(
-            error["message"].as_str().unwrap().contains("390 tokens and max_tokens is 11"),
+            error["message"].as_str().unwrap().contains("3990 tokens and max_tokens is 11"),
             "{error}"
         );
         client.good(TEXT, json!({"prompt": prompt, "max_tokens": 10})).await;
-        refused(&client, TEXT, json!({"prompt": vec![1; 400]}), "prompt").await;
-        let answer = client.good(TEXT, json!({"prompt": vec![1; 399], "ignore_eos": true})).await.json();
+        refused(&client, TEXT, json!({"prompt": vec![1; CONTEXT]}), "prompt").await;
+        let answer =
+            client.good(TEXT, json!({"prompt": vec![1; CONTEXT - 1], "ignore_eos": true})).await.json();
         assert_eq!(answer["usage"]["completion_tokens"], 1);
-        let words = vec!["w1"; 500].join(" ");
+        let words = vec!["w1"; CONTEXT + 100].join(" ");
         let chat = json!({"messages": [{"role": "user", "content": words}]});
         refused(&client, CHAT, chat, "prompt").await;
     });

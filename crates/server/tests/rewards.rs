@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use stackelberg_server::Config;
 
-use crate::common::{block_on, loaded, server};
+use crate::common::{CONTEXT, block_on, loaded, server};
 
 /// Answers that vLLM gave.
 const RECORDED: &str = include_str!("data/vllm-rewards.jsonl");
@@ -92,7 +92,7 @@ fn scores_are_the_rewards() {
         let tokens = [30, 0, 5, 31, 30, 0, 6, 31];
         assert_eq!(answer["data"][0]["probs"], json!([of(model, &tokens)]));
         // Pairs: the prompt by the chat template, then the answer.
-        let body = json!({"model": "model", "text_1": "w5", "text_2": ["w6", "w7 w8"], "use_activation": false});
+        let body = json!({"model": "model", "text_1": "w5", "text_2": [" w6", " w7 w8"], "use_activation": false});
         let answer = client.good("/score", body).await.json();
         let pair = |answer: &[u32]| of(model, &[&[30, 0, 5, 31, 32, 33], answer].concat());
         assert_eq!(answer["data"][0]["score"], pair(&[6]));
@@ -117,7 +117,7 @@ fn wrong_texts_are_refused() {
             ("/classify", json!({"model": "head", "input": []}), 400, "input"),
             ("/classify", json!({"model": "head", "input": ""}), 400, "input"),
             ("/classify", json!({"model": "head", "input": [40]}), 400, "input"),
-            ("/classify", json!({"model": "head", "input": vec![1; 401]}), 400, "input"),
+            ("/classify", json!({"model": "head", "input": vec![1; CONTEXT + 1]}), 400, "input"),
             ("/classify", json!({"model": "head", "input": vec!["w1"; 1025]}), 400, "input"),
             (
                 "/classify",

@@ -12,7 +12,7 @@ fn texts_and_messages_are_tokenized() {
         let text = client
             .good("/tokenize", json!({"model": "tiny", "prompt": "w3 w4 w5", "return_token_strs": true}))
             .await;
-        let expected = json!({"count": 3, "max_model_len": 400, "tokens": [3, 4, 5], "token_strs": ["w3", "w4", "w5"]});
+        let expected = json!({"count": 3, "max_model_len": 4000, "tokens": [3, 4, 5], "token_strs": ["w3", "w4", "w5"]});
         assert_eq!(text.json(), expected);
         let chat = json!({"messages": [{"role": "user", "content": "w3"}]});
         assert_eq!(client.good("/tokenize", chat).await.json()["tokens"], json!([30, 0, 3, 31, 32, 33]));
