@@ -13,9 +13,9 @@ use stackelberg_data::words::count as counted;
 use stackelberg_data::{Output, keep_inputs};
 use stackelberg_engine::Checkpoint;
 use stackelberg_evaluation::Evaluator;
-use stackelberg_evaluation::compare::{Bootstrap, wins};
 use stackelberg_evaluation::metrics::{Measured, Metric};
-use stackelberg_evaluation::report::{Cell, Estimate, Row, Table, Wins, csv, latex, markdown, plain};
+use stackelberg_evaluation::report::{Table, Wins, csv, latex, markdown, plain};
+use stackelberg_evaluation::summary::{Comparison, Means, RewardWins, table};
 use stackelberg_registry::names::shown;
 
 use crate::help::brief;
@@ -100,37 +100,6 @@ struct Each<'a> {
     rewards: Option<&'a std::collections::BTreeMap<String, f64>>,
 }
 
-/// One run's means.
-#[derive(Serialize)]
-struct Means<'a> {
-    run: &'a str,
-    answers: usize,
-    metrics: Vec<Mean<'a>>,
-}
-
-#[derive(Serialize)]
-struct Mean<'a> {
-    metric: &'a str,
-    #[serde(flatten)]
-    estimate: Estimate,
-}
-
-/// Differences of one run from the first.
-#[derive(Serialize)]
-struct Comparison<'a> {
-    run: &'a str,
-    with: &'a str,
-    differences: Vec<Mean<'a>>,
-    wins: Vec<RewardWins<'a>>,
-}
-
-#[derive(Serialize)]
-struct RewardWins<'a> {
-    reward: &'a str,
-    #[serde(flatten)]
-    wins: Wins,
-}
-
 impl Evaluate {
     pub(crate) fn run(&self) -> Result<()> {
         let repeated = |(i, name): &(usize, &String)| self.reward[..*i].contains(name);
@@ -164,16 +133,15 @@ impl Evaluate {
         }
         let metrics: Vec<Metric> =
             evaluator.names().into_iter().map(Metric::Reward).chain(Metric::TEXT).collect();
-        let means: Vec<Means<'_>> = runs
-            .iter()
-            .zip(&measured)
-            .map(|(run, answers)| self.means(run, answers, &metrics))
-            .collect();
-        let others = runs.iter().zip(&measured).skip(1).zip(&partners);
-        let comparisons: Vec<Comparison<'_>> = others
+        let named = || runs.iter().map(|run| run.name.as_str()).zip(&measured);
+        let means: Vec<Means<'_>> =
+            named().map(|(run, answers)| Means::of(run, answers, &metrics, self.seed)).collect();
+        let comparisons: Vec<Comparison<'_>> = named()
+            .skip(1)
+            .zip(&partners)
             .map(|((run, answers), partners)| {
                 let paired: Vec<&Measured> = partners.iter().map(|&i| &answers[i]).collect();
-                self.compare(run, &paired, (&runs[0], &measured[0]), &metrics)
+                Comparison::of((run, &paired), (&runs[0].name, &measured[0]), &metrics, self.seed)
             })
             .collect();
         if let Some(file) = &self.json {
@@ -235,47 +203,6 @@ impl Evaluate {
         Ok(out.finish()?)
     }
 
-    fn means<'a>(&self, run: &'a Run, answers: &[Measured], metrics: &'a [Metric]) -> Means<'a> {
-        let bootstrap = Bootstrap::new(answers.len(), self.seed);
-        let of = |metric: &'a Metric| {
-            let values: Vec<f64> = answers.iter().map(|answer| metric.of(answer)).collect();
-            Some(Mean { metric: metric.name(), estimate: bootstrap.estimate(&values)? })
-        };
-        Means {
-            run: &run.name,
-            answers: answers.len(),
-            metrics: metrics.iter().filter_map(of).collect(),
-        }
-    }
-
-    fn compare<'a>(
-        &self,
-        run: &'a Run,
-        answers: &[&Measured],
-        (first, firsts): (&'a Run, &[Measured]),
-        metrics: &'a [Metric],
-    ) -> Comparison<'a> {
-        let bootstrap = Bootstrap::new(firsts.len(), self.seed);
-        let values = |metric: &Metric| -> (Vec<f64>, Vec<f64>) {
-            answers.iter().zip(firsts).map(|(a, b)| (metric.of(a), metric.of(b))).unzip()
-        };
-        let difference = |metric: &'a Metric| {
-            let (ours, theirs) = values(metric);
-            Some(Mean { metric: metric.name(), estimate: bootstrap.difference(&ours, &theirs)? })
-        };
-        let won = |metric: &'a Metric| {
-            let (ours, theirs) = values(metric);
-            RewardWins { reward: metric.name(), wins: wins(&ours, &theirs) }
-        };
-        let rewards = metrics.iter().filter(|metric| matches!(metric, Metric::Reward(_)));
-        Comparison {
-            run: &run.name,
-            with: &first.name,
-            differences: metrics.iter().filter_map(difference).collect(),
-            wins: rewards.map(won).collect(),
-        }
-    }
-
     fn print(
         &self,
         means: &[Means<'_>],
@@ -321,32 +248,5 @@ impl Evaluate {
             }
         }
         Ok(())
-    }
-}
-
-/// Rows of means as a table, with the columns that any row has.
-fn table<'a, 'm: 'a>(
-    name: &str,
-    rows: impl Iterator<Item = (String, &'a Vec<Mean<'m>>)> + Clone,
-    metrics: &[Metric],
-) -> Table {
-    let known = |metric: &&Metric| {
-        rows.clone().any(|(_, means)| means.iter().any(|mean| mean.metric == metric.name()))
-    };
-    let columns: Vec<&Metric> = metrics.iter().filter(known).collect();
-    let row = |(label, means): (String, &'a Vec<Mean<'m>>)| {
-        let cell = |metric: &&Metric| {
-            let mean = means.iter().find(|mean| mean.metric == metric.name())?;
-            let Estimate { mean, low, high } = mean.estimate;
-            let interval = low.is_finite().then_some((low, high));
-            Some(Cell { mean, interval, digits: metric.digits(), bold: false, differs: 0 })
-        };
-        Row { group: String::new(), label, cells: columns.iter().map(cell).collect() }
-    };
-    Table {
-        name: name.to_owned(),
-        columns: columns.iter().map(|metric| metric.name().to_owned()).collect(),
-        rows: rows.clone().map(row).collect(),
-        ..Table::default()
     }
 }

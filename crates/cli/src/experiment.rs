@@ -1,6 +1,6 @@
 //! `stackelberg experiment`: methods, shapings and strengths compared over the same prompts.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -10,8 +10,7 @@ use stackelberg_data::Prompt;
 use stackelberg_data::words::count as counted;
 use stackelberg_decoding::Cancel;
 use stackelberg_experiment::{
-    Experiment, Lab, Observer, Part, Provenance, Setting, answers, most_tokens_run, prompts_of, report,
-    run, stages, verify,
+    Experiment, Lab, Observer, Part, Provenance, Setting, Size, prompts_of, report, run, stages, verify,
 };
 use stackelberg_learning::rollouts::{self, Dataset};
 use stackelberg_learning::value;
@@ -73,10 +72,8 @@ impl Command {
             What::Run(place) => place.with_lab(|lab| {
                 let mut terminal = Terminal::new(lab);
                 let outcome = run(lab, &mut terminal);
-                terminal.bar.finish_and_clear();
-                let opening = outcome?;
-                note!("{}", terminal.summary(lab));
-                wrote(lab, &opening)
+                terminal.finish(lab, outcome.is_ok());
+                wrote(lab, &outcome?)
             }),
             What::Report(place) => place.with_runs(|lab| wrote(lab, &report(lab)?)),
             What::Verify(verify) => verify.place.with_runs(|lab| verify.run(lab)),
@@ -113,18 +110,6 @@ impl Verify {
 }
 
 impl Where {
-    /// Reads the prompts, and checks that value heads are trained on none of them.
-    fn prompts(&self, experiment: &Experiment, registry: &Registry) -> Result<Vec<(String, Prompt)>> {
-        let prompts = prompts_of(registry, &experiment.prompts)?;
-        let taught = match &experiment.values {
-            Some(values) => prompts_of(registry, &values.prompts)?,
-            None => Vec::new(),
-        };
-        let leaked = experiment.check_leakage(&prompts, &taught);
-        leaked.with_context(|| self.file.display().to_string())?;
-        Ok(prompts)
-    }
-
     fn folder(&self) -> PathBuf {
         match &self.out {
             Some(out) => out.clone(),
@@ -147,25 +132,13 @@ impl Where {
 
     fn with_lab(&self, work: impl FnOnce(&Lab<'_>) -> Result<()>) -> Result<()> {
         let (experiment, registry) = (Experiment::read(&self.file)?, registry()?);
-        self.prompts(&experiment, &registry)?;
-        let out = self.folder();
-        let cancel = interrupt::watch()?;
-        set_threads(self.threads)?;
-        let policy = load(&registry, &experiment.policy.spec())?;
-        std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
-        let provenance = Provenance {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            commit: env!("STACKELBERG_COMMIT").to_owned(),
-            command: std::env::args().collect(),
-        };
-        let (lab, warnings) = Lab::open(&experiment, &out, &registry, &policy, provenance, cancel)?;
-        warnings.iter().for_each(|warning| note!("warning: {warning}"));
-        work(&lab)
+        prompts_of_file(&self.file, &experiment, &registry)?;
+        open_lab(&experiment, &self.folder(), &registry, self.threads, work)
     }
 
     fn plan(&self) -> Result<()> {
         let (experiment, registry) = (Experiment::read(&self.file)?, registry()?);
-        let prompts = self.prompts(&experiment, &registry)?.len();
+        let prompts = prompts_of_file(&self.file, &experiment, &registry)?.len();
         for name in std::iter::once(&experiment.rewards.guide).chain(&experiment.rewards.held_out) {
             // References that may need a download are not checked here.
             if !name.contains(':') {
@@ -174,29 +147,24 @@ impl Where {
                     .with_context(|| format!("{}: rewards", self.file.display()))?;
             }
         }
-        let (mut settings, mut answers, mut tokens) = (0, 0, 0_usize);
-        for (stage, of_stage) in stages(&experiment, &[]) {
+        for (stage, settings) in stages(&experiment, &[]) {
             say!("{stage}")?;
-            for setting in &of_stage {
+            for setting in &settings {
                 say!("  {setting}")?;
-                settings += 1;
-                let of_setting = experiment.seeds_of(setting).len() * prompts;
-                answers += of_setting;
-                tokens =
-                    tokens.saturating_add(of_setting.saturating_mul(most_tokens_run(&setting.settings)));
             }
         }
+        let size = Size::of(&experiment, prompts);
         say!(
             "{}, {}, {}: {} of at most {}",
-            counted(settings, "setting"),
+            counted(size.settings, "setting"),
             counted(experiment.seeds.len(), "seed"),
             counted(prompts, "prompt"),
-            counted(answers, "answer"),
+            counted(size.answers, "answer"),
             counted(experiment.decoding.max_new_tokens(), "token")
         )?;
         say!(
             "at most {} run through the policy, besides prompts and rollouts",
-            counted(tokens, "token")
+            counted(size.tokens, "token")
         )?;
         if experiment.guided().next().is_some() {
             say!(
@@ -205,6 +173,43 @@ impl Where {
         }
         Ok(())
     }
+}
+
+/// Reads the prompts of an experiment, and checks that value heads are trained on none of them.
+pub(crate) fn prompts_of_file(
+    file: &Path,
+    experiment: &Experiment,
+    registry: &Registry,
+) -> Result<Vec<(String, Prompt)>> {
+    let prompts = prompts_of(registry, &experiment.prompts)?;
+    let taught = match &experiment.values {
+        Some(values) => prompts_of(registry, &values.prompts)?,
+        None => Vec::new(),
+    };
+    experiment.check_leakage(&prompts, &taught).with_context(|| file.display().to_string())?;
+    Ok(prompts)
+}
+
+/// Loads the models of an experiment, and opens its folder.
+pub(crate) fn open_lab(
+    experiment: &Experiment,
+    out: &Path,
+    registry: &Registry,
+    threads: Option<usize>,
+    work: impl FnOnce(&Lab<'_>) -> Result<()>,
+) -> Result<()> {
+    let cancel = interrupt::watch()?;
+    set_threads(threads)?;
+    let policy = load(registry, &experiment.policy.spec())?;
+    std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
+    let provenance = Provenance {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        commit: env!("STACKELBERG_COMMIT").to_owned(),
+        command: std::env::args().collect(),
+    };
+    let (lab, warnings) = Lab::open(experiment, out, registry, &policy, provenance, cancel)?;
+    warnings.iter().for_each(|warning| note!("warning: {warning}"));
+    work(&lab)
 }
 
 /// Prints the sentences that the report opens with, and where it is.
@@ -216,8 +221,12 @@ fn wrote(lab: &Lab<'_>, opening: &[String]) -> Result<()> {
     Ok(())
 }
 
+fn all_answers(lab: &Lab<'_>) -> usize {
+    Size::of(lab.experiment, lab.prompts.len()).answers
+}
+
 /// Progress of an experiment: a bar over all answers, with messages above it.
-struct Terminal {
+pub(crate) struct Terminal {
     bar: ProgressBar,
     cancel: Cancel,
     /// The number of tokens that this call has generated.
@@ -226,19 +235,23 @@ struct Terminal {
 }
 
 impl Terminal {
-    fn new(lab: &Lab<'_>) -> Self {
+    pub(crate) fn new(lab: &Lab<'_>) -> Self {
         let style = style("{bar:30} {pos}/{len} answers {eta} left | {prefix} {msg}");
-        let bar = ProgressBar::new(answers(lab) as u64).with_style(style);
+        let bar = ProgressBar::new(all_answers(lab) as u64).with_style(style);
         Self { bar, cancel: lab.cancel.clone(), tokens: 0, began: Instant::now() }
     }
 
-    /// One line about this call: `66 answers, 471 new tokens in 3.2 s`.
-    fn summary(&self, lab: &Lab<'_>) -> String {
-        let all = counted(answers(lab), "answer");
+    /// Removes the bar. Prints one line about this call, if it succeeded: `66 answers, 471 new tokens in 3.2 s`.
+    pub(crate) fn finish(self, lab: &Lab<'_>, succeeded: bool) {
+        self.bar.finish_and_clear();
+        if !succeeded {
+            return;
+        }
+        let all = counted(all_answers(lab), "answer");
         let seconds = self.began.elapsed().as_secs_f64();
         match self.tokens {
-            0 => format!("{all}, all of them from earlier runs"),
-            tokens => format!("{all}, {} in {seconds:.1} s", counted(tokens, "new token")),
+            0 => note!("{all}, all of them from earlier runs"),
+            tokens => note!("{all}, {} in {seconds:.1} s", counted(tokens, "new token")),
         }
     }
 

@@ -89,7 +89,7 @@ pub(crate) struct Generate {
     resume: bool,
 
     /// Write every decoding step as a JSON line: candidates, logits, rewards (cd: log_probs, values), threshold,
-    /// shaped, fused, chosen.
+    /// shaped, fused, chosen. Methods that choose among samples also write all samples with their scores.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
 
@@ -256,6 +256,10 @@ impl Generate {
             ),
             Error::UnusedByDraw { field } => anyhow!(
                 "{} has no effect if a continuation is drawn: leave it out, or use --keep best",
+                self.shaping.flag(field)
+            ),
+            Error::UnusedWithoutReject { field } => anyhow!(
+                "{} has no effect with --method best-of-n without --reject: leave it out, or use --reject",
                 self.shaping.flag(field)
             ),
             error => error.into(),

@@ -27,6 +27,7 @@ mod terminal;
 mod threshold;
 mod train;
 mod training;
+mod tune;
 
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
@@ -54,6 +55,7 @@ enum Command {
     Train(train::Train),
     Shape(shape::Shape),
     Evaluate(Box<evaluate::Evaluate>),
+    Tune(Box<tune::Tune>),
     Experiment(experiment::Command),
     Bench(bench::Bench),
     Models(models::Models),
@@ -76,6 +78,7 @@ impl Command {
             Self::Shape(shape) => shape.run(),
             Self::Judge(judge) => judge.run(),
             Self::Evaluate(evaluate) => evaluate.run(),
+            Self::Tune(tune) => tune.run(),
             Self::Experiment(experiment) => experiment.run(),
             Self::Bench(bench) => bench.run(),
             Self::Models(models) => models.run(),

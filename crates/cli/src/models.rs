@@ -304,7 +304,7 @@ fn list() -> Result<()> {
         writeln!(out, "{:<48} {}", "", known.reference)?;
     }
     writeln!(out, "\nbuilt-in rewards")?;
-    for Builtin { name, base, about, bytes } in BUILTIN {
+    for Builtin { name, base, about, bytes, .. } in BUILTIN {
         let size = bytes.len().div_ceil(1000);
         writeln!(out, "{name:<18} {size:>4} kB  {about}")?;
         writeln!(out, "{:<27} a head on {base}", "")?;

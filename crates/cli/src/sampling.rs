@@ -35,7 +35,13 @@ pub(crate) struct SamplingArgs {
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     token_price: Option<f64>,
 
-    /// blockwise, particles: number of tokens of a block. [default: 16, or --max-new-tokens if that is less]
+    /// best-of-n: drop this fraction of the samples under way at the end of each block of --block tokens, those with the lowest
+    /// rewards so far (speculative rejection). 0 drops none. [default: 0]
+    #[arg(long, value_name = "FRACTION", allow_negative_numbers = true)]
+    reject: Option<f64>,
+
+    /// blockwise, particles, best-of-n with --reject: number of tokens of a block. [default: 16, or --max-new-tokens if that is
+    /// less]
     #[arg(long, value_name = "N", value_parser = count(1, most::BLOCK))]
     block: Option<usize>,
 
@@ -113,6 +119,7 @@ impl SamplingArgs {
             length_penalty: self.length_penalty,
             samples: self.samples,
             token_price: self.token_price,
+            reject: self.reject,
             block: self.block,
             keep: self.keep,
             max_new_tokens: self.max_new_tokens,

@@ -163,8 +163,20 @@ fn methods_that_choose_among_answers() {
         let _ = (fs::remove_file(&trace), fs::remove_file(&out));
         let files = ["--out", out.to_str().unwrap(), "--trace", trace.to_str().unwrap()];
         succeed(&[&args[..], &["--max-new-tokens", "5"], more, &files].concat(), "");
-        let answer = lines(&out).remove(0);
-        let tokens: String = lines(&trace).iter().map(|step| step["chosen"].to_string() + " ").collect();
+        let (answer, steps) = (lines(&out).remove(0), lines(&trace));
+        let tokens: String = steps.iter().map(|step| step["chosen"].to_string() + " ").collect();
+        // The first step has all samples with their rewards.
+        let block = &steps[0]["block"];
+        if block.is_null() {
+            assert_eq!(answer["method"], "base");
+        } else {
+            let chosen = block["chosen"].as_u64().unwrap() as usize;
+            assert_eq!(
+                (&block["texts"][chosen], &block["scores"][chosen]),
+                (&answer["response"], &answer["reward"])
+            );
+            assert_eq!(json!(block["scores"].as_array().unwrap().len()), answer["reward_calls"]);
+        }
         (answer["response"].as_str().unwrap().to_owned(), answer["reward"].as_f64().unwrap(), tokens)
     };
     let two = ["--method", "best-of-n", "--samples", "2"];
@@ -227,6 +239,75 @@ fn blocks_are_traced_and_counted() {
         &[&args[..], &["--max-new-tokens", "4", "--keep", "draw", "--kl-budget", "0.5"]].concat(),
         "",
     );
+}
+
+/// Best-of-n drops samples, resumes, and refuses what does not go with it. Its lines are those of plain best-of-n otherwise.
+#[test]
+fn samples_are_rejected() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (prompts, out, trace) = (file("p.jsonl"), file("o.jsonl"), file("t.jsonl"));
+    fs::write(&prompts, "{\"prompt\": \"Name a colour.\"}\n{\"prompt\": \"Why?\"}\n").unwrap();
+    let args = ["generate", "--prompts", &prompts, "--method", "best-of-n"];
+    let more = ["--samples", "4", "--max-new-tokens", "6", "--no-eos", "--out", &out];
+    let reject = ["--reject", "0.5", "--block", "2"];
+    let args = [&args[..], &more].concat();
+    succeed(&[&args[..], &reject, &["--trace", &trace]].concat(), "");
+    let answers = lines(Path::new(&out));
+    for answer in &answers {
+        // Four samples have 2 tokens, two have 4, and one has 6.
+        let count = |name: &str| answer[name].as_u64().unwrap();
+        assert_eq!(["tokens_run", "tokens_saved", "tokens_scored"].map(count), [14, 10, 14]);
+        assert_eq!((count("reward_calls"), &answer["reward_lost"]), (7, &json!(0.0)));
+        assert!((answer["kl_bound"].as_f64().unwrap() - 4f64.ln()).abs() < 1e-12, "{answer}");
+        let settings = (&answer["settings"]["reject"], &answer["settings"]["block"]);
+        assert_eq!(settings, (&json!(0.5), &json!(2)));
+    }
+    let blocks: Vec<Value> =
+        lines(Path::new(&trace)).into_iter().map(|step| step["block"].clone()).collect();
+    let lengths: Vec<usize> = blocks[0]["continuations"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|tokens| tokens.as_array().unwrap().len())
+        .collect();
+    let mut sorted = lengths.clone();
+    sorted.sort_unstable();
+    assert_eq!((sorted, lengths[blocks[0]["chosen"].as_u64().unwrap() as usize]), (vec![2, 2, 4, 6], 6));
+
+    // An answer that was cut off is written again.
+    let whole = fs::read_to_string(&out).unwrap();
+    fs::write(&out, &whole[..whole.len() - 20]).unwrap();
+    succeed(&[&args[..], &reject, &["--resume"]].concat(), "");
+    let strip = |mut answers: Vec<Value>| {
+        answers.iter_mut().for_each(|a| a["elapsed"] = json!(0));
+        answers
+    };
+    assert_eq!(strip(lines(Path::new(&out))), strip(answers));
+    let said = |more: &[&str]| refused(&[&args[..], more].concat(), "");
+    let other = said(&["--resume", "--reject", "0.25", "--block", "2"]);
+    assert!(other.contains("reject 0.5, this run has 0.25"), "{other}");
+    for (more, error) in [
+        (&["--reject", "1"][..], "reject is 1: it must be at least 0 and below 1"),
+        (&["--reject", "-0.5"], "reject is -0.5: it must be at least 0 and below 1"),
+        (&["--reject", "0.5", "--token-price", "1"], "reject is 0.5: it must be 0 with a token price"),
+        (
+            &["--reject", "0.5", "--perturb-rewards", "reversed"],
+            "reject is 0.5: it must be 0 where rewards are perturbed",
+        ),
+        (
+            &["--block", "2"],
+            "--block has no effect with --method best-of-n without --reject: leave it out, or use --reject",
+        ),
+    ] {
+        assert_eq!(said(more), format!("error: {error}"));
+    }
+    for method in ["follower", "blockwise"] {
+        assert_eq!(
+            refused(&["generate", "Hi", "--method", method, "--reject", "0.5"], ""),
+            format!("error: --reject has no effect with --method {method}: leave it out")
+        );
+    }
 }
 
 /// A value head for the default model, 576 to 2 to 2 to 1.

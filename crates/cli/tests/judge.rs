@@ -140,8 +140,10 @@ fn two_runs_are_compared() {
 #[test]
 fn a_killed_run_pays_for_nothing_twice() {
     let (files, (server, limit)) = (Files::new(20), stalling(13));
-    let mut child = quiet(files.command(&server.url, &OUT));
-    wait_for(|| files.lines() == 13);
+    let three_at_once = [&OUT[..], &["--concurrency", "3"]].concat();
+    let mut child = quiet(files.command(&server.url, &three_at_once));
+    // The calls that are under way have reached the server, so they do not count as calls of the second run.
+    wait_for(|| files.lines() == 13 && server.requests().len() == 16);
     child.kill().unwrap();
     child.wait().unwrap();
     // As if it had been killed while it wrote.

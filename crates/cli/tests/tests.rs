@@ -24,3 +24,4 @@ mod signals;
 mod text_rewards;
 mod threshold;
 mod train_value;
+mod tune;

@@ -76,10 +76,11 @@ pub struct Record {
     /// Tokens scored by the reward or the value head in order to guide or to choose.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens_scored: Option<usize>,
-    /// Tokens that stopping early saved: the samples that were not drawn times the mean length of those that were.
+    /// Tokens that stopping early saved: the samples that were not drawn times the mean length of those that were, or what
+    /// dropped samples were short of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens_saved: Option<usize>,
-    /// The expected gain of the samples that were not drawn, in reward units.
+    /// The expected gain of the samples that were not drawn, or of as many as were dropped, in reward units.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reward_lost: Option<f64>,
     /// Warnings about degenerate text.

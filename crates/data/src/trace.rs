@@ -59,15 +59,17 @@ pub struct TraceStep {
     /// The components of a combination of rewards, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub parts: BTreeMap<String, Vec<f64>>,
-    /// What was decided at the end of the block that begins with this step, with blockwise decoding and particles.
+    /// What was decided at the end of the block that begins with this step, with blockwise decoding and particles. With
+    /// best-of-n, soft-best-of-n and follower, the first step has all samples.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub block: Option<TraceBlock>,
 }
 
-/// A block of several continuations. Lists have one element per continuation.
+/// A block of several continuations, or all samples of a method that chooses among whole responses. Lists have one element
+/// per continuation or sample.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TraceBlock {
-    /// Token ids; empty for particles that had finished before.
+    /// Token ids; empty for particles that had finished before. Of whole responses without the token that ended them.
     pub continuations: Vec<Vec<u32>>,
     /// Their texts.
     pub texts: Vec<String>,
@@ -81,7 +83,7 @@ pub struct TraceBlock {
     pub bound: Option<f64>,
     /// Probabilities to be kept; weights of particles. They sum to 1.
     pub weights: Vec<f64>,
-    /// The index of the response's own continuation.
+    /// The index of the response's own continuation, or of the sample that is the response.
     pub chosen: usize,
 }
 

@@ -9,6 +9,15 @@ pub fn count(number: impl Display, noun: &str) -> String {
     format!("{number} {noun}{end}")
 }
 
+/// The beginning of a text on one line, of at most so many characters and an ellipsis.
+pub fn beginning(text: &str, characters: usize) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(characters) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}
+
 /// A command line that a POSIX shell reads as these arguments.
 pub fn command_line<S: AsRef<str>>(arguments: impl IntoIterator<Item = S>) -> String {
     let quoted: Vec<String> = arguments.into_iter().map(|argument| quote(argument.as_ref())).collect();

@@ -40,10 +40,15 @@ impl Answer {
         }
     }
 
+    /// Whether this token would end the answer without being part of it.
+    pub(crate) fn is_ended_by(&self, token: u32) -> bool {
+        !self.settings.no_eos && self.eos.contains(&token)
+    }
+
     /// Adds a token. Returns the text that is certain now: what may turn out to be the beginning of a stop text is held
     /// back, so that all returned texts together are the final text.
     pub(crate) fn push(&mut self, token: u32) -> Result<String> {
-        if !self.settings.no_eos && self.eos.contains(&token) {
+        if self.is_ended_by(token) {
             self.finish = Some(Finish::Stop);
             return Ok(self.emit(self.text.len()));
         }

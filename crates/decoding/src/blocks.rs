@@ -5,28 +5,30 @@
 //!                                                         └── particles: resampled where few have most of the weight
 //! ```
 //!
+//! Best-of-n that drops samples ([`Settings::reject`]) is decoded here, too: no text begins again, and there are fewer from block
+//! to block.
+//!
 //! A text that ends inside a block waits for the others. The last choice is among finished answers, and by their rewards:
 //! where values of a value head were the scores, finished answers are scored anew, see [`choose`](crate::choice::choose).
 
 use std::sync::Arc;
 
 use stackelberg_engine::reward::RewardState;
-use stackelberg_engine::{Checkpoint, Error as EngineError, Reward, Tensor};
 use stackelberg_shaping::{Rule, argmax};
 
-use crate::choice::{Response, Unscored, kl_of_best_among, scores};
+use crate::choice::{Response, block, certain, kl_of_best_among};
 use crate::error::{Error, Result};
 use crate::history::History;
 use crate::input::Input;
 use crate::line::{Line, Pending};
 use crate::method::{Keep, Method};
 use crate::randomness::Randomness;
-use crate::request::Request;
+use crate::rejection::{Dropped, lowest, saved};
 use crate::sample;
 use crate::score::Score;
+use crate::scorer::Scorer;
 use crate::sequence::{Chosen, Said};
 use crate::settings::Settings;
-use crate::step::Block;
 use crate::stopping::{Saved, first, further, kl_of_stopping};
 
 /// The texts under way, and what chooses among them.
@@ -34,6 +36,8 @@ pub(crate) struct Blocks {
     tracks: Vec<Track>,
     /// Texts of earlier rounds of this block, which are scored and wait for the choice.
     scored: Vec<Track>,
+    /// Samples that were dropped.
+    dropped: Vec<Dropped>,
     /// The text at the beginning of the block, where further continuations may be drawn.
     origin: Option<Track>,
     /// What stopping early saved and lost, in units of the scores.
@@ -56,6 +60,8 @@ pub(crate) struct Blocks {
 #[derive(Clone)]
 struct Track {
     line: Line,
+    /// Of a sample of best-of-n: its number among the samples.
+    number: usize,
     /// Steps before this block that were not told.
     history: History,
     /// Steps of this block.
@@ -86,47 +92,6 @@ pub(crate) struct Finalist {
     pub(crate) kl: f64,
 }
 
-/// Scores texts that the incremental state cannot score.
-#[derive(Clone)]
-pub(crate) struct Scorer {
-    pub(crate) policy: Checkpoint,
-    pub(crate) request: Arc<Request>,
-}
-
-impl Scorer {
-    fn by_value(&self) -> bool {
-        self.request.value.is_some()
-    }
-
-    /// Whether scores are rewards, or values of unshaped rewards: these are shaped. Values of shaped rewards are not.
-    fn shapes(&self) -> bool {
-        let rule = self.request.value.as_ref().and_then(|value| value.shaping.as_deref());
-        rule.is_none_or(|rule| rule == Rule::Raw.name())
-    }
-
-    /// The score of an answer, read as a whole.
-    fn whole(&self, tokens: &[u32], last: Option<Tensor>) -> Result<Score> {
-        let prompt = &self.request.prompt;
-        if let Some(value) = &self.request.value {
-            let hidden = match last {
-                Some(hidden) => hidden,
-                None => {
-                    let text = [&prompt[..], tokens].concat();
-                    let (_, hidden) = self.policy.model.prefill(&text)?;
-                    hidden.narrow(0, text.len() - 1, 1).map_err(EngineError::from)?
-                }
-            };
-            return Ok(Score::from(value.score(&hidden)?[0]));
-        }
-        let reward: &Reward =
-            self.request.reward.as_ref().ok_or(Error::NoReward(self.request.settings.method.name()))?;
-        let unscored = Unscored { tokens: tokens.to_vec(), known: None, last };
-        let asked = (&prompt[..], self.request.asked.as_deref());
-        let mut found = scores(&self.policy, reward, asked, &[unscored])?;
-        Ok(found.pop().unwrap_or_default())
-    }
-}
-
 impl Blocks {
     /// Begins with copies of a text. The random numbers choose among texts and decide those of the texts.
     pub(crate) fn new(
@@ -137,6 +102,7 @@ impl Blocks {
         let settings = line.sequence.settings.clone();
         let track = Track {
             line,
+            number: 0,
             history: History::default(),
             block: Vec::new(),
             asked: false,
@@ -153,6 +119,7 @@ impl Blocks {
         let mut blocks = Self {
             tracks: vec![track],
             scored: Vec::new(),
+            dropped: Vec::new(),
             origin: None,
             saved: Saved::default(),
             shaping,
@@ -164,7 +131,10 @@ impl Blocks {
             finalists: None,
             settings,
         };
-        blocks.begin_block(0);
+        match blocks.settings.rejection() {
+            Some(_) => blocks.begin_samples(),
+            None => blocks.begin_block(0),
+        }
         blocks
     }
 
@@ -268,6 +238,7 @@ impl Blocks {
         self.settings.perturbation.perturb(&mut seen, &mut self.perturbation);
         match self.settings.method {
             Method::Particles => self.weigh_particles(&seen),
+            Method::BestOfN => Ok(self.reject(&seen)),
             _ => self.keep_one(&seen),
         }
     }
@@ -298,7 +269,7 @@ impl Blocks {
         };
         let weights = match &weighed {
             Some(weighed) => weighed.follower.policy.clone(),
-            None => (0..texts).map(|i| if i == index { 1.0 } else { 0.0 }).collect(),
+            None => certain(index, texts),
         };
         self.record(weights, weighed.as_ref());
         if !self.tracks[index].is_finished() {
@@ -318,6 +289,48 @@ impl Blocks {
         }
         self.finish(&chosen, kl);
         Ok(Vec::new())
+    }
+
+    /// Best-of-n: those under way with the lowest rewards are dropped. When all are finished, the best is the answer.
+    fn reject(&mut self, seen: &[f64]) -> Vec<Said> {
+        let fraction = self.settings.rejection().unwrap_or(0.0);
+        if self.tracks.iter().all(Track::is_finished) {
+            self.keep_sample(seen);
+            return Vec::new();
+        }
+        let finished = self.tracks.iter().map(Track::is_finished);
+        let samples: Vec<(f64, bool)> = seen.iter().copied().zip(finished).collect();
+        // From the last one, so that the indices of the others stay.
+        for index in lowest(fraction, &samples).into_iter().rev() {
+            let track = self.tracks.remove(index);
+            let (number, tokens) = (track.number, track.tokens().to_vec());
+            self.dropped.push(Dropped { number, tokens, score: track.score.unwrap_or_default() });
+        }
+        self.tracks.iter_mut().for_each(Track::next_block);
+        Vec::new()
+    }
+
+    /// Of the finished samples, the best is the answer. Its first step gets the record of all.
+    fn keep_sample(&mut self, seen: &[f64]) {
+        let lengths = self.tracks.iter().map(|track| track.tokens().len());
+        let finished: Vec<(usize, f64)> = lengths.zip(seen.iter().copied()).collect();
+        let dropped: Vec<usize> = self.dropped.iter().map(|dropped| dropped.tokens.len()).collect();
+        self.saved = saved(&finished, &dropped);
+        let index = argmax(seen).unwrap_or(0);
+        let mut all: Vec<(usize, Vec<u32>, f64)> =
+            self.dropped.drain(..).map(|d| (d.number, d.tokens, d.score.reward)).collect();
+        let kept = self.tracks.iter().zip(seen);
+        all.extend(kept.map(|(track, reward)| (track.number, track.tokens().to_vec(), *reward)));
+        all.sort_by_key(|(number, ..)| *number);
+        let chosen = self.tracks[index].number;
+        let weights = certain(chosen, all.len());
+        let (texts, scores) = all.into_iter().map(|(_, tokens, reward)| (tokens, reward)).unzip();
+        let block = Arc::new(block(texts, scores, weights, None));
+        self.finish(&[index], 0.0);
+        let chosen_of_all = self.finalists.iter_mut().flatten().flat_map(|last| last.said.first_mut());
+        for (step, _) in chosen_of_all {
+            (step.block, step.continuation) = (Some(block.clone()), Some(chosen));
+        }
     }
 
     /// Particles: weights are multiplied by what the scores gained; where few particles have most of the weight, all are
@@ -366,24 +379,26 @@ impl Blocks {
     /// Notes at the first step of each text's block what came of the block.
     fn record(&mut self, weights: Vec<f64>, weighed: Option<&Response>) {
         let chosen = |track: &Track| track.block.iter().map(|(step, _)| step.chosen).collect();
-        let block = Arc::new(Block {
-            continuations: self.tracks.iter().map(chosen).collect(),
-            scores: self
-                .tracks
-                .iter()
-                .flat_map(|track| &track.score)
-                .map(|score| score.reward)
-                .collect(),
-            shaped: weighed.map(|weighed| weighed.shaped.values.clone()),
-            threshold: weighed.and_then(|weighed| Some(weighed.shaped.threshold?.value)),
-            bound: weighed.and_then(|weighed| weighed.shaped.bound),
-            weights,
-        });
+        let continuations = self.tracks.iter().map(chosen).collect();
+        let scores = self.tracks.iter().flat_map(|track| &track.score).map(|score| score.reward);
+        let block = Arc::new(block(continuations, scores.collect(), weights, weighed));
         for (index, track) in self.tracks.iter_mut().enumerate() {
             if let Some((step, _)) = track.block.first_mut() {
                 (step.block, step.continuation) = (Some(block.clone()), Some(index));
             }
         }
+    }
+
+    /// The samples of best-of-n begin, with the random numbers that they have where none is dropped.
+    fn begin_samples(&mut self) {
+        let Some(first) = self.tracks.pop() else { return };
+        let (seed, id) = (self.settings.seed, &self.scorer.request.id);
+        let sample = |number: usize| {
+            let mut track = Track { number, ..first.clone() };
+            track.line.sequence.reseed(Randomness::new(seed, id, number as u64));
+            track
+        };
+        self.tracks = (0..self.settings.samples).map(sample).collect();
     }
 
     /// A block begins, in which all texts continue this one.

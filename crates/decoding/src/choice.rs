@@ -10,6 +10,7 @@ use crate::randomness::Randomness;
 use crate::sample;
 use crate::score::Score;
 use crate::settings::Settings;
+use crate::step::Block;
 use crate::stopping::kl_of_stopping;
 use crate::turn::shape;
 
@@ -108,22 +109,57 @@ impl Response {
     }
 }
 
+/// The record of a choice among texts: their tokens, scores and probabilities, and the response if one is drawn.
+pub(crate) fn block(
+    continuations: Vec<Vec<u32>>,
+    scores: Vec<f64>,
+    weights: Vec<f64>,
+    response: Option<&Response>,
+) -> Block {
+    let shaped = response.map(|response| &response.shaped);
+    Block {
+        continuations,
+        scores,
+        shaped: shaped.map(|shaped| shaped.values.clone()),
+        threshold: shaped.and_then(|shaped| Some(shaped.threshold?.value)),
+        bound: shaped.and_then(|shaped| shaped.bound),
+        weights,
+    }
+}
+
+/// Probabilities of `n` texts of which this one is kept for certain.
+pub(crate) fn certain(index: usize, n: usize) -> Vec<f64> {
+    (0..n).map(|i| if i == index { 1.0 } else { 0.0 }).collect()
+}
+
 /// The KL of the best of `n` samples from one of them, `ln n - (n-1)/n`, in nats: an upper bound.
 fn kl_of_best(n: usize) -> f64 {
     let n = n as f64;
     n.ln() - (n - 1.0) / n
 }
 
-/// The same of the best of `drawn` samples, where drawing may have stopped early.
+/// The same of the best of `drawn` samples, where drawing may have stopped early or samples were dropped.
 pub(crate) fn kl_of_best_among(drawn: usize, settings: &Settings) -> f64 {
     match settings.price_in_force() {
+        // Which samples were dropped is no ranking of answers: this bound holds of any choice among all.
+        _ if settings.rejection().is_some() => (settings.samples as f64).ln(),
         Some(_) => kl_of_stopping(drawn, settings.samples),
         None => kl_of_best(drawn),
     }
 }
 
-/// The index of the answer that is chosen, and the KL of that choice from a uniform one, in nats; of blocks, which count
-/// the KL of their choices themselves, 0. `log_weights` are those of particles without what their rewards contribute.
+/// The answer that is chosen.
+pub(crate) struct Choice {
+    pub(crate) index: usize,
+    /// KL of the choice from a uniform one, in nats; of blocks, which count the KL of their choices themselves, 0.
+    pub(crate) kl: f64,
+    /// Probability of each answer to be chosen, `[n]`.
+    pub(crate) weights: Vec<f64>,
+    /// The response to the rewards, where an answer is drawn.
+    pub(crate) response: Option<Response>,
+}
+
+/// Chooses one of the answers. `log_weights` are those of particles without what their rewards contribute.
 ///
 /// # Errors
 /// The rewards cannot be shaped.
@@ -132,10 +168,11 @@ pub(crate) fn choose(
     id: &str,
     scores: &[Score],
     log_weights: &[f64],
-) -> Result<(usize, f64)> {
+) -> Result<Choice> {
     let method = settings.method;
     if !method.chooses() {
-        return Ok((0, 0.0));
+        let weights = certain(0, scores.len());
+        return Ok(Choice { index: 0, kl: 0.0, weights, response: None });
     }
     let mut rewards: Vec<f64> = scores.iter().map(|score| score.reward).collect();
     let mut perturbation = Randomness::of_perturbation(settings.seed, id, LAST);
@@ -147,16 +184,17 @@ pub(crate) fn choose(
             Method::Particles => (n as f64).ln(),
             _ => 0.0,
         };
-        return Ok((argmax(&rewards).unwrap_or(0), kl));
+        let index = argmax(&rewards).unwrap_or(0);
+        return Ok(Choice { index, kl, weights: certain(index, n), response: None });
     }
-    let Response { shaped, strength, follower } =
-        Response::new(settings, &rewards).map_err(Error::Rule)?;
+    let response = Response::new(settings, &rewards).map_err(Error::Rule)?;
+    let Response { shaped, strength, follower } = &response;
     let weights = match method {
         Method::Particles => {
             let logs = shaped.values.iter().zip(log_weights).map(|(s, log)| log + strength * s);
             sample::shares(&logs.collect::<Vec<_>>())
         }
-        _ => follower.policy,
+        _ => follower.policy.clone(),
     };
     let index = sample::draw(&weights, Randomness::new(settings.seed, id, LAST).uniform());
     let kl = match method {
@@ -164,5 +202,5 @@ pub(crate) fn choose(
         Method::Blockwise => 0.0,
         _ => follower.kl,
     };
-    Ok((index, kl))
+    Ok(Choice { index, kl, weights, response: Some(response) })
 }

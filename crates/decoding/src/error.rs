@@ -88,6 +88,13 @@ pub enum Error {
         field: &'static str,
     },
 
+    /// A setting of blocks with best-of-n, where no samples are dropped.
+    #[error("{field} has no effect with method best-of-n without reject: leave it out, or set reject")]
+    UnusedWithoutReject {
+        /// The setting's name in files and requests.
+        field: &'static str,
+    },
+
     /// A prompt could not be answered.
     #[error("prompt {id}")]
     Prompt {

@@ -26,7 +26,7 @@ pub struct Generation {
     /// KL from the base policy in nats. Guided steps: over their candidates, at the sampling temperature, summed; `None`
     /// for greedy guided answers: a greedy choice is no distribution. Methods that choose among samples: an upper bound, at
     /// the sampling temperature. Best-of-n: `ln n - (n-1)/n`; where drawing may stop early, `ln n - 1 + N/n` with the `N` samples
-    /// that were drawn, whose mean is at least `ln E[N]`. Its siblings: the KL of the weights of the n answers from equal
+    /// that were drawn, whose mean is at least `ln E[N]`; where samples are dropped, `ln n`. Its siblings: the KL of the weights of the n answers from equal
     /// ones. [`Method::Blockwise`]: the same, summed over the blocks. [`Method::Particles`]: `ln` of the number of particles
     /// times the chosen one's weight, summed over the resamplings of its line and the last choice, at least 0; the mean over
     /// answers is the bound.
@@ -43,10 +43,12 @@ pub struct Generation {
     /// record is not counted.
     pub tokens_scored: usize,
     /// Tokens that stopping early saved ([`Settings::token_price`](crate::Settings::token_price)): the samples that were not
-    /// drawn times the mean length of those that were.
+    /// drawn times the mean length of those that were. Of samples that were dropped ([`Settings::reject`](crate::Settings::reject)):
+    /// the mean length of the finished ones less the length at which each was dropped, at least 0, summed.
     pub tokens_saved: usize,
     /// What the samples that were not drawn would be expected to gain, in reward units; of blocks in units of their scores,
-    /// summed over the blocks.
+    /// summed over the blocks. Of samples that were dropped: the gain of as many further samples like the finished ones. This is
+    /// more than is lost, since dropped samples had lower rewards than the others.
     pub reward_lost: f64,
     /// Time spent on prompt and answer; of a forward that several texts share, its share. Scoring the
     /// finished answer for the record is not counted, except by best-of-n and its siblings, which choose by it.

@@ -59,7 +59,7 @@ pub struct HackingWatch {
     seen: HashSet<[u32; 4]>,
     /// What is wrong now: collapsed, repeats, unlikely.
     wrong: [bool; 3],
-    /// Whether a block of equal scores was reported.
+    /// Whether a block of equal scores was reported, or is not to be: of whole answers.
     equal: bool,
 }
 
@@ -87,7 +87,7 @@ impl HackingWatch {
     pub fn new(settings: &Settings) -> Self {
         let (scale, temperature) =
             (settings.logits_temperature(), settings.sampling.effective_temperature());
-        Self { scale, temperature, ..Self::default() }
+        Self { scale, temperature, equal: settings.method.chooses_answers(), ..Self::default() }
     }
 
     /// Takes note of the next step; says what begins to go wrong with it.

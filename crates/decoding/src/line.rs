@@ -86,6 +86,26 @@ impl Line {
         }
     }
 
+    /// The hidden states `[k, d]` that the candidates are scored by, where the policy looked ahead at them. A value head was
+    /// trained on the tokens of answers, which an end-of-text token is not part of: such a candidate is scored by the state
+    /// of the last token before it.
+    pub(crate) fn states_ahead(&self, candidates: &[u32]) -> Result<Option<Tensor>> {
+        let Some(Branches { hidden, .. }) = &self.ahead else { return Ok(None) };
+        let ends = |token: &u32| self.sequence.answer.is_ended_by(*token);
+        let by_value = matches!(self.state, Some(RewardState::Value(_)));
+        if !by_value || !candidates.iter().any(ends) {
+            return Ok(Some(hidden.clone()));
+        }
+        let row = |(i, token): (usize, &u32)| match ends(token) {
+            true => Ok(self.hidden.clone()),
+            false => hidden.narrow(0, i, 1),
+        };
+        let rows = candidates.iter().enumerate().map(row);
+        let rows: Vec<Tensor> =
+            rows.collect::<std::result::Result<_, _>>().map_err(EngineError::from)?;
+        Ok(Some(Tensor::cat(&rows, 0).map_err(EngineError::from)?))
+    }
+
     /// Makes a candidate of the look ahead part of the prefix; whether there was a look ahead.
     pub(crate) fn commit(&mut self, index: usize) -> Result<bool> {
         let Some(branches) = self.ahead.take() else { return Ok(false) };

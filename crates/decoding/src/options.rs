@@ -29,6 +29,8 @@ const CHOOSES: &[Method] = &[BestOfN, SoftBestOfN, Follower, Blockwise, Particle
 const STOPS: &[Method] = &[BestOfN, Blockwise];
 /// Methods that decode several continuations block by block.
 const BLOCKS: &[Method] = &[Blockwise, Particles];
+/// Methods that can: best-of-n does if it drops samples.
+const CAN_BLOCK: &[Method] = &[BestOfN, Blockwise, Particles];
 const REWARDS: &[Method] = &[Args, Cd, BestOfN, SoftBestOfN, Follower, Blockwise, Particles];
 const ALL: &[Method] = &Method::ALL;
 
@@ -69,7 +71,7 @@ macro_rules! options {
                 $(if let Some(value) = &self.$name {
                     settings.$($place).+ = value.clone().into();
                 })*
-                if self.block.is_none() && settings.method.decodes_blocks() {
+                if self.block.is_none() && settings.decodes_blocks() {
                     settings.block = settings.block.min(settings.max_new_tokens);
                 }
             }
@@ -129,8 +131,10 @@ options! {
     samples: usize, samples, CHOOSES;
     /// Price of a token in reward units, at which drawing samples stops.
     token_price: f64, token_price, STOPS;
+    /// Fraction of the samples under way that is dropped at the end of each block.
+    reject: f64, reject, &[BestOfN];
     /// Tokens of a block.
-    block: usize, block, BLOCKS;
+    block: usize, block, CAN_BLOCK;
     /// Which continuation of a block is kept; of particles, which answer at the end.
     #[serde(with = "named")]
     keep: Keep, keep, BLOCKS;
@@ -200,6 +204,7 @@ impl Options {
         if let Some(field) = self.given().find(|name| outweighed(&settings, name)) {
             return Err(match field {
                 "token_price" => Error::UnusedByDraw { field },
+                "block" => Error::UnusedWithoutReject { field },
                 field => Error::UnusedByBest { field },
             });
         }
@@ -208,8 +213,11 @@ impl Options {
 }
 
 /// Whether a setting has no effect on blocks: where the highest score wins, however scores are shaped and weighed; where a
-/// continuation is drawn, the price at which drawing stops.
+/// continuation is drawn, the price at which drawing stops; where best-of-n drops no samples, their length.
 fn outweighed(settings: &Settings, name: &str) -> bool {
+    if settings.method == BestOfN {
+        return name == "block" && !settings.decodes_blocks();
+    }
     let of_best = name == "token_price";
     let of_draw = name == "kl_budget" || Options::SHAPING.contains(&name);
     settings.method == Blockwise && if settings.keep == Keep::Best { of_draw } else { of_best }
@@ -280,6 +288,8 @@ mod tests {
             ("particles", "kl_budget", "1"),
             ("particles", "token_price", "1"),
             ("follower", "token_price", "1"),
+            ("follower", "reject", "0.5"),
+            ("blockwise", "reject", "0.5"),
         ] {
             let text = format!("{{\"method\":\"{method}\",\"{field}\":{value}}}");
             let read = serde_json::from_str::<Settings>(&text);
@@ -300,6 +310,8 @@ mod tests {
             assert_eq!(said, expected);
             assert!(read(",\"keep\":\"draw\"").is_ok());
         }
+        let text = r#"{"method":"best-of-n","block":4,"reject":0.5}"#;
+        assert!(serde_json::from_str::<Settings>(text).is_ok_and(|settings| settings.decodes_blocks()));
         let text = r#"{"method":"blockwise","keep":"draw","token_price":0.1}"#;
         let said = serde_json::from_str::<Settings>(text)
             .map_or_else(|error| error.to_string(), |_| String::new());
@@ -317,6 +329,11 @@ mod tests {
             settings.stop = vec!["x".to_owned()];
             let text = serde_json::to_string(&settings)?;
             assert_eq!(serde_json::from_str::<Settings>(&text)?, settings, "{text}");
+            if method == BestOfN {
+                (settings.reject, settings.block) = (0.25, 3);
+                let text = serde_json::to_string(&settings)?;
+                assert_eq!(serde_json::from_str::<Settings>(&text)?, settings, "{text}");
+            }
         }
         Ok(())
     }

@@ -33,10 +33,19 @@ pub struct Request {
 }
 
 impl Request {
+    /// The value head that scores blocks, if one does. Best-of-n drops samples by their rewards.
+    pub(crate) fn block_value(&self) -> Option<&Arc<ValueHead>> {
+        self.value.as_ref().filter(|_| self.settings.method.decodes_blocks())
+    }
+
     /// The largest number of answers that are sampled on their own.
     pub(crate) fn most_samples(&self) -> usize {
         match self.want {
-            Want::Answer if !self.settings.method.chooses_answers() => 1,
+            Want::Answer
+                if !self.settings.method.chooses_answers() || self.settings.decodes_blocks() =>
+            {
+                1
+            }
             Want::Answer | Want::Samples { .. } => self.settings.samples,
         }
     }

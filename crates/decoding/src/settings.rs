@@ -62,7 +62,11 @@ pub struct Settings {
     /// gain of one more is less than the price of its tokens: `samples` is then the largest number, and after every four
     /// samples it is decided whether to go on. 0 draws all.
     pub token_price: f64,
-    /// Tokens of a block ([`Method::Blockwise`], [`Method::Particles`]).
+    /// The fraction of the samples under way that [`Method::BestOfN`] drops at the end of each block: those with the lowest
+    /// rewards of the texts so far (speculative rejection: Sun et al. 2024, arXiv 2410.20290). Below 1; 0 drops none, and the
+    /// samples are not decoded block by block.
+    pub reject: f64,
+    /// Tokens of a block ([`Method::Blockwise`], [`Method::Particles`], and [`Method::BestOfN`] with [`Settings::reject`]).
     pub block: usize,
     /// Which continuation of a block is kept; of particles, which answer at the end.
     pub keep: Keep,
@@ -100,6 +104,7 @@ impl Default for Settings {
             length_penalty: 1.0,
             samples: 10,
             token_price: 0.0,
+            reject: 0.0,
             block: 16,
             keep: Keep::Best,
             max_new_tokens: 128,
@@ -199,6 +204,7 @@ impl Settings {
         let stops = self.price_in_force().is_some();
         let sees = !stops || self.perturbation == Perturbation::None;
         require("token-price", price, sees, "0 where rewards are perturbed")?;
+        self.check_rejection()?;
         require("max-new-tokens", self.max_new_tokens as f64, self.max_new_tokens > 0, "at least 1")?;
         let empty = self.stop.iter().any(String::is_empty);
         require("the length of a stop text", 0.0, !empty, "at least 1")?;
@@ -250,9 +256,25 @@ impl Settings {
         }
     }
 
+    /// Checks the fraction of samples to drop.
+    fn check_rejection(&self) -> Result<()> {
+        let (fraction, rejects) = (self.reject, self.rejection().is_some());
+        let perturbed = rejects && self.perturbation != Perturbation::None;
+        for (holds, must) in [
+            ((0.0..1.0).contains(&fraction), "at least 0 and below 1"),
+            (!perturbed, "0 where rewards are perturbed"),
+            (!rejects || self.token_price == 0.0, "0 with a token price"),
+        ] {
+            if !holds {
+                return Err(Error::Setting { name: "reject", value: fraction, must });
+            }
+        }
+        Ok(())
+    }
+
     /// Checks the settings of blocks.
     fn check_blocks(&self) -> Result<()> {
-        if !self.method.decodes_blocks() {
+        if !self.decodes_blocks() {
             return Ok(());
         }
         let (samples, block, tokens) = (self.samples, self.block, self.max_new_tokens);
@@ -260,10 +282,15 @@ impl Settings {
             let most = most::CONTINUATIONS;
             return Err(Error::TooLarge { name: "samples", value: samples, most });
         }
-        let temperature = self.sampling.temperature;
+        let (temperature, several) = (self.sampling.temperature, self.method.decodes_blocks());
         let must = "above 0: at 0, all continuations of a block are the same";
         for (name, value, holds, must) in [
-            ("samples", samples as f64, samples >= 2, "at least 2 with blockwise and particles"),
+            (
+                "samples",
+                samples as f64,
+                samples >= 2 || !several,
+                "at least 2 with blockwise and particles",
+            ),
             ("block", block as f64, block >= 1, "at least 1"),
             ("block", block as f64, block <= tokens, "at most the maximum number of new tokens"),
             ("temperature", temperature, temperature > 0.0, must),
@@ -279,6 +306,16 @@ impl Settings {
     pub(crate) fn price_in_force(&self) -> Option<f64> {
         let blocks = self.method == Method::Blockwise && self.keep == Keep::Best;
         Some(self.token_price).filter(|price| *price > 0.0 && (blocks || self.method == Method::BestOfN))
+    }
+
+    /// The fraction of samples that the method drops at the end of each block, if it drops some.
+    pub(crate) fn rejection(&self) -> Option<f64> {
+        Some(self.reject).filter(|fraction| *fraction > 0.0 && self.method == Method::BestOfN)
+    }
+
+    /// Whether several texts are decoded together, block by block: see [`Method::decodes_blocks`], and [`Settings::reject`].
+    pub fn decodes_blocks(&self) -> bool {
+        self.method.decodes_blocks() || self.rejection().is_some()
     }
 
     /// The shaping that the method uses. Values are of shaped rewards, and need no more of it.

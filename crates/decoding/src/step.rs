@@ -43,20 +43,23 @@ pub struct Step {
     pub tail_nll: Option<f64>,
     /// Whether the reward was left out because it could not have changed the choice.
     pub skipped: bool,
-    /// Of the first token of a block: the block, see [`Method::Blockwise`](crate::Method::Blockwise).
+    /// Of the first token of a block: the block, see [`Method::Blockwise`](crate::Method::Blockwise). Of the first token of an
+    /// answer that was chosen among several ([`Method::chooses_answers`](crate::Method::chooses_answers)): all of them.
     pub block: Option<Arc<Block>>,
-    /// The index of the text's own continuation in that block.
+    /// The index of the text's own continuation in that block, or of the answer that was chosen.
     pub continuation: Option<usize>,
 }
 
-/// What happened at the end of a block: M continuations by the base policy (fewer where drawing stopped early), their scores, and how they were weighed.
+/// What happened at the end of a block: M continuations by the base policy (fewer where drawing stopped early), their scores,
+/// and how they were weighed. Methods that choose among whole answers have one block, of all answers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Block {
-    /// The tokens of each continuation, `[M]`; empty for texts that were finished before.
+    /// The tokens of each continuation, `[M]`; empty for texts that were finished before. Of whole answers their tokens, without
+    /// the one that ended them.
     pub continuations: Vec<Vec<u32>>,
     /// Rewards or values of the texts at their ends, `[M]`.
     pub scores: Vec<f64>,
-    /// The scores as shaped; `None` where the best is kept.
+    /// The scores as shaped, before the strength is applied; `None` where the best is kept.
     pub shaped: Option<Vec<f64>>,
     /// The threshold `m*`, for rules that have one.
     pub threshold: Option<f64>,

@@ -216,7 +216,7 @@ impl Work {
             let Need::Score { candidates, further } = line.sequence.need() else { continue };
             let candidates = candidates.to_vec();
             let ahead = match paths {
-                [] => line.ahead.as_ref().map(|branches| branches.hidden.clone()),
+                [] => line.states_ahead(&candidates)?,
                 paths => ends(paths)?,
             };
             let Some(state) = line.state.take() else { continue };

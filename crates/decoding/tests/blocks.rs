@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::common::follower::{Counts, PROMPT, chi_square, exact};
 use crate::common::{Steps, config, guidance, parts, run, settings, values};
 use proptest::prelude::*;
 use stackelberg_decoding::{
@@ -11,8 +12,6 @@ use stackelberg_decoding::{
 };
 use stackelberg_engine::reward::{Question, RewardState, ask};
 use stackelberg_shaping::{Rule, Shaping};
-
-const PROMPT: [u32; 3] = [4, 9, 17];
 
 /// Settings of both methods.
 fn blocks() -> impl Strategy<Value = Settings> {
@@ -166,71 +165,6 @@ fn values_score_blocks() {
         }
     }
     assert_eq!((answer.tokens_run, answer.tokens_scored, answer.reward_calls), (18, 36, 12));
-}
-
-/// Answers under many seeds, as counts of their tokens.
-#[derive(Default)]
-struct Counts(BTreeMap<Vec<u32>, usize>);
-
-impl Watch for Counts {
-    fn watches(&self) -> bool {
-        false
-    }
-
-    fn done(&mut self, _: usize, answer: Generation) {
-        *self.0.entry(answer.tokens).or_default() += 1;
-    }
-}
-
-/// Answers of three tokens, three possible at each place: the exact probabilities of the follower of unshaped rewards.
-fn exact(strength: f64) -> BTreeMap<Vec<u32>, f64> {
-    let (policy, rewards) = parts();
-    let mut texts: Vec<(Vec<u32>, f64)> = vec![(Vec::new(), 1.0)];
-    for _ in 0..3 {
-        let mut longer = Vec::new();
-        for (text, mass) in texts {
-            let all = [&PROMPT[..], &text].concat();
-            let (_, hidden) = policy.model.prefill(&all).unwrap();
-            let last = hidden.narrow(0, all.len() - 1, 1).unwrap();
-            let logits: Vec<f32> =
-                policy.model.logits(&last).unwrap().flatten_all().unwrap().to_vec1().unwrap();
-            let mut order: Vec<usize> = (0..logits.len()).collect();
-            order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
-            let masses: Vec<f64> = order[..3].iter().map(|&t| f64::from(logits[t]).exp()).collect();
-            let total: f64 = masses.iter().sum();
-            for (&token, share) in order[..3].iter().zip(&masses) {
-                longer.push(([&text[..], &[token as u32]].concat(), mass * share / total));
-            }
-        }
-        texts = longer;
-    }
-    let weigh = |(text, mass): (Vec<u32>, f64)| {
-        let reward = rewards[0].of_tokens(policy, &[&PROMPT[..], &text].concat()).unwrap();
-        (text, mass * (strength * reward).exp())
-    };
-    let weighed: BTreeMap<Vec<u32>, f64> = texts.into_iter().map(weigh).collect();
-    let total: f64 = weighed.values().sum();
-    weighed.into_iter().map(|(text, mass)| (text, mass / total)).collect()
-}
-
-/// Chi-square of counts against probabilities, and its degrees of freedom; rare texts are put together.
-fn chi_square(counts: &BTreeMap<Vec<u32>, usize>, exact: &BTreeMap<Vec<u32>, f64>) -> (f64, f64) {
-    let n: usize = counts.values().sum();
-    let (mut square, mut cells, mut rare) = (0.0, 0.0, (0.0, 0.0));
-    for (text, mass) in exact {
-        let (expected, found) = (mass * n as f64, counts.get(text).copied().unwrap_or(0) as f64);
-        if expected < 8.0 {
-            rare = (rare.0 + expected, rare.1 + found);
-            continue;
-        }
-        square += (found - expected).powi(2) / expected;
-        cells += 1.0;
-    }
-    if rare.0 > 0.0 {
-        square += (rare.1 - rare.0).powi(2) / rare.0;
-        cells += 1.0;
-    }
-    (square, cells - 1.0)
 }
 
 /// With many particles, both methods draw from the follower; with the strength of another follower, the test would notice.

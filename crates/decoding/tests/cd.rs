@@ -26,14 +26,13 @@ proptest! {
         }
     }
 
-    /// Values are those of the whole texts; `log p` is of the whole vocabulary; f is their sum.
+    /// Values are those of the whole texts, without a token that ends them; `log p` is of the whole vocabulary; f is their sum.
     #[test]
     fn a_step_of_controlled_decoding_is_its_equation(
-        mut settings in settings(), value in 0..2usize, policy_temperature in 0.2..2.0f64,
+        mut settings in settings(), value in 0..2usize, policy_temperature in 0.2..2.0f64, no_eos: bool,
         prompt in prop::collection::vec(0..40u32, 1..8),
     ) {
-        settings.policy_temperature = policy_temperature;
-        settings.skip = false;
+        settings = Settings { policy_temperature, no_eos, skip: false, ..settings };
         let model = &parts().0.model;
         let (_, steps) = run_cd(value, &prompt, &settings);
         let mut text = prompt;
@@ -45,9 +44,7 @@ proptest! {
             let found = step.rewards.as_ref().unwrap();
             for (i, &candidate) in step.candidates.iter().enumerate() {
                 prop_assert!((step.logits[i] - masses[candidate as usize].ln()).abs() < 1e-5);
-                let read = [&text[..], &[candidate]].concat();
-                let last = model.prefill(&read).unwrap().1.narrow(0, text.len(), 1).unwrap();
-                prop_assert_eq!(found[i], values()[value].score(&last).unwrap()[0]);
+                prop_assert_eq!(found[i], value_of(value, &text, candidate, no_eos));
                 prop_assert_eq!(step.fused[i], step.logits[i] + settings.shaping.strength * found[i]);
             }
             text.push(step.chosen);
@@ -81,6 +78,15 @@ fn beams_find_other_texts() {
     assert!((0..40).filter(differ).count() > 5);
 }
 
+/// The value of a candidate after this text: a token that ends the text is not read.
+fn value_of(value: usize, text: &[u32], candidate: u32, no_eos: bool) -> f64 {
+    let ends = !no_eos && parts().0.eos.contains(&candidate);
+    let read = if ends { text.to_vec() } else { [text, &[candidate]].concat() };
+    let (_, hidden) = parts().0.model.prefill(&read).unwrap();
+    let last = hidden.narrow(0, read.len() - 1, 1).unwrap();
+    values()[value].score(&last).unwrap()[0]
+}
+
 /// Beam search that reads every text from its beginning: the tokens of the best.
 fn search(prompt: &[u32], value: usize, settings: &Settings) -> Vec<u32> {
     let model = &parts().0.model;
@@ -100,11 +106,9 @@ fn search(prompt: &[u32], value: usize, settings: &Settings) -> Vec<u32> {
             let mut order: Vec<usize> = (0..masses.len()).collect();
             order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
             for &token in &order[..settings.candidates] {
-                let read = [&text[..], &[token as u32]].concat();
-                let last = model.prefill(&read).unwrap().1.narrow(0, text.len(), 1).unwrap();
                 let log_p = log_p + masses[token].ln();
-                let promise = strength * values()[value].score(&last).unwrap()[0];
-                next.push((log_p + promise, log_p, read[prompt.len()..].to_vec()));
+                let promise = strength * value_of(value, &text, token as u32, settings.no_eos);
+                next.push((log_p + promise, log_p, [&written[..], &[token as u32]].concat()));
             }
         }
         next.sort_by(|a, b| b.0.total_cmp(&a.0));

@@ -106,6 +106,12 @@ fn plan() -> impl Strategy<Value = Plan> {
                     settings.beams = 3;
                     settings.sampling.temperature = 0.0;
                 }
+                // Every other best-of-n drops samples.
+                4 if seed % 2 == 1 => {
+                    settings.sampling.temperature = 0.8;
+                    settings.block = 1 + seed as usize % tokens;
+                    settings.reject = 0.4;
+                }
                 4..=6 => settings.sampling.temperature = 0.8,
                 9..=11 => {
                     settings.sampling.temperature = 0.8;

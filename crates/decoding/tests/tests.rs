@@ -6,10 +6,13 @@ mod weights;
 
 mod blocks;
 mod cd;
+mod choices;
 mod device;
 mod golden;
 mod kl;
+mod rejection;
 mod segments;
 mod session;
+mod soft;
 mod theory;
 mod tiny;

@@ -13,6 +13,13 @@ pub struct Estimate {
     pub high: f64,
 }
 
+impl Estimate {
+    /// -1 if the interval lies below 0, 1 if it lies above 0, and 0 if it contains 0.
+    pub fn sign(&self) -> i8 {
+        i8::from(self.low > 0.0) - i8::from(self.high < 0.0)
+    }
+}
+
 /// How often one method beats another over the same prompts.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Wins {

@@ -14,6 +14,7 @@ file ─ generations ─► answers ─ metrics ─► measured ─ findings ─
 - [`compare`] computes bootstrap intervals of means over prompts, paired differences of two runs, and the sign test.
 - [`findings`] turns the measured answers of an experiment into tables, curves and sentences, at equal strength and at
   equal KL. [`report`] shows them on one HTML page, and writes tables as CSV, Markdown and LaTeX.
+- [`summary`] computes the means of runs, and the paired differences of two, as `stackelberg evaluate` prints them.
 - [`judge`] asks a chat model to rate both answers to each prompt.
 
 ```
@@ -47,6 +48,7 @@ pub mod findings;
 pub mod judge;
 pub mod metrics;
 pub mod report;
+pub mod summary;
 pub mod text;
 pub mod words;
 

@@ -31,7 +31,16 @@ impl Experiment {
     /// # Errors
     /// A field is missing, unknown or out of range: with file, line and field.
     pub fn read(path: &Path) -> Result<Self> {
-        let mut experiment = Self::parse(path)?;
+        let text = std::fs::read_to_string(path).map_err(|e| stackelberg_data::Error::read(path, e))?;
+        Self::from_text(&text, path)
+    }
+
+    /// Reads and checks the text of a file. Prompts are looked up in the folder of `path`, which errors name.
+    ///
+    /// # Errors
+    /// As [`Experiment::read`].
+    pub fn from_text(text: &str, path: &Path) -> Result<Self> {
+        let mut experiment = Self::parse(text, path)?;
         let checked = experiment.check().and_then(|()| experiment.check_settings(usize::MAX));
         checked.with_context(|| path.display().to_string())?;
         experiment.find_sets(path.parent().unwrap_or(Path::new("")))?;
@@ -56,8 +65,7 @@ impl Experiment {
             within("prompts: limit", limit, 1, PROMPTS)?;
         }
         within("decoding.batch_size", self.decoding.batch_size, 1, most::BATCH_SIZE)?;
-        let methods: Vec<Method> = self.methods.iter().map(|m| m.method).chain([Method::Base]).collect();
-        if let Some(field) = self.decoding.unused(&methods) {
+        if let Some(field) = self.unused() {
             return invalid(format!("decoding.{field}: none of the [[methods]] uses it: leave it out"));
         }
         let held_out = &self.rewards.held_out;

@@ -2,6 +2,35 @@
 
 use stackelberg_decoding::{Method, Settings};
 
+use crate::file::Experiment;
+use crate::stages::stages;
+
+/// The size of an experiment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Size {
+    /// Settings.
+    pub settings: usize,
+    /// Answers.
+    pub answers: usize,
+    /// The largest number of tokens that are run through the policy, without prompts and rollouts.
+    pub tokens: usize,
+}
+
+impl Size {
+    /// The size of an experiment with so many prompts.
+    pub fn of(experiment: &Experiment, prompts: usize) -> Self {
+        let mut size = Self::default();
+        for setting in stages(experiment, &[]).iter().flat_map(|(_, settings)| settings) {
+            let answers = experiment.seeds_of(setting).len() * prompts;
+            size.settings += 1;
+            size.answers += answers;
+            let tokens = answers.saturating_mul(most_tokens_run(&setting.settings));
+            size.tokens = size.tokens.saturating_add(tokens);
+        }
+        size
+    }
+}
+
 /// The largest number of tokens that one answer runs through the policy, without the prompt: the greatest length of an
 /// answer times the number of its texts. Methods that choose have `samples` texts. `args` and `cd` have the answer (each
 /// beam of it) and its candidates, which are looked ahead at every step; segments carry every candidate on.

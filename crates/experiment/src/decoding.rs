@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
 use serde::de::{IntoDeserializer, value::StrDeserializer};
 use serde::{Deserialize, forward_to_deserialize_any};
-use stackelberg_decoding::{Method, Options};
+use stackelberg_decoding::Options;
 
 /// Settings besides those of a shaping that every entry of `[[methods]]` has for itself, or `seeds` gives.
 const OF_METHODS: [&str; 4] = ["method", "seed", "kl_budget", "perturbation"];
@@ -71,13 +71,9 @@ impl Decoding {
         self.options.max_new_tokens.unwrap_or(128)
     }
 
-    /// A setting that the file gives and none of these methods uses.
-    pub(crate) fn unused(&self, methods: &[Method]) -> Option<&'static str> {
-        let used = |name: &str| {
-            let field = Options::FIELDS.iter().find(|(field, _)| *field == name);
-            field.is_some_and(|(_, users)| users.iter().any(|user| methods.contains(user)))
-        };
-        self.given.iter().find(|name| !used(name)).copied()
+    /// The names of the settings that the file gives.
+    pub(crate) fn given(&self) -> &[&'static str] {
+        &self.given
     }
 }
 

@@ -258,11 +258,10 @@ pub struct Perturbed {
 }
 
 impl Experiment {
-    /// Parses a file without checking the ranges of fields.
-    pub(crate) fn parse(path: &Path) -> Result<Self> {
+    /// Parses the text of a file without checking the ranges of fields.
+    pub(crate) fn parse(text: &str, path: &Path) -> Result<Self> {
         let file = path.display();
-        let text = std::fs::read_to_string(path).map_err(|e| stackelberg_data::Error::read(path, e))?;
-        toml::from_str(&text).map_err(|e| {
+        toml::from_str(text).map_err(|e| {
             let before = e.span().map_or("", |span| text.get(..span.start).unwrap_or_default());
             let line = 1 + before.matches('\n').count();
             Error::Invalid(format!("{file}:{line}: {}", e.message().trim()))

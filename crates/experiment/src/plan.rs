@@ -128,10 +128,21 @@ impl Experiment {
 
     /// An own setting of an entry that has no effect.
     pub(crate) fn unused_of(&self, methods: &Methods) -> Option<&'static str> {
-        let mut settings = Settings::new(methods.method);
-        self.options_of(Some(methods)).apply(&mut settings);
-        let used = Options::used(&settings);
-        methods.own.given().find(|name| !used.given().any(|field| field == *name))
+        methods.own.given().find(|name| !self.uses(methods.method, Some(methods), name))
+    }
+
+    /// A setting of `[decoding]` that neither the base policy nor an entry uses.
+    pub(crate) fn unused(&self) -> Option<&'static str> {
+        let of_entry = |name| self.methods.iter().any(|m| self.uses(m.method, Some(m), name));
+        let used = |name| self.uses(Method::Base, None, name) || of_entry(name);
+        self.decoding.given().iter().copied().find(|name| !used(name))
+    }
+
+    /// Whether a method uses the setting of this name, beside the other settings of its entry.
+    fn uses(&self, method: Method, methods: Option<&Methods>, name: &str) -> bool {
+        let mut settings = Settings::new(method);
+        self.options_of(methods).apply(&mut settings);
+        Options::used(&settings).given().any(|field| field == name)
     }
 
     /// The methods that guide each step (args and cd).

@@ -47,8 +47,12 @@ pub fn identity(
     (options.method, options.seed) = (None, None);
     options.score_every = options.score_every.filter(|&tokens| tokens != 1);
     options.entropy_gate = options.entropy_gate.filter(|&nats| nats != 0.0);
+    options.reject = options.reject.filter(|&fraction| fraction != 0.0);
     if !settings.method.decodes_blocks() {
-        (options.block, options.keep) = (None, None);
+        options.keep = None;
+    }
+    if !settings.decodes_blocks() {
+        options.block = None;
     }
     let mut value = json!(options);
     value["kl_budget"] = json!(options.kl_budget);
@@ -119,7 +123,7 @@ pub fn response(
         tokens_run: Some(answer.tokens_run),
         tokens_scored: Some(answer.tokens_scored),
         tokens_saved: (answer.tokens_saved > 0).then_some(answer.tokens_saved),
-        reward_lost: (answer.tokens_saved > 0).then_some(answer.reward_lost),
+        reward_lost: (answer.tokens_saved > 0 || answer.reward_lost > 0.0).then_some(answer.reward_lost),
         warnings: warnings.to_vec(),
         ..Record::default()
     };

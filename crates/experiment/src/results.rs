@@ -92,7 +92,7 @@ fn assemble(lab: &Lab<'_>, kept: &[Kept], finished: &[Finished]) -> Result<Repor
             kept: f.kept,
             vanilla: f.setting.rule == Some(experiment.sweep.shaping) && !f.setting.reference,
             generated,
-            tokens_run: tokens_run(f).or(generated),
+            tokens_run: tokens_run(&f.runs).or(generated),
             scored: scored(f),
             ..measured(&f.setting, &f.runs)
         }
@@ -139,8 +139,8 @@ fn generated(f: &Finished, base: &Finished) -> Option<f64> {
 }
 
 /// The mean number of tokens that were run through the policy per prompt; `None` for answers of older versions.
-fn tokens_run(f: &Finished) -> Option<f64> {
-    mean_of(&f.runs, |response| response.record.tokens_run.map(|tokens| tokens as f64))
+pub(crate) fn tokens_run(runs: &[Done]) -> Option<f64> {
+    mean_of(runs, |response| response.record.tokens_run.map(|tokens| tokens as f64))
 }
 
 /// The mean number of candidates scored per prompt, for methods that score the candidates of each step.

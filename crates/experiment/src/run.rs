@@ -6,14 +6,8 @@ use crate::error::{Error, Result};
 use crate::lab::Lab;
 use crate::observer::Observer;
 use crate::plan::Setting;
-use crate::stages::{Stages, kept_so_far, later_stages, stages};
+use crate::stages::{Stages, kept_so_far, later_stages};
 use crate::{results, values};
-
-/// The number of answers of an experiment.
-pub fn answers(lab: &Lab<'_>) -> usize {
-    let settings = stages(lab.experiment, &[]).into_iter().flat_map(|(_, settings)| settings);
-    settings.map(|setting| lab.seeds(&setting).len()).sum::<usize>() * lab.prompts.len()
-}
 
 /// Makes the missing runs, then writes the report. The same call resumes a stopped or killed experiment. Returns the
 /// sentences that the report opens with.
@@ -27,6 +21,15 @@ pub fn run(lab: &Lab<'_>, observer: &mut dyn Observer) -> Result<Vec<String>> {
     kept.iter().for_each(|kept| observer.message(&kept.finding()));
     run_all(lab, later_stages(lab.experiment, &kept), &mut coherence, observer)?;
     results::write(lab, &kept)
+}
+
+/// Makes the missing runs of the base policy, of the methods without a sweep, and of the sweeps; then writes the report.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn run_first(lab: &Lab<'_>, observer: &mut dyn Observer) -> Result<()> {
+    run_all(lab, lab.experiment.first_stages(), &mut lab.evaluator.coherence(), observer)?;
+    report(lab).map(drop)
 }
 
 /// Writes the report of the finished runs. Returns the sentences that it opens with.

@@ -87,6 +87,7 @@ fn names_have_the_own_settings_of_an_entry() {
             &entry("blockwise", "samples = 8\nblock = 16"),
             &entry("blockwise", "samples = 8\nblock = 16\nvalue = \"raw\""),
             &entry("blockwise", &format!("{raw}keep = \"draw\"\nstrengths = [2]")),
+            &entry("best-of-n", "reject = 0.5\nblock = 8"),
             VALUES,
         ]
         .concat(),
@@ -111,11 +112,12 @@ fn names_have_the_own_settings_of_an_entry() {
             "blockwise-samples-8-block-16-value-raw",
         ),
         ("blockwise keep draw", "blockwise keep draw raw λ 2", "blockwise-keep-draw-raw-2"),
+        ("best-of-n reject 0.5 block 8", "best-of-n reject 0.5 block 8", "best-of-n-reject-0.5-block-8"),
     ] {
         let expected = (group.to_owned(), name.to_owned(), slug.to_owned());
         assert!(names.contains(&expected), "{expected:?} is not in {names:#?}");
     }
-    assert_eq!(names.len(), 9);
+    assert_eq!(names.len(), 10);
     let slugs: BTreeSet<_> = names.iter().map(|(_, _, slug)| slug).collect();
     assert_eq!(slugs.len(), names.len());
 }
@@ -182,6 +184,11 @@ fn unknown_unused_and_shared_settings_are_refused() {
         (
             entry("args", &format!("{args}\nbudget = \"paper\"")),
             "x.toml:8: budget is not a setting of a single entry: give it in `reference`",
+        ),
+        (entry("best-of-n", "block = 4"), ": methods[0].block: best-of-n does not use it: leave it out"),
+        (
+            format!("[decoding]\nblock = 4\n{best}"),
+            ": decoding.block: none of the [[methods]] uses it: leave it out",
         ),
         (
             format!("{best}{}", entry("args", &format!("{args}\nsamples = 4"))),

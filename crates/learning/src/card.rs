@@ -96,6 +96,21 @@ impl Card {
     }
 }
 
+/// The pair accuracies in a card (see [`Card::render`]): on held-out data, and of the cross-validation. Nothing for heads that
+/// were trained on ratings, and for other texts.
+pub fn pair_accuracies(card: &str) -> Vec<f64> {
+    let cells = |line: &str| -> Vec<String> {
+        // Names of files may have the separator in them.
+        line.replace("\\|", "/").split('|').map(|cell| cell.trim().to_owned()).collect()
+    };
+    let quality = card.split("\n## ").find(|section| section.starts_with("Data and quality"));
+    let mut rows = quality.unwrap_or_default().lines().filter(|line| line.starts_with('|')).map(cells);
+    let column = rows.next().and_then(|head| head.iter().position(|cell| cell == "pair accuracy"));
+    let Some(column) = column else { return Vec::new() };
+    let value = |row: Vec<String>| row.get(column)?.split(' ').next()?.parse().ok();
+    rows.filter_map(value).collect()
+}
+
 fn base(head: &Head) -> String {
     match (&head.base_name, &head.base) {
         (Some(name), Some(hash)) => format!("{name} ({hash})"),
@@ -136,4 +151,22 @@ pub(crate) fn row(out: &mut String, cells: &[&str]) {
         *out += &format!("| {} ", cell.replace('|', "\\|").replace('\n', " "));
     }
     *out += "|\n";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pair_accuracies;
+
+    #[test]
+    fn accuracies_are_those_of_the_section_on_quality() {
+        let card = "# a\n\n## Data and quality\n\n\
+             | data | part | rows | groups | pair accuracy | log-loss |\n|---|---|---|---|---|---|\n\
+             | train\\|1.jsonl | training | 1184 | 1118 |  |  |\n\
+             | judge\\|1.jsonl | held out | 487 | 460 | 0.6632 ± 0.0218 | 0.6022 ± 0.0174 |\n\
+             | all training data | cross-validation | 1184 | 1118 | 1.0000 ± 0.0000 | 0.0001 ± 0.0000 |\n\n\
+             ## Cross-validation\n\n| regularisation | pair accuracy |\n|---|---|\n| 1e2 | 0.5 ± 0.1 |\n";
+        assert_eq!(pair_accuracies(card), [0.6632, 1.0]);
+        assert!(pair_accuracies(&card.replace("pair accuracy", "Pearson r")).is_empty());
+        assert!(pair_accuracies("").is_empty());
+    }
 }

@@ -82,7 +82,7 @@ pub mod summary;
 mod tensors;
 pub mod value;
 
-pub use card::{Card, Source};
+pub use card::{Card, Source, pair_accuracies};
 pub use error::Error;
 pub use features::Features;
 pub use fit::{Choose, Fit, Kind, Settings, Trial};

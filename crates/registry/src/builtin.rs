@@ -11,6 +11,8 @@ pub struct Builtin {
     pub about: &'static str,
     /// The content of its safetensors file.
     pub bytes: &'static [u8],
+    /// Its card (Markdown).
+    pub card: &'static str,
 }
 
 /// All built-in rewards.
@@ -20,24 +22,28 @@ pub const BUILTIN: &[Builtin] = &[
         base: "smollm2-135m",
         about: "prefers answers that people labelled less harmful (HH-RLHF)",
         bytes: include_bytes!("../rewards/harmless.safetensors"),
+        card: include_str!("../rewards/harmless.md"),
     },
     Builtin {
         name: "harmless-judge",
         base: "smollm2-135m",
         about: "like `harmless`, from other pairs, on the same model: a held-out reward",
         bytes: include_bytes!("../rewards/harmless-judge.safetensors"),
+        card: include_str!("../rewards/harmless-judge.md"),
     },
     Builtin {
         name: "harmless-minilm",
         base: "all-minilm-l6-v2",
         about: "like `harmless`, from other pairs, on another model: a held-out reward",
         bytes: include_bytes!("../rewards/harmless-minilm.safetensors"),
+        card: include_str!("../rewards/harmless-minilm.md"),
     },
     Builtin {
         name: "sentiment",
         base: "smollm2-135m",
         about: "prefers texts that people rated positive (VADER's rated snippets)",
         bytes: include_bytes!("../rewards/sentiment.safetensors"),
+        card: include_str!("../rewards/sentiment.md"),
     },
 ];
 

@@ -60,6 +60,23 @@ impl Registry {
         }
     }
 
+    /// The cards of the heads that a reward consists of: the name of each, and its card (Markdown). The card of a file is the
+    /// file beside it whose name ends in `.md`. Rewards without a card are left out.
+    ///
+    /// # Errors
+    /// The name is malformed.
+    pub fn reward_cards(&self, name: &str) -> Result<Vec<(String, String)>> {
+        let card = |name: &String| {
+            let bare = split_label(split_format(name).1).0;
+            let text = match Builtin::find(bare) {
+                Some(builtin) => builtin.card.to_owned(),
+                None => std::fs::read_to_string(Path::new(bare).with_extension("md")).ok()?,
+            };
+            Some((shown(name), text))
+        };
+        Ok(combination(name)?.names().iter().filter_map(card).collect())
+    }
+
     /// Loads one reward: a built-in name, a head, a model folder, or a reward that reads text.
     ///
     /// # Errors

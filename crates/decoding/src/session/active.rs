@@ -7,12 +7,13 @@ use std::time::Duration;
 use stackelberg_engine::reward::{PromptInput, RewardState};
 use stackelberg_engine::{Checkpoint, Error as EngineError, Prefix, Reward, Tensor};
 
-use crate::blocks::{Blocks, Scorer};
+use crate::blocks::Blocks;
 use crate::error::{Error, Result};
 use crate::line::{Line, Pending};
 use crate::method::Method;
 use crate::randomness::Randomness;
 use crate::request::{Request, Ticket, Want};
+use crate::scorer::Scorer;
 use crate::sequence::{Said, Sequence};
 use crate::work::{Finished, Work};
 
@@ -60,7 +61,7 @@ impl Active {
             (Want::Samples { .. }, ..) => None,
             (_, Method::Args, Some(reward)) => Some(reward.state(policy, input)?),
             (_, Method::Cd, _) => request.value.clone().map(RewardState::Value),
-            (_, method, Some(reward)) if method.decodes_blocks() => match &request.value {
+            (_, _, Some(reward)) if settings.decodes_blocks() => match request.block_value() {
                 Some(value) => Some(RewardState::Value(value.clone())),
                 None => {
                     let mut state = reward.state(policy, input)?;
@@ -76,7 +77,7 @@ impl Active {
             Randomness::new(seed, &request.id, number),
             Randomness::of_perturbation(seed, &request.id, number),
         );
-        let blocks = request.want == Want::Answer && settings.method.decodes_blocks();
+        let blocks = request.want == Want::Answer && settings.decodes_blocks();
         // The tokens of a block are the base policy's own.
         let guide = state.as_ref().filter(|_| !blocks).map(RewardState::span);
         let sequence = Sequence::new(policy, settings.clone(), guide, streams, self.max_tokens);
@@ -90,7 +91,7 @@ impl Active {
         let reads = request.reward.as_ref().is_some_and(Reward::reads_policy);
         let mut work = match blocks {
             true => {
-                let reads = reads || request.value.is_some();
+                let reads = reads || request.block_value().is_some();
                 let scorer = Scorer { policy: policy.clone(), request: request.clone() };
                 let (prompt, number) = (line.prefix.len(), u64::MAX - 1);
                 let streams = (

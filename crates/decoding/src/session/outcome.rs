@@ -1,12 +1,13 @@
 //! What comes of requests: events, finished answers, failures.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use stackelberg_engine::{Error as EngineError, Reward};
 
 use super::remote::{Remote, off_the_loop};
 use super::state::Session;
-use crate::choice::{Unscored, choose, scores};
+use crate::choice::{Choice, Unscored, block, choose, scores};
 use crate::error::{Error, Result};
 use crate::generation::Generation;
 use crate::request::{Event, Sample, Ticket, Want};
@@ -128,8 +129,9 @@ impl Session {
             };
             return Ok((finished.into_iter().zip(scores).map(sample).collect(), Vec::new()));
         }
-        let weights: Vec<f64> = finished.iter().map(|finished| finished.log_weight).collect();
-        let (index, kl) = choose(&request.settings, &request.id, &scores, &weights)?;
+        let log_weights: Vec<f64> = finished.iter().map(|finished| finished.log_weight).collect();
+        let Choice { index, kl, weights, response } =
+            choose(&request.settings, &request.id, &scores, &log_weights)?;
         let (calls, method) = (finished.len(), request.settings.method);
         let mut all = Cost::default();
         for Finished { cost, unscored, .. } in &finished {
@@ -150,6 +152,11 @@ impl Session {
         let Cost { mut elapsed, tokens_run, tokens_scored, texts, saved } = all;
         let (tokens_saved, reward_lost) = (saved.tokens.round() as usize, saved.reward);
         let mut said = active.steps.remove(&index).unwrap_or_default();
+        if let Some((step, _)) = said.first_mut() {
+            let texts = finished.iter().map(|finished| finished.unscored.tokens.clone()).collect();
+            let block = block(texts, rewards_of(&scores), weights, response.as_ref());
+            (step.block, step.continuation) = (Some(Arc::new(block)), Some(index));
+        }
         let chosen = finished.into_iter().nth(index).ok_or(Error::Stopped)?;
         said.extend(chosen.said);
         let answer = chosen.sequence.finish(scores.into_iter().nth(index));
@@ -161,7 +168,7 @@ impl Session {
         if method.chooses_answers() {
             (answer.reward_calls, answer.kl) = (calls, Some(kl));
         }
-        if method.decodes_blocks() {
+        if request.settings.decodes_blocks() {
             (answer.reward_calls, answer.kl) = (texts, Some((chosen.kl + kl).max(0.0)));
         }
         Ok((vec![Sample { answer, hidden: chosen.hidden }], said))

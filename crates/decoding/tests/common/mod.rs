@@ -1,6 +1,7 @@
 //! A tiny policy and all that scores, for tests of what decoding promises of any.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod follower;
 #[path = "../../../engine/tests/common/tiny.rs"]
 pub mod tiny;
 

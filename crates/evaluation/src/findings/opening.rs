@@ -4,7 +4,6 @@ use stackelberg_decoding::Method;
 
 use super::degeneration::{Degeneration, degeneration, described};
 use super::paired::Findings;
-use super::tables::sign;
 use crate::compare::{Bootstrap, mean};
 use crate::estimate::Estimate;
 use crate::metrics::Metric;
@@ -82,7 +81,7 @@ impl Findings<'_> {
         };
         let prompts = self.prompts();
         let difference = self.bootstrap.difference(self.of(best, guide), self.of(0, guide));
-        let verdict = match difference.as_ref().map(sign) {
+        let verdict = match difference.map(|difference| difference.sign()) {
             Some(1) => "Guidance beats the base policy",
             Some(-1) => "Guidance does worse than the base policy",
             _ if prompts < Bootstrap::FEWEST => {
@@ -105,7 +104,7 @@ impl Findings<'_> {
             return "There is no comparison with best-of-n: it was not run.".to_owned();
         };
         let difference = self.bootstrap.difference(self.of(headline.best, guide), self.of(other, guide));
-        let verdict = match difference.as_ref().map(sign) {
+        let verdict = match difference.map(|difference| difference.sign()) {
             Some(1) => "beats best-of-n",
             Some(-1) => "does worse than best-of-n",
             _ => "is not clearly different from best-of-n",
@@ -131,7 +130,7 @@ impl Findings<'_> {
         let against = |judge: &Metric, other: usize, name: &str| {
             let values = self.of(headline.best, judge);
             let difference = self.bootstrap.difference(values, self.of(other, judge));
-            let relation = match difference.as_ref().map(sign) {
+            let relation = match difference.map(|difference| difference.sign()) {
                 Some(1) => "higher than",
                 Some(-1) => "lower than",
                 _ => "not clearly different from",

@@ -1,7 +1,6 @@
 //! The findings as sentences.
 
 use super::paired::Findings;
-use super::tables::sign;
 use crate::compare::Bootstrap;
 use crate::metrics::Metric;
 use stackelberg_data::words::count as counted;
@@ -35,7 +34,7 @@ impl Findings<'_> {
         let others = kept.into_iter().filter(|&i| i != vanilla);
         let signs = others.filter_map(|i| {
             let difference = self.bootstrap.difference(self.of(i, metric), self.of(vanilla, metric))?;
-            Some((self.name(i), sign(&difference)))
+            Some((self.name(i), difference.sign()))
         });
         let place = format!("{group} at equal strength{knob}");
         sentence(&place, metric, &self.name(vanilla), &signs.collect::<Vec<_>>())
@@ -55,7 +54,7 @@ impl Findings<'_> {
             sweep(points).at(level)?;
             let difference =
                 self.bootstrap.curve_difference(&sweep(points), &sweep(&vanilla.1), level)?;
-            Some((self.name(points[0]), sign(&difference)))
+            Some((self.name(points[0]), difference.sign()))
         });
         let place = format!("{group} at equal KL ({level} nats per answer)");
         sentence(&place, metric, &self.name(vanilla.1[0]), &signs.collect::<Vec<_>>())

@@ -3,7 +3,6 @@
 use super::degeneration::{Degeneration, degeneration, described};
 use super::paired::Findings;
 use crate::compare::mean;
-use crate::estimate::Estimate;
 use crate::metrics::Metric;
 use crate::report::{Cell, Row, Table};
 use stackelberg_data::words::count as counted;
@@ -95,15 +94,15 @@ impl Findings<'_> {
         let bold = better != 0.0
             && next.is_some_and(|next| {
                 let difference = self.bootstrap.difference(values, self.of(next, metric));
-                difference.is_some_and(|d| sign(&d) == metric.better())
+                difference.is_some_and(|d| d.sign() == metric.better())
             });
-        Some(Cell { bold, differs: self.against_base(i, metric), ..plain(estimate, metric.digits()) })
+        Some(Cell { bold, differs: self.against_base(i, metric), ..Cell::of(estimate, metric.digits()) })
     }
 
     /// The sign of the paired difference from the base policy: -1, 1, or 0 if it is not clear.
     fn against_base(&self, i: usize, metric: &Metric) -> i8 {
         let difference = self.bootstrap.difference(self.of(i, metric), self.of(0, metric));
-        difference.filter(|_| i != 0).map_or(0, |difference| sign(&difference))
+        difference.filter(|_| i != 0).map_or(0, |difference| difference.sign())
     }
 
     /// The metrics of the smaller tables.
@@ -140,7 +139,7 @@ impl Findings<'_> {
 
     fn difference(&self, i: usize, from: usize, metric: &Metric) -> Option<Cell> {
         let difference = self.bootstrap.difference(self.of(i, metric), self.of(from, metric))?;
-        Some(Cell { differs: sign(&difference), ..plain(difference, metric.digits()) })
+        Some(Cell { differs: difference.sign(), ..Cell::of(difference, metric.digits()) })
     }
 
     /// All curves at the same KL levels.
@@ -157,8 +156,8 @@ impl Findings<'_> {
                     let vanilla = sweeps.first().filter(|_| !self.series[points[0]].vanilla);
                     let difference =
                         vanilla.and_then(|v| self.bootstrap.curve_difference(sweep, v, level));
-                    let differs = difference.map_or(0, |difference| sign(&difference));
-                    Some(Cell { differs, ..plain(estimate, reward.digits()) })
+                    let differs = difference.map_or(0, |difference| difference.sign());
+                    Some(Cell { differs, ..Cell::of(estimate, reward.digits()) })
                 };
                 let cells: Vec<Option<Cell>> = levels.iter().map(cell).collect();
                 if cells.iter().any(Option::is_some) {
@@ -187,7 +186,10 @@ impl Findings<'_> {
         let row = |i: usize| {
             let cell = |metric: &Metric| {
                 let estimate = self.bootstrap.estimate(self.of(i, metric))?;
-                Some(Cell { differs: self.against_base(i, metric), ..plain(estimate, metric.digits()) })
+                Some(Cell {
+                    differs: self.against_base(i, metric),
+                    ..Cell::of(estimate, metric.digits())
+                })
             };
             let series = &self.series[i];
             Row {
@@ -215,17 +217,7 @@ impl Findings<'_> {
     }
 }
 
-/// -1 if the interval lies below 0, 1 if it lies above 0, and 0 if it contains 0.
-pub(super) fn sign(estimate: &Estimate) -> i8 {
-    i8::from(estimate.low > 0.0) - i8::from(estimate.high < 0.0)
-}
-
 /// A number of tokens.
 fn count(tokens: f64) -> Cell {
     Cell { mean: tokens, interval: None, digits: 0, bold: false, differs: 0 }
-}
-
-fn plain(Estimate { mean, low, high }: Estimate, digits: usize) -> Cell {
-    let interval = low.is_finite().then_some((low, high));
-    Cell { mean, interval, digits, bold: false, differs: 0 }
 }

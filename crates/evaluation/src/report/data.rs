@@ -63,8 +63,25 @@ pub struct Row {
     pub cells: Vec<Option<Cell>>,
 }
 
+impl Table {
+    /// The table with its rows as columns, and its columns as rows. Groups are left out.
+    #[must_use]
+    pub fn transposed(&self) -> Self {
+        let row = |(column, name): (usize, &String)| Row {
+            label: name.clone(),
+            cells: self.rows.iter().map(|row| row.cells.get(column).cloned().flatten()).collect(),
+            ..Row::default()
+        };
+        Self {
+            columns: self.rows.iter().map(|row| row.label.clone()).collect(),
+            rows: self.columns.iter().enumerate().map(row).collect(),
+            ..self.clone()
+        }
+    }
+}
+
 /// A number in a table.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cell {
     /// The number.
     pub mean: f64,
@@ -76,6 +93,14 @@ pub struct Cell {
     pub bold: bool,
     /// The sign of its difference from the base policy if the interval excludes 0, and 0 otherwise.
     pub differs: i8,
+}
+
+impl Cell {
+    /// A mean with its interval, if it is finite.
+    pub fn of(Estimate { mean, low, high }: Estimate, digits: usize) -> Self {
+        let interval = low.is_finite().then_some((low, high));
+        Self { mean, interval, digits, ..Self::default() }
+    }
 }
 
 /// A chart of curves.

@@ -58,5 +58,13 @@ mod tests {
              reward é  0.5 [0.0, 1.0]     –\n\
              length             123.0  -7.0\n"
         );
+        // The same table the other way round.
+        assert_eq!(
+            plain(&table.transposed()),
+            "                      reward é  length\n\
+             base.jsonl (2)  0.5 [0.0, 1.0]   123.0\n\
+             b                            –    -7.0\n"
+        );
+        assert_eq!(table.transposed().transposed(), table);
     }
 }
