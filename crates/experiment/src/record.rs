@@ -41,7 +41,7 @@ pub fn identity(
     format: TextFormat,
     policy: &Checkpoint,
 ) -> Identity {
-    let mut options = Options::all(settings);
+    let mut options = Options::all(settings).without_neutral();
     // The method and the seed have fields of their own. Settings added later are written only if they differ from the
     // default, so that older files still match.
     (options.method, options.seed) = (None, None);

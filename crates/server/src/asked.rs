@@ -10,7 +10,9 @@ use stackelberg_engine::{Reward, Tokenizer};
 use crate::app::App;
 use crate::error::ApiError;
 use crate::guidance::{Guidance, given};
+use crate::logprobs::Names;
 use crate::openai::request::{Common, StreamOptions};
+use crate::prompt_rows::{Row, rows};
 use crate::{refuse, settings};
 
 /// A prompt, tokenized.
@@ -35,6 +37,18 @@ pub(crate) struct Asked {
     /// Options of the stream, if the answer is streamed.
     pub(crate) stream: Option<StreamOptions>,
     pub(crate) token_ids: bool,
+    /// The number of likeliest tokens whose log-probabilities are wanted beside those of the answer's.
+    pub(crate) logprobs: Option<usize>,
+    /// The same for the tokens of the prompt.
+    pub(crate) prompt_logprobs: Option<usize>,
+    /// Whether log-probabilities name tokens by their ids.
+    pub(crate) tokens_as_ids: bool,
+    /// Whether answers begin with the prompt.
+    pub(crate) echo: bool,
+    /// Whether something is generated; otherwise the prompt is all that is wanted.
+    pub(crate) generates: bool,
+    /// Of each prompt the log-probabilities of its tokens, where they are wanted.
+    pub(crate) rows: Vec<Vec<Row>>,
 }
 
 /// What is checked before the prompt is tokenized.
@@ -45,14 +59,21 @@ pub(crate) struct Plan {
     reward: Option<Reward>,
     value: Option<Arc<ValueHead>>,
     n: usize,
+    logprobs: Option<usize>,
+    prompt_logprobs: Option<usize>,
 }
 
 impl Plan {
-    /// Checks a request for so many prompts.
+    /// Checks a request for so many prompts, with the log-probabilities of so many likeliest tokens.
     ///
     /// # Errors
     /// The model is unknown, or a field is no good.
-    pub(crate) fn new(app: &App, mut common: Common, prompts: usize) -> Result<Self, ApiError> {
+    pub(crate) fn new(
+        app: &App,
+        mut common: Common,
+        prompts: usize,
+        logprobs: Option<usize>,
+    ) -> Result<Self, ApiError> {
         check_model(app, common.model.as_deref())?;
         refuse::common(&common)?;
         let n = choices(app, common.n, prompts)?;
@@ -65,8 +86,14 @@ impl Plan {
         let reward = guidance.reward.as_deref();
         let reward = reward.map(|name| app.models.reward("guidance.reward", name)).transpose()?;
         let value = guidance.value.as_deref().map(|name| app.models.value(name)).transpose()?;
-        let options = settings::options(&common, &guidance, &app.config.limits)?;
-        Ok(Self { common, guidance, options, reward, value, n })
+        let mut options = settings::options(&common, &guidance, &app.config.limits)?;
+        options.log_probs = logprobs;
+        let prompt_logprobs = settings::likeliest("prompt_logprobs", common.prompt_logprobs)?;
+        if prompt_logprobs.is_some() && common.stream == Some(true) {
+            let message = "prompt_logprobs is not supported in streams: leave out stream";
+            return Err(ApiError::unsupported("prompt_logprobs", message));
+        }
+        Ok(Self { common, guidance, options, reward, value, n, logprobs, prompt_logprobs })
     }
 
     /// The request with its prompts. `default` is the number of new tokens if it says nothing.
@@ -79,7 +106,7 @@ impl Plan {
         prompts: Vec<Prompted>,
         default: usize,
     ) -> Result<Asked, ApiError> {
-        let Self { common, guidance, options, reward, value, n } = self;
+        let Self { common, guidance, options, reward, value, n, logprobs, prompt_logprobs } = self;
         let policy = &app.models.policy;
         let model = policy.model.context();
         let context =
@@ -95,11 +122,14 @@ impl Plan {
                 })?
             }
         };
+        let echo = common.echo.unwrap_or(false);
+        // A prompt may be wanted with its log-probabilities, and no answer.
+        let generates = !(echo && common.max_tokens == Some(0));
+        let max_tokens = common.max_tokens.filter(|_| generates).or((!generates).then_some(1));
         let mut settings = Vec::with_capacity(prompts.len());
         for Prompted { tokens, .. } in &prompts {
             check_tokens(app, "prompt", tokens)?;
-            let room =
-                settings::room(tokens.len(), common.max_tokens, default, context, &app.config.limits)?;
+            let room = settings::room(tokens.len(), max_tokens, default, context, &app.config.limits)?;
             let one = settings::settings(&options, room, seed)?;
             one.check(policy.model.config().vocabulary).map_err(|error| ApiError::decoding(&error))?;
             settings.push(Arc::new(one));
@@ -122,6 +152,12 @@ impl Plan {
             tokenizer: policy.tokenizer.clone(),
             stream: streams.then(|| common.stream_options.unwrap_or_default()),
             token_ids: common.return_token_ids.unwrap_or(false),
+            logprobs,
+            prompt_logprobs,
+            tokens_as_ids: common.return_tokens_as_token_ids.unwrap_or(false),
+            echo,
+            generates,
+            rows: Vec::new(),
         })
     }
 
@@ -170,6 +206,29 @@ impl Asked {
     /// The settings of a choice.
     pub(crate) fn settings(&self, choice: usize) -> &Settings {
         &self.settings[choice / self.n]
+    }
+
+    /// How log-probabilities name tokens.
+    pub(crate) fn names(&self) -> Names<'_> {
+        Names { tokenizer: &self.tokenizer, ids: self.tokens_as_ids }
+    }
+
+    /// Computes the log-probabilities of the prompts' tokens, if they are wanted.
+    ///
+    /// # Errors
+    /// As [`rows`].
+    pub(crate) async fn read_prompts(&mut self, app: &App) -> Result<(), ApiError> {
+        let of_echo = self.logprobs.filter(|_| self.echo);
+        let Some(top) = of_echo.max(self.prompt_logprobs) else { return Ok(()) };
+        for prompted in &self.prompts {
+            self.rows.push(rows(app, &prompted.tokens, top).await?);
+        }
+        Ok(())
+    }
+
+    /// The log-probabilities of the tokens of a choice's prompt.
+    pub(crate) fn prompt_rows(&self, choice: usize) -> &[Row] {
+        self.rows.get(choice / self.n).map_or(&[], |rows| rows)
     }
 
     /// The names of the rewards of a combination.

@@ -16,9 +16,9 @@ use crate::body;
 use crate::error::ApiError;
 use crate::openai::message::{ChatMessage, messages};
 use crate::openai::request::{ChatRequest, Object};
-use crate::refuse;
-use crate::render::Kind;
+use crate::pieces::Kind;
 use crate::respond::respond;
+use crate::{refuse, settings};
 
 /// How messages become a prompt.
 pub(crate) struct Layout {
@@ -93,15 +93,22 @@ pub(crate) async fn create(
     let asked = {
         let app = app.clone();
         let prepare = move || {
-            refuse::chat(&request)?;
             let mut common = request.common();
+            refuse::chat(&request, common.echo)?;
             if let Some(tokens) = request.max_completion_tokens {
                 if common.max_tokens.replace(tokens).is_some_and(|other| other != tokens) {
                     let message = "max_completion_tokens and max_tokens differ: give one";
                     return Err(ApiError::invalid("max_completion_tokens", message));
                 }
             }
-            let plan = Plan::new(&app, common, 1)?;
+            let top = settings::likeliest("top_logprobs", request.top_logprobs)?;
+            let wanted = request.logprobs == Some(true);
+            if top.is_some_and(|top| top > 0) && !wanted {
+                let message = "top_logprobs has no effect without logprobs: set it to true";
+                return Err(ApiError::invalid("top_logprobs", message));
+            }
+            let logprobs = wanted.then(|| top.unwrap_or(0));
+            let plan = Plan::new(&app, common, 1, logprobs)?;
             let mut layout = Layout::new(
                 request.add_generation_prompt,
                 request.continue_final_message,

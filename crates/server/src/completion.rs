@@ -13,9 +13,9 @@ use crate::body;
 use crate::error::ApiError;
 use crate::openai::prompts::Prompts;
 use crate::openai::request::CompletionRequest;
-use crate::refuse;
-use crate::render::Kind;
+use crate::pieces::Kind;
 use crate::respond::respond;
+use crate::{refuse, settings};
 
 /// New tokens if the request does not say how many, as of OpenAI.
 const TOKENS: usize = 16;
@@ -44,7 +44,8 @@ pub(crate) async fn create(
             let Some(prompts) = prompts.filter(|_| count > 0) else {
                 return Err(ApiError::invalid("prompt", "prompt is missing: give a text or token ids"));
             };
-            let plan = Plan::new(&app, common, count)?;
+            let logprobs = settings::likeliest("logprobs", request.logprobs)?;
+            let plan = Plan::new(&app, common, count, logprobs)?;
             refuse::completion(&request, plan.n())?;
             let prompts = prompted(&app, prompts, plan.special(true))?;
             plan.with_prompts(&app, prompts, TOKENS)

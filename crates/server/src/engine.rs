@@ -194,9 +194,9 @@ impl Decoder {
                 job(&self.policy);
             }
             if !self.session.is_idle() {
-                let began = Instant::now();
+                let (began, before) = (Instant::now(), self.session.reward_time());
                 let events = self.session.step();
-                self.metrics.step(began.elapsed());
+                self.metrics.step(began.elapsed(), self.session.reward_time() - before);
                 events.into_iter().for_each(|event| self.tell(event));
                 self.report();
             }

@@ -227,16 +227,31 @@ impl ApiError {
     }
 }
 
+/// Settings that are fields of requests under the same name.
+const OF_REQUESTS: [&str; 11] = [
+    "temperature",
+    "top_p",
+    "min_p",
+    "top_k",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "logit_bias",
+    "min_tokens",
+    "seed",
+    "stop",
+];
+
 /// The name of a setting in requests.
 fn field(name: &str) -> String {
     match name {
         "max-new-tokens" | "max_new_tokens" => "max_tokens".to_owned(),
         "the length of a stop text" => "stop".to_owned(),
-        "temperature" | "top-p" | "min-p" | "top-k" | "repetition-penalty" | "seed" | "stop" => {
-            name.replace('-', "_")
-        }
-        "top_p" | "min_p" | "top_k" | "repetition_penalty" => name.to_owned(),
-        name => format!("guidance.{}", name.replace('-', "_")),
+        "stop-tokens" | "stop_tokens" => "stop_token_ids".to_owned(),
+        name => match name.replace('-', "_") {
+            field if OF_REQUESTS.contains(&field.as_str()) => field,
+            field => format!("guidance.{field}"),
+        },
     }
 }
 

@@ -8,7 +8,7 @@ use crate::models::{Models, known};
 use crate::openai::request::Object;
 
 /// Settings that are fields of the request itself.
-const ELSEWHERE: [(&str, &str); 9] = [
+const ELSEWHERE: [(&str, &str); 16] = [
     ("max_new_tokens", "max_tokens"),
     ("temperature", "temperature"),
     ("top_k", "top_k"),
@@ -18,6 +18,13 @@ const ELSEWHERE: [(&str, &str); 9] = [
     ("seed", "seed"),
     ("stop", "stop"),
     ("no_eos", "ignore_eos"),
+    ("presence_penalty", "presence_penalty"),
+    ("frequency_penalty", "frequency_penalty"),
+    ("logit_bias", "logit_bias"),
+    ("min_tokens", "min_tokens"),
+    ("stop_tokens", "stop_token_ids"),
+    ("include_stop", "include_stop_str_in_output"),
+    ("log_probs", "logprobs"),
 ];
 
 /// Fields beside the settings.

@@ -181,9 +181,10 @@ impl Metrics {
         self.steered.inc_by(answer.steered as u64);
     }
 
-    /// A step of all sequences took this time.
-    pub(crate) fn step(&self, took: Duration) {
+    /// A step of all sequences took this time, of which rewards took their part.
+    pub(crate) fn step(&self, took: Duration, rewards: Duration) {
         self.step_time.observe(took.as_secs_f64());
+        self.reward_time.inc_by(rewards.as_secs_f64());
     }
 
     /// What is under way now.

@@ -59,15 +59,6 @@ pub(crate) fn common(common: &Common) -> Result<(), ApiError> {
             "answers never have special tokens",
         ),
         ("priority", common.priority.is_some_and(|p| p != 0), "requests are answered in order"),
-        ("presence_penalty", common.presence_penalty.is_some_and(|p| p != 0.0), LEAVE),
-        ("frequency_penalty", common.frequency_penalty.is_some_and(|p| p != 0.0), LEAVE),
-        ("logit_bias", common.logit_bias.as_ref().is_some_and(|bias| !bias.is_empty()), LEAVE),
-        ("min_tokens", common.min_tokens.is_some_and(|n| n != 0), LEAVE),
-        ("stop_token_ids", common.stop_token_ids.as_ref().is_some_and(|ids| !ids.is_empty()), LEAVE),
-        ("prompt_logprobs", common.prompt_logprobs.is_some(), LEAVE),
-        ("include_stop_str_in_output", common.include_stop_str_in_output == Some(true), LEAVE),
-        ("return_tokens_as_token_ids", common.return_tokens_as_token_ids == Some(true), LEAVE),
-        ("echo", common.echo == Some(true), LEAVE),
     ])
 }
 
@@ -75,7 +66,7 @@ pub(crate) fn common(common: &Common) -> Result<(), ApiError> {
 ///
 /// # Errors
 /// As [`common`].
-pub(crate) fn chat(chat: &ChatRequest) -> Result<(), ApiError> {
+pub(crate) fn chat(chat: &ChatRequest, echo: Option<bool>) -> Result<(), ApiError> {
     let modalities = chat.modalities.as_deref().unwrap_or_default();
     first(&[
         ("tools", !is_empty(&chat.tools), "there are no tools"),
@@ -93,9 +84,8 @@ pub(crate) fn chat(chat: &ChatRequest) -> Result<(), ApiError> {
         ),
         ("verbosity", chat.verbosity.is_some(), LEAVE),
         ("documents", !is_empty(&chat.documents), LEAVE),
+        ("echo", echo == Some(true), "it is a field of completions"),
         ("chat_template", chat.chat_template.is_some(), "the model's own is used"),
-        ("logprobs", chat.logprobs == Some(true), LEAVE),
-        ("top_logprobs", chat.top_logprobs.is_some_and(|n| n != 0), LEAVE),
     ])
 }
 
@@ -108,6 +98,5 @@ pub(crate) fn completion(completion: &CompletionRequest, n: usize) -> Result<(),
     first(&[
         ("best_of", best_of, "use guidance with method best-of-n"),
         ("suffix", completion.suffix.is_some(), "text is not inserted"),
-        ("logprobs", completion.logprobs.is_some(), LEAVE),
     ])
 }

@@ -7,19 +7,12 @@ use serde::Serialize;
 use crate::app::{App, now};
 use crate::asked::Asked;
 use crate::error::ApiError;
+use crate::logprobs::join;
 use crate::openai::answer::{
     Answer, AnswerMessage, ChatChoice, ChatDelta, CompletionChoice, Delta, Rest, Usage,
 };
-use crate::pieces::{End, Piece};
-
-/// Which of the two kinds of answers it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// The message of a role in a chat.
-    Chat,
-    /// The continuation of a text.
-    Completion,
-}
+use crate::openai::logprobs::{ChatLogprobs, CompletionLogprobs};
+use crate::pieces::{End, Kind, Logprobs, Piece};
 
 /// Writes the bodies of a request's answers.
 pub(crate) struct Renderer {
@@ -35,6 +28,8 @@ pub(crate) struct Renderer {
 pub(crate) struct Whole {
     text: String,
     rest: Rest,
+    chat: Option<ChatLogprobs>,
+    completion: Option<CompletionLogprobs>,
     /// Tokens that were generated.
     pub(crate) tokens: usize,
 }
@@ -46,6 +41,13 @@ impl Whole {
         self.tokens += piece.tokens.len();
         self.rest.token_ids.get_or_insert_default().extend(piece.tokens);
         self.rest.trace.extend(piece.trace);
+        match piece.logprobs {
+            Some(Logprobs::Chat(list)) => {
+                self.chat.get_or_insert_default().content.extend(list.content);
+            }
+            Some(Logprobs::Completion(list)) => join(self.completion.get_or_insert_default(), list),
+            None => {}
+        }
         if let Some(end) = piece.end {
             finish(&mut self.rest, end);
         }
@@ -90,7 +92,7 @@ impl Renderer {
 
     /// Whether chunks say more of a token than its text.
     pub(crate) fn tells_tokens(&self) -> bool {
-        self.asked.token_ids
+        self.asked.token_ids || self.asked.logprobs.is_some()
     }
 
     /// A chunk of a choice.
@@ -106,6 +108,11 @@ impl Renderer {
         let token_ids = self.asked.token_ids.then_some(piece.tokens);
         let mut rest = Rest { token_ids, trace: piece.trace.into_iter().collect(), ..Rest::default() };
         let ends = piece.end.is_some();
+        let (chat, completion) = match piece.logprobs {
+            Some(Logprobs::Chat(list)) => (Some(list), None),
+            Some(Logprobs::Completion(list)) => (None, Some(list)),
+            None => (None, None),
+        };
         if let Some(end) = piece.end {
             finish(&mut rest, end);
         }
@@ -115,7 +122,7 @@ impl Renderer {
                 let delta = Delta { role: None, content };
                 text(&self.answer(
                     CHAT_CHUNK,
-                    vec![ChatDelta { index, delta, logprobs: None, rest }],
+                    vec![ChatDelta { index, delta, logprobs: chat, rest }],
                     usage,
                 ))
             }
@@ -123,7 +130,7 @@ impl Renderer {
                 let choice = CompletionChoice {
                     index,
                     text: piece.text,
-                    logprobs: None,
+                    logprobs: completion,
                     prompt_token_ids: None,
                     prompt_logprobs: None,
                     rest,
@@ -175,25 +182,32 @@ impl Renderer {
             (index, whole)
         });
         let ids = |choice: usize| self.asked.token_ids.then(|| self.asked.prompt(choice).tokens.clone());
+        let asked = &self.asked;
+        let prompt = |choice: usize| {
+            let (tokens, rows) = (&asked.prompt(choice).tokens, asked.prompt_rows(choice));
+            asked.prompt_logprobs.map(|top| asked.names().prompt(tokens, rows, top))
+        };
         match self.kind {
             Kind::Chat => {
-                let choices = choices.map(|(index, Whole { text, rest, .. })| {
+                let choices = choices.map(|(index, Whole { text, rest, chat, .. })| {
                     let message = AnswerMessage { role: "assistant", content: text, refusal: None };
-                    ChatChoice { index, message, logprobs: None, rest }
+                    ChatChoice { index, message, logprobs: chat, rest }
                 });
                 let mut answer = self.answer("chat.completion", choices.collect(), usage);
                 answer.prompt_token_ids = ids(0);
+                answer.prompt_logprobs = prompt(0);
                 text(&answer)
             }
             Kind::Completion => {
-                let choices = choices.map(|(index, Whole { text, rest, .. })| CompletionChoice {
-                    index,
-                    text,
-                    logprobs: None,
-                    prompt_token_ids: ids(index),
-                    prompt_logprobs: None,
-                    rest,
-                });
+                let choices =
+                    choices.map(|(index, Whole { text, rest, completion, .. })| CompletionChoice {
+                        index,
+                        text,
+                        logprobs: completion,
+                        prompt_token_ids: ids(index),
+                        prompt_logprobs: prompt(index),
+                        rest,
+                    });
                 text(&self.answer(COMPLETION, choices.collect(), usage))
             }
         }

@@ -1,5 +1,6 @@
 //! Answers a request that is ready: whole, or as a stream of server-sent events.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -14,23 +15,31 @@ use crate::asked::Asked;
 use crate::engine::Events;
 use crate::error::ApiError;
 use crate::openai::request::StreamOptions;
-use crate::pieces::{Piece, Pieces};
-use crate::render::{Kind, Renderer, Whole};
+use crate::pieces::{Kind, Piece, Pieces};
+use crate::render::{Renderer, Whole};
 
 /// Decodes the choices of a request. If the client goes away, this future or the body that it returned is dropped, with it
 /// the receiver of the events, and the choices end.
 ///
 /// # Errors
 /// The queue is full, or a choice cannot be decoded. In a stream that has begun, errors are events.
-pub(crate) async fn respond(app: &App, kind: Kind, asked: Asked) -> Result<Response<Body>, ApiError> {
+pub(crate) async fn respond(
+    app: &App,
+    kind: Kind,
+    mut asked: Asked,
+) -> Result<Response<Body>, ApiError> {
     if app.phase() != Phase::Serving {
         return Err(ApiError::stopping());
     }
+    asked.read_prompts(app).await?;
     let asked = Arc::new(asked);
-    let events = app.engine.submit(asked.requests()).await?;
+    let requests = if asked.generates { asked.requests() } else { Vec::new() };
+    let events = app.engine.submit(requests).await?;
+    let mut pieces = Pieces::new(kind, asked.clone());
     let source = Source {
         events,
-        pieces: Pieces::new(asked.clone()),
+        before: pieces.before().into(),
+        pieces,
         phase: app.watch(),
         open: vec![true; asked.choices()],
     };
@@ -44,6 +53,8 @@ pub(crate) async fn respond(app: &App, kind: Kind, asked: Asked) -> Result<Respo
 /// Pieces of all choices, as they come.
 struct Source {
     events: Events,
+    /// Pieces that come before anything is generated.
+    before: VecDeque<(usize, Piece)>,
     pieces: Pieces,
     phase: watch::Receiver<Phase>,
     /// Whether each choice goes on.
@@ -54,6 +65,10 @@ impl Source {
     /// The next piece and its choice; `None` when all choices have ended.
     async fn next(&mut self) -> Option<Result<(usize, Piece), ApiError>> {
         let first = self.open.iter().position(|open| *open)?;
+        if let Some((choice, piece)) = self.before.pop_front() {
+            self.open[choice] &= piece.end.is_none();
+            return Some(Ok((choice, piece)));
+        }
         let event = tokio::select! {
             biased;
             _ = self.phase.wait_for(|phase| *phase == Phase::Aborting) => {
@@ -68,6 +83,9 @@ impl Source {
 
     /// A piece that is there already.
     fn ready(&mut self) -> Option<Result<(usize, Piece), ApiError>> {
+        if !self.before.is_empty() {
+            return None;
+        }
         let (choice, event) = self.events.try_recv().ok()?;
         Some(self.piece(choice, event))
     }

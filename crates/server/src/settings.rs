@@ -1,11 +1,16 @@
 //! From the fields of a request to the settings of decoding.
 
+use std::collections::BTreeMap;
+
 use stackelberg_decoding::{Method, Options, Settings};
 
 use crate::config::Limits;
 use crate::error::ApiError;
 use crate::guidance::Guidance;
 use crate::openai::request::Common;
+
+/// Most likeliest tokens at a place, as of OpenAI.
+const LIKELIEST: u64 = 20;
 
 /// The settings of a request, without what depends on the prompt and the seed.
 ///
@@ -39,7 +44,13 @@ pub(crate) fn options(
     options.top_p = common.top_p.filter(|p| *p != 1.0 || used("top_p"));
     options.min_p = common.min_p.filter(|p| *p != 0.0 || used("min_p"));
     options.repetition_penalty = common.repetition_penalty;
+    options.presence_penalty = common.presence_penalty;
+    options.frequency_penalty = common.frequency_penalty;
+    options.logit_bias = common.logit_bias.as_ref().map(|bias| bias_of(bias, limits)).transpose()?;
+    options.min_tokens = common.min_tokens.map(|tokens| usize::try_from(tokens).unwrap_or(usize::MAX));
     options.no_eos = common.ignore_eos;
+    options.stop_tokens = common.stop_token_ids.clone();
+    options.include_stop = common.include_stop_str_in_output;
     options.stop = common.stop.clone().map(|stop| stop.into_vec());
     if !guides_steps(method) && !guidance.trace {
         // Nobody sees the candidates.
@@ -48,6 +59,39 @@ pub(crate) fn options(
     check(&options, limits)?;
     options.settings().map_err(|error| ApiError::decoding(&error))?;
     Ok(options)
+}
+
+/// The bias of each token.
+fn bias_of(bias: &BTreeMap<String, f64>, limits: &Limits) -> Result<BTreeMap<u32, f64>, ApiError> {
+    let field = "logit_bias";
+    if bias.len() > limits.logit_bias {
+        let message = format!(
+            "logit_bias has {} tokens: this server takes at most {}",
+            bias.len(),
+            limits.logit_bias
+        );
+        return Err(ApiError::invalid(field, message));
+    }
+    let one = |(token, bias): (&String, &f64)| match token.parse() {
+        Ok(token) => Ok((token, *bias)),
+        Err(_) => {
+            Err(ApiError::invalid(field, format!("logit_bias: {token:?} is not the id of a token")))
+        }
+    };
+    bias.iter().map(one).collect()
+}
+
+/// The number of likeliest tokens whose log-probabilities are wanted.
+///
+/// # Errors
+/// There are too many.
+pub(crate) fn likeliest(field: &str, count: Option<u64>) -> Result<Option<usize>, ApiError> {
+    match count {
+        Some(count) if count > LIKELIEST => {
+            Err(ApiError::invalid(field, format!("{field} is {count}: it must be at most {LIKELIEST}")))
+        }
+        count => Ok(count.map(|count| count as usize)),
+    }
 }
 
 /// Whether a method chooses among candidates at every step.
@@ -69,6 +113,13 @@ fn check(options: &Options, limits: &Limits) -> Result<(), ApiError> {
             let message = format!("{field} is {value}: this server takes at most {most}");
             return Err(ApiError::invalid(field, message));
         }
+    }
+    let tokens = options.stop_tokens.as_deref().unwrap_or_default();
+    if tokens.len() > limits.stops {
+        let field = "stop_token_ids";
+        let (count, most) = (tokens.len(), limits.stops);
+        let message = format!("{field} has {count} tokens: this server takes at most {most}");
+        return Err(ApiError::invalid(field, message));
     }
     let stops = options.stop.as_deref().unwrap_or_default();
     if stops.len() > limits.stops {

@@ -7,6 +7,7 @@ mod tiny;
 mod answers;
 mod connections;
 mod guidance;
+mod logprobs;
 mod operations;
 mod refused;
 mod rewards;
