@@ -103,7 +103,7 @@ fn an_address_that_others_reach_needs_a_key() {
         (&["--default-guidance", "{"], "--default-guidance is not JSON"),
         (&["--api-key", " "], "the API key is empty"),
         (&["--api-key-file", "nowhere"], "cannot read nowhere"),
-        (&["--queue", "-1"], "--queue"),
+        (&["--queue", "x"], "--queue"),
     ] {
         let said = refused(&[&["serve"], args].concat());
         assert!(said.contains(message), "{said}");

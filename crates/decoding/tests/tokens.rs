@@ -80,7 +80,7 @@ fn a_bias_decides_with_every_method() {
 fn nothing_ends_an_answer_that_is_too_short() {
     for method in Method::ALL {
         // The ends are the likeliest tokens by far, and the first candidates.
-        let logit_bias = BTreeMap::from([(2, 60.0), (3, 50.0), (8, 55.0)]);
+        let logit_bias = BTreeMap::from([(2, 100.0), (3, 10.0), (8, 50.0)]);
         let ends = Settings { logit_bias, stop_tokens: vec![8], ..settings(method) };
         let (answer, _) = run(&ends);
         assert_eq!(
@@ -103,7 +103,8 @@ fn nothing_ends_an_answer_that_is_too_short() {
 
 #[test]
 fn stop_tokens_end_an_answer() {
-    for method in [Method::Base, Method::Args, Method::Cd] {
+    // A value head scores a token that ends the answer by the text before it, so cd may choose others.
+    for method in [Method::Base, Method::Args] {
         let plain = Settings { no_eos: true, ..settings(method) };
         let tokens = run(&plain).0.tokens;
         let at = (1..12).find(|&i| !tokens[..i].contains(&tokens[i])).unwrap();

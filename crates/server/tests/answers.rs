@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 use stackelberg_decoding::{Method, Settings, generate};
-use stackelberg_server::Config;
+use stackelberg_engine::{Checkpoint, Dtype};
+use stackelberg_server::{Config, Models, Server};
 
-use crate::common::{block_on, joined, loaded, server, text_of};
+use crate::common::{Client, block_on, joined, loaded, server, text_of};
 
 const CHAT: &str = "/v1/chat/completions";
 const TEXT: &str = "/v1/completions";
@@ -260,5 +261,48 @@ fn chunks_have_the_shape_that_clients_expect() {
         assert!(
             chunks.iter().all(|chunk| chunk.get("usage").is_none() && chunk["choices"] != json!([]))
         );
+    });
+}
+
+/// A tokenizer whose tokens are single bytes: some begin or continue characters of two bytes.
+fn byte_tokenizer() -> Value {
+    let bytes = "ÃÄ¡¢£¤¥¦§¨©ª«¬abcdefghijklmnopqrstuvwxyz".chars().enumerate();
+    let vocabulary: serde_json::Map<String, Value> =
+        bytes.map(|(id, c)| (c.to_string(), json!(id))).collect();
+    let level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false});
+    json!({
+        "version": "1.0", "added_tokens": [], "normalizer": null, "truncation": null, "padding": null,
+        "pre_tokenizer": level, "post_processor": null, "decoder": level,
+        "model": {"type": "BPE", "vocab": vocabulary, "merges": []},
+    })
+}
+
+#[test]
+fn characters_are_never_sent_in_parts() {
+    let folder = tempfile::tempdir().unwrap();
+    crate::tiny::Tiny::default().write(folder.path());
+    std::fs::write(folder.path().join("tokenizer.json"), byte_tokenizer().to_string()).unwrap();
+    let policy = Checkpoint::load(folder.path(), Dtype::F32).unwrap();
+    let client = Client::new(&Server::new(Config::default(), Models::new("bytes", policy)).unwrap());
+    block_on(async {
+        let bias: serde_json::Map<String, Value> =
+            (0..14).map(|id| (id.to_string(), json!(if id < 2 { 4 } else { 1 }))).collect();
+        let mut whole_characters = 0;
+        for seed in 0..8 {
+            let mut body = json!({"prompt": "abc", "max_tokens": 60, "seed": seed, "ignore_eos": true, "logit_bias": bias,
+                                  "return_token_ids": true});
+            let whole = client.good(TEXT, body.clone()).await.json();
+            let text = text_of(&whole["choices"][0]);
+            body["stream"] = json!(true);
+            let chunks = client.good(TEXT, body).await.chunks();
+            assert_eq!(joined(&chunks, 1), [text.as_str()]);
+            // What is no character in the end is one of these, but never what may still become one.
+            for chunk in &chunks {
+                assert!(!text_of(&chunk["choices"][0]).ends_with('\u{fffd}'), "{chunk}");
+            }
+            whole_characters += text.chars().filter(|c| *c != '\u{fffd}' && !c.is_ascii()).count();
+            assert_eq!(whole["choices"][0]["token_ids"].as_array().unwrap().len(), 60);
+        }
+        assert!(whole_characters > 20, "{whole_characters}");
     });
 }
