@@ -47,6 +47,7 @@ pub fn identity(
     (options.method, options.seed) = (None, None);
     options.score_every = options.score_every.filter(|&tokens| tokens != 1);
     options.entropy_gate = options.entropy_gate.filter(|&nats| nats != 0.0);
+    options.token_price = options.token_price.filter(|&price| price != 0.0);
     options.reject = options.reject.filter(|&fraction| fraction != 0.0);
     if !settings.method.decodes_blocks() {
         options.keep = None;
