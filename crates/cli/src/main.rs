@@ -20,6 +20,7 @@ mod progress;
 mod rollout;
 mod sampling;
 mod score;
+mod serve;
 mod shape;
 mod shaping;
 mod terminal;
@@ -46,6 +47,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Generate(Box<generate::Generate>),
+    Serve(Box<serve::Serve>),
     Rollout(Box<rollout::Rollout>),
     Score(score::Score),
     Judge(Box<judge::Judge>),
@@ -68,6 +70,7 @@ impl Command {
     fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Generate(generate) => generate.run(),
+            Self::Serve(serve) => serve.run(),
             Self::Rollout(rollout) => rollout.run(),
             Self::Score(score) => score.run(),
             Self::Threshold(threshold) => threshold.run(),

@@ -18,6 +18,7 @@ mod judge;
 mod limits;
 mod models;
 mod rollout;
+mod serve;
 mod shape;
 mod signals;
 mod text_rewards;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use stackelberg_engine::{Checkpoint, TextStream, Tokenizer};
 
 use crate::error::Result;
-use crate::generation::Finish;
+use crate::generation::{Finish, StoppedBy};
 use crate::settings::Settings;
 
 /// Tokens and text of one answer.
@@ -23,6 +23,7 @@ pub(crate) struct Answer {
     /// Bytes of the text that have been given out. They are never taken back.
     emitted: usize,
     pub(crate) finish: Option<Finish>,
+    pub(crate) stopped_by: Option<StoppedBy>,
 }
 
 impl Answer {
@@ -37,28 +38,57 @@ impl Answer {
             text: String::new(),
             emitted: 0,
             finish: None,
+            stopped_by: None,
         }
     }
 
     /// Whether this token would end the answer without being part of it.
     pub(crate) fn is_ended_by(&self, token: u32) -> bool {
+        let stop = !self.settings.include_stop && self.settings.stop_tokens.contains(&token);
+        stop || self.is_end(token)
+    }
+
+    /// Whether it is an end-of-text token that ends the answer.
+    fn is_end(&self, token: u32) -> bool {
         !self.settings.no_eos && self.eos.contains(&token)
+    }
+
+    /// Tokens that may not come next, since the answer would be too short.
+    pub(crate) fn banned(&self) -> Vec<u32> {
+        let settings = &self.settings;
+        if self.tokens.len() >= settings.min_tokens {
+            return Vec::new();
+        }
+        let ends = self.eos.iter().filter(|_| !settings.no_eos);
+        ends.chain(&settings.stop_tokens).copied().collect()
     }
 
     /// Adds a token. Returns the text that is certain now: what may turn out to be the beginning of a stop text is held
     /// back, so that all returned texts together are the final text.
     pub(crate) fn push(&mut self, token: u32) -> Result<String> {
+        let stops = self.settings.stop_tokens.contains(&token) && !self.is_end(token);
+        self.stopped_by = stops.then_some(StoppedBy::Token(token));
         if self.is_ended_by(token) {
             self.finish = Some(Finish::Stop);
             return Ok(self.emit(self.text.len()));
         }
         self.tokens.push(token);
         self.text.push_str(&self.stream.push(token)?);
-        let stops = &self.settings.stop;
-        let new = &self.text[self.emitted..];
-        if let Some(at) = stops.iter().filter_map(|stop| new.find(stop.as_str())).min() {
-            self.text.truncate(self.emitted + at);
+        if stops {
             self.finish = Some(Finish::Stop);
+            return Ok(self.emit(self.text.len()));
+        }
+        // What is given out is not searched any more.
+        let early = self.tokens.len() < self.settings.min_tokens;
+        let stops = if early { &[][..] } else { &self.settings.stop };
+        let new = &self.text[self.emitted..];
+        let found = stops.iter().filter_map(|stop| Some((new.find(stop.as_str())?, stop)));
+        if let Some((at, stop)) = found.min_by_key(|(at, _)| *at) {
+            let kept = if self.settings.include_stop { stop.len() } else { 0 };
+            let (end, stop) = (self.emitted + at + kept, stop.clone());
+            self.text.truncate(end);
+            self.finish = Some(Finish::Stop);
+            self.stopped_by = Some(StoppedBy::Text(stop));
             self.drop_ending()?;
             return Ok(self.emit(self.text.len()));
         }

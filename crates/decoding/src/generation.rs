@@ -11,6 +11,8 @@ pub struct Generation {
     pub tokens: Vec<u32>,
     /// Why it ended.
     pub finish: Finish,
+    /// The stop text or stop token that ended it, if one did.
+    pub stopped_by: Option<StoppedBy>,
     /// Its reward, if there is a reward.
     pub reward: Option<f64>,
     /// What that reward is made of, see [`Score::parts`](crate::Score::parts).
@@ -61,6 +63,15 @@ impl Generation {
     pub fn kl_bound(&self) -> Option<f64> {
         self.kl.map(|kl| kl + self.tail_nll)
     }
+}
+
+/// What ended an answer, beside the model's own end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoppedBy {
+    /// One of [`Settings::stop`](crate::Settings::stop).
+    Text(String),
+    /// One of [`Settings::stop_tokens`](crate::Settings::stop_tokens).
+    Token(u32),
 }
 
 /// Why an answer ended.

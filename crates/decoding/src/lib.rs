@@ -61,7 +61,7 @@ mod work;
 pub use cancel::Cancel;
 pub use error::{Error, Result};
 pub use generate::{AT_ONCE, Guidance, Job, Watch, generate, generate_all, rollout};
-pub use generation::{Finish, Generation};
+pub use generation::{Finish, Generation, StoppedBy};
 pub use hacking::{Alarm, HackingWatch};
 pub use method::{Keep, Method};
 pub use options::Options;

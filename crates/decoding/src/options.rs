@@ -1,5 +1,6 @@
 //! The one list of settings: their names in files, requests and on the command line, and which methods use them.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
 
@@ -84,9 +85,9 @@ macro_rules! options {
                 }
             }
 
-            /// The settings that the method uses.
+            /// The settings that the method uses; those of single tokens only where they have an effect.
             pub fn used(settings: &Settings) -> Self {
-                let mut options = Self::all(settings);
+                let mut options = Self::all(settings).without_neutral();
                 $(if !$methods.contains(&settings.method) || outweighed(settings, stringify!($name)) {
                     options.$name = None;
                 })*
@@ -156,6 +157,20 @@ options! {
     stop: Vec<String>, stop, ALL;
     /// Whether to write on after a token that ends the text.
     no_eos: bool, no_eos, ALL;
+    /// Subtracted from the logits of tokens already written.
+    presence_penalty: f64, sampling.presence_penalty, ALL;
+    /// Subtracted from the logits of tokens already written, for each time.
+    frequency_penalty: f64, sampling.frequency_penalty, ALL;
+    /// Added to the logits of these tokens.
+    logit_bias: BTreeMap<u32, f64>, logit_bias, ALL;
+    /// Least tokens of the answer.
+    min_tokens: usize, min_tokens, ALL;
+    /// Tokens that end the answer.
+    stop_tokens: Vec<u32>, stop_tokens, ALL;
+    /// Whether what ended the answer is part of it.
+    include_stop: bool, include_stop, ALL;
+    /// Likeliest tokens that steps tell with their log-probabilities.
+    log_probs: usize, log_probs, ALL;
     /// What is done to rewards before they are shaped.
     #[serde(with = "named", alias = "stress")]
     perturbation: Perturbation, perturbation, REWARDS;
@@ -181,6 +196,22 @@ impl Options {
         "budget",
         "exponent_cap",
     ];
+
+    /// Without those of single tokens that have no effect: so records that were made before these settings existed still
+    /// match.
+    #[must_use]
+    pub fn without_neutral(self) -> Self {
+        Self {
+            presence_penalty: self.presence_penalty.filter(|penalty| *penalty != 0.0),
+            frequency_penalty: self.frequency_penalty.filter(|penalty| *penalty != 0.0),
+            logit_bias: self.logit_bias.filter(|bias| !bias.is_empty()),
+            min_tokens: self.min_tokens.filter(|tokens| *tokens != 0),
+            stop_tokens: self.stop_tokens.filter(|tokens| !tokens.is_empty()),
+            include_stop: self.include_stop.filter(|include| *include),
+            log_probs: self.log_probs.filter(|tokens| *tokens != 0),
+            ..self
+        }
+    }
 
     /// The settings, with the method's defaults for what is not given. Ranges are checked by [`Settings::check`].
     ///

@@ -59,18 +59,26 @@ fn largest_few(logits: &[f32], k: usize, by_logit: impl Fn(&u32, &u32) -> Orderi
     found
 }
 
-/// Makes tokens already written less likely.
-pub(crate) fn penalise(logits: &mut [f32], written: &[u32], penalty: f64) {
-    if penalty == 1.0 {
+/// Whether tokens already written are made less likely.
+pub(crate) fn penalises(sampling: &Sampling) -> bool {
+    let Sampling { repetition_penalty, presence_penalty, frequency_penalty, .. } = *sampling;
+    repetition_penalty != 1.0 || presence_penalty != 0.0 || frequency_penalty != 0.0
+}
+
+/// Makes tokens already written less likely: `l / repetition - presence - count * frequency`, or `l * repetition` where `l`
+/// is negative.
+pub(crate) fn penalise(logits: &mut [f32], written: &[u32], sampling: &Sampling) {
+    if !penalises(sampling) {
         return;
     }
+    let repetition = sampling.repetition_penalty as f32;
     let mut written = written.to_vec();
     written.sort_unstable();
-    written.dedup();
-    for token in written {
-        if let Some(logit) = logits.get_mut(token as usize) {
-            let penalty = penalty as f32;
-            *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+    for same in written.chunk_by(|a, b| a == b) {
+        if let Some(logit) = logits.get_mut(same[0] as usize) {
+            *logit = if *logit > 0.0 { *logit / repetition } else { *logit * repetition };
+            *logit -=
+                (sampling.presence_penalty + same.len() as f64 * sampling.frequency_penalty) as f32;
         }
     }
 }
@@ -151,6 +159,27 @@ pub(crate) fn shares(scores: &[f64]) -> Vec<f64> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn penalties_count_what_was_written() {
+        let penalised = |sampling: Sampling| {
+            let mut logits = vec![1.0, -1.0, 2.0, -2.0];
+            penalise(&mut logits, &[2, 1, 2, 2], &sampling);
+            logits
+        };
+        let none = Sampling::default();
+        assert_eq!(penalised(none), [1.0, -1.0, 2.0, -2.0]);
+        assert_eq!(penalised(Sampling { repetition_penalty: 2.0, ..none }), [1.0, -2.0, 1.0, -2.0]);
+        assert_eq!(penalised(Sampling { presence_penalty: 0.5, ..none }), [1.0, -1.5, 1.5, -2.0]);
+        assert_eq!(penalised(Sampling { frequency_penalty: 0.5, ..none }), [1.0, -1.5, 0.5, -2.0]);
+        let all = Sampling {
+            repetition_penalty: 2.0,
+            presence_penalty: 0.25,
+            frequency_penalty: -1.0,
+            ..none
+        };
+        assert_eq!(penalised(all), [1.0, -1.25, 3.75, -2.0]);
+    }
 
     proptest! {
         /// What is drawn with no limit is what the masses say, token by token.

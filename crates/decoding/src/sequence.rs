@@ -135,7 +135,8 @@ impl Sequence {
     /// The logits hold NaN, or the tokenizer fails.
     pub(crate) fn expect(&mut self, logits: Vec<f32>) -> Result<Option<(Chosen, Said)>> {
         let guide = if self.free > 0 { None } else { self.guide };
-        let turn = Turn::new(logits, &self.answer.tokens, &self.settings, guide, self.statistics.steps)?;
+        let (written, banned) = (&self.answer.tokens[..], self.answer.banned());
+        let turn = Turn::new(logits, (written, &banned), &self.settings, guide, self.statistics.steps)?;
         if turn.asks {
             self.phase = match self.settings.score_every {
                 1 => Phase::Score(Box::new(turn), Vec::new()),
@@ -293,6 +294,7 @@ impl Sequence {
             text: self.answer.text,
             tokens: self.answer.tokens,
             finish: self.answer.finish.unwrap_or(Finish::Length),
+            stopped_by: self.answer.stopped_by,
             reward,
             parts: parts.unwrap_or_default(),
             mean_log_prob: statistics.log_probs / statistics.steps.max(1) as f64,

@@ -1,5 +1,7 @@
 //! How to decode: method, sampling, shaping, where to stop.
 
+use std::collections::BTreeMap;
+
 use stackelberg_shaping::{KlBudget, Rule, Shaping};
 
 use crate::error::{Error, Result};
@@ -20,11 +22,23 @@ pub struct Sampling {
     pub min_p: f64,
     /// Logits of tokens already written are divided by this (multiplied where negative); 1 is nothing.
     pub repetition_penalty: f64,
+    /// Subtracted from the logits of tokens already written; 0 is nothing.
+    pub presence_penalty: f64,
+    /// Subtracted from the logits of tokens already written, for each time; 0 is nothing.
+    pub frequency_penalty: f64,
 }
 
 impl Default for Sampling {
     fn default() -> Self {
-        Self { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0 }
+        Self {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+        }
     }
 }
 
@@ -72,7 +86,7 @@ pub struct Settings {
     pub keep: Keep,
     /// Most new tokens.
     pub max_new_tokens: usize,
-    /// How tokens are drawn. Guided steps use its temperature and repetition penalty alone.
+    /// How tokens are drawn. Guided steps use its temperature and its penalties alone.
     pub sampling: Sampling,
     /// Everything random follows from this.
     pub seed: u64,
@@ -80,6 +94,16 @@ pub struct Settings {
     pub stop: Vec<String>,
     /// Whether to write on after a token that ends the text, as the reference does.
     pub no_eos: bool,
+    /// Added to the logits of these tokens, before the penalties.
+    pub logit_bias: BTreeMap<u32, f64>,
+    /// Nothing ends the answer before it has so many tokens: tokens that would are not chosen, stop texts do not count.
+    pub min_tokens: usize,
+    /// Tokens that end the answer, also with `no_eos`; they are not part of it.
+    pub stop_tokens: Vec<u32>,
+    /// Whether the stop text or stop token that ended the answer is part of it.
+    pub include_stop: bool,
+    /// The number of the base policy's likeliest tokens that steps tell with their log-probabilities.
+    pub log_probs: usize,
     /// What is done to rewards and values before they are shaped.
     pub perturbation: Perturbation,
     /// Tokens to a segment: the base policy carries every candidate on to so many tokens, rewards are asked for
@@ -112,6 +136,11 @@ impl Default for Settings {
             seed: 0,
             stop: Vec::new(),
             no_eos: false,
+            logit_bias: BTreeMap::new(),
+            min_tokens: 0,
+            stop_tokens: Vec::new(),
+            include_stop: false,
+            log_probs: 0,
             perturbation: Perturbation::None,
             score_every: 1,
             entropy_gate: 0.0,
@@ -236,8 +265,40 @@ impl Settings {
             (0.0..f64::INFINITY).contains(&std),
             "zero or more, and finite",
         )?;
+        self.check_tokens(vocabulary)?;
         let penalty = repetition_penalty > 0.0 && repetition_penalty.is_finite();
         require("repetition-penalty", repetition_penalty, penalty, "above zero, and finite")
+    }
+
+    /// Checks what is said of single tokens.
+    fn check_tokens(&self, vocabulary: usize) -> Result<()> {
+        let Sampling { presence_penalty, frequency_penalty, .. } = self.sampling;
+        let penalty = (-2.0..=2.0).contains(&presence_penalty);
+        let (bias, known) = (-100.0..=100.0, |token: u32| (token as usize) < vocabulary);
+        let biases = self.logit_bias.iter();
+        let strange = biases.clone().find(|(_, value)| !bias.contains(*value)).map(|(_, value)| *value);
+        let unknown = biases.map(|(token, _)| *token).find(|token| !known(*token)).map(f64::from);
+        let stop = self.stop_tokens.iter().find(|token| !known(**token)).map(|token| f64::from(*token));
+        let (tokens, most) = (self.min_tokens, self.max_new_tokens);
+        let inside = "a token of the vocabulary";
+        for (name, value, holds, must) in [
+            ("presence-penalty", presence_penalty, penalty, "between -2 and 2"),
+            (
+                "frequency-penalty",
+                frequency_penalty,
+                (-2.0..=2.0).contains(&frequency_penalty),
+                "between -2 and 2",
+            ),
+            ("logit-bias", strange.unwrap_or(0.0), strange.is_none(), "between -100 and 100"),
+            ("logit-bias", unknown.unwrap_or(0.0), unknown.is_none(), inside),
+            ("stop-tokens", stop.unwrap_or(0.0), stop.is_none(), inside),
+            ("min-tokens", tokens as f64, tokens <= most, "at most the maximum number of new tokens"),
+        ] {
+            if !holds {
+                return Err(Error::Setting { name, value, must });
+            }
+        }
+        Ok(())
     }
 
     /// Checks the counts against their limits.
@@ -249,6 +310,7 @@ impl Settings {
             ("block", self.block, most::BLOCK),
             ("max-new-tokens", self.max_new_tokens, most::NEW_TOKENS),
             ("score-every", self.score_every, most::SCORE_EVERY),
+            ("log-probs", self.log_probs, most::CANDIDATES),
         ];
         match counts.into_iter().find(|(_, value, most)| value > most) {
             Some((name, value, most)) => Err(Error::TooLarge { name, value, most }),

@@ -34,6 +34,9 @@ pub struct Step {
     pub base_choice: u32,
     /// Log-probability of the chosen token under the base policy at temperature 1, in nats.
     pub log_prob: f64,
+    /// The base policy's likeliest tokens and their log-probabilities at temperature 1, in nats: as many as
+    /// [`Settings::log_probs`](crate::Settings::log_probs).
+    pub log_probs: Vec<(u32, f64)>,
     /// KL of the guided choice from the base policy's over the candidates, at the sampling temperature (greedy:
     /// at 1), in nats; `None` where no reward was asked for.
     pub kl: Option<f64>,
@@ -100,6 +103,7 @@ pub(crate) mod tests {
             chosen,
             base_choice: chosen,
             log_prob: -1.0,
+            log_probs: Vec::new(),
             kl: None,
             ess: None,
             tail_nll: None,

@@ -27,6 +27,7 @@ pub(crate) struct Turn {
     /// The likeliest tokens, and their logits.
     pub(crate) candidates: Vec<u32>,
     logits: Vec<f64>,
+    log_probs: Vec<(u32, f64)>,
     /// Whether the rewards of the candidates are needed.
     pub(crate) asks: bool,
     skipped: bool,
@@ -36,15 +37,15 @@ pub(crate) struct Turn {
 
 impl Turn {
     /// The candidates among these logits, and whether their rewards matter. `guide` is the span of what guides, if
-    /// something does; `written` are the tokens of the answer.
+    /// something does; `written` are the tokens of the answer, `banned` those that may not come next.
     pub(crate) fn new(
         logits: Vec<f32>,
-        written: &[u32],
+        (written, banned): (&[u32], &[u32]),
         settings: &Settings,
         guide: Option<Option<f64>>,
         number: usize,
     ) -> Result<Self> {
-        let next = Next::new(logits, written, settings.sampling.repetition_penalty);
+        let next = Next::new(logits, written, banned, settings);
         if !next.log_z.is_finite() {
             return Err(Error::Logits { step: number });
         }
@@ -56,7 +57,8 @@ impl Turn {
         let due = !is_sure(&logits, settings);
         let (asks, skipped) = (guide.is_some() && !skipped && due, skipped && due);
         let continuations = Vec::new();
-        Ok(Self { next, number, candidates, logits, asks, skipped, continuations })
+        let log_probs = next.likeliest(settings.log_probs);
+        Ok(Self { next, number, candidates, logits, log_probs, asks, skipped, continuations })
     }
 
     /// The base policy's own choice.
@@ -153,6 +155,7 @@ impl Turn {
             chosen,
             base_choice: chosen,
             log_prob: self.next.log_prob(chosen),
+            log_probs: self.log_probs.clone(),
             kl: None,
             ess: None,
             tail_nll: None,
@@ -178,7 +181,7 @@ fn is_sure(logits: &[f64], settings: &Settings) -> bool {
 /// Logits of the next token.
 #[derive(Clone)]
 struct Next {
-    /// With what was written made less likely, if asked: what is chosen by.
+    /// With biases and penalties, and without banned tokens: what is chosen by.
     logits: Vec<f32>,
     /// As the model gave them, where that differs.
     unpenalised: Option<Vec<f32>>,
@@ -186,16 +189,40 @@ struct Next {
 }
 
 impl Next {
-    fn new(mut logits: Vec<f32>, written: &[u32], penalty: f64) -> Self {
+    fn new(mut logits: Vec<f32>, written: &[u32], banned: &[u32], settings: &Settings) -> Self {
         let log_z = kernel::log_sum_exp(&logits);
-        let unpenalised = if penalty == 1.0 { None } else { Some(logits.clone()) };
-        sample::penalise(&mut logits, written, penalty);
+        let bias = &settings.logit_bias;
+        let changes = sample::penalises(&settings.sampling) || !bias.is_empty() || !banned.is_empty();
+        let unpenalised = changes.then(|| logits.clone());
+        for (&token, bias) in bias {
+            if let Some(logit) = logits.get_mut(token as usize) {
+                *logit += *bias as f32;
+            }
+        }
+        sample::penalise(&mut logits, written, &settings.sampling);
+        for &token in banned {
+            if let Some(logit) = logits.get_mut(token as usize) {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
         Self { logits, unpenalised, log_z }
     }
 
-    /// The `k` likeliest tokens and their logits.
+    /// The `k` likeliest tokens and their log-probabilities under the base policy at temperature 1, in nats.
+    fn likeliest(&self, k: usize) -> Vec<(u32, f64)> {
+        if k == 0 {
+            return Vec::new();
+        }
+        let logits = self.unpenalised.as_ref().unwrap_or(&self.logits);
+        let tokens = sample::largest(logits, k.min(logits.len()));
+        tokens.into_iter().map(|token| (token, self.log_prob(token))).collect()
+    }
+
+    /// The `k` likeliest tokens and their logits. Banned ones are not among them.
     fn candidates(&self, k: usize) -> (Vec<u32>, Vec<f64>) {
-        let candidates = sample::largest(&self.logits, k);
+        let mut candidates = sample::largest(&self.logits, k);
+        let allowed = candidates.iter().take_while(|token| self.logits[**token as usize].is_finite());
+        candidates.truncate(allowed.count().max(1));
         let logits = candidates.iter().map(|&t| f64::from(self.logits[t as usize])).collect();
         (candidates, logits)
     }

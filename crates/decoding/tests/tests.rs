@@ -16,3 +16,4 @@ mod session;
 mod soft;
 mod theory;
 mod tiny;
+mod tokens;

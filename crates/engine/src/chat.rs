@@ -85,6 +85,16 @@ impl ChatTemplate {
         args
     }
 
+    /// The template in Jinja, in the dialect that this crate renders.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// A variable of the model, such as `bos_token`; `None` if the model lacks it.
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        self.variables.get(name).map(String::as_str)
+    }
+
     /// A name for the template: the SHA-256 of its source and its tokens, in hexadecimal.
     pub fn fingerprint(&self) -> String {
         let token = |name: &str| self.variables.get(name).map_or("", String::as_str);

@@ -1,8 +1,9 @@
 //! Formatted texts, which know what users have written in them.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::chat::{Message, Prompt};
+use crate::chat::{Argument, Message, Prompt};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::text_format::TextFormat;
@@ -29,6 +30,20 @@ impl LaidOut {
     }
 }
 
+/// How a chat ends, and the variables of its template.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChatEnd {
+    /// The template begins the assistant's next message.
+    Answer,
+    /// The conversation is complete.
+    Complete,
+    /// The last message is not complete: the text ends with its content.
+    Continue,
+}
+
+/// Stands behind the last message's content while a template lays out a chat whose last message is continued.
+const CONTINUED: &str = "STACKELBERG_LAST_MESSAGE_ENDS_HERE ";
+
 impl Checkpoint {
     /// A prompt in this format, up to where the response begins. Guidance, scoring and training all use this text.
     ///
@@ -48,6 +63,44 @@ impl Checkpoint {
             }
             (TextFormat::Chat, None) => {
                 Err(Error::Template("this model has none: use the prompt format raw".to_owned()))
+            }
+        }
+    }
+
+    /// A chat by the model's template, with this end. `args` are variables of the template beside those that are set
+    /// already, see [`ChatTemplate::set_args`](crate::ChatTemplate::set_args).
+    ///
+    /// # Errors
+    /// The model has no chat template; a variable cannot be set; the template refuses the messages, or does not write the
+    /// last one that is to be continued.
+    pub fn lay_out_chat(
+        &self,
+        messages: &[Message],
+        end: ChatEnd,
+        args: BTreeMap<String, Argument>,
+    ) -> Result<LaidOut> {
+        let Some(own) = &self.template else {
+            return Err(Error::Template("this model has none".to_owned()));
+        };
+        let mut template = own.clone();
+        if !args.is_empty() {
+            let mut all = own.args();
+            all.extend(args);
+            template.set_args(&all)?;
+        }
+        let mut messages = self.marked(messages.to_vec());
+        match end {
+            ChatEnd::Answer => Ok(self.chat(&template.prompt(&messages)?)),
+            ChatEnd::Complete => Ok(self.chat(&template.conversation(&messages)?)),
+            ChatEnd::Continue => {
+                let missing = || Error::Template("the last message cannot be continued".to_owned());
+                messages.last_mut().ok_or_else(missing)?.content.push_str(CONTINUED);
+                let text = template.conversation(&messages)?;
+                let end = text.rfind(CONTINUED.trim_end()).ok_or_else(missing)?;
+                // A template that trims contents would have trimmed this one, too.
+                let trims = !text[end..].starts_with(CONTINUED);
+                let text = if trims { text[..end].trim_end() } else { &text[..end] };
+                Ok(self.chat(text))
             }
         }
     }

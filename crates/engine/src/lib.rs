@@ -72,7 +72,7 @@ pub use encoder::Embedder;
 pub use error::{Error, Result};
 pub use fingerprint::fingerprint;
 pub use kernel::Dtype;
-pub use laid_out::LaidOut;
+pub use laid_out::{ChatEnd, LaidOut};
 pub use model::Model;
 pub use reward::Reward;
 pub use tokenizer::{TextStream, Tokenizer};

@@ -41,7 +41,7 @@ pub fn identity(
     format: TextFormat,
     policy: &Checkpoint,
 ) -> Identity {
-    let mut options = Options::all(settings);
+    let mut options = Options::all(settings).without_neutral();
     // The method and the seed have fields of their own. Settings added later are written only if they differ from the
     // default, so that older files still match.
     (options.method, options.seed) = (None, None);
@@ -159,34 +159,46 @@ pub fn trace(
     parts: &[String],
     tokenizer: &Tokenizer,
 ) -> Result<Vec<TraceStep>> {
-    let mut lines = Vec::with_capacity(steps.len());
-    for (number, step) in steps.iter().enumerate() {
-        let tokens = step.candidates.iter().map(|&token| tokenizer.decode(&[token], true));
-        let (scores, rewards) = (step.logits.clone(), step.rewards.clone());
-        lines.push(TraceStep {
-            id: id.to_owned(),
-            step: number,
-            candidates: step.candidates.clone(),
-            tokens: tokens.collect::<std::result::Result<_, _>>()?,
-            scores: match method {
-                Method::Cd => Scores::Values { log_probs: scores, values: rewards },
-                _ => Scores::Rewards { logits: scores, rewards },
-            },
-            threshold: step.threshold,
-            bound: step.bound,
-            shaped: step.shaped.clone(),
-            fused: step.fused.clone(),
-            chosen: step.chosen,
-            base_choice: step.base_choice,
-            skipped: step.skipped,
-            kl: step.kl,
-            ess: step.ess,
-            tail_nll: step.tail_nll,
-            log_prob: Some(step.log_prob),
-            continuations: step.continuations.clone(),
-            parts: parts.iter().cloned().zip(step.parts.iter().cloned()).collect(),
-            block: block(step, tokenizer)?,
-        });
-    }
-    Ok(lines)
+    let steps = steps.iter().enumerate();
+    steps.map(|(number, step)| trace_step(id, method, number, step, parts, tokenizer)).collect()
+}
+
+/// One step of an answer as a line of a trace. `number` counts from 0.
+///
+/// # Errors
+/// The tokenizer cannot decode a candidate.
+pub fn trace_step(
+    id: &str,
+    method: Method,
+    number: usize,
+    step: &Step,
+    parts: &[String],
+    tokenizer: &Tokenizer,
+) -> Result<TraceStep> {
+    let tokens = step.candidates.iter().map(|&token| tokenizer.decode(&[token], true));
+    let (scores, rewards) = (step.logits.clone(), step.rewards.clone());
+    Ok(TraceStep {
+        id: id.to_owned(),
+        step: number,
+        candidates: step.candidates.clone(),
+        tokens: tokens.collect::<std::result::Result<_, _>>()?,
+        scores: match method {
+            Method::Cd => Scores::Values { log_probs: scores, values: rewards },
+            _ => Scores::Rewards { logits: scores, rewards },
+        },
+        threshold: step.threshold,
+        bound: step.bound,
+        shaped: step.shaped.clone(),
+        fused: step.fused.clone(),
+        chosen: step.chosen,
+        base_choice: step.base_choice,
+        skipped: step.skipped,
+        kl: step.kl,
+        ess: step.ess,
+        tail_nll: step.tail_nll,
+        log_prob: Some(step.log_prob),
+        continuations: step.continuations.clone(),
+        parts: parts.iter().cloned().zip(step.parts.iter().cloned()).collect(),
+        block: block(step, tokenizer)?,
+    })
 }

@@ -73,6 +73,7 @@ impl Session {
         }
         let (finished, found, took) = score(finished);
         active.scoring += took;
+        self.rewarding += took;
         self.scored(ticket, finished, found, events);
     }
 

@@ -1,6 +1,6 @@
 //! The rewards of candidates: in the step, or off the loop where they take long.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use stackelberg_engine::reward::ask;
 
@@ -77,7 +77,9 @@ impl Session {
         }
         let mut questions: Vec<_> =
             asking.iter_mut().flat_map(|(_, inputs)| inputs.iter_mut().map(Input::question)).collect();
+        let began = Instant::now();
         let mut rewards = ask(&mut questions).into_iter();
+        self.rewarding += began.elapsed();
         drop(questions);
         let mut said = Vec::with_capacity(asking.len());
         for (place, inputs) in asking {

@@ -52,6 +52,8 @@ pub struct Session {
     pub(super) answers: (Sender<Answered>, Receiver<Answered>),
     /// Questions that are asked off the loop.
     pub(super) asked: usize,
+    /// Time spent on rewards, in the loop.
+    pub(super) rewarding: Duration,
 }
 
 impl Session {
@@ -68,6 +70,7 @@ impl Session {
             prefixes,
             answers: channel(),
             asked: 0,
+            rewarding: Duration::ZERO,
         }
     }
 
@@ -118,6 +121,11 @@ impl Session {
     /// Requests that are under way or wait.
     pub fn requests(&self) -> usize {
         self.requests.len()
+    }
+
+    /// Time that steps have spent on rewards and value heads. Rewards that are asked off the loop are not counted.
+    pub fn reward_time(&self) -> Duration {
+        self.rewarding
     }
 
     /// What the cache of prefilled prompts has done.

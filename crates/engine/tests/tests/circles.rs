@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 /// The crates of the workspace that are checked.
-const CRATES: [&str; 12] = [
+const CRATES: [&str; 13] = [
     "data",
     "shaping",
     "engine",
@@ -20,6 +20,7 @@ const CRATES: [&str; 12] = [
     "learning",
     "evaluation",
     "experiment",
+    "server",
     "cli",
 ];
 

@@ -1,0 +1,110 @@
+//! What all handlers share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use rand::TryRng;
+use rand::rngs::SysRng;
+use stackelberg_decoding::Limits;
+use tokio::sync::{oneshot, watch};
+
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::guidance::Guidance;
+use crate::metrics::Metrics;
+use crate::models::Models;
+
+/// Whether the server goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    /// It takes requests.
+    Serving,
+    /// It takes no new requests, and finishes those that run.
+    Draining,
+    /// It ends those that run where they are.
+    Aborting,
+}
+
+/// The state of the server.
+pub(crate) struct App {
+    pub(crate) config: Config,
+    pub(crate) models: Models,
+    pub(crate) engine: Engine,
+    pub(crate) metrics: Arc<Metrics>,
+    /// The guidance of requests without any.
+    pub(crate) default: Option<Guidance>,
+    phase: watch::Sender<Phase>,
+    /// Makes ids unique if the system has no random numbers.
+    count: AtomicU64,
+}
+
+impl App {
+    /// Starts the thread that decodes. The receiver gets a message if it ends.
+    ///
+    /// # Errors
+    /// The default guidance or a limit is no good, or the thread cannot be started.
+    pub(crate) fn start(
+        config: Config,
+        models: Models,
+    ) -> Result<(Arc<Self>, oneshot::Receiver<String>)> {
+        let wrong = |error: crate::error::ApiError| {
+            Error::Setting(format!("default guidance: {}", error.message))
+        };
+        let default = config.default_guidance.clone().map(|value| Guidance::read(value, None));
+        let default = default.transpose().map_err(wrong)?;
+        if let Some(guidance) = &default {
+            guidance.check(&models).map_err(wrong)?;
+            guidance
+                .options
+                .settings()
+                .map_err(|error| Error::Setting(format!("default guidance: {error}")))?;
+            if let Some(reward) = &guidance.reward {
+                models.reward("reward", reward).map_err(wrong)?;
+            }
+            guidance.value.as_deref().map(|value| models.value(value)).transpose().map_err(wrong)?;
+        }
+        let metrics = Arc::new(Metrics::new(models.policy.model.bytes()));
+        let own = &config.limits;
+        let limits = Limits { sequences: own.sequences.max(1), cache: own.cache, ..Limits::default() };
+        let (engine, ended) =
+            Engine::start(models.policy.clone(), limits, own.queue, metrics.clone()).map_err(
+                |source| Error::Io { what: "cannot start the decoding thread".to_owned(), source },
+            )?;
+        let (phase, count) = (watch::Sender::new(Phase::Serving), AtomicU64::new(0));
+        Ok((Arc::new(Self { config, models, engine, metrics, default, phase, count }), ended))
+    }
+
+    /// The phase now.
+    pub(crate) fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
+    /// Tells when the phase changes.
+    pub(crate) fn watch(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+
+    /// The next phase begins.
+    pub(crate) fn enter(&self, phase: Phase) {
+        self.phase.send_replace(phase);
+    }
+
+    /// A random number, which JSON numbers hold exactly: 53 bits.
+    pub(crate) fn random(&self) -> u64 {
+        let count = self.count.fetch_add(1, Ordering::Relaxed);
+        SysRng.try_next_u64().unwrap_or_else(|_| now() ^ count << 32) >> 11
+    }
+
+    /// A name for an answer.
+    pub(crate) fn id(&self, prefix: &str) -> String {
+        format!("{prefix}-{:014x}", self.random())
+    }
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.map_or(0, |now| now.as_secs())
+}

@@ -1,0 +1,299 @@
+//! A request that is ready to be decoded: tokens, settings, guidance.
+
+use std::sync::Arc;
+
+use stackelberg_data::Prompt;
+use stackelberg_decoding::{Options, Request, Settings, Want};
+use stackelberg_engine::reward::ValueHead;
+use stackelberg_engine::{Reward, Tokenizer};
+
+use crate::app::App;
+use crate::error::ApiError;
+use crate::guidance::{Guidance, given};
+use crate::logprobs::Names;
+use crate::openai::request::{Common, StreamOptions};
+use crate::prompt_rows::{Row, rows};
+use crate::{refuse, settings};
+
+/// A prompt, tokenized.
+pub(crate) struct Prompted {
+    pub(crate) tokens: Vec<u32>,
+    /// The prompt itself, for rewards that read text.
+    pub(crate) prompt: Prompt,
+}
+
+/// A request that is ready to be decoded.
+pub(crate) struct Asked {
+    pub(crate) prompts: Vec<Prompted>,
+    /// One for each prompt.
+    settings: Vec<Arc<Settings>>,
+    /// Choices per prompt.
+    pub(crate) n: usize,
+    pub(crate) seed: u64,
+    pub(crate) guidance: Guidance,
+    reward: Option<Reward>,
+    value: Option<Arc<ValueHead>>,
+    pub(crate) tokenizer: Arc<Tokenizer>,
+    /// Options of the stream, if the answer is streamed.
+    pub(crate) stream: Option<StreamOptions>,
+    pub(crate) token_ids: bool,
+    /// The number of likeliest tokens whose log-probabilities are wanted beside those of the answer's.
+    pub(crate) logprobs: Option<usize>,
+    /// The same for the tokens of the prompt.
+    pub(crate) prompt_logprobs: Option<usize>,
+    /// Whether log-probabilities name tokens by their ids.
+    pub(crate) tokens_as_ids: bool,
+    /// Whether answers begin with the prompt.
+    pub(crate) echo: bool,
+    /// Whether something is generated; otherwise the prompt is all that is wanted.
+    pub(crate) generates: bool,
+    /// Of each prompt the log-probabilities of its tokens, where they are wanted.
+    pub(crate) rows: Vec<Vec<Row>>,
+}
+
+/// What is checked before the prompt is tokenized.
+pub(crate) struct Plan {
+    common: Common,
+    guidance: Guidance,
+    options: Options,
+    reward: Option<Reward>,
+    value: Option<Arc<ValueHead>>,
+    n: usize,
+    logprobs: Option<usize>,
+    prompt_logprobs: Option<usize>,
+}
+
+impl Plan {
+    /// Checks a request for so many prompts, with the log-probabilities of so many likeliest tokens.
+    ///
+    /// # Errors
+    /// The model is unknown, or a field is no good.
+    pub(crate) fn new(
+        app: &App,
+        mut common: Common,
+        prompts: usize,
+        logprobs: Option<usize>,
+    ) -> Result<Self, ApiError> {
+        check_model(app, common.model.as_deref())?;
+        refuse::common(&common)?;
+        let n = choices(app, common.n, prompts)?;
+        let own = given(common.guidance.take(), common.extra_body.take(), common.vllm_xargs.take())?;
+        let guidance = match own {
+            Some(value) => Guidance::read(value, app.default.as_ref())?,
+            None => app.default.clone().unwrap_or_else(Guidance::base),
+        };
+        guidance.check(&app.models)?;
+        let reward = guidance.reward.as_deref();
+        let reward = reward.map(|name| app.models.reward("guidance.reward", name)).transpose()?;
+        let value = guidance.value.as_deref().map(|name| app.models.value(name)).transpose()?;
+        let mut options = settings::options(&common, &guidance, &app.config.limits)?;
+        options.log_probs = logprobs;
+        let prompt_logprobs = settings::likeliest("prompt_logprobs", common.prompt_logprobs)?;
+        if prompt_logprobs.is_some() && common.stream == Some(true) {
+            let message = "prompt_logprobs is not supported in streams: leave out stream";
+            return Err(ApiError::unsupported("prompt_logprobs", message));
+        }
+        Ok(Self { common, guidance, options, reward, value, n, logprobs, prompt_logprobs })
+    }
+
+    /// The request with its prompts. `default` is the number of new tokens if it says nothing.
+    ///
+    /// # Errors
+    /// A prompt is empty, has unknown tokens, or does not fit the context with its answer.
+    pub(crate) fn with_prompts(
+        self,
+        app: &App,
+        prompts: Vec<Prompted>,
+        default: usize,
+    ) -> Result<Asked, ApiError> {
+        let Self { common, guidance, options, reward, value, n, logprobs, prompt_logprobs } = self;
+        let policy = &app.models.policy;
+        let model = policy.model.context();
+        let context =
+            reward.as_ref().and_then(Reward::limit).map_or(model, |(_, limit)| limit.min(model));
+        let seed = match &common.seed {
+            None => app.random(),
+            Some(seed) => {
+                seed.as_u64().or_else(|| seed.as_i64().map(|seed| seed as u64)).ok_or_else(|| {
+                    ApiError::invalid(
+                        "seed",
+                        format!("seed is {seed}: it must be a whole number of 64 bits"),
+                    )
+                })?
+            }
+        };
+        let echo = common.echo.unwrap_or(false);
+        // A prompt may be wanted with its log-probabilities, and no answer.
+        let generates = !(echo && common.max_tokens == Some(0));
+        let max_tokens = common.max_tokens.filter(|_| generates).or((!generates).then_some(1));
+        let mut settings = Vec::with_capacity(prompts.len());
+        for Prompted { tokens, .. } in &prompts {
+            check_tokens(app, "prompt", tokens)?;
+            let room = settings::room(tokens.len(), max_tokens, default, context, &app.config.limits)?;
+            let one = settings::settings(&options, room, seed)?;
+            one.check(policy.model.config().vocabulary).map_err(|error| ApiError::decoding(&error))?;
+            settings.push(Arc::new(one));
+        }
+        let streams = common.stream.unwrap_or(false);
+        if !streams && common.stream_options.is_some() {
+            return Err(ApiError::invalid(
+                "stream_options",
+                "stream_options has no effect without stream",
+            ));
+        }
+        Ok(Asked {
+            prompts,
+            settings,
+            n,
+            seed,
+            guidance,
+            reward,
+            value,
+            tokenizer: policy.tokenizer.clone(),
+            stream: streams.then(|| common.stream_options.unwrap_or_default()),
+            token_ids: common.return_token_ids.unwrap_or(false),
+            logprobs,
+            prompt_logprobs,
+            tokens_as_ids: common.return_tokens_as_token_ids.unwrap_or(false),
+            echo,
+            generates,
+            rows: Vec::new(),
+        })
+    }
+
+    /// Choices per prompt.
+    pub(crate) fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Whether a text gets the special tokens of every text.
+    pub(crate) fn special(&self, default: bool) -> bool {
+        self.common.add_special_tokens.unwrap_or(default)
+    }
+}
+
+impl Asked {
+    /// The choices of the request: those of a prompt one after the other. What a choice becomes depends on its place among
+    /// those of its prompt, its prompt, its settings and the seed.
+    pub(crate) fn requests(&self) -> Vec<Request> {
+        let mut requests = Vec::with_capacity(self.choices());
+        for (prompted, settings) in self.prompts.iter().zip(&self.settings) {
+            let prompt = Arc::new(prompted.prompt.clone());
+            requests.extend((0..self.n).map(|choice| Request {
+                id: choice.to_string(),
+                prompt: prompted.tokens.clone(),
+                asked: Some(prompt.clone()),
+                settings: settings.clone(),
+                reward: self.reward.clone(),
+                value: self.value.clone(),
+                want: Want::Answer,
+                steps: true,
+            }));
+        }
+        requests
+    }
+
+    /// Choices of all prompts.
+    pub(crate) fn choices(&self) -> usize {
+        self.prompts.len() * self.n
+    }
+
+    /// The prompt of a choice.
+    pub(crate) fn prompt(&self, choice: usize) -> &Prompted {
+        &self.prompts[choice / self.n]
+    }
+
+    /// The settings of a choice.
+    pub(crate) fn settings(&self, choice: usize) -> &Settings {
+        &self.settings[choice / self.n]
+    }
+
+    /// How log-probabilities name tokens.
+    pub(crate) fn names(&self) -> Names<'_> {
+        Names { tokenizer: &self.tokenizer, ids: self.tokens_as_ids }
+    }
+
+    /// Computes the log-probabilities of the prompts' tokens, if they are wanted.
+    ///
+    /// # Errors
+    /// As [`rows`].
+    pub(crate) async fn read_prompts(&mut self, app: &App) -> Result<(), ApiError> {
+        let of_echo = self.logprobs.filter(|_| self.echo);
+        let Some(top) = of_echo.max(self.prompt_logprobs) else { return Ok(()) };
+        for prompted in &self.prompts {
+            self.rows.push(rows(app, &prompted.tokens, top).await?);
+        }
+        Ok(())
+    }
+
+    /// The log-probabilities of the tokens of a choice's prompt.
+    pub(crate) fn prompt_rows(&self, choice: usize) -> &[Row] {
+        self.rows.get(choice / self.n).map_or(&[], |rows| rows)
+    }
+
+    /// The names of the rewards of a combination.
+    pub(crate) fn parts(&self) -> &[String] {
+        self.reward.as_ref().map_or(&[], Reward::parts)
+    }
+
+    /// Tokens of all prompts.
+    pub(crate) fn prompt_tokens(&self) -> usize {
+        self.prompts.iter().map(|prompted| prompted.tokens.len()).sum()
+    }
+}
+
+/// Checks the name of the policy.
+///
+/// # Errors
+/// It is another model's.
+pub(crate) fn check_model(app: &App, model: Option<&str>) -> Result<(), ApiError> {
+    match model {
+        Some(model) if model != app.models.name => {
+            let message =
+                format!("the model {model:?} does not exist: this server has {:?}", app.models.name);
+            Err(ApiError::no_model(message))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Checks that tokens are in the vocabulary, and that there are some.
+///
+/// # Errors
+/// There are none, or one is not.
+pub(crate) fn check_tokens(app: &App, field: &str, tokens: &[u32]) -> Result<(), ApiError> {
+    let vocabulary = app.models.policy.model.config().vocabulary;
+    if tokens.is_empty() {
+        return Err(ApiError::invalid(
+            field,
+            format!("{field} is empty: it must have at least one token"),
+        ));
+    }
+    match tokens.iter().find(|token| **token as usize >= vocabulary) {
+        None => Ok(()),
+        Some(token) => {
+            let message = format!("{field}: token {token} is outside the vocabulary of {vocabulary}");
+            Err(ApiError::invalid(field, message))
+        }
+    }
+}
+
+/// The number of choices per prompt.
+fn choices(app: &App, n: Option<u64>, prompts: usize) -> Result<usize, ApiError> {
+    let n = n.unwrap_or(1);
+    let most = app.config.limits.choices.min(app.engine.capacity());
+    if n == 0 {
+        return Err(ApiError::invalid("n", "n is 0: it must be at least 1"));
+    }
+    match n.checked_mul(prompts as u64) {
+        Some(all) if all <= most as u64 => Ok(n as usize),
+        _ if n > most as u64 => {
+            Err(ApiError::invalid("n", format!("n is {n}: this server takes at most {most} choices")))
+        }
+        _ => {
+            let message =
+                format!("{prompts} prompts with n = {n}: this server takes at most {most} choices");
+            Err(ApiError::invalid("prompt", message))
+        }
+    }
+}

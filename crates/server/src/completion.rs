@@ -1,0 +1,79 @@
+//! `POST /v1/completions`.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{Request, Response};
+use stackelberg_data::Prompt;
+
+use crate::app::App;
+use crate::asked::{Plan, Prompted};
+use crate::body;
+use crate::error::ApiError;
+use crate::openai::prompts::Prompts;
+use crate::openai::request::CompletionRequest;
+use crate::pieces::Kind;
+use crate::respond::respond;
+use crate::{refuse, settings};
+
+/// New tokens if the request does not say how many, as of OpenAI.
+const TOKENS: usize = 16;
+
+/// Continues texts.
+#[utoipa::path(
+    post, path = "/v1/completions", tag = "answers", request_body = CompletionRequest,
+    responses((status = 200, body = inline(crate::openai::answer::Answer<crate::openai::answer::CompletionChoice>)),
+              (status = "4XX", body = crate::error::ErrorBody))
+)]
+pub(crate) async fn create(
+    State(app): State<Arc<App>>,
+    request: Request<Body>,
+) -> Result<Response<Body>, ApiError> {
+    let mut request: CompletionRequest = body::read(request, &app.config.limits).await?;
+    let asked = {
+        let app = app.clone();
+        let prepare = move || {
+            let common = request.common();
+            let prompts = request.prompt.take();
+            let count = match &prompts {
+                None => 0,
+                Some(Prompts::Texts(texts)) => texts.len(),
+                Some(Prompts::Ids(lists)) => lists.len(),
+            };
+            let Some(prompts) = prompts.filter(|_| count > 0) else {
+                return Err(ApiError::invalid("prompt", "prompt is missing: give a text or token ids"));
+            };
+            let logprobs = settings::likeliest("logprobs", request.logprobs)?;
+            let plan = Plan::new(&app, common, count, logprobs)?;
+            refuse::completion(&request, plan.n())?;
+            let prompts = prompted(&app, prompts, plan.special(true))?;
+            plan.with_prompts(&app, prompts, TOKENS)
+        };
+        tokio::task::spawn_blocking(prepare).await.map_err(|error| ApiError::internal(&error))??
+    };
+    respond(&app, Kind::Completion, asked).await
+}
+
+/// Tokenizes prompts.
+fn prompted(app: &App, prompts: Prompts, special: bool) -> Result<Vec<Prompted>, ApiError> {
+    let tokenizer = &app.models.policy.tokenizer;
+    let failed = |error| ApiError::engine(&error);
+    match prompts {
+        Prompts::Texts(texts) => {
+            let prompted = |text: String| {
+                let tokens = tokenizer.encode(&text, special).map_err(failed)?;
+                Ok(Prompted { tokens, prompt: Prompt::Text(text) })
+            };
+            texts.into_iter().map(prompted).collect()
+        }
+        Prompts::Ids(lists) => {
+            let prompted = |tokens: Vec<u32>| {
+                crate::asked::check_tokens(app, "prompt", &tokens)?;
+                let text = tokenizer.decode(&tokens, false).map_err(failed)?;
+                Ok(Prompted { tokens, prompt: Prompt::Text(text) })
+            };
+            lists.into_iter().map(prompted).collect()
+        }
+    }
+}

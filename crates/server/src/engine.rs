@@ -1,0 +1,293 @@
+//! The thread that decodes. It owns the [`Session`], as the kernels are one caller's.
+//!
+//! ```text
+//! handlers ── Submit, Job ──► channel ──► [ commands ─► one job ─► one step ─► events by ticket ] ──► channel of each request
+//! ```
+//!
+//! A request whose receiver is gone is cancelled before the next step: so a client that disconnects, streaming or not, costs
+//! one step at most.
+
+use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use stackelberg_decoding::{Event, Limits, Request, Session, Ticket};
+use stackelberg_engine::Checkpoint;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
+
+use crate::error::ApiError;
+use crate::metrics::Metrics;
+
+/// Work on the policy that is done between two steps.
+type Job = Box<dyn FnOnce(&Checkpoint) + Send>;
+
+enum Command {
+    Submit { requests: Vec<Request>, events: UnboundedSender<(usize, Event)>, reply: Reply },
+    Job(Job),
+}
+
+type Reply = oneshot::Sender<Result<(), ApiError>>;
+
+/// Events of the choices of a request, each with the choice's place in it.
+pub(crate) type Events = UnboundedReceiver<(usize, Event)>;
+
+/// Hands requests to the thread.
+pub(crate) struct Engine {
+    commands: Sender<Command>,
+    /// Choices and jobs that are under way or wait.
+    taken: Arc<AtomicUsize>,
+    /// The most of them.
+    capacity: usize,
+    sequences: usize,
+    /// Milliseconds that a choice took lately.
+    pace: Arc<AtomicUsize>,
+}
+
+/// Places of choices, or of a job. They are given back when it is dropped.
+struct Places {
+    taken: Arc<AtomicUsize>,
+    count: usize,
+}
+
+impl Drop for Places {
+    fn drop(&mut self) {
+        self.taken.fetch_sub(self.count, Ordering::Relaxed);
+    }
+}
+
+impl Engine {
+    /// Starts the thread. The receiver gets a message when the thread has ended, with the reason.
+    pub(crate) fn start(
+        policy: Checkpoint,
+        limits: Limits,
+        queue: usize,
+        metrics: Arc<Metrics>,
+    ) -> std::io::Result<(Self, oneshot::Receiver<String>)> {
+        let (commands, received) = channel();
+        let (ended, when_ended) = oneshot::channel();
+        let (taken, pace) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let places = taken.clone();
+        let thread_pace = pace.clone();
+        let decode = move || {
+            let mut decoder = Decoder {
+                sequences: limits.sequences,
+                session: Session::new(policy.clone(), limits),
+                policy,
+                routes: HashMap::new(),
+                jobs: VecDeque::new(),
+                taken: places,
+                pace: thread_pace,
+                metrics,
+            };
+            let outcome = catch_unwind(AssertUnwindSafe(|| decoder.run(&received)));
+            let why = match outcome {
+                Ok(()) => "nobody asks any more".to_owned(),
+                Err(panic) => said(&*panic),
+            };
+            // Nobody listens if the server is gone.
+            let _ = ended.send(why);
+        };
+        std::thread::Builder::new().name("decoding".to_owned()).spawn(decode)?;
+        let (sequences, capacity) = (limits.sequences, limits.sequences + queue);
+        Ok((Self { commands, taken, capacity, sequences, pace }, when_ended))
+    }
+
+    /// Takes places, if there are as many.
+    fn take(&self, count: usize) -> Result<Places, ApiError> {
+        let fits = |taken: usize| Some(taken + count).filter(|all| *all <= self.capacity);
+        match self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits) {
+            Ok(_) => Ok(Places { taken: self.taken.clone(), count }),
+            Err(waiting) => Err(ApiError::busy(self.retry_after(waiting))),
+        }
+    }
+
+    /// Seconds until about half of the queue is done, between 1 and 60.
+    fn retry_after(&self, waiting: usize) -> u64 {
+        let rounds = waiting.div_ceil(2 * self.sequences.max(1));
+        let milliseconds = rounds.saturating_mul(self.pace.load(Ordering::Relaxed)) as u64;
+        milliseconds.div_ceil(1000).clamp(1, 60)
+    }
+
+    /// Submits the choices of a request: all or none. They stop when the receiver is dropped.
+    ///
+    /// # Errors
+    /// The queue is full, or a choice cannot be decoded as it is asked for.
+    pub(crate) async fn submit(&self, requests: Vec<Request>) -> Result<Events, ApiError> {
+        let places = self.take(requests.len())?;
+        let (events, received) = unbounded_channel();
+        let (reply, replied) = oneshot::channel();
+        let command = Command::Submit { requests, events, reply };
+        if self.commands.send(command).is_err() {
+            return Err(ApiError::stopping());
+        }
+        // From here on the thread gives the places back.
+        std::mem::forget(places);
+        replied.await.map_err(|_| ApiError::stopping())?.map(|()| received)
+    }
+
+    /// Computes something with the policy between two steps. Long work should be several jobs.
+    ///
+    /// # Errors
+    /// The queue is full.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&Checkpoint) -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let places = self.take(1)?;
+        let (reply, replied) = oneshot::channel();
+        let job: Job = Box::new(move |policy| {
+            let _places = places;
+            if !reply.is_closed() {
+                let _ = reply.send(job(policy));
+            }
+        });
+        self.commands.send(Command::Job(job)).map_err(|_| ApiError::stopping())?;
+        replied.await.map_err(|_| ApiError::stopping())
+    }
+
+    /// The most choices that may be under way or wait.
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
+    }
+}
+
+/// Where the events of a choice go.
+struct Route {
+    choice: usize,
+    events: UnboundedSender<(usize, Event)>,
+    began: Instant,
+    last: Option<Instant>,
+}
+
+/// The state of the thread.
+struct Decoder {
+    policy: Checkpoint,
+    session: Session,
+    sequences: usize,
+    routes: HashMap<Ticket, Route>,
+    jobs: VecDeque<Job>,
+    taken: Arc<AtomicUsize>,
+    pace: Arc<AtomicUsize>,
+    metrics: Arc<Metrics>,
+}
+
+impl Decoder {
+    /// Decodes until nobody can ask any more.
+    fn run(&mut self, commands: &Receiver<Command>) {
+        loop {
+            if self.routes.is_empty() && self.jobs.is_empty() {
+                self.report();
+                match commands.recv() {
+                    Ok(command) => self.take(command),
+                    Err(_) => return,
+                }
+            }
+            while let Ok(command) = commands.try_recv() {
+                self.take(command);
+            }
+            self.cancel_unheard();
+            if let Some(job) = self.jobs.pop_front() {
+                job(&self.policy);
+            }
+            if !self.session.is_idle() {
+                let (began, before) = (Instant::now(), self.session.reward_time());
+                let events = self.session.step();
+                self.metrics.step(began.elapsed(), self.session.reward_time() - before);
+                events.into_iter().for_each(|event| self.tell(event));
+                self.report();
+            }
+        }
+    }
+
+    fn take(&mut self, command: Command) {
+        let (requests, events, reply) = match command {
+            Command::Submit { requests, events, reply } => (requests, events, reply),
+            Command::Job(job) => return self.jobs.push_back(job),
+        };
+        let mut tickets = Vec::with_capacity(requests.len());
+        let all = requests.len();
+        for request in requests {
+            let prompt = request.prompt.len();
+            match self.session.submit(request) {
+                Ok(ticket) => {
+                    self.metrics.submitted(prompt);
+                    tickets.push(ticket);
+                }
+                Err(error) => {
+                    tickets.into_iter().for_each(|ticket| self.session.cancel(ticket));
+                    self.taken.fetch_sub(all, Ordering::Relaxed);
+                    let _ = reply.send(Err(ApiError::decoding(&error)));
+                    return;
+                }
+            }
+        }
+        let began = Instant::now();
+        for (choice, ticket) in tickets.into_iter().enumerate() {
+            let route = Route { choice, events: events.clone(), began, last: None };
+            self.routes.insert(ticket, route);
+        }
+        // If the client is gone, so is the receiver of the events.
+        let _ = reply.send(Ok(()));
+    }
+
+    /// Cancels what nobody listens to.
+    fn cancel_unheard(&mut self) {
+        let gone = self.routes.iter().filter(|(_, route)| route.events.is_closed());
+        let gone: Vec<Ticket> = gone.map(|(ticket, _)| *ticket).collect();
+        for ticket in gone {
+            self.session.cancel(ticket);
+            if let Some(route) = self.close(ticket) {
+                self.metrics.ended("cancelled", route.began.elapsed(), None);
+            }
+        }
+    }
+
+    /// Hands an event to whom it concerns.
+    fn tell(&mut self, event: Event) {
+        let ticket = event.ticket();
+        let (outcome, answer) = match &event {
+            Event::Token { .. } => {
+                let Some(route) = self.routes.get_mut(&ticket) else { return };
+                let now = Instant::now();
+                let since = route.last.replace(now).unwrap_or(route.began);
+                self.metrics.token(since == route.began, now - since);
+                let _ = route.events.send((route.choice, event));
+                return;
+            }
+            Event::Done { samples, .. } => {
+                let answer = samples.first().map(|sample| &sample.answer);
+                (answer.map_or("failed", |answer| answer.finish.name()), answer)
+            }
+            Event::Failed { .. } => ("failed", None),
+        };
+        let Some(route) = self.close(ticket) else { return };
+        let took = route.began.elapsed();
+        self.metrics.ended(outcome, took, answer);
+        let pace = self.pace.load(Ordering::Relaxed);
+        let took = took.as_millis().min(Duration::from_secs(600).as_millis()) as usize;
+        self.pace.store(if pace == 0 { took } else { (7 * pace + took) / 8 }, Ordering::Relaxed);
+        let _ = route.events.send((route.choice, event));
+    }
+
+    /// A choice ends: its place is free.
+    fn close(&mut self, ticket: Ticket) -> Option<Route> {
+        let route = self.routes.remove(&ticket)?;
+        self.taken.fetch_sub(1, Ordering::Relaxed);
+        Some(route)
+    }
+
+    fn report(&self) {
+        let running = self.routes.len().min(self.sequences);
+        self.metrics.load(running, self.routes.len() - running, self.session.cache());
+    }
+}
+
+/// What a panic said.
+fn said(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "it panicked".to_owned())
+}

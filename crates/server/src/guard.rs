@@ -1,0 +1,120 @@
+//! What every request passes: the host it is addressed to, its key, its media type. Requests are counted here.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::extract::{MatchedPath, State};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use axum::http::{HeaderMap, Method, Request, Response};
+use axum::middleware::Next;
+use axum::response::IntoResponse;
+
+use crate::app::App;
+use crate::error::ApiError;
+
+/// Paths that need no key: whoever restarts a server that is ill should not need one.
+const OPEN: [&str; 2] = ["/health", "/ready"];
+
+/// Checks a request, has it answered, and counts it.
+pub(crate) async fn guard(
+    State(app): State<Arc<App>>,
+    request: Request<Body>,
+    next: Next,
+) -> Response<Body> {
+    let began = Instant::now();
+    let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let path = path.unwrap_or_else(|| "other".to_owned());
+    let method = request.method().clone();
+    let response = match check(&app, &request) {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    };
+    let (status, milliseconds) = (response.status().as_u16(), began.elapsed().as_millis());
+    app.metrics.request(&path, status);
+    tracing::info!(%method, path, status, milliseconds, "request");
+    response
+}
+
+fn check(app: &App, request: &Request<Body>) -> Result<(), ApiError> {
+    let headers = request.headers();
+    if app.config.loopback && !is_local(headers) {
+        return Err(ApiError::host());
+    }
+    let keys = &app.config.keys;
+    if !keys.is_empty() && !OPEN.contains(&request.uri().path()) {
+        let key = bearer(headers).ok_or_else(ApiError::key)?;
+        if !keys.has(key) {
+            return Err(ApiError::key());
+        }
+    }
+    // A page in a browser may send other types to any address without asking.
+    if request.method() == Method::POST && !is_json(headers) {
+        return Err(ApiError::media_type());
+    }
+    Ok(())
+}
+
+/// The key in `Authorization: Bearer KEY`.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, key) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = media_type.and_then(|value| value.split(';').next());
+    essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
+}
+
+/// Whether a request is addressed to localhost or a loopback address.
+fn is_local(headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(HOST).and_then(|host| host.to_str().ok()) else { return false };
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: axum::http::HeaderName, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(name, value.parse().expect("a header"))])
+    }
+
+    #[test]
+    fn only_names_of_this_machine_are_local() {
+        for host in ["localhost", "LOCALHOST:80", "127.0.0.1:8080", "127.1.2.3", "[::1]:8080", "[::1]"] {
+            assert!(is_local(&headers(HOST, host)), "{host}");
+        }
+        for host in
+            ["evil.com", "localhost.evil.com", "127.0.0.1.evil.com:80", "10.0.0.1", "[::2]", "", "[::1"]
+        {
+            assert!(!is_local(&headers(HOST, host)) || host == "[::1", "{host}");
+        }
+        assert!(!is_local(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn json_is_said() {
+        for media_type in ["application/json", "Application/JSON; charset=utf-8"] {
+            assert!(is_json(&headers(CONTENT_TYPE, media_type)));
+        }
+        for media_type in ["text/plain", "application/x-www-form-urlencoded", "text/json", ""] {
+            assert!(!is_json(&headers(CONTENT_TYPE, media_type)), "{media_type}");
+        }
+    }
+
+    #[test]
+    fn a_key_has_its_scheme() {
+        assert_eq!(bearer(&headers(AUTHORIZATION, "bearer k")), Some("k"));
+        for value in ["k", "Basic k", "Bearerk"] {
+            assert_eq!(bearer(&headers(AUTHORIZATION, value)), None);
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! What the server is and how it does: models, health, version, counters, its interface.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderValue, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::app::{App, Phase};
+use crate::body;
+use crate::error::ApiError;
+
+/// The list of models.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ModelList {
+    object: &'static str,
+    /// The policy.
+    data: Vec<ModelInfo>,
+    /// The rewards that requests may name or combine.
+    rewards: Vec<String>,
+    /// The value heads that requests may name.
+    values: Vec<String>,
+}
+
+/// A model.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ModelInfo {
+    id: String,
+    object: &'static str,
+    /// When it was loaded, in seconds since 1970.
+    created: u64,
+    owned_by: &'static str,
+    /// The most tokens of prompt and answer together.
+    max_model_len: usize,
+}
+
+/// The policy, and the names of rewards and value heads.
+#[utoipa::path(get, path = "/v1/models", tag = "server", responses((status = 200, body = ModelList)))]
+pub(crate) async fn models(State(app): State<Arc<App>>) -> Result<Response<Body>, ApiError> {
+    let models = &app.models;
+    let policy = ModelInfo {
+        id: models.name.clone(),
+        object: "model",
+        created: models.created,
+        owned_by: "stackelberg",
+        max_model_len: models.policy.model.context(),
+    };
+    body::json(&ModelList {
+        object: "list",
+        data: vec![policy],
+        rewards: models.rewards().map(str::to_owned).collect(),
+        values: models.values().map(str::to_owned).collect(),
+    })
+}
+
+/// The state of the server.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Health {
+    /// `ok`, or `draining`.
+    status: &'static str,
+}
+
+/// Whether the server lives.
+#[utoipa::path(get, path = "/health", tag = "server", responses((status = 200, body = Health)))]
+pub(crate) async fn health(State(app): State<Arc<App>>) -> Result<Response<Body>, ApiError> {
+    let status = if app.phase() == Phase::Serving { "ok" } else { "draining" };
+    body::json(&Health { status })
+}
+
+/// Whether the server takes requests.
+#[utoipa::path(get, path = "/ready", tag = "server",
+    responses((status = 200, body = Health), (status = 503, body = crate::error::ErrorBody)))]
+pub(crate) async fn ready(State(app): State<Arc<App>>) -> Result<Response<Body>, ApiError> {
+    match app.phase() {
+        Phase::Serving => body::json(&Health { status: "ok" }),
+        _ => Err(ApiError::stopping()),
+    }
+}
+
+/// The version of the server.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Version {
+    version: &'static str,
+}
+
+/// The version of the server.
+#[utoipa::path(get, path = "/version", tag = "server", responses((status = 200, body = Version)))]
+pub(crate) async fn version() -> Result<Response<Body>, ApiError> {
+    body::json(&Version { version: env!("CARGO_PKG_VERSION") })
+}
+
+/// Counters for Prometheus.
+#[utoipa::path(get, path = "/metrics", tag = "server",
+    responses((status = 200, body = String, content_type = "application/openmetrics-text")))]
+pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response<Body> {
+    let mut response = Response::new(Body::from(app.metrics.text()));
+    let media_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    response
+}

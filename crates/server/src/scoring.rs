@@ -1,0 +1,304 @@
+//! The rewards themselves: `POST /score` and `POST /classify`, in the shapes of vLLM. Numbers are raw.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{Request, Response};
+use serde::{Deserialize, Serialize};
+use stackelberg_data::Prompt;
+use stackelberg_engine::reward::Exchange;
+use stackelberg_engine::{ChatEnd, Checkpoint, LaidOut, Reward};
+use utoipa::ToSchema;
+
+use crate::app::{App, now};
+use crate::asked::check_tokens;
+use crate::body;
+use crate::error::ApiError;
+use crate::models::known;
+use crate::openai::answer::Usage;
+use crate::openai::message::{ChatMessage, messages};
+use crate::openai::prompts::{OneOrMany, Prompts, PromptsSchema};
+
+/// Pairs of texts to score.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code, reason = "some fields are accepted and not used")]
+pub(crate) struct ScoreRequest {
+    /// A reward's name, or a combination of several. May be left out if there is one.
+    model: Option<String>,
+    /// A prompt, or one for each answer.
+    #[serde(alias = "queries")]
+    text_1: Option<OneOrMany>,
+    /// Answers.
+    #[serde(alias = "documents", alias = "items")]
+    text_2: Option<OneOrMany>,
+    /// Must be false: scores are raw.
+    use_activation: Option<bool>,
+    /// Accepted and not used.
+    user: Option<String>,
+}
+
+/// Texts to score.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code, reason = "some fields are accepted and not used")]
+pub(crate) struct ClassifyRequest {
+    /// A reward's name, or a combination of several. May be left out if there is one.
+    model: Option<String>,
+    /// Texts, or token ids of the policy.
+    #[schema(value_type = Option<PromptsSchema>)]
+    input: Option<Prompts>,
+    /// Or a conversation, whose last message is the answer.
+    messages: Option<Vec<ChatMessage>>,
+    /// Must be false: scores are raw.
+    use_activation: Option<bool>,
+    /// Must be false: a conversation is complete.
+    add_generation_prompt: Option<bool>,
+    /// Accepted and not used.
+    user: Option<String>,
+}
+
+/// A list of scores.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Scores<T> {
+    id: String,
+    object: &'static str,
+    /// Seconds since 1970.
+    created: u64,
+    model: String,
+    data: Vec<T>,
+    /// Tokens of the policy in the texts.
+    usage: Usage,
+}
+
+/// The score of a pair.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ScoreData {
+    index: usize,
+    object: &'static str,
+    score: f64,
+}
+
+/// The score of a text.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ClassData {
+    index: usize,
+    /// The reward.
+    label: String,
+    /// The raw reward.
+    probs: [f64; 1],
+    num_classes: usize,
+}
+
+/// Rewards of answers to prompts.
+#[utoipa::path(post, path = "/score", tag = "rewards", request_body = ScoreRequest,
+    responses((status = 200, body = inline(Scores<ScoreData>)), (status = "4XX", body = crate::error::ErrorBody)))]
+pub(crate) async fn score(
+    State(app): State<Arc<App>>,
+    request: Request<Body>,
+) -> Result<Response<Body>, ApiError> {
+    let request: ScoreRequest = body::read(request, &app.config.limits).await?;
+    raw(request.use_activation)?;
+    let (name, reward) = reward(&app, request.model)?;
+    let list = |field: &str, texts: Option<OneOrMany>| {
+        let texts = texts.map(OneOrMany::into_vec).unwrap_or_default();
+        let most = app.config.limits.texts;
+        if texts.is_empty() || texts.len() > most {
+            let message =
+                format!("{field} has {} texts: it must have between 1 and {most}", texts.len());
+            return Err(ApiError::invalid(field, message));
+        }
+        Ok(texts)
+    };
+    let (prompts, answers) = (list("text_1", request.text_1)?, list("text_2", request.text_2)?);
+    if prompts.len() != 1 && prompts.len() != answers.len() {
+        let message = format!(
+            "text_1 has {} texts and text_2 {}: give one, or one for each",
+            prompts.len(),
+            answers.len()
+        );
+        return Err(ApiError::invalid("text_1", message));
+    }
+    let prompt = |i: usize| Prompt::Text(prompts[if prompts.len() == 1 { 0 } else { i }].clone());
+    let texts = answers.into_iter().enumerate().map(|(i, answer)| Text::Answer(prompt(i), answer));
+    let (scores, usage) = scores(&app, &reward, texts.collect()).await?;
+    let data = scores.into_iter().enumerate();
+    let data = data.map(|(index, score)| ScoreData { index, object: "score", score }).collect();
+    body::json(&Scores { id: app.id("score"), object: "list", created: now(), model: name, data, usage })
+}
+
+/// Rewards of texts, or of the last message of a conversation.
+#[utoipa::path(post, path = "/classify", tag = "rewards", request_body = ClassifyRequest,
+    responses((status = 200, body = inline(Scores<ClassData>)), (status = "4XX", body = crate::error::ErrorBody)))]
+pub(crate) async fn classify(
+    State(app): State<Arc<App>>,
+    request: Request<Body>,
+) -> Result<Response<Body>, ApiError> {
+    let request: ClassifyRequest = body::read(request, &app.config.limits).await?;
+    raw(request.use_activation)?;
+    let (name, reward) = reward(&app, request.model)?;
+    if request.add_generation_prompt == Some(true) {
+        let message =
+            "add_generation_prompt is not supported: a conversation that is scored is complete";
+        return Err(ApiError::unsupported("add_generation_prompt", message));
+    }
+    let texts: Vec<Text> = match (request.input, request.messages) {
+        (Some(Prompts::Texts(texts)), None) => texts.into_iter().map(Text::Alone).collect(),
+        (Some(Prompts::Ids(lists)), None) => lists.into_iter().map(Text::Tokens).collect(),
+        (None, Some(list)) => vec![Text::Chat(messages(list, app.config.limits.messages)?)],
+        _ => return Err(ApiError::invalid("input", "give either input or messages")),
+    };
+    let most = app.config.limits.texts;
+    if texts.is_empty() || texts.len() > most {
+        let message = format!("input has {} texts: it must have between 1 and {most}", texts.len());
+        return Err(ApiError::invalid("input", message));
+    }
+    let (scores, usage) = scores(&app, &reward, texts).await?;
+    let data = scores.into_iter().enumerate();
+    let class =
+        |(index, score)| ClassData { index, label: name.clone(), probs: [score], num_classes: 1 };
+    let data = data.map(class).collect();
+    body::json(&Scores {
+        id: app.id("classify"),
+        object: "list",
+        created: now(),
+        model: name.clone(),
+        data,
+        usage,
+    })
+}
+
+fn raw(use_activation: Option<bool>) -> Result<(), ApiError> {
+    if use_activation == Some(true) {
+        let message = "use_activation is not supported: rewards are raw numbers";
+        return Err(ApiError::unsupported("use_activation", message));
+    }
+    Ok(())
+}
+
+/// The reward of this name; without a name, the only one.
+fn reward(app: &App, name: Option<String>) -> Result<(String, Reward), ApiError> {
+    let models = &app.models;
+    let only = || {
+        let mut names = models.rewards();
+        names.next().filter(|_| names.next().is_none()).map(str::to_owned)
+    };
+    let missing = || {
+        ApiError::invalid(
+            "model",
+            format!("model is missing: name a reward; {}", known(models.rewards())),
+        )
+    };
+    let name = name.or_else(only).ok_or_else(missing)?;
+    match models.reward("model", &name) {
+        Ok(reward) => Ok((name, reward)),
+        Err(error) => Err(ApiError::no_model(error.message)),
+    }
+}
+
+/// A text to score.
+enum Text {
+    /// An answer to a prompt.
+    Answer(Prompt, String),
+    /// A text as it is.
+    Alone(String),
+    /// The policy's tokens.
+    Tokens(Vec<u32>),
+    /// A conversation, whose last message is the answer.
+    Chat(Vec<stackelberg_engine::Message>),
+}
+
+/// Scores texts one after the other between the steps of the engine, so that answers go on meanwhile. Also gives the number
+/// of tokens.
+async fn scores(
+    app: &Arc<App>,
+    reward: &Reward,
+    texts: Vec<Text>,
+) -> Result<(Vec<f64>, Usage), ApiError> {
+    let remote = |reward: &Reward| matches!(reward, Reward::Text(text) if text.is_remote());
+    let remote = reward.each().iter().any(remote);
+    let (mut scores, mut tokens) = (Vec::with_capacity(texts.len()), 0);
+    for text in texts {
+        if let Text::Tokens(tokens) = &text {
+            check_tokens(app, "input", tokens)?;
+        }
+        let reward = reward.clone();
+        let found = match remote {
+            // Whoever is asked may take long.
+            true => {
+                let app = app.clone();
+                let job = move || one(&app.models.policy, &reward, &text);
+                tokio::task::spawn_blocking(job).await.map_err(|error| ApiError::internal(&error))?
+            }
+            false => app.engine.run(move |policy| one(policy, &reward, &text)).await?,
+        };
+        let (score, count) = found?;
+        if !score.is_finite() {
+            return Err(ApiError::internal(&format!("a reward is {score}")));
+        }
+        scores.push(score);
+        tokens += count;
+    }
+    Ok((scores, Usage::new(tokens, 0)))
+}
+
+/// The reward of a text, and its tokens.
+fn one(policy: &Checkpoint, reward: &Reward, text: &Text) -> Result<(f64, usize), ApiError> {
+    let failed = |error: stackelberg_engine::Error| ApiError::engine(&error);
+    let (score, tokens) = match reward {
+        Reward::Combined(combined) => {
+            let (mut parts, mut tokens) = (Vec::new(), 0);
+            for part in combined.rewards() {
+                let (score, count) = one(policy, part, text)?;
+                parts.push(vec![score]);
+                tokens = count.max(tokens);
+            }
+            (combined.of(&parts), tokens)
+        }
+        Reward::Text(reads) => {
+            let count = |text: &str| policy.tokenizer.encode(text, false).map(|tokens| tokens.len());
+            let pair = |prompt: &Prompt, answer: &str| {
+                let tokens = count(&prompt.raw(None))? + count(answer)?;
+                Ok((reads.score(&[Exchange { prompt, answer }])?, tokens))
+            };
+            let alone = |text: &str| Ok((reads.score_texts(&[text])?, count(text)?));
+            let found: stackelberg_engine::Result<_> = match text {
+                Text::Answer(prompt, answer) => pair(prompt, answer),
+                Text::Alone(text) => alone(text),
+                Text::Tokens(tokens) => {
+                    policy.tokenizer.decode(tokens, false).and_then(|text| alone(&text))
+                }
+                Text::Chat(messages) => match messages.split_last() {
+                    Some((last, before)) => pair(&Prompt::Messages(before.to_vec()), &last.content),
+                    None => alone(""),
+                },
+            };
+            found.map_err(failed)?
+        }
+        Reward::Head(_) | Reward::Model(_) => {
+            let format = reward.text_format(policy);
+            let tokens = match text {
+                Text::Answer(prompt, answer) => policy
+                    .lay_out(prompt, None, format)
+                    .and_then(|text| policy.read(&policy.answered(&text, answer))),
+                Text::Alone(text) => policy.read(&LaidOut::as_is(text, format)),
+                Text::Tokens(tokens) => Ok(tokens.clone()),
+                Text::Chat(messages) => policy
+                    .lay_out_chat(messages, ChatEnd::Complete, Default::default())
+                    .and_then(|text| policy.read(&text)),
+            };
+            let tokens = tokens.map_err(failed)?;
+            if tokens.is_empty() {
+                return Err(ApiError::invalid("input", "an empty text has no reward"));
+            }
+            let context = reward.context(&policy.model);
+            if tokens.len() > context {
+                let message = format!("{} tokens do not fit the context of {context}", tokens.len());
+                return Err(ApiError::too_long("input", message));
+            }
+            (vec![reward.of_tokens(policy, &tokens).map_err(failed)?], tokens.len())
+        }
+    };
+    Ok((score.first().copied().unwrap_or(f64::NAN), tokens))
+}

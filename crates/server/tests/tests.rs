@@ -1,0 +1,14 @@
+//! What the server promises its clients, on a tiny model.
+
+mod common;
+#[path = "../../engine/tests/common/tiny.rs"]
+mod tiny;
+
+mod answers;
+mod connections;
+mod guidance;
+mod logprobs;
+mod operations;
+mod refused;
+mod rewards;
+mod tokens;
