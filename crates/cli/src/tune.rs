@@ -109,15 +109,15 @@ impl Tune {
                 counted(prompts, "prompt")
             );
         }
-        let size = Size::of(&experiment, prompts);
-        note!(
-            "{} on {}: at most {} run through the policy",
-            counted(size.settings, "setting"),
-            counted(prompts, "prompt"),
-            counted(size.tokens, "token")
-        );
         open_lab(&experiment, &self.out, &registry, self.model.threads, |lab| {
             atomic::write(&file, text.as_bytes())?;
+            let size = Size::of(&experiment, prompts);
+            note!(
+                "{} on {}: at most {} run through the policy",
+                counted(size.settings, "setting"),
+                counted(prompts, "prompt"),
+                counted(size.tokens, "token")
+            );
             let mut terminal = Terminal::new(lab);
             let tuned = tune(lab, &mut terminal);
             terminal.finish(lab, tuned.is_ok());

@@ -92,8 +92,7 @@ impl Line {
     pub(crate) fn states_ahead(&self, candidates: &[u32]) -> Result<Option<Tensor>> {
         let Some(Branches { hidden, .. }) = &self.ahead else { return Ok(None) };
         let ends = |token: &u32| self.sequence.answer.is_ended_by(*token);
-        let by_value = matches!(self.state, Some(RewardState::Value(_)));
-        if !by_value || !candidates.iter().any(ends) {
+        if !self.is_guided_by_value() || !candidates.iter().any(ends) {
             return Ok(Some(hidden.clone()));
         }
         let row = |(i, token): (usize, &u32)| match ends(token) {
@@ -104,6 +103,20 @@ impl Line {
         let rows: Vec<Tensor> =
             rows.collect::<std::result::Result<_, _>>().map_err(EngineError::from)?;
         Ok(Some(Tensor::cat(&rows, 0).map_err(EngineError::from)?))
+    }
+
+    /// The hidden state `[1, d]` that the end of this continuation is scored by, where the policy looked ahead at its last
+    /// token. As with [`Line::states_ahead`], values do not read an end-of-text token.
+    pub(crate) fn state_at_end(&self, by_value: bool) -> Option<&Tensor> {
+        let Branches { hidden, .. } = self.ahead.as_ref()?;
+        let last = self.sequence.last_token().filter(|_| by_value);
+        let is_ended = last.is_some_and(|token| self.sequence.answer.is_ended_by(token));
+        Some(if is_ended { &self.hidden } else { hidden })
+    }
+
+    /// Whether a value head scores candidates.
+    pub(crate) fn is_guided_by_value(&self) -> bool {
+        matches!(self.state, Some(RewardState::Value(_)))
     }
 
     /// Makes a candidate of the look ahead part of the prefix; whether there was a look ahead.

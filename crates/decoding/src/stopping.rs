@@ -79,7 +79,8 @@ pub(crate) fn expected_gain(rewards: &[f64], more: usize) -> f64 {
                 let quantile = chi_squared.inverse_cdf((node as f64 + 0.5) / NODES as f64);
                 ((n - 1.0) / quantile).sqrt()
             };
-            let gains = (0..NODES).map(|node| gain_of_normal(best - mean, deviation * scale(node), more));
+            let gains =
+                (0..NODES).map(|node| gain_of_normal(best - mean, deviation * scale(node), more));
             gains.sum::<f64>() / NODES as f64
         }
         _ => gain_of_normal(best - mean, deviation, more),
@@ -136,7 +137,7 @@ mod tests {
         let found = gain_of_normal(1.5, s, 1);
         assert!((found - normal).abs() < 1e-6, "{found} {normal}");
         // The closed form for Student's t with 3 degrees of freedom. The quadrature leaves out a little of its tail.
-        let t = StudentsT::new(0.0, 1.0, 3.0).unwrap();
+        let t = StudentsT::new(0.0, 1.0, 3.0).expect("a distribution");
         let closed = s * ((3.0 + z * z) / 2.0 * t.pdf(z) - z * t.sf(z));
         let found = expected_gain(&[0.0, 1.0, 2.0, 3.0], 1);
         assert!(found > 0.93 * closed && found < closed && closed > 1.5 * normal, "{found} {closed}");
@@ -148,12 +149,8 @@ mod tests {
     #[test]
     fn the_loss_is_what_is_lost_in_the_mean() {
         let mut rng = ChaCha12Rng::seed_from_u64(3);
-        let settings = Settings {
-            method: Method::BestOfN,
-            samples: 16,
-            token_price: 0.01,
-            ..Settings::default()
-        };
+        let settings =
+            Settings { method: Method::BestOfN, samples: 16, token_price: 0.01, ..Settings::default() };
         let (mut said, mut lost, mut stopped) = (0.0, 0.0, 0);
         for _ in 0..1500 {
             // Sums of twelve uniform numbers are nearly normal. The scale differs between prompts.

@@ -217,7 +217,7 @@ impl Work {
             let candidates = candidates.to_vec();
             let ahead = match paths {
                 [] => line.states_ahead(&candidates)?,
-                paths => ends(paths)?,
+                paths => ends(paths, line.is_guided_by_value())?,
             };
             let Some(state) = line.state.take() else { continue };
             inputs.push(Input { state, candidates, further, ahead });
@@ -350,8 +350,8 @@ fn commit(line: &mut Line, paths: Vec<Line>, chosen: Chosen, read_last: bool) ->
 }
 
 /// The policy's hidden states at the ends of continuations, `[k, d]`, where they were looked at.
-fn ends(paths: &[Line]) -> Result<Option<Tensor>> {
-    let ends = paths.iter().map(|path| Some(&path.ahead.as_ref()?.hidden));
+fn ends(paths: &[Line], by_value: bool) -> Result<Option<Tensor>> {
+    let ends = paths.iter().map(|path| path.state_at_end(by_value));
     let ends: Option<Vec<&Tensor>> = ends.collect();
     Ok(ends.map(|ends| Tensor::cat(&ends, 0)).transpose().map_err(EngineError::from)?)
 }

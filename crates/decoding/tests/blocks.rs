@@ -276,7 +276,7 @@ fn drawing_stops_where_one_more_is_not_worth_its_tokens() {
         }
         let two_blocks = 2.0 * (6.0f64.ln() - 1.0 + 4.0 / 6.0);
         assert!((cheap.kl.unwrap() - two_blocks).abs() < 1e-12);
-        let (some, steps) = answer(Method::Blockwise, 6, 0.01, seed);
+        let (some, steps) = answer(Method::Blockwise, 6, 0.05, seed);
         let drawn =
             blocks_of(&steps).iter().map(|(_, block, _)| block.continuations.len()).sum::<usize>();
         assert_eq!(some.tokens_run, 3 * drawn);

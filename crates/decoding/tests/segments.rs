@@ -153,8 +153,11 @@ impl Search<'_> {
     fn rewards(&self, written: &[u32], paths: &[Vec<u32>]) -> Vec<f64> {
         let texts: Vec<Vec<u32>> = paths.iter().map(|path| [written, path].concat()).collect();
         if self.guide > 3 {
+            let ends = |token: &u32| !self.settings.no_eos && parts().0.eos.contains(token);
             let value = |text: &Vec<u32>| {
-                let text = [self.prompt, text].concat();
+                // Values do not read what ends the text.
+                let of_text = text.len() - usize::from(text.last().is_some_and(ends));
+                let text = [self.prompt, &text[..of_text]].concat();
                 let hidden = parts().0.model.prefill(&text).unwrap().1;
                 let last = hidden.narrow(0, text.len() - 1, 1).unwrap();
                 values()[self.guide - 4].score(&last).unwrap()[0]
