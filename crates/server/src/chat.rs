@@ -95,11 +95,11 @@ pub(crate) async fn create(
         let prepare = move || {
             let mut common = request.common();
             refuse::chat(&request, common.echo)?;
-            if let Some(tokens) = request.max_completion_tokens {
-                if common.max_tokens.replace(tokens).is_some_and(|other| other != tokens) {
-                    let message = "max_completion_tokens and max_tokens differ: give one";
-                    return Err(ApiError::invalid("max_completion_tokens", message));
-                }
+            if let Some(tokens) = request.max_completion_tokens
+                && common.max_tokens.replace(tokens).is_some_and(|other| other != tokens)
+            {
+                let message = "max_completion_tokens and max_tokens differ: give one";
+                return Err(ApiError::invalid("max_completion_tokens", message));
             }
             let top = settings::likeliest("top_logprobs", request.top_logprobs)?;
             let wanted = request.logprobs == Some(true);
