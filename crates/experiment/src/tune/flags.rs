@@ -61,3 +61,36 @@ fn shown(value: &Value) -> String {
         other => other.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::{Map, json};
+
+    use super::*;
+    use crate::tune::Tuning;
+
+    #[test]
+    fn the_command_has_the_settings_of_the_run() {
+        let policy = Policy { model: "my model.gguf".to_owned(), ..Policy::default() };
+        let tuning = Tuning { policy, reward: "a*0.7+b".to_owned(), ..Tuning::example() };
+        let text = tuning.file().unwrap();
+        let experiment = Experiment::from_text(&text, Path::new("tune.toml")).unwrap();
+        let settings = experiment.all_settings();
+        assert_eq!(settings.len(), 11);
+        for setting in settings {
+            let command = command(&experiment, &setting.settings).unwrap();
+            let begin = "stackelberg generate --model 'my model.gguf' --reward 'a*0.7+b' ";
+            let flags = command.strip_prefix(begin).unwrap_or_else(|| panic!("{command}"));
+            let words: Vec<&str> = flags.split(' ').collect();
+            let mut given = Map::new();
+            for pair in words.chunks(2) {
+                let name = pair[0].trim_start_matches("--").replace('-', "_");
+                given.insert(name, serde_json::from_str(pair[1]).unwrap_or_else(|_| json!(pair[1])));
+            }
+            let options: Options = serde_json::from_value(given.into()).unwrap();
+            assert_eq!(options.settings().unwrap(), setting.settings, "{command}");
+        }
+    }
+}

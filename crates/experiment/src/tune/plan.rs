@@ -50,6 +50,27 @@ pub struct Tuning {
     pub quick: bool,
 }
 
+#[cfg(test)]
+impl Tuning {
+    /// A tuning of the default model under a built-in reward.
+    pub(super) fn example() -> Self {
+        Self {
+            policy: Policy::default(),
+            reward: "harmless".to_owned(),
+            held_out: vec!["harmless-minilm".to_owned()],
+            prompts: "mt-bench".to_owned(),
+            limit: 20,
+            cost: 8,
+            max_new_tokens: 64,
+            temperature: 0.7,
+            top_p: 0.9,
+            seed: 3,
+            batch_size: 8,
+            quick: false,
+        }
+    }
+}
+
 impl Tuning {
     /// The experiment's file (TOML). `stackelberg experiment` reads it, too.
     ///
@@ -184,23 +205,6 @@ mod tests {
     use crate::cost::most_tokens_run;
     use crate::file::Experiment;
 
-    fn tuning() -> Tuning {
-        Tuning {
-            policy: Policy::default(),
-            reward: "harmless".to_owned(),
-            held_out: vec!["harmless-minilm".to_owned()],
-            prompts: "mt-bench".to_owned(),
-            limit: 20,
-            cost: 8,
-            max_new_tokens: 64,
-            temperature: 0.7,
-            top_p: 0.9,
-            seed: 3,
-            batch_size: 8,
-            quick: false,
-        }
-    }
-
     fn read(tuning: &Tuning) -> Experiment {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("tune.toml");
@@ -211,7 +215,7 @@ mod tests {
     #[test]
     fn the_file_is_an_experiment_within_the_cost() {
         for (cost, quick, settings) in [(8, false, 11), (2, false, 10), (64, false, 11), (8, true, 5)] {
-            let tuning = Tuning { cost, quick, ..tuning() };
+            let tuning = Tuning { cost, quick, ..Tuning::example() };
             let experiment = read(&tuning);
             let all = experiment.all_settings();
             let sweep: usize = experiment.first_stages().iter().map(|(_, of)| of.len()).sum();
@@ -236,7 +240,7 @@ mod tests {
             template_args: template_args.clone(),
             ..Policy::default()
         };
-        let experiment = read(&Tuning { policy, reward: "a*0.7+'b'".to_owned(), ..tuning() });
+        let experiment = read(&Tuning { policy, reward: "a*0.7+'b'".to_owned(), ..Tuning::example() });
         assert_eq!(experiment.policy.model, "a \"quoted\" \\ name\n");
         assert_eq!(experiment.policy.system.as_deref(), Some("Be brief.\t'"));
         assert_eq!(serde_json::json!(experiment.policy.template_args), serde_json::json!(template_args));
@@ -246,7 +250,7 @@ mod tests {
 
     #[test]
     fn short_answers_have_no_blocks() {
-        let experiment = read(&Tuning { max_new_tokens: 16, ..tuning() });
+        let experiment = read(&Tuning { max_new_tokens: 16, ..Tuning::example() });
         let methods: Vec<String> = experiment.methods.iter().map(|m| m.method.to_string()).collect();
         assert_eq!(methods, ["best-of-n", "best-of-n", "args"]);
     }
@@ -255,12 +259,12 @@ mod tests {
     fn numbers_out_of_range_are_refused() {
         let refused = |tuning: Tuning| tuning.file().unwrap_err().to_string();
         for (tuning, words) in [
-            (Tuning { limit: 9, ..tuning() }, "limit: 9 is not between 10 and 1000"),
-            (Tuning { cost: 1, ..tuning() }, "cost: 1 is not between 2 and 64"),
-            (Tuning { max_new_tokens: 0, ..tuning() }, "max_new_tokens: 0 is not between 1"),
-            (Tuning { temperature: 0.0, ..tuning() }, "temperature: it must be above 0"),
-            (Tuning { temperature: f64::NAN, ..tuning() }, "temperature: it must be above 0"),
-            (Tuning { seed: u64::MAX, ..tuning() }, "seed: 18446744073709551615 is more than"),
+            (Tuning { limit: 9, ..Tuning::example() }, "limit: 9 is not between 10 and 1000"),
+            (Tuning { cost: 1, ..Tuning::example() }, "cost: 1 is not between 2 and 64"),
+            (Tuning { max_new_tokens: 0, ..Tuning::example() }, "max_new_tokens: 0 is not between 1"),
+            (Tuning { temperature: 0.0, ..Tuning::example() }, "temperature: it must be above 0"),
+            (Tuning { temperature: f64::NAN, ..Tuning::example() }, "temperature: it must be above 0"),
+            (Tuning { seed: u64::MAX, ..Tuning::example() }, "seed: 18446744073709551615 is more than"),
         ] {
             assert!(refused(tuning).contains(words), "{words}");
         }
