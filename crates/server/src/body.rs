@@ -42,14 +42,18 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         let said = error.inner().to_string();
         match field.as_str() {
             "." | "?" => match unknown(&said) {
-                Some(field) => ApiError::invalid(&field, format!("unknown field {field}: {said}")),
+                Some(field) => ApiError::invalid(
+                    &field,
+                    format!("{field}: unknown field: /openapi.json has those that are known"),
+                ),
                 None => ApiError::body(format!("the body: {said}")),
             },
             field => {
                 let inner = error.inner();
-                let message = match inner.is_data() {
-                    true => format!("{field}: {said}"),
-                    false => format!("the body is not JSON: {said}"),
+                let message = match unknown(&said) {
+                    Some(_) => format!("{field}: unknown field: /openapi.json has those that are known"),
+                    None if inner.is_data() => format!("{field}: {said}"),
+                    None => format!("the body is not JSON: {said}"),
                 };
                 ApiError::invalid(field, message)
             }

@@ -10,6 +10,7 @@ use stackelberg_experiment::record;
 
 use crate::asked::Asked;
 use crate::error::ApiError;
+use crate::logprobs::Context;
 use crate::openai::answer::GuidanceReport;
 use crate::openai::logprobs::{ChatLogprobs, CompletionLogprobs};
 use crate::settings::guides_steps;
@@ -61,14 +62,14 @@ impl Piece {
 pub(crate) struct Pieces {
     kind: Kind,
     asked: Arc<Asked>,
-    /// Of each choice where the next token's text begins, as its log-probabilities say it.
-    offsets: Vec<usize>,
+    /// Of each choice the last tokens, and where the next token's text begins, as its log-probabilities say it.
+    places: Vec<(Context, usize)>,
 }
 
 impl Pieces {
     pub(crate) fn new(kind: Kind, asked: Arc<Asked>) -> Self {
-        let offsets = vec![0; asked.choices()];
-        Self { kind, asked, offsets }
+        let places = vec![(Context::default(), 0); asked.choices()];
+        Self { kind, asked, places }
     }
 
     /// The pieces that come before anything is generated: the prompts, if they are wanted, and the ends if they are all.
@@ -86,7 +87,7 @@ impl Pieces {
     }
 
     fn prompt(&mut self, choice: usize) -> Piece {
-        let (asked, offset) = (&self.asked, &mut self.offsets[choice]);
+        let (asked, (context, offset)) = (&self.asked, &mut self.places[choice]);
         let prompted = asked.prompt(choice);
         let mut list = CompletionLogprobs::default();
         if let Some(top) = asked.logprobs {
@@ -94,9 +95,11 @@ impl Pieces {
             for (&token, row) in prompted.tokens.iter().zip(std::iter::once(None).chain(rows)) {
                 let likeliest = row.map_or(&[][..], |row| &row.top[..top.min(row.top.len())]);
                 let token = (token, row.map(|row| row.log_prob));
-                asked.names().completion(&mut list, offset, token, likeliest);
+                asked.names().completion(&mut list, (&mut *context, &mut *offset), token, likeliest);
             }
         }
+        // An answer's text begins without the prompt.
+        *context = Context::default();
         let logprobs = asked.logprobs.map(|_| Logprobs::Completion(list));
         Piece { text: prompted.prompt.readable(), logprobs, ..Piece::default() }
     }
@@ -147,11 +150,15 @@ impl Pieces {
         let logprobs = asked.logprobs.map(|top| {
             let (names, top) = (asked.names(), &step.log_probs[..top.min(step.log_probs.len())]);
             match self.kind {
-                Kind::Chat => Logprobs::Chat(names.chat((step.chosen, step.log_prob), top)),
+                Kind::Chat => {
+                    let (context, _) = &mut self.places[choice];
+                    Logprobs::Chat(names.chat(context, (step.chosen, step.log_prob), top))
+                }
                 Kind::Completion => {
                     let mut list = CompletionLogprobs::default();
                     let token = (step.chosen, Some(step.log_prob));
-                    names.completion(&mut list, &mut self.offsets[choice], token, top);
+                    let (context, offset) = &mut self.places[choice];
+                    names.completion(&mut list, (context, offset), token, top);
                     Logprobs::Completion(list)
                 }
             }

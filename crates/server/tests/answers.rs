@@ -290,7 +290,7 @@ fn characters_are_never_sent_in_parts() {
         let mut whole_characters = 0;
         for seed in 0..8 {
             let mut body = json!({"prompt": "abc", "max_tokens": 60, "seed": seed, "ignore_eos": true, "logit_bias": bias,
-                                  "return_token_ids": true});
+                                  "return_token_ids": true, "logprobs": 1});
             let whole = client.good(TEXT, body.clone()).await.json();
             let text = text_of(&whole["choices"][0]);
             body["stream"] = json!(true);
@@ -302,6 +302,16 @@ fn characters_are_never_sent_in_parts() {
             }
             whole_characters += text.chars().filter(|c| *c != '\u{fffd}' && !c.is_ascii()).count();
             assert_eq!(whole["choices"][0]["token_ids"].as_array().unwrap().len(), 60);
+            // The texts of the tokens together are the text: a token that completes a character has all of it.
+            let tokens = whole["choices"][0]["logprobs"]["tokens"].as_array().unwrap();
+            let texts: Vec<&str> = tokens.iter().map(|token| token.as_str().unwrap()).collect();
+            assert_eq!((texts.len(), texts.concat()), (60, text.clone()));
+            let offsets = whole["choices"][0]["logprobs"]["text_offset"].as_array().unwrap();
+            let mut at = 0;
+            for (text, offset) in texts.iter().zip(offsets) {
+                assert_eq!(*offset, at);
+                at += text.chars().count();
+            }
         }
         assert!(whole_characters > 20, "{whole_characters}");
     });
