@@ -400,7 +400,8 @@ fn a_late_request_is_answered_at_once() {
 /// The time of an answer is that of all its steps, those that prefill the prompt included, however many answers share them.
 #[test]
 fn the_time_of_an_answer_includes_its_prompt() {
-    for requests in [1, 3] {
+    /// The times that the answers have, and the time that all steps took.
+    fn times(requests: usize) -> (Duration, Duration) {
         let limits = Limits { sequences: 4, prefill: 8, cache: 0 };
         let mut session = Session::new(parts().0.clone(), limits);
         for number in 0..requests {
@@ -419,7 +420,13 @@ fn the_time_of_an_answer_includes_its_prompt() {
                 }
             }
         }
-        // The rest is the last step, which hands the answer over.
-        assert!(elapsed > wall.mul_f64(0.7) && elapsed <= wall, "{elapsed:?} of {wall:?}");
+        assert!(elapsed <= wall, "{elapsed:?} of {wall:?}");
+        (elapsed, wall)
+    }
+    for requests in [1, 3] {
+        // The rest is the last step, which hands the answer over. It takes longer if the system runs something else then, so
+        // one of several attempts is enough.
+        let most = |(elapsed, wall): (Duration, Duration)| elapsed > wall.mul_f64(0.7);
+        assert!((0..8).any(|_| most(times(requests))), "{requests} requests");
     }
 }
