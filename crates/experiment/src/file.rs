@@ -12,7 +12,7 @@ use stackelberg_engine::reward::TextFormat;
 use stackelberg_engine::{Argument, Device, Dtype};
 use stackelberg_evaluation::findings::{Knob, Limits};
 use stackelberg_hub::Known;
-use stackelberg_registry::names::shown;
+use stackelberg_registry::names;
 use stackelberg_registry::{DEFAULT_MODEL, PolicySpec};
 use stackelberg_shaping::Rule;
 
@@ -119,12 +119,12 @@ pub struct Rewards {
 impl Rewards {
     /// The guide's name as records show it.
     pub fn shown_guide(&self) -> String {
-        shown(&self.guide)
+        names::shown(&self.guide)
     }
 
     /// The names of all rewards as records show them: the guide's, then the held-out ones.
     pub fn shown(&self) -> Vec<String> {
-        std::iter::once(&self.guide).chain(&self.held_out).map(|name| shown(name)).collect()
+        std::iter::once(&self.guide).chain(&self.held_out).map(|name| names::shown(name)).collect()
     }
 }
 
@@ -335,13 +335,17 @@ pub(crate) fn group(entry: &str, knob: Option<Knob>) -> String {
 /// The settings that are given, with their names.
 fn written(options: &Options) -> Vec<(&'static str, String)> {
     let values = serde_json::json!(options);
-    let value = |name: &str| match &values[name] {
+    options.given().map(|name| (name, shown(&values[name]))).collect()
+}
+
+/// The value of a setting as names and command lines have it.
+pub(crate) fn shown(value: &Value) -> String {
+    match value {
         Value::String(text) => text.clone(),
         // Without the decimals of a whole number.
-        Value::Number(number) => number.as_f64().map_or_else(String::new, |number| number.to_string()),
+        Value::Number(number) if number.is_f64() => number.as_f64().unwrap_or_default().to_string(),
         other => other.to_string(),
-    };
-    options.given().map(|name| (name, value(name))).collect()
+    }
 }
 
 fn named<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(

@@ -1,11 +1,10 @@
 //! A setting as a command line of `stackelberg generate`.
 
-use serde_json::Value;
 use stackelberg_data::words::command_line;
 use stackelberg_decoding::{Options, Settings};
 
 use crate::error::Result;
-use crate::file::{Experiment, Policy};
+use crate::file::{Experiment, Policy, shown};
 
 /// The command that generates with these settings. Settings that have the default of the method are left out.
 ///
@@ -51,15 +50,6 @@ pub(super) fn command(experiment: &Experiment, settings: &Settings) -> Result<St
         }
     }
     Ok(command_line(&words))
-}
-
-fn shown(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        // Without the decimals of a whole number.
-        Value::Number(number) if number.is_f64() => number.as_f64().unwrap_or_default().to_string(),
-        other => other.to_string(),
-    }
 }
 
 #[cfg(test)]
