@@ -16,6 +16,8 @@ pub(crate) const VERIFIED: usize = 100_000;
 pub(crate) const CALLS: usize = 256;
 /// Retries of a call.
 pub(crate) const RETRIES: u32 = 100;
+/// Seconds that a server waits for requests to finish: a day.
+pub(crate) const SECONDS: u64 = 86_400;
 /// Tokens of a measured sequence.
 pub(crate) const LENGTH: usize = 1 << 20;
 

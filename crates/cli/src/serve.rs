@@ -68,7 +68,7 @@ pub(crate) struct Serve {
     cache_mb: usize,
 
     /// Seconds that running requests have to finish after SIGTERM or Ctrl-C.
-    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 30, value_name = "SECONDS", value_parser = count(0, limits::SECONDS))]
     drain: u64,
 
     /// The guidance of requests that have none, as JSON.

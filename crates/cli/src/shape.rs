@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 use stackelberg_data::Lines;
 use stackelberg_learning::summary::Summary;
-use stackelberg_shaping::{Confidence, Report, Samples, argmax, fuse};
+use stackelberg_shaping::{Confidence, Record, Report, Samples};
 
 use crate::input::{note_terminal, stdin};
 use crate::output;
@@ -64,12 +64,7 @@ impl Row {
         if self.id.as_ref().is_some_and(|id| id.get().starts_with(['[', '{', 't', 'f'])) {
             bail!("id: must be a string or a number");
         }
-        Ok(match (&self.weights, &self.logits) {
-            (None, None) => Samples::new(&self.rewards)?,
-            (Some(weights), None) => Samples::weighted(&self.rewards, weights)?,
-            (None, Some(logits)) => Samples::from_logits(&self.rewards, logits)?,
-            (Some(_), Some(_)) => bail!("weights and logits exclude each other: give one"),
-        })
+        Ok(Samples::given(&self.rewards, self.weights.as_deref(), self.logits.as_deref())?)
     }
 }
 
@@ -136,77 +131,11 @@ impl Serialize for Fields {
 #[derive(Serialize)]
 struct Line<'a> {
     id: Option<&'a RawValue>,
-    threshold: Option<f64>,
-    residual: Option<f64>,
-    lowest_rewarded: Option<f64>,
-    highest_unrewarded: Option<f64>,
-    interval: Option<Range>,
-    bound: Option<f64>,
-    strength: f64,
-    shaped: &'a [f64],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    fused: Option<Vec<f64>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    chosen: Option<usize>,
-    utility: Utility,
-    kl: Kl,
-    ess: f64,
-    above: Option<usize>,
-    warnings: Vec<String>,
+    #[serde(flatten)]
+    record: Record,
     /// The other fields of the input.
     #[serde(flatten)]
     others: Fields,
-}
-
-#[derive(Serialize)]
-struct Range {
-    level: f64,
-    low: f64,
-    high: Option<f64>,
-}
-
-#[derive(Serialize)]
-struct Utility {
-    base: f64,
-    raw: f64,
-    shaped: f64,
-}
-
-#[derive(Serialize)]
-struct Kl {
-    raw: f64,
-    shaped: f64,
-}
-
-impl<'a> Line<'a> {
-    fn new(row: &'a Row, report: &'a Report, others: Fields) -> Self {
-        let threshold = report.shaped.threshold;
-        let values = &report.shaped.values;
-        let fused = row.logits.as_ref().map(|logits| fuse(logits, values, report.shaping.strength));
-        Self {
-            id: row.id.as_deref(),
-            threshold: threshold.map(|t| t.value),
-            residual: threshold.map(|t| t.residual),
-            lowest_rewarded: threshold.map(|t| t.lowest_rewarded),
-            highest_unrewarded: threshold.and_then(|t| t.highest_unrewarded),
-            interval: report.interval.map(|i| Range { level: i.level, low: i.low, high: i.high }),
-            bound: report.shaped.bound,
-            strength: report.shaping.strength,
-            shaped: values,
-            chosen: fused.as_deref().and_then(argmax),
-            fused,
-            utility: Utility {
-                base: report.base_utility,
-                raw: report.raw.utility,
-                shaped: report.follower.utility,
-            },
-            kl: Kl { raw: report.raw.kl, shaped: report.follower.kl },
-            ess: report.follower.ess,
-            above: threshold.map(|t| t.above),
-            warnings: report.warnings.iter().map(ToString::to_string).collect(),
-            others,
-        }
-    }
 }
 
 impl Shape {
@@ -232,8 +161,9 @@ impl Shape {
                 let report = Report::new(&shaping, &samples, self.settings.kl_budget, Some(&confidence))
                     .map_err(|e| rows.wrong(&e))?;
                 let others = rows.json::<Fields>()?.others();
-                serde_json::to_writer(&mut out, &Line::new(&row, &report, others))
-                    .map_err(std::io::Error::from)?;
+                let record = Record::new(&report, row.logits.as_deref());
+                let line = Line { id: row.id.as_deref(), record, others };
+                serde_json::to_writer(&mut out, &line).map_err(std::io::Error::from)?;
                 out.write_all(b"\n").context("cannot write the output")?;
             }
         }

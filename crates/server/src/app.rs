@@ -11,7 +11,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::config::Config;
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::{ApiError, Error, Result};
 use crate::guidance::Guidance;
 use crate::metrics::Metrics;
 use crate::models::Models;
@@ -49,9 +49,7 @@ impl App {
         config: Config,
         models: Models,
     ) -> Result<(Arc<Self>, oneshot::Receiver<String>)> {
-        let wrong = |error: crate::error::ApiError| {
-            Error::Setting(format!("default guidance: {}", error.message))
-        };
+        let wrong = |error: ApiError| Error::Setting(format!("default guidance: {}", error.message));
         let default = config.default_guidance.clone().map(|value| Guidance::read(value, None));
         let default = default.transpose().map_err(wrong)?;
         if let Some(guidance) = &default {
@@ -107,4 +105,14 @@ impl App {
 pub(crate) fn now() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     now.map_or(0, |now| now.as_secs())
+}
+
+/// Runs what takes long, such as tokenizing, on a thread where nothing else waits for it.
+///
+/// # Errors
+/// As the work; or it panics.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> std::result::Result<T, ApiError> + Send + 'static,
+) -> std::result::Result<T, ApiError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| ApiError::internal(&error))?
 }

@@ -10,8 +10,8 @@ use serde_json::Value;
 use stackelberg_data::Prompt;
 use stackelberg_engine::{Argument, ChatEnd, Message};
 
-use crate::app::App;
-use crate::asked::{Plan, Prompted};
+use crate::app::{App, blocking};
+use crate::asked::{Asked, Plan, Prompted};
 use crate::body;
 use crate::error::ApiError;
 use crate::openai::message::{ChatMessage, messages};
@@ -89,38 +89,38 @@ pub(crate) async fn create(
     State(app): State<Arc<App>>,
     request: Request<Body>,
 ) -> Result<Response<Body>, ApiError> {
-    let mut request: ChatRequest = body::read(request, &app.config.limits).await?;
-    let asked = {
-        let app = app.clone();
-        let prepare = move || {
-            let mut common = request.common();
-            refuse::chat(&request, common.echo)?;
-            if let Some(tokens) = request.max_completion_tokens
-                && common.max_tokens.replace(tokens).is_some_and(|other| other != tokens)
-            {
-                let message = "max_completion_tokens and max_tokens differ: give one";
-                return Err(ApiError::invalid("max_completion_tokens", message));
-            }
-            let top = settings::likeliest("top_logprobs", request.top_logprobs)?;
-            let wanted = request.logprobs == Some(true);
-            if top.is_some_and(|top| top > 0) && !wanted {
-                let message = "top_logprobs has no effect without logprobs: set it to true";
-                return Err(ApiError::invalid("top_logprobs", message));
-            }
-            let logprobs = wanted.then(|| top.unwrap_or(0));
-            let plan = Plan::new(&app, common, 1, logprobs)?;
-            let mut layout = Layout::new(
-                request.add_generation_prompt,
-                request.continue_final_message,
-                request.chat_template_kwargs.take(),
-            )?;
-            layout.special = plan.special(false);
-            let prompted = prompted(&app, &layout, request.messages.take().unwrap_or_default())?;
-            plan.with_prompts(&app, vec![prompted], usize::MAX)
-        };
-        tokio::task::spawn_blocking(prepare).await.map_err(|error| ApiError::internal(&error))??
-    };
+    let request: ChatRequest = body::read(request, &app.config.limits).await?;
+    let shared = app.clone();
+    let asked = blocking(move || asked(&shared, request)).await?;
     respond(&app, Kind::Chat, asked).await
+}
+
+/// What the request asks for.
+fn asked(app: &App, mut request: ChatRequest) -> Result<Asked, ApiError> {
+    let mut common = request.common();
+    refuse::chat(&request, common.echo)?;
+    if let Some(tokens) = request.max_completion_tokens
+        && common.max_tokens.replace(tokens).is_some_and(|other| other != tokens)
+    {
+        let message = "max_completion_tokens and max_tokens differ: give one";
+        return Err(ApiError::invalid("max_completion_tokens", message));
+    }
+    let top = settings::likeliest("top_logprobs", request.top_logprobs)?;
+    let wanted = request.logprobs == Some(true);
+    if top.is_some_and(|top| top > 0) && !wanted {
+        let message = "top_logprobs has no effect without logprobs: set it to true";
+        return Err(ApiError::invalid("top_logprobs", message));
+    }
+    let logprobs = wanted.then(|| top.unwrap_or(0));
+    let plan = Plan::new(app, common, 1, logprobs)?;
+    let mut layout = Layout::new(
+        request.add_generation_prompt,
+        request.continue_final_message,
+        request.chat_template_kwargs.take(),
+    )?;
+    layout.special = plan.special(false);
+    let prompted = prompted(app, &layout, request.messages.take().unwrap_or_default())?;
+    plan.with_prompts(app, vec![prompted], usize::MAX)
 }
 
 fn prompted(app: &App, layout: &Layout, list: Vec<ChatMessage>) -> Result<Prompted, ApiError> {

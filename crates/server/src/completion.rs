@@ -7,8 +7,8 @@ use axum::extract::State;
 use axum::http::{Request, Response};
 use stackelberg_data::Prompt;
 
-use crate::app::App;
-use crate::asked::{Plan, Prompted};
+use crate::app::{App, blocking};
+use crate::asked::{Asked, Plan, Prompted, check_tokens};
 use crate::body;
 use crate::error::ApiError;
 use crate::openai::prompts::Prompts;
@@ -30,29 +30,29 @@ pub(crate) async fn create(
     State(app): State<Arc<App>>,
     request: Request<Body>,
 ) -> Result<Response<Body>, ApiError> {
-    let mut request: CompletionRequest = body::read(request, &app.config.limits).await?;
-    let asked = {
-        let app = app.clone();
-        let prepare = move || {
-            let common = request.common();
-            let prompts = request.prompt.take();
-            let count = match &prompts {
-                None => 0,
-                Some(Prompts::Texts(texts)) => texts.len(),
-                Some(Prompts::Ids(lists)) => lists.len(),
-            };
-            let Some(prompts) = prompts.filter(|_| count > 0) else {
-                return Err(ApiError::invalid("prompt", "prompt is missing: give a text or token ids"));
-            };
-            let logprobs = settings::likeliest("logprobs", request.logprobs)?;
-            let plan = Plan::new(&app, common, count, logprobs)?;
-            refuse::completion(&request, plan.n())?;
-            let prompts = prompted(&app, prompts, plan.special(true))?;
-            plan.with_prompts(&app, prompts, TOKENS)
-        };
-        tokio::task::spawn_blocking(prepare).await.map_err(|error| ApiError::internal(&error))??
-    };
+    let request: CompletionRequest = body::read(request, &app.config.limits).await?;
+    let shared = app.clone();
+    let asked = blocking(move || asked(&shared, request)).await?;
     respond(&app, Kind::Completion, asked).await
+}
+
+/// What the request asks for.
+fn asked(app: &App, mut request: CompletionRequest) -> Result<Asked, ApiError> {
+    let common = request.common();
+    let prompts = request.prompt.take();
+    let count = match &prompts {
+        None => 0,
+        Some(Prompts::Texts(texts)) => texts.len(),
+        Some(Prompts::Ids(lists)) => lists.len(),
+    };
+    let Some(prompts) = prompts.filter(|_| count > 0) else {
+        return Err(ApiError::invalid("prompt", "prompt is missing: give a text or token ids"));
+    };
+    let logprobs = settings::likeliest("logprobs", request.logprobs)?;
+    let plan = Plan::new(app, common, count, logprobs)?;
+    refuse::completion(&request, plan.n())?;
+    let prompts = prompted(app, prompts, plan.special(true))?;
+    plan.with_prompts(app, prompts, TOKENS)
 }
 
 /// Tokenizes prompts.
@@ -69,7 +69,7 @@ fn prompted(app: &App, prompts: Prompts, special: bool) -> Result<Vec<Prompted>,
         }
         Prompts::Ids(lists) => {
             let prompted = |tokens: Vec<u32>| {
-                crate::asked::check_tokens(app, "prompt", &tokens)?;
+                check_tokens(app, "prompt", &tokens)?;
                 let text = tokenizer.decode(&tokens, false).map_err(failed)?;
                 Ok(Prompted { tokens, prompt: Prompt::Text(text) })
             };

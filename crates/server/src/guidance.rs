@@ -107,20 +107,48 @@ impl Guidance {
     /// A reward or a value head is missing, or has no effect.
     pub(crate) fn check(&self, models: &Models) -> Result<(), ApiError> {
         let method = self.method();
-        let needs = |field: &str, what: &str, known: String| {
+        let lacks = |field: &str, what: &str, known: String| {
             Err(wrong(field, &format!("the method {method} needs {what}; {known}")))
         };
-        if self.reward.is_none() && !matches!(method, Method::Base | Method::Cd) {
-            return needs("reward", "a reward", known(models.rewards()));
+        if self.reward.is_none() && needs(method).contains(&"reward") {
+            return lacks("reward", "a reward", known(models.rewards()));
         }
-        match (method, &self.value) {
-            (Method::Cd, None) => needs("value", "a value head", known(models.values())),
-            (Method::Cd | Method::Blockwise | Method::Particles, Some(_)) | (_, None) => Ok(()),
-            (_, Some(_)) => {
-                Err(wrong("value", &format!("it has no effect with method {method}: leave it out")))
-            }
+        if self.value.is_none() && needs(method).contains(&"value") {
+            return lacks("value", "a value head", known(models.values()));
         }
+        if self.value.is_some() && !takes(method).contains(&"value") {
+            return Err(wrong("value", &format!("it has no effect with method {method}: leave it out")));
+        }
+        Ok(())
     }
+}
+
+/// Which of reward and value head a method needs.
+pub(crate) fn needs(method: Method) -> &'static [&'static str] {
+    match method {
+        Method::Base => &[],
+        Method::Cd => &["value"],
+        _ => &["reward"],
+    }
+}
+
+/// Which of reward and value head a method takes.
+pub(crate) fn takes(method: Method) -> &'static [&'static str] {
+    match method {
+        Method::Cd | Method::Blockwise | Method::Particles => &["reward", "value"],
+        _ => &["reward"],
+    }
+}
+
+/// The settings of `guidance` that a method uses.
+pub(crate) fn names(method: Method) -> impl Iterator<Item = &'static str> {
+    let of_method = Options::FIELDS.iter().filter(move |(_, methods)| methods.contains(&method));
+    of_method.map(|(field, _)| *field).filter(|field| is_own(field))
+}
+
+/// Whether a setting is a field of `guidance`, not of the request itself.
+fn is_own(field: &str) -> bool {
+    ELSEWHERE.iter().all(|(setting, _)| *setting != field)
 }
 
 /// The guidance in a request: its field `guidance`, or that of `extra_body` or `vllm_xargs`.
@@ -171,15 +199,28 @@ fn text(object: &mut Map<String, Value>, field: &str) -> Result<Option<String>, 
     }
 }
 
-/// Replaces `beta` by the strength, which is its inverse.
+/// Replaces `beta` by the strength.
 fn take_beta(object: &mut Map<String, Value>) -> Result<(), ApiError> {
     let Some(beta) = object.remove("beta").filter(|beta| !beta.is_null()) else { return Ok(()) };
-    let strength = beta.as_f64().filter(|beta| *beta > 0.0).map(f64::recip).filter(|s| s.is_finite());
-    let Some(strength) = strength else { return Err(wrong("beta", "it must be a number above zero")) };
-    if object.insert("strength".to_owned(), strength.into()).is_some() {
-        return Err(wrong("beta", "it is 1/strength: give one of them"));
-    }
+    let Some(beta) = beta.as_f64() else { return Err(wrong("beta", "it must be a number above zero")) };
+    let given = object.get("strength").filter(|strength| !strength.is_null());
+    let given = given.map(|strength| strength.as_f64().unwrap_or_default());
+    let strength = strength(Some(beta), given).map_err(|message| wrong("beta", &message))?;
+    object.insert("strength".to_owned(), strength.into());
     Ok(())
+}
+
+/// The strength: as given, or `1/beta`.
+///
+/// # Errors
+/// Both are given, or `beta` has no inverse.
+pub(crate) fn strength(beta: Option<f64>, strength: Option<f64>) -> Result<Option<f64>, String> {
+    match (beta, strength) {
+        (None, strength) => Ok(strength),
+        (Some(_), Some(_)) => Err("it is 1/strength: give one of them".to_owned()),
+        (Some(beta), None) if beta > 0.0 && beta.recip().is_finite() => Ok(Some(beta.recip())),
+        (Some(_), None) => Err("it must be a number above zero".to_owned()),
+    }
 }
 
 /// Refuses unknown fields, and those that belong elsewhere.
@@ -191,7 +232,7 @@ fn check_names(object: &Map<String, Value>) -> Result<(), ApiError> {
         let setting = Options::FIELDS.iter().any(|(field, _)| field == name);
         if !setting && name != "method" {
             let others = Options::FIELDS.iter().map(|(field, _)| *field);
-            let others = others.filter(|field| ELSEWHERE.iter().all(|(setting, _)| setting != field));
+            let others = others.filter(|field| is_own(field));
             let mut known: Vec<&str> = others.chain(OWN).chain(["method"]).collect();
             known.sort_unstable();
             return Err(wrong(name, &format!("unknown; known are {}", known.join(", "))));

@@ -11,7 +11,7 @@ use stackelberg_engine::reward::Exchange;
 use stackelberg_engine::{ChatEnd, Checkpoint, LaidOut, Reward};
 use utoipa::ToSchema;
 
-use crate::app::{App, now};
+use crate::app::{App, blocking, now};
 use crate::asked::check_tokens;
 use crate::body;
 use crate::error::ApiError;
@@ -228,8 +228,7 @@ async fn scores(
             // Whoever is asked may take long.
             true => {
                 let app = app.clone();
-                let job = move || one(&app.models.policy, &reward, &text);
-                tokio::task::spawn_blocking(job).await.map_err(|error| ApiError::internal(&error))?
+                blocking(move || one(&app.models.policy, &reward, &text)).await
             }
             false => app.engine.run(move |policy| one(policy, &reward, &text)).await?,
         };

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{Request, Response};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use stackelberg_decoding::{Options, Settings};
-use stackelberg_shaping::{Confidence, Error, KlBudget, Report, Samples, argmax, fuse};
+use stackelberg_shaping::{Confidence, Error, KlBudget, Record, Report, Samples};
 use utoipa::ToSchema;
 
-use crate::app::App;
+use crate::app::{App, blocking};
 use crate::body;
 use crate::error::ApiError;
+use crate::guidance::strength;
 
 /// Rewards of the responses to one prompt, and how to shape them.
 #[derive(Deserialize, ToSchema)]
@@ -51,60 +52,9 @@ pub(crate) struct ShapeRequest {
     level: Option<f64>,
 }
 
-/// Shaped rewards.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct ShapeAnswer {
-    /// The threshold `m*`, for rules that have one.
-    threshold: Option<f64>,
-    residual: Option<f64>,
-    /// The smallest reward that has the bound.
-    lowest_rewarded: Option<f64>,
-    /// The largest that has not.
-    highest_unrewarded: Option<f64>,
-    /// Confidence interval of the threshold.
-    interval: Option<Range>,
-    bound: Option<f64>,
-    strength: f64,
-    shaped: Vec<f64>,
-    /// Logits plus strength times shaped rewards, where logits are given.
-    fused: Option<Vec<f64>>,
-    /// The index of the largest of them.
-    chosen: Option<usize>,
-    utility: Utility,
-    kl: Kl,
-    /// Effective number of responses that the follower has.
-    ess: f64,
-    /// Responses at or above the threshold.
-    above: Option<usize>,
-    warnings: Vec<String>,
-}
-
-/// A confidence interval.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct Range {
-    level: f64,
-    low: f64,
-    high: Option<f64>,
-}
-
-/// Expected rewards: of the base policy, and of the followers of raw and of shaped rewards.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct Utility {
-    base: f64,
-    raw: f64,
-    shaped: f64,
-}
-
-/// KL from the base policy in nats: of the followers of raw and of shaped rewards.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct Kl {
-    raw: f64,
-    shaped: f64,
-}
-
 /// Shapes rewards.
 #[utoipa::path(post, path = "/shape", tag = "rewards", request_body = ShapeRequest,
-    responses((status = 200, body = ShapeAnswer), (status = "4XX", body = crate::error::ErrorBody)))]
+    responses((status = 200, body = Record), (status = "4XX", body = crate::error::ErrorBody)))]
 pub(crate) async fn shape(
     State(app): State<Arc<App>>,
     request: Request<Body>,
@@ -116,28 +66,22 @@ pub(crate) async fn shape(
             format!("rewards has {} rewards: this server takes at most {most}", request.rewards.len());
         return Err(ApiError::invalid("rewards", message));
     }
-    let work = move || body::json(&answer(&request)?);
-    tokio::task::spawn_blocking(work).await.map_err(|error| ApiError::internal(&error))?
+    blocking(move || body::json(&answer(&request)?)).await
 }
 
 fn wrong(error: Error) -> ApiError {
-    let field = if let Error::Setting { name, .. } = &error { name } else { "rewards" };
+    let field = match &error {
+        Error::Setting { name, .. } => name,
+        Error::TwoPriors => "weights",
+        _ => "rewards",
+    };
     ApiError::invalid(field.replace('-', "_"), error.to_string())
 }
 
-fn answer(request: &ShapeRequest) -> Result<ShapeAnswer, ApiError> {
+fn answer(request: &ShapeRequest) -> Result<Record, ApiError> {
     let named = |field: &str, error: String| ApiError::invalid(field, format!("{field}: {error}"));
     let parse = |error: Error| named("shaping", error.to_string());
-    let strength = match (request.beta, request.strength) {
-        (Some(_), Some(_)) => {
-            return Err(named("beta", "it is 1/strength: give one of them".to_owned()));
-        }
-        (Some(beta), None) if !(beta > 0.0 && beta.recip().is_finite()) => {
-            return Err(named("beta", format!("it is {beta}: it must be above zero, and finite")));
-        }
-        (Some(beta), None) => Some(beta.recip()),
-        (None, strength) => strength,
-    };
+    let strength = strength(request.beta, request.strength).map_err(|error| named("beta", error))?;
     let options = Options {
         shaping: request.shaping.as_deref().map(str::parse).transpose().map_err(parse)?,
         strength,
@@ -163,37 +107,9 @@ fn answer(request: &ShapeRequest) -> Result<ShapeAnswer, ApiError> {
         KlBudget::check(&shaping, nats).map_err(wrong)?;
     }
     let confidence = Confidence::new(request.level.unwrap_or(0.9)).map_err(wrong)?;
-    let rewards = &request.rewards;
-    let samples = match (&request.weights, &request.logits) {
-        (None, None) => Samples::new(rewards),
-        (Some(weights), None) => Samples::weighted(rewards, weights),
-        (None, Some(logits)) => Samples::from_logits(rewards, logits),
-        (Some(_), Some(_)) => return Err(named("weights", "they exclude logits: give one".to_owned())),
-    };
+    let samples =
+        Samples::given(&request.rewards, request.weights.as_deref(), request.logits.as_deref());
     let samples = samples.map_err(wrong)?;
     let report = Report::new(&shaping, &samples, request.kl_budget, Some(&confidence)).map_err(wrong)?;
-    let threshold = report.shaped.threshold;
-    let fused = request.logits.as_ref();
-    let fused = fused.map(|logits| fuse(logits, &report.shaped.values, report.shaping.strength));
-    Ok(ShapeAnswer {
-        threshold: threshold.map(|t| t.value),
-        residual: threshold.map(|t| t.residual),
-        lowest_rewarded: threshold.map(|t| t.lowest_rewarded),
-        highest_unrewarded: threshold.and_then(|t| t.highest_unrewarded),
-        interval: report.interval.map(|i| Range { level: i.level, low: i.low, high: i.high }),
-        bound: report.shaped.bound,
-        strength: report.shaping.strength,
-        chosen: fused.as_deref().and_then(argmax),
-        fused,
-        utility: Utility {
-            base: report.base_utility,
-            raw: report.raw.utility,
-            shaped: report.follower.utility,
-        },
-        kl: Kl { raw: report.raw.kl, shaped: report.follower.kl },
-        ess: report.follower.ess,
-        above: threshold.map(|t| t.above),
-        warnings: report.warnings.iter().map(ToString::to_string).collect(),
-        shaped: report.shaped.values,
-    })
+    Ok(Record::new(&report, request.logits.as_deref()))
 }

@@ -8,7 +8,7 @@ use axum::http::{Request, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::app::App;
+use crate::app::{App, blocking};
 use crate::asked::{check_model, check_tokens};
 use crate::body;
 use crate::chat::Layout;
@@ -81,7 +81,7 @@ pub(crate) async fn tokenize(
             tokens,
         })
     };
-    tokio::task::spawn_blocking(work).await.map_err(|error| ApiError::internal(&error))?
+    blocking(work).await
 }
 
 /// Tokens whose text is wanted.
@@ -114,7 +114,7 @@ pub(crate) async fn detokenize(
         let text = app.models.policy.tokenizer.decode(&request.tokens, true);
         body::json(&Detokenized { prompt: text.map_err(|error| ApiError::engine(&error))? })
     };
-    tokio::task::spawn_blocking(work).await.map_err(|error| ApiError::internal(&error))?
+    blocking(work).await
 }
 
 /// The tokenizer.

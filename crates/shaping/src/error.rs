@@ -39,6 +39,10 @@ pub enum Error {
         value: f64,
     },
 
+    /// Both weights and logits are given.
+    #[error("weights and logits exclude each other: give one")]
+    TwoPriors,
+
     /// All weights are zero, or all logits are minus infinity, so that the prior is undefined.
     #[error("all {what} carry zero mass: at least one response must be possible")]
     NoMass {

@@ -30,7 +30,7 @@ Stackelberg reward shaping, rule `srs`. The paper finds `m*` by bisection; this 
 - [`KlBudget`]: settings solved for a budget of nats instead of a bound.
 - [`Confidence`]: confidence intervals for `m*`.
 - [`Frontier`]: upper limits on the utility of any shaped reward.
-- [`Report`]: all of these in one call.
+- [`Report`]: all of these in one call. [`Record`] is a report as flat numbers, which can be written as JSON.
 
 ```
 use stackelberg_shaping::{Follower, Rule, Samples, Shaping};
@@ -85,6 +85,7 @@ mod follower;
 mod frontier;
 mod interval;
 mod kl_budget;
+mod record;
 mod report;
 mod rule;
 mod samples;
@@ -96,6 +97,7 @@ pub use follower::{Follower, argmax, fuse};
 pub use frontier::{Frontier, Margins};
 pub use interval::{Confidence, Interval};
 pub use kl_budget::KlBudget;
+pub use record::{Kl, Range, Record, Utility};
 pub use report::{Report, Warning};
 pub use rule::{Budget, Rule};
 pub use samples::Samples;

@@ -75,6 +75,23 @@ impl<'a> Samples<'a> {
         Self::build(rewards, prior, false)
     }
 
+    /// Responses as files and requests give them: with weights, with logits, or with neither, as draws from the base policy.
+    ///
+    /// # Errors
+    /// As [`Samples::new`], [`Samples::weighted`] and [`Samples::from_logits`]; both weights and logits are given.
+    pub fn given(
+        rewards: &'a [f64],
+        weights: Option<&[f64]>,
+        logits: Option<&[f64]>,
+    ) -> Result<Self, Error> {
+        match (weights, logits) {
+            (None, None) => Self::new(rewards),
+            (Some(weights), None) => Self::weighted(rewards, weights),
+            (None, Some(logits)) => Self::from_logits(rewards, logits),
+            (Some(_), Some(_)) => Err(Error::TwoPriors),
+        }
+    }
+
     fn build(rewards: &'a [f64], prior: Vec<f64>, drawn: bool) -> Result<Self, Error> {
         if rewards.is_empty() {
             return Err(Error::Empty);
