@@ -14,8 +14,9 @@ use axum::response::IntoResponse;
 use crate::app::App;
 use crate::error::ApiError;
 
-/// Paths that need no key: whoever restarts a server that is ill should not need one.
-const OPEN: [&str; 2] = ["/health", "/ready"];
+/// Routes that need no key: the state of the server, for whoever restarts it, and the files of the playground, which are the same
+/// everywhere and ask for the key.
+const OPEN: [&str; 4] = ["/health", "/ready", "/", "/playground/{file}"];
 
 /// Checks a request, has it answered, and counts it.
 pub(crate) async fn guard(
@@ -27,7 +28,7 @@ pub(crate) async fn guard(
     let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let path = path.unwrap_or_else(|| "other".to_owned());
     let method = request.method().clone();
-    let response = match check(&app, &request) {
+    let response = match check(&app, &path, &request) {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
     };
@@ -37,13 +38,13 @@ pub(crate) async fn guard(
     response
 }
 
-fn check(app: &App, request: &Request<Body>) -> Result<(), ApiError> {
+fn check(app: &App, path: &str, request: &Request<Body>) -> Result<(), ApiError> {
     let headers = request.headers();
     if app.config.loopback && !is_local(headers) {
         return Err(ApiError::host());
     }
     let keys = &app.config.keys;
-    if !keys.is_empty() && !OPEN.contains(&request.uri().path()) {
+    if !keys.is_empty() && !OPEN.contains(&path) {
         let key = bearer(headers).ok_or_else(ApiError::key)?;
         if !keys.has(key) {
             return Err(ApiError::key());

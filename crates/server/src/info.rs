@@ -7,11 +7,16 @@ use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, Response};
 use serde::Serialize;
+use serde_json::{Map, Value};
+use stackelberg_decoding::{Keep, Method, Settings};
+use stackelberg_shaping::Rule;
 use utoipa::ToSchema;
 
 use crate::app::{App, Phase};
 use crate::body;
 use crate::error::ApiError;
+use crate::guidance;
+use crate::settings::UNGUIDED_TEMPERATURE;
 
 /// The list of models.
 #[derive(Serialize, ToSchema)]
@@ -23,6 +28,31 @@ pub(crate) struct ModelList {
     rewards: Vec<String>,
     /// The value heads that requests may name.
     values: Vec<String>,
+    /// The methods of guidance.
+    methods: Vec<MethodInfo>,
+    /// The values of settings that are names.
+    choices: Choices,
+}
+
+/// A method of guidance.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct MethodInfo {
+    name: &'static str,
+    /// What `guidance` must have: `reward`, `value`.
+    needs: Vec<&'static str>,
+    /// What `guidance` may have of these.
+    takes: Vec<&'static str>,
+    /// The other fields of `guidance` that the method uses.
+    settings: Vec<&'static str>,
+    /// Their defaults, and those of `temperature` and `top_p` of the request.
+    defaults: Map<String, Value>,
+}
+
+/// The values of settings that are names.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Choices {
+    shaping: Vec<&'static str>,
+    keep: Vec<&'static str>,
 }
 
 /// A model.
@@ -37,7 +67,7 @@ pub(crate) struct ModelInfo {
     max_model_len: usize,
 }
 
-/// The policy, and the names of rewards and value heads.
+/// The policy, the names of rewards and value heads, and the methods of guidance with their settings.
 #[utoipa::path(get, path = "/v1/models", tag = "server", responses((status = 200, body = ModelList)))]
 pub(crate) async fn models(State(app): State<Arc<App>>) -> Result<Response<Body>, ApiError> {
     let models = &app.models;
@@ -53,7 +83,31 @@ pub(crate) async fn models(State(app): State<Arc<App>>) -> Result<Response<Body>
         data: vec![policy],
         rewards: models.rewards().map(str::to_owned).collect(),
         values: models.values().map(str::to_owned).collect(),
+        methods: Method::ALL.into_iter().map(about).collect(),
+        choices: Choices {
+            shaping: Rule::ALL.into_iter().map(Rule::name).collect(),
+            keep: Keep::ALL.into_iter().map(Keep::name).collect(),
+        },
     })
+}
+
+fn about(method: Method) -> MethodInfo {
+    let mut defaults = match serde_json::to_value(Settings::new(method)) {
+        Ok(Value::Object(settings)) => settings,
+        _ => Map::new(),
+    };
+    let names = || guidance::names(method).chain(["temperature", "top_p"]);
+    defaults.retain(|name, _| names().any(|own| own == name));
+    if method == Method::Base {
+        defaults.insert("temperature".to_owned(), UNGUIDED_TEMPERATURE.into());
+    }
+    MethodInfo {
+        name: method.name(),
+        needs: guidance::needs(method).to_vec(),
+        takes: guidance::takes(method).to_vec(),
+        settings: guidance::names(method).collect(),
+        defaults,
+    }
 }
 
 /// The state of the server.

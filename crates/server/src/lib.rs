@@ -20,6 +20,8 @@ HTTP ──guard──► body ──► types ──► settings ──► engi
    whole answer is the same pieces put together (`respond`, `render`). If the client goes away, its choices end before the
    next step.
 
+`playground` is a page at `/` for people, whose files are part of the program; it uses the same paths as every client.
+
 [`Server`] is all of this behind connections of its own (`serve`); [`run`] is a server in one call. The crate neither prints
 nor reads the environment: a caller gives a [`Config`] and loaded [`Models`], and a token that stops the server.
 */
@@ -43,6 +45,7 @@ mod models;
 mod openai;
 mod openapi;
 mod pieces;
+mod playground;
 mod prompt_rows;
 mod refuse;
 mod render;

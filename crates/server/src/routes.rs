@@ -1,6 +1,4 @@
 //! The paths of the server. What every request passes first is in `guard`.
-//!
-//! A page for people belongs at `/`; it would be a handler like the others, whose files are part of the program.
 
 use std::sync::Arc;
 
@@ -11,7 +9,7 @@ use axum::routing::{get, post};
 use crate::app::App;
 use crate::error::ApiError;
 use crate::guard::guard;
-use crate::{chat, completion, info, openapi, scoring, shape, tokens};
+use crate::{chat, completion, info, openapi, playground, scoring, shape, tokens};
 
 /// All paths.
 pub(crate) fn router(app: Arc<App>) -> Router {
@@ -30,6 +28,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/version", get(info::version))
         .route("/metrics", get(info::metrics))
         .route("/openapi.json", get(openapi::describe))
+        .route("/", get(playground::page))
+        .route("/playground/{file}", get(playground::file))
         .fallback(async || ApiError::no_page())
         .method_not_allowed_fallback(async || ApiError::method())
         .layer(from_fn_with_state(app.clone(), guard))

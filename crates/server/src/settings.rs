@@ -12,6 +12,9 @@ use crate::openai::request::Common;
 /// Most likeliest tokens at a place, as of OpenAI.
 const LIKELIEST: u64 = 20;
 
+/// The default temperature without guidance, as of OpenAI.
+pub(crate) const UNGUIDED_TEMPERATURE: f64 = 1.0;
+
 /// The settings of a request, without what depends on the prompt and the seed.
 ///
 /// # Errors
@@ -23,7 +26,8 @@ pub(crate) fn options(
 ) -> Result<Options, ApiError> {
     let method = guidance.method();
     let mut options = guidance.options.clone();
-    options.temperature = common.temperature.or((method == Method::Base).then_some(1.0));
+    options.temperature =
+        common.temperature.or((method == Method::Base).then_some(UNGUIDED_TEMPERATURE));
     if method.chooses() && options.temperature == Some(0.0) {
         let message =
             format!("temperature is 0: all samples that {method} chooses from would be the same");

@@ -9,6 +9,7 @@ mod connections;
 mod guidance;
 mod logprobs;
 mod operations;
+mod playground;
 mod refused;
 mod rewards;
 mod tokens;
