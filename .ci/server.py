@@ -14,8 +14,8 @@ class Failed(Exception):
 
 @contextlib.contextmanager
 def server(program, *options):
-    """Starts `stackelberg serve` with these options and a key on a free port, and gives its address. It must end with
-    status 0 when it is told to."""
+    """Starts `stackelberg serve` with these options and a key on a free port, and gives its address and the process.
+    It must end with status 0 when it is told to."""
     command = [program, "serve", "--port", "0", "--api-key", KEY, *options]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
@@ -26,7 +26,7 @@ def server(program, *options):
                 break
         else:
             raise Failed("the server does not start: " + "".join(said[-3:]).strip())
-        yield found[1].strip()
+        yield found[1].strip(), process
         process.terminate()
         status = process.wait(60)
         if status != 0:
