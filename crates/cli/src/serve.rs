@@ -35,7 +35,7 @@ pub(crate) struct Serve {
     #[arg(long = "value", value_name = "NAME=REF", value_parser = reference)]
     values: Vec<(String, String)>,
 
-    /// The address to listen on. Others than loopback addresses need a key, or --no-auth.
+    /// The address to listen on. Addresses other than loopback require a key, or --no-auth.
     #[arg(long, default_value = "127.0.0.1")]
     host: String,
 
@@ -59,7 +59,7 @@ pub(crate) struct Serve {
     #[arg(long, default_value_t = 16, value_name = "N", value_parser = count(1, most::BATCH_SIZE))]
     max_requests: usize,
 
-    /// Choices that may wait. More are refused with 429.
+    /// Choices that may wait beyond --max-requests. More are refused with 429.
     #[arg(long, default_value_t = 256, value_name = "N", value_parser = count(0, 1_000_000_usize))]
     queue: usize,
 
@@ -70,6 +70,10 @@ pub(crate) struct Serve {
     /// Seconds that running requests have to finish after SIGTERM or Ctrl-C.
     #[arg(long, default_value_t = 30, value_name = "SECONDS", value_parser = count(0, limits::SECONDS))]
     drain: u64,
+
+    /// Limits on requests, as JSON, such as {"choices": 16, "samples": 8, "prompt": 4096, "tokens": 1024}. The guide has all.
+    #[arg(long, value_name = "JSON")]
+    limits: Option<String>,
 
     /// The guidance of requests that have none, as JSON.
     #[arg(long, value_name = "JSON")]
@@ -101,12 +105,14 @@ impl Serve {
         }
         let default_guidance = self.default_guidance.as_deref().map(serde_json::from_str).transpose();
         let default_guidance = default_guidance.context("--default-guidance is not JSON")?;
+        let limits = self.limits.as_deref().map(serde_json::from_str).transpose();
+        let limits: Limits = limits.context("--limits")?.unwrap_or_default();
         let limits = Limits {
             sequences: self.max_requests,
             queue: self.queue,
             cache: self.cache_mb << 20,
             drain: Duration::from_secs(self.drain),
-            ..Limits::default()
+            ..limits
         };
         let models = self.models(&registry()?)?;
         let stop = interrupt::watch()?;

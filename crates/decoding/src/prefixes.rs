@@ -53,6 +53,16 @@ impl Prefixes {
         found
     }
 
+    /// Whether a prompt should wait until another one, which is being prefilled, is cached: then it has more pages in common with
+    /// it than are cached now.
+    pub(crate) fn gains(&self, model: &Model, prompt: &[u32], other: &[u32]) -> bool {
+        let Some((tokens, bytes)) = model.page() else { return false };
+        let common = prompt.iter().zip(other).take_while(|(a, b)| a == b).count();
+        // At least one token of a prompt is always run.
+        let pages = common.min(prompt.len() - 1) / tokens;
+        pages > 0 && pages * bytes <= self.limit && !self.pages.contains_key(&prompt[..pages * tokens])
+    }
+
     /// Caches the full pages of a prefilled prompt.
     pub(crate) fn keep(&mut self, model: &Model, prefix: &Prefix) {
         let Some((tokens, bytes)) = model.page() else { return };

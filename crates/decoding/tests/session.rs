@@ -343,6 +343,42 @@ fn prompts_with_the_same_beginning_share_their_pages() {
     assert_eq!((counts.hits, counts.bytes), (2 * 64, one));
 }
 
+/// Requests that come at the same time with the same prompt run its full pages once.
+#[test]
+fn the_same_prompt_is_prefilled_once() {
+    let limits = Limits { sequences: 8, prefill: 64, cache: 1 << 30 };
+    let mut session = Session::new(parts().0.clone(), limits);
+    let mut plans: Vec<_> = (0..6).map(|seed| usual(0, seed % 3, 1)).collect();
+    for (number, plan) in plans.iter_mut().enumerate() {
+        plan.prompt = (0..150).map(|i| (i * 11 % 29) as u32).collect();
+        session.submit(request(number, plan)).unwrap();
+    }
+    let outcomes: Vec<Outcome> = run(&mut session).into_values().collect();
+    for (number, (plan, outcome)) in plans.iter().zip(outcomes).enumerate() {
+        assert_eq!(outcome, alone(number, plan));
+    }
+    let counts = session.cache();
+    assert_eq!((counts.hits, counts.misses), (5 * 128, 150 + 5 * 22));
+
+    // A cache that cannot hold it makes nobody wait.
+    let mut session = Session::new(parts().0.clone(), Limits { cache: 0, ..limits });
+    for (number, plan) in plans.iter().enumerate() {
+        session.submit(request(number, plan)).unwrap();
+    }
+    assert_eq!(run(&mut session).len(), 6);
+    assert_eq!(session.cache().misses, 6 * 150);
+}
+
+/// A short prompt is prefilled beside a long one that came first.
+#[test]
+fn a_short_prompt_does_not_wait_for_a_long_one() {
+    let mut session = Session::new(parts().0.clone(), Limits { sequences: 4, prefill: 64, cache: 0 });
+    session.submit(request(0, &usual(0, 0, 390))).unwrap();
+    let short = session.submit(request(1, &usual(0, 0, 5))).unwrap();
+    let first = session.step().into_iter().chain(session.step()).find(|event| event.ticket() == short);
+    assert!(matches!(first, Some(Event::Token { .. })), "{first:?}");
+}
+
 /// A long prompt is prefilled beside running requests, a chunk a step.
 #[test]
 fn a_long_prompt_does_not_stall_the_others() {

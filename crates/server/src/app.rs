@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use rand::TryRng;
 use rand::rngs::SysRng;
 use stackelberg_decoding::Limits;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::config::Config;
 use crate::engine::Engine;
@@ -15,6 +15,11 @@ use crate::error::{ApiError, Error, Result};
 use crate::guidance::Guidance;
 use crate::metrics::Metrics;
 use crate::models::Models;
+use crate::openai::request::Common;
+use crate::settings;
+
+/// Requests that may wait for remote rewards at once.
+const REMOTE: usize = 4;
 
 /// Whether the server goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,6 +40,12 @@ pub(crate) struct App {
     pub(crate) metrics: Arc<Metrics>,
     /// The guidance of requests without any.
     pub(crate) default: Option<Guidance>,
+    /// Bytes of bodies that are being read.
+    pub(crate) bodies: Semaphore,
+    /// Prompts whose log-probabilities are being computed: each holds its keys and values.
+    pub(crate) readers: Semaphore,
+    /// Requests that wait for remote rewards, each on a thread.
+    pub(crate) remote: Semaphore,
     phase: watch::Sender<Phase>,
     /// Makes ids unique if the system has no random numbers.
     count: AtomicU64,
@@ -49,15 +60,19 @@ impl App {
         config: Config,
         models: Models,
     ) -> Result<(Arc<Self>, oneshot::Receiver<String>)> {
+        config.limits.check()?;
         let wrong = |error: ApiError| Error::Setting(format!("default guidance: {}", error.message));
         let default = config.default_guidance.clone().map(|value| Guidance::read(value, None));
         let default = default.transpose().map_err(wrong)?;
         if let Some(guidance) = &default {
             guidance.check(&models).map_err(wrong)?;
-            guidance
-                .options
-                .settings()
-                .map_err(|error| Error::Setting(format!("default guidance: {error}")))?;
+            let options = settings::options(&Common::default(), guidance, &config.limits);
+            let settings = options.and_then(|options| {
+                let settings = options.settings().map_err(|error| ApiError::decoding(&error))?;
+                let vocabulary = models.policy.model.config().vocabulary;
+                settings.check(vocabulary).map_err(|error| ApiError::decoding(&error))
+            });
+            settings.map_err(wrong)?;
             if let Some(reward) = &guidance.reward {
                 models.reward("reward", reward).map_err(wrong)?;
             }
@@ -71,7 +86,11 @@ impl App {
                 |source| Error::Io { what: "cannot start the decoding thread".to_owned(), source },
             )?;
         let (phase, count) = (watch::Sender::new(Phase::Serving), AtomicU64::new(0));
-        Ok((Arc::new(Self { config, models, engine, metrics, default, phase, count }), ended))
+        let bodies = Semaphore::new(config.limits.bodies);
+        let (readers, remote) = (Semaphore::new(limits.sequences), Semaphore::new(REMOTE));
+        let app =
+            Self { config, models, engine, metrics, default, bodies, readers, remote, phase, count };
+        Ok((Arc::new(app), ended))
     }
 
     /// The phase now.

@@ -15,6 +15,9 @@ use crate::openai::request::{Common, StreamOptions};
 use crate::prompt_rows::{Row, rows};
 use crate::{refuse, settings};
 
+/// Bytes per token of the context, beyond which a text is not tokenized.
+const BYTES: usize = 64;
+
 /// A prompt, tokenized.
 pub(crate) struct Prompted {
     pub(crate) tokens: Vec<u32>,
@@ -61,6 +64,8 @@ pub(crate) struct Plan {
     n: usize,
     logprobs: Option<usize>,
     prompt_logprobs: Option<usize>,
+    /// Whether the guidance is the server's default.
+    by_default: bool,
 }
 
 impl Plan {
@@ -78,6 +83,7 @@ impl Plan {
         refuse::common(&common)?;
         let n = choices(app, common.n, prompts)?;
         let own = given(common.guidance.take(), common.extra_body.take(), common.vllm_xargs.take())?;
+        let by_default = own.is_none();
         let guidance = match own {
             Some(value) => Guidance::read(value, app.default.as_ref())?,
             None => app.default.clone().unwrap_or_else(Guidance::base),
@@ -93,7 +99,7 @@ impl Plan {
             let message = "prompt_logprobs is not supported in streams: leave out stream";
             return Err(ApiError::unsupported("prompt_logprobs", message));
         }
-        Ok(Self { common, guidance, options, reward, value, n, logprobs, prompt_logprobs })
+        Ok(Self { common, guidance, options, reward, value, n, logprobs, prompt_logprobs, by_default })
     }
 
     /// The request with its prompts. `default` is the number of new tokens if it says nothing.
@@ -106,7 +112,8 @@ impl Plan {
         prompts: Vec<Prompted>,
         default: usize,
     ) -> Result<Asked, ApiError> {
-        let Self { common, guidance, options, reward, value, n, logprobs, prompt_logprobs } = self;
+        let Self { common, guidance, options, reward, value, n, logprobs, prompt_logprobs, by_default } =
+            self;
         let policy = &app.models.policy;
         let model = policy.model.context();
         let context =
@@ -130,6 +137,11 @@ impl Plan {
         for Prompted { tokens, .. } in &prompts {
             check_tokens(app, "prompt", tokens)?;
             let room = settings::room(tokens.len(), max_tokens, default, context, &app.config.limits)?;
+            let mut options = options.clone();
+            if by_default {
+                // Who asks for a short answer has not chosen the block.
+                options.block = options.block.map(|block| block.min(room));
+            }
             let one = settings::settings(&options, room, seed)?;
             one.check(policy.model.config().vocabulary).map_err(|error| ApiError::decoding(&error))?;
             settings.push(Arc::new(one));
@@ -220,6 +232,15 @@ impl Asked {
     pub(crate) async fn read_prompts(&mut self, app: &App) -> Result<(), ApiError> {
         let of_echo = self.logprobs.filter(|_| self.echo);
         let Some(top) = of_echo.max(self.prompt_logprobs) else { return Ok(()) };
+        let (count, most) = (self.prompt_tokens() * self.n * (top + 1), app.config.limits.logprobs);
+        if count > most {
+            let field = if self.prompt_logprobs.is_some() { "prompt_logprobs" } else { "logprobs" };
+            let message = format!(
+                "{field}: {count} log-probabilities of prompts: this server writes at most {most} per request"
+            );
+            return Err(ApiError::invalid(field, message));
+        }
+        let _reads = app.readers.acquire().await.map_err(|error| ApiError::internal(&error))?;
         for prompted in &self.prompts {
             self.rows.push(rows(app, &prompted.tokens, top).await?);
         }
@@ -255,6 +276,22 @@ pub(crate) fn check_model(app: &App, model: Option<&str>) -> Result<(), ApiError
         }
         _ => Ok(()),
     }
+}
+
+/// Checks that a text of so many bytes may fit the context, before it is tokenized.
+///
+/// # Errors
+/// It is far too long.
+pub(crate) fn check_length(app: &App, field: &str, bytes: usize) -> Result<(), ApiError> {
+    let context = app.models.policy.model.context();
+    let most = context.saturating_mul(BYTES);
+    if bytes > most {
+        let message = format!(
+            "{field} has {bytes} bytes: with at most {BYTES} bytes a token, it must fit the context of {context} tokens"
+        );
+        return Err(ApiError::too_long(field, message));
+    }
+    Ok(())
 }
 
 /// Checks that tokens are in the vocabulary, and that there are some.

@@ -3,21 +3,26 @@
 use axum::body::Body;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderValue, Request, Response};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::SemaphorePermit;
 
-use crate::config::Limits;
+use crate::app::{App, blocking};
 use crate::error::ApiError;
+
+/// Bytes from which on a body is parsed where nothing else waits for it.
+const LARGE: usize = 64 << 10;
 
 /// Reads a body as JSON.
 ///
 /// # Errors
-/// It is too large, comes too slowly, or is not JSON of this shape.
-pub(crate) async fn read<T: DeserializeOwned>(
+/// It is too large, comes too slowly, or is not JSON of this shape; or other bodies use all memory for bodies.
+pub(crate) async fn read<T: DeserializeOwned + Send + 'static>(
     request: Request<Body>,
-    limits: &Limits,
+    app: &App,
 ) -> Result<T, ApiError> {
+    let limits = &app.config.limits;
     let length = request
         .headers()
         .get(CONTENT_LENGTH)
@@ -25,13 +30,36 @@ pub(crate) async fn read<T: DeserializeOwned>(
     if length.is_some_and(|length| length > limits.body as u64) {
         return Err(ApiError::too_large(limits.body));
     }
-    let body = Limited::new(request.into_body(), limits.body).collect();
-    let body = tokio::time::timeout(limits.arrival, body).await.map_err(|_| ApiError::slow_body())?;
-    let bytes = body.map_err(|error| match error.downcast_ref::<LengthLimitError>() {
-        Some(_) => ApiError::too_large(limits.body),
-        None => ApiError::body("the body breaks off"),
-    })?;
-    parse(&bytes.to_bytes())
+    let body = tokio::time::timeout(limits.arrival, collect(request.into_body(), app));
+    let (bytes, _held) = body.await.map_err(|_| ApiError::slow_body())??;
+    if bytes.len() < LARGE {
+        return parse(&bytes);
+    }
+    blocking(move || parse(&bytes)).await
+}
+
+/// The bytes of a body. They count as those of bodies while the permit is held.
+async fn collect<'a>(
+    mut body: Body,
+    app: &'a App,
+) -> Result<(Vec<u8>, Option<SemaphorePermit<'a>>), ApiError> {
+    let most = app.config.limits.body;
+    let (mut bytes, mut held) = (Vec::new(), None::<SemaphorePermit<'a>>);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| ApiError::body("the body is incomplete"))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if bytes.len() + data.len() > most {
+            return Err(ApiError::too_large(most));
+        }
+        let more = u32::try_from(data.len()).map_err(|_| ApiError::too_large(most))?;
+        let more = app.bodies.try_acquire_many(more).map_err(|_| ApiError::memory())?;
+        match &mut held {
+            Some(held) => held.merge(more),
+            None => held = Some(more),
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok((bytes, held))
 }
 
 /// Parses a body.
@@ -70,8 +98,17 @@ fn unknown(said: &str) -> Option<String> {
 
 /// An answer as JSON.
 pub(crate) fn json(value: &impl Serialize) -> Result<Response<Body>, ApiError> {
-    let text = serde_json::to_string(value).map_err(|error| ApiError::internal(&error))?;
+    Ok(of_json(text(value)?))
+}
+
+/// A value as JSON. Numbers that are not finite are null.
+pub(crate) fn text(value: &impl Serialize) -> Result<String, ApiError> {
+    serde_json::to_string(value).map_err(|error| ApiError::internal(&error))
+}
+
+/// An answer of JSON.
+pub(crate) fn of_json(text: String) -> Response<Body> {
     let mut response = Response::new(Body::from(text));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    Ok(response)
+    response
 }

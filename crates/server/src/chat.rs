@@ -11,7 +11,7 @@ use stackelberg_data::Prompt;
 use stackelberg_engine::{Argument, ChatEnd, Message};
 
 use crate::app::{App, blocking};
-use crate::asked::{Asked, Plan, Prompted};
+use crate::asked::{Asked, Plan, Prompted, check_length};
 use crate::body;
 use crate::error::ApiError;
 use crate::openai::message::{ChatMessage, messages};
@@ -89,7 +89,7 @@ pub(crate) async fn create(
     State(app): State<Arc<App>>,
     request: Request<Body>,
 ) -> Result<Response<Body>, ApiError> {
-    let request: ChatRequest = body::read(request, &app.config.limits).await?;
+    let request: ChatRequest = body::read(request, &app).await?;
     let shared = app.clone();
     let asked = blocking(move || asked(&shared, request)).await?;
     respond(&app, Kind::Chat, asked).await
@@ -125,6 +125,7 @@ fn asked(app: &App, mut request: ChatRequest) -> Result<Asked, ApiError> {
 
 fn prompted(app: &App, layout: &Layout, list: Vec<ChatMessage>) -> Result<Prompted, ApiError> {
     let messages = messages(list, app.config.limits.messages)?;
+    check_length(app, "messages", messages.iter().map(|message| message.content.len()).sum())?;
     let tokens = layout.tokens(app, &messages)?;
     Ok(Prompted { tokens, prompt: Prompt::Messages(messages) })
 }

@@ -8,7 +8,7 @@ use axum::http::{Request, Response};
 use stackelberg_data::Prompt;
 
 use crate::app::{App, blocking};
-use crate::asked::{Asked, Plan, Prompted, check_tokens};
+use crate::asked::{Asked, Plan, Prompted, check_length, check_tokens};
 use crate::body;
 use crate::error::ApiError;
 use crate::openai::prompts::Prompts;
@@ -30,7 +30,7 @@ pub(crate) async fn create(
     State(app): State<Arc<App>>,
     request: Request<Body>,
 ) -> Result<Response<Body>, ApiError> {
-    let request: CompletionRequest = body::read(request, &app.config.limits).await?;
+    let request: CompletionRequest = body::read(request, &app).await?;
     let shared = app.clone();
     let asked = blocking(move || asked(&shared, request)).await?;
     respond(&app, Kind::Completion, asked).await
@@ -62,6 +62,7 @@ fn prompted(app: &App, prompts: Prompts, special: bool) -> Result<Vec<Prompted>,
     match prompts {
         Prompts::Texts(texts) => {
             let prompted = |text: String| {
+                check_length(app, "prompt", text.len())?;
                 let tokens = tokenizer.encode(&text, special).map_err(failed)?;
                 Ok(Prompted { tokens, prompt: Prompt::Text(text) })
             };
@@ -70,6 +71,10 @@ fn prompted(app: &App, prompts: Prompts, special: bool) -> Result<Vec<Prompted>,
         Prompts::Ids(lists) => {
             let prompted = |tokens: Vec<u32>| {
                 check_tokens(app, "prompt", &tokens)?;
+                let context = app.models.policy.model.context();
+                if tokens.len() >= context {
+                    return Err(ApiError::no_room(tokens.len(), context));
+                }
                 let text = tokenizer.decode(&tokens, false).map_err(failed)?;
                 Ok(Prompted { tokens, prompt: Prompt::Text(text) })
             };

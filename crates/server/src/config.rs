@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+
+use crate::error::{Error, Result};
 
 /// Settings of a server.
 #[derive(Debug, Clone, Default)]
@@ -20,21 +23,31 @@ pub struct Config {
     pub loopback: bool,
 }
 
-/// Limits on requests. Errors state them.
-#[derive(Debug, Clone)]
+/// Limits on requests. Errors state them. The counts that have no options of their own can be read from JSON.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Sequences that are decoded at once.
+    #[serde(skip)]
     pub sequences: usize,
     /// Further choices that may wait.
+    #[serde(skip)]
     pub queue: usize,
     /// Bytes of prefilled prompts that are kept for requests with the same beginning.
+    #[serde(skip)]
     pub cache: usize,
     /// Bytes of a request's body.
     pub body: usize,
+    /// Bytes of all bodies that are being read.
+    pub bodies: usize,
     /// Choices of a request: prompts times `n`.
     pub choices: usize,
+    /// Tokens of a prompt.
+    pub prompt: usize,
     /// New tokens of a choice.
     pub tokens: usize,
+    /// Log-probabilities of the tokens of prompts, of all choices of a request.
+    pub logprobs: usize,
     /// Samples, blocks' continuations or particles of a choice.
     pub samples: usize,
     /// Candidates of a step.
@@ -49,13 +62,17 @@ pub struct Limits {
     pub logit_bias: usize,
     /// Messages of a chat.
     pub messages: usize,
-    /// Texts, or pairs, that one request scores; rewards that one request shapes, in thousands.
+    /// Texts, or pairs, that one request scores.
     pub texts: usize,
+    /// Rewards that one request shapes.
+    pub rewards: usize,
     /// Connections at once.
     pub connections: usize,
     /// Time within which the head of a request, and then its body, must have arrived.
+    #[serde(skip)]
     pub arrival: Duration,
     /// Time that running requests have to finish once the server is told to stop.
+    #[serde(skip)]
     pub drain: Duration,
 }
 
@@ -66,8 +83,11 @@ impl Default for Limits {
             queue: 256,
             cache: 256 << 20,
             body: 8 << 20,
+            bodies: 256 << 20,
             choices: 128,
+            prompt: 1_000_000,
             tokens: 1_000_000,
+            logprobs: 1_000_000,
             samples: 64,
             candidates: 256,
             block: 1024,
@@ -76,10 +96,53 @@ impl Default for Limits {
             logit_bias: 1024,
             messages: 4096,
             texts: 1024,
+            rewards: 1_000_000,
             connections: 4096,
             arrival: Duration::from_secs(60),
             drain: Duration::from_secs(30),
         }
+    }
+}
+
+impl Limits {
+    /// The most that a limit may be.
+    const MOST: usize = 1 << 30;
+
+    /// Checks the counts.
+    ///
+    /// # Errors
+    /// One is 0 or too large, or a body does not fit the memory of all bodies.
+    pub(crate) fn check(&self) -> Result<()> {
+        let counts = [
+            ("body", self.body),
+            ("bodies", self.bodies),
+            ("choices", self.choices),
+            ("prompt", self.prompt),
+            ("tokens", self.tokens),
+            ("logprobs", self.logprobs),
+            ("samples", self.samples),
+            ("candidates", self.candidates),
+            ("block", self.block),
+            ("stops", self.stops),
+            ("stop_bytes", self.stop_bytes),
+            ("logit_bias", self.logit_bias),
+            ("messages", self.messages),
+            ("texts", self.texts),
+            ("rewards", self.rewards),
+            ("connections", self.connections),
+        ];
+        for (name, count) in counts {
+            if count == 0 || count > Self::MOST {
+                let must = format!("it must be between 1 and {}", Self::MOST);
+                return Err(Error::Setting(format!("the limit {name} is {count}: {must}")));
+            }
+        }
+        if self.bodies < self.body {
+            let (body, bodies) = (self.body, self.bodies);
+            let message = format!("the limit bodies is {bodies}: it must be at least body, {body}");
+            return Err(Error::Setting(message));
+        }
+        Ok(())
     }
 }
 

@@ -26,14 +26,69 @@ use crate::metrics::Metrics;
 type Job = Box<dyn FnOnce(&Checkpoint) + Send>;
 
 enum Command {
-    Submit { requests: Vec<Request>, events: UnboundedSender<(usize, Event)>, reply: Reply },
+    Submit { requests: Vec<Request>, events: Teller, reply: Reply },
     Job(Job),
 }
 
 type Reply = oneshot::Sender<Result<(), ApiError>>;
 
-/// Events of the choices of a request, each with the choice's place in it.
-pub(crate) type Events = UnboundedReceiver<(usize, Event)>;
+/// An event of a choice, with the choice's place in its request.
+type Told = (usize, Result<Event, ApiError>);
+
+/// Candidates of steps that a request may have unread. A client that reads so slowly is given up.
+const UNREAD: usize = 250_000;
+
+/// Tells the events of a request.
+#[derive(Clone)]
+struct Teller {
+    events: UnboundedSender<Told>,
+    unread: Arc<AtomicUsize>,
+}
+
+/// Events of the choices of a request.
+pub(crate) struct Events {
+    events: UnboundedReceiver<Told>,
+    unread: Arc<AtomicUsize>,
+}
+
+impl Events {
+    /// The next event; `None` if there are no more.
+    pub(crate) async fn next(&mut self) -> Option<Told> {
+        let told = self.events.recv().await?;
+        self.unread.fetch_sub(size(&told.1), Ordering::Relaxed);
+        Some(told)
+    }
+
+    /// An event that is there already.
+    pub(crate) fn ready(&mut self) -> Option<Told> {
+        let told = self.events.try_recv().ok()?;
+        self.unread.fetch_sub(size(&told.1), Ordering::Relaxed);
+        Some(told)
+    }
+}
+
+/// What an event counts while it is unread.
+fn size(event: &Result<Event, ApiError>) -> usize {
+    match event {
+        Ok(Event::Token { step, .. }) => 1 + step.candidates.len(),
+        _ => 1,
+    }
+}
+
+impl Teller {
+    /// Whether the receiver is gone.
+    fn is_closed(&self) -> bool {
+        self.events.is_closed()
+    }
+
+    /// Tells an event. Whether the receiver keeps up.
+    fn tell(&self, choice: usize, event: Result<Event, ApiError>) -> bool {
+        let size = size(&event);
+        let unread = self.unread.fetch_add(size, Ordering::Relaxed) + size;
+        let _ = self.events.send((choice, event));
+        unread <= UNREAD
+    }
+}
 
 /// Hands requests to the thread.
 pub(crate) struct Engine {
@@ -85,7 +140,7 @@ impl Engine {
             };
             let outcome = catch_unwind(AssertUnwindSafe(|| decoder.run(&received)));
             let why = match outcome {
-                Ok(()) => "nobody asks any more".to_owned(),
+                Ok(()) => "all handles of the engine are gone".to_owned(),
                 Err(panic) => said(&*panic),
             };
             // Nobody listens if the server is gone.
@@ -119,6 +174,9 @@ impl Engine {
     pub(crate) async fn submit(&self, requests: Vec<Request>) -> Result<Events, ApiError> {
         let places = self.take(requests.len())?;
         let (events, received) = unbounded_channel();
+        let unread = Arc::new(AtomicUsize::new(0));
+        let received = Events { events: received, unread: unread.clone() };
+        let events = Teller { events, unread };
         let (reply, replied) = oneshot::channel();
         let command = Command::Submit { requests, events, reply };
         if self.commands.send(command).is_err() {
@@ -158,7 +216,7 @@ impl Engine {
 /// Where the events of a choice go.
 struct Route {
     choice: usize,
-    events: UnboundedSender<(usize, Event)>,
+    events: Teller,
     began: Instant,
     last: Option<Instant>,
 }
@@ -255,7 +313,13 @@ impl Decoder {
                 let now = Instant::now();
                 let since = route.last.replace(now).unwrap_or(route.began);
                 self.metrics.token(since == route.began, now - since);
-                let _ = route.events.send((route.choice, event));
+                if !route.events.tell(route.choice, Ok(event)) {
+                    route.events.tell(route.choice, Err(ApiError::slow_reader()));
+                    self.session.cancel(ticket);
+                    if let Some(route) = self.close(ticket) {
+                        self.metrics.ended("cancelled", route.began.elapsed(), None);
+                    }
+                }
                 return;
             }
             Event::Done { samples, .. } => {
@@ -270,7 +334,7 @@ impl Decoder {
         let pace = self.pace.load(Ordering::Relaxed);
         let took = took.as_millis().min(Duration::from_secs(600).as_millis()) as usize;
         self.pace.store(if pace == 0 { took } else { (7 * pace + took) / 8 }, Ordering::Relaxed);
-        let _ = route.events.send((route.choice, event));
+        route.events.tell(route.choice, Ok(event));
     }
 
     /// A choice ends: its place is free.

@@ -95,6 +95,14 @@ impl ApiError {
         Self { code: "context_length_exceeded", ..Self::invalid(param, message) }
     }
 
+    /// 400: the prompt alone does not fit.
+    pub(crate) fn no_room(prompt: usize, context: usize) -> Self {
+        let message = format!(
+            "the prompt has {prompt} tokens: with one new token it must fit the context of {context}"
+        );
+        Self::too_long("prompt", message)
+    }
+
     /// 401.
     pub(crate) fn key() -> Self {
         let message = "the API key is missing or wrong: send it as 'Authorization: Bearer KEY'";
@@ -109,11 +117,7 @@ impl ApiError {
 
     /// 404: there is no such page.
     pub(crate) fn no_page() -> Self {
-        Self::new(
-            StatusCode::NOT_FOUND,
-            "not_found",
-            "there is nothing here: /openapi.json has what there is",
-        )
+        Self::new(StatusCode::NOT_FOUND, "not_found", "unknown path: see /openapi.json")
     }
 
     /// 404: there is no such model.
@@ -124,7 +128,11 @@ impl ApiError {
 
     /// 405.
     pub(crate) fn method() -> Self {
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path has another method")
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            "method not allowed for this path",
+        )
     }
 
     /// 408: the body did not come in time.
@@ -145,6 +153,19 @@ impl ApiError {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
     }
 
+    /// 503: too much has to be kept in memory.
+    pub(crate) fn memory() -> Self {
+        let message = "the bodies of other requests use all memory for bodies: try again in 1 s";
+        let full = Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", message);
+        Self { retry_after: Some(1), ..full }
+    }
+
+    /// The client reads so slowly that its answer is given up.
+    pub(crate) fn slow_reader() -> Self {
+        let message = "the client does not read the stream: the answer was stopped";
+        Self::new(StatusCode::REQUEST_TIMEOUT, "slow_reader", message)
+    }
+
     /// 429: the queue is full.
     pub(crate) fn busy(retry_after: u64) -> Self {
         let message = format!("the queue is full: try again in {retry_after} s");
@@ -161,7 +182,7 @@ impl ApiError {
     pub(crate) fn internal(error: &dyn std::fmt::Display) -> Self {
         let error = error.to_string();
         tracing::error!(?error, "a request failed");
-        let message = "the server could not answer: its log says why";
+        let message = "internal error: see the server's log";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message)
     }
 
@@ -178,7 +199,8 @@ impl ApiError {
             }
             Decoding::Unused { field: name, .. }
             | Decoding::UnusedByBest { field: name }
-            | Decoding::UnusedByDraw { field: name } => {
+            | Decoding::UnusedByDraw { field: name }
+            | Decoding::UnusedWithoutReject { field: name } => {
                 let said = error.to_string();
                 let field = field(name);
                 Self::invalid(&field, said.replacen(name, &field, 1))
@@ -208,6 +230,7 @@ impl ApiError {
             ),
             Engine::NoTokens => Self::invalid("prompt", "the prompt is empty"),
             Engine::Token { .. } => Self::invalid("prompt", error.to_string()),
+            Engine::Tokenizer(_) => Self::invalid("prompt", error.to_string()),
             Engine::Template(_) => Self::invalid("messages", error.to_string()),
             _ => Self::internal(error),
         }

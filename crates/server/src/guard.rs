@@ -18,6 +18,9 @@ use crate::error::ApiError;
 /// everywhere and ask for the key.
 const OPEN: [&str; 4] = ["/health", "/ready", "/", "/playground/{file}"];
 
+/// The status of requests whose client went away, as in logs of nginx.
+const GONE: u16 = 499;
+
 /// Checks a request, has it answered, and counts it.
 pub(crate) async fn guard(
     State(app): State<Arc<App>>,
@@ -28,14 +31,33 @@ pub(crate) async fn guard(
     let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let path = path.unwrap_or_else(|| "other".to_owned());
     let method = request.method().clone();
+    let mut unanswered = Unanswered { app: &app, path: &path, is: true };
     let response = match check(&app, &path, &request) {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
     };
+    unanswered.is = false;
+    drop(unanswered);
     let (status, milliseconds) = (response.status().as_u16(), began.elapsed().as_millis());
     app.metrics.request(&path, status);
     tracing::info!(%method, path, status, milliseconds, "request");
     response
+}
+
+/// Counts a request whose client goes away before it is answered.
+struct Unanswered<'a> {
+    app: &'a App,
+    path: &'a str,
+    is: bool,
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if self.is {
+            self.app.metrics.request(self.path, GONE);
+            tracing::info!(path = self.path, status = GONE, "the client is gone");
+        }
+    }
 }
 
 fn check(app: &App, path: &str, request: &Request<Body>) -> Result<(), ApiError> {

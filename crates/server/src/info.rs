@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, Response};
 use serde::Serialize;
@@ -13,6 +13,7 @@ use stackelberg_shaping::Rule;
 use utoipa::ToSchema;
 
 use crate::app::{App, Phase};
+use crate::asked::check_model;
 use crate::body;
 use crate::error::ApiError;
 use crate::guidance;
@@ -67,20 +68,35 @@ pub(crate) struct ModelInfo {
     max_model_len: usize,
 }
 
-/// The policy, the names of rewards and value heads, and the methods of guidance with their settings.
-#[utoipa::path(get, path = "/v1/models", tag = "server", responses((status = 200, body = ModelList)))]
-pub(crate) async fn models(State(app): State<Arc<App>>) -> Result<Response<Body>, ApiError> {
+/// The policy.
+#[utoipa::path(get, path = "/v1/models/{model}", tag = "server", params(("model" = String, Path)),
+    responses((status = 200, body = ModelInfo), (status = 404, body = crate::error::ErrorBody)))]
+pub(crate) async fn model(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+) -> Result<Response<Body>, ApiError> {
+    check_model(&app, Some(&name))?;
+    body::json(&policy(&app))
+}
+
+fn policy(app: &App) -> ModelInfo {
     let models = &app.models;
-    let policy = ModelInfo {
+    ModelInfo {
         id: models.name.clone(),
         object: "model",
         created: models.created,
         owned_by: "stackelberg",
         max_model_len: models.policy.model.context(),
-    };
+    }
+}
+
+/// The policy, the names of rewards and value heads, and the methods of guidance with their settings.
+#[utoipa::path(get, path = "/v1/models", tag = "server", responses((status = 200, body = ModelList)))]
+pub(crate) async fn models(State(app): State<Arc<App>>) -> Result<Response<Body>, ApiError> {
+    let models = &app.models;
     body::json(&ModelList {
         object: "list",
-        data: vec![policy],
+        data: vec![policy(&app)],
         rewards: models.rewards().map(str::to_owned).collect(),
         values: models.values().map(str::to_owned).collect(),
         methods: Method::ALL.into_iter().map(about).collect(),

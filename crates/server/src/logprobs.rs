@@ -46,27 +46,43 @@ impl Context {
 /// What stands for bytes that are no character.
 const BROKEN: char = '\u{fffd}';
 
-impl Names<'_> {
+/// A place between tokens.
+struct Place<'a> {
+    names: Names<'a>,
+    /// The last tokens before it, and their text.
+    tokens: &'a [u32],
+    before: String,
+}
+
+impl Place<'_> {
     /// The text that a token adds here: nothing if it leaves a character incomplete, the whole character if it completes one.
-    fn text(&self, context: &Context, token: u32) -> String {
-        // A token outside the tokenizer has no text.
-        let decode = |tokens: &[u32]| self.tokenizer.decode(tokens, true).unwrap_or_default();
-        let before = decode(&context.0);
-        let after = decode(&[&context.0[..], &[token]].concat());
+    fn text(&self, token: u32) -> String {
+        let after = self.names.decode(&[self.tokens, &[token]].concat());
         if after.ends_with(BROKEN) {
             return String::new();
         }
-        let new = after.strip_prefix(before.trim_end_matches(BROKEN));
-        new.map_or_else(|| decode(&[token]), str::to_owned)
+        let new = after.strip_prefix(self.before.trim_end_matches(BROKEN));
+        new.map_or_else(|| self.names.decode(&[token]), str::to_owned)
     }
 
-    fn name(&self, context: &Context, token: u32) -> String {
-        if self.ids { format!("token_id:{token}") } else { self.text(context, token) }
+    /// The name of a token with this text.
+    fn name(&self, token: u32, text: &str) -> String {
+        if self.names.ids { format!("token_id:{token}") } else { text.to_owned() }
     }
 
-    fn one(&self, context: &Context, (token, logprob): (u32, f64)) -> TokenLogprob {
-        let bytes = self.text(context, token).into_bytes();
-        TokenLogprob { token: self.name(context, token), logprob, bytes }
+    fn one(&self, (token, logprob): (u32, f64), text: String) -> TokenLogprob {
+        TokenLogprob { token: self.name(token, &text), logprob, bytes: text.into_bytes() }
+    }
+}
+
+impl Names<'_> {
+    /// A token outside the tokenizer has no text.
+    fn decode(&self, tokens: &[u32]) -> String {
+        self.tokenizer.decode(tokens, true).unwrap_or_default()
+    }
+
+    fn place<'a>(&'a self, context: &'a Context) -> Place<'a> {
+        Place { names: *self, tokens: &context.0, before: self.decode(&context.0) }
     }
 
     /// A token of a chat: with the likeliest tokens. The context moves behind it.
@@ -76,9 +92,10 @@ impl Names<'_> {
         token: (u32, f64),
         top: &[(u32, f64)],
     ) -> ChatLogprobs {
-        let top_logprobs = top.iter().map(|&token| self.one(context, token)).collect();
-        let content = vec![ChatLogprob { token: self.one(context, token), top_logprobs }];
-        let text = self.text(context, token.0);
+        let place = self.place(context);
+        let top_logprobs = top.iter().map(|&token| place.one(token, place.text(token.0))).collect();
+        let text = place.text(token.0);
+        let content = vec![ChatLogprob { token: place.one(token, text.clone()), top_logprobs }];
         context.push(token.0, &text);
         ChatLogprobs { content }
     }
@@ -92,21 +109,24 @@ impl Names<'_> {
         (token, log_prob): (u32, Option<f64>),
         top: &[(u32, f64)],
     ) {
-        let name = self.name(context, token);
+        let place = self.place(context);
+        let text = place.text(token);
+        let name = place.name(token, &text);
         list.text_offset.push(*offset);
         *offset += name.chars().count();
         list.token_logprobs.push(log_prob);
         list.top_logprobs.push(log_prob.map(|log_prob| {
             let mut all = BTreeMap::new();
             // Of tokens with the same text the likeliest.
-            for (token, log_prob) in top.iter().copied().chain([(token, log_prob)]) {
-                let best = all.entry(self.name(context, token)).or_insert(log_prob);
+            let top =
+                top.iter().map(|&(token, log_prob)| (place.name(token, &place.text(token)), log_prob));
+            for (name, log_prob) in top.chain([(name.clone(), log_prob)]) {
+                let best = all.entry(name).or_insert(log_prob);
                 *best = log_prob.max(*best);
             }
             all
         }));
         list.tokens.push(name);
-        let text = self.text(context, token);
         context.push(token, &text);
     }
 
@@ -115,15 +135,17 @@ impl Names<'_> {
         let mut all = vec![None];
         let mut context = Context::after(&tokens[..1]);
         for (&token, row) in tokens[1..].iter().zip(rows) {
-            let entry = |token: u32, logprob: f64, rank: usize| {
-                (token, PromptLogprob { logprob, rank, decoded_token: self.text(&context, token) })
+            let place = self.place(&context);
+            let text = place.text(token);
+            let entry = |token: u32, logprob: f64, rank: usize, decoded_token: String| {
+                (token, PromptLogprob { logprob, rank, decoded_token })
             };
             let likeliest = row.top.iter().take(top).enumerate();
-            let mut place: BTreeMap<u32, PromptLogprob> =
-                likeliest.map(|(i, &(token, log_prob))| entry(token, log_prob, i + 1)).collect();
-            place.extend([entry(token, row.log_prob, row.rank)]);
-            all.push(Some(place));
-            let text = self.text(&context, token);
+            let likeliest = likeliest
+                .map(|(i, &(token, log_prob))| entry(token, log_prob, i + 1, place.text(token)));
+            let mut likeliest: BTreeMap<u32, PromptLogprob> = likeliest.collect();
+            likeliest.extend([entry(token, row.log_prob, row.rank, text.clone())]);
+            all.push(Some(likeliest));
             context.push(token, &text);
         }
         all

@@ -23,6 +23,7 @@ use crate::{body, chat, completion, info, scoring, shape, tokens};
         scoring::classify,
         shape::shape,
         info::models,
+        info::model,
         info::health,
         info::ready,
         info::version,

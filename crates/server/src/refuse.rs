@@ -76,12 +76,8 @@ pub(crate) fn chat(chat: &ChatRequest, echo: Option<bool>) -> Result<(), ApiErro
         ("modalities", modalities.iter().any(|modality| modality != "text"), "answers are text"),
         ("audio", !is_empty(&chat.audio), "answers are text"),
         ("prediction", !is_empty(&chat.prediction), LEAVE),
-        ("web_search_options", !is_empty(&chat.web_search_options), "this server calls nobody"),
-        (
-            "reasoning_effort",
-            chat.reasoning_effort.is_some(),
-            "give chat_template_kwargs what the template knows",
-        ),
+        ("web_search_options", !is_empty(&chat.web_search_options), "the server makes no web requests"),
+        ("reasoning_effort", chat.reasoning_effort.is_some(), "use chat_template_kwargs"),
         ("verbosity", chat.verbosity.is_some(), LEAVE),
         ("documents", !is_empty(&chat.documents), LEAVE),
         ("echo", echo == Some(true), "it is a field of completions"),
@@ -97,6 +93,6 @@ pub(crate) fn completion(completion: &CompletionRequest, n: usize) -> Result<(),
     let best_of = completion.best_of.is_some_and(|best| best != n as u64);
     first(&[
         ("best_of", best_of, "use guidance with method best-of-n"),
-        ("suffix", completion.suffix.is_some(), "text is not inserted"),
+        ("suffix", completion.suffix.is_some(), "insertion is not supported"),
     ])
 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::app::{App, now};
 use crate::asked::Asked;
+use crate::body::text;
 use crate::error::ApiError;
 use crate::logprobs::join;
 use crate::openai::answer::{
@@ -95,15 +96,21 @@ impl Renderer {
         self.asked.token_ids || self.asked.logprobs.is_some()
     }
 
-    /// A chunk of a choice.
+    /// The ids of the prompt of a choice, if they are wanted.
+    fn prompt_ids(&self, choice: usize) -> Option<Vec<u32>> {
+        self.asked.token_ids.then(|| self.asked.prompt(choice).tokens.clone())
+    }
+
+    /// A chunk of a choice. The first one of a completion has the ids of the prompt, if they are wanted.
     ///
     /// # Errors
-    /// A number is not finite.
+    /// It cannot be written as JSON.
     pub(crate) fn chunk(
         &self,
         index: usize,
         piece: Piece,
         usage: Option<Usage>,
+        begins: bool,
     ) -> Result<String, ApiError> {
         let token_ids = self.asked.token_ids.then_some(piece.tokens);
         let mut rest = Rest { token_ids, trace: piece.trace.into_iter().collect(), ..Rest::default() };
@@ -131,7 +138,7 @@ impl Renderer {
                     index,
                     text: piece.text,
                     logprobs: completion,
-                    prompt_token_ids: None,
+                    prompt_token_ids: self.prompt_ids(index).filter(|_| begins),
                     prompt_logprobs: None,
                     rest,
                 };
@@ -151,8 +158,8 @@ impl Renderer {
         let delta = Delta { role: Some("assistant"), content: Some(String::new()) };
         let choice = ChatDelta { index, delta, logprobs: None, rest: Rest::default() };
         let mut answer = self.answer(CHAT_CHUNK, vec![choice], None);
-        if index == 0 && self.asked.token_ids {
-            answer.prompt_token_ids = Some(self.asked.prompt(0).tokens.clone());
+        if index == 0 {
+            answer.prompt_token_ids = self.prompt_ids(0);
         }
         text(&answer).map(Some)
     }
@@ -181,7 +188,6 @@ impl Renderer {
             whole.rest.token_ids = whole.rest.token_ids.filter(|_| self.asked.token_ids);
             (index, whole)
         });
-        let ids = |choice: usize| self.asked.token_ids.then(|| self.asked.prompt(choice).tokens.clone());
         let asked = &self.asked;
         let prompt = |choice: usize| {
             let (tokens, rows) = (&asked.prompt(choice).tokens, asked.prompt_rows(choice));
@@ -194,7 +200,7 @@ impl Renderer {
                     ChatChoice { index, message, logprobs: chat, rest }
                 });
                 let mut answer = self.answer("chat.completion", choices.collect(), usage);
-                answer.prompt_token_ids = ids(0);
+                answer.prompt_token_ids = self.prompt_ids(0);
                 answer.prompt_logprobs = prompt(0);
                 text(&answer)
             }
@@ -204,7 +210,7 @@ impl Renderer {
                         index,
                         text,
                         logprobs: completion,
-                        prompt_token_ids: ids(index),
+                        prompt_token_ids: self.prompt_ids(index),
                         prompt_logprobs: prompt(index),
                         rest,
                     });
@@ -216,7 +222,3 @@ impl Renderer {
 
 const CHAT_CHUNK: &str = "chat.completion.chunk";
 const COMPLETION: &str = "text_completion";
-
-fn text(value: &impl Serialize) -> Result<String, ApiError> {
-    serde_json::to_string(value).map_err(|error| ApiError::internal(&error))
-}

@@ -3,15 +3,18 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderValue, Response};
 use futures_util::stream;
+use stackelberg_decoding::Event;
 use tokio::sync::watch;
 
-use crate::app::{App, Phase};
+use crate::app::{App, Phase, blocking};
 use crate::asked::Asked;
+use crate::body;
 use crate::engine::Events;
 use crate::error::ApiError;
 use crate::openai::request::StreamOptions;
@@ -35,18 +38,19 @@ pub(crate) async fn respond(
     let asked = Arc::new(asked);
     let requests = if asked.generates { asked.requests() } else { Vec::new() };
     let events = app.engine.submit(requests).await?;
-    let mut pieces = Pieces::new(kind, asked.clone());
-    let source = Source {
-        events,
-        before: pieces.before().into(),
-        pieces,
-        phase: app.watch(),
-        open: vec![true; asked.choices()],
-    };
+    let of_prompts = asked.clone();
+    let (pieces, before) = blocking(move || {
+        let mut pieces = Pieces::new(kind, of_prompts);
+        let before = pieces.before();
+        Ok((pieces, before.into()))
+    })
+    .await?;
+    let source =
+        Source { events, before, pieces, phase: app.watch(), open: vec![true; asked.choices()] };
     let renderer = Renderer::new(app, kind, asked.clone());
     match asked.stream {
         Some(options) => Ok(streamed(Streaming::new(source, renderer, options))),
-        None => whole(source, &renderer, asked.choices()).await,
+        None => whole(source, renderer, asked.choices()).await,
     }
 }
 
@@ -75,7 +79,7 @@ impl Source {
                 self.open[first] = false;
                 return Some(Ok((first, Piece::aborted())));
             }
-            event = self.events.recv() => event,
+            event = self.events.next() => event,
         };
         let Some((choice, event)) = event else { return Some(Err(ApiError::stopping())) };
         Some(self.piece(choice, event))
@@ -86,16 +90,16 @@ impl Source {
         if !self.before.is_empty() {
             return None;
         }
-        let (choice, event) = self.events.try_recv().ok()?;
+        let (choice, event) = self.events.ready()?;
         Some(self.piece(choice, event))
     }
 
     fn piece(
         &mut self,
         choice: usize,
-        event: stackelberg_decoding::Event,
+        event: Result<Event, ApiError>,
     ) -> Result<(usize, Piece), ApiError> {
-        let piece = self.pieces.piece(choice, event)?;
+        let piece = self.pieces.piece(choice, event?)?;
         self.open[choice] &= piece.end.is_none();
         Ok((choice, piece))
     }
@@ -104,7 +108,7 @@ impl Source {
 /// The whole answer.
 async fn whole(
     mut source: Source,
-    renderer: &Renderer,
+    renderer: Renderer,
     choices: usize,
 ) -> Result<Response<Body>, ApiError> {
     let mut wholes: Vec<Whole> = (0..choices).map(|_| Whole::default()).collect();
@@ -113,9 +117,8 @@ async fn whole(
         wholes[choice].add(piece);
     }
     debug_assert!(wholes.iter().all(Whole::is_finished), "a choice has no end");
-    let mut response = Response::new(Body::from(renderer.whole(wholes)?));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    Ok(response)
+    let text = blocking(move || renderer.whole(wholes)).await?;
+    Ok(body::of_json(text))
 }
 
 /// A stream under way.
@@ -123,6 +126,8 @@ struct Streaming {
     source: Source,
     renderer: Renderer,
     options: StreamOptions,
+    /// Whether anything was sent.
+    opened: bool,
     /// Choices that have begun.
     begun: Vec<bool>,
     /// Tokens of each choice.
@@ -133,46 +138,64 @@ struct Streaming {
 impl Streaming {
     fn new(source: Source, renderer: Renderer, options: StreamOptions) -> Self {
         let begun = vec![false; source.open.len()];
-        Self { source, renderer, options, begun, tokens: 0, ended: false }
+        Self { source, renderer, options, opened: false, begun, tokens: 0, ended: false }
     }
 
-    /// The next bytes of the body. What is ready is sent together.
+    /// The next bytes of the body. What is ready is sent together, up to a limit.
     async fn next(&mut self) -> Option<Bytes> {
         let mut bytes = String::new();
+        if !std::mem::replace(&mut self.opened, true) {
+            self.open(&mut bytes);
+        }
         while bytes.is_empty() && !self.ended {
-            match self.source.next().await {
-                None => self.finish(&mut bytes),
-                Some(next) => self.take(next, &mut bytes),
+            match tokio::time::timeout(SILENCE, self.source.next()).await {
+                Err(_) => bytes.push_str(WAITING),
+                Ok(None) => self.finish(&mut bytes),
+                Ok(Some(next)) => self.take(next, &mut bytes),
             }
-            while let Some(next) = if self.ended { None } else { self.source.ready() } {
+            while !self.ended
+                && bytes.len() < TOGETHER
+                && let Some(next) = self.source.ready()
+            {
                 self.take(next, &mut bytes);
             }
         }
         (!bytes.is_empty()).then(|| bytes.into())
     }
 
+    /// The chunks with which choices of a chat begin.
+    fn open(&mut self, bytes: &mut String) {
+        for choice in 0..self.source.open.len() {
+            match self.renderer.first(choice) {
+                Ok(Some(first)) => event(bytes, &first),
+                Ok(None) => {}
+                Err(error) => self.fail(&error, bytes),
+            }
+        }
+    }
+
+    fn fail(&mut self, error: &ApiError, bytes: &mut String) {
+        event(bytes, &error.json());
+        event(bytes, DONE);
+        self.ended = true;
+    }
+
     fn take(&mut self, next: Result<(usize, Piece), ApiError>, bytes: &mut String) {
         let written = next.and_then(|(choice, piece)| self.write(choice, piece, bytes));
         if let Err(error) = written {
-            event(bytes, &error.json());
-            event(bytes, DONE);
-            self.ended = true;
+            self.fail(&error, bytes);
         }
     }
 
     fn write(&mut self, choice: usize, piece: Piece, bytes: &mut String) -> Result<(), ApiError> {
-        if !std::mem::replace(&mut self.begun[choice], true)
-            && let Some(first) = self.renderer.first(choice)?
-        {
-            event(bytes, &first);
-        }
+        let begins = !std::mem::replace(&mut self.begun[choice], true);
         self.tokens += piece.tokens.len();
         // Text that may become a stop text is held back, as are parts of characters.
         let says = !piece.text.is_empty() || piece.trace.is_some() || piece.end.is_some();
         if says || self.renderer.tells_tokens() {
             let usage = self.options.continuous_usage_stats.unwrap_or(false);
             let usage = usage.then(|| self.renderer.usage(self.tokens));
-            event(bytes, &self.renderer.chunk(choice, piece, usage)?);
+            event(bytes, &self.renderer.chunk(choice, piece, usage, begins)?);
         }
         Ok(())
     }
@@ -188,6 +211,15 @@ impl Streaming {
         event(bytes, DONE);
     }
 }
+
+/// Bytes of chunks that are sent together.
+const TOGETHER: usize = 64 << 10;
+
+/// Time after which a stream without news has a comment, since proxies close connections that are silent.
+const SILENCE: Duration = Duration::from_secs(15);
+
+/// A comment, which clients ignore.
+const WAITING: &str = ": waiting\n\n";
 
 /// The last event of a stream.
 const DONE: &str = "[DONE]";

@@ -1,6 +1,6 @@
 //! The rewards themselves: `POST /score` and `POST /classify`, in the shapes of vLLM. Numbers are raw.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::body::Body;
 use axum::extract::State;
@@ -12,7 +12,7 @@ use stackelberg_engine::{ChatEnd, Checkpoint, LaidOut, Reward};
 use utoipa::ToSchema;
 
 use crate::app::{App, blocking, now};
-use crate::asked::check_tokens;
+use crate::asked::{check_length, check_tokens};
 use crate::body;
 use crate::error::ApiError;
 use crate::models::known;
@@ -98,7 +98,7 @@ pub(crate) async fn score(
     State(app): State<Arc<App>>,
     request: Request<Body>,
 ) -> Result<Response<Body>, ApiError> {
-    let request: ScoreRequest = body::read(request, &app.config.limits).await?;
+    let request: ScoreRequest = body::read(request, &app).await?;
     raw(request.use_activation)?;
     let (name, reward) = reward(&app, request.model)?;
     let list = |field: &str, texts: Option<OneOrMany>| {
@@ -120,7 +120,8 @@ pub(crate) async fn score(
         );
         return Err(ApiError::invalid("text_1", message));
     }
-    let prompt = |i: usize| Prompt::Text(prompts[if prompts.len() == 1 { 0 } else { i }].clone());
+    let prompts: Vec<Arc<Shared>> = prompts.into_iter().map(Shared::new).collect();
+    let prompt = |i: usize| prompts[if prompts.len() == 1 { 0 } else { i }].clone();
     let texts = answers.into_iter().enumerate().map(|(i, answer)| Text::Answer(prompt(i), answer));
     let (scores, usage) = scores(&app, &reward, texts.collect()).await?;
     let data = scores.into_iter().enumerate();
@@ -135,7 +136,7 @@ pub(crate) async fn classify(
     State(app): State<Arc<App>>,
     request: Request<Body>,
 ) -> Result<Response<Body>, ApiError> {
-    let request: ClassifyRequest = body::read(request, &app.config.limits).await?;
+    let request: ClassifyRequest = body::read(request, &app).await?;
     raw(request.use_activation)?;
     let (name, reward) = reward(&app, request.model)?;
     if request.add_generation_prompt == Some(true) {
@@ -193,6 +194,8 @@ fn reward(app: &App, name: Option<String>) -> Result<(String, Reward), ApiError>
     let name = name.or_else(only).ok_or_else(missing)?;
     match models.reward("model", &name) {
         Ok(reward) => Ok((name, reward)),
+        // An expression that cannot be read is no name.
+        Err(error) if name.contains(['*', '+', '(', ')', ',']) => Err(error),
         Err(error) => Err(ApiError::no_model(error.message)),
     }
 }
@@ -200,7 +203,7 @@ fn reward(app: &App, name: Option<String>) -> Result<(String, Reward), ApiError>
 /// A text to score.
 enum Text {
     /// An answer to a prompt.
-    Answer(Prompt, String),
+    Answer(Arc<Shared>, String),
     /// A text as it is.
     Alone(String),
     /// The policy's tokens.
@@ -209,95 +212,167 @@ enum Text {
     Chat(Vec<stackelberg_engine::Message>),
 }
 
-/// Scores texts one after the other between the steps of the engine, so that answers go on meanwhile. Also gives the number
-/// of tokens.
+/// A prompt that several answers may have.
+struct Shared {
+    prompt: Arc<Prompt>,
+    /// Its number of tokens, once it is known.
+    tokens: OnceLock<usize>,
+}
+
+impl Shared {
+    fn new(text: String) -> Arc<Self> {
+        Arc::new(Self { prompt: Arc::new(Prompt::Text(text)), tokens: OnceLock::new() })
+    }
+
+    fn tokens(&self, policy: &Checkpoint) -> stackelberg_engine::Result<usize> {
+        if let Some(tokens) = self.tokens.get() {
+            return Ok(*tokens);
+        }
+        let tokens = count(policy, &self.prompt.raw(None))?;
+        Ok(*self.tokens.get_or_init(|| tokens))
+    }
+}
+
+/// A text as a reward reads it.
+enum Ready {
+    /// By a reward that reads text: an answer to a prompt.
+    Pair(Arc<Prompt>, String),
+    /// By a reward that reads text: a text alone.
+    Alone(String),
+    /// By a reward that reads the policy's tokens.
+    Tokens(Vec<u32>),
+    /// By the parts of a combination.
+    Parts(Vec<Ready>),
+}
+
+/// Scores texts one after the other. They are tokenized where nothing else waits for it, and scored between the steps of the
+/// engine, so that answers go on meanwhile. Also gives the number of tokens.
 async fn scores(
     app: &Arc<App>,
     reward: &Reward,
     texts: Vec<Text>,
 ) -> Result<(Vec<f64>, Usage), ApiError> {
     let remote = |reward: &Reward| matches!(reward, Reward::Text(text) if text.is_remote());
-    let remote = reward.each().iter().any(remote);
+    // Whoever is asked may take long.
+    let asks = match reward.each().iter().any(remote) {
+        true => Some(app.remote.acquire().await.map_err(|error| ApiError::internal(&error))?),
+        false => None,
+    };
     let (mut scores, mut tokens) = (Vec::with_capacity(texts.len()), 0);
     for text in texts {
-        if let Text::Tokens(tokens) = &text {
-            check_tokens(app, "input", tokens)?;
-        }
-        let reward = reward.clone();
-        let found = match remote {
-            // Whoever is asked may take long.
-            true => {
-                let app = app.clone();
-                blocking(move || one(&app.models.policy, &reward, &text)).await
-            }
-            false => app.engine.run(move |policy| one(policy, &reward, &text)).await?,
+        let (shared, of_text) = (app.clone(), reward.clone());
+        let (ready, count) = blocking(move || prepared(&shared, &of_text, &text)).await?;
+        let (shared, of_text) = (app.clone(), reward.clone());
+        let found = match asks {
+            Some(_) => blocking(move || Ok(scored(&shared.models.policy, &of_text, &ready))).await?,
+            None => app.engine.run(move |policy| scored(policy, &of_text, &ready)).await?,
         };
-        let (score, count) = found?;
-        if !score.is_finite() {
-            return Err(ApiError::internal(&format!("a reward is {score}")));
-        }
+        let score = found.map_err(|error| ApiError::engine(&error))?.first().copied();
+        let Some(score) = score.filter(|score| score.is_finite()) else {
+            return Err(ApiError::internal(&format!("a reward is {score:?}")));
+        };
         scores.push(score);
         tokens += count;
     }
     Ok((scores, Usage::new(tokens, 0)))
 }
 
-/// The reward of a text, and its tokens.
-fn one(policy: &Checkpoint, reward: &Reward, text: &Text) -> Result<(f64, usize), ApiError> {
+/// The number of tokens of a text.
+fn count(policy: &Checkpoint, text: &str) -> stackelberg_engine::Result<usize> {
+    policy.tokenizer.encode(text, false).map(|tokens| tokens.len())
+}
+
+/// A text as a reward reads it, and its number of tokens.
+fn prepared(app: &App, reward: &Reward, text: &Text) -> Result<(Ready, usize), ApiError> {
+    let policy = &app.models.policy;
     let failed = |error: stackelberg_engine::Error| ApiError::engine(&error);
-    let (score, tokens) = match reward {
+    if let Text::Tokens(tokens) = text {
+        check_tokens(app, "input", tokens)?;
+    }
+    match reward {
         Reward::Combined(combined) => {
-            let (mut parts, mut tokens) = (Vec::new(), 0);
-            for part in combined.rewards() {
-                let (score, count) = one(policy, part, text)?;
-                parts.push(vec![score]);
-                tokens = count.max(tokens);
-            }
-            (combined.of(&parts), tokens)
+            let parts: Vec<(Ready, usize)> = combined
+                .rewards()
+                .iter()
+                .map(|part| prepared(app, part, text))
+                .collect::<Result<_, _>>()?;
+            let tokens = parts.iter().map(|(_, tokens)| *tokens).max().unwrap_or_default();
+            Ok((Ready::Parts(parts.into_iter().map(|(ready, _)| ready).collect()), tokens))
         }
-        Reward::Text(reads) => {
-            let count = |text: &str| policy.tokenizer.encode(text, false).map(|tokens| tokens.len());
-            let pair = |prompt: &Prompt, answer: &str| {
-                let tokens = count(&prompt.raw(None))? + count(answer)?;
-                Ok((reads.score(&[Exchange { prompt, answer }])?, tokens))
-            };
-            let alone = |text: &str| Ok((reads.score_texts(&[text])?, count(text)?));
-            let found: stackelberg_engine::Result<_> = match text {
-                Text::Answer(prompt, answer) => pair(prompt, answer),
-                Text::Alone(text) => alone(text),
-                Text::Tokens(tokens) => {
-                    policy.tokenizer.decode(tokens, false).and_then(|text| alone(&text))
-                }
+        Reward::Text(_) => {
+            let alone = |text: String| Ok((count(policy, &text)?, Ready::Alone(text)));
+            let found: stackelberg_engine::Result<(usize, Ready)> = match text {
+                Text::Answer(prompt, answer) => prompt.tokens(policy).and_then(|tokens| {
+                    let ready = Ready::Pair(prompt.prompt.clone(), answer.clone());
+                    Ok((tokens + count(policy, answer)?, ready))
+                }),
+                Text::Alone(text) => alone(text.clone()),
+                Text::Tokens(tokens) => policy.tokenizer.decode(tokens, false).and_then(alone),
                 Text::Chat(messages) => match messages.split_last() {
-                    Some((last, before)) => pair(&Prompt::Messages(before.to_vec()), &last.content),
-                    None => alone(""),
+                    Some((last, before)) => {
+                        let prompt = Arc::new(Prompt::Messages(before.to_vec()));
+                        let tokens = count(policy, &prompt.raw(None));
+                        let all = tokens.and_then(|tokens| Ok(tokens + count(policy, &last.content)?));
+                        all.map(|all| (all, Ready::Pair(prompt, last.content.clone())))
+                    }
+                    None => alone(String::new()),
                 },
             };
-            found.map_err(failed)?
+            found.map(|(tokens, ready)| (ready, tokens)).map_err(failed)
         }
         Reward::Head(_) | Reward::Model(_) => {
-            let format = reward.text_format(policy);
-            let tokens = match text {
-                Text::Answer(prompt, answer) => policy
-                    .lay_out(prompt, None, format)
-                    .and_then(|text| policy.read(&policy.answered(&text, answer))),
-                Text::Alone(text) => policy.read(&LaidOut::as_is(text, format)),
-                Text::Tokens(tokens) => Ok(tokens.clone()),
-                Text::Chat(messages) => policy
-                    .lay_out_chat(messages, ChatEnd::Complete, Default::default())
-                    .and_then(|text| policy.read(&text)),
-            };
-            let tokens = tokens.map_err(failed)?;
+            let tokens = tokens_of(app, reward, text)?;
+            let context = reward.context(&policy.model);
             if tokens.is_empty() {
                 return Err(ApiError::invalid("input", "an empty text has no reward"));
             }
-            let context = reward.context(&policy.model);
             if tokens.len() > context {
                 let message = format!("{} tokens do not fit the context of {context}", tokens.len());
                 return Err(ApiError::too_long("input", message));
             }
-            (vec![reward.of_tokens(policy, &tokens).map_err(failed)?], tokens.len())
+            let count = tokens.len();
+            Ok((Ready::Tokens(tokens), count))
         }
+    }
+}
+
+/// The tokens that a head or a reward model reads.
+fn tokens_of(app: &App, reward: &Reward, text: &Text) -> Result<Vec<u32>, ApiError> {
+    let policy = &app.models.policy;
+    let format = reward.text_format(policy);
+    let bytes = match text {
+        Text::Answer(prompt, answer) => prompt.prompt.raw(None).len() + answer.len(),
+        Text::Alone(text) => text.len(),
+        Text::Tokens(_) => 0,
+        Text::Chat(messages) => messages.iter().map(|message| message.content.len()).sum(),
     };
-    Ok((score.first().copied().unwrap_or(f64::NAN), tokens))
+    check_length(app, "input", bytes)?;
+    let tokens = match text {
+        Text::Answer(prompt, answer) => policy
+            .lay_out(&prompt.prompt, None, format)
+            .and_then(|text| policy.read(&policy.answered(&text, answer))),
+        Text::Alone(text) => policy.read(&LaidOut::as_is(text, format)),
+        Text::Tokens(tokens) => Ok(tokens.clone()),
+        Text::Chat(messages) => policy
+            .lay_out_chat(messages, ChatEnd::Complete, Default::default())
+            .and_then(|text| policy.read(&text)),
+    };
+    tokens.map_err(|error| ApiError::engine(&error))
+}
+
+/// The reward of a text.
+fn scored(policy: &Checkpoint, reward: &Reward, ready: &Ready) -> stackelberg_engine::Result<Vec<f64>> {
+    match (reward, ready) {
+        (Reward::Combined(combined), Ready::Parts(parts)) => {
+            let each = combined.rewards().iter().zip(parts);
+            let each = each.map(|(reward, ready)| scored(policy, reward, ready));
+            Ok(combined.of(&each.collect::<stackelberg_engine::Result<Vec<_>>>()?))
+        }
+        (Reward::Text(reads), Ready::Pair(prompt, answer)) => {
+            reads.score(&[Exchange { prompt, answer }])
+        }
+        (Reward::Text(reads), Ready::Alone(text)) => reads.score_texts(&[text]),
+        (_, Ready::Tokens(tokens)) => Ok(vec![reward.of_tokens(policy, tokens)?]),
+        _ => Err(stackelberg_engine::Error::Scorer("a text was prepared for another reward".to_owned())),
+    }
 }

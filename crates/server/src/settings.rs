@@ -161,9 +161,11 @@ pub(crate) fn room(
 ) -> Result<usize, ApiError> {
     let field = "max_tokens";
     if prompt >= context {
-        let message = format!(
-            "the prompt has {prompt} tokens: with one new token it must fit the context of {context}"
-        );
+        return Err(ApiError::no_room(prompt, context));
+    }
+    if prompt > limits.prompt {
+        let message =
+            format!("the prompt has {prompt} tokens: this server takes at most {}", limits.prompt);
         return Err(ApiError::too_long("prompt", message));
     }
     let Some(asked) = asked else { return Ok(default.min(context - prompt).min(limits.tokens)) };

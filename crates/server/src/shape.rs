@@ -59,8 +59,8 @@ pub(crate) async fn shape(
     State(app): State<Arc<App>>,
     request: Request<Body>,
 ) -> Result<Response<Body>, ApiError> {
-    let request: ShapeRequest = body::read(request, &app.config.limits).await?;
-    let most = 1000 * app.config.limits.texts;
+    let request: ShapeRequest = body::read(request, &app).await?;
+    let most = app.config.limits.rewards;
     if request.rewards.len() > most {
         let message =
             format!("rewards has {} rewards: this server takes at most {most}", request.rewards.len());

@@ -55,7 +55,7 @@ pub(crate) async fn tokenize(
     State(app): State<Arc<App>>,
     request: Request<Body>,
 ) -> Result<Response<Body>, ApiError> {
-    let request: TokenizeRequest = body::read(request, &app.config.limits).await?;
+    let request: TokenizeRequest = body::read(request, &app).await?;
     let work = move || {
         check_model(&app, request.model.as_deref())?;
         let tokenizer = &app.models.policy.tokenizer;
@@ -105,7 +105,7 @@ pub(crate) async fn detokenize(
     State(app): State<Arc<App>>,
     request: Request<Body>,
 ) -> Result<Response<Body>, ApiError> {
-    let request: DetokenizeRequest = body::read(request, &app.config.limits).await?;
+    let request: DetokenizeRequest = body::read(request, &app).await?;
     let work = move || {
         check_model(&app, request.model.as_deref())?;
         if !request.tokens.is_empty() {

@@ -50,6 +50,13 @@ pub(super) struct Prefilling {
     pub(super) hidden: Option<Tensor>,
 }
 
+impl Prefilling {
+    /// Whether it has begun and is not complete.
+    pub(super) fn prefills(&self) -> bool {
+        self.begun && self.hidden.is_none()
+    }
+}
+
 impl Active {
     /// Begins the next sample.
     pub(super) fn begin(&mut self, policy: &Checkpoint, ticket: Ticket) -> Result<Work> {

@@ -6,7 +6,10 @@ use stackelberg_engine::{Branches, Checkpoint, Error as EngineError, Tensor};
 use super::active::Active;
 use super::state::Session;
 use crate::line::{Line, Pending};
-use crate::request::Event;
+use crate::request::{Event, Ticket};
+
+/// Tokens that each prompt prefills in a forward while there is room, so that a short prompt does not wait for a long one.
+const SHARE: usize = 32;
 
 impl Session {
     /// Begins sequences while there is room for them.
@@ -16,6 +19,10 @@ impl Session {
         for &ticket in &self.waiting {
             if self.works.len() + prefilling >= self.limits.sequences.max(1) {
                 break;
+            }
+            if self.waits_for_another(ticket) {
+                prefilling += 1;
+                continue;
             }
             let Some(active) = self.requests.get_mut(&ticket) else { continue };
             if active.prompt.hidden.is_none() {
@@ -51,6 +58,17 @@ impl Session {
                 self.fail(ticket, error, events);
             }
         }
+    }
+
+    /// Whether the beginning of a request's prompt is that of a prompt which is being prefilled: what they have in common need
+    /// not be run twice.
+    fn waits_for_another(&self, ticket: Ticket) -> bool {
+        let Some(active) = self.requests.get(&ticket).filter(|active| !active.prompt.begun) else {
+            return false;
+        };
+        let prompt = &active.request.prompt;
+        let mut others = self.requests.values().filter(|other| other.prompt.prefills());
+        others.any(|other| self.prefixes.gains(&self.policy.model, prompt, &other.request.prompt))
     }
 
     /// The logits of all lines that wait for them; where no reward is needed, the choice.
@@ -89,17 +107,16 @@ impl Session {
     pub(super) fn forward(&mut self, events: &mut Vec<Event>) {
         let mut segments = Vec::new();
         let mut chunks = Vec::new();
-        let mut room = self.limits.prefill.max(1);
         self.requests.values_mut().for_each(|active| active.prefilled = false);
-        let prefilling = |active: &Active| active.prompt.begun && active.prompt.hidden.is_none();
-        for (ticket, active) in self.requests.iter_mut().filter(|(_, active)| prefilling(active)) {
-            if room == 0 {
-                break;
-            }
+        let prefilling = |active: &Active| active.prompt.prefills();
+        let left = self.requests.values().filter(|active| prefilling(active));
+        let left = left.map(|active| active.request.prompt.len() - active.prompt.prefix.len());
+        let shares = shares(&left.collect::<Vec<_>>(), self.limits.prefill.max(1));
+        let begun = self.requests.iter_mut().filter(|(_, active)| prefilling(active));
+        for ((ticket, active), share) in begun.zip(shares).filter(|(_, share)| *share > 0) {
             let prompt = &active.request.prompt;
             let done = active.prompt.prefix.len();
-            let chunk = &prompt[done..prompt.len().min(done + room)];
-            room -= chunk.len();
+            let chunk = &prompt[done..done + share];
             active.prefilled = true;
             segments.push(Segment::Read(&mut active.prompt.prefix, chunk));
             chunks.push((*ticket, done + chunk.len() == prompt.len()));
@@ -166,6 +183,20 @@ impl Session {
     }
 }
 
+/// The tokens that each prompt prefills in a forward, of so many that are left of each: at first [`SHARE`] of each, then the rest
+/// of the oldest.
+fn shares(left: &[usize], mut room: usize) -> Vec<usize> {
+    let mut shares = vec![0; left.len()];
+    for most in [SHARE, usize::MAX] {
+        for (share, &left) in shares.iter_mut().zip(left) {
+            let more = (left - *share).min(most).min(room);
+            *share += more;
+            room -= more;
+        }
+    }
+    shares
+}
+
 /// Runs segments in one forward. If that fails, each is run alone, so that one sequence's error is not another's.
 fn run(
     policy: &Checkpoint,
@@ -180,5 +211,20 @@ fn run(
                 run.pop().ok_or(EngineError::NoTokens)
             })
             .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shares;
+
+    #[test]
+    fn a_short_prompt_has_its_share_beside_a_long_one() {
+        assert_eq!(shares(&[8000, 20], 256), [236, 20]);
+        assert_eq!(shares(&[10, 8000, 8000], 256), [10, 214, 32]);
+        assert_eq!(shares(&[8000; 10], 256), [32, 32, 32, 32, 32, 32, 32, 32, 0, 0]);
+        assert_eq!(shares(&[5, 3], 6), [5, 1]);
+        assert_eq!(shares(&[40], 1), [1]);
+        assert_eq!(shares(&[], 9), [0; 0]);
     }
 }

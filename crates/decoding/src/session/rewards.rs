@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use stackelberg_engine::Error as EngineError;
 use stackelberg_engine::reward::ask;
 
 use super::remote::{Answered, Remote, off_the_loop};
@@ -48,9 +49,11 @@ impl Session {
                     }
                     self.scored(ticket, finished, scores, events);
                 }
+                Remote::Failed(why) => self.fail(ticket, EngineError::Scorer(why).into(), events),
             }
         }
     }
+
     /// The rewards of all candidates: those of one reward together; those from outside off the loop.
     pub(super) fn score(&mut self, events: &mut Vec<Event>) {
         let mut asking = Vec::new();

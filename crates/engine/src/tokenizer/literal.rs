@@ -88,13 +88,15 @@ impl Controls {
         self.salt.chars().chain(number).collect()
     }
 
-    /// The text with marks instead of its control tokens, but for those in `except`.
+    /// The text with marks instead of its control tokens, but for those in `except`, whose ranges are in order.
     pub(super) fn marked(&self, text: &str, except: &[Range<usize>]) -> String {
         let (mut marked, mut done) = (String::with_capacity(text.len()), 0);
-        let is_text = |found: &Range<usize>| {
-            except.iter().any(|range| range.start < found.end && found.start < range.end)
-        };
-        for (found, number) in self.find(text).filter(|(found, _)| !is_text(found)) {
+        let mut except = except.iter().peekable();
+        for (found, number) in self.find(text) {
+            while except.next_if(|range| range.end <= found.start).is_some() {}
+            if except.peek().is_some_and(|range| range.start < found.end) {
+                continue;
+            }
             marked.push_str(&text[done..found.start]);
             marked.push_str(&self.mark(number));
             done = found.end;

@@ -83,7 +83,9 @@ impl Tokenizer {
         if literal.is_empty() {
             return self.encode(text, false);
         }
-        tried(|| self.controls.encode(&self.inner, text, literal))
+        let mut literal = literal.to_vec();
+        literal.sort_unstable_by_key(|range| range.start);
+        tried(|| self.controls.encode(&self.inner, text, &literal))
     }
 
     /// Where a text spells control tokens.

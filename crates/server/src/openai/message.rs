@@ -1,6 +1,7 @@
 //! Messages of a chat.
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use stackelberg_engine::Message;
 use utoipa::ToSchema;
@@ -16,6 +17,8 @@ pub(crate) struct ChatMessage {
     role: String,
     /// A text, or a list of parts of type `text`.
     content: Option<Content>,
+    /// Must be `text` or `message`: some clients send it.
+    r#type: Option<String>,
     /// Accepted and not used.
     name: Option<String>,
     /// Must be null or empty: there are no tools.
@@ -33,7 +36,7 @@ pub(crate) struct ChatMessage {
     audio: Option<Value>,
     /// Accepted and not used.
     #[schema(value_type = Option<Vec<Object>>)]
-    annotations: Option<Value>,
+    annotations: Option<IgnoredAny>,
     /// Accepted and not used.
     reasoning: Option<String>,
     /// Accepted and not used.
@@ -63,6 +66,7 @@ impl ChatMessage {
         let field = |name: &str| format!("messages[{at}].{name}");
         let empty = |value: &Value| value.is_null() || value.as_array().is_some_and(Vec::is_empty);
         for (name, given) in [
+            ("type", self.r#type.as_deref().is_some_and(|of| !matches!(of, "text" | "message"))),
             ("tool_calls", self.tool_calls.as_ref().is_some_and(|calls| !empty(calls))),
             ("tool_call_id", self.tool_call_id.is_some()),
             ("function_call", self.function_call.is_some()),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Number, Value};
 use utoipa::ToSchema;
 
@@ -130,7 +131,7 @@ requests! {
         user: String,
         /// Accepted and not used.
         #[schema(value_type = Option<Object>)]
-        metadata: Value,
+        metadata: IgnoredAny,
         /// Accepted and not used: nothing is stored.
         store: bool,
         /// Accepted and not used.
@@ -191,7 +192,7 @@ requests! {
         /// Must be null.
         #[schema(value_type = Option<Object>)]
         web_search_options: Value,
-        /// Must be null: give `chat_template_kwargs` what the template knows.
+        /// Must be null: use `chat_template_kwargs`.
         reasoning_effort: String,
         /// Must be null.
         verbosity: String,
@@ -207,7 +208,7 @@ requests! {
         prompt: Prompts,
         /// Must be null or `n`.
         best_of: u64,
-        /// Must be null: text is not inserted.
+        /// Must be null: insertion is not supported.
         suffix: String,
         /// Log-probabilities of so many likeliest tokens.
         logprobs: u64,

@@ -26,6 +26,11 @@ export class Answer {
     if (choice.guidance) this.end(choice.guidance, choice.finish_reason);
   }
 
+  /** Says that the answer failed. */
+  fail(error) {
+    this.numbers.replaceChildren(el("p", { class: "error", role: "alert" }, error.message));
+  }
+
   piece(piece, steps) {
     const token = { step: steps.at(-1) ?? this.tokens.at(-1)?.step, block: this.block };
     const kind = this.block ? "chosen" : steps.some(isSteered) ? "steered" : "";

@@ -9,10 +9,11 @@ import { chunks, get, setKey } from "./stream.js";
 
 let running = null;
 
+/** Shows an error that concerns the whole page, or none. */
 function say(error) {
   byId("error").hidden = !error;
   byId("error").textContent = error?.message ?? "";
-  mark(error?.field);
+  mark(null);
 }
 
 function select(name, step, block, node) {
@@ -42,17 +43,24 @@ async function run() {
     waiting = false;
     if (running === mine) draw(answers);
   };
+  let failed = false;
   const read = async (answer) => {
-    for await (const chunk of chunks(path, bodies[answer.name], mine.signal)) {
-      answer.add(chunk);
-      if (!waiting) requestAnimationFrame(redraw);
-      waiting = true;
+    try {
+      for await (const chunk of chunks(path, bodies[answer.name], mine.signal)) {
+        answer.add(chunk);
+        if (!waiting) requestAnimationFrame(redraw);
+        waiting = true;
+      }
+    } catch (error) {
+      if (running !== mine || error.name === "AbortError") return;
+      failed = true;
+      answer.fail(error);
+      mark(error.field);
+      if (error.status === 401) lock(error);
     }
   };
-  const ends = await Promise.allSettled(answers.map(read));
+  await Promise.all(answers.map(read));
   if (running !== mine) return;
-  const failed = ends.find((end) => end.status === "rejected" && end.reason.name !== "AbortError");
-  say(failed?.reason);
   draw(answers);
   busy(false, mine.signal.aborted ? "Stopped." : failed ? "Failed." : `Done in ${((performance.now() - began) / 1000).toFixed(1)} s.`);
 }
@@ -73,10 +81,15 @@ async function open() {
     say(null);
     document.documentElement.dataset.ready = "true";
   } catch (error) {
-    byId("locked").hidden = error.status !== 401;
-    byId("run").disabled = true;
-    say(error);
+    lock(error);
   }
+}
+
+/** Nothing can be asked: without the key, or without the server. */
+function lock(error) {
+  byId("locked").hidden = error.status !== 401;
+  byId("run").disabled = true;
+  say(error);
 }
 
 byId("form").addEventListener("submit", (event) => {
@@ -86,9 +99,14 @@ byId("form").addEventListener("submit", (event) => {
 });
 byId("form").addEventListener("change", keep);
 byId("stop").addEventListener("click", () => running?.abort());
-byId("unlock").addEventListener("click", () => {
+byId("locked").addEventListener("submit", (event) => {
+  event.preventDefault();
   setKey(byId("key").value);
   open();
+});
+byId("skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  byId("answers").focus();
 });
 byId("copy").addEventListener("click", async () => {
   keep();

@@ -38,8 +38,10 @@ export function showSettings(values) {
   byId("value-row").hidden = !takes.includes("value") || !about.values.length;
   if (byId("value-row").hidden) byId("value").value = "";
   else if (needs.includes("value")) byId("value").value ||= about.values[0];
-  const choices = Object.keys(CHOICES).filter((name) => settings.includes(name));
-  const sliders = Object.keys(SLIDERS).filter((name) => settings.includes(name));
+  // Best-of-n decodes in blocks only if it drops samples, which this page does not offer.
+  const has = (name) => settings.includes(name) && !(name === "block" && byId("method").value === "best-of-n");
+  const choices = Object.keys(CHOICES).filter(has);
+  const sliders = Object.keys(SLIDERS).filter(has);
   byId("settings").replaceChildren(
     ...choices.map((name) => choice(name, defaults[name], values[name])),
     ...sliders.map((name) => slider(name, defaults[name], values[name])),
@@ -70,7 +72,6 @@ function slider(name, usual, value) {
   range.addEventListener("input", () => {
     const value = log ? least * Math.exp(range.value / places) : Number(range.value);
     number.value = String(Number((Math.round(value / step) * step).toFixed(4)));
-    number.dispatchEvent(new Event("change", { bubbles: true }));
   });
   number.addEventListener("input", follow);
   number.value = value ?? "";
@@ -114,14 +115,20 @@ export function requests() {
 
 /** Puts the form into the address. */
 export function keep() {
+  if (!about) return;
   const fields = new URLSearchParams();
   for (const id of REQUEST) fields.set(id, byId(id).value);
   for (const [name, value] of Object.entries(given())) fields.set(name, value);
-  history.replaceState(null, "", `#${fields}`);
+  try {
+    history.replaceState(null, "", `#${fields}`);
+  } catch {
+    // Some browsers allow a number of changes per time only. The next change is kept.
+  }
 }
 
 /** Reads the form from the address. What the server does not have is left as it is. */
 export function restore() {
+  if (!about) return;
   const fields = new URLSearchParams(location.hash.slice(1));
   for (const id of REQUEST.filter((id) => fields.has(id))) {
     const [input, value] = [byId(id), fields.get(id)];

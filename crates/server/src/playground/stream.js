@@ -36,18 +36,22 @@ export async function* chunks(path, body, signal) {
   });
   const reader = (await checked(response)).body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done) throw new Error("the connection ended before the answer did");
-    const events = (rest + value).split("\n\n");
-    rest = events.pop();
-    for (const event of events) {
-      if (!event.startsWith("data: ")) continue;
-      const data = event.slice("data: ".length);
-      if (data === "[DONE]") return;
-      const chunk = JSON.parse(data);
-      if (chunk.error) throw new Refused(500, chunk.error);
-      yield chunk;
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) throw new Error("the connection ended before the answer did");
+      const events = (rest + value).split("\n\n");
+      rest = events.pop();
+      for (const event of events) {
+        if (!event.startsWith("data: ")) continue;
+        const data = event.slice("data: ".length);
+        if (data === "[DONE]") return;
+        const chunk = JSON.parse(data);
+        if (chunk.error) throw new Refused(500, chunk.error);
+        yield chunk;
+      }
     }
+  } finally {
+    reader.cancel().catch(() => {});
   }
 }
