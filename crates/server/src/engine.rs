@@ -355,3 +355,22 @@ fn said(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "it panicked".to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_receiver_that_does_not_read_is_noticed() {
+        let (events, received) = unbounded_channel();
+        let unread = Arc::new(AtomicUsize::new(0));
+        let mut received = Events { events: received, unread: unread.clone() };
+        let teller = Teller { events, unread };
+        let tell = || teller.tell(0, Err(ApiError::stopping()));
+        assert!((0..UNREAD).all(|_| tell()));
+        assert!(!tell());
+        while received.ready().is_some() {}
+        assert!(tell(), "what is read does not count");
+        assert!(received.ready().is_some() && received.ready().is_none());
+    }
+}

@@ -10,6 +10,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use socket2::{SockRef, TcpKeepalive};
 use stackelberg_decoding::Cancel;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, oneshot};
@@ -19,6 +20,9 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::models::Models;
 use crate::routes::router;
+
+/// Time without data after which a client is asked whether it is there.
+const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// Time that aborted answers have to reach their clients.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -76,6 +80,9 @@ impl Server {
                 }
             };
             let _ = stream.set_nodelay(true);
+            // The operating system closes connections whose client is gone without a word.
+            let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
+            let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
             let mut http = http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(app.config.limits.arrival);
             let service = TowerToHyperService::new(router.clone());

@@ -255,6 +255,20 @@ fn chunks_have_the_shape_that_clients_expect() {
             .map(|id| id.as_u64().unwrap())
             .collect();
         assert_eq!(ids.len(), 6);
+        // A streamed completion begins with the ids of its prompt, each choice once.
+        let body = json!({"prompt": "w5 w6", "max_tokens": 3, "n": 2, "stream": true, "ignore_eos": true, "return_token_ids": true});
+        let chunks = client.good(TEXT, body).await.chunks();
+        let with_ids =
+            chunks.iter().filter(|chunk| chunk["choices"][0].get("prompt_token_ids").is_some());
+        let with_ids: Vec<_> =
+            with_ids.map(|chunk| chunk["choices"][0]["prompt_token_ids"].clone()).collect();
+        assert_eq!(with_ids, [json!([5, 6]), json!([5, 6])]);
+        // Some clients say that a message is one.
+        let of = |message: Value| json!({"messages": [message], "max_tokens": 3, "seed": 1});
+        let plain = client.good(CHAT, of(json!({"role": "user", "content": "w5"}))).await.json();
+        let typed =
+            client.good(CHAT, of(json!({"role": "user", "content": "w5", "type": "text"}))).await.json();
+        assert_eq!(typed["choices"], plain["choices"]);
         // Without being asked there is no usage.
         let body = json!({"prompt": "w5", "max_tokens": 3, "stream": true});
         let chunks = client.good(TEXT, body).await.chunks();

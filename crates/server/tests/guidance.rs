@@ -183,6 +183,11 @@ fn what_is_wrong_with_guidance_is_a_400_that_names_the_field() {
                 "guidance.block",
                 "new tokens",
             ),
+            (
+                json!({"reward": "head", "method": "best-of-n", "block": 4}),
+                "guidance.block",
+                "no effect with method best-of-n without reject",
+            ),
             (json!([]), "guidance", "must be an object"),
         ] {
             let reply = client.ask(TEXT, body(guidance.clone())).await;

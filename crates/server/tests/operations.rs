@@ -147,6 +147,10 @@ fn a_client_that_goes_away_stops_its_request() {
 #[test]
 fn the_server_says_what_it_is() {
     block_on(async {
+        let own = server(Config::default());
+        assert_eq!(own.get("/v1/models/tiny").await.json()["id"], "tiny");
+        let other = own.get("/v1/models/org/other").await;
+        assert_eq!((other.status, &other.json()["error"]["code"]), (404, &json!("model_not_found")));
         let client = server(Config::default());
         let models = client.get("/v1/models").await.json();
         assert_eq!(models["data"][0]["id"], "tiny");

@@ -115,6 +115,7 @@ fn wrong_fields_are_400_and_named() {
             (json!([]), "messages"),
             (json!([{"role": "user"}]), "messages[0].content"),
             (json!([{"role": "user", "content": "x", "tool_call_id": "1"}]), "messages[0].tool_call_id"),
+            (json!([{"role": "user", "content": "x", "type": "image"}]), "messages[0].type"),
             (json!([{"role": "user", "content": "x", "what": 1}]), "messages[0].what"),
             (json!([{"content": "x"}]), "messages[0]"),
         ] {

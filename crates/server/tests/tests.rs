@@ -7,6 +7,7 @@ mod tiny;
 mod answers;
 mod connections;
 mod guidance;
+mod limits;
 mod logprobs;
 mod operations;
 mod playground;

@@ -146,3 +146,18 @@ fn what_cannot_be_text_is_refused() {
     let said = "a message holds <|im_end|>, which this tokenizer cannot read as text: remove it";
     assert!(error.ends_with(said), "{error}");
 }
+
+/// A message of nothing but control tokens is read in time that grows with its length, not with its square.
+#[test]
+fn many_control_tokens_in_a_message_are_read_in_time() {
+    let checkpoint = of_hf();
+    let began = std::time::Instant::now();
+    let message = Message::new("user", END.repeat(200_000));
+    let laid_out = checkpoint.lay_out(&Prompt::Messages(vec![message]), None, TextFormat::Chat).unwrap();
+    let tokens = checkpoint.read(&laid_out).unwrap();
+    let end = checkpoint.tokenizer.id(END).unwrap();
+    assert_eq!(tokens.iter().filter(|token| **token == end).count(), 1, "the template's own");
+    assert!(tokens.len() > 200_000);
+    // With the square, 4 * 10^10 comparisons.
+    assert!(began.elapsed().as_secs() < 20, "{:?}", began.elapsed());
+}

@@ -1,0 +1,173 @@
+//! What one client can ask for is bounded.
+
+use axum::body::{Body, Bytes};
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+use stackelberg_server::{Config, Limits, Server};
+
+use crate::common::{CONTEXT, block_on, eventually, models, post, server};
+
+const CHAT: &str = "/v1/chat/completions";
+const TEXT: &str = "/v1/completions";
+
+fn limited(limits: Value) -> Config {
+    Config { limits: serde_json::from_value(limits).unwrap(), ..Config::default() }
+}
+
+#[test]
+fn limits_are_read_from_json_and_stated() {
+    block_on(async {
+        let limits =
+            json!({"choices": 3, "prompt": 5, "tokens": 7, "logprobs": 40, "samples": 4, "rewards": 2});
+        let client = server(limited(limits));
+        let prompt = "w1 w2 w3 w4 w5";
+        for (path, body, param, most) in [
+            (TEXT, json!({"prompt": "w1", "n": 4}), "n", "at most 3"),
+            (
+                TEXT,
+                json!({"prompt": "w1 w2 w3 w4 w5 w6"}),
+                "prompt",
+                "6 tokens: this server takes at most 5",
+            ),
+            (TEXT, json!({"prompt": "w1", "max_tokens": 8}), "max_tokens", "at most 7"),
+            (
+                TEXT,
+                json!({"prompt": prompt, "n": 2, "echo": true, "logprobs": 4}),
+                "logprobs",
+                "50 log-probabilities of prompts: this server writes at most 40",
+            ),
+            (
+                TEXT,
+                json!({"prompt": prompt, "n": 3, "prompt_logprobs": 2}),
+                "prompt_logprobs",
+                "45 log-prob",
+            ),
+            (
+                TEXT,
+                json!({"prompt": "w1", "guidance": {"method": "best-of-n", "reward": "head", "samples": 5}}),
+                "guidance.samples",
+                "at most 4",
+            ),
+            ("/shape", json!({"rewards": [1, 2, 3]}), "rewards", "at most 2"),
+        ] {
+            let reply = client.ask(path, body.clone()).await;
+            let error = &reply.json()["error"];
+            assert_eq!((reply.status, &error["param"]), (400, &json!(param)), "{body}: {error}");
+            assert!(error["message"].as_str().unwrap().contains(most), "{body}: {error}");
+        }
+        client.good(TEXT, json!({"prompt": prompt, "n": 2, "prompt_logprobs": 3})).await;
+    });
+    for (limits, message) in [
+        (json!({"choices": 0}), "the limit choices is 0: it must be between 1 and"),
+        (json!({"tokens": 1u64 << 31}), "the limit tokens is 2147483648: it must be between 1 and"),
+        (json!({"body": 100, "bodies": 99}), "the limit bodies is 99: it must be at least body, 100"),
+    ] {
+        let error = Server::new(limited(limits), models()).err().expect("it is refused").to_string();
+        assert!(error.starts_with(message), "{error}");
+    }
+    for wrong in [json!({"choice": 1}), json!({"choices": -1}), json!({"sequences": 3})] {
+        assert!(serde_json::from_value::<Limits>(wrong.clone()).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn bodies_share_their_memory() {
+    block_on(async {
+        let client = server(limited(json!({"body": 1000, "bodies": 1500})));
+        // A body that stays half-sent.
+        let first = Bytes::from(vec![b' '; 900]);
+        let half = futures_util::stream::iter([Ok::<_, std::io::Error>(first)])
+            .chain(futures_util::stream::pending());
+        let asked = tokio::spawn({
+            let client = client.clone();
+            async move { client.post(TEXT, Body::from_stream(half)).await }
+        });
+        let body = format!("{}{}", " ".repeat(700), json!({"prompt": "w1"}));
+        eventually("there is no room for another", || async {
+            client.post(TEXT, body.clone()).await.status == 503
+        })
+        .await;
+        let reply = client.post(TEXT, body.clone()).await;
+        assert_eq!(
+            (&reply.json()["error"]["code"], &reply.headers["retry-after"]),
+            (&json!("overloaded"), &"1".parse().unwrap())
+        );
+        // A small one fits, and the client that goes away gives its memory back.
+        client.good(TEXT, json!({"prompt": "w1"})).await;
+        asked.abort();
+        eventually("there is room again", || async {
+            client.post(TEXT, body.clone()).await.status == 200
+        })
+        .await;
+        assert_eq!(client.post(TEXT, vec![b' '; 1001]).await.status, 413);
+    });
+}
+
+#[test]
+fn texts_are_refused_before_they_are_tokenized() {
+    block_on(async {
+        let client = server(Config::default());
+        let long = "w1 ".repeat(CONTEXT * 64 / 3 + 1);
+        let chat = json!([{"role": "user", "content": long}]);
+        for (path, body, param) in [
+            (TEXT, json!({"prompt": long}), "prompt"),
+            (CHAT, json!({"messages": chat}), "messages"),
+            ("/classify", json!({"model": "head", "input": long}), "input"),
+            ("/score", json!({"model": "model", "text_1": "w1", "text_2": long}), "input"),
+            (TEXT, json!({"prompt": vec![1; CONTEXT]}), "prompt"),
+        ] {
+            let reply = client.ask(path, body).await;
+            let error = &reply.json()["error"];
+            assert_eq!((reply.status, &error["param"]), (400, &json!(param)), "{error}");
+            assert_eq!(error["code"], "context_length_exceeded");
+        }
+        // One long prompt of many answers is kept and counted once.
+        let (prompt, answers) = ("w1 ".repeat(50_000), vec!["1"; 1024]);
+        let scores = client
+            .good("/score", json!({"model": "ones", "text_1": prompt, "text_2": answers}))
+            .await
+            .json();
+        assert_eq!(scores["data"].as_array().unwrap().len(), 1024);
+        assert_eq!(scores["usage"]["prompt_tokens"], 1024 * 50_001);
+    });
+}
+
+#[test]
+fn a_client_that_leaves_before_the_answer_is_counted() {
+    block_on(async {
+        let client = server(Config::default());
+        let body = json!({"prompt": "w1", "max_tokens": 3900, "ignore_eos": true, "n": 8});
+        let asked = tokio::spawn({
+            let client = client.clone();
+            async move { client.send(post(TEXT, body.to_string())).await }
+        });
+        eventually("it runs", || async { client.metric("stackelberg_running").await == 8.0 }).await;
+        asked.abort();
+        let gone = "stackelberg_http_requests_total{path=\"/v1/completions\",status=\"499\"}";
+        eventually("it is counted", || async { client.metric(gone).await == 1.0 }).await;
+    });
+}
+
+#[test]
+fn a_default_with_blocks_answers_short_requests() {
+    block_on(async {
+        let default = json!({"method": "blockwise", "reward": "head", "samples": 2, "block": 16});
+        let client = server(Config { default_guidance: Some(default), ..Config::default() });
+        let body = json!({"prompt": "w1", "max_tokens": 3, "ignore_eos": true});
+        let answer = client.good(TEXT, body.clone()).await.json();
+        assert_eq!(answer["choices"][0]["guidance"]["settings"]["block"], 3);
+        let mut own = body;
+        own["guidance"] = json!({"extends": "default"});
+        let reply = client.ask(TEXT, own).await;
+        assert_eq!(reply.json()["error"]["param"], "guidance.block", "{}", reply.text);
+    });
+    for default in [
+        json!({"reward": "head", "candidates": 300}),
+        json!({"reward": "head", "candidates": 41}),
+        json!({"reward": "head", "strength": -1}),
+    ] {
+        let config = Config { default_guidance: Some(default.clone()), ..Config::default() };
+        let error = Server::new(config, models()).err().expect("it is refused").to_string();
+        assert!(error.starts_with("default guidance: "), "{default}: {error}");
+    }
+}
