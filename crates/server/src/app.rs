@@ -1,8 +1,9 @@
 //! What all handlers share.
 
+use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
 
 use rand::TryRng;
 use rand::rngs::SysRng;
@@ -40,6 +41,8 @@ pub(crate) struct App {
     pub(crate) metrics: Arc<Metrics>,
     /// The guidance of requests without any.
     pub(crate) default: Option<Guidance>,
+    /// Requests that are not answered yet.
+    pub(crate) asks: AtomicUsize,
     /// Bytes of bodies that are being read.
     pub(crate) bodies: Semaphore,
     /// Prompts whose log-probabilities are being computed: each holds its keys and values.
@@ -88,8 +91,20 @@ impl App {
         let (phase, count) = (watch::Sender::new(Phase::Serving), AtomicU64::new(0));
         let bodies = Semaphore::new(config.limits.bodies);
         let (readers, remote) = (Semaphore::new(limits.sequences), Semaphore::new(REMOTE));
-        let app =
-            Self { config, models, engine, metrics, default, bodies, readers, remote, phase, count };
+        let asks = AtomicUsize::new(0);
+        let app = Self {
+            config,
+            models,
+            engine,
+            metrics,
+            default,
+            asks,
+            bodies,
+            readers,
+            remote,
+            phase,
+            count,
+        };
         Ok((Arc::new(app), ended))
     }
 
@@ -106,6 +121,33 @@ impl App {
     /// The next phase begins.
     pub(crate) fn enter(&self, phase: Phase) {
         self.phase.send_replace(phase);
+    }
+
+    /// Does this work, unless the server ends what runs before it is done.
+    ///
+    /// # Errors
+    /// As the work; or the server is about to end.
+    pub(crate) async fn unless_aborted<T>(
+        &self,
+        work: impl Future<Output = std::result::Result<T, ApiError>>,
+    ) -> std::result::Result<T, ApiError> {
+        let mut phase = self.watch();
+        tokio::select! {
+            biased;
+            done = work => done,
+            _ = phase.wait_for(|phase| *phase == Phase::Aborting) => Err(ApiError::stopping()),
+        }
+    }
+
+    /// Waits until nothing has been asked for a second.
+    pub(crate) async fn idle(&self) {
+        const CHECKS: usize = 20;
+        let mut idle = 0;
+        while idle < CHECKS {
+            tokio::time::sleep(Duration::from_secs(1) / CHECKS as u32).await;
+            let asks = self.asks.load(Ordering::Relaxed) > 0 || !self.engine.is_idle();
+            idle = if asks { 0 } else { idle + 1 };
+        }
     }
 
     /// A random number, which JSON numbers hold exactly: 53 bits.

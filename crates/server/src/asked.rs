@@ -8,6 +8,7 @@ use stackelberg_engine::reward::ValueHead;
 use stackelberg_engine::{Reward, Tokenizer};
 
 use crate::app::App;
+use crate::engine::Places;
 use crate::error::ApiError;
 use crate::guidance::{Guidance, given};
 use crate::logprobs::Names;
@@ -229,7 +230,7 @@ impl Asked {
     ///
     /// # Errors
     /// As [`rows`].
-    pub(crate) async fn read_prompts(&mut self, app: &App) -> Result<(), ApiError> {
+    pub(crate) async fn read_prompts(&mut self, app: &App, place: &Places) -> Result<(), ApiError> {
         let of_echo = self.logprobs.filter(|_| self.echo);
         let Some(top) = of_echo.max(self.prompt_logprobs) else { return Ok(()) };
         let (count, most) = (self.prompt_tokens() * self.n * (top + 1), app.config.limits.logprobs);
@@ -242,7 +243,7 @@ impl Asked {
         }
         let _reads = app.readers.acquire().await.map_err(|error| ApiError::internal(&error))?;
         for prompted in &self.prompts {
-            self.rows.push(rows(app, &prompted.tokens, top).await?);
+            self.rows.push(rows(app, place, &prompted.tokens, top).await?);
         }
         Ok(())
     }

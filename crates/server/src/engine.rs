@@ -102,8 +102,8 @@ pub(crate) struct Engine {
     pace: Arc<AtomicUsize>,
 }
 
-/// Places of choices, or of a job. They are given back when it is dropped.
-struct Places {
+/// Places of a request's choices, or of its jobs. They are given back when it is dropped.
+pub(crate) struct Places {
     taken: Arc<AtomicUsize>,
     count: usize,
 }
@@ -152,7 +152,10 @@ impl Engine {
     }
 
     /// Takes places, if there are as many.
-    fn take(&self, count: usize) -> Result<Places, ApiError> {
+    ///
+    /// # Errors
+    /// The queue is full.
+    pub(crate) fn reserve(&self, count: usize) -> Result<Places, ApiError> {
         let fits = |taken: usize| Some(taken + count).filter(|all| *all <= self.capacity);
         match self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits) {
             Ok(_) => Ok(Places { taken: self.taken.clone(), count }),
@@ -167,38 +170,48 @@ impl Engine {
         milliseconds.div_ceil(1000).clamp(1, 60)
     }
 
-    /// Submits the choices of a request: all or none. They stop when the receiver is dropped.
+    /// Whether nothing is under way or waits.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.taken.load(Ordering::Relaxed) == 0
+    }
+
+    /// Submits the choices of a request, each with a place: all or none. They stop when the receiver is dropped.
     ///
     /// # Errors
-    /// The queue is full, or a choice cannot be decoded as it is asked for.
-    pub(crate) async fn submit(&self, requests: Vec<Request>) -> Result<Events, ApiError> {
-        let places = self.take(requests.len())?;
+    /// A choice cannot be decoded as it is asked for.
+    pub(crate) async fn submit(
+        &self,
+        mut places: Places,
+        requests: Vec<Request>,
+    ) -> Result<Events, ApiError> {
+        debug_assert!(requests.len() <= places.count, "each choice needs a place");
         let (events, received) = unbounded_channel();
         let unread = Arc::new(AtomicUsize::new(0));
         let received = Events { events: received, unread: unread.clone() };
         let events = Teller { events, unread };
         let (reply, replied) = oneshot::channel();
+        let count = requests.len();
         let command = Command::Submit { requests, events, reply };
         if self.commands.send(command).is_err() {
             return Err(ApiError::stopping());
         }
-        // From here on the thread gives the places back.
-        std::mem::forget(places);
+        // From here on the thread gives the places of the choices back.
+        places.count -= count;
+        drop(places);
         replied.await.map_err(|_| ApiError::stopping())?.map(|()| received)
     }
 
-    /// Computes something with the policy between two steps. Long work should be several jobs.
+    /// Computes something with the policy between two steps, for a request that has a place. Long work should be several jobs.
     ///
     /// # Errors
-    /// The queue is full.
+    /// The server is about to end.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
+        _place: &Places,
         job: impl FnOnce(&Checkpoint) -> T + Send + 'static,
     ) -> Result<T, ApiError> {
-        let places = self.take(1)?;
         let (reply, replied) = oneshot::channel();
         let job: Job = Box::new(move |policy| {
-            let _places = places;
             if !reply.is_closed() {
                 let _ = reply.send(job(policy));
             }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use axum::body::Body;
@@ -31,7 +32,7 @@ pub(crate) async fn guard(
     let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let path = path.unwrap_or_else(|| "other".to_owned());
     let method = request.method().clone();
-    let mut unanswered = Unanswered { app: &app, path: &path, is: true };
+    let mut unanswered = Unanswered::new(&app, &path);
     let response = match check(&app, &path, &request) {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
@@ -51,8 +52,16 @@ struct Unanswered<'a> {
     is: bool,
 }
 
+impl<'a> Unanswered<'a> {
+    fn new(app: &'a App, path: &'a str) -> Self {
+        app.asks.fetch_add(1, Ordering::Relaxed);
+        Self { app, path, is: true }
+    }
+}
+
 impl Drop for Unanswered<'_> {
     fn drop(&mut self) {
+        self.app.asks.fetch_sub(1, Ordering::Relaxed);
         if self.is {
             self.app.metrics.request(self.path, GONE);
             tracing::info!(path = self.path, status = GONE, "the client is gone");

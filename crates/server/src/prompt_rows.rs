@@ -4,6 +4,7 @@
 use stackelberg_engine::{Checkpoint, Prefix, kernel};
 
 use crate::app::App;
+use crate::engine::Places;
 use crate::error::ApiError;
 
 /// Tokens that are read between two steps.
@@ -23,8 +24,13 @@ pub(crate) struct Row {
 /// The tokens of a prompt but the first, each with the `top` likeliest tokens at its place.
 ///
 /// # Errors
-/// The queue is full, or the model fails.
-pub(crate) async fn rows(app: &App, tokens: &[u32], top: usize) -> Result<Vec<Row>, ApiError> {
+/// The model fails, or the server is about to end.
+pub(crate) async fn rows(
+    app: &App,
+    place: &Places,
+    tokens: &[u32],
+    top: usize,
+) -> Result<Vec<Row>, ApiError> {
     let mut prefix = app.models.policy.model.empty();
     let mut rows = Vec::with_capacity(tokens.len().saturating_sub(1));
     // Nothing follows the last token.
@@ -32,7 +38,7 @@ pub(crate) async fn rows(app: &App, tokens: &[u32], top: usize) -> Result<Vec<Ro
     for start in (0..read).step_by(CHUNK) {
         let end = read.min(start + CHUNK);
         let (chunk, next) = (tokens[start..end].to_vec(), tokens[start + 1..end + 1].to_vec());
-        let found = app.engine.run(move |policy| {
+        let found = app.engine.run(place, move |policy| {
             let found = chunk_rows(policy, &mut prefix, &chunk, &next, top);
             found.map(|found| (prefix, found))
         });

@@ -34,10 +34,11 @@ pub(crate) async fn respond(
     if app.phase() != Phase::Serving {
         return Err(ApiError::stopping());
     }
-    asked.read_prompts(app).await?;
+    let places = app.engine.reserve(asked.choices())?;
+    app.unless_aborted(asked.read_prompts(app, &places)).await?;
     let asked = Arc::new(asked);
     let requests = if asked.generates { asked.requests() } else { Vec::new() };
-    let events = app.engine.submit(requests).await?;
+    let events = app.engine.submit(places, requests).await?;
     let of_prompts = asked.clone();
     let (pieces, before) = blocking(move || {
         let mut pieces = Pieces::new(kind, of_prompts);

@@ -123,7 +123,7 @@ pub(crate) async fn score(
     let prompts: Vec<Arc<Shared>> = prompts.into_iter().map(Shared::new).collect();
     let prompt = |i: usize| prompts[if prompts.len() == 1 { 0 } else { i }].clone();
     let texts = answers.into_iter().enumerate().map(|(i, answer)| Text::Answer(prompt(i), answer));
-    let (scores, usage) = scores(&app, &reward, texts.collect()).await?;
+    let (scores, usage) = app.unless_aborted(scores(&app, &reward, texts.collect())).await?;
     let data = scores.into_iter().enumerate();
     let data = data.map(|(index, score)| ScoreData { index, object: "score", score }).collect();
     body::json(&Scores { id: app.id("score"), object: "list", created: now(), model: name, data, usage })
@@ -155,7 +155,7 @@ pub(crate) async fn classify(
         let message = format!("input has {} texts: it must have between 1 and {most}", texts.len());
         return Err(ApiError::invalid("input", message));
     }
-    let (scores, usage) = scores(&app, &reward, texts).await?;
+    let (scores, usage) = app.unless_aborted(scores(&app, &reward, texts)).await?;
     let data = scores.into_iter().enumerate();
     let class =
         |(index, score)| ClassData { index, label: name.clone(), probs: [score], num_classes: 1 };
@@ -258,6 +258,7 @@ async fn scores(
         true => Some(app.remote.acquire().await.map_err(|error| ApiError::internal(&error))?),
         false => None,
     };
+    let place = app.engine.reserve(1)?;
     let (mut scores, mut tokens) = (Vec::with_capacity(texts.len()), 0);
     for text in texts {
         let (shared, of_text) = (app.clone(), reward.clone());
@@ -265,7 +266,7 @@ async fn scores(
         let (shared, of_text) = (app.clone(), reward.clone());
         let found = match asks {
             Some(_) => blocking(move || Ok(scored(&shared.models.policy, &of_text, &ready))).await?,
-            None => app.engine.run(move |policy| scored(policy, &of_text, &ready)).await?,
+            None => app.engine.run(&place, move |policy| scored(policy, &of_text, &ready)).await?,
         };
         let score = found.map_err(|error| ApiError::engine(&error))?.first().copied();
         let Some(score) = score.filter(|score| score.is_finite()) else {

@@ -101,6 +101,8 @@ impl Server {
         tokio::select! {
             () = &mut closed => return Ok(()),
             () = tokio::time::sleep(app.config.limits.drain) => {}
+            // Connections that ask for nothing are not waited for.
+            () = app.idle() => {}
             why = &mut ended => return Err(lost(why)),
         }
         app.enter(Phase::Aborting);

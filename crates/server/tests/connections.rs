@@ -149,6 +149,26 @@ fn slow_and_half_sent_requests_are_given_up() {
 }
 
 #[test]
+fn connections_that_ask_for_nothing_do_not_hold_the_server() {
+    block_on(async {
+        let limits = Limits { drain: Duration::from_secs(60), ..Limits::default() };
+        let server = listen(limits).await;
+        let mut half = TcpStream::connect(server.address).await.unwrap();
+        half.write_all(b"POST /v1/completions HTTP/1.1\r\nHost: loc").await.unwrap();
+        // The server knows the connection once it has answered another one.
+        assert!(
+            all(server.connect(&json!({"prompt": "w1", "max_tokens": 2})).await)
+                .await
+                .contains("200 OK")
+        );
+        let began = Instant::now();
+        server.stop.send(()).unwrap();
+        server.served.await.unwrap().unwrap();
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    });
+}
+
+#[test]
 fn a_reader_that_is_slow_gets_the_same_text() {
     block_on(async {
         let server = listen(Limits::default()).await;
