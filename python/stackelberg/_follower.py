@@ -62,7 +62,7 @@ def follower(
     >>> found.policy.round(4)
     array([0.0572, 0.9428])
     >>> print(f"utility {found.utility:.4f}, KL {found.kl:.4f}")
-    utility 1.9428, KL 1.9580
+    utility 1.9428, KL 1.9578
     """
     rows = read(rewards, weights=weights, logits=logits, shaped=shaped, groups=groups, missing=missing)
     found = rows.call(_lib.follower, _lib.Settings(strength=strength, beta=beta), threads)

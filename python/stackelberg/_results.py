@@ -81,7 +81,7 @@ class KlBudget(_Result):
     """Settings that spend a KL budget."""
 
     bound: Array
-    """The bound B, in reward units; NaN for rules without a bound."""
+    """The bound B, in reward units; NaN for rules without a bound. As given if all rewards are equal."""
     strength: Array
     """The strength 1/beta, in 1/reward units: as given for rules with a bound, else solved for."""
     kl: Array

@@ -117,15 +117,22 @@ def shape(
 
     Examples
     --------
+    >>> import numpy as np
     >>> import stackelberg
-    >>> result = stackelberg.shape([[0.1, 2.3, -0.4, 0.9], [1.0, 2.0, 1.5, 1.1]], rule="hard", beta=1.0, bound=2.0)
+    >>> rewards = np.array([[0.1, 2.3, -0.4, 0.9], [1.0, 2.0, 1.5, 1.1]])
+    >>> result = stackelberg.shape(rewards, rule="hard", beta=1.0, bound=2.0)
     >>> result.shaped
     array([[0., 2., 0., 0.],
            [0., 2., 0., 0.]])
     >>> result.threshold.round(4)
-    array([1.6936, 1.7694])
+    array([1.6936, 1.769 ])
     >>> result.kl.shaped.round(4)
     array([0.468, 0.468])
+
+    A list of rows gives a list of rows:
+
+    >>> stackelberg.shape([[0.1, 2.3, -0.4, 0.9], [1.0, 2.0]], rule="hard").shaped
+    [array([0., 2., 0., 0.]), array([0., 2.])]
 
     Rewards in any order, with their prompts:
 
@@ -211,7 +218,7 @@ def kl_budget(
     >>> import stackelberg
     >>> found = stackelberg.kl_budget([0.1, 2.3, -0.4, 0.9], 0.2)
     >>> print(f"bound {found.bound:.4f}, KL {found.kl:.4f}")
-    bound 2.5646, KL 0.2000
+    bound 3.0785, KL 0.2000
     """
     settings = _lib.Settings(
         rule=rule,

@@ -55,7 +55,7 @@ def threshold(
     >>> rewards = np.array([[1.0, 2.0], [1.0, 3.0]])
     >>> found = stackelberg.threshold(rewards, bound=5.0, beta=1.0, weights=[0.9, 0.1])
     >>> found.threshold.round(5)
-    array([1.94283, 2.88566])
+    array([1.94283, 2.88565])
     >>> found.above
     array([1, 1])
     """
@@ -106,10 +106,11 @@ def interval(
 
     Examples
     --------
+    >>> import numpy as np
     >>> import stackelberg
-    >>> found = stackelberg.interval([0.1, 2.3, -0.4, 0.9, 1.2, 0.3], bound=0.5)
+    >>> found = stackelberg.interval(np.linspace(-1.0, 1.0, 20), bound=0.5)
     >>> print(f"level {found.level}: {found.low:.4f} to {found.high:.4f}")
-    level 0.835: 0.0788 to 1.7487
+    level 0.835: -0.1249 to 0.3599
     """
     rows = read(rewards, groups=groups, missing=missing)
     settings = _lib.Settings(bound=bound, strength=strength, beta=beta, level=level)

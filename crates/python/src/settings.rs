@@ -1,5 +1,7 @@
 //! The settings of a call.
 
+use std::sync::{Mutex, PoisonError};
+
 use pyo3::exceptions::PyValueError;
 use pyo3::{PyResult, pyclass, pymethods};
 use stackelberg_shaping::{Confidence, Error, KlBudget, Shaping};
@@ -64,9 +66,19 @@ impl Settings {
 }
 
 impl Settings {
-    /// What computes intervals at the level of these settings.
+    /// What computes intervals at the level of these settings. It takes longer to make than to shape a prompt, so the latest is
+    /// kept.
     pub(crate) fn confidence(&self) -> PyResult<Confidence> {
-        Confidence::new(self.level).map_err(|e| general(&e))
+        static LATEST: Mutex<Option<(f64, Confidence)>> = Mutex::new(None);
+        let mut latest = LATEST.lock().unwrap_or_else(PoisonError::into_inner);
+        match latest.as_ref() {
+            Some((level, confidence)) if *level == self.level => Ok(confidence.clone()),
+            _ => {
+                let confidence = Confidence::new(self.level).map_err(|e| general(&e))?;
+                *latest = Some((self.level, confidence.clone()));
+                Ok(confidence)
+            }
+        }
     }
 }
 
