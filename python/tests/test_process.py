@@ -86,10 +86,10 @@ ragged, flat, ids = list(rewards), rewards.reshape(-1), np.arange(32) % 2
 bad = rewards.copy()
 bad[1, 1] = np.nan
 
-def ten_calls():
+def ten_calls(number):
     result = stackelberg.shape(rewards)
     result.kl, result.interval, result.warnings
-    stackelberg.shape(ragged, threads=2).ess
+    stackelberg.shape(ragged, threads=2 if number % 50 == 0 else 1).ess
     stackelberg.shape(flat, groups=ids, logits=flat).chosen
     stackelberg.shape(bad, missing="drop")
     stackelberg.shape(rewards.astype(np.float32))
@@ -102,11 +102,11 @@ def ten_calls():
     except ValueError:
         pass
 
-for _ in range(2000):
-    ten_calls()
+for number in range(2000):
+    ten_calls(number)
 before = memory()
-for _ in range(10_000):
-    ten_calls()
+for number in range(10_000):
+    ten_calls(number)
 print(json.dumps(memory() - before))
 """)
     # One array lost in every tenth call would be more.
@@ -129,8 +129,8 @@ print(json.dumps([took, sorted(new)]))
     assert min(took for took, _ in runs) < 0.02
 
 
-def test_a_hundred_thousand_prompts_are_quick(record_property):
-    """The bar is 60 ms on a quiet machine. This limit allows for other programs."""
+def test_a_hundred_thousand_prompts_are_quick():
+    """The bar is 60 ms on a quiet machine (`bench/python.py`). This limit allows for other programs."""
     rewards = np.random.default_rng(0).normal(size=(100_000, 10))
 
     def once():
@@ -139,5 +139,4 @@ def test_a_hundred_thousand_prompts_are_quick(record_property):
         return time.perf_counter() - began
 
     took = min(once() for _ in range(7))
-    print(f"\nshape of 100,000 x 10 on one thread: {took * 1e3:.1f} ms")
     assert took < 0.2
