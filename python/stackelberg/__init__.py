@@ -9,8 +9,9 @@ array([0., 2., 0., 0.])
 >>> print(f"{result.threshold:.4f}")
 1.6936
 
-`shape` applies a shaping rule, `threshold` computes the threshold m*, `follower` a model's best response, `kl_budget` the settings that
-spend a KL budget, and `interval` a confidence interval for m*. All of them take the rewards of one prompt or of many.
+`shape` applies a shaping rule, `threshold` computes the threshold m*, `follower` a model's best
+response, `kl_budget` the settings that spend a KL budget, and `interval` a confidence interval for
+m*. All of them take the rewards of one prompt or of many.
 """
 
 from ._follower import follower

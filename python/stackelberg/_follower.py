@@ -36,15 +36,17 @@ def follower(
     rewards, weights, logits, groups, missing, threads
         As in `shape`.
     shaped
-        The shaped rewards s that the model is shown, in the form of the rewards: those of `shape`, or any others.
+        The shaped rewards s that the model is shown, in the form of the rewards: those of `shape`,
+        or any others.
     strength, beta
-        The guidance strength 1/beta, in 1/reward units, or the KL coefficient beta. Give one; default: strength 1.
+        The guidance strength 1/beta, in 1/reward units, or the KL coefficient beta. Give one;
+        default: strength 1.
 
     Returns
     -------
     Follower
-        The policy, in the form of the rewards (NaN where a reward was dropped), and for each prompt its expected reward, its KL from the
-        base policy in nats, and its effective sample size.
+        The policy, in the form of the rewards (NaN where a reward was dropped), and for each prompt
+        its expected reward, its KL from the base policy in nats, and its effective sample size.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """What the functions return.
 
-A number per prompt has shape (P,), or () if the rewards of one prompt were passed as (M,). A number per response has the form of the
-rewards: the same shape, or a list of rows.
+A number per prompt has shape (P,), or () if the rewards of one prompt were passed as (M,). A number
+per response has the form of the rewards: the same shape, or a list of rows.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class _Result:
     """Base of results."""
 
     groups: NDArray[Any] | None = None
-    """The group of each prompt, in the order in which the groups first appear; None if no groups were given."""
+    """The group of each prompt, in the order in which they first appear; None without groups."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -57,7 +57,8 @@ class Interval(_Result):
     level: float
     """Simulated worst-case coverage, below the nominal level."""
     low: Array
-    """Low end, in reward units. NaN if there is no interval: all rewards are equal, the rule has no threshold, or weights or logits are given."""
+    """Low end, in reward units. NaN if there is no interval: all rewards are equal, the rule has no
+    threshold, or weights or logits are given."""
     high: Array
     """High end; infinity if the samples give none."""
 
@@ -81,7 +82,8 @@ class KlBudget(_Result):
     """Settings that spend a KL budget."""
 
     bound: Array
-    """The bound B, in reward units; NaN for rules without a bound. As given if all rewards are equal."""
+    """The bound B to shape with, in reward units; NaN for rules without a bound. If all rewards of a
+    prompt are equal, so that every bound does, it is the default."""
     strength: Array
     """The strength 1/beta, in 1/reward units: as given for rules with a bound, else solved for."""
     kl: Array
@@ -114,8 +116,11 @@ class Kl:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Shaped(Threshold, Generic[S]):
-    """Shaped rewards. `utility`, `kl`, `ess`, `interval`, `warnings`, `fused` and `chosen` are computed when one of them is first read,
-    or with the rest if a KL budget is given."""
+    """Shaped rewards.
+
+    `utility`, `kl`, `ess`, `interval`, `warnings`, `fused` and `chosen` are computed when one of them
+    is first read, or with the rest if a KL budget is given.
+    """
 
     shaped: S
     """The shaped rewards."""
@@ -155,12 +160,12 @@ class Shaped(Threshold, Generic[S]):
 
     @cached_property
     def fused(self) -> S | None:
-        """Logits plus strength times shaped rewards: a decoding step's scores; None if no logits are given."""
+        """A decoding step's scores, logits + strength * shaped; None without logits."""
         return None if self._rows.logits is None else self._rows.responses(self._report["fused"])
 
     @cached_property
     def chosen(self) -> NDArray[np.int64] | None:
-        """The column of the largest fused score (with groups: its position in the rewards); None if no logits are given."""
+        """The column of the largest fused score, or with groups its position; None without logits."""
         if self._rows.logits is None:
             return None
         return self._rows.prompts(self._rows.columns(self._report["chosen"]))

@@ -21,8 +21,8 @@ Index = NDArray[np.int64]
 class Rows:
     """Rewards, and what describes the same responses. `_read.read` makes them.
 
-    `_lib` reads the first five. Without offsets, arrays are (P, M). With them, arrays are (1, N), and prompt i has the columns from
-    offsets[i] to offsets[i + 1].
+    `_lib` reads the first five. Without offsets, arrays are (P, M). With them, arrays are (1, N), and
+    prompt i has the columns from offsets[i] to offsets[i + 1].
     """
 
     rewards: NDArray[Any]
@@ -58,7 +58,7 @@ class Rows:
         return {name: self.prompts(column) for name, column in columns.items()}
 
     def responses(self, flat: Array) -> Any:
-        """A number per response as the rewards were passed: an array, or a list of rows. It is NaN where a reward was dropped."""
+        """A number per response in the form of the rewards; NaN where a reward was dropped."""
         if self.positions is not None:
             spread = np.full(self.shape, np.nan).reshape(-1)
             spread[self.positions] = flat
@@ -69,7 +69,7 @@ class Rows:
         return [flat[start:end] for start, end in zip(ends[:-1], ends[1:], strict=True)]
 
     def columns(self, index: Index) -> Index:
-        """One response per prompt, by its index among those that `_lib` reads: its column as it was passed (groups: its position)."""
+        """The column of one response per prompt (groups: its position) by its index in `_lib`."""
         prompts = np.arange(index.size)
         return self._given(prompts, index) - self._starts(prompts)
 

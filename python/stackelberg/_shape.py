@@ -40,7 +40,8 @@ def shape(
 ) -> Shaped[Any]:
     """Shape the rewards of each prompt's responses.
 
-    The rules, with m* the threshold (Theorem 1), and min, range, mean, std and ref (a quantile) those of the prompt's rewards:
+    The rules, with m* the threshold (Theorem 1), and min, range, mean, std and ref (a quantile)
+    those of the prompt's rewards:
 
     ============== ==========================================================================
     `raw`          s = r
@@ -58,17 +59,18 @@ def shape(
     Parameters
     ----------
     rewards
-        The rewards of one prompt's responses, shape (M,); of many prompts, shape (P, M) or a list of P rows of any lengths; or, with
-        `groups`, shape (N,). Arrays of float32 and float64 are read in place, whatever their strides. All computations are in
-        float64.
+        The rewards of one prompt's responses, shape (M,); of many prompts, shape (P, M) or a list
+        of P rows of any lengths; or, with `groups`, shape (N,). All computations are in float64.
     rule
         The shaping rule. A rule ignores the settings that it does not use, but all must be valid.
     strength, beta
-        The guidance strength lambda = 1/beta, in 1/reward units, or the KL coefficient beta. Give one; default: strength 1.
+        The guidance strength lambda = 1/beta, in 1/reward units, or the KL coefficient beta. Give
+        one; default: strength 1.
     bound
         The bound B: the largest shaped reward, in reward units. Default: 2.
     alpha
-        Steepness of `srs` and `mean-soft`, in 1/reward units, and of `srs-std`, without unit. Default: 1.
+        Steepness of `srs` and `mean-soft`, in 1/reward units, and of `srs-std`, without unit.
+        Default: 1.
     cap
         The largest shaped reward of `cap`, in reward units. Default: 1.
     stretch
@@ -76,44 +78,50 @@ def shape(
     ref_quantile
         The quantile of the rewards that is ref of `par` and `log-sigmoid`. Default: 0.5.
     budget
-        How the bound takes effect: `paper` (as given, the default), `reference-step` or `reference-offline` (capped as in the paper's
-        public code).
+        How the bound takes effect: `paper` (as given, the default), `reference-step` or
+        `reference-offline` (capped as in the paper's public code).
     exponent_cap
         The largest exponent B/beta with the budget `reference-offline`, in nats. Default: 2.
     kl_budget
-        The largest KL of each prompt's follower from the base policy, in nats, instead of a bound; see `kl_budget`.
+        The largest KL of each prompt's follower from the base policy, in nats, instead of a bound;
+        see `kl_budget`.
     level
         Nominal level of the confidence interval, between 0.5 and 0.99. Default: 0.9.
     weights
-        The base policy's weight on each response, of any scale, in the form of the rewards, or (M,) for all prompts. Without
-        weights and logits, the responses are samples of the base policy, each of mass 1/M.
+        The base policy's weight on each response, of any scale, in the form of the rewards, or (M,)
+        for all prompts. Without weights and logits, the responses are samples of the base policy,
+        each of mass 1/M.
     logits
-        The logits of a decoding step's candidates, in the form of the rewards. Minus infinity masks a candidate.
+        The logits of a decoding step's candidates, in the form of the rewards. Minus infinity masks
+        a candidate.
     groups
-        The prompt of each reward, as an id of any kind, shape (N,). Rewards with the same id are one prompt, wherever they are.
+        The prompt of each reward, as an id of any kind, shape (N,). Rewards with the same id are
+        one prompt, wherever they are.
     missing
-        What happens to rewards that are NaN or None: `error`, or `drop`, which leaves the response out. Its shaped reward is NaN. At
-        least one reward of each prompt is needed.
+        What happens to rewards that are NaN or None: `error`, or `drop`, which leaves the response
+        out. Its shaped reward is NaN. At least one reward of each prompt is needed.
     threads
         The most threads to use. Python's global lock is released.
 
     Returns
     -------
     Shaped
-        Shaped rewards in the form of the rewards, and for each prompt the threshold with its certificate. Utility, KL, effective
-        sample size, interval and warnings are computed when they are read, from a copy of the rewards.
+        Shaped rewards in the form of the rewards, and for each prompt the threshold with its
+        certificate. Utility, KL, effective sample size, interval and warnings are computed when
+        they are read, from a copy of the rewards.
 
     Raises
     ------
     ValueError
-        A reward is NaN or infinite, a setting is outside its range, or shapes do not agree. The message names the row or the
-        group, and the column.
+        A reward is NaN or infinite, a setting is outside its range, or shapes do not agree. The
+        message names the row or the group, and the column.
     TypeError
         Rewards, or other numbers, are not numbers.
 
     References
     ----------
-    arXiv 2602.02572: Theorem 1 (`hard`), Stackelberg reward shaping (`srs`).
+    arXiv 2602.02572: Theorem 1 (`hard`), Stackelberg reward shaping (`srs`), and the paper's
+    baselines. Wang et al. 2024 (`log-sigmoid`), Fu et al. 2025 (`par`).
 
     Examples
     --------
@@ -191,8 +199,9 @@ def kl_budget(
 ) -> KlBudget:
     """Find the settings whose follower stays within a KL budget.
 
-    For rules with a bound, this is the largest bound at the given strength. For rules without one, it is the largest strength. KL can be
-    smaller than the budget, since it jumps where the set of rewarded responses changes.
+    For rules with a bound, this is the largest bound at the given strength. For rules without one,
+    it is the largest strength. KL can be smaller than the budget, since it jumps where the set of
+    rewarded responses changes.
 
     Parameters
     ----------
@@ -204,12 +213,14 @@ def kl_budget(
     Returns
     -------
     KlBudget
-        For each prompt the bound, the strength, the KL that they reach, and whether the budget cannot be spent.
+        For each prompt the bound, the strength, the KL that they reach, and whether the budget
+        cannot be spent.
 
     Raises
     ------
     ValueError
-        As in `shape`; the budget is negative or infinite; the strength is 0 for a rule with a bound.
+        As in `shape`; the budget is negative or infinite; the strength is 0 for a rule with a
+        bound.
     TypeError
         As in `shape`.
 

@@ -23,16 +23,18 @@ def threshold(
     """Compute the threshold m* of the optimal shaped reward in closed form.
 
     The optimal shaped reward with bound B is B where r >= m*, else 0 (Theorem 1). m* is the root of
-    F(m) = E[w(m) (r - m)], with w(m) = exp(B/beta) where r >= m, else 1, and it is also the expected reward of the follower.
+    F(m) = E[w(m) (r - m)], with w(m) = exp(B/beta) where r >= m, else 1, and it is also the
+    expected reward of the follower.
 
     Parameters
     ----------
     rewards, weights, logits, groups, missing, threads
-        As in `shape`.
+        As in `shape`. Arrays of float32 and float64 are read in place, whatever their strides.
     bound
         The bound B, in reward units. Default: 2.
     strength, beta
-        The guidance strength 1/beta, in 1/reward units, or the KL coefficient beta. Give one; default: strength 1.
+        The guidance strength 1/beta, in 1/reward units, or the KL coefficient beta. Give one;
+        default: strength 1.
 
     Returns
     -------
@@ -77,8 +79,9 @@ def interval(
 ) -> Interval:
     """Compute a confidence interval for the threshold m* of the population that the rewards were drawn from.
 
-    The interval has the thresholds m with |mean g(m)| <= t se(m), where g_i(m) = w_i(m) (r_i - m) are the independent terms of the equation
-    of m*. It exists for samples of the base policy only, so there are no weights and no logits.
+    The interval has the thresholds m with |mean g(m)| <= t se(m), where g_i(m) = w_i(m) (r_i - m)
+    are the independent terms of the equation of m*. It exists for samples of the base policy only,
+    so there are no weights and no logits.
 
     Parameters
     ----------
@@ -87,13 +90,14 @@ def interval(
     bound, strength, beta
         As in `threshold`.
     level
-        Nominal level, between 0.5 and 0.99. Default: 0.9. The result has the level that few responses reach, which is lower.
+        Nominal level, between 0.5 and 0.99. Default: 0.9. The result has the coverage in
+        the worst simulated case, which is lower.
 
     Returns
     -------
     Interval
-        For each prompt the ends of the interval, in reward units. The high end is infinity if the samples give none. Both ends are
-        NaN if all rewards of the prompt are equal.
+        For each prompt the ends of the interval, in reward units. The high end is infinity if the
+        samples give none. Both ends are NaN if all rewards of the prompt are equal.
 
     Raises
     ------

@@ -44,13 +44,21 @@ def strided():
 
 @pytest.mark.parametrize("name", strided())
 def test_any_strides(name):
-    assert equal(stackelberg.shape(strided()[name]), EXPECTED)
+    rewards = strided()[name]
+    assert equal(stackelberg.shape(rewards), EXPECTED)
+    # `shape` makes a copy; these read the array itself.
+    assert same(stackelberg.threshold(rewards).residual, EXPECTED.residual)
+    response = stackelberg.follower(rewards, rewards, logits=rewards)
+    assert same(response.policy, stackelberg.follower(GRID, GRID, logits=GRID).policy)
 
 
-@pytest.mark.parametrize("name", ["C order", "Fortran order", "negative strides"])
+@pytest.mark.parametrize("name", ["C order", "Fortran order", "every second row, every third column", "negative strides"])
 def test_float32_is_computed_in_float64(name):
-    single = strided()[name].astype(np.float32)
+    double = strided()[name]
+    single = np.full((120, 24), np.nan, dtype=np.float32)[::2, 1::3] if "every" in name else np.empty_like(double, dtype=np.float32)
+    single[:] = double
     assert equal(stackelberg.shape(single), stackelberg.shape(single.astype(np.float64)))
+    assert same(stackelberg.threshold(single).threshold, stackelberg.threshold(single.astype(np.float64)).threshold)
 
 
 def test_rows_are_not_copied():

@@ -44,10 +44,10 @@ def test_the_lock_is_released():
         took.append(time.perf_counter() - began)
 
     worker = threading.Thread(target=work)
+    latest, longest, alive = time.perf_counter(), 0.0, True
     worker.start()
-    latest, longest = time.perf_counter(), 0.0
-    while worker.is_alive():
-        now = time.perf_counter()
+    while alive:
+        alive, now = worker.is_alive(), time.perf_counter()
         latest, longest = now, max(longest, now - latest)
     # With the lock held, this thread would have stood still for nearly all of the call.
     assert longest < took[0] / 2
