@@ -26,6 +26,8 @@ def floats(name: str, given: object) -> Floats:
     if array.dtype == object:
         if any(isinstance(item, (str, bytes)) for item in array.flat):
             raise TypeError(f"{name} must be numbers, not text")
+        if any(isinstance(item, (list, tuple, np.ndarray)) for item in array.flat):
+            raise TypeError(f"{name} must be numbers, not rows: pass rows of different lengths as a list")
         none = np.array([item is None for item in array.flat], dtype=np.bool_)
         array = array.astype(np.float64)
     if array.dtype.kind not in "fiub":

@@ -86,6 +86,8 @@ def test_values(call, words):
         lambda: shape(np.array([1j])),
         lambda: shape([1.0], weights=["1"]),
         lambda: shape([1.0], strength="1"),
+        lambda: shape(np.array([[1.0, 2.0], [3.0]], dtype=object)),
+        lambda: kl_budget([1.0, 2.0], None),
         lambda: shape([1.0], rule=3),
         lambda: shape([1.0], threads=1.5),
         lambda: shape([1.0], no_such_setting=1),

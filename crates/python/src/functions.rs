@@ -1,6 +1,7 @@
 //! The functions of one quantity each.
 
 use numpy::PyArray1;
+use pyo3::exceptions::PyTypeError;
 use pyo3::{IntoPyObject, PyResult, Python, pyfunction};
 use stackelberg_shaping::{Follower, Interval, KlBudget, Shaped, Shaping, Threshold};
 
@@ -178,7 +179,8 @@ pub(crate) fn kl_budget<'py>(
     settings: &Settings,
     threads: isize,
 ) -> PyResult<Budgets<'py>> {
-    let nats = settings.kl_budget.unwrap_or_default();
+    let nats =
+        settings.kl_budget.ok_or_else(|| PyTypeError::new_err("nats must be a number, not None"))?;
     let found = walk(py, &rows, threads, |prompt, _| {
         KlBudget::solve(&settings.shaping, &prompt.samples()?, nats)
     })?;
