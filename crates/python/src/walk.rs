@@ -18,8 +18,8 @@ pub(crate) struct Walked<T> {
     pub(crate) responses: Vec<f64>,
 }
 
-/// Applies `each` to every prompt, on at most `threads` threads of its own. `each` adds numbers of single responses to the vector that it is
-/// given. The threads end before this returns, so that a process can be forked afterwards.
+/// Applies `each` to every prompt, on at most `threads` threads, of which this is one. `each` adds numbers of single responses
+/// to the vector that it is given. The other threads end before this returns, so that a process can be forked afterwards.
 ///
 /// # Errors
 /// The first row's error; no threads.
