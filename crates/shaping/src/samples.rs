@@ -102,14 +102,11 @@ impl<'a> Samples<'a> {
         if !(high - low).is_finite() {
             return Err(Error::Span { low, high });
         }
-        let mut ranked: Vec<Ranked> = rewards
-            .iter()
-            .zip(&prior)
-            .filter(|&(_, &mass)| mass > 0.0)
-            .map(|(&reward, &mass)| Ranked { reward, mass })
-            .collect();
+        let mut ranked = Vec::with_capacity(rewards.len());
+        let possible = rewards.iter().zip(&prior).filter(|&(_, &mass)| mass > 0.0);
+        ranked.extend(possible.map(|(&reward, &mass)| Ranked { reward, mass }));
         // Best first. Ties are sorted by mass, so that sums do not depend on the input order.
-        ranked.sort_unstable_by(|a, b| {
+        ranked.sort_unstable_by(|a: &Ranked, b: &Ranked| {
             b.reward.total_cmp(&a.reward).then_with(|| b.mass.total_cmp(&a.mass))
         });
         Ok(Self { rewards, prior, ranked, low, high, drawn })

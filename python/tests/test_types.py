@@ -1,0 +1,21 @@
+"""The types of the package, as a type checker sees them."""
+
+import pathlib
+import subprocess
+import sys
+
+
+def check(*arguments, cwd):
+    done = subprocess.run([sys.executable, "-m", *arguments], cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_package_and_an_example(tmp_path):
+    example = pathlib.Path(__file__).with_name("typed_example.py")
+    check("mypy", "--strict", "--cache-dir", tmp_path / "cache", "-p", "stackelberg", cwd=tmp_path)
+    check("mypy", "--strict", "--cache-dir", tmp_path / "cache", example, cwd=tmp_path)
+    check(example.stem, cwd=example.parent)
+
+
+def test_the_stub_describes_the_module(tmp_path):
+    check("mypy.stubtest", "stackelberg._lib", cwd=tmp_path)
