@@ -58,7 +58,7 @@ pub(crate) fn report<'py>(
         let fused = prompt.logits.map(|l| fuse(l, &report.shaped.values, report.shaping.strength));
         let chosen = fused.as_deref().and_then(argmax);
         responses.append(&mut report.shaped.values);
-        // Nobody reads the policies.
+        // The policies are not read.
         (report.raw.policy, report.follower.policy) = (Vec::new(), Vec::new());
         Ok((report, fused.unwrap_or_default(), chosen))
     })?;

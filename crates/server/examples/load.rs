@@ -131,7 +131,7 @@ fn settings(guidance: &Value) -> Outcome<Options> {
         fields.remove("reward");
     }
     let options: Options = serde_json::from_value(object)?;
-    // Nobody sees the candidates of methods that do not guide steps.
+    // Methods that do not guide steps show candidates in traces only.
     let candidates = (options.method != Some(Method::Args)).then_some(1);
     Ok(Options {
         max_new_tokens: Some(TOKENS),

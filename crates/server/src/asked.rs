@@ -140,7 +140,7 @@ impl Plan {
             let room = settings::room(tokens.len(), max_tokens, default, context, &app.config.limits)?;
             let mut options = options.clone();
             if by_default {
-                // Who asks for a short answer has not chosen the block.
+                // The block is not the choice of the client that asks for a short answer.
                 options.block = options.block.map(|block| block.min(room));
             }
             let one = settings::settings(&options, room, seed)?;

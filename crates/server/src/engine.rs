@@ -143,7 +143,7 @@ impl Engine {
                 Ok(()) => "all handles of the engine are gone".to_owned(),
                 Err(panic) => said(&*panic),
             };
-            // Nobody listens if the server is gone.
+            // The server may be gone.
             let _ = ended.send(why);
         };
         std::thread::Builder::new().name("decoding".to_owned()).spawn(decode)?;
@@ -247,7 +247,7 @@ struct Decoder {
 }
 
 impl Decoder {
-    /// Decodes until nobody can ask any more.
+    /// Decodes until all handles are gone.
     fn run(&mut self, commands: &Receiver<Command>) {
         loop {
             if self.routes.is_empty() && self.jobs.is_empty() {
@@ -305,7 +305,7 @@ impl Decoder {
         let _ = reply.send(Ok(()));
     }
 
-    /// Cancels what nobody listens to.
+    /// Cancels choices whose client is gone.
     fn cancel_unheard(&mut self) {
         let gone = self.routes.iter().filter(|(_, route)| route.events.is_closed());
         let gone: Vec<Ticket> = gone.map(|(ticket, _)| *ticket).collect();

@@ -15,8 +15,8 @@ use axum::response::IntoResponse;
 use crate::app::App;
 use crate::error::ApiError;
 
-/// Routes that need no key: the state of the server, for whoever restarts it, and the files of the playground, which are the same
-/// everywhere and ask for the key.
+/// Routes that need no key: the state of the server, for supervisors, and the files of the playground, which are no secret and ask
+/// for the key.
 const OPEN: [&str; 4] = ["/health", "/ready", "/", "/playground/{file}"];
 
 /// The status of requests whose client went away, as in logs of nginx.

@@ -55,7 +55,7 @@ impl Models {
         rewards: &[(String, String)],
         values: &[(String, String)],
     ) -> Result<Self> {
-        // A path is nobody's business.
+        // Clients do not see paths of this machine.
         let path = Path::new(&spec.name);
         let name = path.file_name().filter(|_| path.exists()).map(|name| name.to_string_lossy());
         let mut models = Self::new(name.as_deref().unwrap_or(&spec.name), registry.policy(spec)?);

@@ -253,7 +253,7 @@ async fn scores(
     texts: Vec<Text>,
 ) -> Result<(Vec<f64>, Usage), ApiError> {
     let remote = |reward: &Reward| matches!(reward, Reward::Text(text) if text.is_remote());
-    // Whoever is asked may take long.
+    // Remote rewards can take long.
     let asks = match reward.each().iter().any(remote) {
         true => Some(app.remote.acquire().await.map_err(|error| ApiError::internal(&error))?),
         false => None,

@@ -57,7 +57,7 @@ pub(crate) fn options(
     options.include_stop = common.include_stop_str_in_output;
     options.stop = common.stop.clone().map(|stop| stop.into_vec());
     if !guides_steps(method) && !guidance.trace {
-        // Nobody sees the candidates.
+        // Candidates are only shown in traces.
         options.candidates = Some(1);
     }
     check(&options, limits)?;

@@ -1,4 +1,4 @@
-//! The mathematics for whoever has rewards: `POST /shape`.
+//! Reward shaping of given rewards: `POST /shape`.
 
 use std::sync::Arc;
 
