@@ -10,6 +10,7 @@ library only.
 import collections
 import html
 import json
+import math
 import pathlib
 import random
 import re
@@ -79,6 +80,13 @@ def table(settings, rewards):
         print(f"{setting:44} {count:7} {mean['tokens']:7.0f} {mean['KL']:6.2f} {mean['log p']:6.2f} {mean['diversity']:10.3f} {mean['coherence']:10.3f}  " + "  ".join(parts))
 
 
+def ticks(low, high):
+    """Round numbers in equal steps, at most six."""
+    step = 10 ** math.floor(math.log10((high - low) / 5))
+    step = next(step * factor for factor in (1, 2, 5, 10) if (high - low) / (step * factor) <= 5)
+    return [round(i * step, 10) for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
 def figure(settings, reward, file):
     """Two charts, with a bar of the paired interval against best-of-8 at each point."""
     width, height, left, bottom, top = 420, 300, 56, 44, 28
@@ -101,13 +109,11 @@ def figure(settings, reward, file):
         limit = max(point[key] for point in points.values()) * 1.05
         x = lambda value: origin + left + value / limit * (width - left - 12)
         y = lambda value: top + (most - value) / (most - least) * (height - top - bottom)
-        for i in range(5):
-            value = least + (most - least) * i / 4
+        for value in ticks(least, most):
             parts.append(f'<line x1="{origin + left}" x2="{origin + width - 12}" y1="{y(value):.1f}" y2="{y(value):.1f}" stroke="#dedad0"/>'
-                         f'<text x="{origin + left - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{value:.2f}</text>')
-            at = limit * i / 4
-            label = f"{at:.0f}" if limit > 20 else f"{at:.1f}"
-            parts.append(f'<text x="{x(at):.1f}" y="{height - bottom + 16}" text-anchor="middle">{label}</text>')
+                         f'<text x="{origin + left - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{value:g}</text>')
+        for value in ticks(0, limit):
+            parts.append(f'<text x="{x(value):.1f}" y="{height - bottom + 16}" text-anchor="middle">{value:g}</text>')
         parts.append(f'<text x="{origin + left}" y="16">{html.escape(reward)}, held out</text>'
                      f'<text x="{origin + (left + width) / 2}" y="{height - 8}" text-anchor="middle">{title}</text>')
         way = " ".join(f"{x(points[s][key]):.1f},{y(points[s]['y']):.1f}" for s in sorted(line, key=lambda s: points[s][key]))
