@@ -18,7 +18,7 @@ use stackelberg_registry::Registry;
 
 use crate::filling::Filling;
 use crate::help::brief;
-use crate::model::{load, registry, set_threads};
+use crate::model::{policy, registry, set_threads};
 use crate::output::{note, say};
 use crate::progress::style;
 use crate::training::Training;
@@ -200,7 +200,7 @@ pub(crate) fn open_lab(
 ) -> Result<()> {
     let cancel = interrupt::watch()?;
     set_threads(threads)?;
-    let policy = load(registry, &experiment.policy.spec())?;
+    let policy = policy(registry, &experiment.policy.spec())?;
     std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
     let provenance = Provenance {
         version: env!("CARGO_PKG_VERSION").to_owned(),

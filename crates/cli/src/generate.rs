@@ -153,9 +153,10 @@ impl Generate {
         self.check_value()?;
         let registry = registry()?;
         let prompts = self.read_prompts(&registry)?;
-        let policy = self.model.load(&registry)?;
-        settings.check(policy.model.config().vocabulary)?;
-        let value = self.value.as_deref().map(|file| registry.value(file, &policy)).transpose()?;
+        let policy = self.model.policy(&registry)?;
+        settings.check(policy.vocabulary())?;
+        let load_value = |file| registry.value(file, &policy);
+        let value = self.value.as_deref().map(load_value).transpose()?;
         let value = value.map(Arc::new);
         let load_reward = || self.model.reward(&registry, self.reward_name(), &policy);
         let reward = match (&self.reward, settings.method) {
@@ -172,8 +173,9 @@ impl Generate {
         let reward_hash = reward.as_ref().map(|_| hash(self.reward_name())).transpose()?;
         let device = self.model.spec().recorded_device();
         let reward_name = shown(self.reward_name());
+        let model_name = shown(self.model.name());
         let names = Names {
-            model: self.model.name(),
+            model: &model_name,
             dtype: self.model.dtype.name(),
             device: device.as_deref(),
             reward: &reward_name,

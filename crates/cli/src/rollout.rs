@@ -7,8 +7,8 @@ use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use indicatif::{HumanBytes, HumanDuration, ProgressBar};
 use stackelberg_data::words::count as counted;
-use stackelberg_decoding::{Job, Sampling, Settings, Step, Watch, most, rollout};
-use stackelberg_engine::{Checkpoint, Reward};
+use stackelberg_decoding::{Job, Policy, Sampling, Settings, Step, Watch, most, rollout};
+use stackelberg_engine::Reward;
 use stackelberg_learning::rollouts::{self, Dataset, Identity, Manifest, Part, Plan, Prompt, collect};
 use stackelberg_registry::names::shown;
 use stackelberg_registry::{DEFAULT_REWARD, layout};
@@ -153,7 +153,7 @@ impl Rollout {
     fn collect(&self, prompts: &str, out: &Path) -> Result<()> {
         let registry = registry()?;
         let prompts = input::prompts(&registry, prompts)?;
-        let policy = self.model.load(&registry)?;
+        let policy = self.model.policy(&registry)?;
         let reward = match self.no_reward {
             true => None,
             false => Some(self.model.reward(&registry, &self.reward, &policy)?),
@@ -162,13 +162,13 @@ impl Rollout {
         let (format, warnings) = layout::text_format(asked, &policy, reward.as_ref().into());
         warnings.iter().for_each(|warning| note!("warning: {warning}"));
         let settings = self.settings();
-        settings.check(policy.model.config().vocabulary)?;
+        settings.check(policy.vocabulary())?;
         let spec = self.model.spec();
         let identity = |hash| Identity { name: shown(&self.reward), hash };
         let hash = reward.as_ref().map(|_| registry.reward_hash(&self.reward)).transpose()?;
         let plan = Plan {
             policy: &policy,
-            model: spec.name.clone(),
+            model: shown(&spec.name),
             dtype: spec.dtype.name().to_owned(),
             device: spec.recorded_device(),
             reward: hash.map(identity),
@@ -223,7 +223,7 @@ impl Rollout {
 
 /// The inputs of a run.
 struct Run<'a> {
-    policy: &'a Checkpoint,
+    policy: &'a Policy,
     reward: Option<&'a Reward>,
     prompts: &'a [Prompt],
     settings: &'a Settings,

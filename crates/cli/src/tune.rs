@@ -139,6 +139,7 @@ impl Tune {
                 model: spec.name,
                 dtype: spec.dtype,
                 device: spec.device,
+                tokenizer: spec.tokenizer,
                 prompt_format: self.layout.prompt_format,
                 system: self.layout.system.clone(),
                 template_args: spec.template_args,

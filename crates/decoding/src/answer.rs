@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use stackelberg_engine::{Checkpoint, TextStream, Tokenizer};
+use stackelberg_engine::{TextProcessor, TextStream, Tokenizer};
 
 use crate::error::Result;
 use crate::generation::{Finish, StoppedBy};
@@ -27,7 +27,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    pub(crate) fn new(policy: &Checkpoint, settings: Arc<Settings>, max_tokens: usize) -> Self {
+    pub(crate) fn new(policy: &TextProcessor, settings: Arc<Settings>, max_tokens: usize) -> Self {
         Self {
             tokenizer: policy.tokenizer.clone(),
             eos: policy.eos.clone().into(),
@@ -61,6 +61,17 @@ impl Answer {
         }
         let ends = self.eos.iter().filter(|_| !settings.no_eos);
         ends.chain(&settings.stop_tokens).copied().collect()
+    }
+
+    /// Tokens that it may still get.
+    pub(crate) fn room(&self) -> usize {
+        self.max_tokens.saturating_sub(self.tokens.len())
+    }
+
+    /// Ends where a server says that the text ends. Returns the text that is certain now.
+    pub(crate) fn end(&mut self) -> String {
+        self.finish.get_or_insert(Finish::Stop);
+        self.emit(self.text.len())
     }
 
     /// Adds a token. Returns the text that is certain now: what may turn out to be the beginning of a stop text is held

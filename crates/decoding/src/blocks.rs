@@ -17,11 +17,14 @@ use stackelberg_engine::reward::RewardState;
 use stackelberg_shaping::{Rule, argmax};
 
 use crate::choice::{Response, block, certain, kl_of_best_among};
+use crate::elsewhere::{after, draw};
 use crate::error::{Error, Result};
 use crate::history::History;
 use crate::input::Input;
 use crate::line::{Line, Pending};
 use crate::method::{Keep, Method};
+use crate::next::Distribution;
+use crate::policy::Drawn;
 use crate::randomness::Randomness;
 use crate::rejection::{Dropped, lowest, saved};
 use crate::sample;
@@ -145,7 +148,7 @@ impl Blocks {
     /// Takes in the logits of the texts that wait for them. `read_last` as in [`Work`](crate::work::Work).
     pub(crate) fn expect(
         &mut self,
-        rows: &mut dyn Iterator<Item = Vec<f32>>,
+        rows: &mut dyn Iterator<Item = Distribution>,
         read_last: bool,
     ) -> Result<()> {
         for track in self.tracks.iter_mut().filter(|track| track.line.pending == Pending::Logits) {
@@ -154,6 +157,21 @@ impl Blocks {
                 track.block.push(said);
                 track.line.read_next(token, read_last);
             }
+        }
+        Ok(())
+    }
+
+    /// Tokens that each text may get until the end of the block.
+    pub(crate) fn left(&self) -> Vec<usize> {
+        let left = |track: &Track| self.settings.block.saturating_sub(track.block.len());
+        self.tracks.iter().map(left).collect()
+    }
+
+    /// Takes in what a server drew for a text.
+    pub(crate) fn found(&mut self, index: usize, tokens: Vec<Drawn>, ended: bool) -> Result<()> {
+        if let Some(track) = self.tracks.get_mut(index) {
+            track.block.extend(draw(&mut track.line.sequence, tokens, ended)?);
+            track.line.pending = after(&track.line.sequence);
         }
         Ok(())
     }

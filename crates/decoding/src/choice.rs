@@ -1,11 +1,12 @@
 //! Finished answers: their rewards, and which of several is the answer.
 
 use stackelberg_engine::reward::PromptInput;
-use stackelberg_engine::{Checkpoint, Prompt, Reward, Tensor};
+use stackelberg_engine::{Prompt, Reward, Tensor};
 use stackelberg_shaping::{Follower, Samples, Shaped, Shaping, argmax};
 
 use crate::error::{Error, Result};
 use crate::method::{Keep, Method};
+use crate::policy::Policy;
 use crate::randomness::Randomness;
 use crate::sample;
 use crate::score::Score;
@@ -32,7 +33,7 @@ pub(crate) struct Unscored {
 /// # Errors
 /// The reward fails, or is not finite.
 pub(crate) fn scores(
-    policy: &Checkpoint,
+    policy: &Policy,
     reward: &Reward,
     (prompt, asked): (&[u32], Option<&Prompt>),
     answers: &[Unscored],
@@ -52,7 +53,7 @@ pub(crate) fn scores(
 }
 
 fn unknown_scores(
-    policy: &Checkpoint,
+    policy: &Policy,
     reward: &Reward,
     input: PromptInput<'_>,
     answers: &[&Unscored],
@@ -80,7 +81,10 @@ fn unknown_scores(
     }
     if !unread.is_empty() {
         let texts: Vec<&[u32]> = unread.iter().map(|&i| &answers[i].tokens[..]).collect();
-        let found = reward.of_answers(policy, input, &texts)?;
+        let found = match policy {
+            Policy::Local(checkpoint) => reward.of_answers(checkpoint, input, &texts)?,
+            Policy::Remote(remote) => reward.of_remote_answers(&remote.text, input, &texts)?,
+        };
         unread.iter().zip(found).for_each(|(&i, reward)| scores[i] = reward);
     }
     Ok(scores.into_iter().map(Score::from).collect())

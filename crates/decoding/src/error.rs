@@ -10,6 +10,14 @@ pub enum Error {
     #[error(transparent)]
     Engine(#[from] stackelberg_engine::Error),
 
+    /// The policy's server failed.
+    #[error("{0}")]
+    Server(String),
+
+    /// A request that the policy's server cannot fulfil.
+    #[error("the policy runs on a server, which {0}")]
+    NotRemote(String),
+
     /// The settings of the shaping are no good, or rewards of finished answers could not be shaped.
     #[error(transparent)]
     Rule(stackelberg_shaping::Error),

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use stackelberg_engine::reward::{PromptInput, ValueHead};
-use stackelberg_engine::{Checkpoint, Error as EngineError, Prompt, Reward};
+use stackelberg_engine::{Error as EngineError, Prompt, Reward};
 
 use crate::error::{Error, Result};
 use crate::generation::Generation;
 use crate::method::Method;
+use crate::policy::Policy;
 use crate::prefixes::CacheCounts;
 use crate::request::{Event, Request, Sample, Ticket, Want};
 use crate::session::{Limits, Session, check};
@@ -92,7 +93,7 @@ pub const AT_ONCE: usize = 10;
 /// A setting is out of range, the method lacks its reward or value head, the prompt does not fit the context, or a reward
 /// is not finite; [`Error::Stopped`] if `watch` says so.
 pub fn generate<'p>(
-    policy: &Checkpoint,
+    policy: impl Into<Policy>,
     guidance: impl Into<Guidance<'p>>,
     prompt: impl Into<PromptInput<'p>>,
     id: &str,
@@ -141,15 +142,15 @@ impl Watch for First<'_> {
 /// As [`generate`]; those of one prompt name it, and end the run unless [`Watch::failed`] takes them. Answers that were
 /// handed over before stay.
 pub fn generate_all<'a>(
-    policy: &Checkpoint,
+    policy: impl Into<Policy>,
     guidance: impl Into<Guidance<'a>>,
     jobs: &[Job<'_>],
     settings: &Settings,
     limits: impl Into<Limits>,
     watch: &mut dyn Watch,
 ) -> Result<()> {
-    let guidance = guidance.into();
-    settings.check(policy.model.config().vocabulary)?;
+    let (policy, guidance) = (policy.into(), guidance.into());
+    settings.check(policy.vocabulary())?;
     match (settings.method, guidance.reward, guidance.value) {
         (Method::Cd, _, None) => return Err(Error::NoValueHead),
         (Method::Base | Method::Cd, ..) | (_, Some(_), _) => {}
@@ -168,7 +169,7 @@ pub fn generate_all<'a>(
 /// # Errors
 /// As [`generate_all`]; those of one prompt name it.
 pub fn rollout(
-    policy: &Checkpoint,
+    policy: impl Into<Policy>,
     reward: Option<&Reward>,
     jobs: &[Job<'_>],
     settings: &Settings,
@@ -179,12 +180,12 @@ pub fn rollout(
     // Candidates matter to guidance alone.
     let settings = &Settings { method: Method::Base, candidates: 1, ..settings.clone() };
     let (want, guidance) = (Want::Samples { hidden: keep_hidden }, Guidance { reward, value: None });
-    run(policy, guidance, jobs, settings, want, at_once.into(), watch).map(drop)
+    run(policy.into(), guidance, jobs, settings, want, at_once.into(), watch).map(drop)
 }
 
 /// Runs prompts that are answered alike through a session.
 fn run(
-    policy: &Checkpoint,
+    policy: Policy,
     guidance: Guidance<'_>,
     jobs: &[Job<'_>],
     settings: &Settings,
@@ -192,7 +193,7 @@ fn run(
     limits: Limits,
     watch: &mut dyn Watch,
 ) -> Result<CacheCounts> {
-    settings.check(policy.model.config().vocabulary)?;
+    settings.check(policy.vocabulary())?;
     let (settings, steps) = (Arc::new(settings.clone()), watch.watches());
     let request = |job: &Job<'_>| Request {
         id: job.id.to_owned(),
@@ -207,7 +208,7 @@ fn run(
     // A long run should not learn late that a prompt does not fit.
     let mut fit = Vec::with_capacity(jobs.len());
     for (number, job) in jobs.iter().enumerate() {
-        match check(policy, &request(job)) {
+        match check(&policy, &request(job)) {
             Ok(_) => fit.push((number, job)),
             Err(error @ Error::Engine(EngineError::RewardContext { .. })) => {
                 watch.failed(number, error.of(job.id))?;
@@ -215,7 +216,7 @@ fn run(
             Err(error) => return Err(error.of(job.id)),
         }
     }
-    let mut session = Session::new(policy.clone(), limits);
+    let mut session = Session::new(policy, limits);
     let mut waiting = fit.into_iter();
     let mut tickets: HashMap<Ticket, usize> = HashMap::new();
     loop {

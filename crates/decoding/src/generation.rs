@@ -37,8 +37,8 @@ pub struct Generation {
     /// [`Method::Particles`]: crate::Method::Particles
     pub kl: Option<f64>,
     /// `-ln` of the base policy's mass on the candidates, summed over the guided steps, in nats. With `kl` it is
-    /// the whole of the decoder's KL.
-    pub tail_nll: f64,
+    /// the whole of the decoder's KL. `None` if it is not known: a server tells log-probabilities at temperature 1 only.
+    pub tail_nll: Option<f64>,
     /// Tokens that were run through the policy for this answer: candidates and what was not chosen count, the prompt does not.
     pub tokens_run: usize,
     /// Tokens that the reward or the value head read in order to guide or to choose. Scoring the finished answer for the
@@ -52,7 +52,8 @@ pub struct Generation {
     /// summed over the blocks. Of samples that were dropped: the gain of as many further samples like the finished ones. This is
     /// more than is lost, since dropped samples had lower rewards than the others.
     pub reward_lost: f64,
-    /// Time spent on prompt and answer; of a forward that several texts share, its share. Scoring the
+    /// Time spent on prompt and answer; of a forward that several texts share, its share. If a server runs the policy: the time from
+    /// the request's arrival. Scoring the
     /// finished answer for the record is not counted, except by best-of-n and its siblings, which choose by it.
     pub elapsed: Duration,
 }
@@ -61,7 +62,7 @@ impl Generation {
     /// Upper bound on the KL from the base policy in nats, the restriction to candidates included: `kl + tail_nll`. Its mean
     /// over answers is the bound.
     pub fn kl_bound(&self) -> Option<f64> {
-        self.kl.map(|kl| kl + self.tail_nll)
+        Some(self.kl? + self.tail_nll?)
     }
 }
 

@@ -32,6 +32,8 @@ pub(crate) enum Pending {
     Rewards,
     /// Rewards that are computed off the loop.
     Remote,
+    /// A server that runs the policy.
+    Policy,
     /// Its continuations.
     Paths,
     /// The look ahead at its last token: a continuation whose segment is complete.

@@ -31,6 +31,11 @@ impl Randomness {
         Self(ChaCha12Rng::seed_from_u64(self.0.random()))
     }
 
+    /// A seed for draws elsewhere: below `2^31`, which all servers accept.
+    pub(crate) fn seed(&mut self) -> u64 {
+        self.0.random::<u64>() >> 33
+    }
+
     /// A number of the normal distribution with mean 0 and standard deviation 1, by Box and Muller.
     pub(crate) fn normal(&mut self) -> f64 {
         let (radius, angle) = (1.0 - self.uniform(), self.uniform());

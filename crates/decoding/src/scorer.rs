@@ -2,18 +2,19 @@
 
 use std::sync::Arc;
 
-use stackelberg_engine::{Checkpoint, Error as EngineError, Reward, Tensor};
+use stackelberg_engine::{Error as EngineError, Reward, Tensor};
 use stackelberg_shaping::Rule;
 
 use crate::choice::{Unscored, scores};
 use crate::error::{Error, Result};
+use crate::policy::Policy;
 use crate::request::Request;
 use crate::score::Score;
 
 /// Scores texts that the incremental state cannot score.
 #[derive(Clone)]
 pub(crate) struct Scorer {
-    pub(crate) policy: Checkpoint,
+    pub(crate) policy: Arc<Policy>,
     pub(crate) request: Arc<Request>,
 }
 
@@ -37,7 +38,8 @@ impl Scorer {
                 Some(hidden) => hidden,
                 None => {
                     let text = [&prompt[..], tokens].concat();
-                    let (_, hidden) = self.policy.model.prefill(&text)?;
+                    let policy = self.policy.local().ok_or(EngineError::NoHiddenStates)?;
+                    let (_, hidden) = policy.model.prefill(&text)?;
                     hidden.narrow(0, text.len() - 1, 1).map_err(EngineError::from)?
                 }
             };

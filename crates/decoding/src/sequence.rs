@@ -8,11 +8,13 @@
 
 use std::sync::Arc;
 
-use stackelberg_engine::Checkpoint;
+use stackelberg_engine::TextProcessor;
 
 use crate::answer::Answer;
 use crate::error::Result;
 use crate::generation::{Finish, Generation};
+use crate::next::Distribution;
+use crate::policy::Drawn;
 use crate::randomness::Randomness;
 use crate::score::Score;
 use crate::settings::Settings;
@@ -21,7 +23,7 @@ use crate::turn::Turn;
 
 /// What a sequence needs to go on.
 pub(crate) enum Need<'s> {
-    /// The logits of the next token.
+    /// The distribution of the next token.
     Expect,
     /// Rewards, or values, of these candidates for the next token, each with its continuation where there are any.
     Score { candidates: &'s [u32], further: Vec<Vec<u32>> },
@@ -78,7 +80,8 @@ struct Statistics {
     skipped: usize,
     /// Summed over the guided steps.
     kl: f64,
-    tail_nll: f64,
+    /// `None` once it is not known of a step.
+    tail_nll: Option<f64>,
     steps: usize,
 }
 
@@ -86,7 +89,7 @@ impl Sequence {
     /// A sequence that begins. `guide` is the span of what guides, if something does; `streams` are its random numbers
     /// for tokens and for reward perturbations.
     pub(crate) fn new(
-        policy: &Checkpoint,
+        policy: &TextProcessor,
         settings: Arc<Settings>,
         guide: Option<Option<f64>>,
         (randomness, perturbation): (Randomness, Randomness),
@@ -99,7 +102,7 @@ impl Sequence {
             reward_calls: 0,
             skipped: 0,
             kl: 0.0,
-            tail_nll: 0.0,
+            tail_nll: Some(0.0),
             steps: 0,
         };
         let (free, phase) = (0, Phase::Expect);
@@ -129,14 +132,14 @@ impl Sequence {
         }
     }
 
-    /// Supplies the logits of the next token. If no reward is needed, the token is chosen.
+    /// Supplies the distribution of the next token. If no reward is needed, the token is chosen.
     ///
     /// # Errors
     /// The logits hold NaN, or the tokenizer fails.
-    pub(crate) fn expect(&mut self, logits: Vec<f32>) -> Result<Option<(Chosen, Said)>> {
+    pub(crate) fn expect(&mut self, next: Distribution) -> Result<Option<(Chosen, Said)>> {
         let guide = if self.free > 0 { None } else { self.guide };
         let (written, banned) = (&self.answer.tokens[..], self.answer.banned());
-        let turn = Turn::new(logits, (written, &banned), &self.settings, guide, self.statistics.steps)?;
+        let turn = Turn::new(next, (written, &banned), &self.settings, guide, self.statistics.steps)?;
         if turn.asks {
             self.phase = match self.settings.score_every {
                 1 => Phase::Score(Box::new(turn), Vec::new()),
@@ -152,6 +155,28 @@ impl Sequence {
         let step = turn.unguided(&self.settings, &mut self.randomness);
         let text = self.take(&step, None)?;
         Ok(Some((Chosen { index: None, token: step.chosen }, (step, text))))
+    }
+
+    /// Whether the next token is chosen here, among candidates: the others are the base policy's own.
+    pub(crate) fn is_guided(&self) -> bool {
+        self.guide.is_some() && self.free == 0
+    }
+
+    /// The most tokens that the base policy may add now.
+    pub(crate) fn room(&self) -> usize {
+        let room = self.answer.room();
+        if self.guide.is_some() { room.min(self.free) } else { room }
+    }
+
+    /// Appends a token that a server drew from the base policy. Returns the step and the text that it adds for certain.
+    ///
+    /// # Errors
+    /// The tokenizer fails.
+    pub(crate) fn draw(&mut self, drawn: Drawn) -> Result<Said> {
+        self.free = self.free.saturating_sub(1);
+        let step = Step::drawn(drawn, &self.settings);
+        let text = self.take(&step, None)?;
+        Ok((step, text))
     }
 
     /// Each candidate begins a continuation of its own, which the base policy decides.
@@ -179,6 +204,11 @@ impl Sequence {
     /// Whether a continuation is as long as a segment, or its answer is finished.
     pub(crate) fn is_segment(&self) -> bool {
         self.answer.finish.is_some() || self.path().len() >= self.settings.score_every
+    }
+
+    /// Tokens that a continuation needs to be a segment.
+    pub(crate) fn segment_left(&self) -> usize {
+        self.settings.score_every.saturating_sub(self.path().len())
     }
 
     /// The steps of a continuation, that of the candidate first.
@@ -246,6 +276,11 @@ impl Sequence {
         Ok((Chosen { index: Some(index), token }, said))
     }
 
+    /// A seed for draws elsewhere.
+    pub(crate) fn seed(&mut self) -> u64 {
+        self.randomness.seed()
+    }
+
     /// What is drawn from now on follows from these random numbers.
     pub(crate) fn reseed(&mut self, randomness: Randomness) {
         self.randomness = randomness;
@@ -264,7 +299,9 @@ impl Sequence {
         statistics.reward_calls += usize::from(step.rewards.is_some());
         statistics.skipped += usize::from(step.skipped);
         statistics.kl += step.kl.unwrap_or(0.0);
-        statistics.tail_nll += step.tail_nll.unwrap_or(0.0);
+        if step.rewards.is_some() {
+            statistics.tail_nll = statistics.tail_nll.zip(step.tail_nll).map(|(sum, more)| sum + more);
+        }
         statistics.steps += 1;
         if let Some(path) = &mut self.path {
             path.push(step.clone());

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use crate::perturbation::Perturbation;
+use crate::policy::{Drawn, Likeliest};
 use crate::score::Score;
+use crate::settings::Settings;
 
 /// What happened in one step, from candidates to choice.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,6 +75,37 @@ pub struct Block {
 }
 
 impl Step {
+    /// A step that a server decided by the base policy.
+    pub(crate) fn drawn(Drawn { token, log_prob, likeliest }: Drawn, settings: &Settings) -> Self {
+        let Likeliest(mut known) = likeliest;
+        if !known.iter().any(|(other, _)| *other == token) {
+            known.push((token, log_prob));
+        }
+        let log_probs = known.iter().take(settings.log_probs).copied().collect();
+        let (candidates, logits): (Vec<u32>, Vec<f64>) = known.into_iter().unzip();
+        Self {
+            fused: logits.clone(),
+            candidates,
+            logits,
+            rewards: None,
+            continuations: Vec::new(),
+            parts: Vec::new(),
+            threshold: None,
+            bound: None,
+            shaped: None,
+            chosen: token,
+            base_choice: token,
+            log_prob,
+            log_probs,
+            kl: None,
+            ess: None,
+            tail_nll: None,
+            skipped: false,
+            block: None,
+            continuation: None,
+        }
+    }
+
     /// What the text is worth with the candidate at `index`, if that was asked for. A disturbed reward is not the
     /// text's.
     pub(crate) fn score(&self, index: Option<usize>, perturbation: Perturbation) -> Option<Score> {

@@ -7,11 +7,11 @@
 //! Every guided method is a way to fill in "rewards". In controlled decoding they are values of a value head, and `l` are
 //! log-probabilities at the policy temperature.
 
-use stackelberg_engine::kernel;
 use stackelberg_shaping::{Follower, KlBudget, Samples, Shaped, Shaping, argmax, fuse};
 
 use crate::error::{Error, Result};
 use crate::method::Method;
+use crate::next::{Distribution, Next};
 use crate::perturbation::Perturbation;
 use crate::randomness::Randomness;
 use crate::sample;
@@ -36,17 +36,17 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
-    /// The candidates among these logits, and whether their rewards matter. `guide` is the span of what guides, if
+    /// The candidates of this distribution, and whether their rewards matter. `guide` is the span of what guides, if
     /// something does; `written` are the tokens of the answer, `banned` those that may not come next.
     pub(crate) fn new(
-        logits: Vec<f32>,
+        logits: Distribution,
         (written, banned): (&[u32], &[u32]),
         settings: &Settings,
         guide: Option<Option<f64>>,
         number: usize,
     ) -> Result<Self> {
         let next = Next::new(logits, written, banned, settings);
-        if !next.log_z.is_finite() {
+        if !next.is_finite() {
             return Err(Error::Logits { step: number });
         }
         let (candidates, mut logits) = next.candidates(settings.candidates);
@@ -66,7 +66,7 @@ impl Turn {
         // A skipped step is greedy, too.
         let chosen = match settings.sampling.temperature {
             0.0 => self.candidates[0],
-            _ => sample::next(&self.next.logits, &settings.sampling, randomness),
+            _ => self.next.draw(&settings.sampling, randomness),
         };
         self.step(chosen)
     }
@@ -123,7 +123,7 @@ impl Turn {
             fused: fuse(&self.logits, &shaped.values, shaping.strength),
             kl: Some(follower.kl),
             ess: Some(follower.ess),
-            tail_nll: Some(-self.next.log_mass(&self.candidates, of_base * temperature)),
+            tail_nll: self.next.log_mass(&self.candidates, of_base * temperature).map(|mass| -mass),
             rewards: Some(rewards),
             parts,
             threshold: shaped.threshold.map(|t| t.value),
@@ -176,77 +176,6 @@ fn is_sure(logits: &[f64], settings: &Settings) -> bool {
     let shares = sample::shares(&logits);
     let shares = shares.iter().filter(|share| **share > 0.0);
     shares.map(|share| -share * share.ln()).sum::<f64>() < settings.entropy_gate
-}
-
-/// Logits of the next token.
-#[derive(Clone)]
-struct Next {
-    /// With biases and penalties, and without banned tokens: what is chosen by.
-    logits: Vec<f32>,
-    /// As the model gave them, where that differs.
-    unpenalised: Option<Vec<f32>>,
-    log_z: f64,
-}
-
-impl Next {
-    fn new(mut logits: Vec<f32>, written: &[u32], banned: &[u32], settings: &Settings) -> Self {
-        let log_z = kernel::log_sum_exp(&logits);
-        let bias = &settings.logit_bias;
-        let changes = sample::penalises(&settings.sampling) || !bias.is_empty() || !banned.is_empty();
-        let unpenalised = changes.then(|| logits.clone());
-        for (&token, bias) in bias {
-            if let Some(logit) = logits.get_mut(token as usize) {
-                *logit += *bias as f32;
-            }
-        }
-        sample::penalise(&mut logits, written, &settings.sampling);
-        for &token in banned {
-            if let Some(logit) = logits.get_mut(token as usize) {
-                *logit = f32::NEG_INFINITY;
-            }
-        }
-        Self { logits, unpenalised, log_z }
-    }
-
-    /// The `k` likeliest tokens and their log-probabilities under the base policy at temperature 1, in nats.
-    fn likeliest(&self, k: usize) -> Vec<(u32, f64)> {
-        if k == 0 {
-            return Vec::new();
-        }
-        let logits = self.unpenalised.as_ref().unwrap_or(&self.logits);
-        let tokens = sample::largest(logits, k.min(logits.len()));
-        tokens.into_iter().map(|token| (token, self.log_prob(token))).collect()
-    }
-
-    /// The `k` likeliest tokens and their logits. Banned ones are not among them.
-    fn candidates(&self, k: usize) -> (Vec<u32>, Vec<f64>) {
-        let mut candidates = sample::largest(&self.logits, k);
-        let allowed = candidates.iter().take_while(|token| self.logits[**token as usize].is_finite());
-        candidates.truncate(allowed.count().max(1));
-        let logits = candidates.iter().map(|&t| f64::from(self.logits[t as usize])).collect();
-        (candidates, logits)
-    }
-
-    /// Makes logits of some tokens, largest first and the largest of all among them, log-probabilities at
-    /// this temperature, in nats.
-    fn normalise(&self, logits: &mut [f64], temperature: f64) {
-        let log_z = sample::sum(&kernel::masses(&self.logits, temperature as f32)).ln();
-        let most = logits[0];
-        logits.iter_mut().for_each(|logit| *logit = (*logit - most) / temperature - log_z);
-    }
-
-    /// `ln` of the mass that some tokens have at this temperature, at most 0.
-    fn log_mass(&self, tokens: &[u32], temperature: f64) -> f64 {
-        let masses = kernel::masses(&self.logits, temperature as f32);
-        let of_tokens: f64 = tokens.iter().map(|&t| f64::from(masses[t as usize])).sum();
-        (of_tokens / sample::sum(&masses)).ln().min(0.0)
-    }
-
-    /// Log-probability of a token under the base policy at temperature 1, in nats.
-    fn log_prob(&self, token: u32) -> f64 {
-        let logits = self.unpenalised.as_ref().unwrap_or(&self.logits);
-        f64::from(logits[token as usize]) - self.log_z
-    }
 }
 
 /// Rewards shaped, and the shaping in force. The samples' weights are at the temperature that is drawn at; there the

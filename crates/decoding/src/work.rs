@@ -1,5 +1,6 @@
 //! One sequence of a request in a session, with whatever its method keeps beside it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use stackelberg_engine::{Error as EngineError, Tensor};
@@ -10,6 +11,8 @@ use crate::choice::Unscored;
 use crate::error::Result;
 use crate::input::Input;
 use crate::line::{Line, Pending};
+use crate::next::Distribution;
+use crate::policy::InFlight;
 use crate::request::Ticket;
 use crate::score::Score;
 use crate::sequence::{Chosen, Need, Said, Sequence};
@@ -32,6 +35,8 @@ pub(crate) struct Work {
     pub(crate) tokens_run: usize,
     /// Tokens that the reward or the value head read.
     tokens_scored: usize,
+    /// Calls to the policy's server, by line.
+    pub(crate) in_flight: BTreeMap<usize, InFlight>,
 }
 
 /// What is under way.
@@ -100,7 +105,19 @@ impl Work {
     ) -> Self {
         let (kept, elapsed) = (keep_hidden.then(Vec::new), Duration::ZERO);
         let (tokens_run, tokens_scored) = (0, 0);
-        Self { ticket, sample, prompt, kind, read_last, kept, elapsed, tokens_run, tokens_scored }
+        let in_flight = BTreeMap::new();
+        Self {
+            ticket,
+            sample,
+            prompt,
+            kind,
+            read_last,
+            kept,
+            elapsed,
+            tokens_run,
+            tokens_scored,
+            in_flight,
+        }
     }
 
     /// Its lines that may wait for the policy.
@@ -113,8 +130,8 @@ impl Work {
         }
     }
 
-    /// Takes in the logits of the lines that wait for them, `rows` in order. Returns the steps that were decided.
-    pub(crate) fn expect(&mut self, rows: &mut dyn Iterator<Item = Vec<f32>>) -> Result<Vec<Said>> {
+    /// Takes in the distributions of the lines that wait for them, `rows` in order. Returns the steps that were decided.
+    pub(crate) fn expect(&mut self, rows: &mut dyn Iterator<Item = Distribution>) -> Result<Vec<Said>> {
         let read_last = self.read_last;
         match &mut self.kind {
             Kind::One { line, paths } if paths.is_empty() => {
@@ -319,7 +336,7 @@ fn begin_paths(line: &mut Line) -> Vec<Line> {
 }
 
 /// What a continuation waits for after a token.
-fn on_path(sequence: &Sequence) -> Pending {
+pub(crate) fn on_path(sequence: &Sequence) -> Pending {
     match sequence.last_token().filter(|_| !sequence.is_segment()) {
         Some(token) => Pending::Token(token),
         None => Pending::Nothing,

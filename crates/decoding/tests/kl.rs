@@ -42,7 +42,7 @@ proptest! {
             text.push(step.chosen);
         }
         prop_assert!((answer.kl.unwrap() - kl).abs() < 1e-9 * (1.0 + kl));
-        prop_assert!((answer.tail_nll - tail_nll).abs() < 1e-9 * (1.0 + tail_nll));
+        prop_assert!((answer.tail_nll.unwrap() - tail_nll).abs() < 1e-9 * (1.0 + tail_nll));
     }
 
     /// Greedy guided answers have no KL; their steps have one, at temperature 1, unless they were skipped.

@@ -11,6 +11,7 @@ mod device;
 mod golden;
 mod kl;
 mod rejection;
+mod remote_policy;
 mod segments;
 mod session;
 mod soft;

@@ -3,7 +3,7 @@
 mod pages;
 mod slots;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use crate::error::{Error, Result};
 use crate::kernel::{Layout, PAGE};
@@ -51,7 +51,23 @@ pub(crate) enum Kept {
     Slots(Option<Tensor>),
 }
 
+/// The empty prefix of no model.
+impl Default for Prefix {
+    fn default() -> Self {
+        Self::in_pages(Layout { layers: 0, kv_heads: 0, dim: 0 })
+    }
+}
+
 impl Prefix {
+    /// The empty prefix of no model, and the state that stands for the hidden state of its last token, `[1, 1]`: for texts whose
+    /// policy runs elsewhere. No model can extend the prefix.
+    ///
+    /// # Errors
+    /// There is no memory.
+    pub fn elsewhere() -> Result<(Self, Tensor)> {
+        Ok((Self::default(), Tensor::zeros((1, 1), DType::F32, &Device::Cpu)?))
+    }
+
     pub(crate) fn in_pages(layout: Layout) -> Self {
         Self { tokens: Vec::new(), memory: Memory::Pages(Pages::new(layout)) }
     }

@@ -157,6 +157,10 @@ pub enum Error {
     #[error("this reward reads text: it needs the prompt itself, not only its tokens")]
     NoPrompt,
 
+    /// A reward reads the hidden states of a policy that runs elsewhere.
+    #[error("this reward reads the policy's hidden states, which a policy on a server does not give")]
+    NoHiddenStates,
+
     /// A program or a server that scores texts failed.
     #[error("{0}")]
     Scorer(String),

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::chat::{Argument, Message, Prompt};
-use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::text_format::TextFormat;
+use crate::text_processor::TextProcessor;
 
 /// A text in a prompt format. In a chat, only the template writes control tokens: what messages and answers spell is
 /// text. A raw text is tokenised as it is.
@@ -44,7 +44,7 @@ pub enum ChatEnd {
 /// Stands behind the last message's content while a template lays out a chat whose last message is continued.
 const CONTINUED: &str = "STACKELBERG_LAST_MESSAGE_ENDS_HERE ";
 
-impl Checkpoint {
+impl TextProcessor {
     /// A prompt in this format, up to where the response begins. Guidance, scoring and training all use this text.
     ///
     /// # Errors
@@ -142,7 +142,7 @@ impl Checkpoint {
         }
     }
 
-    /// Tokens of a text that is formatted already, see [`Checkpoint::read`] and [`LaidOut::as_is`].
+    /// Tokens of a text that is formatted already, see [`TextProcessor::read`] and [`LaidOut::as_is`].
     ///
     /// # Errors
     /// The tokenizer fails.

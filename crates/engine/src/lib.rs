@@ -60,6 +60,7 @@ pub mod model;
 mod names;
 pub mod reward;
 mod text_format;
+mod text_processor;
 mod tokenizer;
 
 pub use cache::{Branches, Prefix};
@@ -75,4 +76,5 @@ pub use kernel::Dtype;
 pub use laid_out::{ChatEnd, LaidOut};
 pub use model::Model;
 pub use reward::Reward;
+pub use text_processor::TextProcessor;
 pub use tokenizer::{TextStream, Tokenizer};

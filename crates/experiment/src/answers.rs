@@ -8,10 +8,10 @@ use stackelberg_data::words::count as counted;
 use stackelberg_data::{Identity, Journal};
 use stackelberg_decoding::{
     CacheCounts, Cancel, Error as DecodingError, Generation, Guidance, HackingWatch, Job, Limits,
-    Settings, Step, Watch, generate_all,
+    Policy, Settings, Step, Watch, generate_all,
 };
 use stackelberg_engine::reward::TextFormat;
-use stackelberg_engine::{Checkpoint, Error as EngineError, Prompt};
+use stackelberg_engine::{Error as EngineError, Prompt};
 use stackelberg_registry::layout;
 
 use crate::error::{Context, Error, Result};
@@ -21,7 +21,7 @@ use crate::record::{self, Names};
 #[derive(Clone)]
 pub struct Session<'a> {
     /// The policy.
-    pub policy: &'a Checkpoint,
+    pub policy: &'a Policy,
     /// The reward or value head that guides it.
     pub guidance: Guidance<'a>,
     /// The decoding settings.
@@ -283,7 +283,7 @@ impl Watch for Sink<'_> {
         self.under_way.remove(&job);
         let text = said(&error);
         let DecodingError::Prompt { source, .. } = &error else { return Err(error) };
-        if let DecodingError::Engine(EngineError::Scorer(why)) = &**source {
+        if let DecodingError::Engine(EngineError::Scorer(why)) | DecodingError::Server(why) = &**source {
             let same = self.alike > 0
                 && self.unanswered.last().is_some_and(|last| last.ends_with(why.as_str()));
             self.alike = if same { self.alike + 1 } else { 1 };

@@ -71,6 +71,8 @@ pub struct Policy {
     /// The device.
     #[serde(deserialize_with = "named")]
     pub device: Device,
+    /// Of a model on a server: where its tokenizer is.
+    pub tokenizer: Option<String>,
     /// The prompt format; `None`: the one that the reward was trained on.
     #[serde(deserialize_with = "some_named")]
     pub prompt_format: Option<TextFormat>,
@@ -87,6 +89,7 @@ impl Policy {
             name: self.model.clone(),
             dtype: self.dtype,
             device: self.device,
+            tokenizer: self.tokenizer.clone(),
             template_args: self.template_args.clone(),
         }
     }
@@ -98,6 +101,7 @@ impl Default for Policy {
             model: DEFAULT_MODEL.to_owned(),
             dtype: Dtype::Bf16,
             device: Device::Cpu,
+            tokenizer: None,
             prompt_format: None,
             system: None,
             template_args: BTreeMap::new(),

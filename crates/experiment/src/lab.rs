@@ -15,9 +15,9 @@ use serde_json::{Value, json};
 use stackelberg_data::atomic;
 use stackelberg_data::generations::{self, Response};
 use stackelberg_data::hash::sha256_file;
-use stackelberg_decoding::{Cancel, Guidance, Settings};
+use stackelberg_decoding::{Cancel, Guidance, Policy, Settings};
 use stackelberg_engine::reward::{TextFormat, ValueHead};
-use stackelberg_engine::{Checkpoint, Prompt, Reward};
+use stackelberg_engine::{Error as EngineError, Prompt, Reward};
 use stackelberg_evaluation::Evaluator;
 use stackelberg_evaluation::metrics::{Coherence, Measured};
 use stackelberg_registry::{Registry, layout, names};
@@ -48,7 +48,9 @@ pub struct Lab<'a> {
     /// The folder of the runs and the report.
     pub out: PathBuf,
     pub(crate) registry: &'a Registry,
-    pub(crate) policy: &'a Checkpoint,
+    pub(crate) policy: &'a Policy,
+    /// The policy's name, without secrets.
+    model_name: String,
     pub(crate) provenance: Provenance,
     /// Cancels the current run.
     pub cancel: Cancel,
@@ -90,7 +92,7 @@ impl<'a> Lab<'a> {
         experiment: &'a Experiment,
         out: &Path,
         registry: &'a Registry,
-        policy: &'a Checkpoint,
+        policy: &'a Policy,
         provenance: Provenance,
         cancel: Cancel,
     ) -> Result<(Self, Vec<String>)> {
@@ -109,7 +111,7 @@ impl<'a> Lab<'a> {
         warnings.extend(of_format);
         let rewards = [std::slice::from_ref(guide_name), &experiment.rewards.held_out].concat();
         let embedder = Some(experiment.embedder.as_str()).filter(|name| *name != "none");
-        let mut loaded = || Ok(policy);
+        let mut loaded = || policy.local().ok_or_else(|| EngineError::NoHiddenStates.into());
         let evaluator = Evaluator::load(registry, &rewards, embedder, spec.dtype, &mut loaded)?;
         let mut lab = Self {
             experiment,
@@ -118,6 +120,7 @@ impl<'a> Lab<'a> {
             provenance,
             cancel,
             guide_name: experiment.rewards.shown_guide(),
+            model_name: names::shown(&experiment.policy.model),
             guide_hash: registry.reward_hash(guide_name)?,
             prompts_hash: hash_of(&value_of(&prompts)),
             policy,
@@ -131,7 +134,7 @@ impl<'a> Lab<'a> {
         };
         lab.values = lab.values_folder()?;
         // Settings out of range are refused before anything runs.
-        experiment.check_settings(policy.model.config().vocabulary)?;
+        experiment.check_settings(policy.vocabulary())?;
         Ok((lab, warnings))
     }
 
@@ -142,7 +145,7 @@ impl<'a> Lab<'a> {
         let policy = &self.experiment.policy;
         let prompts = value_of(&prompts_of(self.registry, &values.prompts)?);
         let mut taught = json!({
-            "policy": self.policy.fingerprint, "dtype": policy.dtype.to_string(),
+            "policy": self.policy.fingerprint(), "dtype": policy.dtype.to_string(),
             "guide": self.guide_hash, "format": self.format.name(), "system": policy.system,
             "prompts": prompts, "samples": values.samples, "max_new_tokens": values.max_new_tokens,
             "strength": values.strength, "bound": values.bound, "alpha": values.alpha, "cap": values.cap,
@@ -243,7 +246,8 @@ impl<'a> Lab<'a> {
     ) -> Result<T> {
         let file = setting.value().map(|head| self.value_file(head));
         let value = file.as_deref().map(ValueHead::load).transpose()?;
-        value.iter().try_for_each(|head| head.fits(self.policy))?;
+        let model = || self.policy.local().ok_or(EngineError::NoHiddenStates);
+        value.iter().try_for_each(|head| head.fits(model()?))?;
         let value = value.map(Arc::new);
         let name = setting.value().map(plan::ValueHead::file);
         let value_hash = self.value_hash(setting)?;
@@ -261,7 +265,7 @@ impl<'a> Lab<'a> {
 
     fn names<'n>(&'n self, value: Option<&'n str>, value_hash: Option<&'n str>) -> Names<'n> {
         Names {
-            model: &self.experiment.policy.model,
+            model: &self.model_name,
             dtype: self.experiment.policy.dtype.name(),
             device: self.device.as_deref(),
             reward: &self.guide_name,
@@ -339,7 +343,7 @@ impl<'a> Lab<'a> {
         coherence: &mut Option<Coherence<'_>>,
     ) -> Result<Vec<Measured>> {
         let guide = Some(self.guide_name.as_str());
-        Ok(self.evaluator.measure(Some(self.policy), responses, guide, coherence.as_mut())?)
+        Ok(self.evaluator.measure(self.policy.local(), responses, guide, coherence.as_mut())?)
     }
 
     /// Saves a run's scores next to its answers.
@@ -397,11 +401,8 @@ impl<'a> Lab<'a> {
             fact("version", &self.provenance.version),
             fact("commit", &self.provenance.commit),
             fact("command", &stackelberg_data::words::command_line(&self.provenance.command)),
-            fact(
-                "policy",
-                &format!("{} ({}{on})", self.experiment.policy.model, self.experiment.policy.dtype),
-            ),
-            fact("policy hash", &self.policy.fingerprint),
+            fact("policy", &format!("{} ({}{on})", self.model_name, self.experiment.policy.dtype)),
+            fact("policy hash", &self.policy.fingerprint()),
             fact("guide", &self.guide_name),
             fact("prompts", &format!("{}, hash {}", self.prompts.len(), self.prompts_hash)),
             fact(

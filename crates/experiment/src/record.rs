@@ -5,9 +5,9 @@ use stackelberg_data::generations::{Record, Response};
 use stackelberg_data::hash::sha256;
 use stackelberg_data::trace::{Scores, TraceBlock, TraceStep};
 use stackelberg_data::{Identity, Prompt};
-use stackelberg_decoding::{Generation, Method, Options, Settings, Step};
+use stackelberg_decoding::{Generation, Method, Options, Policy, Settings, Step};
 use stackelberg_engine::reward::TextFormat;
-use stackelberg_engine::{ChatTemplate, Checkpoint, Reward, Tokenizer};
+use stackelberg_engine::{ChatTemplate, Reward, TextProcessor, Tokenizer};
 
 use crate::error::Result;
 
@@ -35,12 +35,7 @@ pub struct Names<'a> {
 }
 
 /// The settings of a run, as every line of its output records them.
-pub fn identity(
-    names: Names<'_>,
-    settings: &Settings,
-    format: TextFormat,
-    policy: &Checkpoint,
-) -> Identity {
+pub fn identity(names: Names<'_>, settings: &Settings, format: TextFormat, policy: &Policy) -> Identity {
     let mut options = Options::all(settings).without_neutral();
     // The method and the seed have fields of their own. Settings added later are written only if they differ from the
     // default, so that older files still match.
@@ -59,7 +54,7 @@ pub fn identity(
     value["kl_budget"] = json!(options.kl_budget);
     for (name, of) in [
         ("model", json!(names.model)),
-        ("model_fingerprint", json!(policy.fingerprint)),
+        ("model_fingerprint", json!(policy.fingerprint())),
         ("dtype", json!(names.dtype)),
         ("reward", json!(names.reward)),
         ("value", json!(names.value)),
@@ -87,7 +82,7 @@ pub fn identity(
 
 /// The hash of the chat templates that lay out prompts for the policy and texts for the reward; `None` if none does.
 pub fn template_hash(
-    policy: &Checkpoint,
+    policy: &TextProcessor,
     format: TextFormat,
     reward: Option<&Reward>,
 ) -> Option<String> {
@@ -119,7 +114,7 @@ pub fn response(
         reward_calls: Some(answer.reward_calls),
         skipped: Some(answer.skipped),
         kl: answer.kl,
-        tail_nll: Some(answer.tail_nll),
+        tail_nll: answer.tail_nll,
         kl_bound: answer.kl_bound(),
         tokens_run: Some(answer.tokens_run),
         tokens_scored: Some(answer.tokens_scored),

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Url;
-use reqwest::blocking::{Client, ClientBuilder};
+use reqwest::blocking::ClientBuilder;
 use reqwest::redirect::Policy;
 use rustls::ClientConfig;
 use rustls_platform_verifier::BuilderVerifierExt;
@@ -53,15 +53,22 @@ pub struct TlsError(#[from] rustls::Error);
 /// # Errors
 /// [`TlsError`].
 pub fn builder(address: &str, timeout: Duration) -> Result<ClientBuilder, TlsError> {
+    Ok(ClientBuilder::from(async_builder(address, timeout)?).timeout(timeout))
+}
+
+/// As [`builder`], for asynchronous callers. `timeout` limits a connection; the caller limits the time of each request.
+///
+/// # Errors
+/// [`TlsError`].
+pub fn async_builder(address: &str, timeout: Duration) -> Result<reqwest::ClientBuilder, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_platform_verifier()?
         .with_no_client_auth();
-    let builder = Client::builder()
+    let builder = reqwest::Client::builder()
         .user_agent(USER_AGENT)
         .tls_backend_preconfigured(tls)
-        .timeout(timeout)
         .connect_timeout(timeout.min(CONNECT_TIMEOUT))
         .redirect(Policy::none());
     Ok(if is_loopback(address) { builder.no_proxy() } else { builder })

@@ -2,15 +2,15 @@
 
 use stackelberg_data::Prompt;
 use stackelberg_data::words::count;
-use stackelberg_decoding::Guidance;
+use stackelberg_decoding::{Guidance, Policy};
 use stackelberg_engine::reward::TextFormat;
-use stackelberg_engine::{Checkpoint, Reward};
+use stackelberg_engine::{Reward, TextProcessor};
 
 /// The prompt format: the requested one, else the one that the value head or the reward was trained on, else the model's
 /// chat template if it has one, else raw. Also returns warnings for the user.
 pub fn text_format(
     asked: Option<TextFormat>,
-    policy: &Checkpoint,
+    policy: &TextProcessor,
     guidance: Guidance<'_>,
 ) -> (TextFormat, Vec<String>) {
     let chats = if policy.template.is_some() { TextFormat::Chat } else { TextFormat::Raw };
@@ -50,8 +50,8 @@ pub fn text_format(
 }
 
 /// Whether two models format a chat in the same way.
-fn chats_alike(one: &Checkpoint, other: &Checkpoint) -> bool {
-    let chat = |checkpoint: &Checkpoint| {
+fn chats_alike(one: &TextProcessor, other: &TextProcessor) -> bool {
+    let chat = |checkpoint: &TextProcessor| {
         let prompt = Prompt::Text("What is asked?".to_owned());
         checkpoint
             .lay_out(&prompt, None, TextFormat::Chat)
@@ -64,13 +64,13 @@ fn chats_alike(one: &Checkpoint, other: &Checkpoint) -> bool {
 /// A warning if answers of up to `most` tokens to tokenized prompts may end early because a reward's context is shorter
 /// than the policy's. Such answers end with `length`.
 pub fn short_reward<'a>(
-    policy: &Checkpoint,
+    policy: &Policy,
     reward: Option<&Reward>,
     most: usize,
     prompts: impl Iterator<Item = &'a [u32]>,
 ) -> Option<String> {
     let (path, context) = reward?.limit()?;
-    let own = policy.model.context();
+    let own = policy.context();
     let cut = |prompt: &&[u32]| prompt.len() < context && prompt.len() + most > context;
     let cut = prompts.filter(cut).count();
     (context < own && cut > 0).then(|| {
@@ -85,7 +85,7 @@ pub fn short_reward<'a>(
 /// Warnings about tokenized prompts (or other texts; `what` is one of them) in this format: those that begin with the same
 /// special token twice, and raw ones that spell control tokens.
 pub fn odd_tokens<'a>(
-    policy: &Checkpoint,
+    policy: &TextProcessor,
     format: TextFormat,
     what: &str,
     texts: impl Iterator<Item = &'a [u32]>,
@@ -105,7 +105,7 @@ pub struct OddTokens {
 
 impl OddTokens {
     /// Adds the tokens of a text in this format.
-    pub fn add(&mut self, policy: &Checkpoint, format: TextFormat, tokens: &[u32]) {
+    pub fn add(&mut self, policy: &TextProcessor, format: TextFormat, tokens: &[u32]) {
         let (found, token) = match policy.begins_twice(tokens) {
             Some(token) => (&mut self.twice, token),
             None if format == TextFormat::Raw => match policy.spells_control(tokens) {

@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use stackelberg_data::{Prompt, prompts};
+use stackelberg_decoding::{Policy, RemotePolicy};
 use stackelberg_engine::reward::ValueHead;
-use stackelberg_engine::{Argument, Checkpoint, Device, Dtype, Embedder};
+use stackelberg_engine::{
+    Argument, Checkpoint, Device, Dtype, Embedder, Error as EngineError, TextProcessor,
+};
 use stackelberg_hub::{Hub, Kind, Known, Progress};
-use stackelberg_remote::Key;
+use stackelberg_remote::{Key, PolicyClient, without_secrets};
 
 use crate::error::{Error, Result};
 
@@ -21,18 +25,21 @@ pub const DEFAULT_REWARD: &str = "sentiment";
 pub struct Registry {
     pub(crate) hub: Hub,
     pub(crate) reward_key: Option<Key>,
+    policy_key: Option<Key>,
     progress: Box<dyn Fn(Option<Progress>) + Send + Sync>,
 }
 
 /// A policy to load.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PolicySpec {
-    /// A known name, a folder, a GGUF file or another reference.
+    /// A known name, a folder, a GGUF file or another reference; or the address of a server, see [`PolicyClient`].
     pub name: String,
     /// The data type of the weights in memory.
     pub dtype: Dtype,
     /// The device.
     pub device: Device,
+    /// Of a model on a server: where its tokenizer is, a reference like `name`.
+    pub tokenizer: Option<String>,
     /// Variables for the chat template, such as `enable_thinking`.
     pub template_args: BTreeMap<String, Argument>,
 }
@@ -41,7 +48,7 @@ pub struct PolicySpec {
 ///
 /// # Errors
 /// The policy has no chat template for the variables, or the engine sets one of them itself.
-pub fn set_template_args(policy: &mut Checkpoint, args: &BTreeMap<String, Argument>) -> Result<()> {
+pub fn set_template_args(policy: &mut TextProcessor, args: &BTreeMap<String, Argument>) -> Result<()> {
     match &mut policy.template {
         Some(template) => Ok(template.set_args(args)?),
         None if args.is_empty() => Ok(()),
@@ -58,6 +65,7 @@ impl Default for PolicySpec {
             name: DEFAULT_MODEL.to_owned(),
             dtype: Dtype::Bf16,
             device: Device::Cpu,
+            tokenizer: None,
             template_args: BTreeMap::new(),
         }
     }
@@ -71,14 +79,19 @@ impl PolicySpec {
 }
 
 impl Registry {
-    /// Creates a registry that fetches through this hub, without a key for reward servers.
+    /// Creates a registry that fetches through this hub, without keys for servers.
     pub fn new(hub: Hub) -> Self {
-        Self { hub, reward_key: None, progress: Box::new(|_| ()) }
+        Self { hub, reward_key: None, policy_key: None, progress: Box::new(|_| ()) }
     }
 
     /// Sets the key for reward servers.
     pub fn with_reward_key(self, key: Option<Key>) -> Self {
         Self { reward_key: key, ..self }
+    }
+
+    /// Sets the key for servers that run policies.
+    pub fn with_policy_key(self, key: Option<Key>) -> Self {
+        Self { policy_key: key, ..self }
     }
 
     /// Sets a function that receives the progress of downloads, and `None` when a reference is resolved or has failed.
@@ -101,11 +114,39 @@ impl Registry {
         Ok(path?)
     }
 
-    /// Loads a language model.
+    /// Loads a language model, or connects to the server that runs it.
+    ///
+    /// # Errors
+    /// As [`Registry::checkpoint`] and [`PolicyClient::connect`].
+    pub fn policy(&self, spec: &PolicySpec) -> Result<Policy> {
+        if !PolicyClient::is_address(&spec.name) {
+            return Ok(Policy::Local(self.checkpoint(spec)?));
+        }
+        let Some(tokenizer) = &spec.tokenizer else {
+            let problem = "a model on a server needs its tokenizer here: give its folder, its .gguf file or a reference \
+                           with --tokenizer";
+            return Err(Error::Name(format!("{}: {problem}", without_secrets(&spec.name))));
+        };
+        let mut text = TextProcessor::load(&self.fetch(tokenizer)?)?;
+        set_template_args(&mut text, &spec.template_args)?;
+        let client = PolicyClient::connect(&spec.name, self.policy_key.clone(), &text)?;
+        Ok(Policy::Remote(RemotePolicy { text, server: Arc::new(client) }))
+    }
+
+    /// Loads a language model into this process.
     ///
     /// # Errors
     /// The model cannot be fetched or loaded, or is a reward model; it has no chat template for the variables.
-    pub fn policy(&self, spec: &PolicySpec) -> Result<Checkpoint> {
+    pub fn checkpoint(&self, spec: &PolicySpec) -> Result<Checkpoint> {
+        if PolicyClient::is_address(&spec.name) {
+            let problem =
+                "this needs the model in this process: give a folder, a .gguf file or a reference";
+            return Err(Error::Name(format!("{}: {problem}", without_secrets(&spec.name))));
+        }
+        if spec.tokenizer.is_some() {
+            let problem = "a tokenizer is only given for a model on a server";
+            return Err(Error::Name(format!("{}: {problem}", spec.name)));
+        }
         let path = self.fetch(&spec.name)?;
         let mut policy = Checkpoint::load_on(&path, spec.dtype, spec.device)?;
         if policy.model.score().is_some() {
@@ -120,9 +161,9 @@ impl Registry {
     ///
     /// # Errors
     /// The value head cannot be fetched or loaded, or was trained on another model.
-    pub fn value(&self, name: &str, policy: &Checkpoint) -> Result<ValueHead> {
+    pub fn value(&self, name: &str, policy: impl Into<Policy>) -> Result<ValueHead> {
         let head = ValueHead::load(&self.fetch(name)?)?;
-        head.fits(policy)?;
+        head.fits(policy.into().local().ok_or(EngineError::NoHiddenStates)?)?;
         Ok(head)
     }
 

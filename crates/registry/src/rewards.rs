@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use stackelberg_decoding::Policy;
 use stackelberg_engine::reward::{
     Backbone, Classifier, Combined, EmbeddedHead, ForeignModel, Head, RewardModel, TextReward,
 };
@@ -23,7 +24,8 @@ impl Registry {
     ///
     /// # Errors
     /// The name is malformed or unknown; a part cannot be loaded or does not fit the policy.
-    pub fn reward(&self, name: &str, policy: &Checkpoint, dtype: Dtype) -> Result<Reward> {
+    pub fn reward(&self, name: &str, policy: impl Into<Policy>, dtype: Dtype) -> Result<Reward> {
+        let policy = &policy.into();
         let combination = combination(name)?;
         if let Some(name) = combination.only() {
             return self.one_reward(name, policy, dtype);
@@ -81,7 +83,7 @@ impl Registry {
     ///
     /// # Errors
     /// As [`Registry::reward`].
-    pub fn one_reward(&self, name: &str, policy: &Checkpoint, dtype: Dtype) -> Result<Reward> {
+    pub(crate) fn one_reward(&self, name: &str, policy: &Policy, dtype: Dtype) -> Result<Reward> {
         if let Some(reward) = self.text_reward(name)? {
             return Ok(Reward::Text(Arc::new(reward)));
         }
@@ -103,7 +105,7 @@ impl Registry {
         }
         if let Some(builtin) = Builtin::find(name) {
             let head = Head::parse(Path::new(name), builtin.bytes)?;
-            head.fits(policy).map_err(|error| {
+            head.fits(local(name, policy)?).map_err(|error| {
                 Error::from(error).within(format!(
                     "the built-in reward '{name}' is for {}; train one for your model with `stackelberg train reward`",
                     builtin.base
@@ -119,7 +121,16 @@ impl Registry {
             )));
         }
         let (file, label) = split_label(name);
-        Ok(Reward::load_label(&self.fetch(file)?, label, policy, dtype)?)
+        let path = self.fetch(file)?;
+        Ok(match policy {
+            Policy::Local(policy) => Reward::load_label(&path, label, policy, dtype)?,
+            // A reward model reads text here: its tokens are its own.
+            Policy::Remote(_) if path.is_dir() => {
+                let model = ForeignModel::new(Checkpoint::load(&path, dtype)?, label)?;
+                Reward::Text(Arc::new(TextReward::new(model)))
+            }
+            Policy::Remote(_) => Reward::load_label(&path, label, local(name, policy)?, dtype)?,
+        })
     }
 
     /// Loads a reward that reads text and so fits any policy: a classifier, a head on an embedder, a program or a server.
@@ -169,4 +180,14 @@ impl Registry {
             .map_err(|error| error.within(format!("{name} reads the embedder {base}")))?;
         Ok(Some(TextReward::new(EmbeddedHead::new(head, embedder)?)))
     }
+}
+
+/// The model that a head reads the hidden states of.
+fn local<'p>(name: &str, policy: &'p Policy) -> Result<&'p Checkpoint> {
+    policy.local().ok_or_else(|| {
+        Error::Name(format!(
+            "{name} reads the policy's hidden states, which a policy on a server does not give: use a reward that reads \
+             text (a classifier or reward model, a program, a server, or a head on an embedder such as harmless-minilm)"
+        ))
+    })
 }

@@ -69,7 +69,7 @@ impl Scorer {
             if let Some(reward) = registry.text_reward(name)? {
                 return Ok(Reads::Text(Arc::new(reward)));
             }
-            Ok(match registry.one_reward(name, policy()?, dtype)? {
+            Ok(match registry.one_reward(name, &policy()?.into(), dtype)? {
                 Reward::Text(reward) => Reads::Text(reward),
                 other => Reads::Policy(Box::new(other)),
             })

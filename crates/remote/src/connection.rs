@@ -75,18 +75,7 @@ impl Connection {
         timeout: Duration,
         longest: u64,
     ) -> Result<Self, Setup> {
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let mut secrets = secrets(&url);
-        if let Some(key) = key.filter(|key| !key.text().is_empty()) {
-            let wrong = |problem: &str| Setup { name: "key", problem: problem.to_owned() };
-            if !url.username().is_empty() || url.password().is_some() {
-                return Err(wrong("the address holds a user or password too: give only one of the two"));
-            }
-            let stray = "it holds characters that no HTTP header can: look for stray line ends";
-            headers.insert(AUTHORIZATION, key.header().ok_or_else(|| wrong(stray))?);
-            secrets.push(key.text().to_owned());
-        }
+        let (headers, secrets) = headers(&url, key)?;
         let failed = |problem: String| Setup { name: "HTTP client", problem };
         // Redirects are not followed: another server would see the key.
         let builder = stackelberg_http::builder(url.as_str(), timeout)
@@ -140,27 +129,63 @@ impl Connection {
 
     /// A text for messages, without the key and the secrets of the address.
     pub(crate) fn without_secrets(&self, text: String) -> String {
-        self.secrets.iter().fold(text, |text, secret| text.replace(secret, "[key]"))
+        without(&self.secrets, text)
     }
 
     fn broken(&self, error: reqwest::Error) -> Broken {
-        if error.is_connect() {
-            let hopeless = match cause(&error) {
-                Cause::Tls => true,
-                Cause::UnknownHost => !self.has_answered(),
-                Cause::Other => false,
-            };
-            return Broken::Connect { problem: with_causes(error), hopeless };
-        }
-        match error.is_timeout() {
-            true => self.too_slow(),
-            false => Broken::Cut(format!("the connection broke: {}", with_causes(error))),
-        }
+        Broken::of(error, self.timeout, self.has_answered())
     }
 
     fn too_slow(&self) -> Broken {
-        Broken::TimeOut(format!("no answer within {:?}", self.timeout))
+        Broken::too_slow(self.timeout)
     }
+}
+
+impl Broken {
+    /// Why there is no response, by the client's error. `answered`: whether the server has answered before.
+    pub(crate) fn of(error: reqwest::Error, timeout: Duration, answered: bool) -> Self {
+        if error.is_connect() {
+            let hopeless = match cause(&error) {
+                Cause::Tls => true,
+                Cause::UnknownHost => !answered,
+                Cause::Other => false,
+            };
+            return Self::Connect { problem: with_causes(error), hopeless };
+        }
+        match error.is_timeout() {
+            true => Self::too_slow(timeout),
+            false => Self::Cut(format!("the connection broke: {}", with_causes(error))),
+        }
+    }
+
+    fn too_slow(timeout: Duration) -> Self {
+        Self::TimeOut(format!("no answer within {timeout:?}"))
+    }
+}
+
+/// The headers of requests to an address, and the texts that messages must not show.
+///
+/// # Errors
+/// The key cannot be a header, or there are a key and a password.
+pub(crate) fn headers(url: &Url, key: Option<&Key>) -> Result<(HeaderMap, Vec<String>), Setup> {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let mut secrets = secrets(url);
+    if let Some(key) = key.filter(|key| !key.text().is_empty()) {
+        let wrong = |problem: &str| Setup { name: "key", problem: problem.to_owned() };
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(wrong("the address holds a user or password too: give only one of the two"));
+        }
+        let stray = "it holds characters that no HTTP header can: look for stray line ends";
+        headers.insert(AUTHORIZATION, key.header().ok_or_else(|| wrong(stray))?);
+        secrets.push(key.text().to_owned());
+    }
+    Ok((headers, secrets))
+}
+
+/// A text without these secrets.
+pub(crate) fn without(secrets: &[String], text: String) -> String {
+    secrets.iter().fold(text, |text, secret| text.replace(secret, "[key]"))
 }
 
 /// Why a connection could not be made.

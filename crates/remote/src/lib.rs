@@ -1,10 +1,11 @@
 /*!
-Rewards and chat models that run outside of this process: on HTTP servers, or as programs.
+Policies, rewards and chat models that run outside of this process: on HTTP servers, or as programs.
 
 # Overview
 
 | type | what it talks to | how |
 |---|---|---|
+| [`PolicyClient`] | a policy on a vLLM, llama.cpp or Stackelberg server | JSON over HTTP, many calls at once |
 | [`ProgramReward`] | a program that scores texts | JSON lines on standard input and output |
 | [`HttpReward`] | a reward model on a vLLM or text-embeddings-inference server | JSON over HTTP |
 | [`chat::Client`] | an OpenAI-compatible chat endpoint | JSON over HTTP |
@@ -52,9 +53,11 @@ pub mod chat;
 mod connection;
 mod key;
 mod message;
+mod policy;
 mod retry;
 mod reward;
 
 pub use key::Key;
+pub use policy::PolicyClient;
 pub use reward::{HttpReward, ProgramReward};
 pub use stackelberg_http::without_secrets;

@@ -114,7 +114,7 @@ fn pause(until: Instant, stop: &dyn Fn() -> bool) -> bool {
 }
 
 /// A random number in [0, 1), from the randomness that the standard library seeds its hash maps with.
-fn uniform() -> f64 {
+pub(crate) fn uniform() -> f64 {
     (RandomState::new().hash_one(0_u64) >> 11) as f64 / (1_u64 << 53) as f64
 }
 

@@ -1,7 +1,9 @@
 //! Remote rewards and the chat client against programs and local servers.
 
 mod chat;
+mod engine;
 mod http;
+mod policy;
 mod program;
 mod server;
 

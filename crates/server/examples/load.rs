@@ -40,9 +40,10 @@ fn main() -> Outcome<()> {
         name: "smollm2-135m".to_owned(),
         dtype: Dtype::Bf16,
         device: Device::default(),
+        tokenizer: None,
         template_args: [].into(),
     };
-    let policy = registry.policy(&spec)?;
+    let policy = registry.checkpoint(&spec)?;
     let reward = registry.reward(REWARD.1, &policy, spec.dtype)?;
     let runtime = Runtime::new()?;
     println!("{rounds} rounds, answers of {TOKENS} tokens; medians");

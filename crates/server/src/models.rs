@@ -58,7 +58,7 @@ impl Models {
         // Clients do not see paths of this machine.
         let path = Path::new(&spec.name);
         let name = path.file_name().filter(|_| path.exists()).map(|name| name.to_string_lossy());
-        let mut models = Self::new(name.as_deref().unwrap_or(&spec.name), registry.policy(spec)?);
+        let mut models = Self::new(name.as_deref().unwrap_or(&spec.name), registry.checkpoint(spec)?);
         for (name, reference) in rewards {
             let reward = registry.reward(reference, &models.policy, spec.dtype)?;
             models = models.with_reward(name, reward)?;

@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use stackelberg_engine::reward::{PromptInput, RewardState};
-use stackelberg_engine::{Checkpoint, Error as EngineError, Prefix, Reward, Tensor};
+use stackelberg_engine::{Error as EngineError, Prefix, Reward, Tensor};
 
 use crate::blocks::Blocks;
+use crate::elsewhere;
 use crate::error::{Error, Result};
 use crate::line::{Line, Pending};
 use crate::method::Method;
+use crate::policy::Policy;
 use crate::randomness::Randomness;
 use crate::request::{Request, Ticket, Want};
 use crate::scorer::Scorer;
@@ -39,6 +41,7 @@ pub(super) struct Active {
     pub(super) prefill: Duration,
     /// Time spent on scoring the finished answers.
     pub(super) scoring: Duration,
+    pub(super) arrived: Instant,
 }
 
 /// A prompt, as far as it is prefilled.
@@ -51,6 +54,17 @@ pub(super) struct Prefilling {
 }
 
 impl Prefilling {
+    /// Of a prompt that is not prefilled. A server prefills for itself: nothing is left to do then.
+    pub(super) fn new(policy: &Policy) -> Result<Self> {
+        Ok(match policy {
+            Policy::Local(policy) => Self { begun: false, prefix: policy.model.empty(), hidden: None },
+            Policy::Remote(_) => {
+                let (prefix, hidden) = Prefix::elsewhere()?;
+                Self { begun: true, prefix, hidden: Some(hidden) }
+            }
+        })
+    }
+
     /// Whether it has begun and is not complete.
     pub(super) fn prefills(&self) -> bool {
         self.begun && self.hidden.is_none()
@@ -59,7 +73,7 @@ impl Prefilling {
 
 impl Active {
     /// Begins the next sample.
-    pub(super) fn begin(&mut self, policy: &Checkpoint, ticket: Ticket) -> Result<Work> {
+    pub(super) fn begin(&mut self, policy: &Arc<Policy>, ticket: Ticket) -> Result<Work> {
         let request = &self.request;
         let (sample, settings) = (self.next_sample, &request.settings);
         self.next_sample += 1;
@@ -115,16 +129,19 @@ impl Active {
 }
 
 /// Checks a request; gives the maximum number of new tokens.
-pub(crate) fn check(policy: &Checkpoint, request: &Request) -> Result<usize> {
-    let (settings, model) = (&request.settings, &policy.model);
-    settings.check(model.config().vocabulary)?;
+pub(crate) fn check(policy: &Policy, request: &Request) -> Result<usize> {
+    let settings = &request.settings;
+    settings.check(policy.vocabulary())?;
     match (request.want, settings.method, &request.reward, &request.value) {
         (Want::Answer, Method::Cd, _, None) => return Err(Error::NoValueHead),
         (Want::Samples { .. }, ..) | (_, Method::Base | Method::Cd, ..) | (.., Some(_), _) => {}
         (_, method, None, _) => return Err(Error::NoReward(method.name())),
     }
+    if let Some(server) = policy.server() {
+        elsewhere::check(&**server, request)?;
+    }
     let prompt = request.prompt.len();
-    let (tokens, context) = (prompt + 1, model.context());
+    let (tokens, context) = (prompt + 1, policy.context());
     if prompt == 0 {
         return Err(EngineError::NoTokens.into());
     }

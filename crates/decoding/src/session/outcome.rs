@@ -164,6 +164,9 @@ impl Session {
         if method.chooses() {
             elapsed += active.scoring;
         }
+        if self.policy.server().is_some() {
+            elapsed = active.arrived.elapsed();
+        }
         let mut answer =
             Generation { elapsed, tokens_run, tokens_scored, tokens_saved, reward_lost, ..answer };
         if method.chooses_answers() {

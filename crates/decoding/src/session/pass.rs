@@ -1,11 +1,12 @@
 //! The forward pass of a step: sequences that begin, logits, prefill chunks, candidates and tokens.
 
 use stackelberg_engine::model::Segment;
-use stackelberg_engine::{Branches, Checkpoint, Error as EngineError, Tensor};
+use stackelberg_engine::{Branches, Checkpoint, Error as EngineError, Prefix, Tensor};
 
 use super::active::Active;
 use super::state::Session;
 use crate::line::{Line, Pending};
+use crate::next::Distribution;
 use crate::request::{Event, Ticket};
 
 /// Tokens that each prompt prefills in a forward while there is room, so that a short prompt does not wait for a long one.
@@ -26,10 +27,10 @@ impl Session {
             }
             let Some(active) = self.requests.get_mut(&ticket) else { continue };
             if active.prompt.hidden.is_none() {
-                if !active.prompt.begun {
+                if let Some(policy) = self.policy.local().filter(|_| !active.prompt.begun) {
                     let prompt = &active.request.prompt;
                     active.prompt.begun = true;
-                    active.prompt.prefix = self.prefixes.find(&self.policy.model, prompt);
+                    active.prompt.prefix = self.prefixes.find(&policy.model, prompt);
                 }
                 prefilling += 1;
                 continue;
@@ -47,7 +48,7 @@ impl Session {
             }
             if active.next_sample == active.samples {
                 if active.samples == active.request.most_samples() {
-                    active.prompt.prefix = self.policy.model.empty();
+                    active.prompt.prefix = Prefix::default();
                 }
                 begun.push((ticket, None));
             }
@@ -68,11 +69,12 @@ impl Session {
         };
         let prompt = &active.request.prompt;
         let mut others = self.requests.values().filter(|other| other.prompt.prefills());
-        others.any(|other| self.prefixes.gains(&self.policy.model, prompt, &other.request.prompt))
+        let Some(policy) = self.policy.local() else { return false };
+        others.any(|other| self.prefixes.gains(&policy.model, prompt, &other.request.prompt))
     }
 
     /// The logits of all lines that wait for them; where no reward is needed, the choice.
-    pub(super) fn expect(&mut self, events: &mut Vec<Event>) {
+    pub(super) fn expect(&mut self, policy: &Checkpoint, events: &mut Vec<Event>) {
         let mut hidden = Vec::new();
         for work in &mut self.works {
             let lines = work.lines().into_iter();
@@ -84,13 +86,13 @@ impl Session {
         }
         let rows = Tensor::cat(&hidden, 0)
             .map_err(EngineError::from)
-            .and_then(|rows| self.policy.model.logits(&rows))
+            .and_then(|rows| policy.model.logits(&rows))
             .and_then(|logits| Ok(logits.to_vec2::<f32>()?));
         let rows = match rows {
             Ok(rows) => rows,
             Err(error) => return self.fail_all(error, events),
         };
-        let mut rows = rows.into_iter();
+        let mut rows = rows.into_iter().map(Distribution::Logits);
         let mut said = Vec::with_capacity(self.works.len());
         for work in &mut self.works {
             // Each work takes its rows, also if it fails at one of them.
@@ -104,7 +106,7 @@ impl Session {
     }
 
     /// The forward pass of everything that has to be run, in one.
-    pub(super) fn forward(&mut self, events: &mut Vec<Event>) {
+    pub(super) fn forward(&mut self, policy: &Checkpoint, events: &mut Vec<Event>) {
         let mut segments = Vec::new();
         let mut chunks = Vec::new();
         self.requests.values_mut().for_each(|active| active.prefilled = false);
@@ -139,7 +141,7 @@ impl Session {
         if segments.is_empty() {
             return;
         }
-        let run = run(&self.policy, segments);
+        let run = run(policy, segments);
         let mut run = run.into_iter();
         let mut failed = Vec::new();
         for ((ticket, complete), found) in chunks.into_iter().zip(run.by_ref()) {
@@ -149,7 +151,7 @@ impl Session {
             {
                 Ok(hidden) if complete => {
                     active.prompt.hidden = Some(hidden);
-                    self.prefixes.keep(&self.policy.model, &active.prompt.prefix);
+                    self.prefixes.keep(&policy.model, &active.prompt.prefix);
                 }
                 Ok(_) => {}
                 Err(error) => failed.push((ticket, error.into())),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::error::Result;
 use crate::input::Input;
+use crate::policy::Found;
 use crate::request::Ticket;
 use crate::score::Score;
 use crate::work::Finished;
@@ -18,6 +19,8 @@ pub(super) struct Answered {
 }
 
 pub(super) enum Remote {
+    /// What the policy's server found for a line of a sequence.
+    Policy { sample: usize, line: usize, found: std::result::Result<Found, String> },
     /// Rewards of a sequence's candidates.
     Candidates(usize, Result<Vec<(Input, Vec<f64>)>>),
     /// Rewards of finished answers.

@@ -16,24 +16,25 @@ use crate::work::{Kind, Work};
 impl Session {
     /// Takes in what was asked off the loop.
     pub(super) fn take_answers(&mut self, events: &mut Vec<Event>) {
-        let waits = |work: &mut Work| work.lines().iter().all(|line| line.pending == Pending::Remote);
         let full = self.works.len() >= self.limits.sequences;
-        let idle = (self.waiting.is_empty() || full) && self.works.iter_mut().all(waits);
-        let mut patience =
-            if idle && self.asked > 0 { Duration::from_millis(20) } else { Duration::ZERO };
-        while self.asked > 0 {
+        let idle = (self.waiting.is_empty() || full) && self.works.iter_mut().all(Work::waits);
+        let mut patience = if idle { Duration::from_millis(20) } else { Duration::ZERO };
+        while self.asked > 0 || self.works.iter().any(|work| !work.in_flight.is_empty()) {
             let answered = match patience.is_zero() {
                 true => self.answers.1.try_recv().ok(),
                 false => self.answers.1.recv_timeout(patience).ok(),
             };
             let Some(Answered { ticket, what }) = answered else { return };
             patience = Duration::ZERO;
-            self.asked -= 1;
+            self.asked -= usize::from(!matches!(what, Remote::Policy { .. }));
             // Of a request that was cancelled or failed.
             if !self.requests.contains_key(&ticket) {
                 continue;
             }
             match what {
+                Remote::Policy { sample, line, found } => {
+                    self.continued((ticket, sample), line, found, events);
+                }
                 Remote::Candidates(sample, found) => {
                     let work = self
                         .works

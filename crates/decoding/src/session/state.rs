@@ -3,13 +3,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
-
-use stackelberg_engine::Checkpoint;
+use std::time::{Duration, Instant};
 
 use super::active::{Active, Prefilling, check};
 use super::remote::Answered;
 use crate::error::Result;
+use crate::policy::Policy;
 use crate::prefixes::{CacheCounts, Prefixes};
 use crate::request::{Request, Ticket, Want};
 use crate::stopping::first;
@@ -39,9 +38,9 @@ impl From<usize> for Limits {
     }
 }
 
-/// Decodes requests on a policy. One thread owns it.
+/// Decodes requests on a policy, local or on a server. One thread owns it.
 pub struct Session {
-    pub(super) policy: Checkpoint,
+    pub(super) policy: Arc<Policy>,
     pub(super) limits: Limits,
     pub(super) next: u64,
     pub(super) requests: BTreeMap<Ticket, Active>,
@@ -58,7 +57,8 @@ pub struct Session {
 
 impl Session {
     /// A session without requests.
-    pub fn new(policy: Checkpoint, limits: Limits) -> Self {
+    pub fn new(policy: impl Into<Policy>, limits: Limits) -> Self {
+        let policy = Arc::new(policy.into());
         let prefixes = Prefixes::new(limits.cache);
         Self {
             policy,
@@ -86,7 +86,7 @@ impl Session {
             Want::Answer => request.most_samples().min(first(&request.settings)),
             Want::Samples { .. } => request.most_samples(),
         };
-        let prompt = Prefilling { begun: false, prefix: self.policy.model.empty(), hidden: None };
+        let prompt = Prefilling::new(&self.policy)?;
         let active = Active {
             request: Arc::new(request),
             max_tokens,
@@ -100,6 +100,7 @@ impl Session {
             prefilled: false,
             prefill: Duration::ZERO,
             scoring: Duration::ZERO,
+            arrived: Instant::now(),
         };
         self.requests.insert(ticket, active);
         self.waiting.push_back(ticket);

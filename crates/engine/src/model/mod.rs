@@ -41,6 +41,6 @@ pub use segment::Segment;
 pub(crate) use files::weight_files;
 pub(crate) use gguf::as_u64;
 pub(crate) use hf::{OneOrMany, labels};
-pub(crate) use open::open;
+pub(crate) use open::{gguf_header, open};
 pub(crate) use rope::{plain, rotary};
 pub(crate) use weights::{Weights, stacked};

@@ -43,3 +43,11 @@ pub(crate) fn open(path: &Path) -> Result<(Architecture, Weights)> {
     let config = gguf::read(path, &content, &mut weights)?;
     Ok((Architecture { config, labels: None, gguf: Some(content) }, weights))
 }
+
+/// The header of a GGUF file.
+///
+/// # Errors
+/// The file is missing, truncated or malformed.
+pub(crate) fn gguf_header(path: &Path) -> Result<Content> {
+    Ok(Weights::open_gguf(path)?.1)
+}

@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::kernel::Dtype;
 use crate::model::Model;
 use crate::text_format::TextFormat;
+use crate::text_processor::TextProcessor;
 use crate::tokenizer::TextStream;
 
 /// A loaded reward. A clone shares what is loaded.
@@ -137,7 +138,7 @@ impl Reward {
 
     /// The layout of the policy's text that fits this reward: the layout that a head was trained on (the first head, if
     /// there are several), else [`TextFormat::Chat`] if the policy has a chat template.
-    pub fn text_format(&self, policy: &Checkpoint) -> TextFormat {
+    pub fn text_format(&self, policy: &TextProcessor) -> TextFormat {
         let of_head = |reward: &Self| match reward {
             Self::Head(head) => Some(head.text_format),
             _ => None,
@@ -193,7 +194,7 @@ impl Reward {
     ///
     /// # Errors
     /// The reward reads text, and `asked` has no prompt.
-    pub fn state(&self, policy: &Checkpoint, asked: PromptInput<'_>) -> Result<RewardState> {
+    pub fn state(&self, policy: &TextProcessor, asked: PromptInput<'_>) -> Result<RewardState> {
         Ok(match self {
             Self::Head(head) => RewardState::Head(head.clone()),
             Self::Model(model) => {
@@ -235,9 +236,32 @@ impl Reward {
         asked: PromptInput<'_>,
         answers: &[&[u32]],
     ) -> Result<Vec<f64>> {
+        self.of_answers_by(policy, Some(&policy.model), asked, answers)
+    }
+
+    /// The same where the policy runs elsewhere.
+    ///
+    /// # Errors
+    /// As [`Reward::of_answers`]; the reward reads the policy's hidden states ([`Reward::reads_policy`]).
+    pub fn of_remote_answers(
+        &self,
+        policy: &TextProcessor,
+        asked: PromptInput<'_>,
+        answers: &[&[u32]],
+    ) -> Result<Vec<f64>> {
+        self.of_answers_by(policy, None, asked, answers)
+    }
+
+    fn of_answers_by(
+        &self,
+        policy: &TextProcessor,
+        model: Option<&Model>,
+        asked: PromptInput<'_>,
+        answers: &[&[u32]],
+    ) -> Result<Vec<f64>> {
         let prompt = asked.tokens;
         let model = match self {
-            Self::Head(_) => &*policy.model,
+            Self::Head(_) => model.ok_or(Error::NoHiddenStates)?,
             Self::Model(model) => model.model(),
             Self::Text(reward) => {
                 let prompt = asked.prompt.ok_or(Error::NoPrompt)?;
@@ -247,8 +271,10 @@ impl Reward {
                 return reward.score(&exchanges);
             }
             Self::Combined(combined) => {
-                let parts =
-                    combined.rewards().iter().map(|part| part.of_answers(policy, asked, answers));
+                let parts = combined
+                    .rewards()
+                    .iter()
+                    .map(|part| part.of_answers_by(policy, model, asked, answers));
                 return Ok(combined.of(&parts.collect::<Result<Vec<_>>>()?));
             }
         };

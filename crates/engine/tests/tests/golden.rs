@@ -102,7 +102,8 @@ fn scores() {
 /// Looking ahead over k candidates equals k sequential continuations, and committing a branch equals prefilling its token.
 #[test]
 fn branch_is_sequential_decoding() {
-    let Checkpoint { model, tokenizer, .. } = policy();
+    let Checkpoint { model, text, .. } = policy();
+    let tokenizer = &text.tokenizer;
     let prompt = tokenizer.encode("\n\nHuman: Tell me about the moon.\n\nAssistant:", true).unwrap();
     let (mut prefix, _) = model.prefill(&prompt).unwrap();
     let mut read = prompt.clone();

@@ -111,7 +111,7 @@ fn holds(name: &str) {
     let to = tempfile::tempdir().unwrap();
     let path = to.path().join("model.gguf");
     convert(&serde_json::from_str(&json).unwrap(), &expected.gguf, &path);
-    let built = Arc::new(Checkpoint::load(&path, Dtype::F32).unwrap().tokenizer);
+    let built = Arc::new(Checkpoint::load(&path, Dtype::F32).unwrap().text.tokenizer);
     let read = Arc::new(Tokenizer::from_file(&file).unwrap());
     assert_eq!(read.difference(&built), None);
     let mut wrong = Vec::new();

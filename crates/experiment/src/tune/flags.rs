@@ -19,6 +19,9 @@ pub(super) fn command(experiment: &Experiment, settings: &Settings) -> Result<St
     if policy.model != plain.model {
         flag("model", policy.model.clone());
     }
+    if let Some(tokenizer) = &policy.tokenizer {
+        flag("tokenizer", tokenizer.clone());
+    }
     if policy.dtype != plain.dtype {
         flag("dtype", policy.dtype.to_string());
     }

@@ -123,6 +123,9 @@ impl Tuning {
             ("dtype", policy.dtype.to_string().into()),
             ("device", policy.device.to_string().into()),
         ]);
+        if let Some(tokenizer) = &policy.tokenizer {
+            table.insert("tokenizer".to_owned(), tokenizer.as_str().into());
+        }
         if let Some(format) = policy.prompt_format {
             table.insert("prompt_format".to_owned(), format.to_string().into());
         }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use stackelberg_decoding::{Job, Sample, Settings, Step, Watch, rollout};
-use stackelberg_engine::{Checkpoint, Reward};
+use stackelberg_decoding::{Job, Policy, Sample, Settings, Step, Watch, rollout};
+use stackelberg_engine::Reward;
 
 use super::dataset::Dataset;
 use super::hidden::Hidden;
@@ -49,7 +49,7 @@ impl Progress for () {}
 /// shard cannot be written. `Stopped` of the decoding crate if the caller stopped the run.
 pub fn collect(
     dataset: &Dataset,
-    policy: &Checkpoint,
+    policy: impl Into<Policy>,
     reward: Option<&Reward>,
     prompts: &[Prompt],
     settings: &Settings,

@@ -1,7 +1,6 @@
 //! What rollouts are drawn for and with: prompts laid out, and the manifest of their dataset.
 
-use stackelberg_decoding::{Sampling, Settings};
-use stackelberg_engine::Checkpoint;
+use stackelberg_decoding::{Policy, Sampling, Settings};
 use stackelberg_engine::reward::TextFormat;
 
 use super::collect::Prompt;
@@ -27,7 +26,7 @@ pub fn default_settings() -> Settings {
 #[derive(Clone)]
 pub struct Plan<'a> {
     /// The policy.
-    pub policy: &'a Checkpoint,
+    pub policy: &'a Policy,
     /// Its name.
     pub model: String,
     /// How its weights are kept.
@@ -86,9 +85,13 @@ impl Plan<'_> {
         Manifest {
             format: Manifest::FORMAT.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            model: Identity { name: self.model.clone(), hash: self.policy.fingerprint.clone() },
+            model: Identity { name: self.model.clone(), hash: self.policy.fingerprint() },
             reward: self.reward.clone(),
-            hidden: self.hidden.then_some(self.policy.model.config().hidden),
+            hidden: self
+                .policy
+                .local()
+                .filter(|_| self.hidden)
+                .map(|policy| policy.model.config().hidden),
             samples: Some(self.settings.samples),
             settings,
             prompts_per_shard: self.prompts_per_shard,

@@ -1,0 +1,197 @@
+//! The policy: a local model, or one that a server runs.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use stackelberg_engine::{Checkpoint, TextProcessor};
+
+use crate::settings::Settings;
+
+/// What proposes tokens. A clone shares what is loaded.
+#[derive(Clone)]
+pub enum Policy {
+    /// A model in this process.
+    Local(Checkpoint),
+    /// A model on a server.
+    Remote(RemotePolicy),
+}
+
+/// A model on a server, with its text side here.
+#[derive(Clone)]
+pub struct RemotePolicy {
+    /// Tokenizer, chat template and end-of-text tokens of the model.
+    pub text: TextProcessor,
+    /// What asks the server.
+    pub server: Arc<dyn PolicyServer>,
+}
+
+/// A server that continues token sequences. It batches for itself: many calls may be under way.
+///
+/// Its numbers depend on its batch and its version, so answers are not bit-identical from run to run.
+pub trait PolicyServer: Send + Sync {
+    /// The maximum length of a text in tokens, prompt and answer.
+    fn context(&self) -> usize;
+
+    /// The most log-probabilities of one step that it gives.
+    fn most_log_probs(&self) -> usize;
+
+    /// What identifies the model in records: the server, its version, the model's name.
+    fn identity(&self) -> String;
+
+    /// Asks for what follows these tokens. `answer` is called once, on another thread, unless the returned call is dropped
+    /// before.
+    fn ask(&self, call: Call, answer: Answered) -> InFlight;
+}
+
+/// Receives what a call found, or a sentence that says why there is nothing.
+pub type Answered = Box<dyn FnOnce(Result<Found, String>) + Send>;
+
+/// A call under way. Dropping it cancels the call.
+pub struct InFlight(Option<Box<dyn FnOnce() + Send>>);
+
+impl InFlight {
+    /// A call that `cancel` cancels. It has no effect on a call that is finished.
+    pub fn new(cancel: impl FnOnce() + Send + 'static) -> Self {
+        Self(Some(Box::new(cancel)))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if let Some(cancel) = self.0.take() {
+            cancel();
+        }
+    }
+}
+
+/// A question to a server.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// The text so far, prompt and answer.
+    pub tokens: Vec<u32>,
+    /// What is asked.
+    pub wanted: Wanted,
+}
+
+/// What a server is asked for.
+#[derive(Debug, Clone)]
+pub enum Wanted {
+    /// The `k` likeliest next tokens with their log-probabilities.
+    Likeliest {
+        /// How many.
+        k: usize,
+    },
+    /// A continuation that the server draws.
+    Continuation {
+        /// The maximum number of tokens, at least 1.
+        tokens: usize,
+        /// Tokens that the answer must still get before it may end.
+        least: usize,
+        /// The sampling settings, stop texts and stop tokens.
+        settings: Arc<Settings>,
+        /// The seed of the draws.
+        seed: u64,
+        /// The likeliest tokens of each step that are to be told.
+        log_probs: usize,
+    },
+}
+
+/// What a server found.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Found {
+    /// The likeliest next tokens.
+    Likeliest(Likeliest),
+    /// A continuation.
+    Continuation {
+        /// The tokens that were drawn.
+        tokens: Vec<Drawn>,
+        /// Whether the text ended, by the end-of-text token or a stop.
+        ended: bool,
+    },
+}
+
+/// The likeliest next tokens, likeliest first, with their log-probabilities at temperature 1 in nats.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Likeliest(pub Vec<(u32, f64)>);
+
+/// A token that a server drew.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Drawn {
+    /// The token.
+    pub token: u32,
+    /// Its log-probability at temperature 1, in nats.
+    pub log_prob: f64,
+    /// The likeliest tokens of its step.
+    pub likeliest: Likeliest,
+}
+
+impl Policy {
+    /// The model, if it is in this process.
+    pub fn local(&self) -> Option<&Checkpoint> {
+        match self {
+            Self::Local(checkpoint) => Some(checkpoint),
+            Self::Remote(_) => None,
+        }
+    }
+
+    /// The server, if one runs the model.
+    pub fn server(&self) -> Option<&Arc<dyn PolicyServer>> {
+        match self {
+            Self::Local(_) => None,
+            Self::Remote(remote) => Some(&remote.server),
+        }
+    }
+
+    /// The maximum length of a text in tokens.
+    pub fn context(&self) -> usize {
+        match self {
+            Self::Local(checkpoint) => checkpoint.model.context(),
+            Self::Remote(remote) => remote.server.context(),
+        }
+    }
+
+    /// The number of tokens in the vocabulary.
+    pub fn vocabulary(&self) -> usize {
+        match self {
+            Self::Local(checkpoint) => checkpoint.model.config().vocabulary,
+            Self::Remote(remote) => remote.text.tokenizer.vocabulary(),
+        }
+    }
+
+    /// What identifies the weights in records.
+    pub fn fingerprint(&self) -> String {
+        match self {
+            Self::Local(checkpoint) => checkpoint.fingerprint.clone(),
+            Self::Remote(remote) => remote.server.identity(),
+        }
+    }
+}
+
+impl Deref for Policy {
+    type Target = TextProcessor;
+
+    fn deref(&self) -> &TextProcessor {
+        match self {
+            Self::Local(checkpoint) => &checkpoint.text,
+            Self::Remote(remote) => &remote.text,
+        }
+    }
+}
+
+impl From<Checkpoint> for Policy {
+    fn from(checkpoint: Checkpoint) -> Self {
+        Self::Local(checkpoint)
+    }
+}
+
+impl From<&Checkpoint> for Policy {
+    fn from(checkpoint: &Checkpoint) -> Self {
+        Self::Local(checkpoint.clone())
+    }
+}
+
+impl From<&Policy> for Policy {
+    fn from(policy: &Policy) -> Self {
+        policy.clone()
+    }
+}

@@ -1,0 +1,207 @@
+//! What a server can do, found out once.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use stackelberg_decoding::policy::{Call, Likeliest, Wanted};
+use stackelberg_decoding::{Sampling, Settings};
+use stackelberg_engine::TextProcessor;
+
+use super::request::{Dialect, body};
+use super::response::tokens;
+use super::server::{Failure, Server};
+use super::servers::Servers;
+
+/// What is known of the servers; all of them are alike.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Facts {
+    /// The server's name and version.
+    pub(super) version: String,
+    pub(super) model: String,
+    /// The longest text in tokens.
+    pub(super) context: usize,
+    /// The most log-probabilities of a step.
+    pub(super) most_log_probs: usize,
+    pub(super) dialect: Dialect,
+}
+
+impl fmt::Display for Facts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { version, model, context, most_log_probs, .. } = self;
+        write!(f, "{model} on {version}, context {context}, {most_log_probs} log-probabilities")
+    }
+}
+
+/// As many log-probabilities are asked for to find the limit.
+const MANY: usize = 1000;
+/// Limits that are tried where a server does not say its own.
+const FEWER: [usize; 7] = [256, 100, 50, 20, 10, 5, 1];
+
+/// A text whose tokens differ between vocabularies.
+const PROBE: &str =
+    "The quick brown fox, 12345 na\u{ef}ve caf\u{e9}s \u{2014} \u{6f22}\u{5b57} \u{1f642}\n\n\tEnd.";
+
+/// Asks all servers. Sets the model's name if none was given.
+///
+/// # Errors
+/// A sentence that names the server.
+pub(super) async fn discover(servers: &mut Servers, text: &TextProcessor) -> Result<Facts, String> {
+    let mut all: Vec<Facts> = Vec::new();
+    for server in &servers.all {
+        let facts = of_server(server, &servers.model, text).await?;
+        if let Some(first) = all.first().filter(|first| **first != facts) {
+            return Err(server.named(format!(
+                "is not like {}: {facts} here, {first} there; servers of one policy must be alike",
+                servers.all[0].shown
+            )));
+        }
+        all.push(facts);
+    }
+    let facts = all.into_iter().next().ok_or("give an address that begins with http:// or https://")?;
+    servers.model.clone_from(&facts.model);
+    servers.dialect = facts.dialect;
+    Ok(facts)
+}
+
+async fn of_server(server: &Server, model: &str, text: &TextProcessor) -> Result<Facts, String> {
+    let models = server.get("models").await.map_err(Failure::problem)?;
+    let listed = models["data"].as_array().map_or(&[][..], Vec::as_slice);
+    let names = || listed.iter().filter_map(|one| one["id"].as_str()).collect::<Vec<_>>().join(", ");
+    let chosen = match (model, listed) {
+        ("", [only]) => Some(only),
+        ("", _) => None,
+        (name, listed) => listed.iter().find(|one| one["id"] == name),
+    };
+    let chosen = chosen.ok_or_else(|| {
+        let problem = match model {
+            "" => format!("has the models {}: choose one, behind a '#'", names()),
+            name => format!("has no model '{name}': it has {}", names()),
+        };
+        server.named(problem)
+    })?;
+    let model = chosen["id"].as_str().unwrap_or_default().to_owned();
+    let context = chosen["max_model_len"].as_u64().or(chosen["meta"]["n_ctx"].as_u64());
+    let context = context
+        .ok_or_else(|| server.named("does not say how long its model's context is".to_owned()))?;
+    let dialect = match chosen["owned_by"] == "llamacpp" {
+        true => Dialect::LlamaCpp,
+        false => Dialect::Vllm,
+    };
+    let probe = Probe { server, model: &model, dialect, text };
+    probe.check_tokenizer().await?;
+    let most_log_probs = probe.limit().await?;
+    probe.check_temperature().await?;
+    let version = version(server, chosen).await;
+    Ok(Facts { version, model, context: context as usize, most_log_probs, dialect })
+}
+
+/// The server's name and version, as far as it tells them.
+async fn version(server: &Server, model: &Value) -> String {
+    let name = model["owned_by"].as_str().unwrap_or("unknown server").to_owned();
+    let version = server.get("../version").await.ok();
+    let version = version.as_ref().and_then(|version| version["version"].as_str());
+    version.map_or_else(|| name.clone(), |version| format!("{name} {version}"))
+}
+
+/// Asks a server about one of its models.
+struct Probe<'a> {
+    server: &'a Server,
+    model: &'a str,
+    dialect: Dialect,
+    text: &'a TextProcessor,
+}
+
+impl Probe<'_> {
+    /// Refuses a server whose tokens are not the tokenizer's here.
+    async fn check_tokenizer(&self) -> Result<(), String> {
+        let Self { server, model, dialect, text } = self;
+        let own = text.tokenizer.encode(PROBE, false).map_err(|error| error.to_string())?;
+        let said = server.post("../tokenize", &dialect.tokenize(model, PROBE)).await.ok();
+        let mut theirs = said.and_then(|said| ids(&said["tokens"]));
+        if theirs.is_none() {
+            let question =
+                json!({"model": model, "prompt": PROBE, "max_tokens": 1, "return_token_ids": true});
+            let said = server.post("completions", &question).await.map_err(Failure::problem)?;
+            theirs = ids(&said["choices"][0]["prompt_token_ids"]);
+        }
+        let problem = match theirs {
+            // A beginning-of-text token may stand in front.
+            Some(theirs) if theirs.ends_with(&own) && theirs.len() <= own.len() + 1 => return Ok(()),
+            Some(_) => format!(
+                "its tokenizer is not the one that is given here, {}: the same text has other tokens",
+                text.path.display()
+            ),
+            None => "does not tell the tokens of a text: this server cannot be a policy".to_owned(),
+        };
+        Err(server.named(problem))
+    }
+
+    /// The most log-probabilities that the server gives.
+    async fn limit(&self) -> Result<usize, String> {
+        let mut refused = match self.given(MANY).await {
+            Ok(n) => return Ok(n),
+            Err(refused) => refused,
+        };
+        // vLLM names its limit.
+        let named = refused.split_once("max allowed: ").map(|(_, rest)| rest);
+        let digits = named.map(|rest| rest.chars().take_while(char::is_ascii_digit).collect::<String>());
+        let named = digits.and_then(|digits| digits.parse().ok());
+        for k in named.into_iter().chain(FEWER) {
+            match self.given(k).await {
+                Ok(n) => return Ok(n),
+                Err(problem) => refused = problem,
+            }
+        }
+        Err(refused)
+    }
+
+    /// How many log-probabilities there are where `k` are asked for.
+    async fn given(&self, k: usize) -> Result<usize, String> {
+        self.first(Wanted::Likeliest { k }).await.map(|Likeliest(all)| all.len().min(k))
+    }
+
+    /// Refuses a server whose log-probabilities are those at the sampling temperature: they are wanted at 1.
+    async fn check_temperature(&self) -> Result<(), String> {
+        let mut most = Vec::new();
+        for temperature in [1.0, 0.25] {
+            let sampling = Sampling { temperature, ..Sampling::default() };
+            let settings = Arc::new(Settings { sampling, ..Settings::default() });
+            let wanted = Wanted::Continuation { tokens: 1, least: 0, settings, seed: 0, log_probs: 1 };
+            let Likeliest(likeliest) = self.first(wanted).await?;
+            most.push(likeliest.iter().map(|(_, log_prob)| *log_prob).fold(f64::NEG_INFINITY, f64::max));
+        }
+        // Another batch changes a log-probability in the third digit.
+        if (most[0] - most[1]).abs() > 0.1 {
+            let problem = "gives log-probabilities at the sampling temperature: start it with raw ones \
+                           (vLLM: --logprobs-mode raw_logprobs)";
+            return Err(self.server.named(problem.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// The likeliest first tokens behind a few words.
+    async fn first(&self, wanted: Wanted) -> Result<Likeliest, String> {
+        let words = self.text.tokenizer.encode("The weather in the city is", false);
+        let call = Call { tokens: words.map_err(|error| error.to_string())?, wanted };
+        let body = body(self.dialect, self.model, &call);
+        let response = self.server.post("completions", &body).await.map_err(Failure::problem)?;
+        let said = tokens(&response["choices"][0]).map_err(|problem| self.server.named(problem))?;
+        match said.into_iter().next() {
+            Some(drawn) if !drawn.likeliest.0.is_empty() => Ok(drawn.likeliest),
+            _ => {
+                let problem = "gives no log-probabilities: this server cannot be a policy";
+                Err(self.server.named(problem.to_owned()))
+            }
+        }
+    }
+}
+
+/// Token ids, as numbers or as objects with an `id`.
+fn ids(value: &Value) -> Option<Vec<u32>> {
+    let id = |value: &Value| {
+        let id = value.as_u64().or(value["id"].as_u64());
+        id.and_then(|id| u32::try_from(id).ok())
+    };
+    value.as_array()?.iter().map(id).collect()
+}
