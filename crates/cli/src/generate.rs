@@ -12,7 +12,7 @@ use stackelberg_data::Prompt;
 use stackelberg_data::trace::TraceWriter;
 use stackelberg_data::words::count as counted;
 use stackelberg_decoding::{
-    AT_ONCE, Cancel, Error, Guidance, HackingWatch, Limits, Method, Options, Settings, generate, most,
+    Cancel, Error, Guidance, HackingWatch, Limits, Method, Options, Settings, generate, most,
 };
 use stackelberg_engine::Reward;
 use stackelberg_engine::reward::{PromptInput, TextFormat};
@@ -103,9 +103,9 @@ pub(crate) struct Generate {
     watch: bool,
 
     /// Sequences decoded in parallel (batch size). A larger batch is faster and takes more memory; the answers
-    /// are identical.
-    #[arg(long, default_value_t = AT_ONCE, value_name = "N", value_parser = count(1, most::BATCH_SIZE))]
-    batch_size: usize,
+    /// are identical. [default: 10, or 64 if a server runs the model]
+    #[arg(long, visible_alias = "concurrency", value_name = "N", value_parser = count(1, most::BATCH_SIZE))]
+    batch_size: Option<usize>,
 
     /// Memory for the keys and values of prompts, in MB. Prompts with the same beginning share them and prefill only the
     /// rest; the answers are the same. 0 shares nothing.
@@ -185,8 +185,11 @@ impl Generate {
             system: self.layout.system.as_deref(),
             parts: reward.as_ref().map_or(&[], Reward::parts),
         };
-        let limits =
-            Limits { sequences: self.batch_size, cache: self.cache_mb << 20, ..Limits::default() };
+        let limits = Limits {
+            sequences: self.model.batch_size(self.batch_size),
+            cache: self.cache_mb << 20,
+            ..Limits::default()
+        };
         let policy = &policy;
         let watch = !self.no_watch;
         let session = Session { policy, guidance, settings, format, names, limits, watch };

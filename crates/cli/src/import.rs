@@ -125,7 +125,7 @@ impl Import {
             format
         };
         let room = |policy: &Checkpoint| {
-            let of_reward = reward.as_ref().map(|reward| reward.context(&policy.model));
+            let of_reward = reward.as_ref().map(|reward| reward.context(policy.model.context()));
             policy.model.context().min(of_reward.unwrap_or(usize::MAX))
         };
         let read = policy.filter(|_| !self.no_hidden || reward.is_some());

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use clap::Args;
 use indicatif::ProgressBar;
-use stackelberg_decoding::Policy;
+use stackelberg_decoding::{AT_ONCE, Policy};
 use stackelberg_engine::{Argument, Checkpoint, Device, Dtype, Reward};
 use stackelberg_hub::{Hub, Progress};
 use stackelberg_registry::{DEFAULT_MODEL, PolicySpec, Registry};
@@ -15,6 +15,9 @@ use stackelberg_remote::{Key, PolicyClient};
 use crate::help::{DEVICES, DTYPES, named};
 use crate::limits;
 use crate::progress::style;
+
+/// Sequences that are decoded at once on a server.
+const AT_ONCE_REMOTE: usize = 64;
 
 /// The policy.
 #[derive(Args)]
@@ -75,6 +78,12 @@ impl ModelArgs {
             tokenizer: self.tokenizer.clone(),
             template_args: BTreeMap::from_iter(self.template_args.iter().cloned()),
         }
+    }
+
+    /// Sequences that are decoded at once: as asked, or what suits the policy.
+    pub(crate) fn batch_size(&self, asked: Option<usize>) -> usize {
+        let usual = if PolicyClient::is_address(self.name()) { AT_ONCE_REMOTE } else { AT_ONCE };
+        asked.unwrap_or(usual)
     }
 
     /// Sets the number of compute threads. Call once per process.

@@ -154,6 +154,9 @@ impl Rollout {
         let registry = registry()?;
         let prompts = input::prompts(&registry, prompts)?;
         let policy = self.model.policy(&registry)?;
+        if policy.server().is_some() && !self.no_hidden {
+            bail!("{}: a server gives no hidden states: add --no-hidden", shown(self.model.name()));
+        }
         let reward = match self.no_reward {
             true => None,
             false => Some(self.model.reward(&registry, &self.reward, &policy)?),

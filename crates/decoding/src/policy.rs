@@ -35,6 +35,9 @@ pub trait PolicyServer: Send + Sync {
     /// The most log-probabilities of one step that it gives.
     fn most_log_probs(&self) -> usize;
 
+    /// The model's name on the server.
+    fn model(&self) -> &str;
+
     /// What identifies the model in records: the server, its version, the model's name.
     fn identity(&self) -> String;
 
@@ -156,6 +159,11 @@ impl Policy {
             Self::Local(checkpoint) => checkpoint.model.config().vocabulary,
             Self::Remote(remote) => remote.text.tokenizer.vocabulary(),
         }
+    }
+
+    /// Bytes of the weights in this process.
+    pub fn bytes(&self) -> usize {
+        self.local().map_or(0, |checkpoint| checkpoint.model.bytes())
     }
 
     /// What identifies the weights in records.

@@ -90,6 +90,10 @@ impl PolicyServer for Server {
         self.most
     }
 
+    fn model(&self) -> &str {
+        "tiny"
+    }
+
     fn identity(&self) -> String {
         "tiny".to_owned()
     }

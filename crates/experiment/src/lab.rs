@@ -96,6 +96,12 @@ impl<'a> Lab<'a> {
         provenance: Provenance,
         cancel: Cancel,
     ) -> Result<(Self, Vec<String>)> {
+        if experiment.values.is_some() && policy.server().is_some() {
+            return invalid(
+                "values: value heads read hidden states, which a policy on a server does not give: leave out [values] and \
+                 the methods with a value head",
+            );
+        }
         let lock = lock(out)?;
         let prompts = prompts_of(registry, &experiment.prompts)?;
         let spec = experiment.policy.spec();

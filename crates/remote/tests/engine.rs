@@ -51,6 +51,7 @@ pub struct Engine {
     pub calls: Arc<AtomicUsize>,
     /// Heads of all requests.
     pub heads: Arc<Mutex<Vec<String>>>,
+    quiet: Arc<AtomicBool>,
     stopped: Arc<AtomicBool>,
     open: Arc<Mutex<Vec<TcpStream>>>,
 }
@@ -62,6 +63,11 @@ impl Engine {
         for stream in self.open.lock().unwrap().drain(..) {
             let _ = stream.shutdown(Shutdown::Both);
         }
+    }
+
+    /// From now on it is asked how it replies; before, it answers rightly, so that it can be found out about.
+    pub fn misbehave(&self) {
+        self.quiet.store(false, Ordering::SeqCst);
     }
 
     /// Serves again.
@@ -164,23 +170,20 @@ fn right(looks: &Looks, body: &Value) -> (u16, Value) {
     (200, json!({"choices": [choice]}))
 }
 
-/// Starts a mock engine. `reply` is asked about each request to `/v1/completions` that `looks` allows, by its number; the
-/// requests before `quiet` are answered rightly, so that it can be found out about.
-pub fn engine(
-    looks: Looks,
-    quiet: usize,
-    reply: impl Fn(usize, &Value) -> Reply + Send + Sync + 'static,
-) -> Engine {
+/// Starts a mock engine. Once it is to [`misbehave`](Engine::misbehave), `reply` is asked about each request to
+/// `/v1/completions`, by its number.
+pub fn engine(looks: Looks, reply: impl Fn(usize, &Value) -> Reply + Send + Sync + 'static) -> Engine {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}/v1", listener.local_addr().unwrap());
     let engine = Engine {
         address,
         calls: Arc::default(),
         heads: Arc::default(),
+        quiet: Arc::new(AtomicBool::new(true)),
         stopped: Arc::default(),
         open: Arc::default(),
     };
-    let (calls, heads) = (engine.calls.clone(), engine.heads.clone());
+    let (calls, heads, quiet) = (engine.calls.clone(), engine.heads.clone(), engine.quiet.clone());
     let (stopped, open, reply) = (engine.stopped.clone(), engine.open.clone(), Arc::new(reply));
     thread::spawn(move || {
         for stream in listener.incoming() {
@@ -200,7 +203,7 @@ pub fn engine(
                     let how = match &path[..] {
                         "/v1/completions" => {
                             let number = calls.fetch_add(1, Ordering::SeqCst);
-                            if number < quiet {
+                            if quiet.load(Ordering::SeqCst) {
                                 Reply::Right(Duration::ZERO)
                             } else {
                                 reply(number, &body)

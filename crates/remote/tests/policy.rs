@@ -12,16 +12,13 @@ use stackelberg_remote::{Key, PolicyClient};
 
 use crate::engine::{Engine, Looks, Reply, WORDS, drawn, engine, likeliest, log_prob, text};
 
-/// Requests that finding out needs at most.
-const QUIET: usize = 12;
-
 fn connect(addresses: &str) -> Result<PolicyClient, String> {
     let folder = tempfile::tempdir().unwrap();
     PolicyClient::connect(addresses, None, &text(folder.path())).map_err(|error| error.to_string())
 }
 
 fn well(looks: Looks) -> Engine {
-    engine(looks, QUIET, |_, _| Reply::Right(Duration::ZERO))
+    engine(looks, |_, _| Reply::Right(Duration::ZERO))
 }
 
 fn sampled() -> Arc<Settings> {
@@ -100,6 +97,7 @@ fn servers_are_found_out_about() {
     assert_eq!((client.context(), client.most_log_probs()), (512, WORDS as usize));
     for server in [vllm, llama] {
         let client = connect(&server.address).unwrap();
+        server.misbehave();
         let (answers, _calls) = ask_all(&client, 0..200);
         check_all(&answers, 200);
     }
@@ -114,7 +112,8 @@ fn servers_that_cannot_be_a_policy_are_refused() {
     assert!(processed.contains("--logprobs-mode raw_logprobs"), "{processed}");
 
     let changed = |change: fn(Value) -> Value| {
-        let server = engine(Looks::default(), 0, move |_, _| Reply::Changed(change));
+        let server = engine(Looks::default(), move |_, _| Reply::Changed(change));
+        server.misbehave();
         connect(&server.address).err().unwrap()
     };
     let named = changed(|mut value| {
@@ -145,7 +144,7 @@ fn servers_that_cannot_be_a_policy_are_refused() {
 #[test]
 fn no_answer_is_lost_doubled_or_mixed_up() {
     const CALLS: usize = 10_000;
-    let server = engine(Looks::default(), QUIET, |number, _| match number * 7919 % 1000 {
+    let server = engine(Looks::default(), |number, _| match number * 7919 % 1000 {
         0..8 => Reply::Status(429, "retry-after: 0.05\r\n", "busy".to_owned()),
         8..12 => Reply::Status(500, "", "broken".to_owned()),
         12..16 => Reply::Cut,
@@ -163,6 +162,7 @@ fn no_answer_is_lost_doubled_or_mixed_up() {
         _ => Reply::Right(Duration::ZERO),
     });
     let client = connect(&server.address).unwrap();
+    server.misbehave();
     let (answers, _calls) = ask_all(&client, 0..CALLS);
     check_all(&answers, CALLS);
     let calls = server.calls.load(Ordering::SeqCst);
@@ -173,7 +173,7 @@ fn no_answer_is_lost_doubled_or_mixed_up() {
 #[test]
 fn a_dead_server_is_left_out() {
     let [one, two] =
-        [(); 2].map(|()| engine(Looks::default(), QUIET, |_, _| Reply::Right(Duration::from_millis(1))));
+        [(); 2].map(|()| engine(Looks::default(), |_, _| Reply::Right(Duration::from_millis(1))));
     let client = connect(&format!("{}, {}", one.address, two.address)).unwrap();
     let before = (one.calls.load(Ordering::SeqCst), two.calls.load(Ordering::SeqCst));
     let (answers, _calls) = ask_all(&client, 0..400);
@@ -196,10 +196,11 @@ fn a_dead_server_is_left_out() {
 
 #[test]
 fn hopeless_calls_fail_with_the_servers_words() {
-    let server = engine(Looks::default(), QUIET, |_, _| {
+    let server = engine(Looks::default(), |_, _| {
         Reply::Status(400, "", r#"{"error": {"message": "the prompt is bad"}}"#.to_owned())
     });
     let client = connect(&server.address).unwrap();
+    server.misbehave();
     let before = server.calls.load(Ordering::SeqCst);
     let (answers, _calls) = ask_all(&client, 0..1);
     let (_, found) = answers.recv_timeout(Duration::from_secs(20)).unwrap();
@@ -213,7 +214,7 @@ fn hopeless_calls_fail_with_the_servers_words() {
 fn a_busy_server_is_left_alone() {
     let first = Arc::new(Mutex::new(None::<Instant>));
     let kept = first.clone();
-    let server = engine(Looks::default(), QUIET, move |_, _| {
+    let server = engine(Looks::default(), move |_, _| {
         let mut first = kept.lock().unwrap();
         match *first {
             Some(since) if since.elapsed() >= Duration::from_millis(500) => Reply::Right(Duration::ZERO),
@@ -225,6 +226,7 @@ fn a_busy_server_is_left_alone() {
         }
     });
     let client = connect(&server.address).unwrap();
+    server.misbehave();
     let (answers, _calls) = ask_all(&client, 0..1);
     check_all(&answers, 1);
 }
@@ -232,8 +234,9 @@ fn a_busy_server_is_left_alone() {
 /// A dropped call is not answered, and the server is not kept busy by it.
 #[test]
 fn dropped_calls_are_cancelled() {
-    let server = engine(Looks::default(), QUIET, |_, _| Reply::Right(Duration::from_millis(200)));
+    let server = engine(Looks::default(), |_, _| Reply::Right(Duration::from_millis(200)));
     let client = connect(&server.address).unwrap();
+    server.misbehave();
     let (answers, calls) = ask_all(&client, 0..5);
     drop(calls);
     assert!(answers.recv_timeout(Duration::from_millis(600)).is_err());
@@ -241,13 +244,14 @@ fn dropped_calls_are_cancelled() {
 
 #[test]
 fn the_key_is_sent_and_never_shown_or_passed_on() {
-    let server = engine(Looks::default(), QUIET, |number, _| match number % 2 {
+    let server = engine(Looks::default(), |number, _| match number % 2 {
         0 => Reply::Status(401, "", r#"{"error": {"message": "the key s3cret is wrong"}}"#.to_owned()),
         _ => Reply::Status(307, "location: http://127.0.0.1:9/v1/completions\r\n", String::new()),
     });
     let folder = tempfile::tempdir().unwrap();
     let client =
         PolicyClient::connect(&server.address, Some(Key::new("s3cret")), &text(folder.path())).unwrap();
+    server.misbehave();
     let (answers, _calls) = ask_all(&client, 0..2);
     let mut problems: Vec<String> =
         (0..2).map(|_| answers.recv_timeout(Duration::from_secs(20)).unwrap().1.unwrap_err()).collect();

@@ -72,7 +72,7 @@ impl App {
             let options = settings::options(&Common::default(), guidance, &config.limits);
             let settings = options.and_then(|options| {
                 let settings = options.settings().map_err(|error| ApiError::decoding(&error))?;
-                let vocabulary = models.policy.model.config().vocabulary;
+                let vocabulary = models.policy.vocabulary();
                 settings.check(vocabulary).map_err(|error| ApiError::decoding(&error))
             });
             settings.map_err(wrong)?;
@@ -81,7 +81,7 @@ impl App {
             }
             guidance.value.as_deref().map(|value| models.value(value)).transpose().map_err(wrong)?;
         }
-        let metrics = Arc::new(Metrics::new(models.policy.model.bytes()));
+        let metrics = Arc::new(Metrics::new(models.policy.bytes()));
         let own = &config.limits;
         let limits = Limits { sequences: own.sequences.max(1), cache: own.cache, ..Limits::default() };
         let (engine, ended) =

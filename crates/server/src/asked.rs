@@ -116,7 +116,7 @@ impl Plan {
         let Self { common, guidance, options, reward, value, n, logprobs, prompt_logprobs, by_default } =
             self;
         let policy = &app.models.policy;
-        let model = policy.model.context();
+        let model = policy.context();
         let context =
             reward.as_ref().and_then(Reward::limit).map_or(model, |(_, limit)| limit.min(model));
         let seed = match &common.seed {
@@ -144,7 +144,7 @@ impl Plan {
                 options.block = options.block.map(|block| block.min(room));
             }
             let one = settings::settings(&options, room, seed)?;
-            one.check(policy.model.config().vocabulary).map_err(|error| ApiError::decoding(&error))?;
+            one.check(policy.vocabulary()).map_err(|error| ApiError::decoding(&error))?;
             settings.push(Arc::new(one));
         }
         let streams = common.stream.unwrap_or(false);
@@ -284,7 +284,7 @@ pub(crate) fn check_model(app: &App, model: Option<&str>) -> Result<(), ApiError
 /// # Errors
 /// It is far too long.
 pub(crate) fn check_length(app: &App, field: &str, bytes: usize) -> Result<(), ApiError> {
-    let context = app.models.policy.model.context();
+    let context = app.models.policy.context();
     let most = context.saturating_mul(BYTES);
     if bytes > most {
         let message = format!(
@@ -300,7 +300,7 @@ pub(crate) fn check_length(app: &App, field: &str, bytes: usize) -> Result<(), A
 /// # Errors
 /// There are none, or one is not.
 pub(crate) fn check_tokens(app: &App, field: &str, tokens: &[u32]) -> Result<(), ApiError> {
-    let vocabulary = app.models.policy.model.config().vocabulary;
+    let vocabulary = app.models.policy.vocabulary();
     if tokens.is_empty() {
         return Err(ApiError::invalid(
             field,

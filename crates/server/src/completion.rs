@@ -71,7 +71,7 @@ fn prompted(app: &App, prompts: Prompts, special: bool) -> Result<Vec<Prompted>,
         Prompts::Ids(lists) => {
             let prompted = |tokens: Vec<u32>| {
                 check_tokens(app, "prompt", &tokens)?;
-                let context = app.models.policy.model.context();
+                let context = app.models.policy.context();
                 if tokens.len() >= context {
                     return Err(ApiError::no_room(tokens.len(), context));
                 }

@@ -14,8 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use stackelberg_decoding::{Event, Limits, Request, Session, Ticket};
-use stackelberg_engine::Checkpoint;
+use stackelberg_decoding::{Event, Limits, Policy, Request, Session, Ticket};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
@@ -23,7 +22,7 @@ use crate::error::ApiError;
 use crate::metrics::Metrics;
 
 /// Work on the policy that is done between two steps.
-type Job = Box<dyn FnOnce(&Checkpoint) + Send>;
+type Job = Box<dyn FnOnce(&Policy) + Send>;
 
 enum Command {
     Submit { requests: Vec<Request>, events: Teller, reply: Reply },
@@ -117,7 +116,7 @@ impl Drop for Places {
 impl Engine {
     /// Starts the thread. The receiver gets a message when the thread has ended, with the reason.
     pub(crate) fn start(
-        policy: Checkpoint,
+        policy: Policy,
         limits: Limits,
         queue: usize,
         metrics: Arc<Metrics>,
@@ -208,7 +207,7 @@ impl Engine {
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         _place: &Places,
-        job: impl FnOnce(&Checkpoint) -> T + Send + 'static,
+        job: impl FnOnce(&Policy) -> T + Send + 'static,
     ) -> Result<T, ApiError> {
         let (reply, replied) = oneshot::channel();
         let job: Job = Box::new(move |policy| {
@@ -236,7 +235,7 @@ struct Route {
 
 /// The state of the thread.
 struct Decoder {
-    policy: Checkpoint,
+    policy: Policy,
     session: Session,
     sequences: usize,
     routes: HashMap<Ticket, Route>,

@@ -206,6 +206,13 @@ impl ApiError {
                 Self::invalid(&field, said.replacen(name, &field, 1))
             }
             Decoding::Rule(rule) => Self::invalid("guidance", format!("guidance: {rule}")),
+            Decoding::NotRemote(_) => Self::invalid("guidance", error.to_string()),
+            // The address of the server is the operator's.
+            Decoding::Server(error) => {
+                tracing::error!(?error, "the policy's server failed");
+                let message = "the policy's server failed: see the log of this one";
+                Self::new(StatusCode::BAD_GATEWAY, "bad_gateway", message)
+            }
             Decoding::NoReward(_) => Self::invalid("guidance.reward", error.to_string()),
             Decoding::NoValueHead => Self::invalid("guidance.value", error.to_string()),
             Decoding::Engine(engine) => Self::engine(engine),

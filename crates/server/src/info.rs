@@ -86,7 +86,7 @@ fn policy(app: &App) -> ModelInfo {
         object: "model",
         created: models.created,
         owned_by: "stackelberg",
-        max_model_len: models.policy.model.context(),
+        max_model_len: models.policy.context(),
     }
 }
 

@@ -8,8 +8,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use stackelberg_decoding::Policy;
+use stackelberg_engine::Reward;
 use stackelberg_engine::reward::{Combination, Combined, ValueHead};
-use stackelberg_engine::{Checkpoint, Reward};
 use stackelberg_registry::{PolicySpec, Registry};
 
 use crate::error::{ApiError, Error, Result};
@@ -23,7 +24,7 @@ const EXPRESSION: usize = 1000;
 pub struct Models {
     /// The policy's name in requests.
     pub name: String,
-    pub(crate) policy: Checkpoint,
+    pub(crate) policy: Policy,
     rewards: Vec<(String, Reward)>,
     values: Vec<(String, Arc<ValueHead>)>,
     combined: Mutex<HashMap<String, Reward>>,
@@ -33,11 +34,11 @@ pub struct Models {
 
 impl Models {
     /// A policy under this name.
-    pub fn new(name: impl Into<String>, policy: Checkpoint) -> Self {
+    pub fn new(name: impl Into<String>, policy: impl Into<Policy>) -> Self {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         Self {
             name: name.into(),
-            policy,
+            policy: policy.into(),
             rewards: Vec::new(),
             values: Vec::new(),
             combined: Mutex::default(),
@@ -58,7 +59,11 @@ impl Models {
         // Clients do not see paths of this machine.
         let path = Path::new(&spec.name);
         let name = path.file_name().filter(|_| path.exists()).map(|name| name.to_string_lossy());
-        let mut models = Self::new(name.as_deref().unwrap_or(&spec.name), registry.checkpoint(spec)?);
+        let policy = registry.policy(spec)?;
+        // Nor addresses of servers.
+        let of_server = policy.server().map(|server| server.model().to_owned());
+        let name = of_server.or(name.map(|name| name.into_owned())).unwrap_or_else(|| spec.name.clone());
+        let mut models = Self::new(name, policy);
         for (name, reference) in rewards {
             let reward = registry.reward(reference, &models.policy, spec.dtype)?;
             models = models.with_reward(name, reward)?;
@@ -91,7 +96,7 @@ impl Models {
     }
 
     /// The policy.
-    pub fn policy(&self) -> &Checkpoint {
+    pub fn policy(&self) -> &Policy {
         &self.policy
     }
 

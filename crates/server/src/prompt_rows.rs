@@ -1,7 +1,7 @@
 //! Log-probabilities of the tokens of prompts. A prompt is read in chunks between the steps of the engine, so that answers go
 //! on meanwhile.
 
-use stackelberg_engine::{Checkpoint, Prefix, kernel};
+use stackelberg_engine::{Checkpoint, Error as EngineError, Prefix, kernel};
 
 use crate::app::App;
 use crate::engine::Places;
@@ -31,7 +31,11 @@ pub(crate) async fn rows(
     tokens: &[u32],
     top: usize,
 ) -> Result<Vec<Row>, ApiError> {
-    let mut prefix = app.models.policy.model.empty();
+    let Some(model) = app.models.policy.local() else {
+        let message = "log-probabilities of prompts are not available: the policy runs on a server";
+        return Err(ApiError::invalid("prompt_logprobs", message));
+    };
+    let mut prefix = model.model.empty();
     let mut rows = Vec::with_capacity(tokens.len().saturating_sub(1));
     // Nothing follows the last token.
     let read = tokens.len().saturating_sub(1);
@@ -39,7 +43,8 @@ pub(crate) async fn rows(
         let end = read.min(start + CHUNK);
         let (chunk, next) = (tokens[start..end].to_vec(), tokens[start + 1..end + 1].to_vec());
         let found = app.engine.run(place, move |policy| {
-            let found = chunk_rows(policy, &mut prefix, &chunk, &next, top);
+            let model = policy.local().ok_or(EngineError::NoHiddenStates)?;
+            let found = chunk_rows(model, &mut prefix, &chunk, &next, top);
             found.map(|found| (prefix, found))
         });
         let (grown, mut found) = found.await?.map_err(|error| ApiError::engine(&error))?;

@@ -7,8 +7,9 @@ use axum::extract::State;
 use axum::http::{Request, Response};
 use serde::{Deserialize, Serialize};
 use stackelberg_data::Prompt;
+use stackelberg_decoding::Policy;
 use stackelberg_engine::reward::Exchange;
-use stackelberg_engine::{ChatEnd, Checkpoint, LaidOut, Reward};
+use stackelberg_engine::{ChatEnd, LaidOut, Reward, TextProcessor};
 use utoipa::ToSchema;
 
 use crate::app::{App, blocking, now};
@@ -224,7 +225,7 @@ impl Shared {
         Arc::new(Self { prompt: Arc::new(Prompt::Text(text)), tokens: OnceLock::new() })
     }
 
-    fn tokens(&self, policy: &Checkpoint) -> stackelberg_engine::Result<usize> {
+    fn tokens(&self, policy: &TextProcessor) -> stackelberg_engine::Result<usize> {
         if let Some(tokens) = self.tokens.get() {
             return Ok(*tokens);
         }
@@ -279,7 +280,7 @@ async fn scores(
 }
 
 /// The number of tokens of a text.
-fn count(policy: &Checkpoint, text: &str) -> stackelberg_engine::Result<usize> {
+fn count(policy: &TextProcessor, text: &str) -> stackelberg_engine::Result<usize> {
     policy.tokenizer.encode(text, false).map(|tokens| tokens.len())
 }
 
@@ -323,7 +324,7 @@ fn prepared(app: &App, reward: &Reward, text: &Text) -> Result<(Ready, usize), A
         }
         Reward::Head(_) | Reward::Model(_) => {
             let tokens = tokens_of(app, reward, text)?;
-            let context = reward.context(&policy.model);
+            let context = reward.context(policy.context());
             if tokens.is_empty() {
                 return Err(ApiError::invalid("input", "an empty text has no reward"));
             }
@@ -362,7 +363,7 @@ fn tokens_of(app: &App, reward: &Reward, text: &Text) -> Result<Vec<u32>, ApiErr
 }
 
 /// The reward of a text.
-fn scored(policy: &Checkpoint, reward: &Reward, ready: &Ready) -> stackelberg_engine::Result<Vec<f64>> {
+fn scored(policy: &Policy, reward: &Reward, ready: &Ready) -> stackelberg_engine::Result<Vec<f64>> {
     match (reward, ready) {
         (Reward::Combined(combined), Ready::Parts(parts)) => {
             let each = combined.rewards().iter().zip(parts);
@@ -373,7 +374,10 @@ fn scored(policy: &Checkpoint, reward: &Reward, ready: &Ready) -> stackelberg_en
             reads.score(&[Exchange { prompt, answer }])
         }
         (Reward::Text(reads), Ready::Alone(text)) => reads.score_texts(&[text]),
-        (_, Ready::Tokens(tokens)) => Ok(vec![reward.of_tokens(policy, tokens)?]),
+        (_, Ready::Tokens(tokens)) => match policy {
+            Policy::Local(policy) => Ok(vec![reward.of_tokens(policy, tokens)?]),
+            Policy::Remote(policy) => reward.of_remote_answers(&policy.text, tokens.into(), &[&[]]),
+        },
         _ => Err(stackelberg_engine::Error::Scorer("a text was prepared for another reward".to_owned())),
     }
 }

@@ -76,7 +76,7 @@ pub(crate) async fn tokenize(
         let strings = request.return_token_strs.unwrap_or(false);
         body::json(&Tokens {
             count: tokens.len(),
-            max_model_len: app.models.policy.model.context(),
+            max_model_len: app.models.policy.context(),
             token_strs: strings.then(|| tokens.iter().map(text).collect()),
             tokens,
         })
@@ -142,7 +142,7 @@ pub(crate) async fn tokenizer_info(State(app): State<Arc<App>>) -> Result<Respon
     body::json(&TokenizerInfo {
         tokenizer_class: "PreTrainedTokenizerFast",
         vocab_size: policy.tokenizer.vocabulary(),
-        model_max_length: policy.model.context(),
+        model_max_length: policy.context(),
         bos_token: special("bos_token"),
         eos_token: special("eos_token").or_else(first_end),
         pad_token: special("pad_token"),

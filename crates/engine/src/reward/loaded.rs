@@ -168,14 +168,14 @@ impl Reward {
         }
     }
 
-    /// The maximum number of tokens of a text.
-    pub fn context(&self, policy: &Model) -> usize {
+    /// The maximum number of tokens of a text, where `policy` is that of the policy.
+    pub fn context(&self, policy: usize) -> usize {
         match self {
-            Self::Head(_) | Self::Text(_) => policy.context(),
+            Self::Head(_) | Self::Text(_) => policy,
             Self::Model(model) => model.model().context(),
             Self::Combined(combined) => {
                 let of = combined.rewards().iter().map(|reward| reward.context(policy));
-                of.min().unwrap_or(policy.context())
+                of.min().unwrap_or(policy)
             }
         }
     }

@@ -60,6 +60,10 @@ impl PolicyServer for PolicyClient {
         self.facts.most_log_probs
     }
 
+    fn model(&self) -> &str {
+        &self.facts.model
+    }
+
     fn identity(&self) -> String {
         self.facts.to_string()
     }
