@@ -11,7 +11,7 @@ use crate::common::{command, refused};
 use crate::tiny::Tiny;
 
 /// A server on a free port, and its address.
-fn start(args: &[&str], key: Option<&str>) -> (Child, String, BufReader<std::process::ChildStderr>) {
+pub fn start(args: &[&str], key: Option<&str>) -> (Child, String, BufReader<std::process::ChildStderr>) {
     let mut command = command(&[&["serve", "--port", "0", "--dtype", "f32"], args].concat());
     command.env_remove("STACKELBERG_API_KEY").stderr(Stdio::piped());
     if let Some(key) = key {
@@ -26,7 +26,7 @@ fn start(args: &[&str], key: Option<&str>) -> (Child, String, BufReader<std::pro
 }
 
 /// Status and body of an answer.
-fn ask(address: &str, path: &str, key: &str, body: Option<&Value>) -> (u16, Value) {
+pub fn ask(address: &str, path: &str, key: &str, body: Option<&Value>) -> (u16, Value) {
     let body = body.map(Value::to_string);
     let (method, text) = (if body.is_some() { "POST" } else { "GET" }, body.unwrap_or_default());
     let mut stream = TcpStream::connect(address).unwrap();

@@ -17,6 +17,7 @@ mod import;
 mod judge;
 mod limits;
 mod models;
+mod remote_policy;
 mod rollout;
 mod serve;
 mod shape;

@@ -193,8 +193,8 @@ pub fn engine(looks: Looks, reply: impl Fn(usize, &Value) -> Reply + Send + Sync
             }
             let _ = stream.set_nodelay(true);
             open.lock().unwrap().push(stream.try_clone().unwrap());
-            let (looks, calls, heads, reply) =
-                (looks.clone(), calls.clone(), heads.clone(), reply.clone());
+            let (looks, calls, heads, reply, quiet) =
+                (looks.clone(), calls.clone(), heads.clone(), reply.clone(), quiet.clone());
             thread::spawn(move || {
                 let mut reader = BufReader::new(stream);
                 while let Some((head, body)) = read(&mut reader) {
@@ -250,7 +250,8 @@ fn answer(stream: &mut TcpStream, looks: &Looks, path: &str, body: &Value, how: 
         Reply::Status(code, lines, said) => {
             (status, headers, text) = (code, lines.to_owned(), Some(said))
         }
-        Reply::Changed(change) => value = change(value),
+        Reply::Changed(change) if status == 200 => value = change(value),
+        Reply::Changed(_) => {}
         Reply::Cut => cut = true,
     }
     let text = text.unwrap_or_else(|| value.to_string());
