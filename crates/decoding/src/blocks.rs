@@ -17,13 +17,13 @@ use stackelberg_engine::reward::RewardState;
 use stackelberg_shaping::{Rule, argmax};
 
 use crate::choice::{Response, block, certain, kl_of_best_among};
-use crate::elsewhere::{after, draw};
 use crate::error::{Error, Result};
 use crate::history::History;
 use crate::input::Input;
 use crate::line::{Line, Pending};
 use crate::method::{Keep, Method};
 use crate::next::Distribution;
+use crate::on_server::{after, draw};
 use crate::policy::Drawn;
 use crate::randomness::Randomness;
 use crate::rejection::{Dropped, lowest, saved};

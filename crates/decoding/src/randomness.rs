@@ -31,7 +31,7 @@ impl Randomness {
         Self(ChaCha12Rng::seed_from_u64(self.0.random()))
     }
 
-    /// A seed for draws elsewhere: below `2^31`, which all servers accept.
+    /// A seed for draws on a server: below `2^31`, which all servers accept.
     pub(crate) fn seed(&mut self) -> u64 {
         self.0.random::<u64>() >> 33
     }

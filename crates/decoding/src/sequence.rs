@@ -276,7 +276,7 @@ impl Sequence {
         Ok((Chosen { index: Some(index), token }, said))
     }
 
-    /// A seed for draws elsewhere.
+    /// A seed for draws on a server.
     pub(crate) fn seed(&mut self) -> u64 {
         self.randomness.seed()
     }

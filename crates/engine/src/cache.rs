@@ -60,11 +60,11 @@ impl Default for Prefix {
 
 impl Prefix {
     /// The empty prefix of no model, and the state that stands for the hidden state of its last token, `[1, 1]`: for texts whose
-    /// policy runs elsewhere. No model can extend the prefix.
+    /// policy a server runs. No model can extend the prefix.
     ///
     /// # Errors
     /// There is no memory.
-    pub fn elsewhere() -> Result<(Self, Tensor)> {
+    pub fn without_model() -> Result<(Self, Tensor)> {
         Ok((Self::default(), Tensor::zeros((1, 1), DType::F32, &Device::Cpu)?))
     }
 

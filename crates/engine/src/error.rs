@@ -157,7 +157,7 @@ pub enum Error {
     #[error("this reward reads text: it needs the prompt itself, not only its tokens")]
     NoPrompt,
 
-    /// A reward reads the hidden states of a policy that runs elsewhere.
+    /// A reward reads the hidden states of a policy that a server runs.
     #[error("this reward reads the policy's hidden states, which a policy on a server does not give")]
     NoHiddenStates,
 

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::model::{OneOrMany, as_u64, gguf_header};
 use crate::tokenizer::{Tokenizer, ends};
 
-/// Turns prompts into a model's tokens and tokens into text. It has no weights: a model that runs elsewhere needs one, too.
+/// Turns prompts into a model's tokens and tokens into text. It has no weights: a model on a server needs one, too.
 #[derive(Clone)]
 pub struct TextProcessor {
     /// The model's tokenizer.

@@ -8,10 +8,10 @@ use stackelberg_engine::reward::{PromptInput, RewardState};
 use stackelberg_engine::{Error as EngineError, Prefix, Reward, Tensor};
 
 use crate::blocks::Blocks;
-use crate::elsewhere;
 use crate::error::{Error, Result};
 use crate::line::{Line, Pending};
 use crate::method::Method;
+use crate::on_server;
 use crate::policy::Policy;
 use crate::randomness::Randomness;
 use crate::request::{Request, Ticket, Want};
@@ -59,7 +59,7 @@ impl Prefilling {
         Ok(match policy {
             Policy::Local(policy) => Self { begun: false, prefix: policy.model.empty(), hidden: None },
             Policy::Remote(_) => {
-                let (prefix, hidden) = Prefix::elsewhere()?;
+                let (prefix, hidden) = Prefix::without_model()?;
                 Self { begun: true, prefix, hidden: Some(hidden) }
             }
         })
@@ -138,7 +138,7 @@ pub(crate) fn check(policy: &Policy, request: &Request) -> Result<usize> {
         (_, method, None, _) => return Err(Error::NoReward(method.name())),
     }
     if let Some(server) = policy.server() {
-        elsewhere::check(&**server, request)?;
+        on_server::check(&**server, request)?;
     }
     let prompt = request.prompt.len();
     let (tokens, context) = (prompt + 1, policy.context());

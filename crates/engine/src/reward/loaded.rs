@@ -239,7 +239,7 @@ impl Reward {
         self.of_answers_by(policy, Some(&policy.model), asked, answers)
     }
 
-    /// The same where the policy runs elsewhere.
+    /// The same where a server runs the policy.
     ///
     /// # Errors
     /// As [`Reward::of_answers`]; the reward reads the policy's hidden states ([`Reward::reads_policy`]).
