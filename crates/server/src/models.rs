@@ -10,6 +10,7 @@ use std::time::SystemTime;
 
 use stackelberg_engine::reward::{Combination, Combined, ValueHead};
 use stackelberg_engine::{Checkpoint, Reward};
+use stackelberg_registry::guidance::{GuidanceSpec, known};
 use stackelberg_registry::{PolicySpec, Registry};
 
 use crate::error::{ApiError, Error, Result};
@@ -105,6 +106,12 @@ impl Models {
         self.values.iter().map(|(name, _)| name.as_str())
     }
 
+    /// Checks that guidance has what its method needs.
+    pub(crate) fn check(&self, guidance: &GuidanceSpec) -> std::result::Result<(), ApiError> {
+        let (rewards, values): (Vec<_>, Vec<_>) = (self.rewards().collect(), self.values().collect());
+        Ok(guidance.check(&rewards, &values)?)
+    }
+
     /// The reward with this name, or the combination of several that this expression is.
     pub(crate) fn reward(&self, field: &str, expression: &str) -> std::result::Result<Reward, ApiError> {
         if let Some((_, reward)) = self.rewards.iter().find(|(name, _)| name == expression) {
@@ -147,16 +154,6 @@ impl Models {
                 format!("guidance.value: unknown value head {name:?}; {known}"),
             )
         })
-    }
-}
-
-/// What is known, as the end of an error.
-pub(crate) fn known<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    let names: Vec<&str> = names.collect();
-    if names.is_empty() {
-        "none is loaded".to_owned()
-    } else {
-        format!("known are {}", names.join(", "))
     }
 }
 

@@ -9,13 +9,13 @@ use serde::{Deserialize, Serialize};
 use stackelberg_data::Prompt;
 use stackelberg_engine::reward::Exchange;
 use stackelberg_engine::{ChatEnd, Checkpoint, LaidOut, Reward};
+use stackelberg_registry::guidance::known;
 use utoipa::ToSchema;
 
 use crate::app::{App, blocking, now};
 use crate::asked::{check_length, check_tokens};
 use crate::body;
 use crate::error::ApiError;
-use crate::models::known;
 use crate::openai::answer::Usage;
 use crate::openai::message::{ChatMessage, messages};
 use crate::openai::prompts::{OneOrMany, Prompts, PromptsSchema};
