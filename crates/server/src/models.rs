@@ -11,6 +11,7 @@ use std::time::SystemTime;
 use stackelberg_engine::reward::{Combination, Combined, ValueHead};
 use stackelberg_engine::{Checkpoint, Reward};
 use stackelberg_registry::guidance::{GuidanceSpec, known};
+use stackelberg_registry::names::is_plain;
 use stackelberg_registry::{PolicySpec, Registry};
 
 use crate::error::{ApiError, Error, Result};
@@ -159,8 +160,7 @@ impl Models {
 
 /// A name that can be part of an expression, and is not taken.
 fn check_name<'a>(what: &str, name: &str, mut taken: impl Iterator<Item = &'a str>) -> Result<()> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if name.is_empty() || !name.chars().all(plain) || name.parse::<f64>().is_ok() {
+    if !is_plain(name) {
         let must = "letters, digits, '-', '_' and '.', and is no number";
         return Err(Error::Setting(format!("the {what} {name:?}: a name has {must}: write NAME=REF")));
     }
