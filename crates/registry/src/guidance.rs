@@ -269,7 +269,7 @@ mod tests {
 
     use super::*;
 
-    fn read(value: Value) -> Result<Guidance, String> {
+    fn read(value: Value) -> Result<GuidanceSpec, String> {
         let default = json!({"method": "args", "reward": "kind", "bound": 2.0, "candidates": 5});
         let default = GuidanceSpec::read(default, None).map_err(|error| error.message)?;
         GuidanceSpec::read(value, Some(&default)).map_err(|error| error.message)
