@@ -223,9 +223,7 @@ class Policy:
         steps: list[list[dict[str, Any]]] = [[] for _ in answers]
         while (news := under_way.next()) is not None:
             number = news["number"]
-            if (piece := news["piece"]) is not None:
-                step = chunk(piece).step
-                assert step is not None
+            if (piece := news["piece"]) is not None and (step := chunk(piece).step) is not None:
                 steps[number].append(step)
             if (found := news["answer"]) is not None:
                 trace = steps[number] if _traces(guidance) else None

@@ -1,6 +1,7 @@
 """Python functions as rewards."""
 
 import threading
+import time
 import traceback
 
 import numpy as np
@@ -46,6 +47,47 @@ def test_a_function_guides_every_step(policy):
     assert guided.reward == sum(guided.text.count(vowel) for vowel in "aeiou")
     assert guided.reward > sum(base.text.count(vowel) for vowel in "aeiou")
     assert 5 in sizes and guided.steered > 0 and guided.reward_calls == 12
+
+
+def test_calls_have_the_texts_of_several_answers(policy):
+    calls = []
+
+    def vowels(prompts, answers):
+        time.sleep(0.01)
+        calls.append(len(set(prompts)))
+        return [sum(answer.count(vowel) for vowel in "aeiou") for answer in answers]
+
+    guidance = Guidance(reward=vowels, candidates=4, skip=False)
+    prompts = [f"Name {number} animals." for number in range(2, 8)]
+    together = policy.generate(prompts, guidance=guidance, max_tokens=6)
+    assert max(calls) > 1 and len(calls) < 6 * 7
+    assert together == [policy.generate(prompt, guidance=guidance, max_tokens=6) for prompt in prompts]
+
+
+def test_an_exception_about_one_answer_is_its_own():
+    def picky(prompts, answers):
+        time.sleep(0.01)
+        if any("cats" in prompt for prompt in prompts):
+            raise Broken("no cats")
+        return [0.0] * len(answers)
+
+    with stackelberg.Policy(rewards={"picky": picky}) as policy:
+        outcomes = {}
+
+        def work(prompt):
+            try:
+                outcomes[prompt] = policy.generate(prompt, guidance=Guidance(reward="picky", skip=False), max_tokens=8).text
+            except Broken as error:
+                outcomes[prompt] = str(error)
+
+        prompts = ["Do you like cats?", "Do you like dogs?", "Do you like birds?"]
+        workers = [threading.Thread(target=work, args=[prompt]) for prompt in prompts]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        base = [policy.generate(prompt, max_tokens=8).text for prompt in prompts]
+    assert [outcomes[prompt] for prompt in prompts] == ["no cats", *base[1:]]
 
 
 def test_functions_by_name():

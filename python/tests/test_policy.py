@@ -5,7 +5,7 @@ import subprocess
 import threading
 
 import pytest
-from engines import PROMPT, flags, generated
+from engines import PROMPT, flags, generated, value_head
 
 import stackelberg
 from stackelberg import Guidance
@@ -38,6 +38,29 @@ def test_answers_are_those_of_the_command_line(program, policy, tmp_path, case):
     # A trace changes nothing else.
     without = policy.generate(PROMPT, guidance=guidance, **sampling)
     assert without.trace is None and (without.text, without.token_ids) == (answer.text, answer.token_ids)
+
+
+@pytest.mark.parametrize("method", [{"method": "cd", "strength": 2.0}, {"method": "blockwise", "block": 8, "samples": 3}], ids=str)
+def test_value_heads_guide(program, policy, tmp_path, method):
+    file = tmp_path / "value.safetensors"
+    value_head(file)
+    guidance = method | {"reward": "sentiment", "value": str(file)}
+    line, _ = generated(program, tmp_path, PROMPT, *flags(guidance | {"max_tokens": 16}))
+    with pytest.warns(UserWarning, match="the value head does not state which model it was trained on"):
+        answer = policy.generate(PROMPT, guidance=guidance, max_tokens=16)
+    assert (answer.text, answer.reward, answer.kl) == (line["response"], line["reward"], line["kl"])
+    assert answer.settings["value"] == str(file)
+
+
+def test_value_heads_by_name(tmp_path):
+    file = tmp_path / "value.safetensors"
+    value_head(file)
+    with stackelberg.Policy(values={"v": str(file)}) as policy, pytest.warns(UserWarning):
+        named = policy.generate(PROMPT, guidance={"method": "cd", "value": "v"}, max_tokens=8)
+        assert named.text == policy.generate(PROMPT, guidance={"method": "cd", "value": str(file)}, max_tokens=8).text
+    value_head(file, width=12)
+    with pytest.raises(ValueError, match="reads hidden states of width 12, the policy's have 576"):
+        stackelberg.Policy(values={"v": str(file)})
 
 
 def test_without_guidance_the_policy_answers(policy):
