@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ._floats import floats
-from ._prompts import Prompt, settings
+from ._prompts import Prompt, Reference, reference, settings
 from ._types import SupportsArray
 
 RewardFunction: TypeAlias = Callable[[list[Prompt], list[str]], Sequence[float] | SupportsArray]
@@ -32,9 +32,9 @@ class Guidance:
 
     method: str | None = None
     """The decoding method: base, args, cd, best-of-n, soft-best-of-n, follower, blockwise or particles."""
-    reward: str | RewardFunction | None = None
+    reward: Reference | RewardFunction | None = None
     """A name of the policy's rewards, a reference, an expression such as `a*0.7+b*0.3`, or a function."""
-    value: str | None = None
+    value: Reference | None = None
     """A name of the policy's value heads, or a reference. cd, blockwise and particles use one."""
     shaping: str | None = None
     """The shaping rule."""
@@ -103,9 +103,9 @@ def encoded(guidance: Guidance | Mapping[str, Any] | None) -> tuple[str, tuple[s
         reward = given.pop("reward")
         name = str(getattr(reward, "__name__", type(reward).__name__))
         function = (name, checked(name, reward))
-    for name in ("method", "reward", "value"):
-        if not isinstance(given.get(name), (str, type(None))):
-            raise TypeError(f"guidance.{name}: it must be a text, not {type(given[name]).__name__}")
+    for name in ("reward", "value"):
+        if given.get(name) is not None:
+            given[name] = reference(f"guidance.{name}", given[name])
     return settings(given), function
 
 

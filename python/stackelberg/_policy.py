@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, overload
 from . import _lib, _prompts
 from ._answer import Answer, Chunk, answer, chunk
 from ._guidance import Guidance, RewardFunction, checked, encoded
-from ._prompts import Prompt, Prompts
+from ._prompts import Prompt, Prompts, Reference
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -108,17 +108,17 @@ class Policy:
 
     def __init__(
         self,
-        reference: str = "smollm2-135m",
+        reference: Reference = "smollm2-135m",
         *,
         dtype: str | None = None,
         threads: int | None = None,
         batch_size: int = 16,
         cache_mb: int = 256,
-        rewards: Mapping[str, str | RewardFunction] | None = None,
-        values: Mapping[str, str] | None = None,
+        rewards: Mapping[str, Reference | RewardFunction] | None = None,
+        values: Mapping[str, Reference] | None = None,
     ) -> None:
         named = [(name, _reward(name, reward)) for name, reward in (rewards or {}).items()]
-        self.reference = str(reference)
+        self.reference = _prompts.reference("reference", reference)
         self._policy = _lib.Policy(
             self.reference,
             dtype=dtype,
@@ -126,7 +126,7 @@ class Policy:
             sequences=_prompts.count("batch_size", batch_size, 4096),
             cache=_prompts.count("cache_mb", cache_mb, 1 << 20) if cache_mb else 0,
             rewards=named,
-            values=list((values or {}).items()),
+            values=[(name, _prompts.reference(f"the value head {name!r}", value)) for name, value in (values or {}).items()],
         )
         OPEN.add(self)
 
@@ -361,12 +361,8 @@ class Stream(Iterator[Chunk]):
         self.close()
 
 
-def _reward(name: str, reward: str | RewardFunction) -> str | RewardFunction:
-    if callable(reward):
-        return checked(name, reward)
-    if not isinstance(reward, str):
-        raise TypeError(f"the reward {name!r} must be a reference or a function, not {type(reward).__name__}")
-    return reward
+def _reward(name: str, reward: Reference | RewardFunction) -> str | RewardFunction:
+    return checked(name, reward) if callable(reward) else _prompts.reference(f"the reward {name!r}", reward)
 
 
 def _traces(guidance: Guidance | Mapping[str, Any] | None) -> bool:

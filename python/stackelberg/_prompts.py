@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -11,6 +12,9 @@ import numpy as np
 
 Prompt: TypeAlias = str | Sequence[Mapping[str, Any]]
 """A text, or messages: a list of dictionaries with role and content."""
+
+Reference: TypeAlias = str | os.PathLike[str]
+"""A name, an address or a path."""
 
 Prompts: TypeAlias = list[str] | list[list[dict[str, str]]] | tuple[str, ...]
 """Several prompts."""
@@ -47,6 +51,13 @@ def _message(message: object) -> dict[str, Any]:
         if field not in message:
             raise ValueError(f"a message must have role and content: {field} is missing")
     return dict(message)
+
+
+def reference(what: str, given: object) -> str:
+    """A reference: a text, or a path."""
+    if isinstance(given, (str, os.PathLike)):
+        return str(os.fspath(given))
+    raise TypeError(f"{what} must be a text or a path, not {type(given).__name__}")
 
 
 def settings(given: Mapping[str, Any]) -> str:

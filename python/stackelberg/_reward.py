@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from . import _lib, _prompts
 from ._policy import Policy
-from ._prompts import Prompt
+from ._prompts import Prompt, Reference
 
 
 class Reward:
@@ -43,9 +43,9 @@ class Reward:
     """
 
     def __init__(
-        self, reference: str, policy: Policy | None = None, *, dtype: str | None = None, threads: int | None = None
+        self, reference: Reference, policy: Policy | None = None, *, dtype: str | None = None, threads: int | None = None
     ) -> None:
-        self.reference = str(reference)
+        self.reference = _prompts.reference("reference", reference)
         self._scorer = _lib.Scorer(
             self.reference,
             policy=None if policy is None else policy._policy,

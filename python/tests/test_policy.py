@@ -44,7 +44,7 @@ def test_answers_are_those_of_the_command_line(program, policy, tmp_path, case):
 def test_value_heads_guide(program, policy, tmp_path, method):
     file = tmp_path / "value.safetensors"
     value_head(file)
-    guidance = method | {"reward": "sentiment", "value": str(file)}
+    guidance = method | {"reward": "sentiment", "value": file}
     line, _ = generated(program, tmp_path, PROMPT, *flags(guidance | {"max_tokens": 16}))
     with pytest.warns(UserWarning, match="the value head does not state which model it was trained on"):
         answer = policy.generate(PROMPT, guidance=guidance, max_tokens=16)
