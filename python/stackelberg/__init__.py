@@ -12,7 +12,12 @@ array([0., 2., 0., 0.])
 `shape` applies a shaping rule, `threshold` computes the threshold m*, `follower` a model's best
 response, `kl_budget` the settings that spend a KL budget, and `interval` a confidence interval for
 m*. All of them take the rewards of one prompt or of many.
+
+`Policy` loads a language model and generates answers, which rewards guide as `Guidance` says; `Reward`
+scores texts.
 """
+
+from typing import TYPE_CHECKING, Any
 
 from ._follower import follower
 from ._lib import __version__
@@ -20,12 +25,26 @@ from ._results import Follower, Interval, Kl, KlBudget, Shaped, Threshold, Utili
 from ._shape import kl_budget, shape
 from ._threshold import interval, threshold
 
+if TYPE_CHECKING:
+    from ._answer import Answer, Chunk
+    from ._guidance import Guidance
+    from ._policy import Policy, Stream
+    from ._prompts import Prompt
+    from ._reward import Reward
+
 __all__ = [
+    "Answer",
+    "Chunk",
     "Follower",
+    "Guidance",
     "Interval",
     "Kl",
     "KlBudget",
+    "Policy",
+    "Prompt",
+    "Reward",
     "Shaped",
+    "Stream",
     "Threshold",
     "Utility",
     "__version__",
@@ -35,3 +54,28 @@ __all__ = [
     "shape",
     "threshold",
 ]
+
+_ENGINE = {
+    "Answer": "_answer",
+    "Chunk": "_answer",
+    "Guidance": "_guidance",
+    "Policy": "_policy",
+    "Prompt": "_prompts",
+    "Reward": "_reward",
+    "Stream": "_policy",
+}
+"""Where the names of the engine are. They are imported when they are first used."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ENGINE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    found = getattr(import_module(f".{_ENGINE[name]}", __name__), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

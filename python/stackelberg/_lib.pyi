@@ -1,11 +1,13 @@
-"""The extension module: the functions of the crate `stackelberg-shaping` on rows."""
+"""The extension module: the functions of the crate `stackelberg-shaping` on rows, and models."""
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Protocol, TypeAlias, TypedDict, final, type_check_only
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["RowError", "Settings", "__version__", "follower", "interval", "kl_budget", "report", "shape", "threshold"]
+__all__ = ["Answers", "Policy", "RowError", "Scorer", "Settings", "__version__", "follower", "interval", "kl_budget", "report", "shape", "threshold"]
 
 __version__: str
 
@@ -80,3 +82,71 @@ def kl_budget(rows: Rows, settings: Settings, threads: int) -> _Columns: ...
 def report(rows: Rows, settings: Settings, threads: int) -> Reports: ...
 def shape(rows: Rows, settings: Settings, threads: int) -> ShapedRows: ...
 def threshold(rows: Rows, settings: Settings, threads: int) -> _Columns: ...
+
+_Function: TypeAlias = Callable[[list[Any], list[str]], Any]
+
+@type_check_only
+class Asked(Protocol):
+    """What is read of `stackelberg._policy.Asked`."""
+
+    @property
+    def prompts(self) -> list[str]: ...
+    @property
+    def guidance(self) -> str: ...
+    @property
+    def function(self) -> tuple[str, _Function] | None: ...
+    @property
+    def options(self) -> str: ...
+    @property
+    def n(self) -> int: ...
+    @property
+    def system(self) -> str | None: ...
+    @property
+    def prompt_format(self) -> str | None: ...
+    @property
+    def steps(self) -> bool: ...
+
+@type_check_only
+class News(TypedDict):
+    number: int
+    piece: dict[str, Any] | None
+    answer: dict[str, Any] | None
+
+@final
+class Answers:
+    """Answers to the prompts of one call. They are cancelled when this object is dropped."""
+
+    @property
+    def warnings(self) -> list[str]: ...
+    def next(self) -> News | None: ...
+    def cancel(self) -> None: ...
+
+@final
+class Policy:
+    """A policy that is loaded. Private: use `stackelberg.Policy`."""
+
+    def __new__(
+        cls,
+        reference: str,
+        *,
+        tokenizer: str | None,
+        dtype: str | None,
+        threads: int | None,
+        sequences: int,
+        cache: int,
+        rewards: Sequence[tuple[str, str | _Function]],
+        values: Sequence[tuple[str, str]],
+    ) -> Policy: ...
+    @property
+    def path(self) -> Path: ...
+    @property
+    def context(self) -> int: ...
+    def submit(self, asked: Asked) -> Answers: ...
+    def close(self) -> None: ...
+
+@final
+class Scorer:
+    """A reward that is loaded. Private: use `stackelberg.Reward`."""
+
+    def __new__(cls, reference: str, *, policy: Policy | None, dtype: str | None, threads: int | None) -> Scorer: ...
+    def score(self, prompts: Sequence[str] | None, answers: Sequence[str]) -> NDArray[np.float64]: ...

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+import stackelberg
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
@@ -29,3 +31,10 @@ def python(tmp_path):
         return done.stdout
 
     return run
+
+
+@pytest.fixture(scope="session")
+def policy():
+    """The default model, which is loaded once."""
+    with stackelberg.Policy() as loaded:
+        yield loaded

@@ -10,6 +10,7 @@ import pytest
 from conftest import ROOT
 
 import stackelberg
+from stackelberg import _policy
 
 MODULES = ["stackelberg", *(f"stackelberg.{found.name}" for found in pkgutil.iter_modules(stackelberg.__path__))]
 
@@ -36,8 +37,22 @@ def test_functions_are_documented(name):
     assert set(inspect.signature(function).parameters) <= named
 
 
+@pytest.mark.parametrize("name", ["Policy", "Policy.generate", "Policy.stream", "Reward", "Reward.score"])
+def test_classes_and_methods_are_documented(name):
+    kind, _, method = name.partition(".")
+    found = getattr(stackelberg, kind)
+    words = inspect.getdoc(getattr(found, method) if method else found)
+    assert all(section in words for section in ["Parameters\n---", "Raises\n---"])
+    signature = inspect.signature(getattr(found, method or "__init__"))
+    listed = words.split("Parameters")[1].split("Raises\n")[0]
+    named = {part.strip() for line in listed.splitlines() if not line.startswith(" ") for part in line.split(",")}
+    assert set(signature.parameters) - {"self", "settings"} <= named
+    if name == "Policy.generate":
+        assert set(_policy.KNOWN) <= named
+
+
 def test_fields_are_documented():
-    for name in ["Threshold", "Interval", "Follower", "KlBudget", "Utility", "Kl", "Shaped"]:
+    for name in ["Threshold", "Interval", "Follower", "KlBudget", "Utility", "Kl", "Shaped", "Answer", "Chunk", "Guidance"]:
         kind = getattr(stackelberg, name)
         source = inspect.getsource(kind)
         own = [field for field in inspect.get_annotations(kind) if not field.startswith("_")]

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import stackelberg
-from stackelberg import Follower, Shaped, Threshold
+from stackelberg import Answer, Follower, Guidance, Policy, Reward, Shaped, Threshold
 
 Array = NDArray[np.float64]
 
@@ -18,7 +18,34 @@ def advantages(rewards: NDArray[np.float32]) -> Array:
     return result.shaped - mean
 
 
+def short(prompts: list[stackelberg.Prompt], answers: list[str]) -> list[float]:
+    """A reward of one's own."""
+    return [-float(len(answer)) for answer in answers]
+
+
+def generated(policy: Policy) -> list[str]:
+    """Answers of a policy, whole and streamed."""
+    one: Answer = policy.generate("Hello!", max_tokens=4)
+    message = [{"role": "user", "content": "Hello!"}]
+    same: Answer = policy.generate(message, max_tokens=4)
+    guidance = Guidance(method="best-of-n", reward=short, samples=2)
+    several: list[Answer] = policy.generate(["Hello!", "Hi!"], guidance=guidance, max_tokens=4)
+    each: list[list[Answer]] = policy.generate(["Hello!"], n=2, temperature=1.0, max_tokens=4)
+    streamed: str = "".join(chunk.text for chunk in policy.stream("Hello!", max_tokens=4))
+    scores: Array = Reward("sentiment", policy).score(["Hello!"], [one.text])
+    assert one.text == same.text == streamed and len(each[0]) == 2 and scores.shape == (1,)
+
+    policy.generate("Hello!", max_tokens=4, guidance={"reward": "sentiment"})
+    try:
+        policy.generate("Hello!", max_token=4)  # type: ignore[call-overload]
+    except TypeError:
+        pass
+    return [answer.text for answer in several]
+
+
 def main() -> None:
+    with Policy() as policy:
+        assert len(generated(policy)) == 2
     grid = np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32)
     centred: Array = advantages(grid)
     rows: Shaped[list[Array]] = stackelberg.shape([[0.1, 2.0], [0.5, None, 1.5]], missing="drop")

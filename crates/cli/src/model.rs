@@ -10,7 +10,7 @@ use stackelberg_decoding::{AT_ONCE, Policy};
 use stackelberg_engine::{Argument, Checkpoint, Device, Dtype, Reward};
 use stackelberg_hub::{Hub, Progress};
 use stackelberg_registry::{DEFAULT_MODEL, PolicySpec, Registry};
-use stackelberg_remote::{Key, PolicyClient};
+use stackelberg_remote::PolicyClient;
 
 use crate::help::{DEVICES, DTYPES, named};
 use crate::limits;
@@ -157,11 +157,6 @@ pub(crate) fn set_threads(threads: Option<usize>) -> Result<()> {
 
 /// A registry with the settings of the environment variables, which shows the progress of downloads.
 pub(crate) fn registry() -> Result<Registry> {
-    let key = |name: &str| {
-        let key = std::env::var(name).ok().filter(|key| !key.trim().is_empty());
-        key.map(|key| Key::new(&key))
-    };
-    let policy_key = key("POLICY_API_KEY").or_else(|| key("OPENAI_API_KEY"));
     let style = style("{spinner} {msg}");
     let bar = ProgressBar::new_spinner().with_style(style);
     let show = move |progress: Option<Progress>| {
@@ -182,8 +177,7 @@ pub(crate) fn registry() -> Result<Registry> {
         bar.tick();
     };
     let hub = Hub::from_variables(|name| std::env::var_os(name));
-    let registry = Registry::new(hub).with_reward_key(key("REWARD_API_KEY")).with_policy_key(policy_key);
-    Ok(registry.with_progress(show))
+    Ok(Registry::new(hub).with_keys(|name| std::env::var(name).ok()).with_progress(show))
 }
 
 #[cfg(test)]

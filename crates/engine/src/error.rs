@@ -165,6 +165,10 @@ pub enum Error {
     #[error("{0}")]
     Scorer(String),
 
+    /// A scorer of the calling program failed. The error is the program's own, so that it can be given back unchanged.
+    #[error("{0}")]
+    Callback(Box<dyn std::error::Error + Send + Sync>),
+
     /// The tensor library failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

@@ -1,13 +1,15 @@
 /*!
-The extension module `stackelberg._lib` of the Python package: [`stackelberg_shaping`] on NumPy arrays.
+The extension module `stackelberg._lib` of the Python package: [`stackelberg_shaping`] on NumPy arrays, and models that generate
+and score ([`engine`]).
 
-Every function takes [`Rows`] (the rewards of many prompts, in place), [`Settings`] and a number of threads. It applies one function
+Every function of the mathematics takes [`Rows`] (the rewards of many prompts, in place), [`Settings`] and a number of threads. It applies one function
 of the shaping crate to each prompt without the GIL ([`walk`]), and returns a dictionary of columns: arrays with one number per
 prompt, and the values of all responses as one flat array. What users see is written in Python: the package in
 `python/stackelberg` turns what they pass into rows, and columns into results.
 */
 
 mod columns;
+mod engine;
 mod error;
 mod functions;
 mod report;
@@ -15,9 +17,11 @@ mod rows;
 mod settings;
 mod walk;
 
-/// The mathematics of `stackelberg` on prepared arrays. Private: use the functions of `stackelberg`.
+/// The mathematics of `stackelberg` on prepared arrays, and models. Private: use what `stackelberg` has.
 #[pyo3::pymodule]
 mod _lib {
+    #[pymodule_export]
+    use crate::engine::{Answers, Policy, Scorer};
     #[pymodule_export]
     use crate::error::RowError;
     #[pymodule_export]

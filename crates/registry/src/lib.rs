@@ -6,6 +6,7 @@ Loads policies, rewards, value heads, embedders and prompts by name or reference
 - [`Registry`] fetches references through [`stackelberg_hub`] and loads them: what a user gives as `--model`, `--reward`,
   `--value` or `--prompts`. [`BUILTIN`] lists the built-in rewards.
 - [`Scorer`] scores finished texts with a reward, or a combination of several.
+- [`guidance`] reads the guidance of a request, a JSON object: the settings, and the names of a reward and a value head.
 - [`layout`] selects the prompt format for a policy and its guidance, and returns warnings about it.
 
 The crate neither prints nor reads the environment. The caller passes a [`Hub`](stackelberg_hub::Hub) and a function
@@ -27,6 +28,7 @@ let reward = registry.reward("sentiment", &policy, Dtype::Bf16)?;
 
 mod builtin;
 mod error;
+pub mod guidance;
 mod hash;
 pub mod layout;
 pub mod names;

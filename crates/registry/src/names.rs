@@ -47,6 +47,12 @@ fn parts(name: &str) -> std::result::Result<Combination, String> {
     if is_file { Ok(Combination::one(name)) } else { parsed }
 }
 
+/// Whether a name can stand for a reward in an expression: letters, digits, `-`, `_` and `.`, and no number.
+pub fn is_plain(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    !name.is_empty() && name.chars().all(plain) && name.parse::<f64>().is_err()
+}
+
 /// Whether a name is neither a built-in reward nor a reference.
 pub(crate) fn is_unknown(name: &str) -> bool {
     let name = split_label(name).0;

@@ -94,6 +94,17 @@ impl Registry {
         Self { policy_key: key, ..self }
     }
 
+    /// Sets the keys from variables, such as those of the environment: `REWARD_API_KEY` for reward servers; `POLICY_API_KEY`, or
+    /// else `OPENAI_API_KEY`, for servers that run policies. Blank ones count as missing.
+    pub fn with_keys(self, variable: impl Fn(&str) -> Option<String>) -> Self {
+        let key = |name: &str| {
+            let key = variable(name).filter(|key| !key.trim().is_empty());
+            key.map(|key| Key::new(&key))
+        };
+        let policy = key("POLICY_API_KEY").or_else(|| key("OPENAI_API_KEY"));
+        self.with_reward_key(key("REWARD_API_KEY")).with_policy_key(policy)
+    }
+
     /// Sets a function that receives the progress of downloads, and `None` when a reference is resolved or has failed.
     pub fn with_progress(self, progress: impl Fn(Option<Progress>) + Send + Sync + 'static) -> Self {
         Self { progress: Box::new(progress), ..self }

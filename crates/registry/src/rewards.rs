@@ -83,7 +83,7 @@ impl Registry {
     ///
     /// # Errors
     /// As [`Registry::reward`].
-    pub(crate) fn one_reward(&self, name: &str, policy: &Policy, dtype: Dtype) -> Result<Reward> {
+    pub fn one_reward(&self, name: &str, policy: &Policy, dtype: Dtype) -> Result<Reward> {
         if let Some(reward) = self.text_reward(name)? {
             return Ok(Reward::Text(Arc::new(reward)));
         }

@@ -8,12 +8,12 @@ use std::time::{Duration, SystemTime};
 use rand::TryRng;
 use rand::rngs::SysRng;
 use stackelberg_decoding::Limits;
+use stackelberg_registry::guidance::GuidanceSpec;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::error::{ApiError, Error, Result};
-use crate::guidance::Guidance;
 use crate::metrics::Metrics;
 use crate::models::Models;
 use crate::openai::request::Common;
@@ -40,7 +40,7 @@ pub(crate) struct App {
     pub(crate) engine: Engine,
     pub(crate) metrics: Arc<Metrics>,
     /// The guidance of requests without any.
-    pub(crate) default: Option<Guidance>,
+    pub(crate) default: Option<GuidanceSpec>,
     /// Requests that are not answered yet.
     pub(crate) asks: AtomicUsize,
     /// Bytes of bodies that are being read.
@@ -65,10 +65,11 @@ impl App {
     ) -> Result<(Arc<Self>, oneshot::Receiver<String>)> {
         config.limits.check()?;
         let wrong = |error: ApiError| Error::Setting(format!("default guidance: {}", error.message));
-        let default = config.default_guidance.clone().map(|value| Guidance::read(value, None));
+        let read = |value| GuidanceSpec::read(value, None).map_err(ApiError::from);
+        let default = config.default_guidance.clone().map(read);
         let default = default.transpose().map_err(wrong)?;
         if let Some(guidance) = &default {
-            guidance.check(&models).map_err(wrong)?;
+            models.check(guidance).map_err(wrong)?;
             let options = settings::options(&Common::default(), guidance, &config.limits);
             let settings = options.and_then(|options| {
                 let settings = options.settings().map_err(|error| ApiError::decoding(&error))?;

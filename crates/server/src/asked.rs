@@ -6,11 +6,12 @@ use stackelberg_data::Prompt;
 use stackelberg_decoding::{Options, Request, Settings, Want};
 use stackelberg_engine::reward::ValueHead;
 use stackelberg_engine::{Reward, Tokenizer};
+use stackelberg_registry::guidance::GuidanceSpec;
 
 use crate::app::App;
 use crate::engine::Places;
 use crate::error::ApiError;
-use crate::guidance::{Guidance, given};
+use crate::guidance::given;
 use crate::logprobs::Names;
 use crate::openai::request::{Common, StreamOptions};
 use crate::prompt_rows::{Row, rows};
@@ -34,7 +35,7 @@ pub(crate) struct Asked {
     /// Choices per prompt.
     pub(crate) n: usize,
     pub(crate) seed: u64,
-    pub(crate) guidance: Guidance,
+    pub(crate) guidance: GuidanceSpec,
     reward: Option<Reward>,
     value: Option<Arc<ValueHead>>,
     pub(crate) tokenizer: Arc<Tokenizer>,
@@ -58,7 +59,7 @@ pub(crate) struct Asked {
 /// What is checked before the prompt is tokenized.
 pub(crate) struct Plan {
     common: Common,
-    guidance: Guidance,
+    guidance: GuidanceSpec,
     options: Options,
     reward: Option<Reward>,
     value: Option<Arc<ValueHead>>,
@@ -86,10 +87,10 @@ impl Plan {
         let own = given(common.guidance.take(), common.extra_body.take(), common.vllm_xargs.take())?;
         let by_default = own.is_none();
         let guidance = match own {
-            Some(value) => Guidance::read(value, app.default.as_ref())?,
-            None => app.default.clone().unwrap_or_else(Guidance::base),
+            Some(value) => GuidanceSpec::read(value, app.default.as_ref())?,
+            None => app.default.clone().unwrap_or_else(GuidanceSpec::base),
         };
-        guidance.check(&app.models)?;
+        app.models.check(&guidance)?;
         let reward = guidance.reward.as_deref();
         let reward = reward.map(|name| app.models.reward("guidance.reward", name)).transpose()?;
         let value = guidance.value.as_deref().map(|name| app.models.value(name)).transpose()?;

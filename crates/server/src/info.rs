@@ -9,6 +9,7 @@ use axum::http::{HeaderValue, Response};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use stackelberg_decoding::{Keep, Method, Settings};
+use stackelberg_registry::guidance;
 use stackelberg_shaping::Rule;
 use utoipa::ToSchema;
 
@@ -16,7 +17,6 @@ use crate::app::{App, Phase};
 use crate::asked::check_model;
 use crate::body;
 use crate::error::ApiError;
-use crate::guidance;
 use crate::settings::UNGUIDED_TEMPERATURE;
 
 /// The list of models.

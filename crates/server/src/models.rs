@@ -11,6 +11,8 @@ use std::time::SystemTime;
 use stackelberg_decoding::Policy;
 use stackelberg_engine::Reward;
 use stackelberg_engine::reward::{Combination, Combined, ValueHead};
+use stackelberg_registry::guidance::{GuidanceSpec, known};
+use stackelberg_registry::names::is_plain;
 use stackelberg_registry::{PolicySpec, Registry};
 
 use crate::error::{ApiError, Error, Result};
@@ -110,6 +112,12 @@ impl Models {
         self.values.iter().map(|(name, _)| name.as_str())
     }
 
+    /// Checks that guidance has what its method needs.
+    pub(crate) fn check(&self, guidance: &GuidanceSpec) -> std::result::Result<(), ApiError> {
+        let (rewards, values): (Vec<_>, Vec<_>) = (self.rewards().collect(), self.values().collect());
+        Ok(guidance.check(&rewards, &values)?)
+    }
+
     /// The reward with this name, or the combination of several that this expression is.
     pub(crate) fn reward(&self, field: &str, expression: &str) -> std::result::Result<Reward, ApiError> {
         if let Some((_, reward)) = self.rewards.iter().find(|(name, _)| name == expression) {
@@ -155,20 +163,9 @@ impl Models {
     }
 }
 
-/// What is known, as the end of an error.
-pub(crate) fn known<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    let names: Vec<&str> = names.collect();
-    if names.is_empty() {
-        "none is loaded".to_owned()
-    } else {
-        format!("known are {}", names.join(", "))
-    }
-}
-
 /// A name that can be part of an expression, and is not taken.
 fn check_name<'a>(what: &str, name: &str, mut taken: impl Iterator<Item = &'a str>) -> Result<()> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if name.is_empty() || !name.chars().all(plain) || name.parse::<f64>().is_ok() {
+    if !is_plain(name) {
         let must = "letters, digits, '-', '_' and '.', and is no number";
         return Err(Error::Setting(format!("the {what} {name:?}: a name has {must}: write NAME=REF")));
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use stackelberg_data::trace::TraceStep;
-use stackelberg_decoding::{Event, Generation, Options, Settings, Step, StoppedBy};
+use stackelberg_decoding::{Event, Generation, Step, StoppedBy};
 use stackelberg_experiment::record;
 
 use crate::asked::Asked;
@@ -13,7 +13,6 @@ use crate::error::ApiError;
 use crate::logprobs::Context;
 use crate::openai::answer::GuidanceReport;
 use crate::openai::logprobs::{ChatLogprobs, CompletionLogprobs};
-use crate::settings::guides_steps;
 
 /// What is new of a choice.
 #[derive(Debug, Default)]
@@ -180,22 +179,7 @@ impl Pieces {
             reward_calls: answer.reward_calls,
             skipped: answer.skipped,
             tokens_run: answer.tokens_run,
-            settings: in_force(asked, settings),
+            settings: asked.guidance.in_force(settings),
         }
     }
-}
-
-/// The settings in force, with the names of the reward and the value head.
-fn in_force(asked: &Asked, settings: &Settings) -> Value {
-    let mut options = Options::used(settings);
-    if !guides_steps(settings.method) && !asked.guidance.trace {
-        options.candidates = None;
-    }
-    let mut settings = json!(options);
-    for (name, value) in [("reward", &asked.guidance.reward), ("value", &asked.guidance.value)] {
-        if let Some(value) = value {
-            settings[name] = json!(value);
-        }
-    }
-    settings
 }

@@ -10,13 +10,13 @@ use stackelberg_data::Prompt;
 use stackelberg_decoding::Policy;
 use stackelberg_engine::reward::Exchange;
 use stackelberg_engine::{ChatEnd, LaidOut, Reward, TextProcessor};
+use stackelberg_registry::guidance::known;
 use utoipa::ToSchema;
 
 use crate::app::{App, blocking, now};
 use crate::asked::{check_length, check_tokens};
 use crate::body;
 use crate::error::ApiError;
-use crate::models::known;
 use crate::openai::answer::Usage;
 use crate::openai::message::{ChatMessage, messages};
 use crate::openai::prompts::{OneOrMany, Prompts, PromptsSchema};

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use stackelberg_decoding::{Method, Options, Settings};
+use stackelberg_registry::guidance::{GuidanceSpec, guides_steps};
 
 use crate::config::Limits;
 use crate::error::ApiError;
-use crate::guidance::Guidance;
 use crate::openai::request::Common;
 
 /// Most likeliest tokens at a place, as of OpenAI.
@@ -21,7 +21,7 @@ pub(crate) const UNGUIDED_TEMPERATURE: f64 = 1.0;
 /// A field is out of range, above the operator's limit, or has no effect with the method.
 pub(crate) fn options(
     common: &Common,
-    guidance: &Guidance,
+    guidance: &GuidanceSpec,
     limits: &Limits,
 ) -> Result<Options, ApiError> {
     let method = guidance.method();
@@ -96,11 +96,6 @@ pub(crate) fn likeliest(field: &str, count: Option<u64>) -> Result<Option<usize>
         }
         count => Ok(count.map(|count| count as usize)),
     }
-}
-
-/// Whether a method chooses among candidates at every step.
-pub(crate) fn guides_steps(method: Method) -> bool {
-    matches!(method, Method::Args | Method::Cd)
 }
 
 /// Checks the operator's limits.

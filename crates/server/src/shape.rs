@@ -7,13 +7,13 @@ use axum::extract::State;
 use axum::http::{Request, Response};
 use serde::Deserialize;
 use stackelberg_decoding::{Options, Settings};
+use stackelberg_registry::guidance::strength;
 use stackelberg_shaping::{Confidence, Error, KlBudget, Record, Report, Samples};
 use utoipa::ToSchema;
 
 use crate::app::{App, blocking};
 use crate::body;
 use crate::error::ApiError;
-use crate::guidance::strength;
 
 /// Rewards of the responses to one prompt, and how to shape them.
 #[derive(Deserialize, ToSchema)]

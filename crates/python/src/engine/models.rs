@@ -1,0 +1,139 @@
+//! The models of a policy: rewards and value heads by name, loaded when they are first named.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use stackelberg_decoding::Policy;
+use stackelberg_engine::reward::{Combined, ValueHead};
+use stackelberg_engine::{Dtype, Reward};
+use stackelberg_hub::Hub;
+use stackelberg_registry::names::{combination, is_plain, shown};
+use stackelberg_registry::{BUILTIN, PolicySpec, Registry};
+
+use super::failure::Failure;
+
+/// A policy, and rewards and value heads for it.
+pub(crate) struct Models {
+    pub(crate) registry: Registry,
+    pub(crate) policy: Policy,
+    dtype: Dtype,
+    /// The names that the user has given.
+    names: [Vec<String>; 2],
+    /// By name, reference or expression.
+    rewards: Mutex<HashMap<String, Reward>>,
+    values: Mutex<HashMap<String, Arc<ValueHead>>>,
+}
+
+/// A reward that a user names: a reference, or a function.
+pub(crate) enum Named {
+    Reference(String),
+    Function(Reward),
+}
+
+/// A registry with the settings of the environment variables.
+pub(crate) fn registry() -> Registry {
+    let hub = Hub::from_variables(|name| std::env::var_os(name));
+    Registry::new(hub).with_keys(|name| std::env::var(name).ok())
+}
+
+impl Models {
+    /// Loads a policy, and rewards and value heads under these names.
+    ///
+    /// # Errors
+    /// One of them cannot be loaded, or a name cannot be part of an expression.
+    pub(crate) fn load(
+        spec: &PolicySpec,
+        rewards: Vec<(String, Named)>,
+        values: Vec<(String, String)>,
+    ) -> Result<Self, Failure> {
+        let names = |what, names: Vec<&String>| match names.iter().find(|name| !is_plain(name)) {
+            None => Ok(names.into_iter().cloned().collect()),
+            Some(name) => Err(Failure::Value(format!(
+                "the {what} {name:?}: a name has letters, digits, '-', '_' and '.', and is no number"
+            ))),
+        };
+        let of_rewards = names("reward", rewards.iter().map(|(name, _)| name).collect())?;
+        let of_values = names("value head", values.iter().map(|(name, _)| name).collect())?;
+        let registry = registry();
+        let policy = registry.policy(spec)?;
+        let mut loaded = HashMap::new();
+        for (name, reward) in rewards {
+            let reward = match reward {
+                Named::Function(reward) => reward,
+                Named::Reference(reference) => registry.reward(&reference, &policy, spec.dtype)?,
+            };
+            loaded.insert(name, reward);
+        }
+        let mut heads = HashMap::new();
+        for (name, reference) in values {
+            heads.insert(name, Arc::new(registry.value(&reference, &policy)?));
+        }
+        Ok(Self {
+            registry,
+            policy,
+            dtype: spec.dtype,
+            names: [of_rewards, of_values],
+            rewards: Mutex::new(loaded),
+            values: Mutex::new(heads),
+        })
+    }
+
+    /// The names of rewards and of value heads that errors list.
+    pub(crate) fn known(&self) -> [Vec<&str>; 2] {
+        let builtin = BUILTIN.iter().map(|builtin| builtin.name);
+        let [rewards, values] = &self.names;
+        let own = rewards.iter().map(String::as_str);
+        let others = builtin.filter(|name| !rewards.iter().any(|own| own == name));
+        [own.chain(others).collect(), values.iter().map(String::as_str).collect()]
+    }
+
+    /// The reward with this name, or with this reference, or the combination of several that this expression is.
+    ///
+    /// # Errors
+    /// It is unknown or malformed, or cannot be loaded.
+    pub(crate) fn reward(&self, name: &str) -> Result<Reward, Failure> {
+        let mut loaded = self.rewards.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reward) = loaded.get(name) {
+            return Ok(reward.clone());
+        }
+        let combination = combination(name)?;
+        let mut parts = Vec::new();
+        for part in combination.names() {
+            let reward = match loaded.get(part) {
+                Some(reward) => reward.clone(),
+                None => self.registry.one_reward(part, &self.policy, self.dtype)?,
+            };
+            loaded.insert(part.clone(), reward.clone());
+            parts.push(reward);
+        }
+        let reward = match (combination.only(), parts.pop()) {
+            (Some(_), Some(only)) => return Ok(only),
+            (_, last) => {
+                parts.extend(last);
+                Reward::Combined(Arc::new(Combined::new(combination.renamed(shown), parts)))
+            }
+        };
+        loaded.insert(name.to_owned(), reward.clone());
+        Ok(reward)
+    }
+
+    /// The value head with this name or reference.
+    ///
+    /// # Errors
+    /// It is unknown, or cannot be loaded.
+    pub(crate) fn value(&self, name: &str) -> Result<Arc<ValueHead>, Failure> {
+        let mut loaded = self.values.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(value) = loaded.get(name) {
+            return Ok(value.clone());
+        }
+        let value = Arc::new(self.registry.value(name, &self.policy)?);
+        loaded.insert(name.to_owned(), value.clone());
+        Ok(value)
+    }
+
+    /// The file or folder of the policy.
+    pub(crate) fn path(&self) -> &Path {
+        &self.policy.path
+    }
+}
