@@ -23,7 +23,6 @@ use crate::input::Input;
 use crate::line::{Line, Pending};
 use crate::method::{Keep, Method};
 use crate::next::Distribution;
-use crate::on_server::{after, draw};
 use crate::policy::Drawn;
 use crate::randomness::Randomness;
 use crate::rejection::{Dropped, lowest, saved};
@@ -170,8 +169,7 @@ impl Blocks {
     /// Takes in what a server drew for a text.
     pub(crate) fn found(&mut self, index: usize, tokens: Vec<Drawn>, ended: bool) -> Result<()> {
         if let Some(track) = self.tracks.get_mut(index) {
-            track.block.extend(draw(&mut track.line.sequence, tokens, ended)?);
-            track.line.pending = after(&track.line.sequence);
+            track.block.extend(track.line.draw(tokens, ended)?);
         }
         Ok(())
     }

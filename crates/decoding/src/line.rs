@@ -5,7 +5,8 @@ use stackelberg_engine::reward::RewardState;
 use stackelberg_engine::{Branches, Error as EngineError, Prefix, Tensor};
 
 use crate::error::Result;
-use crate::sequence::Sequence;
+use crate::policy::Drawn;
+use crate::sequence::{Said, Sequence};
 
 /// A sequence under way. A clone shares the memory of the common tokens.
 #[derive(Clone)]
@@ -67,6 +68,31 @@ impl Line {
             true => Pending::Token(token),
             false => Pending::Nothing,
         };
+    }
+
+    /// Appends what a server drew, up to the end of the answer; `ended` says that the text ends there. Returns the steps.
+    ///
+    /// # Errors
+    /// The tokenizer fails.
+    pub(crate) fn draw(&mut self, tokens: Vec<Drawn>, ended: bool) -> Result<Vec<Said>> {
+        let sequence = &mut self.sequence;
+        let mut said = Vec::with_capacity(tokens.len());
+        for drawn in tokens {
+            if sequence.answer.finish.is_none() {
+                said.push(sequence.draw(drawn)?);
+            }
+        }
+        if ended && sequence.answer.finish.is_none() {
+            let rest = sequence.answer.end();
+            if let Some((_, text)) = said.last_mut() {
+                text.push_str(&rest);
+            }
+        }
+        self.pending = match sequence.answer.finish {
+            Some(_) => Pending::Nothing,
+            None => Pending::Logits,
+        };
+        Ok(said)
     }
 
     /// Whether the last token is to be run.

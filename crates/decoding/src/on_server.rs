@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::line::{Line, Pending};
 use crate::method::Method;
 use crate::next::Distribution;
-use crate::policy::{Call, Drawn, Found, PolicyServer, Wanted};
+use crate::policy::{Call, Found, PolicyServer, Wanted};
 use crate::request::{Request, Want};
 use crate::sample::penalises;
 use crate::sequence::{Said, Sequence};
@@ -72,16 +72,15 @@ impl Work {
                 self.tokens_run += tokens.len();
                 match &mut self.kind {
                     Kind::One { line, paths } if paths.is_empty() => {
-                        let said = draw(&mut line.sequence, tokens, ended)?;
+                        let said = line.draw(tokens, ended)?;
                         if let Some(state) = &mut line.state {
                             said.iter().try_for_each(|(step, _)| state.read(step.chosen))?;
                         }
-                        line.pending = after(&line.sequence);
                         Ok(said)
                     }
                     Kind::One { paths, .. } => {
                         if let Some(path) = paths.get_mut(line) {
-                            draw(&mut path.sequence, tokens, ended)?;
+                            path.draw(tokens, ended)?;
                             path.pending = on_path(&path.sequence);
                         }
                         Ok(Vec::new())
@@ -112,29 +111,6 @@ fn wanted(sequence: &mut Sequence, left: usize, request: &Request, most: usize) 
     let least = settings.min_tokens.saturating_sub(sequence.answer.tokens.len());
     let tokens = sequence.room().min(left).max(1);
     Wanted::Continuation { tokens, least: least.min(tokens), seed: sequence.seed(), log_probs, settings }
-}
-
-/// Appends what a server drew, up to the end of the answer.
-pub(crate) fn draw(sequence: &mut Sequence, tokens: Vec<Drawn>, ended: bool) -> Result<Vec<Said>> {
-    let mut said = Vec::with_capacity(tokens.len());
-    for drawn in tokens {
-        if sequence.answer.finish.is_some() {
-            return Ok(said);
-        }
-        said.push(sequence.draw(drawn)?);
-    }
-    if ended && sequence.answer.finish.is_none() {
-        let rest = sequence.answer.end();
-        if let Some((_, text)) = said.last_mut() {
-            text.push_str(&rest);
-        }
-    }
-    Ok(said)
-}
-
-/// What a line waits for after a continuation.
-pub(crate) fn after(sequence: &Sequence) -> Pending {
-    if sequence.answer.finish.is_some() { Pending::Nothing } else { Pending::Logits }
 }
 
 /// Checks that a server can do what a request needs.
