@@ -350,7 +350,8 @@ fn what_a_server_cannot_do_is_refused() {
     let head = |request: &mut Request| request.reward = Some(parts().1[0].clone());
     let value = |request: &mut Request| request.value = Some(values()[0].clone());
     let hidden = |request: &mut Request| request.want = Want::Samples { hidden: true };
-    let cases: [(&dyn Fn(&mut Request), Settings, &str); 9] = [
+    type Change<'a> = &'a dyn Fn(&mut Request);
+    let cases: [(Change<'_>, Settings, &str); 9] = [
         (&head, args.clone(), "hidden states, which this reward reads"),
         (&value, blocks.clone(), "hidden states, which value heads read"),
         (&hidden, args.clone(), "hidden states: leave them out"),
