@@ -4,6 +4,7 @@ mod chat;
 mod engine;
 mod http;
 mod policy;
+mod policy_speed;
 mod program;
 mod server;
 

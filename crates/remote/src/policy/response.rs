@@ -135,7 +135,7 @@ mod tests {
 
     /// What real engines answered.
     fn recorded(name: &str) -> Value {
-        let lines = include_str!("../../tests/data/engines.jsonl").lines();
+        let lines = include_str!("recorded.jsonl").lines();
         let all = lines.map(|line| serde_json::from_str::<Value>(line).unwrap());
         all.into_iter().find(|one| one["name"] == name).unwrap()["response"].clone()
     }

@@ -1,6 +1,6 @@
 //! How many calls a second the client of policies on servers makes, and what memory it takes:
 //!
-//!     cargo run --release --example calls
+//!     cargo test --release --workspace --test tests -- --ignored --nocapture policy_speed
 //!
 //! A mock engine in this process answers each call after 1 ms. It shares the cores with the client, so its own ceiling is
 //! measured beside it: the same requests, sent by a bare HTTP client that does not read the answers.
@@ -11,20 +11,18 @@ use std::time::{Duration, Instant};
 use stackelberg_decoding::policy::{Call, PolicyServer, Wanted};
 use stackelberg_remote::PolicyClient;
 
-#[allow(dead_code, reason = "the tests use all of it")]
-#[path = "../tests/engine.rs"]
-mod engine;
-
-use engine::{Looks, Reply};
+use crate::engine::{Looks, Reply, engine, text};
 
 const ROUNDS: usize = 5;
 const CALLS: usize = 10_000;
 const AT_ONCE: [usize; 2] = [64, 512];
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+#[test]
+#[ignore = "a measurement, for a quiet machine"]
+fn calls_a_second() -> Result<(), Box<dyn std::error::Error>> {
     let folder = tempfile::tempdir()?;
-    let text = engine::text(folder.path());
-    let server = engine::engine(Looks::default(), |_, _| Reply::Right(Duration::from_millis(1)));
+    let text = text(folder.path());
+    let server = engine(Looks::default(), |_, _| Reply::Right(Duration::from_millis(1)));
     let client = PolicyClient::connect(&server.address, None, &text)?;
     server.misbehave();
     let bare = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
