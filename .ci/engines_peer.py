@@ -1,4 +1,4 @@
-"""What a script without Stackelberg would do: engines_peer.py ADDRESS MODEL TOKENIZER REWARD
+"""What a script without Stackelberg would do: engines_peer.py ADDRESS MODEL TOKENIZER REWARD < PROMPTS.json
 
 ARGS as a loop of HTTP calls, 16 prompts at a time in threads, and best-of-8 by the server's own `n` with one batch of scores. Prints
 tokens and seconds as JSON.
@@ -6,8 +6,6 @@ tokens and seconds as JSON.
 
 import concurrent.futures
 import json
-import pathlib
-import re
 import sys
 import time
 
@@ -17,14 +15,9 @@ from transformers import AutoTokenizer
 TOKENS, CANDIDATES, SAMPLES, STRENGTH, AT_ONCE = 24, 10, 8, 2.0, 16
 
 
-def prompts():
-    """The prompts of the check."""
-    text = pathlib.Path(__file__).with_name("engines").read_text()
-    return re.findall(r'"([^"\n]+[.?])",?', text[text.index("PROMPTS = ["):text.index("]\n\n\nclass")])
-
-
 def main():
     address, model, folder, reward = sys.argv[1:]
+    prompts = json.load(sys.stdin)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     client = httpx.Client(timeout=300, limits=httpx.Limits(max_connections=64))
 
@@ -66,10 +59,10 @@ def main():
 
     began = time.monotonic()
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as threads:
-        tokens = sum(threads.map(args, prompts()))
+        tokens = sum(threads.map(args, prompts))
     args_seconds = time.monotonic() - began
     began = time.monotonic()
-    for prompt in prompts():
+    for prompt in prompts:
         best(prompt)
     print(json.dumps({"args_tokens": tokens, "args_seconds": args_seconds, "best_seconds": time.monotonic() - began}))
 
