@@ -4,6 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
 /// The longest `Retry-After` that is waited for. A server that asks for more is not asked again.
@@ -116,6 +117,11 @@ fn pause(until: Instant, stop: &dyn Fn() -> bool) -> bool {
 /// A random number in [0, 1), from the randomness that the standard library seeds its hash maps with.
 pub(crate) fn uniform() -> f64 {
     (RandomState::new().hash_one(0_u64) >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+/// Whether a request that was answered with this status may succeed when it is sent again.
+pub(crate) fn is_temporary(status: StatusCode) -> bool {
+    status.is_server_error() || [408, 409, 425, 429].contains(&status.as_u16())
 }
 
 /// The wait that `Retry-After` asks for: seconds, or the time until a date.

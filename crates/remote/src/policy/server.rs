@@ -12,7 +12,7 @@ use crate::address;
 use crate::connection::{Broken, headers, without};
 use crate::key::Key;
 use crate::message::said;
-use crate::retry::asked_wait;
+use crate::retry::{asked_wait, is_temporary};
 
 /// The longest time of a call.
 const TIMEOUT: Duration = Duration::from_secs(600);
@@ -176,10 +176,7 @@ impl Server {
         };
         let problem = self.named(without(&self.secrets, problem));
         let busy = status == StatusCode::TOO_MANY_REQUESTS;
-        match status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED
-            || busy
-            || [408, 409, 425].contains(&status.as_u16())
-        {
+        match is_temporary(status) && status != StatusCode::NOT_IMPLEMENTED {
             true => Err(Failure::Temporary { problem, wait, busy }),
             false => Err(Failure::Final(problem)),
         }

@@ -3,7 +3,6 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use reqwest::StatusCode;
 use serde_json::Value;
 use stackelberg_engine::reward::{Exchange, RewardFormat, TextScorer};
 use stackelberg_engine::{Error, Result};
@@ -14,7 +13,7 @@ use crate::address::{self, split_model};
 use crate::connection::{Answer, Broken, Connection};
 use crate::key::Key;
 use crate::message::said;
-use crate::retry::{Attempt, Ended, Retry};
+use crate::retry::{Attempt, Ended, Retry, is_temporary};
 
 /// A reward model on a server of vLLM or text-embeddings-inference (TEI). The end of the address says how the server
 /// is asked and which number of its response is the reward:
@@ -151,11 +150,6 @@ impl HttpReward {
         let problem = self.connection.without_secrets(problem.to_string());
         Error::Scorer(format!("{}: {problem}", self.connection.shown()))
     }
-}
-
-/// Whether a request may succeed when it is sent again.
-fn is_temporary(status: StatusCode) -> bool {
-    status.is_server_error() || [408, 409, 425, 429].contains(&status.as_u16())
 }
 
 fn unexpected(said: &str, expected: &str) -> String {
