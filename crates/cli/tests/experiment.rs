@@ -322,7 +322,17 @@ fn errors_name_file_line_and_field() {
         ),
         (
             &format!("{base}{}kl_budgets = [1]\n", args),
-            ": methods[0]: kl_budgets: only args and cd take them, instead of strengths",
+            ": methods[0]: kl_budgets: they take the place of strengths: give one of the two",
+        ),
+        (
+            &format!("{base}[[methods]]\nmethod = \"blockwise\"\nkl_budgets = [1]\n"),
+            ": methods[0]: kl_budgets: blockwise takes none",
+        ),
+        (
+            &format!(
+                "{base}[[methods]]\nmethod = \"blockwise\"\nkeep = \"draw\"\nshapings = [\"srs\"]\nkl_budgets = [1, 2]\n"
+            ),
+            ": methods[0]: strengths: give blockwise exactly one (or one KL budget)",
         ),
         (&format!("{base}{args}bound = -1\n"), ": args raw λ 1: bound is -1"),
         (

@@ -19,7 +19,7 @@ use stackelberg_shaping::{Rule, argmax};
 use crate::choice::{Response, block, certain, kl_of_best_among};
 use crate::error::{Error, Result};
 use crate::history::History;
-use crate::input::Input;
+use crate::input::{Answers, Asked, Input, WholeText};
 use crate::line::{Line, Pending};
 use crate::method::{Keep, Method};
 use crate::next::Distribution;
@@ -144,7 +144,7 @@ impl Blocks {
         self.tracks.iter_mut().map(|track| &mut track.line)
     }
 
-    /// Takes in the logits of the texts that wait for them. `read_last` as in [`Work`](crate::work::Work).
+    /// Takes in the distributions of the texts that wait for them. `read_last` as in [`Work`](crate::work::Work).
     pub(crate) fn expect(
         &mut self,
         rows: &mut dyn Iterator<Item = Distribution>,
@@ -184,32 +184,39 @@ impl Blocks {
             })
     }
 
-    /// The states of what scores, of the texts that have new tokens.
-    pub(crate) fn inputs(&mut self) -> Vec<Input> {
+    /// What is to be scored: the tokens of this block, by the state of what scores; a text as a whole where nothing was
+    /// written, or where a stop text that began in an earlier block was cut off.
+    pub(crate) fn asked(&mut self) -> Asked {
         let prompt = self.scorer.request.prompt.len();
-        let mut inputs = Vec::with_capacity(self.tracks.len());
+        let mut asked = Asked::default();
         for track in &mut self.tracks {
             let grows = track.tokens().len() > track.start;
             let reads_last = track.reads_last(prompt);
             let askable = |state: &mut RewardState| grows && (reads_last || !state.needs_policy());
             let line = &mut track.line;
-            let Some(state) = line.state.take_if(askable) else { continue };
+            let Some(state) = line.state.take_if(askable) else {
+                if !track.is_scored() {
+                    let last = reads_last.then(|| track.line.hidden.clone());
+                    let (scorer, tokens) = (self.scorer.clone(), track.tokens().to_vec());
+                    asked.texts.push(WholeText { scorer, tokens, last });
+                }
+                continue;
+            };
             track.asked = true;
             let new = &line.sequence.answer.tokens[track.start..];
             let ahead = state.needs_policy().then(|| line.hidden.clone());
             let (candidates, further) = (vec![new[0]], vec![new[1..].to_vec()]);
-            inputs.push(Input { state, candidates, further, ahead });
+            asked.inputs.push(Input { state, candidates, further, ahead });
         }
-        inputs
+        asked
     }
 
-    /// Takes in the scores, in the order of [`Blocks::inputs`], and goes on. Returns the steps that are certain now.
+    /// Takes in the scores, in the order of [`Blocks::asked`], and goes on. Returns the steps that are certain now.
     ///
     /// # Errors
     /// A score is not finite or cannot be shaped, or the tokenizer fails.
-    pub(crate) fn score(&mut self, answers: Vec<(Input, Vec<f64>)>) -> Result<Vec<Said>> {
-        let prompt = self.scorer.request.prompt.len();
-        let mut answers = answers.into_iter();
+    pub(crate) fn score(&mut self, answers: Answers) -> Result<Vec<Said>> {
+        let (mut answers, mut texts) = (answers.inputs.into_iter(), answers.texts.into_iter());
         let mut found: Vec<Score> = Vec::with_capacity(self.tracks.len());
         for track in &mut self.tracks {
             let score = match &track.score {
@@ -222,12 +229,11 @@ impl Blocks {
                     self.calls += 1;
                     Score { reward: rewards[0], parts }
                 }
-                Some(score) if track.tokens().len() == track.start => score.clone(),
-                // Nothing was written, or a stop text that began in an earlier block was cut off.
+                Some(score) if track.is_scored() => score.clone(),
                 _ => {
+                    let Some(score) = texts.next() else { return Ok(Vec::new()) };
                     self.calls += 1;
-                    let last = track.reads_last(prompt).then(|| track.line.hidden.clone());
-                    self.scorer.whole(track.tokens(), last)?
+                    score
                 }
             };
             if !score.reward.is_finite() {
@@ -466,6 +472,11 @@ impl Track {
 
     fn is_finished(&self) -> bool {
         self.line.sequence.answer.finish.is_some()
+    }
+
+    /// Whether its score is that of an earlier block, after which nothing was written.
+    fn is_scored(&self) -> bool {
+        self.score.is_some() && self.tokens().len() == self.start
     }
 
     /// Whether the hidden state at hand is that of the answer's last token.

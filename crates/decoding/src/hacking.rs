@@ -158,7 +158,7 @@ mod tests {
             fused: vec![0.0, 0.0],
             base_choice,
             ess: Some(ess),
-            ..crate::step::tests::step(chosen)
+            ..Step::unguided(vec![chosen], vec![0.0], chosen, -1.0)
         }
     }
 
@@ -200,7 +200,10 @@ mod tests {
                 bound: None,
                 weights: vec![1.0 / scores.len() as f64; scores.len()],
             };
-            Step { block: Some(std::sync::Arc::new(block)), ..crate::step::tests::step(1) }
+            Step {
+                block: Some(std::sync::Arc::new(block)),
+                ..Step::unguided(vec![1], vec![0.0], 1, -1.0)
+            }
         };
         let mut watch = HackingWatch::new(&Settings::default());
         assert_eq!(watch.step(&step(&[1.0, 2.0])), []);

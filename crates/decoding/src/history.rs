@@ -45,10 +45,11 @@ impl Drop for History {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::step::Step;
 
     #[test]
     fn histories_share_their_beginning_and_may_be_long() {
-        let step = |text: usize| (crate::step::tests::step(0), text.to_string());
+        let step = |text: usize| (Step::unguided(vec![0], vec![0.0], 0, -1.0), text.to_string());
         let mut one = History::default();
         for text in 0..3 {
             one.push(step(text));

@@ -1,7 +1,29 @@
-//! What a reward is asked about a sequence.
+//! What rewards are asked about a sequence, and what they answer.
 
 use stackelberg_engine::Tensor;
 use stackelberg_engine::reward::{Question, RewardState};
+
+use crate::error::Result;
+use crate::score::Score;
+use crate::scorer::Scorer;
+
+/// What rewards are asked about a sequence.
+#[derive(Default)]
+pub(crate) struct Asked {
+    /// Of candidates.
+    pub(crate) inputs: Vec<Input>,
+    /// Of texts that no state can score.
+    pub(crate) texts: Vec<WholeText>,
+}
+
+/// What rewards answer.
+#[derive(Default)]
+pub(crate) struct Answers {
+    /// The rewards of the candidates of each input.
+    pub(crate) inputs: Vec<(Input, Vec<f64>)>,
+    /// The scores of the texts.
+    pub(crate) texts: Vec<Score>,
+}
 
 /// What a reward is asked, with its state: everything is owned, so that it can be asked elsewhere.
 pub(crate) struct Input {
@@ -11,14 +33,41 @@ pub(crate) struct Input {
     pub(crate) ahead: Option<Tensor>,
 }
 
-impl Input {
-    /// Tokens that are to be scored, continuations included.
-    pub(crate) fn tokens(&self) -> usize {
-        self.candidates.len() + self.further.iter().map(Vec::len).sum::<usize>()
+/// An answer that is scored as a whole.
+pub(crate) struct WholeText {
+    pub(crate) scorer: Scorer,
+    pub(crate) tokens: Vec<u32>,
+    /// The policy's hidden state of its last token, `[1, d]`, if it is known.
+    pub(crate) last: Option<Tensor>,
+}
+
+impl Asked {
+    /// Whether the answer takes long, since something outside of this process gives it.
+    pub(crate) fn is_remote(&self) -> bool {
+        self.inputs.iter().any(|input| input.state.is_remote())
+            || self.texts.iter().any(|text| text.scorer.is_remote())
     }
 
+    /// Tokens that are to be scored.
+    pub(crate) fn tokens(&self) -> usize {
+        let further = |input: &Input| input.further.iter().map(Vec::len).sum::<usize>();
+        self.inputs.iter().map(|input| input.candidates.len() + further(input)).sum()
+    }
+}
+
+impl Input {
     pub(crate) fn question(&mut self) -> Question<'_> {
         let Self { state, candidates, further, ahead } = self;
         Question { state, candidates, further, ahead: ahead.as_ref() }
+    }
+}
+
+impl WholeText {
+    /// The score.
+    ///
+    /// # Errors
+    /// The reward fails.
+    pub(crate) fn score(self) -> Result<Score> {
+        self.scorer.whole(&self.tokens, self.last)
     }
 }

@@ -24,6 +24,11 @@ impl Scorer {
         self.request.block_value().is_some()
     }
 
+    /// Whether scoring waits for something outside of this process.
+    pub(crate) fn is_remote(&self) -> bool {
+        !self.by_value() && self.request.reward.as_ref().is_some_and(Reward::is_remote)
+    }
+
     /// Whether scores are rewards, or values of unshaped rewards: these are shaped. Values of shaped rewards are not.
     pub(crate) fn shapes(&self) -> bool {
         let rule = self.request.block_value().and_then(|value| value.shaping.as_deref());

@@ -82,7 +82,12 @@ impl Step {
             known.push((token, log_prob));
         }
         let log_probs = known.iter().take(settings.log_probs).copied().collect();
-        let (candidates, logits): (Vec<u32>, Vec<f64>) = known.into_iter().unzip();
+        let (candidates, logits) = known.into_iter().unzip();
+        Self { log_probs, ..Self::unguided(candidates, logits, token, log_prob) }
+    }
+
+    /// The base policy's choice among candidates with these logits, without rewards.
+    pub(crate) fn unguided(candidates: Vec<u32>, logits: Vec<f64>, chosen: u32, log_prob: f64) -> Self {
         Self {
             fused: logits.clone(),
             candidates,
@@ -93,10 +98,10 @@ impl Step {
             threshold: None,
             bound: None,
             shaped: None,
-            chosen: token,
-            base_choice: token,
+            chosen,
+            base_choice: chosen,
             log_prob,
-            log_probs,
+            log_probs: Vec::new(),
             kl: None,
             ess: None,
             tail_nll: None,
@@ -114,35 +119,5 @@ impl Step {
             reward: rewards[index],
             parts: self.parts.iter().map(|part| part[index]).collect(),
         })
-    }
-}
-
-#[cfg(test)]
-pub(crate) mod tests {
-    use super::Step;
-
-    /// An unguided step that chose this token.
-    pub(crate) fn step(chosen: u32) -> Step {
-        Step {
-            candidates: vec![chosen],
-            logits: vec![0.0],
-            rewards: None,
-            continuations: Vec::new(),
-            parts: Vec::new(),
-            threshold: None,
-            bound: None,
-            shaped: None,
-            fused: vec![0.0],
-            chosen,
-            base_choice: chosen,
-            log_prob: -1.0,
-            log_probs: Vec::new(),
-            kl: None,
-            ess: None,
-            tail_nll: None,
-            skipped: false,
-            block: None,
-            continuation: None,
-        }
     }
 }

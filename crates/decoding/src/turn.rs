@@ -142,27 +142,9 @@ impl Turn {
 
     /// A step without rewards.
     pub(crate) fn step(&self, chosen: u32) -> Step {
-        Step {
-            candidates: self.candidates.clone(),
-            logits: self.logits.clone(),
-            rewards: None,
-            continuations: Vec::new(),
-            parts: Vec::new(),
-            threshold: None,
-            bound: None,
-            shaped: None,
-            fused: self.logits.clone(),
-            chosen,
-            base_choice: chosen,
-            log_prob: self.next.log_prob(chosen),
-            log_probs: self.log_probs.clone(),
-            kl: None,
-            ess: None,
-            tail_nll: None,
-            skipped: self.skipped,
-            block: None,
-            continuation: None,
-        }
+        let (candidates, logits) = (self.candidates.clone(), self.logits.clone());
+        let step = Step::unguided(candidates, logits, chosen, self.next.log_prob(chosen));
+        Step { log_probs: self.log_probs.clone(), skipped: self.skipped, ..step }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::beam::Beams;
 use crate::blocks::{Blocks, Finalist};
 use crate::choice::Unscored;
 use crate::error::Result;
-use crate::input::Input;
+use crate::input::{Answers, Asked, Input};
 use crate::line::{Line, Pending};
 use crate::next::Distribution;
 use crate::policy::InFlight;
@@ -215,16 +215,20 @@ impl Work {
         waits && self.lines().into_iter().all(|line| line.segment().is_none())
     }
 
-    /// The states of what guides, in the order of [`Work::ask`].
-    pub(crate) fn inputs(&mut self) -> Result<Vec<Input>> {
-        let inputs = self.questions()?;
-        self.tokens_scored += inputs.iter().map(Input::tokens).sum::<usize>();
-        Ok(inputs)
+    /// What is to be scored.
+    pub(crate) fn asked(&mut self) -> Result<Asked> {
+        let asked = match &mut self.kind {
+            Kind::Blocks(blocks) => blocks.asked(),
+            _ => Asked { inputs: self.inputs()?, texts: Vec::new() },
+        };
+        self.tokens_scored += asked.tokens();
+        Ok(asked)
     }
 
-    fn questions(&mut self) -> Result<Vec<Input>> {
+    /// The candidates of all lines.
+    fn inputs(&mut self) -> Result<Vec<Input>> {
         let lines: Vec<(&mut Line, &[Line])> = match &mut self.kind {
-            Kind::Blocks(blocks) => return Ok(blocks.inputs()),
+            Kind::Blocks(_) => return Ok(Vec::new()),
             Kind::One { line, paths } => vec![(line, paths)],
             Kind::Beams(beams) => beams.beams.iter_mut().map(|beam| (&mut beam.line, &[][..])).collect(),
         };
@@ -242,11 +246,13 @@ impl Work {
         Ok(inputs)
     }
 
-    /// Takes in rewards, in the order of [`Work::inputs`]. Returns the steps that were decided.
-    pub(crate) fn score(&mut self, answers: Vec<(Input, Vec<f64>)>) -> Result<Vec<Said>> {
+    /// Takes in rewards, in the order of [`Work::asked`]. Returns the steps that were decided.
+    pub(crate) fn score(&mut self, answers: Answers) -> Result<Vec<Said>> {
         match &mut self.kind {
             Kind::One { line, paths } => {
-                let Some((input, rewards)) = answers.into_iter().next() else { return Ok(Vec::new()) };
+                let Some((input, rewards)) = answers.inputs.into_iter().next() else {
+                    return Ok(Vec::new());
+                };
                 let parts = input.state.parts().to_vec();
                 line.state = Some(input.state);
                 let (chosen, said) = line.sequence.score(rewards, parts)?;
@@ -254,8 +260,8 @@ impl Work {
                 Ok(said)
             }
             Kind::Beams(beams) => {
-                let mut values = Vec::with_capacity(answers.len());
-                for (beam, (input, found)) in beams.beams.iter_mut().zip(answers) {
+                let mut values = Vec::with_capacity(answers.inputs.len());
+                for (beam, (input, found)) in beams.beams.iter_mut().zip(answers.inputs) {
                     beam.line.state = Some(input.state);
                     values.push(found);
                 }

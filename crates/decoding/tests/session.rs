@@ -25,6 +25,12 @@ impl TextScorer for Late {
         exchanges: &[Exchange<'_>],
         _: RewardFormat,
     ) -> stackelberg_engine::Result<Vec<f64>> {
+        let thread = std::thread::current();
+        assert_eq!(
+            thread.name(),
+            Some("reward"),
+            "what takes long must not be asked where tokens are decoded"
+        );
         std::thread::sleep(Duration::from_micros(300));
         if exchanges.iter().any(|exchange| *exchange.prompt == Prompt::Text("refused".to_owned())) {
             return Err(stackelberg_engine::Error::Scorer("the server refuses".to_owned()));

@@ -8,7 +8,7 @@ use stackelberg_registry::names::shown;
 use stackelberg_shaping::{Rule, Shaping};
 
 use crate::error::{Context, Result, invalid};
-use crate::file::{Experiment, Methods, Perturbed, Sweep, Values};
+use crate::file::{Experiment, Methods, Perturbed, Values};
 
 /// The largest number of seeds.
 const SEEDS: usize = 10_000;
@@ -94,9 +94,7 @@ impl Experiment {
                 ));
             }
             self.check_own(number, methods)?;
-            methods
-                .check(&self.sweep, self.draws(methods))
-                .with_context(|| format!("methods[{number}]"))?;
+            methods.check(self).with_context(|| format!("methods[{number}]"))?;
         }
         let groups: Vec<String> = self.methods.iter().map(Methods::group).collect();
         for (number, group) in groups.iter().enumerate() {
@@ -155,8 +153,8 @@ impl Experiment {
 }
 
 impl Methods {
-    /// `draws`: whether the method draws one of several samples by their shaped rewards.
-    fn check(&self, sweep: &Sweep, draws: bool) -> Result<()> {
+    fn check(&self, experiment: &Experiment) -> Result<()> {
+        let (sweep, draws) = (&experiment.sweep, experiment.draws(self));
         if let Some(strength) = self.strengths.iter().find(|s| !(**s >= 0.0 && s.is_finite())) {
             return invalid(format!(
                 "strengths: {strength}: a strength must be zero or more, and finite"
@@ -180,9 +178,12 @@ impl Methods {
                 return invalid(format!("shapings: {rule} is given twice"));
             }
         }
-        if !self.kl_budgets.is_empty() && (!self.is_guided() || !self.strengths.is_empty()) {
+        if !self.kl_budgets.is_empty() && !experiment.takes_budgets(self) {
+            return invalid(format!("kl_budgets: {} takes none", self.entry()));
+        }
+        if !self.kl_budgets.is_empty() && !self.strengths.is_empty() {
             return invalid(
-                "kl_budgets: only args and cd take them, instead of strengths (a method may have two entries)",
+                "kl_budgets: they take the place of strengths: give one of the two (a method may have two entries)",
             );
         }
         if !self.is_guided() {
@@ -191,8 +192,9 @@ impl Methods {
                 _ if draws && shapings == 0 => {
                     return invalid(format!("shapings: give {} at least one", self.method));
                 }
-                method if (draws || method == Method::SoftBestOfN) && self.strengths.len() != 1 => {
-                    return invalid(format!("strengths: give {} exactly one", self.method));
+                method if (draws || method == Method::SoftBestOfN) && self.knobs().len() != 1 => {
+                    let or = if experiment.takes_budgets(self) { " (or one KL budget)" } else { "" };
+                    return invalid(format!("strengths: give {} exactly one{or}", self.method));
                 }
                 _ if draws => Ok(()),
                 _ if shapings > 0 => {

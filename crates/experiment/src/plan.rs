@@ -126,6 +126,14 @@ impl Experiment {
         }
     }
 
+    /// Whether KL budgets can take the place of a method's strengths.
+    pub(crate) fn takes_budgets(&self, methods: &Methods) -> bool {
+        let mut settings = Settings::new(methods.method);
+        self.options_of(Some(methods)).apply(&mut settings);
+        settings.kl_budget = Some(1.0);
+        Options::used(&settings).given().any(|field| field == "kl_budget")
+    }
+
     /// An own setting of an entry that has no effect.
     pub(crate) fn unused_of(&self, methods: &Methods) -> Option<&'static str> {
         methods.own.given().find(|name| !self.uses(methods.method, Some(methods), name))

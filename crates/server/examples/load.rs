@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use stackelberg_decoding::{Event, Limits, Method, Options, Request, Session, Want};
+use stackelberg_engine::reward::ValueHead;
 use stackelberg_engine::{Checkpoint, Device, Dtype, Reward};
 use stackelberg_hub::Hub;
 use stackelberg_registry::{PolicySpec, Registry};
@@ -27,6 +28,8 @@ use tokio::sync::oneshot;
 const TOKENS: usize = 32;
 /// Name of the reward in requests, and the head that it is.
 const REWARD: (&str, &str) = ("kind", "sentiment");
+/// Name of the value head in requests. It is not trained: only its cost is measured.
+const VALUE: &str = "untrained";
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -45,6 +48,7 @@ fn main() -> Outcome<()> {
     };
     let policy = registry.checkpoint(&spec)?;
     let reward = registry.reward(REWARD.1, &policy, spec.dtype)?;
+    let value = untrained(&policy)?;
     let runtime = Runtime::new()?;
     println!("{rounds} rounds, answers of {TOKENS} tokens; medians");
     println!(
@@ -55,9 +59,10 @@ fn main() -> Outcome<()> {
         for (name, guidance) in cases() {
             let mut found = [(); 4].map(|()| Vec::new());
             for _ in 0..rounds {
-                let alone = in_loop(&policy, &reward, &guidance, n)?;
-                let models =
-                    Models::new("load", policy.clone()).with_reward(REWARD.0, reward.clone())?;
+                let alone = in_loop(&policy, (&reward, &value), &guidance, n)?;
+                let models = Models::new("load", policy.clone())
+                    .with_reward(REWARD.0, reward.clone())?
+                    .with_value(VALUE, value.clone())?;
                 let (served, first) = runtime.block_on(served(models, &guidance, n))?;
                 for (figures, figure) in found.iter_mut().zip([alone, served, served / alone, first]) {
                     figures.push(figure);
@@ -76,8 +81,22 @@ fn cases() -> Vec<(&'static str, Value)> {
         ("base", json!({"method": "base"})),
         ("args, head", json!({"method": "args", "reward": REWARD.0})),
         ("args, head, no skip", json!({"method": "args", "reward": REWARD.0, "skip": false})),
+        ("cd", json!({"method": "cd", "value": VALUE})),
         ("best-of-8", json!({"method": "best-of-n", "reward": REWARD.0, "samples": 8})),
     ]
+}
+
+/// A value head for this policy, with weights that are not trained.
+fn untrained(policy: &Checkpoint) -> Outcome<Arc<ValueHead>> {
+    let (_, hidden) = policy.model.prefill(&tokens(policy, 0)?)?;
+    let width = hidden.dim(1)?;
+    let layer = |inputs: usize, outputs: usize| {
+        let weights = (0..inputs * outputs).map(|i| (i as f32).sin() / inputs as f32).collect();
+        (weights, vec![0.0; outputs])
+    };
+    // As wide as those of trained heads.
+    let layers = [layer(width, width), layer(width, width), layer(width, 1)];
+    Ok(Arc::new(ValueHead::new(width, layers)))
 }
 
 /// The prompt of a stream: no two begin in the same way.
@@ -91,9 +110,15 @@ fn samples(guidance: &Value) -> usize {
 }
 
 /// Tokens per second of a session.
-fn in_loop(policy: &Checkpoint, reward: &Reward, guidance: &Value, streams: usize) -> Outcome<f64> {
+fn in_loop(
+    policy: &Checkpoint,
+    (reward, value): (&Reward, &Arc<ValueHead>),
+    guidance: &Value,
+    streams: usize,
+) -> Outcome<f64> {
     let settings = Arc::new(settings(guidance)?.settings()?);
     let reward = guidance["reward"].is_string().then(|| reward.clone());
+    let value = guidance["value"].is_string().then(|| value.clone());
     let mut session = Session::new(policy.clone(), Limits::from(streams));
     let began = Instant::now();
     for stream in 0..streams {
@@ -103,7 +128,7 @@ fn in_loop(policy: &Checkpoint, reward: &Reward, guidance: &Value, streams: usiz
             asked: None,
             settings: settings.clone(),
             reward: reward.clone(),
-            value: None,
+            value: value.clone(),
             want: Want::Answer,
             steps: true,
         })?;
@@ -130,10 +155,12 @@ fn settings(guidance: &Value) -> Outcome<Options> {
     let mut object = guidance.clone();
     if let Some(fields) = object.as_object_mut() {
         fields.remove("reward");
+        fields.remove("value");
     }
     let options: Options = serde_json::from_value(object)?;
     // Methods that do not guide steps show candidates in traces only.
-    let candidates = (options.method != Some(Method::Args)).then_some(1);
+    let guides = matches!(options.method, Some(Method::Args | Method::Cd));
+    let candidates = (!guides).then_some(1);
     Ok(Options {
         max_new_tokens: Some(TOKENS),
         no_eos: Some(true),

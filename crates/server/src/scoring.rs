@@ -253,9 +253,8 @@ async fn scores(
     reward: &Reward,
     texts: Vec<Text>,
 ) -> Result<(Vec<f64>, Usage), ApiError> {
-    let remote = |reward: &Reward| matches!(reward, Reward::Text(text) if text.is_remote());
     // Remote rewards can take long.
-    let asks = match reward.each().iter().any(remote) {
+    let asks = match reward.is_remote() {
         true => Some(app.remote.acquire().await.map_err(|error| ApiError::internal(&error))?),
         false => None,
     };

@@ -61,9 +61,7 @@ impl Session {
             let found = scores(&policy, &reward, input, &unscored);
             (finished, found, began.elapsed())
         };
-        let remote = |reward: &Reward| matches!(reward, Reward::Text(text) if text.is_remote());
-        let waits =
-            active.request.reward.as_ref().is_some_and(|reward| reward.each().iter().any(remote));
+        let waits = active.request.reward.as_ref().is_some_and(Reward::is_remote);
         if waits && finished.iter().any(|finished| finished.unscored.known.is_none()) {
             self.asked += 1;
             return off_the_loop(self.answers.0.clone(), ticket, move || {

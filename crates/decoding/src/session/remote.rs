@@ -6,7 +6,7 @@ use std::thread::Builder;
 use std::time::Duration;
 
 use crate::error::Result;
-use crate::input::Input;
+use crate::input::Answers;
 use crate::policy::Found;
 use crate::request::Ticket;
 use crate::score::Score;
@@ -21,8 +21,8 @@ pub(super) struct Answered {
 pub(super) enum Remote {
     /// What the policy's server found for a line of a sequence.
     Policy { sample: usize, line: usize, found: std::result::Result<Found, String> },
-    /// Rewards of a sequence's candidates.
-    Candidates(usize, Result<Vec<(Input, Vec<f64>)>>),
+    /// Rewards of a sequence's candidates and texts.
+    Candidates(usize, Result<Answers>),
     /// Rewards of finished answers.
     Finished(Vec<Finished>, Result<Vec<Score>>, Duration),
     /// Nothing: the work panicked, or had no thread.

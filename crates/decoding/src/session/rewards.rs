@@ -8,7 +8,7 @@ use stackelberg_engine::reward::ask;
 use super::remote::{Answered, Remote, off_the_loop};
 use super::state::Session;
 use crate::error::{Error, Result};
-use crate::input::Input;
+use crate::input::{Answers, Asked, Input, WholeText};
 use crate::line::Pending;
 use crate::request::Event;
 use crate::work::{Kind, Work};
@@ -16,6 +16,9 @@ use crate::work::{Kind, Work};
 impl Session {
     /// Takes in what was asked off the loop.
     pub(super) fn take_answers(&mut self, events: &mut Vec<Event>) {
+        if self.asked == 0 && self.works.iter().all(|work| work.in_flight.is_empty()) {
+            return;
+        }
         let full = self.works.len() >= self.limits.sequences;
         let idle = (self.waiting.is_empty() || full) && self.works.iter_mut().all(Work::waits);
         let mut patience = if idle { Duration::from_millis(20) } else { Duration::ZERO };
@@ -63,8 +66,8 @@ impl Session {
             if !work.asks() {
                 continue;
             }
-            match work.inputs() {
-                Ok(inputs) if inputs.iter().any(|input| input.state.is_remote()) => {
+            match work.asked() {
+                Ok(asked) if asked.is_remote() => {
                     work.lines().into_iter().for_each(|line| line.pending = Pending::Remote);
                     if let Kind::One { line, .. } = &mut work.kind {
                         line.pending = Pending::Remote;
@@ -72,24 +75,28 @@ impl Session {
                     let (ticket, sample) = (work.ticket, work.sample);
                     self.asked += 1;
                     off_the_loop(self.answers.0.clone(), ticket, move || {
-                        Remote::Candidates(sample, answers(inputs))
+                        Remote::Candidates(sample, answers(asked))
                     });
                 }
-                Ok(inputs) => asking.push((place, inputs)),
+                Ok(asked) => asking.push((place, asked)),
                 Err(error) => failed.push((work.ticket, error)),
             }
         }
-        let mut questions: Vec<_> =
-            asking.iter_mut().flat_map(|(_, inputs)| inputs.iter_mut().map(Input::question)).collect();
+        let inputs = asking.iter_mut().flat_map(|(_, asked)| &mut asked.inputs);
+        let mut questions: Vec<_> = inputs.map(Input::question).collect();
         let began = Instant::now();
         let mut rewards = ask(&mut questions).into_iter();
-        self.rewarding += began.elapsed();
         drop(questions);
-        let mut said = Vec::with_capacity(asking.len());
-        for (place, inputs) in asking {
+        let mut found = Vec::with_capacity(asking.len());
+        for (place, Asked { inputs, texts }) in asking {
             let own: stackelberg_engine::Result<Vec<_>> = rewards.by_ref().take(inputs.len()).collect();
+            let inputs = own.map_err(Error::from).map(|own| inputs.into_iter().zip(own).collect());
+            found.push((place, inputs.and_then(|inputs| answers_of(inputs, texts))));
+        }
+        self.rewarding += began.elapsed();
+        let mut said = Vec::with_capacity(found.len());
+        for (place, found) in found {
             let work = &mut self.works[place];
-            let found = own.map_err(Error::from).map(|own| inputs.into_iter().zip(own).collect());
             said.push((work.ticket, work.sample, found.and_then(|found| work.score(found))));
         }
         failed.into_iter().for_each(|(ticket, error)| self.fail(ticket, error, events));
@@ -97,9 +104,15 @@ impl Session {
     }
 }
 
-/// Rewards of one sequence's inputs.
-fn answers(mut inputs: Vec<Input>) -> Result<Vec<(Input, Vec<f64>)>> {
+/// What rewards say about one sequence.
+fn answers(Asked { mut inputs, texts }: Asked) -> Result<Answers> {
     let rewards = ask(&mut inputs.iter_mut().map(Input::question).collect::<Vec<_>>());
     let rewards = rewards.into_iter().collect::<stackelberg_engine::Result<Vec<_>>>()?;
-    Ok(inputs.into_iter().zip(rewards).collect())
+    answers_of(inputs.into_iter().zip(rewards).collect(), texts)
+}
+
+/// Rewards of candidates, and those of texts, which are scored now.
+fn answers_of(inputs: Vec<(Input, Vec<f64>)>, texts: Vec<WholeText>) -> Result<Answers> {
+    let texts = texts.into_iter().map(WholeText::score).collect::<Result<_>>()?;
+    Ok(Answers { inputs, texts })
 }

@@ -160,6 +160,11 @@ impl Reward {
         self.each().iter().any(|reward| matches!(reward, Self::Head(_)))
     }
 
+    /// Whether scoring waits for something outside of this process, such as a server.
+    pub fn is_remote(&self) -> bool {
+        self.each().iter().any(|reward| matches!(reward, Self::Text(text) if text.is_remote()))
+    }
+
     /// The names of the rewards of a combination; otherwise empty.
     pub fn parts(&self) -> &[String] {
         match self {
