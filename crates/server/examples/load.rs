@@ -1,8 +1,8 @@
 /*!
 Streams of a server against the same requests in a loop of their own, side by side.
 
-`cargo run --release -p stackelberg-server --example load [ROUNDS [STREAMS ...]]` (default: 5 rounds of 16 and of 64 streams)
-decodes the same requests with a [`Session`] and with a [`Server`] over connections, in turn, on the default model. It prints the
+`cargo run --release -p stackelberg-server --example load [ROUNDS [STREAMS ...]] [CASE ...]` (default: 5 rounds of 16 and of 64
+streams, all cases: base, "args, head", "args, head, no skip", cd, best-of-8) decodes the same requests with a [`Session`] and with a [`Server`] over connections, in turn, on the default model. It prints the
 medians of the tokens per second of both and of their ratio, and how long a short request waits for its first token while all
 streams run, in steps of the others.
 */
@@ -34,8 +34,18 @@ const VALUE: &str = "untrained";
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 fn main() -> Outcome<()> {
-    let numbers: Vec<usize> =
-        std::env::args().skip(1).map(|text| text.parse()).collect::<Result<_, _>>()?;
+    // Arguments that are no numbers are names of cases.
+    let (mut numbers, mut names) = (Vec::<usize>::new(), Vec::new());
+    for argument in std::env::args().skip(1) {
+        match argument.parse() {
+            Ok(number) => numbers.push(number),
+            Err(_) => names.push(argument),
+        }
+    }
+    let known: Vec<&str> = cases().into_iter().map(|(name, _)| name).collect();
+    if let Some(name) = names.iter().find(|name| !known.contains(&name.as_str())) {
+        return Err(format!("no case '{name}': the cases are {known:?}").into());
+    }
     let rounds = numbers.first().copied().unwrap_or(5).max(1);
     let streams = if numbers.len() > 1 { &numbers[1..] } else { &[16, 64] };
     let registry = Registry::new(Hub::from_variables(|name| std::env::var_os(name)));
@@ -57,6 +67,9 @@ fn main() -> Outcome<()> {
     );
     for &n in streams {
         for (name, guidance) in cases() {
+            if !names.is_empty() && !names.iter().any(|wanted| wanted == name) {
+                continue;
+            }
             let mut found = [(); 4].map(|()| Vec::new());
             for _ in 0..rounds {
                 let alone = in_loop(&policy, (&reward, &value), &guidance, n)?;
