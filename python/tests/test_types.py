@@ -4,6 +4,8 @@ import pathlib
 import subprocess
 import sys
 
+from conftest import ROOT
+
 
 def check(*arguments, cwd):
     done = subprocess.run([sys.executable, "-m", *arguments], cwd=cwd, capture_output=True, text=True)
@@ -12,8 +14,9 @@ def check(*arguments, cwd):
 
 def test_the_package_and_an_example(tmp_path):
     example = pathlib.Path(__file__).with_name("typed_example.py")
-    check("mypy", "--strict", "--cache-dir", tmp_path / "cache", "-p", "stackelberg", cwd=tmp_path)
-    check("mypy", "--strict", "--cache-dir", tmp_path / "cache", example, cwd=tmp_path)
+    options = ["mypy", "--config-file", ROOT / "pyproject.toml", "--cache-dir", tmp_path / "cache"]
+    check(*options, "-p", "stackelberg", cwd=tmp_path)
+    check(*options, example, cwd=tmp_path)
     check(example.stem, cwd=example.parent)
 
 
