@@ -77,7 +77,8 @@ class Policy:
     tokenizer
         Of a model on a server: its folder, its .gguf file or a reference.
     dtype
-        Data type of the weights in memory: f32, bf16 (default) or int8.
+        Data type of the weights in memory: f32, bf16 (default), int8, or native (the
+        blocks of a GGUF file as they are).
     threads
         Compute threads of this process; default: all cores. Answers do not depend on them.
     batch_size

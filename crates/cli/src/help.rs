@@ -47,7 +47,7 @@ pub(crate) const KEEP: &[&str] = &["best", "draw"];
 pub(crate) const RULES: &[&str] =
     &["raw", "hard", "srs", "mean-soft", "minmax", "meanstd", "srs-std", "cap", "log-sigmoid", "par"];
 /// Data types of weights.
-pub(crate) const DTYPES: &[&str] = &["f32", "bf16", "int8"];
+pub(crate) const DTYPES: &[&str] = &["f32", "bf16", "int8", "native"];
 /// Devices.
 pub(crate) const DEVICES: &[&str] = &["cpu", "cuda", "metal", "candle"];
 /// Text formats.

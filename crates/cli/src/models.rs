@@ -41,7 +41,7 @@ struct Check {
     #[arg(value_name = "REF")]
     reference: String,
 
-    /// Data type of the weights in memory: f32, bf16 or int8.
+    /// Data type of the weights in memory: f32, bf16, int8, or native (the blocks of a GGUF file as they are).
     #[arg(long, default_value_t = Dtype::Bf16, hide_possible_values = true, value_parser = named::<Dtype>(DTYPES))]
     dtype: Dtype,
 

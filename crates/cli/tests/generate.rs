@@ -598,8 +598,10 @@ fn a_device_is_recorded_or_refused() {
         let hint = "cuda: not in this build: make one with `cargo build --release --features cuda`";
         assert!(said.ends_with(hint), "{said}");
     }
-    let said = refused(&[&base[..], &["--device", "candle", "--dtype", "int8"]].concat(), "");
-    assert!(said.ends_with("int8 needs the device cpu"), "{said}");
+    for dtype in ["int8", "native"] {
+        let said = refused(&[&base[..], &["--device", "candle", "--dtype", dtype]].concat(), "");
+        assert!(said.ends_with(&format!("{dtype} needs the device cpu")), "{said}");
+    }
 }
 
 #[test]

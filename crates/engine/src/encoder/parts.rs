@@ -198,7 +198,7 @@ impl Parts<'_> {
             parts.push((self.weights.matrix(&format!("{name}.weight"), n, d)?, n));
             biases.extend(bias(self.weights, &name, n, biased)?);
         }
-        let rows = |rows: Range<usize>, to: &mut [f32]| stacked(&parts, d, rows, to);
+        let rows = |rows: Range<usize>, to: &mut [f32]| stacked(&parts, rows, to);
         Ok(Linear { weight: Packed::new(3 * d, d, Dtype::F32, rows)?, bias: biases })
     }
 

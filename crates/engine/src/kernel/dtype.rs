@@ -26,13 +26,17 @@ pub enum Dtype {
     Bf16,
     /// Blocks of 32 int8 with one scale, as Q8_0 of GGUF. The inputs of a layer are rounded in the same way.
     Int8,
+    /// The blocks of a GGUF file, without loss (see [`Quant`](super::Quant)); blocks of other types are rounded to
+    /// [`Dtype::Int8`]. The inputs of such a layer are rounded as for int8. A layer that is not stored in blocks is as
+    /// for [`Dtype::Bf16`].
+    Native,
 }
 
 impl Dtype {
     /// All dtypes.
     pub const ALL: &'static [Self] = <Self as VariantArray>::VARIANTS;
 
-    /// The dtype's name: `f32`, `bf16` or `int8`.
+    /// The dtype's name: `f32`, `bf16`, `int8` or `native`.
     pub fn name(self) -> &'static str {
         self.into()
     }

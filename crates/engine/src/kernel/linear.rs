@@ -3,7 +3,6 @@
 
 use std::cell::RefCell;
 use std::ops::Range;
-use std::sync::Mutex;
 
 use candle_core::{Result, Tensor, bail};
 
@@ -11,9 +10,11 @@ use super::activation::Activation;
 use super::elementwise::vectorised;
 use super::norm::Norm;
 use super::output::Output;
+use super::pack::{Rows, pack, part, unpack};
+use super::quant::{Alternating, Inputs, Panels, Source, round};
 use super::slice::with_slice;
 use super::weight::{self, LANES, Pair, Weight};
-use super::{Dtype, Variant, int8, pool, tile};
+use super::{Dtype, Variant, pool, tile};
 
 /// A linear layer of `n` outputs and `k` inputs. Its weights `[n, k]` are packed once into panels of 32 outputs side by
 /// side, so that one pass over memory serves every row of the input.
@@ -35,12 +36,8 @@ pub struct Packed {
 enum Weights {
     F32(Vec<f32>),
     Bf16(Vec<Pair>),
-    Int8(int8::Weights),
+    Quantised(Panels),
 }
-
-/// A function that writes some rows of a matrix, `[rows, k]`.
-pub trait Rows<E>: Fn(Range<usize>, &mut [f32]) -> std::result::Result<(), E> + Sync {}
-impl<E, F: Fn(Range<usize>, &mut [f32]) -> std::result::Result<(), E> + Sync> Rows<E> for F {}
 
 impl Packed {
     /// A layer of `n` outputs and `k` inputs. `rows` writes its weights, one panel at a time, on several threads.
@@ -76,10 +73,8 @@ impl Packed {
             let to = &mut to[..real.len() * k];
             if panel % 2 == 0 { gate(real, to) } else { up(real, to) }
         };
-        let mut layer = Self::new(2 * n.next_multiple_of(LANES), k, dtype, rows)?;
-        layer.gated = Some(n);
-        layer.activation = Some(activation);
-        Ok(layer)
+        let layer = Self::new(2 * n.next_multiple_of(LANES), k, dtype, rows)?;
+        Ok(layer.into_gated(n, activation))
     }
 
     /// As [`Packed::new`], for another variant than the one in use.
@@ -97,19 +92,61 @@ impl Packed {
         rows: impl Rows<E>,
     ) -> std::result::Result<Self, E> {
         assert!(Variant::available().contains(&variant), "this processor has no {variant:?}");
-        let (panels, steps, blocks) = (n.div_ceil(LANES), k.div_ceil(2), k.div_ceil(int8::BLOCK));
+        let (panels, steps) = (n.div_ceil(LANES), k.div_ceil(2));
         let weights = match dtype {
             Dtype::F32 => Weights::F32(pack(n, k, steps, panels, rows)?),
-            Dtype::Bf16 => Weights::Bf16(pack(n, k, steps, panels, rows)?),
-            Dtype::Int8 => {
-                let mut weights = int8::Weights::new(panels, blocks);
-                each_panel(weights.panels_mut(blocks), n, k, rows, |(quads, scales), lane, row| {
-                    int8::put(quads, scales, lane, row);
-                })?;
-                Weights::Int8(weights)
-            }
+            // What is not stored in blocks.
+            Dtype::Bf16 | Dtype::Native => Weights::Bf16(pack(n, k, steps, panels, rows)?),
+            Dtype::Int8 => Weights::Quantised(Panels::rounded(n, k, rows)?),
         };
-        Ok(Self { weights, n, k, variant, norm: None, bias: None, activation: None, gated: None })
+        Ok(Self::of(weights, n, k, variant))
+    }
+
+    /// A layer of `n` outputs and `k` inputs whose weights are kept in the blocks that they are stored in. Rows that are
+    /// not stored in blocks of a [`Quant`](super::Quant) are rounded as for [`Dtype::Int8`].
+    ///
+    /// # Errors
+    /// An error of `source`.
+    ///
+    /// # Panics
+    /// This processor does not have the variant, or `k` is not a multiple of the weights in a block.
+    pub fn stored<E: Send>(
+        n: usize,
+        k: usize,
+        variant: Variant,
+        source: &impl Source<E>,
+    ) -> std::result::Result<Self, E> {
+        assert!(Variant::available().contains(&variant), "this processor has no {variant:?}");
+        Ok(Self::of(Weights::Quantised(Panels::stored(n, k, source)?), n, k, variant))
+    }
+
+    /// A gated layer, as [`Packed::gated`], of weights that are kept in the blocks that they are stored in: the rows of
+    /// the gate, then those of the up projection.
+    ///
+    /// # Errors
+    /// An error of `stacked`.
+    ///
+    /// # Panics
+    /// `k` is not a multiple of the weights in a block.
+    pub fn stored_gated<E: Send>(
+        n: usize,
+        k: usize,
+        activation: Activation,
+        stacked: &impl Source<E>,
+    ) -> std::result::Result<Self, E> {
+        let rows = 2 * n.next_multiple_of(LANES);
+        let layer = Self::stored(rows, k, Variant::detect(), &Alternating { stacked, n })?;
+        Ok(layer.into_gated(n, activation))
+    }
+
+    fn of(weights: Weights, n: usize, k: usize, variant: Variant) -> Self {
+        Self { weights, n, k, variant, norm: None, bias: None, activation: None, gated: None }
+    }
+
+    fn into_gated(mut self, n: usize, activation: Activation) -> Self {
+        self.gated = Some(n);
+        self.activation = Some(activation);
+        self
     }
 
     /// The same layer with a norm of width `k` on its inputs.
@@ -156,7 +193,7 @@ impl Packed {
         match &self.weights {
             Weights::F32(w) => size_of_val(&w[..]),
             Weights::Bf16(w) => size_of_val(&w[..]),
-            Weights::Int8(w) => w.bytes(),
+            Weights::Quantised(w) => w.bytes(),
         }
     }
 
@@ -166,10 +203,7 @@ impl Packed {
         match &self.weights {
             Weights::F32(w) => unpack(w, row, steps, to),
             Weights::Bf16(w) => unpack(w, row, steps, to),
-            Weights::Int8(w) => {
-                let blocks = self.k.div_ceil(int8::BLOCK);
-                to.iter_mut().zip(w.row(row, blocks)).for_each(|(to, w)| *to = w);
-            }
+            Weights::Quantised(w) => w.row(row, to),
         }
     }
 
@@ -257,7 +291,7 @@ impl Packed {
         let mut input = match self.weights {
             Weights::Bf16(_) if dots => Input::Pairs(vec![Pair::default(); m * even / 2]),
             Weights::F32(_) | Weights::Bf16(_) => Input::F32(vec![0.0; m * even]),
-            Weights::Int8(_) => Input::Int8(int8::Inputs::new(m, k)),
+            Weights::Quantised(_) => Input::Int8(Inputs::new(m, k)),
         };
         let bf16 = matches!(self.weights, Weights::Bf16(_));
         match &mut input {
@@ -281,11 +315,11 @@ impl Packed {
                     }
                 });
             }),
-            Input::Int8(to) => spread(m, k, rows.zip(to.rows_mut()), |(x, (quads, scales, offsets))| {
+            Input::Int8(to) => spread(m, k, rows.zip(to.rows_mut()), |(x, to)| {
                 with_scratch(k, |y| {
                     vectorised(self.variant, || {
                         normed(x, y);
-                        int8::round(y, quads, scales, offsets);
+                        round(y, to);
                     });
                 });
             }),
@@ -307,11 +341,7 @@ impl Packed {
             (Weights::Bf16(w), Input::Pairs(x)) => {
                 tile::dot_rows(part(w, panel, steps * Pair::STEP), x, steps, y);
             }
-            (Weights::Int8(w), Input::Int8(x)) => {
-                let blocks = self.k.div_ceil(int8::BLOCK) * LANES;
-                let quads = part(&w.quads, panel, blocks * int8::BLOCK / 4);
-                int8::rows(self.variant, quads, part(&w.scales, panel, blocks), x, y);
-            }
+            (Weights::Quantised(w), Input::Int8(x)) => w.product(self.variant, panel, x, y),
             _ => unreachable!("inputs are prepared for the weights"),
         }
     }
@@ -321,7 +351,7 @@ impl Packed {
 enum Input {
     F32(Vec<f32>),
     Pairs(Vec<Pair>),
-    Int8(int8::Inputs),
+    Int8(Inputs),
 }
 
 thread_local! {
@@ -344,57 +374,8 @@ fn spread<T: Send>(m: usize, k: usize, rows: impl Iterator<Item = T> + Send, wor
     if m * k < 1 << 15 { rows.for_each(work) } else { pool::share(rows, work) }
 }
 
-fn part<T>(weights: &[T], panel: usize, length: usize) -> &[T] {
-    &weights[panel * length..(panel + 1) * length]
-}
-
 #[inline(always)]
 fn gate(activation: Activation, gate: &mut [f32], up: &[f32]) {
     activation.each(gate);
     gate.iter_mut().zip(up).for_each(|(gate, up)| *gate *= up);
-}
-
-fn pack<T: Weight, E: Send>(
-    n: usize,
-    k: usize,
-    steps: usize,
-    panels: usize,
-    rows: impl Rows<E>,
-) -> std::result::Result<Vec<T>, E> {
-    let mut packed = vec![T::default(); panels * steps * T::STEP];
-    each_panel(packed.chunks_exact_mut(steps * T::STEP), n, k, rows, |panel, lane, row| {
-        for (step, pair) in panel.chunks_exact_mut(T::STEP).zip(row.chunks(2)) {
-            T::put(step, lane, [pair[0], pair.get(1).copied().unwrap_or(0.0)]);
-        }
-    })?;
-    Ok(packed)
-}
-
-/// Reads the rows of each panel and passes them to `put(panel, lane, row)`.
-fn each_panel<P: Send, E: Send>(
-    panels: impl Iterator<Item = P> + Send,
-    n: usize,
-    k: usize,
-    rows: impl Rows<E>,
-    put: impl Fn(&mut P, usize, &[f32]) + Sync,
-) -> std::result::Result<(), E> {
-    let failed = Mutex::new(None);
-    pool::share(panels.enumerate(), |(i, mut panel)| {
-        let range = i * LANES..((i + 1) * LANES).min(n);
-        let mut found = vec![0f32; range.len() * k];
-        match rows(range, &mut found) {
-            Ok(()) => {
-                found.chunks_exact(k).enumerate().for_each(|(lane, row)| put(&mut panel, lane, row));
-            }
-            Err(error) => *failed.lock().unwrap_or_else(|e| e.into_inner()) = Some(error),
-        }
-    });
-    failed.into_inner().unwrap_or_else(|e| e.into_inner()).map_or(Ok(()), Err)
-}
-
-fn unpack<T: Weight>(packed: &[T], row: usize, steps: usize, to: &mut [f32]) {
-    let panel = part(packed, row / LANES, steps * T::STEP);
-    for (step, to) in panel.chunks_exact(T::STEP).zip(to.chunks_mut(2)) {
-        to.copy_from_slice(&T::pair(step, row % LANES)[..to.len()]);
-    }
 }

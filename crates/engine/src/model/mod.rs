@@ -8,7 +8,8 @@
 //! | `lengths` | checks that the lengths in a GGUF header fit into the file |
 //! | `rope` | rotary embeddings and their scaling |
 //! | `files` | the weight files of a folder |
-//! | `weights` | tensors, read a few rows at a time |
+//! | `matrix` | a matrix, read a few rows at a time |
+//! | `weights` | the tensors of a checkpoint by name |
 //! | `open` | configuration and tensors of a checkpoint together |
 //! | `parts` | the layers of a decoder among the tensors |
 //! | `segment` | the input of a forward pass |
@@ -23,6 +24,7 @@ mod files;
 mod gguf;
 mod hf;
 mod lengths;
+mod matrix;
 mod on_device;
 mod on_kernels;
 mod open;
@@ -41,6 +43,7 @@ pub use segment::Segment;
 pub(crate) use files::weight_files;
 pub(crate) use gguf::as_u64;
 pub(crate) use hf::{OneOrMany, labels};
+pub(crate) use matrix::stacked;
 pub(crate) use open::{gguf_header, open};
 pub(crate) use rope::{plain, rotary};
-pub(crate) use weights::{Weights, stacked};
+pub(crate) use weights::Weights;

@@ -59,9 +59,11 @@ impl OnDevice {
         let rounded = match dtype {
             Dtype::F32 => DType::F32,
             Dtype::Bf16 => DType::BF16,
-            Dtype::Int8 => {
-                let what = "only the dtypes f32 and bf16 are supported there; int8 needs the device cpu";
-                return Err(Error::Device { place: place.to_string(), what: what.to_owned() });
+            Dtype::Int8 | Dtype::Native => {
+                let what = format!(
+                    "only the dtypes f32 and bf16 are supported there; {dtype} needs the device cpu"
+                );
+                return Err(Error::Device { place: place.to_string(), what });
             }
         };
         let load = Loader { device: &device, rounded };

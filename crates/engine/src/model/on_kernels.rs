@@ -7,7 +7,9 @@ use super::parts::{Normed, Parts, Stored};
 use super::segment::Segment;
 use crate::cache::{Kept, Memory, Prefix};
 use crate::error::{Error, Result};
-use crate::kernel::{Activation, Attention, Dtype, Keys, Layout, Norm, Packed, Run, attend, tanh_all};
+use crate::kernel::{
+    Activation, Attention, Dtype, Keys, Layout, Norm, Packed, Run, Variant, attend, tanh_all,
+};
 
 /// The weights, packed for the kernels.
 pub(super) struct Kernels {
@@ -200,8 +202,11 @@ impl Layer {
 }
 
 fn packed(stored: Stored<'_>, dtype: Dtype) -> Result<Packed> {
-    let read = |rows, to: &mut [f32]| stored.read(rows, to);
-    let layer = Packed::new(stored.outputs(), stored.inputs, dtype, read)?;
+    let (n, k) = (stored.outputs(), stored.inputs);
+    let layer = match dtype {
+        Dtype::Native if stored.is_quantised() => Packed::stored(n, k, Variant::detect(), &stored)?,
+        _ => Packed::new(n, k, dtype, |rows, to: &mut [f32]| stored.read(rows, to))?,
+    };
     Ok(match stored.bias {
         Some(bias) => layer.with_bias(bias),
         None => layer,
@@ -210,10 +215,13 @@ fn packed(stored: Stored<'_>, dtype: Dtype) -> Result<Packed> {
 
 /// A gated layer, stored as the rows of the gate and then those of the up projection.
 fn gate(stored: &Stored<'_>, dtype: Dtype, activation: Activation) -> Result<Packed> {
-    let n = stored.outputs() / 2;
+    let (n, k) = (stored.outputs() / 2, stored.inputs);
+    if dtype == Dtype::Native && stored.is_quantised() {
+        return Packed::stored_gated(n, k, activation, stored);
+    }
     Packed::gated(
         n,
-        stored.inputs,
+        k,
         dtype,
         activation,
         |rows, to: &mut [f32]| stored.read(rows, to),

@@ -5,10 +5,11 @@ use std::ops::Range;
 
 use super::config::{Config, QkNorm};
 use super::hf::Labels;
+use super::matrix::{Matrix, stacked, stacked_blocks, stacked_quant};
 use super::score::ScoreHead;
-use super::weights::{Matrix, Weights, stacked};
+use super::weights::Weights;
 use crate::error::{Error, Result};
-use crate::kernel::Norm;
+use crate::kernel::{Norm, Quant, Source};
 
 /// Configuration and tensors of a model. Tensors are requested by the names of GGUF.
 pub(super) struct Parts<'a> {
@@ -30,7 +31,26 @@ impl Stored<'_> {
 
     /// Reads some rows, `[rows, inputs]`.
     pub(super) fn read(&self, rows: Range<usize>, to: &mut [f32]) -> Result<()> {
-        stacked(&self.matrices, self.inputs, rows, to)
+        stacked(&self.matrices, rows, to)
+    }
+
+    /// Whether a matrix is stored in blocks.
+    pub(super) fn is_quantised(&self) -> bool {
+        self.matrices.iter().any(|(matrix, _)| matrix.is_quantised())
+    }
+}
+
+impl Source<Error> for Stored<'_> {
+    fn quant(&self, rows: Range<usize>) -> Option<Quant> {
+        stacked_quant(&self.matrices, &rows)
+    }
+
+    fn blocks(&self, rows: Range<usize>, to: &mut [u8]) -> Result<()> {
+        stacked_blocks(&self.matrices, rows, to)
+    }
+
+    fn numbers(&self, rows: Range<usize>, to: &mut [f32]) -> Result<()> {
+        self.read(rows, to)
     }
 }
 

@@ -5,19 +5,16 @@ use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufReader, Seek};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use candle_core::Device;
 use candle_core::quantized::GgmlDType;
-use candle_core::quantized::ggml_file::qtensor_from_ggml;
 use candle_core::quantized::gguf_file::Content;
-use half::{bf16, f16};
 use safetensors::Dtype;
 
 use super::family::Family;
 use super::files::{safetensors_header, weight_files};
 use super::lengths;
+use super::matrix::{Kind, Matrix, deinterleaved};
 use crate::error::{Error, Result, unwinding};
 
 /// The tensors of a checkpoint, by name.
@@ -59,39 +56,6 @@ struct Stored {
     offset: u64,
     kind: Kind,
     shape: Vec<usize>,
-}
-
-#[derive(Clone, Copy)]
-enum Kind {
-    F32,
-    F16,
-    Bf16,
-    Block(GgmlDType),
-}
-
-impl Kind {
-    /// Size of this many numbers in bytes.
-    fn bytes(self, numbers: usize) -> usize {
-        match self {
-            Self::F32 => 4 * numbers,
-            Self::F16 | Self::Bf16 => 2 * numbers,
-            Self::Block(block) => numbers / block.block_size() * block.type_size(),
-        }
-    }
-}
-
-/// A tensor of two dimensions, which is read by rows as f32.
-pub(crate) struct Matrix<'a> {
-    file: &'a (PathBuf, File),
-    offset: u64,
-    kind: Kind,
-    k: usize,
-    /// Index of the first row.
-    first: usize,
-    /// Width of a head, if the rows of each head are stored in the order of interleaved rotation.
-    interleaved: Option<usize>,
-    /// All rows, if the matrix is stored transposed.
-    turned: Option<Vec<f32>>,
 }
 
 impl Weights {
@@ -328,101 +292,12 @@ impl Weights {
     }
 }
 
-impl Matrix<'_> {
-    /// The matrix without its first `first` rows.
-    pub(crate) fn from(self, first: usize) -> Self {
-        Self { first, ..self }
-    }
-
-    /// Reads some rows, `[rows, k]`.
-    pub(crate) fn read(&self, rows: Range<usize>, to: &mut [f32]) -> Result<()> {
-        let rows = rows.start + self.first..rows.end + self.first;
-        if let Some(turned) = &self.turned {
-            to.copy_from_slice(&turned[rows.start * self.k..rows.end * self.k]);
-            return Ok(());
-        }
-        let Some(dim) = self.interleaved else { return self.read_stored(rows, to) };
-        for (row, to) in rows.zip(to.chunks_exact_mut(self.k)) {
-            let stored = deinterleaved(row, dim);
-            self.read_stored(stored..stored + 1, to)?;
-        }
-        Ok(())
-    }
-
-    fn read_stored(&self, rows: Range<usize>, to: &mut [f32]) -> Result<()> {
-        let (path, file) = self.file;
-        let mut bytes = vec![0; self.kind.bytes(rows.len() * self.k)];
-        let offset = self.offset + self.kind.bytes(rows.start * self.k) as u64;
-        read_at(file, &mut bytes, offset).map_err(Error::read(path))?;
-        match self.kind {
-            Kind::F32 => {
-                to.iter_mut().zip(bytes.as_chunks().0).for_each(|(to, &b)| *to = f32::from_le_bytes(b));
-            }
-            Kind::F16 => {
-                let halves = bytes.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).to_f32());
-                to.iter_mut().zip(halves).for_each(|(to, x)| *to = x);
-            }
-            Kind::Bf16 => {
-                let halves = bytes.as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32());
-                to.iter_mut().zip(halves).for_each(|(to, x)| *to = x);
-            }
-            Kind::Block(block) => {
-                let blocks = qtensor_from_ggml(block, &bytes, vec![to.len()], &Device::Cpu)?;
-                to.copy_from_slice(&blocks.dequantize(&Device::Cpu)?.to_vec1::<f32>()?);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Reads rows of several stacked matrices, each given with its number of rows.
-pub(crate) fn stacked(
-    parts: &[(Matrix<'_>, usize)],
-    k: usize,
-    rows: Range<usize>,
-    to: &mut [f32],
-) -> Result<()> {
-    let mut above = 0;
-    for (part, n) in parts {
-        let own = rows.start.max(above)..rows.end.min(above + n);
-        if !own.is_empty() {
-            let to = &mut to[(own.start - rows.start) * k..(own.end - rows.start) * k];
-            part.read(own.start - above..own.end - above, to)?;
-        }
-        above += n;
-    }
-    Ok(())
-}
-
-/// The index, in the order of interleaved rotation, of the row that has index `row` in rotation by halves.
-fn deinterleaved(row: usize, dim: usize) -> usize {
-    let (head, half, pair) = (row / dim, row % dim / (dim / 2), row % (dim / 2));
-    head * dim + 2 * pair + half
-}
-
 /// Whether a stored tensor need not be requested: tables that follow from the configuration, a tied output layer, and
 /// everything outside of the text model.
 fn needless(name: &str, prefix: &str) -> bool {
     let follows = ["rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias"];
     let tied = ["lm_head.weight", "output.weight", "language_model.lm_head.weight"];
     follows.iter().any(|end| name.ends_with(end)) || tied.contains(&name) || !name.starts_with(prefix)
-}
-
-#[cfg(unix)]
-fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> std::io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
-}
-
-#[cfg(windows)]
-fn read_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> std::io::Result<()> {
-    while !bytes.is_empty() {
-        let read = std::os::windows::fs::FileExt::seek_read(file, bytes, offset)?;
-        if read == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        (bytes, offset) = (&mut bytes[read..], offset + read as u64);
-    }
-    Ok(())
 }
 
 fn broken_gguf(path: &Path, said: &str) -> Error {

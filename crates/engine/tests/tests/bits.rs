@@ -6,11 +6,20 @@ use stackelberg_engine::model::Segment;
 use stackelberg_engine::{Dtype, Model, Tensor, kernel};
 
 use crate::common::tiny::Tiny;
+use crate::common::tiny_gguf::{BLOCKS, write_blocks};
 
 fn model(dtype: Dtype) -> Model {
     let folder = tempfile::tempdir().unwrap();
     Tiny::default().write(folder.path());
     Model::load(folder.path(), dtype).unwrap()
+}
+
+/// A model of a GGUF file with all types of blocks.
+fn native() -> Model {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tiny.gguf");
+    write_blocks(&file, 40, &BLOCKS);
+    Model::load(&file, Dtype::Native).unwrap()
 }
 
 fn bits(hidden: &Tensor) -> Vec<Vec<u32>> {
@@ -33,7 +42,7 @@ proptest! {
         candidates in prop::collection::vec(0..40u32, 1..45),
         other in prop::collection::vec(0..40u32, 1..140),
     ) {
-        let model = model(dtype);
+        let model = if dtype == Dtype::Native { native() } else { model(dtype) };
         let (prefix, hidden) = model.prefill(&text).unwrap();
         let hidden = bits(&hidden);
 

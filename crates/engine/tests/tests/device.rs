@@ -227,10 +227,13 @@ fn what_cannot_be_is_said_in_one_line() {
         Err(error) => error.to_string(),
         Ok(_) => panic!("was loaded"),
     };
-    assert_eq!(
-        refused(Dtype::Int8, Device::Candle),
-        "candle: only the dtypes f32 and bf16 are supported there; int8 needs the device cpu"
-    );
+    for dtype in [Dtype::Int8, Dtype::Native] {
+        let what = "only the dtypes f32 and bf16 are supported there";
+        assert_eq!(
+            refused(dtype, Device::Candle),
+            format!("candle: {what}; {dtype} needs the device cpu")
+        );
+    }
     for (built, place, feature) in [
         (cfg!(feature = "cuda"), Device::Cuda(1), "cuda"),
         (cfg!(feature = "metal"), Device::Metal(1), "metal"),

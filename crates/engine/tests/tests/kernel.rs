@@ -24,7 +24,7 @@ fn values(n: usize, seed: u64) -> Vec<f32> {
 fn kept(row: &[f32], dtype: Dtype, weights: bool) -> Vec<f32> {
     match dtype {
         Dtype::F32 => row.to_vec(),
-        Dtype::Bf16 => row.iter().map(|&x| bf16::from_f32(x).to_f32()).collect(),
+        Dtype::Bf16 | Dtype::Native => row.iter().map(|&x| bf16::from_f32(x).to_f32()).collect(),
         Dtype::Int8 => row
             .chunks(32)
             .flat_map(|block| {
@@ -46,7 +46,7 @@ fn layer(w: &[f32], n: usize, k: usize, dtype: Dtype, variant: Variant) -> Packe
 }
 
 fn dtype() -> impl Strategy<Value = Dtype> {
-    prop_oneof![Just(Dtype::F32), Just(Dtype::Bf16), Just(Dtype::Int8)]
+    prop::sample::select(Dtype::ALL)
 }
 
 const CASES: u32 = if cfg!(miri) { 2 } else { 300 };
@@ -128,7 +128,7 @@ proptest! {
         let near = match dtype {
             Dtype::F32 => 1e-3,
             // A difference in the last bit of the norm may round an input to the next bf16 or int8.
-            Dtype::Bf16 | Dtype::Int8 => 0.2,
+            Dtype::Bf16 | Dtype::Int8 | Dtype::Native => 0.2,
         };
         for ((found, g), u) in y.iter().zip(alone(&g)).zip(alone(&u)) {
             let exact = g / (1.0 + (-g).exp()) * u;

@@ -17,6 +17,7 @@ mod golden;
 mod hostile;
 mod kernel;
 mod literal;
+mod quantised;
 mod scorers;
 mod text_reward;
 mod tiny;
