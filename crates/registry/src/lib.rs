@@ -26,6 +26,7 @@ let reward = registry.reward("sentiment", &policy, Dtype::Bf16)?;
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+mod adapter;
 mod builtin;
 mod error;
 pub mod guidance;

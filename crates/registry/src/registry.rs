@@ -13,6 +13,7 @@ use stackelberg_engine::{
 use stackelberg_hub::{Hub, Kind, Known, Progress};
 use stackelberg_remote::{Key, PolicyClient, without_secrets};
 
+use crate::adapter;
 use crate::error::{Error, Result};
 
 /// The name of the default model.
@@ -115,14 +116,16 @@ impl Registry {
         &self.hub
     }
 
-    /// The local path of a reference, downloaded if necessary.
+    /// The local path of a reference, downloaded if necessary. Of an adapter (LoRA), it is the folder of the model that the
+    /// adapter and its base model make together, which is written to the cache once.
     ///
     /// # Errors
-    /// The reference cannot be fetched.
+    /// The reference cannot be fetched, or is an adapter that cannot be merged.
     pub fn fetch(&self, reference: &str) -> Result<PathBuf> {
         let path = self.hub.resolve(reference, &|event| (self.progress)(Some(event)));
         (self.progress)(None);
-        Ok(path?)
+        let path = path?;
+        if adapter::is_adapter(&path) { self.merged(&path) } else { Ok(path) }
     }
 
     /// Loads a language model, or connects to the server that runs it.

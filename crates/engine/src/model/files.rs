@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 /// The folder has neither, a shard is missing, or the index is malformed.
-pub(crate) fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
+pub fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let single = folder.join("model.safetensors");
     let index = folder.join("model.safetensors.index.json");
     if index.is_file() {

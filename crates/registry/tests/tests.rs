@@ -1,0 +1,3 @@
+//! Tests of the registry, in one binary.
+
+mod adapters;
