@@ -14,5 +14,7 @@ pub const BLOCK: usize = 1_000_000;
 pub const CONTINUATIONS: usize = 1024;
 /// New tokens of an answer.
 pub const NEW_TOKENS: usize = 1_000_000;
+/// Standard deviation of perturbed rewards, in reward units.
+pub const DEVIATION: f64 = 1e6;
 /// Tokens of a segment.
 pub const SCORE_EVERY: usize = 4096;

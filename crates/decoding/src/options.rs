@@ -66,6 +66,12 @@ macro_rules! options {
                 Self { method: self.method.or(others.method), $($name: self.$name.or(others.$name)),* }
             }
 
+            /// These without the settings that a method never uses.
+            #[must_use]
+            pub fn used_by(self, method: Method) -> Self {
+                Self { method: self.method, $($name: self.$name.filter(|_| $methods.contains(&method))),* }
+            }
+
             /// Changes the settings that are given, whether or not their method uses them. A block that is not given is no
             /// longer than the answer.
             pub fn apply(&self, settings: &mut Settings) {

@@ -262,8 +262,8 @@ impl Settings {
         require(
             "the perturbation's standard deviation",
             std,
-            (0.0..f64::INFINITY).contains(&std),
-            "zero or more, and finite",
+            (0.0..=most::DEVIATION).contains(&std),
+            "between 0 and 1e6",
         )?;
         self.check_tokens(vocabulary)?;
         let penalty = repetition_penalty > 0.0 && repetition_penalty.is_finite();

@@ -66,7 +66,12 @@ impl GuidanceSpec {
         };
         let extends = match text(&mut object, "extends")?.as_deref() {
             None => None,
-            Some("default") => Some(default.cloned().unwrap_or_else(Self::base)),
+            Some("default") => {
+                // Without a default, what is given guides.
+                let guides = object.contains_key("method") || object.contains_key("reward");
+                let none = || if guides { Self::default() } else { Self::base() };
+                Some(default.cloned().unwrap_or_else(none))
+            }
             Some(_) => {
                 return Err(wrong("extends", "it must be \"default\", the server's default guidance"));
             }
@@ -88,7 +93,8 @@ impl GuidanceSpec {
         }
         let given = Self { options, reward, value, trace: trace.unwrap_or(false) };
         let Some(default) = extends else { return Ok(given) };
-        let mut rest = default.options;
+        let method = given.options.method.or(default.options.method).unwrap_or_default();
+        let mut rest = default.options.used_by(method);
         // A strength or a bound replaces a budget, and a budget a bound.
         if given.options.kl_budget.is_some() {
             rest.bound = None;
@@ -98,7 +104,7 @@ impl GuidanceSpec {
         Ok(Self {
             options: given.options.or(rest),
             reward: given.reward.or(default.reward),
-            value: given.value.or(default.value),
+            value: given.value.or(default.value.filter(|_| takes(method).contains(&"value"))),
             trace: trace.unwrap_or(default.trace),
         })
     }
@@ -286,6 +292,20 @@ mod tests {
         let budget = read(json!({"extends": "default", "kl_budget": 0.5})).unwrap();
         assert_eq!((budget.options.kl_budget, budget.options.bound), (Some(0.5), None));
         assert_eq!(read(json!({"beta": 4.0})).unwrap().options.strength, Some(0.25));
+    }
+
+    #[test]
+    fn another_method_inherits_what_it_uses() {
+        let default = json!({"method": "best-of-n", "reward": "kind", "samples": 4});
+        let default = GuidanceSpec::read(default, None).unwrap();
+        let read = |value| GuidanceSpec::read(value, Some(&default)).unwrap();
+        let args = read(json!({"extends": "default", "method": "args"}));
+        assert_eq!((args.options.samples, args.reward.as_deref()), (None, Some("kind")));
+        assert_eq!(read(json!({"extends": "default"})).options.samples, Some(4));
+        // Without a default, a reward guides, and nothing is the base policy.
+        let read = |value| GuidanceSpec::read(value, None).unwrap();
+        assert_eq!(read(json!({"extends": "default", "reward": "kind"})).method(), Method::Args);
+        assert_eq!(read(json!({"extends": "default"})).method(), Method::Base);
     }
 
     #[test]

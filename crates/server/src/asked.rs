@@ -149,6 +149,9 @@ impl Plan {
             settings.push(Arc::new(one));
         }
         let streams = common.stream.unwrap_or(false);
+        if !streams && generates {
+            check_entries(&settings, n, guidance.trace, logprobs, &app.config.limits)?;
+        }
         if !streams && common.stream_options.is_some() {
             return Err(ApiError::invalid(
                 "stream_options",
@@ -184,6 +187,32 @@ impl Plan {
     pub(crate) fn special(&self, default: bool) -> bool {
         self.common.add_special_tokens.unwrap_or(default)
     }
+}
+
+/// Checks how much of the steps an answer tells that is kept until all of it is there.
+fn check_entries(
+    settings: &[Arc<Settings>],
+    n: usize,
+    trace: bool,
+    logprobs: Option<usize>,
+    limits: &Limits,
+) -> Result<(), ApiError> {
+    let of_step = |one: &Settings| {
+        let told = if trace { one.candidates } else { 0 };
+        told + logprobs.map_or(0, |top| top + 1)
+    };
+    let of_prompt = |one: &Arc<Settings>| one.max_new_tokens.saturating_mul(of_step(one));
+    let prompts = settings.iter().map(of_prompt).fold(0, usize::saturating_add);
+    let (all, most) = (prompts.saturating_mul(n), limits.entries);
+    if all <= most {
+        return Ok(());
+    }
+    let field = if trace { "guidance.trace" } else { "logprobs" };
+    let message = format!(
+        "{field}: up to {all} candidates and likeliest tokens: this server keeps at most {most} for an answer that is not \
+         streamed: set stream, or lower max_tokens"
+    );
+    Err(ApiError::invalid(field, message))
 }
 
 impl Asked {

@@ -64,6 +64,10 @@ async fn collect<'a>(
 
 /// Parses a body.
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    // An array would be read as the fields in their order.
+    if bytes.trim_ascii_start().first() == Some(&b'[') {
+        return Err(ApiError::body("the body: it must be a JSON object, not an array"));
+    }
     let mut from = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut from).map_err(|error| {
         let field = error.path().to_string();

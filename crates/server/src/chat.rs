@@ -82,8 +82,8 @@ impl Layout {
 /// Answers a chat.
 #[utoipa::path(
     post, path = "/v1/chat/completions", tag = "answers", request_body = ChatRequest,
-    responses((status = 200, body = inline(crate::openai::answer::Answer<crate::openai::answer::ChatChoice>)),
-              (status = "4XX", body = crate::error::ErrorBody))
+    responses((status = 200, description = "The answer", body = inline(crate::openai::answer::Answer<crate::openai::answer::ChatChoice>)),
+              (status = "4XX", description = "The request is wrong: the error names the field", body = crate::error::ErrorBody))
 )]
 pub(crate) async fn create(
     State(app): State<Arc<App>>,

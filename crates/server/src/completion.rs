@@ -23,8 +23,8 @@ const TOKENS: usize = 16;
 /// Continues texts.
 #[utoipa::path(
     post, path = "/v1/completions", tag = "answers", request_body = CompletionRequest,
-    responses((status = 200, body = inline(crate::openai::answer::Answer<crate::openai::answer::CompletionChoice>)),
-              (status = "4XX", body = crate::error::ErrorBody))
+    responses((status = 200, description = "The answer", body = inline(crate::openai::answer::Answer<crate::openai::answer::CompletionChoice>)),
+              (status = "4XX", description = "The request is wrong: the error names the field", body = crate::error::ErrorBody))
 )]
 pub(crate) async fn create(
     State(app): State<Arc<App>>,

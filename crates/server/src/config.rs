@@ -48,6 +48,8 @@ pub struct Limits {
     pub tokens: usize,
     /// Log-probabilities of the tokens of prompts, of all choices of a request.
     pub logprobs: usize,
+    /// Candidates in the traces, and likeliest tokens with log-probabilities, of all choices of an answer that is not streamed.
+    pub entries: usize,
     /// Samples, blocks' continuations or particles of a choice.
     pub samples: usize,
     /// Candidates of a step.
@@ -88,6 +90,7 @@ impl Default for Limits {
             prompt: 1_000_000,
             tokens: 1_000_000,
             logprobs: 1_000_000,
+            entries: 1_000_000,
             samples: 64,
             candidates: 256,
             block: 1024,
@@ -120,6 +123,7 @@ impl Limits {
             ("prompt", self.prompt),
             ("tokens", self.tokens),
             ("logprobs", self.logprobs),
+            ("entries", self.entries),
             ("samples", self.samples),
             ("candidates", self.candidates),
             ("block", self.block),

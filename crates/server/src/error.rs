@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use stackelberg_decoding::Error as Decoding;
 use stackelberg_engine::Error as Engine;
+use stackelberg_shaping::Error as Shaping;
 use utoipa::ToSchema;
 
 /// Why the server cannot start, or had to end.
@@ -205,6 +206,10 @@ impl ApiError {
                 let field = field(name);
                 Self::invalid(&field, said.replacen(name, &field, 1))
             }
+            Decoding::Rule(Shaping::Setting { name, value, must }) => {
+                let field = field(name);
+                Self::invalid(&field, format!("{field} is {value}: it must be {must}"))
+            }
             Decoding::Rule(rule) => Self::invalid("guidance", format!("guidance: {rule}")),
             Decoding::NotRemote(_) => Self::invalid("guidance", error.to_string()),
             // The address of the server is the operator's.
@@ -277,6 +282,7 @@ fn field(name: &str) -> String {
     match name {
         "max-new-tokens" | "max_new_tokens" => "max_tokens".to_owned(),
         "the length of a stop text" => "stop".to_owned(),
+        "the perturbation's standard deviation" => "guidance.perturbation".to_owned(),
         "stop-tokens" | "stop_tokens" => "stop_token_ids".to_owned(),
         name => match name.replace('-', "_") {
             field if OF_REQUESTS.contains(&field.as_str()) => field,

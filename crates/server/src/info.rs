@@ -8,7 +8,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, Response};
 use serde::Serialize;
 use serde_json::{Map, Value};
-use stackelberg_decoding::{Keep, Method, Settings};
+use stackelberg_decoding::{Keep, Method, Options, Settings};
 use stackelberg_registry::guidance;
 use stackelberg_shaping::Rule;
 use utoipa::ToSchema;
@@ -16,8 +16,9 @@ use utoipa::ToSchema;
 use crate::app::{App, Phase};
 use crate::asked::check_model;
 use crate::body;
+use crate::config::Limits;
 use crate::error::ApiError;
-use crate::settings::UNGUIDED_TEMPERATURE;
+use crate::settings::{self, UNGUIDED_TEMPERATURE};
 
 /// The list of models.
 #[derive(Serialize, ToSchema)]
@@ -70,7 +71,7 @@ pub(crate) struct ModelInfo {
 
 /// The policy.
 #[utoipa::path(get, path = "/v1/models/{model}", tag = "server", params(("model" = String, Path)),
-    responses((status = 200, body = ModelInfo), (status = 404, body = crate::error::ErrorBody)))]
+    responses((status = 200, description = "The answer", body = ModelInfo), (status = 404, description = "There is no such model", body = crate::error::ErrorBody)))]
 pub(crate) async fn model(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
@@ -91,7 +92,7 @@ fn policy(app: &App) -> ModelInfo {
 }
 
 /// The policy, the names of rewards and value heads, and the methods of guidance with their settings.
-#[utoipa::path(get, path = "/v1/models", tag = "server", responses((status = 200, body = ModelList)))]
+#[utoipa::path(get, path = "/v1/models", tag = "server", responses((status = 200, description = "The answer", body = ModelList)))]
 pub(crate) async fn models(State(app): State<Arc<App>>) -> Result<Response<Body>, ApiError> {
     let models = &app.models;
     body::json(&ModelList {
@@ -99,7 +100,7 @@ pub(crate) async fn models(State(app): State<Arc<App>>) -> Result<Response<Body>
         data: vec![policy(&app)],
         rewards: models.rewards().map(str::to_owned).collect(),
         values: models.values().map(str::to_owned).collect(),
-        methods: Method::ALL.into_iter().map(about).collect(),
+        methods: Method::ALL.into_iter().map(|method| about(method, &app.config.limits)).collect(),
         choices: Choices {
             shaping: Rule::ALL.into_iter().map(Rule::name).collect(),
             keep: Keep::ALL.into_iter().map(Keep::name).collect(),
@@ -107,8 +108,13 @@ pub(crate) async fn models(State(app): State<Arc<App>>) -> Result<Response<Body>
     })
 }
 
-fn about(method: Method) -> MethodInfo {
-    let mut defaults = match serde_json::to_value(Settings::new(method)) {
+fn about(method: Method, limits: &Limits) -> MethodInfo {
+    let mut options = Options { method: Some(method), ..Options::default() };
+    let settings = match settings::limit_defaults(&mut options, limits) {
+        Ok(()) => options.settings().unwrap_or_else(|_| Settings::new(method)),
+        Err(_) => Settings::new(method),
+    };
+    let mut defaults = match serde_json::to_value(settings) {
         Ok(Value::Object(settings)) => settings,
         _ => Map::new(),
     };
@@ -134,7 +140,7 @@ pub(crate) struct Health {
 }
 
 /// Whether the server lives.
-#[utoipa::path(get, path = "/health", tag = "server", responses((status = 200, body = Health)))]
+#[utoipa::path(get, path = "/health", tag = "server", responses((status = 200, description = "The answer", body = Health)))]
 pub(crate) async fn health(State(app): State<Arc<App>>) -> Result<Response<Body>, ApiError> {
     let status = if app.phase() == Phase::Serving { "ok" } else { "draining" };
     body::json(&Health { status })
@@ -142,7 +148,7 @@ pub(crate) async fn health(State(app): State<Arc<App>>) -> Result<Response<Body>
 
 /// Whether the server takes requests.
 #[utoipa::path(get, path = "/ready", tag = "server",
-    responses((status = 200, body = Health), (status = 503, body = crate::error::ErrorBody)))]
+    responses((status = 200, description = "The answer", body = Health), (status = 503, description = "The server is about to end", body = crate::error::ErrorBody)))]
 pub(crate) async fn ready(State(app): State<Arc<App>>) -> Result<Response<Body>, ApiError> {
     match app.phase() {
         Phase::Serving => body::json(&Health { status: "ok" }),
@@ -157,14 +163,14 @@ pub(crate) struct Version {
 }
 
 /// The version of the server.
-#[utoipa::path(get, path = "/version", tag = "server", responses((status = 200, body = Version)))]
+#[utoipa::path(get, path = "/version", tag = "server", responses((status = 200, description = "The answer", body = Version)))]
 pub(crate) async fn version() -> Result<Response<Body>, ApiError> {
     body::json(&Version { version: env!("CARGO_PKG_VERSION") })
 }
 
 /// Counters for Prometheus.
 #[utoipa::path(get, path = "/metrics", tag = "server",
-    responses((status = 200, body = String, content_type = "application/openmetrics-text")))]
+    responses((status = 200, description = "The answer", body = String, content_type = "application/openmetrics-text")))]
 pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response<Body> {
     let mut response = Response::new(Body::from(app.metrics.text()));
     let media_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -55,14 +55,16 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// The text that a token adds here: nothing if it leaves a character incomplete, the whole character if it completes one.
+    /// The text that a token adds here: without a character that it leaves incomplete, and with the whole of one that it
+    /// completes.
     fn text(&self, token: u32) -> String {
         let after = self.names.decode(&[self.tokens, &[token]].concat());
-        if after.ends_with(BROKEN) {
-            return String::new();
+        let complete = after.trim_end_matches(BROKEN);
+        match complete.strip_prefix(self.before.trim_end_matches(BROKEN)) {
+            Some(new) => new.to_owned(),
+            None if complete.len() < after.len() => String::new(),
+            None => self.names.decode(&[token]),
         }
-        let new = after.strip_prefix(self.before.trim_end_matches(BROKEN));
-        new.map_or_else(|| self.names.decode(&[token]), str::to_owned)
     }
 
     /// The name of a token with this text.
@@ -158,4 +160,35 @@ pub(crate) fn join(list: &mut CompletionLogprobs, more: CompletionLogprobs) {
     list.token_logprobs.extend(more.token_logprobs);
     list.tokens.extend(more.tokens);
     list.top_logprobs.extend(more.top_logprobs);
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use stackelberg_engine::Tokenizer;
+
+    use super::{Context, Names};
+
+    #[test]
+    fn a_token_keeps_its_text_before_a_character_that_others_complete() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokenizer.json");
+        // Bytes as letters: the second token is a space and half of a character of four bytes.
+        let tokenizer = json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+            "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true},
+            "post_processor": null, "decoder": {"type": "ByteLevel"},
+            "model": {"type": "BPE", "merges": [], "vocab": {"a": 0, "ĠðŁ": 1, "ĺ": 2, "Ģ": 3, "Ġb": 4}},
+        });
+        std::fs::write(&path, tokenizer.to_string()).unwrap();
+        let tokenizer = Tokenizer::from_file(&path).unwrap();
+        let names = Names { tokenizer: &tokenizer, ids: false };
+        let mut context = Context::default();
+        let mut text = |token: u32| {
+            let found = names.place(&context).text(token);
+            context.push(token, &found);
+            found
+        };
+        assert_eq!([0, 1, 2, 3, 4, 2, 0].map(&mut text), ["a", " ", "", "😀", " b", "", "\u{fffd}a"]);
+    }
 }

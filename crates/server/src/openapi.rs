@@ -35,7 +35,7 @@ use crate::{body, chat, completion, info, scoring, shape, tokens};
 struct Interface;
 
 /// This description.
-#[utoipa::path(get, path = "/openapi.json", tag = "server", responses((status = 200, body = Object)))]
+#[utoipa::path(get, path = "/openapi.json", tag = "server", responses((status = 200, description = "The answer", body = Object)))]
 pub(crate) async fn describe() -> Result<Response<Body>, ApiError> {
     body::json(&Interface::openapi())
 }

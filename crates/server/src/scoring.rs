@@ -94,7 +94,7 @@ pub(crate) struct ClassData {
 
 /// Rewards of answers to prompts.
 #[utoipa::path(post, path = "/score", tag = "rewards", request_body = ScoreRequest,
-    responses((status = 200, body = inline(Scores<ScoreData>)), (status = "4XX", body = crate::error::ErrorBody)))]
+    responses((status = 200, description = "The answer", body = inline(Scores<ScoreData>)), (status = "4XX", description = "The request is wrong: the error names the field", body = crate::error::ErrorBody)))]
 pub(crate) async fn score(
     State(app): State<Arc<App>>,
     request: Request<Body>,
@@ -132,7 +132,7 @@ pub(crate) async fn score(
 
 /// Rewards of texts, or of the last message of a conversation.
 #[utoipa::path(post, path = "/classify", tag = "rewards", request_body = ClassifyRequest,
-    responses((status = 200, body = inline(Scores<ClassData>)), (status = "4XX", body = crate::error::ErrorBody)))]
+    responses((status = 200, description = "The answer", body = inline(Scores<ClassData>)), (status = "4XX", description = "The request is wrong: the error names the field", body = crate::error::ErrorBody)))]
 pub(crate) async fn classify(
     State(app): State<Arc<App>>,
     request: Request<Body>,

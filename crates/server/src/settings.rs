@@ -61,8 +61,33 @@ pub(crate) fn options(
         options.candidates = Some(1);
     }
     check(&options, limits)?;
-    options.settings().map_err(|error| ApiError::decoding(&error))?;
+    limit_defaults(&mut options, limits).map_err(|error| ApiError::decoding(&error))?;
     Ok(options)
+}
+
+/// Lowers defaults of the method that are above the operator's limits.
+///
+/// # Errors
+/// The settings that are given exclude each other.
+pub(crate) fn limit_defaults(
+    options: &mut Options,
+    limits: &Limits,
+) -> stackelberg_decoding::Result<()> {
+    let settings = options.settings()?;
+    let used = Options::used(&settings);
+    let used: Vec<&str> = used.given().collect();
+    for (name, given, default, most) in [
+        ("samples", &mut options.samples, settings.samples, limits.samples),
+        ("candidates", &mut options.candidates, settings.candidates, limits.candidates),
+        ("beams", &mut options.beams, settings.beams, limits.samples),
+        ("block", &mut options.block, settings.block, limits.block),
+        ("score_every", &mut options.score_every, settings.score_every, limits.block),
+    ] {
+        if given.is_none() && default > most && used.contains(&name) {
+            *given = Some(most);
+        }
+    }
+    Ok(())
 }
 
 /// The bias of each token.

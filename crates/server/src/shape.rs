@@ -54,7 +54,7 @@ pub(crate) struct ShapeRequest {
 
 /// Shapes rewards.
 #[utoipa::path(post, path = "/shape", tag = "rewards", request_body = ShapeRequest,
-    responses((status = 200, body = Record), (status = "4XX", body = crate::error::ErrorBody)))]
+    responses((status = 200, description = "The answer", body = Record), (status = "4XX", description = "The request is wrong: the error names the field", body = crate::error::ErrorBody)))]
 pub(crate) async fn shape(
     State(app): State<Arc<App>>,
     request: Request<Body>,
@@ -72,7 +72,8 @@ pub(crate) async fn shape(
 fn wrong(error: Error) -> ApiError {
     let field = match &error {
         Error::Setting { name, .. } => name,
-        Error::TwoPriors => "weights",
+        Error::NotFinite { what, .. } | Error::Length { what, .. } | Error::NoMass { what } => what,
+        Error::TwoPriors | Error::NegativeWeight { .. } => "weights",
         _ => "rewards",
     };
     ApiError::invalid(field.replace('-', "_"), error.to_string())

@@ -50,7 +50,7 @@ pub(crate) struct Tokens {
 
 /// The tokens of a text, or of messages.
 #[utoipa::path(post, path = "/tokenize", tag = "tokens", request_body = TokenizeRequest,
-    responses((status = 200, body = Tokens), (status = "4XX", body = crate::error::ErrorBody)))]
+    responses((status = 200, description = "The answer", body = Tokens), (status = "4XX", description = "The request is wrong: the error names the field", body = crate::error::ErrorBody)))]
 pub(crate) async fn tokenize(
     State(app): State<Arc<App>>,
     request: Request<Body>,
@@ -100,7 +100,7 @@ pub(crate) struct Detokenized {
 
 /// The text of tokens, special ones included.
 #[utoipa::path(post, path = "/detokenize", tag = "tokens", request_body = DetokenizeRequest,
-    responses((status = 200, body = Detokenized), (status = "4XX", body = crate::error::ErrorBody)))]
+    responses((status = 200, description = "The answer", body = Detokenized), (status = "4XX", description = "The request is wrong: the error names the field", body = crate::error::ErrorBody)))]
 pub(crate) async fn detokenize(
     State(app): State<Arc<App>>,
     request: Request<Body>,
@@ -133,7 +133,7 @@ pub(crate) struct TokenizerInfo {
 }
 
 /// The special tokens and the chat template.
-#[utoipa::path(get, path = "/tokenizer_info", tag = "tokens", responses((status = 200, body = TokenizerInfo)))]
+#[utoipa::path(get, path = "/tokenizer_info", tag = "tokens", responses((status = 200, description = "The answer", body = TokenizerInfo)))]
 pub(crate) async fn tokenizer_info(State(app): State<Arc<App>>) -> Result<Response<Body>, ApiError> {
     let policy = &app.models.policy;
     let template = policy.template.as_ref();

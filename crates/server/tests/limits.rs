@@ -71,6 +71,57 @@ fn limits_are_read_from_json_and_stated() {
 }
 
 #[test]
+fn limits_bind_the_defaults_of_methods() {
+    block_on(async {
+        let client = server(limited(json!({"samples": 2, "block": 4, "candidates": 3})));
+        for (method, setting, most) in [
+            ("best-of-n", "samples", 2),
+            ("blockwise", "samples", 2),
+            ("blockwise", "block", 4),
+            ("args", "candidates", 3),
+        ] {
+            let guidance = json!({"method": method, "reward": "head"});
+            let body =
+                json!({"prompt": "w1", "max_tokens": 8, "ignore_eos": true, "guidance": guidance});
+            let answer = client.good(TEXT, body).await.json();
+            let found = &answer["choices"][0]["guidance"]["settings"][setting];
+            assert_eq!(found, &json!(most), "{method}: {answer}");
+            let models = client.get("/v1/models").await.json();
+            let methods = models["methods"].as_array().unwrap();
+            let about = methods.iter().find(|about| about["name"] == method).unwrap();
+            assert_eq!(about["defaults"][setting], json!(most), "{method}: {about}");
+        }
+    });
+}
+
+#[test]
+fn what_is_kept_of_an_answer_is_bounded() {
+    block_on(async {
+        let client = server(limited(json!({"entries": 100})));
+        let traced = json!({"method": "args", "reward": "head", "candidates": 5, "trace": true});
+        for (mut body, param) in [
+            (json!({"guidance": traced}), "guidance.trace"),
+            (json!({"logprobs": 4, "n": 2}), "logprobs"),
+        ] {
+            body["prompt"] = json!("w1");
+            body["max_tokens"] = json!(21);
+            let reply = client.ask(TEXT, body.clone()).await;
+            assert_eq!(
+                (reply.status, &reply.json()["error"]["param"]),
+                (400, &json!(param)),
+                "{}",
+                reply.text
+            );
+            body["max_tokens"] = json!(10);
+            client.good(TEXT, body.clone()).await;
+            body["max_tokens"] = json!(21);
+            body["stream"] = json!(true);
+            assert_eq!(client.ask(TEXT, body).await.status, 200);
+        }
+    });
+}
+
+#[test]
 fn bodies_share_their_memory() {
     block_on(async {
         let client = server(limited(json!({"body": 1000, "bodies": 1500})));

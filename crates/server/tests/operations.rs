@@ -172,7 +172,13 @@ fn the_server_says_what_it_is() {
             ("/v1/models", "get"),
             ("/metrics", "get"),
         ] {
-            assert!(openapi["paths"][path][method].is_object(), "{path}");
+            let responses = openapi["paths"][path][method]["responses"].as_object().unwrap();
+            for (status, response) in responses {
+                assert!(
+                    response["description"].as_str().is_some_and(|said| !said.is_empty()),
+                    "{path} {status}"
+                );
+            }
         }
         let schemas = openapi["components"]["schemas"].as_object().unwrap();
         let chat = &schemas["ChatRequest"]["properties"];

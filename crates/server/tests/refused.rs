@@ -106,6 +106,32 @@ fn wrong_fields_are_400_and_named() {
             let param = if field == "chat_template_kwargs" { "messages" } else { field };
             assert_eq!(error["param"], param, "{body}: {error}");
         }
+        for (guidance, param) in [
+            (json!({"strength": -1}), "strength"),
+            (json!({"bound": -1}), "bound"),
+            (json!({"alpha": -1}), "alpha"),
+            (json!({"kl_budget": -1}), "kl_budget"),
+            (json!({"ref_quantile": 2, "budget": "reference"}), "ref_quantile"),
+            (json!({"perturbation": "noise=-1"}), "perturbation"),
+            (json!({"perturbation": "random=1e308"}), "perturbation"),
+            (json!({"reward": "head*1e308"}), "reward"),
+        ] {
+            let mut all = json!({"reward": "head", "method": "args"});
+            all.as_object_mut().unwrap().extend(guidance.as_object().unwrap().clone());
+            let param = format!("guidance.{param}");
+            refused(&client, TEXT, json!({"prompt": "w4", "guidance": all}), &param).await;
+        }
+        refused(
+            &client,
+            "/score",
+            json!({"model": "head*1e300", "text_1": "w1", "text_2": "w2"}),
+            "model",
+        )
+        .await;
+        refused(&client, "/shape", json!({"rewards": [1, 2], "weights": [1, -1]}), "weights").await;
+        // The fields in their order are no request.
+        let array = client.ask(TEXT, json!(["tiny", "w1"])).await;
+        assert!(checked(&array, 400)["message"].as_str().unwrap().contains("a JSON object"));
         let image =
             json!([{"type": "text", "text": "w1"}, {"type": "image_url", "image_url": {"url": "x"}}]);
         let body = json!({"messages": [{"role": "user", "content": image}]});

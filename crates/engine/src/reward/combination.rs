@@ -80,7 +80,22 @@ impl Combination {
     }
 }
 
+/// The most that an expression may multiply a reward by.
+const MOST: f64 = 1e9;
+
 impl Expression {
+    /// What it multiplies a reward by, at most.
+    fn reach(&self) -> f64 {
+        match self {
+            Self::One(_) => 1.0,
+            Self::Sum(terms) => terms.iter().map(|(weight, term)| weight.abs() * term.reach()).sum(),
+            Self::Min(of) => of.iter().map(Self::reach).fold(0.0, f64::max),
+            Self::Lex(constraints, last) => {
+                constraints.iter().map(|(constraint, _)| constraint.reach()).fold(last.reach(), f64::max)
+            }
+        }
+    }
+
     fn of(&self, parts: &[f64]) -> f64 {
         match self {
             Self::One(i) => parts[*i],
@@ -152,6 +167,9 @@ impl FromStr for Combination {
         let mut reader = Reader { text, rest: text, names: Vec::new(), depth: 0 };
         let whole = reader.sum()?;
         match reader.peek() {
+            None if whole.reach() > MOST => {
+                Err(format!("'{text}' multiplies a reward by more than {MOST:e}: use smaller weights"))
+            }
             None => Ok(Self { names: reader.names, whole }),
             Some('(') => Err(reader.wrong("'+', '*' or the end (functions are min and lex)")),
             Some(_) => Err(reader.wrong("'+', '*' or the end")),
@@ -416,6 +434,8 @@ mod tests {
             ("a**2", "a finite weight, as in a*0.7, is expected before '*2'"),
             ("a*b", "a finite weight, as in a*0.7, is expected before 'b'"),
             ("a*inf", "a finite weight, as in a*0.7, is expected before 'inf'"),
+            ("a*1e308", "multiplies a reward by more than 1e9: use smaller weights"),
+            ("min(a,(b*1e6)*1e6)", "multiplies a reward by more than 1e9: use smaller weights"),
             ("min(a,b", "')' is expected at its end"),
             ("a b", "'+', '*' or the end is expected before 'b'"),
             ("lex(a>=x,b)", "a number, as in a>=0, is expected before 'x,b)'"),
