@@ -76,8 +76,8 @@ impl HttpReward {
         if between && self.is_same_activated(first).await {
             warnings.push(format!(
                 "seems to apply a sigmoid or softmax: its scores, such as {} and {}, are between 0 and 1, though raw ones are \
-                 asked for. They saturate, and strengths have another meaning: let the server give raw scores (vLLM and \
-                 TEI do, by `use_activation: false` and `raw_scores: true`), or ignore this if the reward is meant so",
+                 asked for. They saturate, and strengths have another meaning. Use a version of the server that obeys \
+                 `use_activation: false` (vLLM) or `raw_scores: true` (TEI); ignore this if the reward is meant to lie there",
                 shown[0], shown[1]
             ));
         }
