@@ -14,6 +14,7 @@ use stackelberg_remote::PolicyClient;
 
 use crate::help::{DEVICES, DTYPES, named};
 use crate::limits;
+use crate::output::note;
 use crate::progress::style;
 
 /// Sequences that are decoded at once on a server.
@@ -177,7 +178,8 @@ pub(crate) fn registry() -> Result<Registry> {
         bar.tick();
     };
     let hub = Hub::from_variables(|name| std::env::var_os(name));
-    Ok(Registry::new(hub).with_keys(|name| std::env::var(name).ok()).with_progress(show))
+    let registry = Registry::new(hub).with_keys(|name| std::env::var(name).ok());
+    Ok(registry.with_progress(show).with_warnings(|warning| note!("warning: {warning}")))
 }
 
 #[cfg(test)]

@@ -2,9 +2,12 @@
 #![cfg(unix)]
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::path::Path;
+use std::process::Stdio;
 
-use crate::common::{output, refused, rewards, succeed};
+use crate::common::{command, output, refused, rewards, said, succeed};
 use crate::tiny::Tiny;
 use serde_json::{Value, json};
 
@@ -401,6 +404,57 @@ fn odd_texts_are_told_once() {
     let raw = warnings(&[&train[..], &["--text-format", "raw"]].concat());
     assert_eq!(raw, [spell("2 texts spell")]);
     assert_eq!(warnings(&[&train[..], &["--text-format", "chat"]].concat()), [""; 0]);
+}
+
+/// A reward server whose scores are behind a sigmoid, whatever it is asked for. It runs until the tests end.
+fn sigmoid_server() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}/classify", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = BufReader::new(stream.unwrap());
+            let (mut line, mut length) = (String::new(), 0);
+            while stream.read_line(&mut line).unwrap_or(0) > 2 {
+                let number =
+                    line.to_ascii_lowercase().strip_prefix("content-length:").map(str::to_owned);
+                length = number.map_or(length, |number| number.trim().parse().unwrap());
+                line.clear();
+            }
+            let mut body = vec![0; length];
+            stream.read_exact(&mut body).unwrap();
+            let body: Value = serde_json::from_slice(&body).unwrap();
+            let row =
+                |text: &Value| json!({"probs": [1.0 / (1.0 + text.as_str().unwrap().len() as f64)]});
+            let rows: Vec<Value> = body["input"].as_array().unwrap().iter().map(row).collect();
+            let text = json!({"data": rows}).to_string();
+            let head = format!(
+                "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+                text.len()
+            );
+            let _ = stream.get_mut().write_all((head + &text).as_bytes());
+        }
+    });
+    address
+}
+
+/// Reward servers are checked when they are loaded, and a warning is given once.
+#[test]
+fn a_sigmoid_of_a_server_is_warned_of() {
+    let address = sigmoid_server();
+    let checked = succeed(&["models", "check", &address]);
+    let warning = format!("warning: {address}: seems to apply a sigmoid or softmax");
+    assert_eq!(checked.matches(&warning).count(), 1, "{checked}");
+    assert!(checked.contains("the protocol of vLLM, scores 0."), "{checked}");
+    let both = format!("\"{address},{address}\"*2+\"{address}\"");
+    let mut score = command(&["score", "--reward", &both]);
+    let mut child =
+        score.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"{\"text\": \"four\"}\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = said(&output);
+    assert_eq!(said.matches(&warning).count(), 1, "{said}");
+    let found = rewards(&String::from_utf8(output.stdout).unwrap());
+    assert!((found[0] - 3.0 / 5.0).abs() < 1e-12, "{said}");
 }
 
 #[test]

@@ -107,7 +107,7 @@ fn wanted(sequence: &mut Sequence, left: usize, request: &Request, most: usize) 
         return Wanted::Likeliest { k: k.min(most) };
     }
     let told = if request.steps { settings.candidates } else { 0 };
-    let log_probs = told.max(settings.log_probs).clamp(1, most.max(1));
+    let log_probs = told.max(settings.log_probs).min(most);
     let least = settings.min_tokens.saturating_sub(sequence.answer.tokens.len());
     let tokens = sequence.room().min(left).max(1);
     Wanted::Continuation { tokens, least: least.min(tokens), seed: sequence.seed(), log_probs, settings }

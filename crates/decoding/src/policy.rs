@@ -94,7 +94,7 @@ pub enum Wanted {
         settings: Arc<Settings>,
         /// The seed of the draws.
         seed: u64,
-        /// The likeliest tokens of each step that are to be told.
+        /// The likeliest tokens of each step that are to be told. The log-probability of the drawn token is told in any case.
         log_probs: usize,
     },
 }

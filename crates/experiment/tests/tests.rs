@@ -1,3 +1,4 @@
 //! Tests of the public API, as one program.
 
 mod entries;
+mod papers;

@@ -32,7 +32,7 @@ use reqwest::redirect::Policy;
 use rustls::ClientConfig;
 use rustls_platform_verifier::BuilderVerifierExt;
 
-pub use redaction::{redacted, without_secrets};
+pub use redaction::{addresses, redacted, without_secrets};
 
 /// The longest time that a connection may take to be established.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);

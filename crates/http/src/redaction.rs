@@ -29,8 +29,29 @@ pub fn without_secrets(text: &str) -> String {
     shown + rest
 }
 
-/// One address without its secrets.
-pub fn redacted(address: &str) -> String {
+/// One address without its secrets, or a list of [`addresses`] without theirs.
+pub fn redacted(list: &str) -> String {
+    addresses(list).map(one).collect::<Vec<_>>().join(",")
+}
+
+/// The addresses in a list: a comma separates two of them where `http://` or `https://` follows it.
+pub fn addresses(list: &str) -> impl Iterator<Item = &str> {
+    let begins = |text: &str| {
+        let text = text.trim_start();
+        let start = |known: &str| text.get(..known.len()).is_some_and(|x| x.eq_ignore_ascii_case(known));
+        start("http://") || start("https://")
+    };
+    let mut rest = Some(list);
+    std::iter::from_fn(move || {
+        let all = rest?;
+        let comma = all.match_indices(',').find(|(at, _)| begins(&all[at + 1..]));
+        let (first, after) = comma.map_or((all, None), |(at, _)| (&all[..at], Some(&all[at + 1..])));
+        rest = after;
+        Some(first)
+    })
+}
+
+fn one(address: &str) -> String {
     let address = without_user(address);
     let Some((before, query)) = address.split_once('?') else { return address };
     let (query, label) = match query.split_once('#') {
@@ -76,6 +97,10 @@ mod tests {
             ("HTTP://user:sec@ret@host/score", "HTTP://***@host/score"),
             ("user:secret@host", "***@host"),
             ("nonsense", "nonsense"),
+            (
+                "http://a/v1,http://u:p@b/v1, HTTPS://u:p@c,d",
+                "http://a/v1,http://***@b/v1, HTTPS://***@c,d",
+            ),
         ] {
             assert_eq!(redacted(address), shown, "{address}");
         }

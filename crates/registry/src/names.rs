@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use stackelberg_engine::reward::{Combination, RewardFormat};
-use stackelberg_remote::without_secrets;
+use stackelberg_remote::{HttpReward, without_secrets};
 
 use crate::builtin::Builtin;
 use crate::error::{Error, Result};
@@ -44,7 +44,13 @@ fn parts(name: &str) -> std::result::Result<Combination, String> {
     let parsed: std::result::Result<Combination, String> = name.parse();
     let several = parsed.as_ref().is_ok_and(|combination| combination.only().is_none());
     let is_file = Path::new(bare).exists() || !several && Path::new(split_label(bare).0).exists();
-    if is_file { Ok(Combination::one(name)) } else { parsed }
+    // A comma separates the addresses of servers with one model. In an expression it is within parentheses.
+    let is_list = HttpReward::is_address(bare) && bare.contains(',') && !bare.contains(is_operator);
+    if is_file || is_list { Ok(Combination::one(name)) } else { parsed }
+}
+
+fn is_operator(c: char) -> bool {
+    matches!(c, '+' | '*' | '(' | ')' | '"')
 }
 
 /// Whether a name can stand for a reward in an expression: letters, digits, `-`, `_` and `.`, and no number.
@@ -95,6 +101,16 @@ mod tests {
         }
         let error = combination("http://me:p*w@h/score").unwrap_err().to_string();
         assert!(!error.contains("me:"), "{error}");
+    }
+
+    #[test]
+    fn a_list_of_servers_is_one_reward() {
+        let list = "hh:http://a/classify,http://me:p@b/classify#good";
+        assert_eq!(combination(list).unwrap().only(), Some(list));
+        assert_eq!(shown(list), "hh:http://a/classify,http://***@b/classify#good");
+        let within = format!("min(\"{list}\", harmless)");
+        assert_eq!(combination(&within).unwrap().names(), [list, "harmless"]);
+        assert_eq!(combination("min(http://a/score,http://b/score)").unwrap().names().len(), 2);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Fetches and loads policies, value heads, embedders and prompts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use stackelberg_data::{Prompt, prompts};
 use stackelberg_decoding::{Policy, RemotePolicy};
@@ -28,6 +28,9 @@ pub struct Registry {
     pub(crate) reward_key: Option<Key>,
     policy_key: Option<Key>,
     progress: Box<dyn Fn(Option<Progress>) + Send + Sync>,
+    warning: Box<dyn Fn(&str) + Send + Sync>,
+    /// Warnings that were given.
+    warned: Mutex<BTreeSet<String>>,
 }
 
 /// A policy to load.
@@ -82,7 +85,14 @@ impl PolicySpec {
 impl Registry {
     /// Creates a registry that fetches through this hub, without keys for servers.
     pub fn new(hub: Hub) -> Self {
-        Self { hub, reward_key: None, policy_key: None, progress: Box::new(|_| ()) }
+        Self {
+            hub,
+            reward_key: None,
+            policy_key: None,
+            progress: Box::new(|_| ()),
+            warning: Box::new(|_| ()),
+            warned: Mutex::default(),
+        }
     }
 
     /// Sets the key for reward servers.
@@ -109,6 +119,21 @@ impl Registry {
     /// Sets a function that receives the progress of downloads, and `None` when a reference is resolved or has failed.
     pub fn with_progress(self, progress: impl Fn(Option<Progress>) + Send + Sync + 'static) -> Self {
         Self { progress: Box::new(progress), ..self }
+    }
+
+    /// Sets a function that receives warnings about what is loaded, such as a reward server that applies a sigmoid. Each is
+    /// given once.
+    pub fn with_warnings(self, warning: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Self { warning: Box::new(warning), ..self }
+    }
+
+    pub(crate) fn warn(&self, warning: &str) {
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = warned.insert(warning.to_owned());
+        drop(warned);
+        if is_new {
+            (self.warning)(warning);
+        }
     }
 
     /// The hub that references are fetched through.

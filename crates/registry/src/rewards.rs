@@ -134,10 +134,12 @@ impl Registry {
     }
 
     /// Loads a reward that reads text and so fits any policy: a classifier, a head on an embedder, a program or a server.
-    /// Returns `None` if the name is that of another kind of reward.
+    /// Returns `None` if the name is that of another kind of reward. A server scores two short texts first, see
+    /// [`HttpReward::check`].
     ///
     /// # Errors
-    /// The reward cannot be fetched, loaded or started, or does not support the format before its name.
+    /// The reward cannot be fetched, loaded or started, or does not support the format before its name; a server does not
+    /// answer as it should.
     pub fn text_reward(&self, name: &str) -> Result<Option<TextReward>> {
         let (format, name) = split_format(name);
         let reward = self.reader_of_text(name)?;
@@ -153,6 +155,7 @@ impl Registry {
         }
         if HttpReward::is_address(name) {
             let reward = HttpReward::new(name, self.reward_key.clone(), TIMEOUT)?;
+            reward.check()?.warnings.iter().for_each(|warning| self.warn(warning));
             return Ok(Some(TextReward::new(reward)));
         }
         let head = match Builtin::find(name) {

@@ -9,10 +9,20 @@ use stackelberg_http::redacted;
 /// What is wrong with it. The message does not contain the address.
 pub(crate) fn parse(address: &str) -> Result<Url, String> {
     let url = Url::parse(address).map_err(|e| e.to_string())?;
+    if url.path().contains(',') || url.host_str().is_some_and(|host| host.contains(',')) {
+        return Err(
+            "a comma separates addresses, each of which begins with http:// or https://".to_owned()
+        );
+    }
     match ["http", "https"].contains(&url.scheme()) && url.host_str().is_some() {
         true => Ok(url),
         false => Err("give an address that begins with http:// or https://".to_owned()),
     }
+}
+
+/// The addresses in a list. A comma separates two of them where another `http://` or `https://` follows.
+pub(crate) fn several(list: &str) -> impl Iterator<Item = &str> {
+    stackelberg_http::addresses(list).map(str::trim).filter(|address| !address.is_empty())
 }
 
 /// Splits off the `model` of a query, which is sent in the body of requests; all else stays in the address.
@@ -75,6 +85,16 @@ mod tests {
         );
         for wrong in ["ftp://host/score", "host/score", "http://", "http://user:p#ss@host/score"] {
             assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn commas_separate_addresses() {
+        let all: Vec<&str> = several("http://a/v1, HTTPS://b/v1?x=1,2,,http://c").collect();
+        assert_eq!(all, ["http://a/v1", "HTTPS://b/v1?x=1,2,", "http://c"]);
+        assert_eq!(several("").count(), 0);
+        for wrong in ["http://a/v1,b:80/v1", "http://a,b/v1"] {
+            assert!(parse(wrong).unwrap_err().starts_with("a comma separates addresses"), "{wrong}");
         }
     }
 

@@ -7,13 +7,13 @@ Policies, rewards and chat models that run outside of this process: on HTTP serv
 |---|---|---|
 | [`PolicyClient`] | a policy on a vLLM, llama.cpp or Stackelberg server | JSON over HTTP, many calls at once |
 | [`ProgramReward`] | a program that scores texts | JSON lines on standard input and output |
-| [`HttpReward`] | a reward model on a vLLM or text-embeddings-inference server | JSON over HTTP |
+| [`HttpReward`] | a reward model on a vLLM, SGLang or text-embeddings-inference server | JSON over HTTP |
 | [`chat::Client`] | an OpenAI-compatible chat endpoint | JSON over HTTP |
 
 Both rewards implement [`TextScorer`](stackelberg_engine::reward::TextScorer), so a
 [`TextReward`](stackelberg_engine::reward::TextReward) turns each of them into a reward that can guide decoding.
 
-The HTTP clients share one transport and one retry policy:
+The HTTP clients share one retry policy:
 
 - A request that failed for a temporary reason (status 408, 409, 425, 429 or 5xx, a timeout, a broken connection) is
   sent again. The wait doubles each time, is shortened at random by up to one half, and is never shorter than the
@@ -56,8 +56,9 @@ mod message;
 mod policy;
 mod retry;
 mod reward;
+mod servers;
 
 pub use key::Key;
 pub use policy::PolicyClient;
-pub use reward::{HttpReward, ProgramReward};
+pub use reward::{HttpReward, ProgramReward, RewardCheck};
 pub use stackelberg_http::without_secrets;

@@ -1,4 +1,4 @@
-//! What servers say in the bodies of error responses.
+//! What servers say in the bodies of responses, for messages.
 
 use serde_json::Value;
 
@@ -22,6 +22,13 @@ pub(crate) fn shortened(text: &str) -> String {
         None if line.is_empty() => "nothing".to_owned(),
         None => line,
     }
+}
+
+/// What a response says, up to 120 characters, and what it should be.
+pub(crate) fn unexpected(said: &str, expected: &str) -> String {
+    let said: String = said.chars().take(120).collect();
+    let line = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    format!("answered '{line}' where {expected} is expected")
 }
 
 #[cfg(test)]

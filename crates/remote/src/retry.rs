@@ -36,8 +36,8 @@ pub(crate) enum Attempt<T, E> {
 
 /// Why a request did not succeed.
 pub(crate) enum Ended<E> {
-    /// The error of the last attempt, and how many attempts there were.
-    Failed(E, u32),
+    /// The error of the last attempt.
+    Failed(E),
     /// The caller asked to stop.
     Stopped,
 }
@@ -61,10 +61,10 @@ impl Retry {
             tries += 1;
             let asked = match send() {
                 Attempt::Done(value) => return Ok(value),
-                Attempt::Never(error) => return Err(Ended::Failed(error, tries)),
+                Attempt::Never(error) => return Err(Ended::Failed(error)),
                 Attempt::Again(error, asked) => {
                     if tries > self.repeats || asked.is_some_and(|asked| asked > LONGEST_ASKED) {
-                        return Err(Ended::Failed(error, tries));
+                        return Err(Ended::Failed(error));
                     }
                     asked
                 }
@@ -177,10 +177,7 @@ mod tests {
             });
             match ended {
                 Ok(value) => Ok(value),
-                Err(Ended::Failed(error, tries)) => {
-                    assert_eq!(tries, sent);
-                    Err((error, tries))
-                }
+                Err(Ended::Failed(error)) => Err((error, sent)),
                 Err(Ended::Stopped) => panic!("nobody stopped it"),
             }
         };

@@ -140,6 +140,45 @@ fn servers_that_cannot_be_a_policy_are_refused() {
     assert!(wrong.contains("begins with http:// or https://"), "{wrong}");
 }
 
+/// The facts of all servers are asked for at the same time, and so are those of one that do not depend on each other.
+#[test]
+fn many_servers_start_as_fast_as_one() {
+    let wait = Duration::from_millis(200);
+    let servers: Vec<Engine> =
+        (0..6).map(|_| engine(Looks::default(), move |_, _| Reply::Right(wait))).collect();
+    servers.iter().for_each(Engine::misbehave);
+    let addresses: Vec<&str> = servers.iter().map(|server| &server.address[..]).collect();
+    let began = Instant::now();
+    connect(&addresses.join(",")).unwrap();
+    // Each is asked four questions of 200 ms, of which two wait for each other.
+    let took = began.elapsed();
+    assert!((2 * wait..8 * wait).contains(&took), "{took:?}");
+}
+
+/// Without likeliest tokens, a continuation asks for the log-probabilities of its own tokens only.
+#[test]
+fn no_more_is_asked_for_than_is_told() {
+    for (owner, asked) in [("vllm", 0), ("llamacpp", 1)] {
+        let bodies = Arc::new(Mutex::new(Vec::new()));
+        let kept = bodies.clone();
+        let server = engine(Looks { owner, ..Looks::default() }, move |_, body| {
+            kept.lock().unwrap().push(body.clone());
+            Reply::Right(Duration::ZERO)
+        });
+        let client = connect(&server.address).unwrap();
+        server.misbehave();
+        let (sender, answers) = channel();
+        let wanted =
+            Wanted::Continuation { tokens: 3, least: 0, settings: sampled(), seed: 1, log_probs: 0 };
+        let _call = client
+            .ask(Call { tokens: vec![1, 2], wanted }, Box::new(move |found| drop(sender.send(found))));
+        let found = answers.recv_timeout(Duration::from_secs(20)).unwrap();
+        let Ok(Found::Continuation { tokens, .. }) = found else { panic!("{found:?}") };
+        assert!(tokens.len() == 3 && tokens.iter().all(|drawn| drawn.log_prob < 0.0), "{tokens:?}");
+        assert_eq!(bodies.lock().unwrap()[0]["logprobs"], json!(asked));
+    }
+}
+
 /// A storm: too busy, broken, slow, cut, wrong. Every call has its own answer in the end.
 #[test]
 fn no_answer_is_lost_doubled_or_mixed_up() {
@@ -256,7 +295,10 @@ fn the_key_is_sent_and_never_shown_or_passed_on() {
     let mut problems: Vec<String> =
         (0..2).map(|_| answers.recv_timeout(Duration::from_secs(20)).unwrap().1.unwrap_err()).collect();
     problems.sort();
-    assert!(problems[0].contains("307 Temporary Redirect: it says to go elsewhere"), "{problems:?}");
+    assert!(
+        problems[0].contains("307 Temporary Redirect: it says to go to http://127.0.0.1:9/v1/"),
+        "{problems:?}"
+    );
     assert!(problems[1].contains("the key [key] is wrong"), "{problems:?}");
     assert!(!client.identity().contains("s3cret"));
     let heads = server.heads.lock().unwrap();

@@ -5,10 +5,12 @@
 //! A mock engine in this process answers each call after 1 ms. It shares the cores with the client, so its own ceiling is
 //! measured beside it: the same requests, sent by a bare HTTP client that does not read the answers.
 
+use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use stackelberg_decoding::policy::{Call, PolicyServer, Wanted};
+use stackelberg_decoding::{Sampling, Settings};
 use stackelberg_remote::PolicyClient;
 
 use crate::engine::{Looks, Reply, engine, text};
@@ -41,6 +43,47 @@ fn calls_a_second() -> Result<(), Box<dyn std::error::Error>> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     for line in status.lines().filter(|line| line.starts_with("VmHWM") || line.starts_with("VmRSS")) {
         println!("{line}");
+    }
+    Ok(())
+}
+
+/// What the log-probabilities of a continuation cost the client, and how many bytes they are.
+#[test]
+#[ignore = "a measurement, for a quiet machine"]
+fn cost_of_log_probabilities() -> Result<(), Box<dyn std::error::Error>> {
+    let folder = tempfile::tempdir()?;
+    let server = engine(Looks::default(), |_, _| Reply::Right(Duration::ZERO));
+    let client = PolicyClient::connect(&server.address, None, &text(folder.path()))?;
+    let bare = stackelberg_http::builder(&server.address, Duration::from_secs(60))?.build()?;
+    for log_probs in [0, 1, 10] {
+        let body = serde_json::json!({
+            "prompt": prompt(1), "max_tokens": 24, "temperature": 0.7, "seed": 1, "logprobs": log_probs,
+        });
+        let url = format!("{}/completions", server.address);
+        let bytes = bare.post(url).body(body.to_string()).send()?.bytes()?.len();
+        let mut rates = Vec::new();
+        for _ in 0..ROUNDS {
+            let began = Instant::now();
+            let (sender, answers) = channel();
+            let under_way = (0..CALLS / 10).map(|number| {
+                let sender = sender.clone();
+                let sampling = Sampling { temperature: 0.7, ..Sampling::default() };
+                let settings = Arc::new(Settings { sampling, ..Settings::default() });
+                let seed = number as u64;
+                let wanted = Wanted::Continuation { tokens: 24, least: 0, settings, seed, log_probs };
+                let call = Call { tokens: prompt(number), wanted };
+                client.ask(call, Box::new(move |found| drop(sender.send(found))))
+            });
+            let under_way: Vec<_> = under_way.collect();
+            for _ in &under_way {
+                answers.recv()?.expect("no failure");
+            }
+            rates.push((CALLS / 10) as f64 / began.elapsed().as_secs_f64());
+        }
+        println!(
+            "24 tokens, {log_probs} likeliest each: {bytes} bytes, {:.0} calls a second",
+            median(rates)
+        );
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ mod http;
 mod policy;
 mod policy_speed;
 mod program;
+mod reward_check;
 mod server;
 
 use stackelberg_engine::Prompt;

@@ -1,9 +1,12 @@
 //! The models of a policy: rewards and value heads by name, loaded when they are first named.
 
 use std::collections::HashMap;
+use std::ffi::CString;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use pyo3::exceptions::PyUserWarning;
+use pyo3::prelude::*;
 use stackelberg_decoding::Policy;
 use stackelberg_engine::reward::{Combined, ValueHead};
 use stackelberg_engine::{Dtype, Reward};
@@ -34,7 +37,12 @@ pub(crate) enum Named {
 /// A registry with the settings of the environment variables.
 pub(crate) fn registry() -> Registry {
     let hub = Hub::from_variables(|name| std::env::var_os(name));
-    Registry::new(hub).with_keys(|name| std::env::var(name).ok())
+    // A warning that Python turns into an error has nobody to be raised to here.
+    let warn = |warning: &str| {
+        let text = CString::new(warning).unwrap_or_default();
+        Python::attach(|py| drop(PyErr::warn(py, &py.get_type::<PyUserWarning>(), &text, 1)));
+    };
+    Registry::new(hub).with_keys(|name| std::env::var(name).ok()).with_warnings(warn)
 }
 
 impl Models {

@@ -74,7 +74,7 @@ impl Client {
             self.send(&body)
         });
         sent.map_err(|ended| match ended {
-            Ended::Failed(failure, _) => failure,
+            Ended::Failed(failure) => failure,
             Ended::Stopped => Failure::Stopped,
         })
     }

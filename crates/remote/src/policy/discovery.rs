@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use stackelberg_decoding::policy::{Call, Likeliest, Wanted};
 use stackelberg_decoding::{Sampling, Settings};
@@ -10,8 +11,7 @@ use stackelberg_engine::TextProcessor;
 
 use super::request::{Dialect, body};
 use super::response::tokens;
-use super::server::{Failure, Server};
-use super::servers::Servers;
+use crate::servers::{Failure, Server};
 
 /// What is known of the servers; all of them are alike.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,26 +42,27 @@ const FEWER: [usize; 7] = [256, 100, 50, 20, 10, 5, 1];
 const PROBE: &str =
     "The quick brown fox, 12345 na\u{ef}ve caf\u{e9}s \u{2014} \u{6f22}\u{5b57} \u{1f642}\n\n\tEnd.";
 
-/// Asks all servers. Sets the model's name if none was given.
+/// Asks all servers at the same time. `model` is the model's name, or empty for the only one.
 ///
 /// # Errors
 /// A sentence that names the server.
-pub(super) async fn discover(servers: &mut Servers, text: &TextProcessor) -> Result<Facts, String> {
-    let mut all: Vec<Facts> = Vec::new();
-    for server in &servers.all {
-        let facts = of_server(server, &servers.model, text).await?;
-        if let Some(first) = all.first().filter(|first| **first != facts) {
-            return Err(server.named(format!(
-                "is not like {}: {facts} here, {first} there; servers of one policy must be alike",
-                servers.all[0].shown
-            )));
-        }
-        all.push(facts);
+pub(super) async fn discover(
+    servers: &[Server],
+    model: &str,
+    text: &TextProcessor,
+) -> Result<Facts, String> {
+    let all = join_all(servers.iter().map(|server| of_server(server, model, text))).await;
+    let all = all.into_iter().collect::<Result<Vec<Facts>, String>>()?;
+    let mut all = all.into_iter().zip(servers);
+    let none = "give an address that begins with http:// or https://";
+    let (first, at) = all.next().ok_or(none)?;
+    match all.find(|(facts, _)| *facts != first) {
+        Some((facts, server)) => Err(server.named(format!(
+            "is not like {}: {facts} here, {first} there; servers of one policy must be alike",
+            at.shown()
+        ))),
+        None => Ok(first),
     }
-    let facts = all.into_iter().next().ok_or("give an address that begins with http:// or https://")?;
-    servers.model.clone_from(&facts.model);
-    servers.dialect = facts.dialect;
-    Ok(facts)
 }
 
 async fn of_server(server: &Server, model: &str, text: &TextProcessor) -> Result<Facts, String> {
@@ -89,10 +90,15 @@ async fn of_server(server: &Server, model: &str, text: &TextProcessor) -> Result
         false => Dialect::Vllm,
     };
     let probe = Probe { server, model: &model, dialect, text };
-    probe.check_tokenizer().await?;
-    let most_log_probs = probe.limit().await?;
-    probe.check_temperature().await?;
-    let version = version(server, chosen).await;
+    let (tokenizer, limit, temperature, version) = tokio::join!(
+        probe.check_tokenizer(),
+        probe.limit(),
+        probe.check_temperature(),
+        version(server, chosen)
+    );
+    tokenizer?;
+    let most_log_probs = limit?;
+    temperature?;
     Ok(Facts { version, model, context: context as usize, most_log_probs, dialect })
 }
 
@@ -164,11 +170,14 @@ impl Probe<'_> {
     /// Refuses a server whose log-probabilities are those at the sampling temperature: they are wanted at 1.
     async fn check_temperature(&self) -> Result<(), String> {
         let mut most = Vec::new();
-        for temperature in [1.0, 0.25] {
+        let at = [1.0, 0.25].map(|temperature| {
             let sampling = Sampling { temperature, ..Sampling::default() };
             let settings = Arc::new(Settings { sampling, ..Settings::default() });
             let wanted = Wanted::Continuation { tokens: 1, least: 0, settings, seed: 0, log_probs: 1 };
-            let Likeliest(likeliest) = self.first(wanted).await?;
+            self.first(wanted)
+        });
+        for likeliest in join_all(at).await {
+            let Likeliest(likeliest) = likeliest?;
             most.push(likeliest.iter().map(|(_, log_prob)| *log_prob).fold(f64::NEG_INFINITY, f64::max));
         }
         // Another batch changes a log-probability in the third digit.

@@ -22,6 +22,15 @@ impl Dialect {
         }
     }
 
+    /// What asks for so many likeliest tokens and for the log-probability of the drawn one.
+    fn log_probs(self, likeliest: usize) -> usize {
+        match self {
+            Self::Vllm => likeliest,
+            // 0 asks for nothing here.
+            Self::LlamaCpp => likeliest.max(1),
+        }
+    }
+
     fn repetition_penalty(self) -> &'static str {
         match self {
             Self::Vllm => "repetition_penalty",
@@ -51,7 +60,7 @@ pub(super) fn body(dialect: Dialect, model: &str, call: &Call) -> Value {
             let sampling = &settings.sampling;
             for (name, value) in [
                 ("max_tokens", json!(tokens)),
-                ("logprobs", json!(log_probs)),
+                ("logprobs", json!(dialect.log_probs(*log_probs))),
                 ("temperature", json!(sampling.temperature)),
                 ("top_p", json!(sampling.top_p)),
                 ("top_k", json!(sampling.top_k)),

@@ -1,77 +1,117 @@
-//! A reward model on an HTTP server.
+//! A reward model on HTTP servers.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use serde_json::Value;
 use stackelberg_engine::reward::{Exchange, RewardFormat, TextScorer};
 use stackelberg_engine::{Error, Result};
 use stackelberg_http::redacted;
 
-use super::protocol::{Names, Protocol};
+use super::label::Names;
+use super::protocol::{Protocol, Unexpected, of_path, paths};
 use crate::address::{self, split_model};
-use crate::connection::{Answer, Broken, Connection};
 use crate::key::Key;
-use crate::message::said;
-use crate::retry::{Attempt, Ended, Retry, is_temporary};
+use crate::message::unexpected;
+use crate::servers::{Background, Ended, Patience, Server, Servers};
 
-/// A reward model on a server of vLLM or text-embeddings-inference (TEI). The end of the address says how the server
+/// A reward model on a server of vLLM, SGLang or text-embeddings-inference (TEI). The end of the address says how the server
 /// is asked and which number of its response is the reward:
 ///
 /// | path | server | reward |
 /// |---|---|---|
 /// | `/classify` | vLLM | the logit of a label |
-/// | `/score` | vLLM | the score of prompt and answer |
+/// | `/score`, `/v1/score` | vLLM | the score of prompt and answer |
 /// | `/pooling` | vLLM | the last number that a reward model gives |
+/// | `/v1/rerank`, `/v2/rerank`, `/rerank` | vLLM, SGLang | the score of prompt and answer |
+/// | `/classify` | SGLang | the number that a reward model gives |
+/// | `/v1/classify` | SGLang | the logit of a label |
+/// | `/v1/score` | SGLang | the logit of a classifier |
 /// | `/predict` | TEI | the raw score of a label |
 /// | `/rerank` | TEI | the raw score of prompt and answer |
 ///
+/// Where two servers have the same path, [`HttpReward::check`] finds out which one it is; without it, the first one in the
+/// table is assumed, and TEI for `/rerank`.
+///
 /// Rewards are raw: servers are asked to apply no sigmoid and no softmax. Text that begins with a special token, as that
 /// of a chat template does, gets none added.
+///
+/// The formats `chat` and `closed` send messages, a conversation per request, which vLLM lays out in the reward model's chat
+/// template (`/classify` and `/pooling`).
+///
+/// Several addresses, separated by commas, are servers with the same model: each request goes to the least busy one. One
+/// that fails is left out for a while. Requests of one call are sent at the same time.
 ///
 /// `?model=NAME` behind the path names the model, for a server that has several; the rest of a query is sent as it is.
 /// `#LABEL` at the end chooses a label by name or number. Answers of `/classify` name the most likely label only, so a
 /// name must be among those that its answers have shown. An address may hold a user and a password
 /// (`http://user:password@host/score`) or a key (`?api_key=KEY`); messages do not show them.
 pub struct HttpReward {
-    connection: Connection,
-    retry: Retry,
-    protocol: Protocol,
+    pub(super) servers: Servers,
+    pub(super) background: Background,
+    /// The end of the addresses.
+    pub(super) path: &'static str,
+    /// The protocols with this path, in the order in which they are tried.
+    pub(super) protocols: &'static [Protocol],
+    /// The protocol that the servers speak, and what else was found out.
+    pub(super) found: OnceLock<(Protocol, String)>,
     model: Option<String>,
-    label: Option<String>,
+    pub(super) label: Option<String>,
     /// Labels that the server's answers have named.
     names: Mutex<Names>,
 }
 
 /// Texts per request.
-const AT_ONCE: usize = 32;
-const REPEATS: u32 = 4;
-const FIRST_WAIT: Duration = Duration::from_millis(500);
-/// Bytes of a response that are read at most.
-const LONGEST_ANSWER: u64 = 64 << 20;
+const TEXTS: usize = 32;
+/// Requests of one call that are under way at once.
+const REQUESTS: usize = 16;
+/// A malformed response would be the same again.
+const PATIENCE: Patience =
+    Patience { failures: 5, malformed: 1, first_wait: Duration::from_millis(500), at_once: 128 };
 
 impl HttpReward {
     /// Prepares a client; the server is not asked yet. `timeout` is the longest wait for one response.
     ///
     /// # Errors
-    /// The address is invalid or does not end with a known path; the key cannot be an HTTP header.
-    pub fn new(address: &str, key: Option<Key>, timeout: Duration) -> Result<Self> {
-        let fails = |problem: &str| Error::Scorer(format!("{}: {problem}", redacted(address)));
-        let (rest, label) = match address.split_once('#') {
+    /// An address is invalid or does not end with a known path; the addresses do not end alike or name different models;
+    /// the key cannot be an HTTP header.
+    pub fn new(addresses: &str, key: Option<Key>, timeout: Duration) -> Result<Self> {
+        let fails = |problem: &str| Error::Scorer(format!("{}: {problem}", redacted(addresses)));
+        let (rest, label) = match addresses.split_once('#') {
             Some((rest, label)) => (rest, Some(label.to_owned())),
-            None => (address, None),
+            None => (addresses, None),
         };
-        let (url, model) = split_model(rest);
-        let protocol = Protocol::of(url.split_once('?').map_or(&url[..], |(path, _)| path))
-            .ok_or_else(|| fails(&format!("the address must end with one of {}", Protocol::paths())))?;
-        if let Some(label) = &label {
-            protocol.check_label(label).map_err(|problem| fails(&problem))?;
+        let mut all = Vec::new();
+        let mut kinds = Vec::new();
+        for address in address::several(rest) {
+            let (whole, model) = split_model(address);
+            let (before, query) = whole.split_once('?').unwrap_or((&whole, ""));
+            let (path, protocols) = of_path(before)
+                .ok_or_else(|| fails(&format!("the address must end with one of {}", paths())))?;
+            if let Some(label) = &label {
+                protocols[0].check_label(path, label).map_err(|problem| fails(&problem))?;
+            }
+            let shown = address::parse(&whole).map_err(|problem| fails(&problem))?;
+            let base = match (before.strip_suffix(path).unwrap_or(before), query) {
+                (base, "") => base.to_owned(),
+                (base, query) => format!("{base}?{query}"),
+            };
+            let shown = redacted(shown.as_str());
+            all.push(Server::new(&base, shown, key.as_ref(), timeout).map_err(Error::Scorer)?);
+            kinds.push((path, protocols, model));
         }
-        let url = address::parse(&url).map_err(|problem| fails(&problem))?;
-        let connection = Connection::new(url, key.as_ref(), timeout, LONGEST_ANSWER)
-            .map_err(|setup| fails(&format!("{}: {}", setup.name, setup.problem)))?;
-        let (retry, names) = (Retry::new(REPEATS, FIRST_WAIT), Mutex::default());
-        Ok(Self { connection, retry, protocol, model, label, names })
+        let (path, protocols, model) = kinds.first().cloned().ok_or_else(|| fails("give an address"))?;
+        if kinds.iter().any(|(other, _, _)| *other != path) {
+            return Err(fails("servers of one reward must be asked alike: let the addresses end alike"));
+        }
+        if kinds.iter().any(|(_, _, other)| *other != model) {
+            return Err(fails("servers of one reward must have one model: give each the same ?model="));
+        }
+        let background = Background::new("reward").map_err(|e| fails(&format!("no threads: {e}")))?;
+        let servers = Servers::new(all, PATIENCE);
+        let (found, names) = (OnceLock::new(), Mutex::default());
+        Ok(Self { servers, background, path, protocols, found, model, label, names })
     }
 
     /// Whether a name is the address of a server: it begins with `http://` or `https://`, in any case.
@@ -79,83 +119,81 @@ impl HttpReward {
         address::is_http(name)
     }
 
-    /// Sends a request until it succeeds, fails for good, or has failed too often.
-    fn send(&self, body: &Value) -> Result<Value> {
-        let body = body.to_string();
-        self.retry.run(&|| false, || self.send_once(&body)).map_err(|ended| match ended {
-            Ended::Failed(problem, 1) => self.fails(problem),
-            Ended::Failed(problem, tries) => self.fails(format!("{problem}, after {tries} tries")),
-            Ended::Stopped => self.fails("stopped"),
-        })
+    fn protocol(&self) -> Protocol {
+        self.found.get().map_or(self.protocols[0], |(protocol, _)| *protocol)
     }
 
-    fn send_once(&self, body: &str) -> Attempt<Value, String> {
-        match self.connection.post(body) {
-            Ok(Answer { status, text, .. }) if status.is_success() => {
-                match serde_json::from_str(&text) {
-                    Ok(value) => Attempt::Done(value),
-                    Err(_) => Attempt::Never(unexpected(&text, "JSON")),
-                }
-            }
-            Ok(Answer { status, redirect: Some(to), .. }) => {
-                Attempt::Never(format!("{status}: it says to go to {to}: give that address"))
-            }
-            Ok(Answer { status, text, wait, .. }) => {
-                let problem = match text.trim() {
-                    "" => status.to_string(),
-                    text => format!("{status}: {}", said(text)),
-                };
-                match is_temporary(status) {
-                    true => Attempt::Again(problem, wait),
-                    false => Attempt::Never(problem),
-                }
-            }
-            Err(Broken::Connect { problem, hopeless: true }) => Attempt::Never(problem),
-            Err(
-                Broken::Connect { problem, hopeless: false }
-                | Broken::TimeOut(problem)
-                | Broken::Cut(problem),
-            ) => Attempt::Again(problem, None),
-        }
-    }
-
-    /// The rewards of texts that fit one request.
-    fn ask(&self, exchanges: &[Exchange<'_>], format: RewardFormat) -> Result<Vec<f64>> {
-        let mut body = self.protocol.request(exchanges, format);
+    /// The body of a request for the rewards of texts, raw or behind the server's sigmoid or softmax.
+    pub(super) fn body(
+        &self,
+        protocol: Protocol,
+        exchanges: &[Exchange<'_>],
+        format: RewardFormat,
+        raw: bool,
+    ) -> Value {
+        let mut body = protocol.request(exchanges, format, raw);
         if let Some(model) = &self.model {
             body["model"] = Value::from(model.as_str());
         }
-        let response = self.send(&body)?;
-        let n = exchanges.len();
-        let odd = |said: &Value, expected: &str| self.fails(unexpected(&said.to_string(), expected));
-        let rows = self.protocol.rows(&response).filter(|rows| rows.len() == n);
-        let rows = rows.ok_or_else(|| odd(&response, &format!("a list of {n} scores")))?;
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        rows.iter().for_each(|row| names.learn(row));
-        let mut rewards = vec![f64::NAN; n];
-        for (i, row) in rows.iter().enumerate() {
-            let at = row["index"].as_u64().map_or(i, |index| index as usize);
-            let reward = self.protocol.reward(row, self.label.as_deref(), &names);
-            let reward = reward.map_err(|problem| self.fails(problem))?.filter(|x| x.is_finite());
-            let reward = reward.ok_or_else(|| odd(row, "a finite score"))?;
-            *rewards.get_mut(at).ok_or_else(|| odd(row, &format!("an index below {n}")))? = reward;
-        }
-        match rewards.iter().position(|reward| reward.is_nan()) {
-            Some(i) => Err(self.fails(format!("gave no score to text {i} of {n}"))),
-            None => Ok(rewards),
-        }
+        body
     }
 
-    fn fails(&self, problem: impl std::fmt::Display) -> Error {
-        let problem = self.connection.without_secrets(problem.to_string());
-        Error::Scorer(format!("{}: {problem}", self.connection.shown()))
+    /// The entries of the response for texts that fit one request.
+    async fn rows(
+        &self,
+        protocol: Protocol,
+        exchanges: &[Exchange<'_>],
+        format: RewardFormat,
+    ) -> std::result::Result<Vec<Value>, Ended> {
+        let body = self.body(protocol, exchanges, format, true);
+        let read = |response: &Value| entries(protocol, response, exchanges.len());
+        Ok(self.servers.ask(self.path, &body, read).await?.0)
+    }
+
+    /// Whether a label's name may be one that no answer has had so far, of this many labels.
+    pub(super) fn may_be_named(&self, labels: usize) -> bool {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner).count() < labels
+    }
+
+    /// The rewards in entries of responses.
+    pub(super) fn rewards(
+        &self,
+        protocol: Protocol,
+        rows: &[Value],
+    ) -> std::result::Result<Vec<f64>, String> {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        rows.iter().for_each(|row| names.learn(row));
+        let reward = |row: &Value| {
+            let reward = protocol.reward(row, self.label.as_deref(), &names)?;
+            let finite = reward.filter(|reward| reward.is_finite());
+            finite.ok_or_else(|| no_score(row))
+        };
+        rows.iter().map(reward).collect()
     }
 }
 
-fn unexpected(said: &str, expected: &str) -> String {
-    let said: String = said.chars().take(120).collect();
-    let line = said.split_whitespace().collect::<Vec<_>>().join(" ");
-    format!("answered '{line}' where {expected} is expected")
+/// The entries of a response with the numbers of all labels in each; there are `n`.
+pub(super) fn entries(
+    protocol: Protocol,
+    response: &Value,
+    n: usize,
+) -> std::result::Result<(Vec<Value>, Vec<Vec<f64>>), String> {
+    let rows = protocol.rows(response, n).map_err(said)?;
+    let numbers = |row: &&Value| {
+        let numbers = protocol.numbers(row);
+        let finite = !numbers.is_empty() && numbers.iter().all(|number| number.is_finite());
+        finite.then_some(numbers).ok_or_else(|| no_score(row))
+    };
+    let numbers = rows.iter().map(numbers).collect::<std::result::Result<_, _>>()?;
+    Ok((rows.into_iter().cloned().collect(), numbers))
+}
+
+fn no_score(row: &Value) -> String {
+    said(Unexpected::new(row, "a finite score".to_owned()))
+}
+
+fn said(Unexpected { said, expected }: Unexpected) -> String {
+    unexpected(&said, &expected)
 }
 
 impl TextScorer for HttpReward {
@@ -164,18 +202,31 @@ impl TextScorer for HttpReward {
     }
 
     fn score(&self, exchanges: &[Exchange<'_>], format: RewardFormat) -> Result<Vec<f64>> {
-        let mut rewards = Vec::with_capacity(exchanges.len());
+        let protocol = self.protocol();
+        let mut requests = Vec::new();
         let mut rest = exchanges;
         while let [first, ..] = rest {
-            let fits = |exchange: &&Exchange<'_>| self.protocol.goes_with(first, exchange, format);
-            let n = rest.iter().take(AT_ONCE).take_while(fits).count();
-            rewards.extend(self.ask(&rest[..n], format)?);
+            let fits = |exchange: &&Exchange<'_>| protocol.goes_with(first, exchange, format);
+            let n = 1 + rest[1..].iter().take(TEXTS - 1).take_while(fits).count();
+            requests.push(&rest[..n]);
             rest = &rest[n..];
         }
-        Ok(rewards)
+        let asked = requests.into_iter().map(|request| self.rows(protocol, request, format));
+        let rows = stream::iter(asked).buffered(REQUESTS).try_collect::<Vec<_>>();
+        let rows = self.background.wait(rows).map_err(|ended| Error::Scorer(ended.problem))?;
+        let rewards = self.rewards(protocol, &rows.concat());
+        rewards.map_err(|problem| Error::Scorer(self.servers.all()[0].named(problem)))
     }
 
     fn usual_format(&self) -> RewardFormat {
         RewardFormat::Hh
+    }
+
+    fn formats(&self) -> &[RewardFormat] {
+        self.protocol().formats()
+    }
+
+    fn about(&self) -> Vec<(&'static str, String)> {
+        self.found.get().map(|(_, said)| ("server", said.clone())).into_iter().collect()
     }
 }

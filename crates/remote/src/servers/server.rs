@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use reqwest::header::LOCATION;
 use reqwest::{Client, StatusCode, Url};
 use serde_json::Value;
 use stackelberg_http::redacted;
@@ -11,21 +12,22 @@ use stackelberg_http::redacted;
 use crate::address;
 use crate::connection::{Broken, headers, without};
 use crate::key::Key;
-use crate::message::said;
+use crate::message::{said, unexpected};
 use crate::retry::{asked_wait, is_temporary};
 
-/// The longest time of a call.
-const TIMEOUT: Duration = Duration::from_secs(600);
 /// Bytes of a response that are read at most.
 const LONGEST_ANSWER: usize = 64 << 20;
 
 /// A server.
-pub(super) struct Server {
+pub(crate) struct Server {
     client: Client,
-    /// `http://HOST:PORT/v1`.
+    /// The address that paths are below, such as `http://HOST:PORT/v1`.
     base: Url,
-    pub(super) shown: String,
+    /// The address as messages name it.
+    shown: String,
+    /// Texts that messages must not show.
     secrets: Vec<String>,
+    timeout: Duration,
     /// Calls under way.
     busy: AtomicUsize,
     answered: AtomicBool,
@@ -36,7 +38,7 @@ pub(super) struct Server {
 }
 
 /// Why a call failed.
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// It may succeed later, or elsewhere.
     Temporary {
         problem: String,
@@ -45,12 +47,18 @@ pub(super) enum Failure {
         /// Whether the server only has too much to do.
         busy: bool,
     },
+    /// The response is not what it should be.
+    Malformed(String),
     /// It would fail again.
-    Final(String),
+    Final {
+        problem: String,
+        /// The status with which the server refused it.
+        refused: Option<u16>,
+    },
 }
 
 /// Counts a call while it is under way.
-pub(super) struct Busy<'a>(&'a AtomicUsize);
+struct Busy<'a>(&'a AtomicUsize);
 
 impl Drop for Busy<'_> {
     fn drop(&mut self) {
@@ -59,31 +67,43 @@ impl Drop for Busy<'_> {
 }
 
 impl Server {
+    /// A server whose paths are below the address `base`. Messages name it as `shown`. `timeout` is the longest time of a call.
+    ///
     /// # Errors
     /// A sentence says what is wrong with the address or the key.
-    pub(super) fn new(text: &str, key: Option<&Key>) -> Result<Self, String> {
-        let shown = redacted(text);
+    pub(crate) fn new(
+        base: &str,
+        shown: String,
+        key: Option<&Key>,
+        timeout: Duration,
+    ) -> Result<Self, String> {
         let fails = |problem: String| format!("{shown}: {problem}");
-        let base = address::parse(text.trim_end_matches('/')).map_err(fails)?;
+        let url = address::parse(base).map_err(fails)?;
         let (headers, secrets) =
-            headers(&base, key).map_err(|setup| fails(format!("{}: {}", setup.name, setup.problem)))?;
+            headers(&url, key).map_err(|setup| fails(format!("{}: {}", setup.name, setup.problem)))?;
         // Redirects are not followed: another server would see the key.
-        let client = stackelberg_http::async_builder(text, TIMEOUT)
+        let client = stackelberg_http::async_builder(base, timeout)
             .map_err(|error| fails(error.to_string()))?
-            .timeout(TIMEOUT)
+            .timeout(timeout)
             .default_headers(headers)
             .build()
             .map_err(|error| fails(error.to_string()))?;
         Ok(Self {
             client,
-            base,
+            base: url,
             shown,
             secrets,
+            timeout,
             busy: AtomicUsize::new(0),
             answered: AtomicBool::new(false),
             until: Mutex::new(None),
             failures: AtomicUsize::new(0),
         })
+    }
+
+    /// The address as messages name it.
+    pub(crate) fn shown(&self) -> &str {
+        &self.shown
     }
 
     /// Calls under way.
@@ -92,7 +112,7 @@ impl Server {
     }
 
     /// Counts a call until the value is dropped.
-    pub(super) fn begin(&self) -> Busy<'_> {
+    fn begin(&self) -> Busy<'_> {
         self.busy.fetch_add(1, Ordering::Relaxed);
         Busy(&self.busy)
     }
@@ -120,13 +140,24 @@ impl Server {
     }
 
     /// Posts a body to a path below the address (`completions`), or below its parent (`../tokenize`).
-    pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
-        let request = self.client.post(self.url(path)).body(body.to_string());
-        self.send(request).await
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        self.ask(path, &body.to_string(), |response| Ok(response.clone())).await
+    }
+
+    /// Posts a body likewise, and reads the response.
+    pub(super) async fn ask<T>(
+        &self,
+        path: &str,
+        body: &str,
+        read: impl Fn(&Value) -> Result<T, String>,
+    ) -> Result<T, Failure> {
+        let _busy = self.begin();
+        let response = self.send(self.client.post(self.url(path)).body(body.to_owned())).await?;
+        read(&response).map_err(|problem| Failure::Malformed(self.named(problem)))
     }
 
     /// Gets a path, likewise.
-    pub(super) async fn get(&self, path: &str) -> Result<Value, Failure> {
+    pub(crate) async fn get(&self, path: &str) -> Result<Value, Failure> {
         self.send(self.client.get(self.url(path))).await
     }
 
@@ -146,62 +177,67 @@ impl Server {
         let mut response = request.send().await.map_err(broken)?;
         self.answered.store(true, Ordering::Relaxed);
         let (status, wait) = (response.status(), asked_wait(response.headers()));
+        if status.is_redirection() {
+            let to = response.headers().get(LOCATION).and_then(|to| to.to_str().ok()).unwrap_or("?");
+            let problem = format!("{status}: it says to go to {}: give that address", redacted(to));
+            return Err(self.refusal(problem, status));
+        }
         let mut bytes = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(broken)? {
             if bytes.len() + chunk.len() > LONGEST_ANSWER {
-                return Err(Failure::Final(
-                    self.named(format!("answers with more than {LONGEST_ANSWER} bytes")),
-                ));
+                let problem = self.named(format!("answers with more than {LONGEST_ANSWER} bytes"));
+                return Err(Failure::Final { problem, refused: None });
             }
             bytes.extend_from_slice(&chunk);
         }
-        let text = String::from_utf8_lossy(&bytes);
         if status.is_success() {
             return serde_json::from_slice(&bytes).map_err(|_| {
-                let start: String = text.chars().take(120).collect();
-                Failure::Temporary {
-                    problem: self.named(format!("answered '{start}', not JSON")),
-                    wait,
-                    busy: false,
-                }
+                let said = String::from_utf8_lossy(&bytes);
+                Failure::Malformed(self.named(unexpected(&said, "JSON")))
             });
         }
-        if status.is_redirection() {
-            let problem = format!("{status}: it says to go elsewhere: give that address");
-            return Err(Failure::Final(self.named(problem)));
-        }
+        let text = String::from_utf8_lossy(&bytes);
         let problem = match text.trim() {
             "" => status.to_string(),
             text => format!("{status}: {}", said(text)),
         };
-        let problem = self.named(without(&self.secrets, problem));
-        let busy = status == StatusCode::TOO_MANY_REQUESTS;
         match is_temporary(status) && status != StatusCode::NOT_IMPLEMENTED {
-            true => Err(Failure::Temporary { problem, wait, busy }),
-            false => Err(Failure::Final(problem)),
+            true => {
+                let busy = status == StatusCode::TOO_MANY_REQUESTS;
+                Err(Failure::Temporary { problem: self.named(problem), wait, busy })
+            }
+            false => Err(self.refusal(problem, status)),
         }
     }
 
+    fn refusal(&self, problem: String, status: StatusCode) -> Failure {
+        Failure::Final { problem: self.named(problem), refused: Some(status.as_u16()) }
+    }
+
     fn broken(&self, error: reqwest::Error) -> Failure {
-        match Broken::of(error, TIMEOUT, self.answered.load(Ordering::Relaxed)) {
-            Broken::Connect { problem, hopeless: true } => Failure::Final(self.named(problem)),
+        match Broken::of(error, self.timeout, self.answered.load(Ordering::Relaxed)) {
+            Broken::Connect { problem, hopeless: true } => {
+                Failure::Final { problem: self.named(problem), refused: None }
+            }
             Broken::Connect { problem, .. } | Broken::TimeOut(problem) | Broken::Cut(problem) => {
                 Failure::Temporary { problem: self.named(problem), wait: None, busy: false }
             }
         }
     }
 
-    /// A problem with the address in front.
-    pub(super) fn named(&self, problem: String) -> String {
-        format!("{}: {problem}", self.shown)
+    /// A problem with the address in front, without the key and the secrets of the address.
+    pub(crate) fn named(&self, problem: String) -> String {
+        format!("{}: {}", self.shown, without(&self.secrets, problem))
     }
 }
 
 impl Failure {
     /// The problem.
-    pub(super) fn problem(self) -> String {
+    pub(crate) fn problem(self) -> String {
         match self {
-            Self::Temporary { problem, .. } | Self::Final(problem) => problem,
+            Self::Temporary { problem, .. } | Self::Malformed(problem) | Self::Final { problem, .. } => {
+                problem
+            }
         }
     }
 }

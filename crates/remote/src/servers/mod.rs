@@ -1,0 +1,15 @@
+//! Servers that are asked over HTTP: one, or several that are alike.
+//!
+//! ```text
+//! ask ─► the least busy server ─► response ─► what the caller reads in it
+//!          ▲ waits, other servers │
+//!          └──────────────────────┘
+//! ```
+
+mod background;
+mod pool;
+mod server;
+
+pub(crate) use background::Background;
+pub(crate) use pool::{Ended, Patience, Servers};
+pub(crate) use server::{Failure, Server};
