@@ -46,8 +46,8 @@ class Sequences:
         if len(tokens) != len(self.tokens) or tokens.shape[1] - self.tokens.shape[1] not in (0, 1):
             return False
         start = self.prompts.shape[1]
-        same = torch.equal(tokens[:, :start], self.prompts)
-        return same and (tokens.shape[1] > self.tokens.shape[1] or start == tokens.shape[1])
+        longer = tokens.shape[1] > self.tokens.shape[1] or start == tokens.shape[1]
+        return bool(longer and torch.equal(tokens[:, :start], self.prompts))
 
 
 class Texts:

@@ -72,7 +72,7 @@ class ShapedRewards:
     def __init__(self, *args: Any, shaping: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         self.shaping = settings(shaping or {})
         super().__init__(*args, **kwargs)
-        if not all(hasattr(self, name) for name in ("reward_weights", "num_generations", "_calculate_rewards", "_log_metric")):
+        if not all(hasattr(self, name) for name in ("reward_weights", "num_generations", "num_generations_eval", "_log_metric")):
             raise RuntimeError("ShapedRewards comes before GRPOTrainer or RLOOTrainer of TRL 1.16 or newer in a class")
         trainer: Any = self
         config = trainer.args

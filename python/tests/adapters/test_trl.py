@@ -1,5 +1,9 @@
 """Real runs of GRPO and RLOO on a tiny model: what the trainer computes from is shaped, group by group."""
 
+import pathlib
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import tiny
@@ -40,8 +44,11 @@ def trainer(kind, folder, shaping=SHAPING, **fields):
     }
     config, own = (GRPOConfig, {"scale_rewards": "none"}) if kind is ShapedGRPO else (RLOOConfig, {})
     prompts = Dataset.from_dict({"prompt": [f"w{i} w{i + 1} w{i + 2}" for i in range(5, 25)]})
+    # RLOO loads its reference model from a folder.
+    if not (folder / "model").is_dir():
+        tiny.policy().save_pretrained(folder / "model")
     return kind(
-        model=tiny.policy(), reward_funcs=[words, length], args=config(**common | own | fields), train_dataset=prompts,
+        model=str(folder / "model"), reward_funcs=[words, length], args=config(**common | own | fields), train_dataset=prompts,
         processing_class=tiny.tokenizer(), shaping=shaping,
     )
 
@@ -102,3 +109,35 @@ def test_what_cancels_the_bound_is_warned_of(tmp_path):
         trainer(ShapedGRPO, tmp_path, multi_objective_aggregation="normalize_then_sum")
     with pytest.raises(TypeError, match="unknown setting 'shaping' of shaping"):
         trainer(ShapedGRPO, tmp_path, shaping={"shaping": "srs"})
+
+
+def test_a_group_in_two_processes(tmp_path):
+    """Each process has two of the four completions of a prompt: m* is that of all four, and None of either has no part in it."""
+    tiny.policy().save_pretrained(tmp_path / "model")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    assert done.stdout.count("groups are whole") == 2
+
+
+def one_of_two(folder):
+    """A process of that test."""
+    found = trainer(ShapedGRPO, folder, per_device_train_batch_size=GROUP // 2, ddp_backend="gloo", max_steps=3)
+    calculate, seen = found._calculate_rewards, []
+
+    def watched(inputs, prompts, *args):
+        seen.append((len(prompts), calculate(inputs, prompts, *args).double().numpy()))
+        return torch.tensor(seen[-1][1], dtype=torch.float32)
+
+    found._calculate_rewards = watched
+    found.train()
+    assert found.accelerator.num_processes == 2 and len(seen) == 3
+    for local, rewards in seen:
+        assert local == GROUP // 2 and len(rewards) == GROUP
+        total = np.nan_to_num(rewards[:, 0]) + 0.5 * rewards[:, 1]
+        np.testing.assert_allclose(rewards[:, 2], stackelberg.shape(total, **SHAPING).shaped, rtol=1e-5)
+    print("groups are whole", flush=True)
+
+
+if __name__ == "__main__":
+    one_of_two(pathlib.Path(sys.argv[1]))
