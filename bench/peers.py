@@ -6,12 +6,12 @@ environment:
     pip install numpy gguf accelerate torch==2.6.0 transformers==4.57.6
     python bench/peers.py [ROUNDS]
 
-The model is the one in our cache (`stackelberg generate Hi` downloads it), as BF16, as Q8_0, and as it is (Q4_1, our dtype
-native). The measurements are those of `stackelberg bench --help`: steps after 150 tokens with the logits of one token, and answers of 128 tokens to the
-same chat prompts, prefill included. For llama.cpp, a branch is k sequences over one shared prefix in one batch; the
-faster of its two attention kernels counts, separately for each figure. The paper's Python reference is reimplemented from
-its description, in bfloat16: an ARGS step runs the reward model over k whole sequences, and a CD step runs the policy over
-k copies of its cache and then runs the chosen token again.
+The model is the one in our cache (`stackelberg generate Hi` downloads it), as BF16, as Q8_0, and as it is (Q4_1, our
+dtype native). The measurements are those of `stackelberg bench --help`: steps after 150 tokens with the logits of one
+token, and answers of 128 tokens to the same chat prompts, prefill included. For llama.cpp, a branch is k sequences over
+one shared prefix in one batch; the faster of its two attention kernels counts, separately for each figure. The paper's
+Python reference is reimplemented from its description, in bfloat16: an ARGS step runs the reward model over k whole
+sequences, and a CD step runs the policy over k copies of its cache and then runs the chosen token again.
 """
 
 import contextlib
