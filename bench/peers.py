@@ -6,12 +6,12 @@ environment:
     pip install numpy gguf accelerate torch==2.6.0 transformers==4.57.6
     python bench/peers.py [ROUNDS]
 
-The model is the one in our cache (`stackelberg generate Hi` downloads it), as BF16 and as Q8_0. The measurements are
-those of `stackelberg bench --help`: steps after 150 tokens with the logits of one token, and answers of 128 tokens to the
-same chat prompts, prefill included. For llama.cpp, a branch is k sequences over one shared prefix in one batch; the
-faster of its two attention kernels counts, separately for each figure. The paper's Python reference is reimplemented from
-its description, in bfloat16: an ARGS step runs the reward model over k whole sequences, and a CD step runs the policy over
-k copies of its cache and then runs the chosen token again.
+The model is the one in our cache (`stackelberg generate Hi` downloads it), as BF16, as Q8_0, and as it is (Q4_1, our
+dtype native). The measurements are those of `stackelberg bench --help`: steps after 150 tokens with the logits of one
+token, and answers of 128 tokens to the same chat prompts, prefill included. For llama.cpp, a branch is k sequences over
+one shared prefix in one batch; the faster of its two attention kernels counts, separately for each figure. The paper's
+Python reference is reimplemented from its description, in bfloat16: an ARGS step runs the reward model over k whole
+sequences, and a CD step runs the policy over k copies of its cache and then runs the chosen token again.
 """
 
 import contextlib
@@ -284,7 +284,7 @@ def plan(say, folder):
     """(who, type, threads) -> the command that measures it and the file of its figures; also the model's tokens."""
     jobs, vocabulary, answer = {}, [], f"{folder}/ours.json"
     if subprocess.run([BINARY, "bench", "--help"], capture_output=True).returncode == 0:
-        for dtype, threads in [("bf16", 1), ("bf16", 2), ("int8", 1), ("int8", 2)]:
+        for dtype, threads in [(dtype, threads) for dtype in ("bf16", "int8", "native") for threads in (1, 2)]:
             jobs["ours", dtype, threads] = [BINARY, "bench", "--model", "smollm2-135m", "--dtype", dtype,
                                             "--threads", str(threads), "--json", answer], answer
     else:
@@ -297,7 +297,7 @@ def plan(say, folder):
         for file in (bf16, q8):
             vocabulary = json.loads(subprocess.check_output(step("encode", source, file)))
     if "llama.cpp" in peers:
-        for dtype, file in [("bf16", bf16), ("int8", q8)]:
+        for dtype, file in [("bf16", bf16), ("int8", q8), ("native", source)]:
             for threads in (1, 2):
                 jobs["llama.cpp", dtype, threads] = step("llama", file, str(threads)), None
     if "transformers" in peers:

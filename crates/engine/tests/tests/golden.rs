@@ -3,6 +3,8 @@
 use std::sync::OnceLock;
 
 use serde::Deserialize;
+use stackelberg_engine::kernel::log_sum_exp;
+use stackelberg_engine::reward::TextFormat;
 use stackelberg_engine::{Checkpoint, Dtype, Tensor};
 
 use crate::common::tiny::choose_kernel;
@@ -130,7 +132,7 @@ fn dtypes_stay_near() {
     choose_kernel();
     let path = fetch("smollm2-135m");
     let cases: Vec<Logits> = data("lm_logits.json");
-    for (dtype, near) in [(Dtype::Bf16, 0.06), (Dtype::Int8, 0.25)] {
+    for (dtype, near) in [(Dtype::Bf16, 0.06), (Dtype::Int8, 0.25), (Dtype::Native, 0.25)] {
         let small = Checkpoint::load(&path, dtype).unwrap();
         let (mut sum, mut count, mut same, mut tokens) = (0.0, 0, 0, 0);
         for case in &cases {
@@ -152,5 +154,81 @@ fn dtypes_stay_near() {
             "{dtype}: mean |delta logit| {mean:.4}; the likeliest token is the same for {same} of {tokens}"
         );
         assert!(mean > 1e-4 && mean < near, "{dtype}: {mean}");
+    }
+}
+
+/// Questions for [`dtypes_are_measured`].
+const QUESTIONS: [&str; 20] = [
+    "How do I bake bread at home?",
+    "Tell me about the moon.",
+    "What should I say to a sad friend?",
+    "Why is the sky blue?",
+    "Write a short poem about rain.",
+    "What is the capital of France?",
+    "Explain photosynthesis to a child.",
+    "How does a bicycle stay upright?",
+    "Give me three tips for better sleep.",
+    "What is the difference between a list and a tuple in Python?",
+    "Describe a day at the sea.",
+    "Who was Marie Curie?",
+    "How many legs does a spider have?",
+    "What is inflation?",
+    "Suggest a name for a black cat.",
+    "Summarise the story of Cinderella.",
+    "What happens when water boils?",
+    "How do I write a letter of complaint?",
+    "What is a prime number?",
+    "Tell me a joke about computers.",
+];
+
+/// Prints, for each dtype, the perplexity of a text, the mean distance of its logits from those of f32, and how many greedy
+/// answers of 32 tokens are those of f32. Set `STACKELBERG_MODEL` to the path of another model, and `STACKELBERG_TEXT` to
+/// that of another text.
+#[test]
+#[ignore = "it measures, and prints what it finds"]
+fn dtypes_are_measured() {
+    choose_kernel();
+    let path = std::env::var_os("STACKELBERG_MODEL").map_or_else(|| fetch("smollm2-135m"), Into::into);
+    let text = std::env::var_os("STACKELBERG_TEXT").map_or_else(
+        || std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../LICENSE-APACHE"),
+        Into::into,
+    );
+    let text = std::fs::read_to_string(text).unwrap();
+    let mut exact: Option<(Vec<f32>, Vec<Vec<u32>>)> = None;
+    for dtype in [Dtype::F32, Dtype::Bf16, Dtype::Int8, Dtype::Native] {
+        let checkpoint = Checkpoint::load(&path, dtype).unwrap();
+        let model = &checkpoint.model;
+        let mut tokens = checkpoint.tokens(&text, TextFormat::Raw).unwrap();
+        tokens.truncate(1024);
+        let logits = flat(&model.logits(&model.prefill(&tokens).unwrap().1).unwrap());
+        let width = logits.len() / tokens.len();
+        let nll: f64 = (logits.chunks_exact(width).zip(&tokens[1..]))
+            .map(|(row, &next)| log_sum_exp(row) - f64::from(row[next as usize]))
+            .sum();
+        let answer = |question: &str| -> Vec<u32> {
+            let prompt = checkpoint.tokens(question, TextFormat::Chat).unwrap();
+            let (mut prefix, mut hidden) = model.prefill(&prompt).unwrap();
+            let next = |hidden: &Tensor| -> u32 {
+                let row = flat(&model.logits(&last(hidden)).unwrap());
+                (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap() as u32
+            };
+            let mut tokens = vec![next(&hidden)];
+            while tokens.len() < 32 {
+                hidden = model.extend(&mut prefix, &tokens[tokens.len() - 1..]).unwrap();
+                tokens.push(next(&hidden));
+            }
+            tokens
+        };
+        let answers: Vec<_> = QUESTIONS.iter().map(|question| answer(question)).collect();
+        let (expected, greedy) = exact.get_or_insert_with(|| (logits.clone(), answers.clone()));
+        let distance: f64 = expected.iter().zip(&logits).map(|(a, b)| f64::from((a - b).abs())).sum();
+        println!(
+            "{dtype}: {} MB, perplexity {:.4} of {} tokens, mean |delta logit| {:.4}, {} of 20 greedy answers",
+            model.bytes() / 1_000_000,
+            (nll / (tokens.len() - 1) as f64).exp(),
+            tokens.len(),
+            distance / logits.len() as f64,
+            greedy.iter().zip(&answers).filter(|(a, b)| a == b).count(),
+        );
     }
 }

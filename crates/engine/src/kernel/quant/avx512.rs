@@ -7,6 +7,17 @@ use super::inputs::Rounded;
 use crate::kernel::tile::{fetch, store512};
 use crate::kernel::weight::LANES;
 
+/// Repeats an expression for each of the numbers listed. As a loop, it may not be unrolled, and the shifts in it would not
+/// be constant.
+macro_rules! unrolled {
+    ([$($n:literal)*], $I:ident => $repeated:expr) => {
+        $({
+            const $I: usize = $n;
+            $repeated
+        })*
+    };
+}
+
 /// The product of one panel of `n` blocks with `M` rows of `n` blocks of x, into y `[M][32]`.
 ///
 /// # Safety
@@ -33,11 +44,11 @@ pub(super) unsafe fn rows<F: Format, const M: usize>(
         for part in 0..F::PARTS {
             let mut whole: [[__m512i; 2]; M] =
                 std::array::from_fn(|row| [_mm512_set1_epi32(x(row).start::<F>(part)); 2]);
-            for i in 0..QUADS / F::PARTS {
+            unrolled!([0 1 2 3 4 5 6 7], I => if I < QUADS / F::PARTS {
                 // Quads in the same word follow each other.
                 let quad = match (F::PARTS, F::BITS) {
-                    (1, 4..8) => i / 2 + i % 2 * 4,
-                    _ => i + part * (QUADS / F::PARTS),
+                    (1, 4..8) => I / 2 + I % 2 * 4,
+                    _ => I + part * (QUADS / F::PARTS),
                 };
                 // SAFETY: `w` is a block, and quad < 8.
                 let (low, high) = unsafe { (integers::<F>(w, quad, 0), integers::<F>(w, quad, 1)) };
@@ -46,7 +57,7 @@ pub(super) unsafe fn rows<F: Format, const M: usize>(
                     whole[0] = _mm512_dpbusd_epi32(whole[0], low, x);
                     whole[1] = _mm512_dpbusd_epi32(whole[1], high, x);
                 }
-            }
+            });
             let scales = if part == 0 { scales } else { more };
             for (row, (sum, whole)) in sum.iter_mut().zip(whole).enumerate() {
                 let scale = _mm512_set1_ps(x(row).scale);
