@@ -9,6 +9,7 @@ use stackelberg_engine::{Reward, Tokenizer};
 use stackelberg_registry::guidance::GuidanceSpec;
 
 use crate::app::App;
+use crate::config::Limits;
 use crate::engine::Places;
 use crate::error::ApiError;
 use crate::guidance::given;

@@ -51,6 +51,7 @@ mod refuse;
 mod render;
 mod respond;
 mod routes;
+mod score_one;
 mod scoring;
 mod serve;
 mod settings;

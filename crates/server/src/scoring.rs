@@ -7,8 +7,6 @@ use axum::extract::State;
 use axum::http::{Request, Response};
 use serde::{Deserialize, Serialize};
 use stackelberg_data::Prompt;
-use stackelberg_decoding::Policy;
-use stackelberg_engine::reward::Exchange;
 use stackelberg_engine::{ChatEnd, LaidOut, Reward, TextProcessor};
 use stackelberg_registry::guidance::known;
 use utoipa::ToSchema;
@@ -20,6 +18,7 @@ use crate::error::ApiError;
 use crate::openai::answer::Usage;
 use crate::openai::message::{ChatMessage, messages};
 use crate::openai::prompts::{OneOrMany, Prompts, PromptsSchema};
+use crate::score_one::{Ready, one};
 
 /// Pairs of texts to score.
 #[derive(Deserialize, ToSchema)]
@@ -234,18 +233,6 @@ impl Shared {
     }
 }
 
-/// A text as a reward reads it.
-enum Ready {
-    /// By a reward that reads text: an answer to a prompt.
-    Pair(Arc<Prompt>, String),
-    /// By a reward that reads text: a text alone.
-    Alone(String),
-    /// By a reward that reads the policy's tokens.
-    Tokens(Vec<u32>),
-    /// By the parts of a combination.
-    Parts(Vec<Ready>),
-}
-
 /// Scores texts one after the other. They are tokenized where nothing else waits for it, and scored between the steps of the
 /// engine, so that answers go on meanwhile. Also gives the number of tokens.
 async fn scores(
@@ -254,7 +241,7 @@ async fn scores(
     texts: Vec<Text>,
 ) -> Result<(Vec<f64>, Usage), ApiError> {
     // Remote rewards can take long.
-    let asks = match reward.is_remote() {
+    let _asks = match reward.is_remote() {
         true => Some(app.remote.acquire().await.map_err(|error| ApiError::internal(&error))?),
         false => None,
     };
@@ -263,15 +250,19 @@ async fn scores(
     for text in texts {
         let (shared, of_text) = (app.clone(), reward.clone());
         let (ready, count) = blocking(move || prepared(&shared, &of_text, &text)).await?;
-        let (shared, of_text) = (app.clone(), reward.clone());
-        let found = match asks {
-            Some(_) => blocking(move || Ok(scored(&shared.models.policy, &of_text, &ready))).await?,
-            None => app.engine.run(&place, move |policy| scored(policy, &of_text, &ready)).await?,
+        let score = match (reward, ready) {
+            (Reward::Combined(combined), Ready::Parts(parts)) => {
+                let mut each = Vec::with_capacity(parts.len());
+                for (reward, ready) in combined.rewards().iter().zip(parts) {
+                    each.push(vec![one(app, &place, reward, ready).await?]);
+                }
+                combined.of(&each).first().copied().unwrap_or(f64::NAN)
+            }
+            (reward, ready) => one(app, &place, reward, ready).await?,
         };
-        let score = found.map_err(|error| ApiError::engine(&error))?.first().copied();
-        let Some(score) = score.filter(|score| score.is_finite()) else {
-            return Err(ApiError::internal(&format!("a reward is {score:?}")));
-        };
+        if !score.is_finite() {
+            return Err(ApiError::internal(&format!("a reward is {score}")));
+        }
         scores.push(score);
         tokens += count;
     }
@@ -359,24 +350,4 @@ fn tokens_of(app: &App, reward: &Reward, text: &Text) -> Result<Vec<u32>, ApiErr
             .and_then(|text| policy.read(&text)),
     };
     tokens.map_err(|error| ApiError::engine(&error))
-}
-
-/// The reward of a text.
-fn scored(policy: &Policy, reward: &Reward, ready: &Ready) -> stackelberg_engine::Result<Vec<f64>> {
-    match (reward, ready) {
-        (Reward::Combined(combined), Ready::Parts(parts)) => {
-            let each = combined.rewards().iter().zip(parts);
-            let each = each.map(|(reward, ready)| scored(policy, reward, ready));
-            Ok(combined.of(&each.collect::<stackelberg_engine::Result<Vec<_>>>()?))
-        }
-        (Reward::Text(reads), Ready::Pair(prompt, answer)) => {
-            reads.score(&[Exchange { prompt, answer }])
-        }
-        (Reward::Text(reads), Ready::Alone(text)) => reads.score_texts(&[text]),
-        (_, Ready::Tokens(tokens)) => match policy {
-            Policy::Local(policy) => Ok(vec![reward.of_tokens(policy, tokens)?]),
-            Policy::Remote(policy) => reward.of_remote_answers(&policy.text, tokens.into(), &[&[]]),
-        },
-        _ => Err(stackelberg_engine::Error::Scorer("a text was prepared for another reward".to_owned())),
-    }
 }
