@@ -2,9 +2,9 @@
 Streams of a server against the same requests in a loop of their own, side by side.
 
 `cargo run --release -p stackelberg-server --example load [ROUNDS [STREAMS ...]] [CASE ...]` (default: 5 rounds of 16 and of 64
-streams, all cases: base, "args, head", "args, head, no skip", cd, best-of-8) decodes the same requests with a [`Session`] and with a [`Server`] over connections, in turn, on the default model. It prints the
-medians of the tokens per second of both and of their ratio, and how long a short request waits for its first token while all
-streams run, in steps of the others.
+streams, all cases: base, "args, head", "args, head, no skip", cd, best-of-8) decodes the same requests with a [`Session`] and with
+a [`Server`] over connections, in turn, on the default model. It prints the medians of the tokens per second of both and of their
+ratio, and how long a short request waits for its first token while all streams run, in steps of the others.
 */
 
 use std::error::Error;
