@@ -67,11 +67,23 @@ pub(crate) struct Answer<C> {
     pub(crate) prompt_token_ids: Option<Vec<u32>>,
     /// Of a chat, with `prompt_logprobs`: for each token of the prompt the log-probabilities by token id.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<Option<BTreeMap<String, PromptLogprob>>>>)]
     pub(crate) prompt_logprobs: Option<PromptLogprobs>,
 }
 
 /// For each token of the prompt the log-probabilities by token id; null for the first.
 pub(crate) type PromptLogprobs = Vec<Option<BTreeMap<u32, PromptLogprob>>>;
+
+/// How `stop_reason` looks.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "it is a schema only")]
+pub(crate) enum StopReason {
+    /// A stop text.
+    Text(String),
+    /// A stop token.
+    Token(u32),
+}
 
 /// What choices have in common.
 #[derive(Debug, Clone, Default, Serialize, ToSchema)]
@@ -79,7 +91,7 @@ pub(crate) struct Rest {
     /// `stop`, `length`, or `abort` if the server ended; null while the answer goes on.
     pub(crate) finish_reason: Option<&'static str>,
     /// The stop text or stop token that ended the answer.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<StopReason>)]
     pub(crate) stop_reason: Option<Value>,
     /// The tokens, with `return_token_ids`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -143,6 +155,7 @@ pub(crate) struct CompletionChoice {
     pub(crate) prompt_token_ids: Option<Vec<u32>>,
     /// With `prompt_logprobs`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<Option<BTreeMap<String, PromptLogprob>>>>)]
     pub(crate) prompt_logprobs: Option<PromptLogprobs>,
     #[serde(flatten)]
     pub(crate) rest: Rest,
