@@ -317,10 +317,13 @@ impl Conversation<'_> {
             say!("{}", style.title("base"))?;
             self.show(id, asked, &base, style)?;
             say!("")?;
-            let (method, rule) = (self.session.settings.method, self.session.settings.shaping.rule);
+            let settings = &self.session.settings;
+            let (method, rule) = (settings.method, settings.shaping.rule);
+            let shapes = Options::used(settings).given().any(|field| field == "shaping");
             let (how, guide) = match self.session.names.value {
                 Some(value) => (method.to_string(), value),
-                None => (format!("{method} {rule}"), self.session.names.reward),
+                None if shapes => (format!("{method} {rule}"), self.session.names.reward),
+                None => (method.to_string(), self.session.names.reward),
             };
             say!("{}", style.title(&format!("{how}, guided by {guide}")))?;
         }

@@ -42,6 +42,11 @@ fn compare_shows_both_answers_with_their_rewards() {
     assert_eq!(out.matches("[reward ").count(), 2);
     assert_eq!(out.matches("| 6 tokens |").count(), 2);
     assert!(!out.contains('\x1b'), "no colours where there is no terminal");
+    // Best-of-n shapes nothing.
+    let best = ["--method", "best-of-n", "--samples", "2"];
+    let out =
+        succeed(&[&["generate", "What is the moon?", "--compare"], &SHORT[..], &best].concat(), "");
+    assert!(out.contains("── best-of-n, guided by sentiment\n"), "{out}");
 }
 
 #[test]
