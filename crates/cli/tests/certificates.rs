@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, Stream};
+use serde_json::{Value, json};
 
 use crate::common::{command, said};
 
@@ -53,7 +54,11 @@ fn answer(stream: &mut (impl Read + Write)) -> std::io::Result<()> {
             read => request.extend_from_slice(&part[..read]),
         }
     }
-    let body = r#"{"data": [{"index": 0, "score": 1.5}]}"#;
+    let text = String::from_utf8_lossy(&request);
+    let asked: Value = serde_json::from_str(text.split_once("\r\n\r\n").unwrap().1).unwrap();
+    let texts = asked["text_2"].as_array().map_or(1, Vec::len);
+    let scores: Vec<Value> = (0..texts).map(|i| json!({"index": i, "score": 1.5})).collect();
+    let body = json!({"data": scores}).to_string();
     let length = body.len();
     write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}")?;
     stream.flush()
@@ -76,7 +81,8 @@ fn a_certificate_of_a_known_authority_is_accepted() {
     let (output, _) = score(&address);
     assert!(output.status.success(), "{}", said(&output));
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), r#"{"reward":1.5}"#);
-    assert_eq!(connections.load(Ordering::SeqCst), 1);
+    // The check of the server, and the request.
+    assert_eq!(connections.load(Ordering::SeqCst), 2);
 }
 
 /// The request fails at once, in one line that names the address and the reason, and is not repeated.

@@ -1,5 +1,8 @@
 //! Errors of loading and scoring.
 
+use std::fmt::Display;
+use std::path::Path;
+
 /// Why something could not be loaded or scored.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -38,6 +41,11 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
+    /// A file that has a problem.
+    pub(crate) fn invalid(path: &Path, problem: impl Display) -> Self {
+        stackelberg_data::Error::file(path, problem).into()
+    }
+
     /// Adds the place to the error.
     pub(crate) fn within(self, place: impl Into<String>) -> Self {
         Self::Within { place: place.into(), source: Box::new(self) }

@@ -150,7 +150,10 @@ impl Registry {
         let path = self.hub.resolve(reference, &|event| (self.progress)(Some(event)));
         (self.progress)(None);
         let path = path?;
-        if adapter::is_adapter(&path) { self.merged(&path) } else { Ok(path) }
+        if !adapter::is_adapter(&path) {
+            return Ok(path);
+        }
+        adapter::merged(&path, self.hub.packages.as_deref(), &|name| self.fetch(name))
     }
 
     /// Loads a language model, or connects to the server that runs it.

@@ -177,7 +177,7 @@ mod tests {
         let tokenizer = json!({
             "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
             "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true},
-            "post_processor": null, "decoder": {"type": "ByteLevel"},
+            "post_processor": null, "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true},
             "model": {"type": "BPE", "merges": [], "vocab": {"a": 0, "ĠðŁ": 1, "ĺ": 2, "Ģ": 3, "Ġb": 4}},
         });
         std::fs::write(&path, tokenizer.to_string()).unwrap();

@@ -167,7 +167,7 @@ fn what_is_wrong_with_guidance_is_a_400_that_names_the_field() {
             ),
             (json!({"reward": "head", "candidates": 300}), "guidance.candidates", "at most 256"),
             (json!({"reward": "head", "candidates": 41}), "guidance.candidates", "vocabulary"),
-            (json!({"reward": "head", "strength": -1}), "guidance", "strength"),
+            (json!({"reward": "head", "strength": -1}), "guidance.strength", "zero or more"),
             (
                 json!({"reward": "head", "method": "best-of-n", "samples": 65}),
                 "guidance.samples",

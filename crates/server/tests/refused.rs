@@ -111,7 +111,7 @@ fn wrong_fields_are_400_and_named() {
             (json!({"bound": -1}), "bound"),
             (json!({"alpha": -1}), "alpha"),
             (json!({"kl_budget": -1}), "kl_budget"),
-            (json!({"ref_quantile": 2, "budget": "reference"}), "ref_quantile"),
+            (json!({"ref_quantile": 2, "budget": "reference-step"}), "ref_quantile"),
             (json!({"perturbation": "noise=-1"}), "perturbation"),
             (json!({"perturbation": "random=1e308"}), "perturbation"),
             (json!({"reward": "head*1e308"}), "reward"),

@@ -166,7 +166,7 @@ fn rewards_are_shaped() {
         for (body, param) in [
             (json!({}), "rewards"),
             (json!({"rewards": [1.0], "weights": [1.0], "logits": [1.0]}), "weights"),
-            (json!({"rewards": [1.0, 2.0], "weights": [1.0]}), "rewards"),
+            (json!({"rewards": [1.0, 2.0], "weights": [1.0]}), "weights"),
             (json!({"rewards": [1.0], "shaping": "magic"}), "shaping"),
             (json!({"rewards": [1.0], "bound": -1.0}), "bound"),
             (json!({"rewards": [1.0], "beta": 0.0}), "beta"),

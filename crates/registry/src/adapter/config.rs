@@ -5,8 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::invalid;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The file's name.
 pub(super) const CONFIG: &str = "adapter_config.json";
@@ -45,10 +44,13 @@ impl Config {
     /// It is malformed, is no LoRA adapter, or has a setting that cannot be merged.
     pub(super) fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|e| stackelberg_data::Error::read(path, e))?;
-        let value: Value = serde_json::from_str(&text).map_err(|e| invalid(path, e))?;
+        let value: Value = serde_json::from_str(&text).map_err(|e| Error::invalid(path, e))?;
         let kind = value["peft_type"].as_str().unwrap_or("(none named)");
         if kind != "LORA" {
-            return Err(invalid(path, format!("peft_type {kind} cannot be merged: only LORA can")));
+            return Err(Error::invalid(
+                path,
+                format!("peft_type {kind} cannot be merged: only LORA can"),
+            ));
         }
         let is_set = |value: &Value| match value {
             Value::Null | Value::Bool(false) => false,
@@ -57,17 +59,22 @@ impl Config {
             _ => true,
         };
         if let Some(name) = REFUSED.into_iter().find(|name| is_set(&value[*name])) {
-            return Err(invalid(
+            return Err(Error::invalid(
                 path,
                 format!("{name} cannot be merged: merge the adapter with PEFT and give that folder"),
             ));
         }
         if let Some(bias) = value["bias"].as_str().filter(|bias| *bias != "none") {
-            return Err(invalid(path, format!("bias \"{bias}\" cannot be merged: only \"none\" can")));
+            return Err(Error::invalid(
+                path,
+                format!("bias \"{bias}\" cannot be merged: only \"none\" can"),
+            ));
         }
         let number = |name: &str, value: &Value| {
             let number = value.as_f64().filter(|number| number.is_finite());
-            number.ok_or_else(|| invalid(path, format!("{name} is {value}: it must be a finite number")))
+            number.ok_or_else(|| {
+                Error::invalid(path, format!("{name} is {value}: it must be a finite number"))
+            })
         };
         let mut alphas = BTreeMap::new();
         for (pattern, alpha) in value["alpha_pattern"].as_object().into_iter().flatten() {
@@ -76,13 +83,13 @@ impl Config {
                 let what = format!(
                     "alpha_pattern has the expression '{pattern}': only names of modules can be merged"
                 );
-                return Err(invalid(path, what));
+                return Err(Error::invalid(path, what));
             }
             alphas.insert(pattern.clone(), number("alpha_pattern", alpha)?);
         }
         let Some(base) = value["base_model_name_or_path"].as_str().filter(|name| !name.is_empty())
         else {
-            return Err(invalid(
+            return Err(Error::invalid(
                 path,
                 "base_model_name_or_path is missing: write the folder or the name of the base model",
             ));

@@ -11,9 +11,8 @@ use stackelberg_data::atomic;
 use stackelberg_engine::model::weight_files;
 
 use super::config::Config;
-use super::invalid;
 use super::tensors::{Tensor, list};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The prefix of names in adapters.
 const PREFIX: &str = "base_model.model.";
@@ -39,24 +38,27 @@ pub(super) fn merge(base: &Path, adapter: &Path, config: &Config, to: &Path) -> 
     let mut new = BTreeMap::new();
     for (name, tensor) in &own {
         let Some(name) = name.strip_prefix(PREFIX) else {
-            return Err(invalid(adapter, format!("the tensor '{name}' does not begin with '{PREFIX}'")));
+            return Err(Error::invalid(
+                adapter,
+                format!("the tensor '{name}' does not begin with '{PREFIX}'"),
+            ));
         };
         let part = PARTS.into_iter().find_map(|part| Some((name.strip_suffix(part)?, part)));
         match part {
             Some((module, ".lora_A.weight" | ".lora_embedding_A")) => {
                 let target = find(&stored, &format!("{module}.weight"))
-                    .ok_or_else(|| invalid(adapter, missing(module)))?;
+                    .ok_or_else(|| Error::invalid(adapter, missing(module)))?;
                 add(target, Layer::read(adapter, &own, module, config)?, config, module, adapter)?;
             }
             // Read together with the first one.
             Some((module, part)) => {
                 let first = part.replace("_B", "_A");
                 if !own.contains_key(&format!("{PREFIX}{module}{first}")) {
-                    return Err(invalid(adapter, format!("'{module}' has a matrix B and no A")));
+                    return Err(Error::invalid(adapter, format!("'{module}' has a matrix B and no A")));
                 }
             }
             None if name.contains(".lora_") => {
-                return Err(invalid(
+                return Err(Error::invalid(
                     adapter,
                     format!("the tensor '{name}' cannot be merged: merge the adapter with PEFT"),
                 ));
@@ -69,12 +71,12 @@ pub(super) fn merge(base: &Path, adapter: &Path, config: &Config, to: &Path) -> 
                     let what = format!(
                         "'{name}' has the shape {own:?} and in the base model {other:?}: another vocabulary cannot be merged"
                     );
-                    return Err(invalid(adapter, what));
+                    return Err(Error::invalid(adapter, what));
                 }
                 None if config.classifies => {
                     new.insert(name.to_owned(), tensor);
                 }
-                None => return Err(invalid(adapter, missing(name))),
+                None => return Err(Error::invalid(adapter, missing(name))),
             },
         }
     }
@@ -123,16 +125,16 @@ impl Layer {
         let embeds = find(PARTS[2]).is_some();
         let [first, second] = if embeds { [PARTS[2], PARTS[3]] } else { [PARTS[0], PARTS[1]] };
         let (Some(a), Some(b)) = (find(first), find(second)) else {
-            return Err(invalid(adapter, format!("'{module}' has a matrix A and no B")));
+            return Err(Error::invalid(adapter, format!("'{module}' has a matrix A and no B")));
         };
         let (&[rank, k], &[n, other]) = (&a.shape[..], &b.shape[..]) else {
-            return Err(invalid(
+            return Err(Error::invalid(
                 adapter,
                 format!("the matrices of '{module}' do not have two dimensions: they cannot be merged"),
             ));
         };
         if rank != other || rank == 0 {
-            return Err(invalid(
+            return Err(Error::invalid(
                 adapter,
                 format!("the matrices of '{module}' have the ranks {rank} and {other}"),
             ));
@@ -150,7 +152,7 @@ fn add(target: &Tensor, layer: Layer, config: &Config, module: &str, adapter: &P
         let what = format!(
             "'{module}' has the shape {own:?} and in the base model {other:?}: is the base another model?"
         );
-        return Err(invalid(adapter, what));
+        return Err(Error::invalid(adapter, what));
     }
     let Layer { a, b, rank, transposed, shape: [_, width] } = layer;
     let scale = config.scale(module, rank) as f32;
@@ -167,7 +169,7 @@ fn add(target: &Tensor, layer: Layer, config: &Config, module: &str, adapter: &P
         to.iter_mut().zip(sums).for_each(|(to, sum)| *to += scale * sum);
     });
     if let Some(at) = numbers.iter().position(|x| !x.is_finite()) {
-        return Err(invalid(
+        return Err(Error::invalid(
             adapter,
             format!("'{module}' is {} after the merge: the adapter is broken", numbers[at]),
         ));
@@ -178,14 +180,14 @@ fn add(target: &Tensor, layer: Layer, config: &Config, module: &str, adapter: &P
 /// Makes the configuration that of a classifier with as many labels as its head has rows.
 fn classifier(path: &Path, new: &BTreeMap<String, &Tensor>, adapter: &Path) -> Result<()> {
     let text = fs::read_to_string(path).map_err(|e| stackelberg_data::Error::read(path, e))?;
-    let mut config: Value = serde_json::from_str(&text).map_err(|e| invalid(path, e))?;
+    let mut config: Value = serde_json::from_str(&text).map_err(|e| Error::invalid(path, e))?;
     let Some(name) = config["architectures"][0].as_str().map(str::to_owned) else {
-        return Err(invalid(path, "it names no architecture"));
+        return Err(Error::invalid(path, "it names no architecture"));
     };
     let head = new.get("score.weight").map(|head| head.shape[0]);
     if let Some(family) = name.strip_suffix("ForCausalLM") {
         let Some(labels) = head else {
-            return Err(invalid(
+            return Err(Error::invalid(
                 adapter,
                 "it has no 'score.weight': a reward model needs the score head in modules_to_save",
             ));
@@ -197,7 +199,7 @@ fn classifier(path: &Path, new: &BTreeMap<String, &Tensor>, adapter: &Path) -> R
             fields.remove("label2id");
         }
     }
-    let text = serde_json::to_vec_pretty(&config).map_err(|e| invalid(path, e))?;
+    let text = serde_json::to_vec_pretty(&config).map_err(|e| Error::invalid(path, e))?;
     Ok(atomic::write(path, &text)?)
 }
 
@@ -210,10 +212,11 @@ fn write_new(path: &Path, new: &BTreeMap<String, &Tensor>) -> Result<()> {
     }
     let mut views = Vec::with_capacity(read.len());
     for (name, shape, bytes) in &read {
-        let view = TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(|e| invalid(path, e))?;
+        let view =
+            TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(|e| Error::invalid(path, e))?;
         views.push((name.as_str(), view));
     }
-    safetensors::serialize_to_file(views, None, path).map_err(|e| invalid(path, e))
+    safetensors::serialize_to_file(views, None, path).map_err(|e| Error::invalid(path, e))
 }
 
 /// Writes the index of the files, if there are several.
@@ -232,6 +235,6 @@ fn index(
         old.chain(new.keys().map(|tensor| (tensor.clone(), NEW.to_owned()))).collect();
     let path = to.join("model.safetensors.index.json");
     let text = serde_json::to_vec(&json!({ "metadata": {}, "weight_map": map }))
-        .map_err(|e| invalid(&path, e))?;
+        .map_err(|e| Error::invalid(&path, e))?;
     Ok(atomic::write(&path, &text)?)
 }

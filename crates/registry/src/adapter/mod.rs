@@ -15,7 +15,6 @@ use stackelberg_engine::fingerprint;
 use stackelberg_hub::SourceError;
 
 use crate::error::{Error, Result};
-use crate::registry::Registry;
 use config::{CONFIG, Config};
 use merge::merge;
 
@@ -35,74 +34,75 @@ pub(crate) fn is_adapter(path: &Path) -> bool {
     path.join(CONFIG).is_file() && !path.join("config.json").is_file()
 }
 
-impl Registry {
-    /// The folder of the model that an adapter and its base model make together.
-    pub(crate) fn merged(&self, adapter: &Path) -> Result<PathBuf> {
-        let config = Config::read(&adapter.join(CONFIG))?;
-        let weights = adapter.join(WEIGHTS);
-        if !weights.is_file() {
-            let what = "the weights of the adapter are not there (weights as a pickle, .bin, are not read: save them as safetensors)";
-            return Err(invalid(&weights, what));
-        }
-        let base = self.base(adapter, &config)?;
-        let place = self.place(adapter, &base)?;
-        if place.is_dir() {
-            return Ok(place);
-        }
-        let cache = place.parent().unwrap_or(&place);
-        let unwritable = |source| -> Error {
-            SourceError::CacheUnwritable { path: place.clone(), variable: "STACKELBERG_CACHE", source }
-                .into()
-        };
-        fs::create_dir_all(cache).map_err(unwritable)?;
-        // It gets its name when it is complete. If another process was faster, its folder is as good.
-        let folder = tempfile::tempdir_in(cache).map_err(unwritable)?;
-        copy_files(&base, folder.path(), adapter)?;
-        merge(&base, &weights, &config, folder.path())?;
-        match fs::rename(folder.path(), &place) {
-            Err(source) if !place.is_dir() => Err(unwritable(source)),
-            _ => Ok(place),
-        }
-    }
+/// Fetches a reference.
+type Fetch<'a> = &'a dyn Fn(&str) -> Result<PathBuf>;
 
-    /// The folder of the base model: a path, beside the adapter or here, or a model on the hub.
-    fn base(&self, adapter: &Path, config: &Config) -> Result<PathBuf> {
-        let name = &config.base;
-        let local = [adapter.join(name), PathBuf::from(name)];
-        let found = match local.into_iter().find(|path| path.is_dir() && *path != *adapter) {
-            Some(path) if is_adapter(&path) => self.merged(&path),
-            Some(path) => Ok(path),
-            None => self.fetch(&format!("hf:{name}")),
-        };
-        let place = format!(
-            "{}: the base model '{name}' (base_model_name_or_path may also name a folder)",
-            adapter.join(CONFIG).display()
-        );
-        let base = found.map_err(|error| error.within(place))?;
-        if !base.join("config.json").is_file() {
-            return Err(invalid(
-                &base,
-                "the base model of an adapter must be a Hugging Face folder with config.json",
-            ));
-        }
-        Ok(base)
+/// The folder of the model that an adapter and its base model make together, below the cache folder.
+pub(crate) fn merged(adapter: &Path, cache: Option<&Path>, fetch: Fetch<'_>) -> Result<PathBuf> {
+    let config = Config::read(&adapter.join(CONFIG))?;
+    let weights = adapter.join(WEIGHTS);
+    if !weights.is_file() {
+        let what = "the weights of the adapter are not there (weights as a pickle, .bin, are not read: save them as safetensors)";
+        return Err(Error::invalid(&weights, what));
     }
+    let base = base_of(adapter, &config, cache, fetch)?;
+    let place = place_of(adapter, &base, cache)?;
+    if place.is_dir() {
+        return Ok(place);
+    }
+    let cache = place.parent().unwrap_or(&place);
+    let unwritable = |source| -> Error {
+        SourceError::CacheUnwritable { path: place.clone(), variable: "STACKELBERG_CACHE", source }
+            .into()
+    };
+    fs::create_dir_all(cache).map_err(unwritable)?;
+    // It gets its name when it is complete. If another process was faster, its folder is as good.
+    let folder = tempfile::tempdir_in(cache).map_err(unwritable)?;
+    copy_files(&base, folder.path(), adapter)?;
+    merge(&base, &weights, &config, folder.path())?;
+    match fs::rename(folder.path(), &place) {
+        Err(source) if !place.is_dir() => Err(unwritable(source)),
+        _ => Ok(place),
+    }
+}
 
-    /// Where the merged model is kept: one folder for each pair of base model and adapter.
-    fn place(&self, adapter: &Path, base: &Path) -> Result<PathBuf> {
-        let Some(cache) = &self.hub.packages else {
-            return Err(SourceError::NoCache { variable: "STACKELBERG_CACHE" }.into());
-        };
-        let mut hash = Hash::new();
-        hash.update(fingerprint(base)?);
-        let own = [CONFIG, WEIGHTS].into_iter().chain(TOKENIZER);
-        let files = own.map(|file| adapter.join(file)).chain(TOKENIZER.map(|file| base.join(file)));
-        for file in files.chain([base.join("config.json")]).filter(|file| file.is_file()) {
-            hash.update(sha256_file(&file).map_err(|e| stackelberg_data::Error::read(&file, e))?);
-            hash.update("\n");
-        }
-        Ok(cache.join("adapters").join(hash.hex()))
+/// The folder of the base model: a path, beside the adapter or here, or a model on the hub.
+fn base_of(adapter: &Path, config: &Config, cache: Option<&Path>, fetch: Fetch<'_>) -> Result<PathBuf> {
+    let name = &config.base;
+    let local = [adapter.join(name), PathBuf::from(name)];
+    let found = match local.into_iter().find(|path| path.is_dir() && *path != *adapter) {
+        Some(path) if is_adapter(&path) => merged(&path, cache, fetch),
+        Some(path) => Ok(path),
+        None => fetch(&format!("hf:{name}")),
+    };
+    let place = format!(
+        "{}: the base model '{name}' (base_model_name_or_path may also name a folder)",
+        adapter.join(CONFIG).display()
+    );
+    let base = found.map_err(|error| error.within(place))?;
+    if !base.join("config.json").is_file() {
+        return Err(Error::invalid(
+            &base,
+            "the base model of an adapter must be a Hugging Face folder with config.json",
+        ));
     }
+    Ok(base)
+}
+
+/// Where the merged model is kept: one folder for each pair of base model and adapter.
+fn place_of(adapter: &Path, base: &Path, cache: Option<&Path>) -> Result<PathBuf> {
+    let Some(cache) = cache else {
+        return Err(SourceError::NoCache { variable: "STACKELBERG_CACHE" }.into());
+    };
+    let mut hash = Hash::new();
+    hash.update(fingerprint(base)?);
+    let own = [CONFIG, WEIGHTS].into_iter().chain(TOKENIZER);
+    let files = own.map(|file| adapter.join(file)).chain(TOKENIZER.map(|file| base.join(file)));
+    for file in files.chain([base.join("config.json")]).filter(|file| file.is_file()) {
+        hash.update(sha256_file(&file).map_err(|e| stackelberg_data::Error::read(&file, e))?);
+        hash.update("\n");
+    }
+    Ok(cache.join("adapters").join(hash.hex()))
 }
 
 /// Copies what a model has besides its weights: the base model's files, and the tokenizer of the adapter if it has one.
@@ -129,9 +129,4 @@ fn copy_files(base: &Path, to: &Path, adapter: &Path) -> Result<()> {
             .try_for_each(|file| copy(file))?;
     }
     Ok(())
-}
-
-/// An error about a file.
-fn invalid(path: &Path, problem: impl std::fmt::Display) -> Error {
-    stackelberg_data::Error::file(path, problem).into()
 }

@@ -9,8 +9,7 @@ use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 
-use super::invalid;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The largest header that is read, in bytes.
 const HEADER: u64 = 100 << 20;
@@ -27,7 +26,7 @@ pub(super) struct Tensor {
 /// The tensors of a file, by name.
 pub(super) fn list(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     let broken = |what: &dyn std::fmt::Display| {
-        invalid(path, format!("not a whole safetensors file ({what}): download it again"))
+        Error::invalid(path, format!("not a whole safetensors file ({what}): download it again"))
     };
     let read = |e: std::io::Error| stackelberg_data::Error::read(path, e);
     let mut file = File::open(path).map_err(read)?;
@@ -105,7 +104,7 @@ impl Tensor {
         match self.dtype {
             Dtype::F32 => Ok(4),
             Dtype::F16 | Dtype::BF16 => Ok(2),
-            other => Err(invalid(
+            other => Err(Error::invalid(
                 &self.file,
                 format!("a tensor of {other:?} cannot be merged: only F32, F16 and BF16 can"),
             )),
