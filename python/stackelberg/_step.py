@@ -3,35 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ._shape import shape
-from ._types import Array
+from ._types import Array, Rule
 
 BUDGET = 0.3
 """KL budget of a step in nats, where neither a bound nor a strength is given: the default of `stackelberg generate`."""
 
-
-class Rule(TypedDict, total=False):
-    """A shaping rule and its settings, as in `shape`."""
-
-    rule: str
-    strength: float | None
-    beta: float | None
-    bound: float | None
-    alpha: float | None
-    cap: float | None
-    stretch: float | None
-    ref_quantile: float | None
-    budget: str | None
-    exponent_cap: float | None
-    kl_budget: float | None
-
-
 NAMES = frozenset(Rule.__annotations__)
+
+
+def check_names(given: Mapping[str, Any]) -> None:
+    """Refuse settings that a rule does not have.
+
+    Raises
+    ------
+    TypeError
+        A setting is unknown.
+    """
+    if unknown := sorted(set(given) - NAMES):
+        raise TypeError(f"unknown setting {unknown[0]!r}: known are {', '.join(sorted(NAMES))}")
 
 
 def rule(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,8 +37,7 @@ def rule(given: Mapping[str, Any]) -> dict[str, Any]:
     ValueError, TypeError
         A setting is unknown or outside its range.
     """
-    if unknown := sorted(set(given) - NAMES):
-        raise TypeError(f"unknown setting {unknown[0]!r}: known are {', '.join(sorted(NAMES))}")
+    check_names(given)
     found = {name: value for name, value in given.items() if value is not None}
     if not found.keys() & {"strength", "beta", "bound", "kl_budget"}:
         found["kl_budget"] = BUDGET

@@ -32,8 +32,8 @@ Missing: TypeAlias = Literal["error", "drop"]
 """What happens to rewards that are NaN or None."""
 
 
-class Shaping(TypedDict, total=False):
-    """Settings of `shape`; see there."""
+class Rule(TypedDict, total=False):
+    """A shaping rule and its settings, as in `shape`."""
 
     rule: str
     strength: float | None
@@ -46,6 +46,11 @@ class Shaping(TypedDict, total=False):
     budget: str | None
     exponent_cap: float | None
     kl_budget: float | None
+
+
+class Shaping(Rule, total=False):
+    """Settings of `shape`; see there."""
+
     level: float | None
     weights: Values | Ragged | None
     logits: Values | Ragged | None

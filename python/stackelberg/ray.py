@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from ._guidance import RewardFunction, checked
 from ._prompts import count
 from ._shape import shape as shape_rewards
-from ._step import NAMES, Rule
+from ._step import check_names
+from ._types import Rule
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -165,8 +166,7 @@ def shape(
     ValueError, TypeError
         A setting is unknown or outside its range. While the data set is computed: as in `stackelberg.shape`.
     """
-    if unknown := sorted(set(settings) - NAMES):
-        raise TypeError(f"unknown setting {unknown[0]!r}: known are {', '.join(sorted(NAMES))}")
+    check_names(settings)
     if missing not in ("error", "drop"):
         raise ValueError(f"unknown missing '{missing}': known are error, drop")
     shape_rewards([0.0, 1.0], **settings)

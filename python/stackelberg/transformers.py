@@ -20,7 +20,8 @@ from ._branches import Branches, hidden_states
 from ._guidance import RewardFunction, checked
 from ._prompts import count
 from ._sequences import RewardModel, Sequences, Texts
-from ._step import Rule, fused, rule
+from ._step import fused, rule
+from ._types import Rule
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from ._results import Shaped
 from ._shape import shape
-from ._step import NAMES
+from ._step import check_names
 from ._types import Array
 
 
@@ -114,8 +114,7 @@ def settings(given: Mapping[str, Any]) -> dict[str, Any]:
     ValueError, TypeError
         A setting is unknown or outside its range.
     """
-    if unknown := sorted(set(given) - NAMES):
-        raise TypeError(f"unknown setting {unknown[0]!r} of shaping: known are {', '.join(sorted(NAMES))}")
+    check_names(given)
     shape([0.0, 1.0], **given)
     return dict(given)
 

@@ -61,7 +61,7 @@ def test_groups_of_a_trainer_are_checked():
         trl.shaped_groups(np.zeros(6), np.zeros(6), 4, {})
     with pytest.raises(ValueError, match="group 1: .* inf"):
         trl.shaped_groups(np.array([0.0, 1.0, 0.0, np.inf]), np.array([1, 1, 2, 2]), 2, {})
-    with pytest.raises(TypeError, match="unknown setting 'weights' of shaping"):
+    with pytest.raises(TypeError, match="unknown setting 'weights'"):
         trl.settings({"weights": [1.0]})
     with pytest.raises(ValueError, match="bound"):
         trl.settings({"bound": -1.0})
