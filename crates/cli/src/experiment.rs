@@ -69,14 +69,17 @@ struct Where {
 impl Command {
     pub(crate) fn run(&self) -> Result<()> {
         match &self.what {
-            What::Run(place) => place.with_lab(|lab| {
+            What::Run(place) => place.with_lab(registry()?, |lab| {
                 let mut terminal = Terminal::new(lab);
                 let outcome = run(lab, &mut terminal);
                 terminal.finish(lab, outcome.is_ok());
                 wrote(lab, &outcome?)
             }),
-            What::Report(place) => place.with_runs(|lab| wrote(lab, &report(lab)?)),
-            What::Verify(verify) => verify.place.with_runs(|lab| verify.run(lab)),
+            // A report needs no scores.
+            What::Report(place) => {
+                place.with_runs(registry()?.without_checks(), |lab| wrote(lab, &report(lab)?))
+            }
+            What::Verify(verify) => verify.place.with_runs(registry()?, |lab| verify.run(lab)),
             What::Plan(place) => place.plan(),
         }
     }
@@ -118,7 +121,7 @@ impl Where {
     }
 
     /// Like [`Self::with_lab`], for commands that need existing runs.
-    fn with_runs(&self, work: impl FnOnce(&Lab<'_>) -> Result<()>) -> Result<()> {
+    fn with_runs(&self, registry: Registry, work: impl FnOnce(&Lab<'_>) -> Result<()>) -> Result<()> {
         Experiment::read(&self.file)?;
         let runs = self.folder().join("runs");
         if !runs.is_dir() {
@@ -127,11 +130,11 @@ impl Where {
                 runs.display()
             );
         }
-        self.with_lab(work)
+        self.with_lab(registry, work)
     }
 
-    fn with_lab(&self, work: impl FnOnce(&Lab<'_>) -> Result<()>) -> Result<()> {
-        let (experiment, registry) = (Experiment::read(&self.file)?, registry()?);
+    fn with_lab(&self, registry: Registry, work: impl FnOnce(&Lab<'_>) -> Result<()>) -> Result<()> {
+        let experiment = Experiment::read(&self.file)?;
         prompts_of_file(&self.file, &experiment, &registry)?;
         open_lab(&experiment, &self.folder(), &registry, self.threads, work)
     }

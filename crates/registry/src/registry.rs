@@ -31,6 +31,8 @@ pub struct Registry {
     warning: Box<dyn Fn(&str) + Send + Sync>,
     /// Warnings that were given.
     warned: Mutex<BTreeSet<String>>,
+    /// Whether reward servers are checked when they are loaded.
+    pub(crate) checks: bool,
 }
 
 /// A policy to load.
@@ -92,6 +94,7 @@ impl Registry {
             progress: Box::new(|_| ()),
             warning: Box::new(|_| ()),
             warned: Mutex::default(),
+            checks: true,
         }
     }
 
@@ -125,6 +128,11 @@ impl Registry {
     /// given once.
     pub fn with_warnings(self, warning: impl Fn(&str) + Send + Sync + 'static) -> Self {
         Self { warning: Box::new(warning), ..self }
+    }
+
+    /// Loads reward servers without asking them anything, for work that needs none of their scores.
+    pub fn without_checks(self) -> Self {
+        Self { checks: false, ..self }
     }
 
     pub(crate) fn warn(&self, warning: &str) {

@@ -155,7 +155,9 @@ impl Registry {
         }
         if HttpReward::is_address(name) {
             let reward = HttpReward::new(name, self.reward_key.clone(), TIMEOUT)?;
-            reward.check()?.warnings.iter().for_each(|warning| self.warn(warning));
+            if self.checks {
+                reward.check()?.warnings.iter().for_each(|warning| self.warn(warning));
+            }
             return Ok(Some(TextReward::new(reward)));
         }
         let head = match Builtin::find(name) {
