@@ -141,14 +141,25 @@ impl GuidanceSpec {
         Ok(())
     }
 
-    /// The settings in force, with the names of the reward and the value head. Candidates are only shown in traces where the
-    /// method does not choose among them.
+    /// The settings in force under the names that requests give them, with the names of the reward and the value head.
+    /// Candidates are only shown in traces where the method does not choose among them, and a KL budget solves for the bound.
     pub fn in_force(&self, settings: &Settings) -> Value {
         let mut options = Options::used(settings);
+        options.log_probs = None;
         if !guides_steps(settings.method) && !self.trace {
             options.candidates = None;
         }
+        if options.kl_budget.is_some() {
+            options.bound = None;
+        }
         let mut settings = json!(options);
+        if let Value::Object(fields) = &mut settings {
+            for (setting, field) in ELSEWHERE {
+                if let Some(value) = fields.remove(setting) {
+                    fields.insert(field.to_owned(), value);
+                }
+            }
+        }
         for (name, value) in [("reward", &self.reward), ("value", &self.value)] {
             if let Some(value) = value {
                 settings[name] = json!(value);
@@ -243,8 +254,13 @@ pub fn strength(beta: Option<f64>, strength: Option<f64>) -> Result<Option<f64>,
 /// Refuses unknown fields, and those that belong elsewhere.
 fn check_names(object: &Map<String, Value>) -> Result<(), GuidanceError> {
     for name in object.keys() {
-        if let Some((_, field)) = ELSEWHERE.iter().find(|(setting, _)| setting == name) {
+        let elsewhere = |(setting, field): &&(&str, &str)| setting == name || field == name;
+        if let Some((_, field)) = ELSEWHERE.iter().find(elsewhere) {
             return Err(wrong(name, &format!("give it as {field} of the request")));
+        }
+        if name == "threshold" {
+            let message = "the threshold m* follows from the rewards and the shaping rule; a trace has it: leave it out";
+            return Err(wrong(name, message));
         }
         let setting = Options::FIELDS.iter().any(|(field, _)| field == name);
         if !setting && name != "method" {
@@ -309,6 +325,24 @@ mod tests {
     }
 
     #[test]
+    fn settings_in_force_have_the_names_of_requests() {
+        let spec = GuidanceSpec::read(json!({"reward": "kind", "kl_budget": 0.5}), None).unwrap();
+        let options = Options { max_new_tokens: Some(7), no_eos: Some(true), ..spec.options.clone() };
+        let options = Options { stop_tokens: Some(vec![3]), log_probs: Some(2), ..options };
+        let found = spec.in_force(&options.settings().unwrap());
+        assert_eq!((&found["max_tokens"], &found["ignore_eos"]), (&json!(7), &json!(true)));
+        assert_eq!((&found["stop_token_ids"], &found["kl_budget"]), (&json!([3]), &json!(0.5)));
+        for name in ["max_new_tokens", "no_eos", "stop_tokens", "log_probs", "logprobs", "bound"] {
+            assert_eq!(found.get(name), None, "{name}");
+        }
+        // What belongs to guidance can be sent again.
+        let fields = found.as_object().unwrap().clone().into_iter();
+        let own = fields.filter(|(name, _)| ELSEWHERE.iter().all(|(_, field)| field != name));
+        let again = GuidanceSpec::read(Value::Object(own.collect()), None).unwrap();
+        assert_eq!((again.method(), again.options.kl_budget), (Method::Args, Some(0.5)));
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         for (value, message) in [
             (json!(3), "guidance must be an object"),
@@ -320,6 +354,8 @@ mod tests {
                 json!({"max_new_tokens": 1}),
                 "guidance.max_new_tokens: give it as max_tokens of the request",
             ),
+            (json!({"max_tokens": 1}), "guidance.max_tokens: give it as max_tokens of the request"),
+            (json!({"threshold": 1}), "guidance.threshold: the threshold m* follows from the rewards"),
             (json!({"method": "magic"}), "guidance.method: unknown method 'magic'"),
             (json!({"bound": "x"}), "guidance.bound: invalid type"),
             (json!({"beta": 0}), "guidance.beta: it must be a number above zero"),

@@ -11,7 +11,7 @@ use stackelberg_registry::guidance::GuidanceSpec;
 use crate::app::App;
 use crate::config::Limits;
 use crate::engine::Places;
-use crate::error::ApiError;
+use crate::error::{ApiError, cut};
 use crate::guidance::given;
 use crate::logprobs::Names;
 use crate::openai::request::{Common, StreamOptions};
@@ -21,9 +21,14 @@ use crate::{refuse, settings};
 /// Bytes per token of the context, beyond which a text is not tokenized.
 const BYTES: usize = 64;
 
+/// Characters of an unknown name that errors repeat.
+const NAME: usize = 100;
+
 /// A prompt, tokenized.
 pub(crate) struct Prompted {
     pub(crate) tokens: Vec<u32>,
+    /// The text of tokens that were given in place of a text, special tokens included.
+    pub(crate) text: Option<String>,
     /// The prompt itself, for rewards that read text.
     pub(crate) prompt: Prompt,
 }
@@ -302,8 +307,11 @@ impl Asked {
 pub(crate) fn check_model(app: &App, model: Option<&str>) -> Result<(), ApiError> {
     match model {
         Some(model) if model != app.models.name => {
-            let message =
-                format!("the model {model:?} does not exist: this server has {:?}", app.models.name);
+            let message = format!(
+                "the model {:?} does not exist: this server has {:?}",
+                cut(model, NAME),
+                app.models.name
+            );
             Err(ApiError::no_model(message))
         }
         _ => Ok(()),

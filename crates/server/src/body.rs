@@ -10,6 +10,7 @@ use tokio::sync::SemaphorePermit;
 
 use crate::app::{App, blocking};
 use crate::error::ApiError;
+use crate::openai::objects::Fields;
 
 /// Bytes from which on a body is parsed where nothing else waits for it.
 const LARGE: usize = 64 << 10;
@@ -64,12 +65,8 @@ async fn collect<'a>(
 
 /// Parses a body.
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
-    // An array would be read as the fields in their order.
-    if bytes.trim_ascii_start().first() == Some(&b'[') {
-        return Err(ApiError::body("the body: it must be a JSON object, not an array"));
-    }
     let mut from = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut from).map_err(|error| {
+    let Fields(value) = serde_path_to_error::deserialize(&mut from).map_err(|error| {
         let field = error.path().to_string();
         let said = error.inner().to_string();
         match field.as_str() {

@@ -82,7 +82,9 @@ impl Layout {
 /// Answers a chat.
 #[utoipa::path(
     post, path = "/v1/chat/completions", tag = "answers", request_body = ChatRequest,
-    responses((status = 200, description = "The answer", body = inline(crate::openai::answer::Answer<crate::openai::answer::ChatChoice>)),
+    responses((status = 200, description = "The answer; with `stream` its chunks as server-sent events: `data: ` and the JSON of a chunk, at the end `data: [DONE]`", content(
+                  (inline(crate::openai::answer::Answer<crate::openai::answer::ChatChoice>) = "application/json"),
+                  (inline(crate::openai::answer::Answer<crate::openai::answer::ChatDelta>) = "text/event-stream"))),
               (status = "4XX", description = "The request is wrong: the error names the field", body = crate::error::ErrorBody))
 )]
 pub(crate) async fn create(
@@ -127,5 +129,5 @@ fn prompted(app: &App, layout: &Layout, list: Vec<ChatMessage>) -> Result<Prompt
     let messages = messages(list, app.config.limits.messages)?;
     check_length(app, "messages", messages.iter().map(|message| message.content.len()).sum())?;
     let tokens = layout.tokens(app, &messages)?;
-    Ok(Prompted { tokens, prompt: Prompt::Messages(messages) })
+    Ok(Prompted { tokens, text: None, prompt: Prompt::Messages(messages) })
 }

@@ -23,7 +23,9 @@ const TOKENS: usize = 16;
 /// Continues texts.
 #[utoipa::path(
     post, path = "/v1/completions", tag = "answers", request_body = CompletionRequest,
-    responses((status = 200, description = "The answer", body = inline(crate::openai::answer::Answer<crate::openai::answer::CompletionChoice>)),
+    responses((status = 200, description = "The answer; with `stream` its chunks as server-sent events: `data: ` and the JSON of a chunk, at the end `data: [DONE]`", content(
+                  (inline(crate::openai::answer::Answer<crate::openai::answer::CompletionChoice>) = "application/json"),
+                  (inline(crate::openai::answer::Answer<crate::openai::answer::CompletionChoice>) = "text/event-stream"))),
               (status = "4XX", description = "The request is wrong: the error names the field", body = crate::error::ErrorBody))
 )]
 pub(crate) async fn create(
@@ -64,7 +66,7 @@ fn prompted(app: &App, prompts: Prompts, special: bool) -> Result<Vec<Prompted>,
             let prompted = |text: String| {
                 check_length(app, "prompt", text.len())?;
                 let tokens = tokenizer.encode(&text, special).map_err(failed)?;
-                Ok(Prompted { tokens, prompt: Prompt::Text(text) })
+                Ok(Prompted { tokens, text: None, prompt: Prompt::Text(text) })
             };
             texts.into_iter().map(prompted).collect()
         }
@@ -75,8 +77,10 @@ fn prompted(app: &App, prompts: Prompts, special: bool) -> Result<Vec<Prompted>,
                 if tokens.len() >= context {
                     return Err(ApiError::no_room(tokens.len(), context));
                 }
-                let text = tokenizer.decode(&tokens, false).map_err(failed)?;
-                Ok(Prompted { tokens, prompt: Prompt::Text(text) })
+                // Rewards read the text without special tokens.
+                let prompt = Prompt::Text(tokenizer.decode(&tokens, false).map_err(failed)?);
+                let text = tokenizer.decode(&tokens, true).map_err(failed)?;
+                Ok(Prompted { tokens, text: Some(text), prompt })
             };
             lists.into_iter().map(prompted).collect()
         }

@@ -256,9 +256,23 @@ impl ApiError {
             status if status.is_server_error() => "server_error",
             _ => "invalid_request_error",
         };
-        let (message, param) = (self.message.clone(), self.param.clone());
+        let (message, param) = (cut(&self.message, MESSAGE), self.param.as_deref());
+        let param = param.map(|param| cut(param, PARAM));
         let body = ErrorBody { error: ErrorInfo { message, r#type, param, code: self.code } };
         serde_json::to_string(&body).unwrap_or_default()
+    }
+}
+
+/// Characters of a message, which may repeat what a request says.
+const MESSAGE: usize = 1000;
+/// Characters of a field's name.
+const PARAM: usize = 200;
+
+/// The beginning of a text that is too long.
+pub(crate) fn cut(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}...", &text[..end]),
     }
 }
 

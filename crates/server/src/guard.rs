@@ -71,7 +71,7 @@ impl Drop for Unanswered<'_> {
 
 fn check(app: &App, path: &str, request: &Request<Body>) -> Result<(), ApiError> {
     let headers = request.headers();
-    if app.config.loopback && !is_local(headers) {
+    if app.config.loopback && !is_local(request) {
         return Err(ApiError::host());
     }
     let keys = &app.config.keys;
@@ -100,9 +100,17 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
 }
 
-/// Whether a request is addressed to localhost or a loopback address.
-fn is_local(headers: &HeaderMap) -> bool {
-    let Some(host) = headers.get(HOST).and_then(|host| host.to_str().ok()) else { return false };
+/// Whether a request is addressed to localhost or a loopback address: by its only header Host, and by its address if that has a
+/// host.
+fn is_local(request: &Request<Body>) -> bool {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
+    let of_address = request.uri().authority().map(|authority| authority.as_str());
+    host.to_str().is_ok_and(is_loopback) && of_address.is_none_or(is_loopback)
+}
+
+/// Whether HOST or HOST:PORT is localhost or a loopback address.
+fn is_loopback(host: &str) -> bool {
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => host.split(':').next().unwrap_or_default(),
@@ -122,14 +130,27 @@ mod tests {
     #[test]
     fn only_names_of_this_machine_are_local() {
         for host in ["localhost", "LOCALHOST:80", "127.0.0.1:8080", "127.1.2.3", "[::1]:8080", "[::1]"] {
-            assert!(is_local(&headers(HOST, host)), "{host}");
+            assert!(is_loopback(host), "{host}");
         }
         for host in
             ["evil.com", "localhost.evil.com", "127.0.0.1.evil.com:80", "10.0.0.1", "[::2]", "", "[::1"]
         {
-            assert!(!is_local(&headers(HOST, host)) || host == "[::1", "{host}");
+            assert!(!is_loopback(host) || host == "[::1", "{host}");
         }
-        assert!(!is_local(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn a_request_has_one_host() {
+        let local = |address: &str, hosts: &[&str]| {
+            let request = Request::get(address);
+            let request = hosts.iter().fold(request, |request, host| request.header(HOST, *host));
+            is_local(&request.body(Body::empty()).expect("a request"))
+        };
+        assert!(local("/", &["localhost"]) && local("http://127.0.0.1:80/", &["localhost:80"]));
+        assert!(
+            !local("/", &[]) && !local("/", &["evil.com"]) && !local("/", &["localhost", "localhost"])
+        );
+        assert!(!local("/", &["localhost", "evil.com"]) && !local("http://evil.com/", &["localhost"]));
     }
 
     #[test]

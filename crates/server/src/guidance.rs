@@ -29,6 +29,9 @@ pub(crate) fn given(
                 let message = format!("{field} is unknown: {name} may have the field guidance only");
                 return Err(ApiError::invalid(field, message));
             }
+            if value.is_null() {
+                continue;
+            }
             if let Value::String(text) = &value {
                 value = serde_json::from_str(text).map_err(|error| {
                     ApiError::invalid(
@@ -59,6 +62,7 @@ mod tests {
         let found = given(Some(Value::Null), None, object(r#"{"guidance": "{\"reward\": \"a\"}"}"#));
         assert_eq!(found.unwrap(), Some(json!({"reward": "a"})));
         assert!(given(Some(json!({})), None, object(r#"{"guidance": {}}"#)).is_err());
+        assert_eq!(given(None, object(r#"{"guidance": null}"#), None).unwrap(), None);
         assert_eq!(
             given(None, object(r#"{"x": 1}"#), None).unwrap_err().param.as_deref(),
             Some("extra_body.x")

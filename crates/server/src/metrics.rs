@@ -33,9 +33,9 @@ pub(crate) struct Metrics {
     skipped: Counter,
     steered: Counter,
     reward_time: Counter<f64, AtomicU64>,
-    cache_hits: Gauge,
-    cache_misses: Gauge,
-    cache_evicted: Gauge,
+    cache_hits: Counter,
+    cache_misses: Counter,
+    cache_evicted: Counter,
     cache_bytes: Gauge,
 }
 
@@ -65,9 +65,9 @@ impl Metrics {
             skipped: Counter::default(),
             steered: Counter::default(),
             reward_time: Counter::default(),
-            cache_hits: Gauge::default(),
-            cache_misses: Gauge::default(),
-            cache_evicted: Gauge::default(),
+            cache_hits: Counter::default(),
+            cache_misses: Counter::default(),
+            cache_evicted: Counter::default(),
             cache_bytes: Gauge::default(),
         };
         metrics.register(model_bytes);
@@ -191,9 +191,13 @@ impl Metrics {
     pub(crate) fn load(&self, running: usize, waiting: usize, cache: CacheCounts) {
         self.running.set(running as i64);
         self.waiting.set(waiting as i64);
-        self.cache_hits.set(cache.hits as i64);
-        self.cache_misses.set(cache.misses as i64);
-        self.cache_evicted.set(cache.evicted as i64);
+        for (counter, now) in [
+            (&self.cache_hits, cache.hits),
+            (&self.cache_misses, cache.misses),
+            (&self.cache_evicted, cache.evicted),
+        ] {
+            counter.inc_by((now as u64).saturating_sub(counter.get()));
+        }
         self.cache_bytes.set(cache.bytes as i64);
     }
 }

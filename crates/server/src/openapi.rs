@@ -2,7 +2,8 @@
 
 use axum::body::Body;
 use axum::http::Response;
-use utoipa::OpenApi;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
 
 use crate::error::ApiError;
 use crate::{body, chat, completion, info, scoring, shape, tokens};
@@ -30,9 +31,26 @@ use crate::{body, chat, completion, info, scoring, shape, tokens};
         info::metrics,
         describe,
     ),
-    components(schemas(crate::error::ErrorBody))
+    components(schemas(crate::error::ErrorBody)),
+    // A server without keys asks for none.
+    security((), ("key" = [])),
+    modifiers(&Key)
 )]
 struct Interface;
+
+/// Adds how a key is sent.
+struct Key;
+
+impl Modify for Key {
+    fn modify(&self, interface: &mut utoipa::openapi::OpenApi) {
+        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer);
+        let bearer = bearer
+            .description(Some("The key that the operator gave: Authorization: Bearer KEY"))
+            .build();
+        let components = interface.components.get_or_insert_default();
+        components.add_security_scheme("key", SecurityScheme::Http(bearer));
+    }
+}
 
 /// This description.
 #[utoipa::path(get, path = "/openapi.json", tag = "server", responses((status = 200, description = "The answer", body = Object)))]

@@ -1,6 +1,7 @@
 //! From events of the engine to pieces of choices. Streams send the pieces, whole answers are the pieces put together: so
 //! both have the same text.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -100,7 +101,8 @@ impl Pieces {
         // An answer's text begins without the prompt.
         *context = Context::default();
         let logprobs = asked.logprobs.map(|_| Logprobs::Completion(list));
-        Piece { text: prompted.prompt.readable(), logprobs, ..Piece::default() }
+        let text = prompted.text.clone().unwrap_or_else(|| prompted.prompt.readable());
+        Piece { text, logprobs, ..Piece::default() }
     }
 
     /// The piece that an event brings.
@@ -168,11 +170,17 @@ impl Pieces {
     fn report(&self, choice: usize, answer: &Generation) -> GuidanceReport {
         let asked = &self.asked;
         let settings = asked.settings(choice);
-        let rewards = asked.parts().iter().cloned().zip(answer.parts.iter().copied());
+        let mut rewards: BTreeMap<String, f64> =
+            asked.parts().iter().cloned().zip(answer.parts.iter().copied()).collect();
+        if let (true, Some(name), Some(reward)) =
+            (rewards.is_empty(), &asked.guidance.reward, answer.reward)
+        {
+            rewards.insert(name.clone(), reward);
+        }
         GuidanceReport {
             method: settings.method.name(),
             reward: answer.reward,
-            rewards: rewards.collect(),
+            rewards,
             kl: answer.kl,
             kl_bound: answer.kl_bound(),
             steered: answer.steered,

@@ -17,6 +17,7 @@ use crate::body;
 use crate::error::ApiError;
 use crate::openai::answer::Usage;
 use crate::openai::message::{ChatMessage, messages};
+use crate::openai::objects;
 use crate::openai::prompts::{OneOrMany, Prompts, PromptsSchema};
 use crate::score_one::{Ready, one};
 
@@ -50,6 +51,7 @@ pub(crate) struct ClassifyRequest {
     #[schema(value_type = Option<PromptsSchema>)]
     input: Option<Prompts>,
     /// Or a conversation, whose last message is the answer.
+    #[serde(default, deserialize_with = "objects::several")]
     messages: Option<Vec<ChatMessage>>,
     /// Must be false: scores are raw.
     use_activation: Option<bool>,

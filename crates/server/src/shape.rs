@@ -83,6 +83,10 @@ fn answer(request: &ShapeRequest) -> Result<Record, ApiError> {
     let named = |field: &str, error: String| ApiError::invalid(field, format!("{field}: {error}"));
     let parse = |error: Error| named("shaping", error.to_string());
     let strength = strength(request.beta, request.strength).map_err(|error| named("beta", error))?;
+    if request.bound.is_some() && request.kl_budget.is_some() {
+        let message = "it has no effect with kl_budget, which solves for it: give one".to_owned();
+        return Err(named("bound", message));
+    }
     let options = Options {
         shaping: request.shaping.as_deref().map(str::parse).transpose().map_err(parse)?,
         strength,

@@ -14,6 +14,7 @@ use crate::body;
 use crate::chat::Layout;
 use crate::error::ApiError;
 use crate::openai::message::{ChatMessage, messages};
+use crate::openai::objects;
 use crate::openai::request::Object;
 
 /// A text or messages to tokenize.
@@ -24,6 +25,7 @@ pub(crate) struct TokenizeRequest {
     /// A text.
     prompt: Option<String>,
     /// Or a conversation.
+    #[serde(default, deserialize_with = "objects::several")]
     messages: Option<Vec<ChatMessage>>,
     /// Whether special tokens such as BOS are added. Default: true for a text, false for messages.
     add_special_tokens: Option<bool>,

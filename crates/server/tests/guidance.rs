@@ -24,6 +24,7 @@ fn a_choice_says_how_it_was_guided() {
         assert_eq!((&base["kl"], &base["kl_bound"]), (&json!(0.0), &json!(0.0)));
         assert_eq!(base["settings"]["temperature"], 1.0);
         assert!(base["settings"].get("candidates").is_none() && base["settings"]["seed"] == 2);
+        assert_eq!((&base["settings"]["max_tokens"], &base["rewards"]), (&json!(8), &json!({})));
 
         let guided = report(&client, body(json!({"reward": "head*0.5+model", "strength": 1.5}))).await;
         assert_eq!(guided["method"], "args");
@@ -35,6 +36,8 @@ fn a_choice_says_how_it_was_guided() {
         assert!(guided["kl"].is_null(), "a greedy choice is no distribution");
         assert_eq!(guided["reward_calls"].as_u64().unwrap() + guided["skipped"].as_u64().unwrap(), 8);
         assert!(guided["tokens_run"].as_u64().unwrap() >= 8);
+        let one = report(&client, body(json!({"reward": "head"}))).await;
+        assert_eq!(one["rewards"], json!({"head": one["reward"]}));
     });
 }
 

@@ -181,6 +181,12 @@ fn the_server_says_what_it_is() {
             }
         }
         let schemas = openapi["components"]["schemas"].as_object().unwrap();
+        for name in schemas.keys() {
+            assert!(!["Vec", "Option", "BTreeMap"].contains(&name.as_str()), "{name}");
+        }
+        assert_eq!(openapi["components"]["securitySchemes"]["key"]["scheme"], "bearer");
+        let content = &openapi["paths"]["/v1/chat/completions"]["post"]["responses"]["200"]["content"];
+        assert!(content["application/json"].is_object() && content["text/event-stream"].is_object());
         let chat = &schemas["ChatRequest"]["properties"];
         assert!(chat["messages"].is_object() && chat["guidance"].is_object());
     });
@@ -205,8 +211,8 @@ fn counters_count() {
             ("stackelberg_time_to_first_token_seconds_count", 2.0),
             ("stackelberg_time_between_tokens_seconds_count", 8.0),
             // A page has 64 tokens.
-            ("stackelberg_cache_hit_tokens", 64.0),
-            ("stackelberg_cache_miss_tokens", 76.0),
+            ("stackelberg_cache_hit_tokens_total", 64.0),
+            ("stackelberg_cache_miss_tokens_total", 76.0),
         ] {
             assert_eq!(client.metric(line).await, value, "{line}");
         }

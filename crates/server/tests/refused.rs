@@ -62,6 +62,7 @@ fn wrong_fields_are_400_and_named() {
             ("stop", json!("x".repeat(1025))),
             ("stream_options", json!({"include_usage": true})),
             ("stream_options.other", json!({"other": true})),
+            ("stream_options", json!([true])),
             ("response_format", json!({"type": "json_object"})),
             ("use_beam_search", json!(true)),
             ("truncate_prompt_tokens", json!(10)),
@@ -129,6 +130,8 @@ fn wrong_fields_are_400_and_named() {
         )
         .await;
         refused(&client, "/shape", json!({"rewards": [1, 2], "weights": [1, -1]}), "weights").await;
+        let both = json!({"rewards": [1, 2], "bound": 1, "kl_budget": 1});
+        refused(&client, "/shape", both, "bound").await;
         // The fields in their order are no request.
         let array = client.ask(TEXT, json!(["tiny", "w1"])).await;
         assert!(checked(&array, 400)["message"].as_str().unwrap().contains("a JSON object"));
@@ -144,6 +147,8 @@ fn wrong_fields_are_400_and_named() {
             (json!([{"role": "user", "content": "x", "type": "image"}]), "messages[0].type"),
             (json!([{"role": "user", "content": "x", "what": 1}]), "messages[0].what"),
             (json!([{"content": "x"}]), "messages[0]"),
+            (json!([["user", "x"]]), "messages[0]"),
+            (json!([{"role": "user", "content": [["text", "x"]]}]), "messages[0].content"),
         ] {
             refused(&client, CHAT, json!({"messages": messages}), param).await;
         }
@@ -250,6 +255,13 @@ fn errors_of_http_have_the_same_shape() {
         let error = checked(&model, 404);
         assert_eq!((&error["code"], &error["param"]), (&json!("model_not_found"), &json!("model")));
         assert!(error["message"].as_str().unwrap().contains("this server has \"tiny\""));
+        // What a request says is not repeated at any length.
+        for long in
+            [json!({"model": "x".repeat(100_000), "prompt": "w1"}), json!({"x".repeat(100_000): 1})]
+        {
+            let reply = client.ask(TEXT, long).await;
+            assert!(reply.text.len() < 2000 && reply.status / 100 == 4, "{}", reply.text.len());
+        }
         let plain =
             Request::post(TEXT).header("content-type", "text/plain").body(Body::from("{}")).unwrap();
         checked(&client.reply(plain).await, 415);

@@ -16,7 +16,7 @@ pub(crate) struct GuidanceReport {
     pub(crate) method: &'static str,
     /// The answer's reward, if there is a reward.
     pub(crate) reward: Option<f64>,
-    /// The rewards that a combination is made of, by name.
+    /// The rewards by name: of a combination those that it is made of.
     pub(crate) rewards: BTreeMap<String, f64>,
     /// KL from the base policy over the candidates, in nats; null for greedy guided answers.
     pub(crate) kl: Option<f64>,

@@ -6,6 +6,7 @@ use serde_json::Value;
 use stackelberg_engine::Message;
 use utoipa::ToSchema;
 
+use super::objects;
 use crate::error::ApiError;
 
 /// A message of a chat.
@@ -49,7 +50,7 @@ pub(crate) enum Content {
     /// A text.
     Text(String),
     /// Parts, which are put together.
-    Parts(Vec<Part>),
+    Parts(#[serde(deserialize_with = "objects::all")] Vec<Part>),
 }
 
 /// A part of a content.

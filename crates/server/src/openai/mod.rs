@@ -3,5 +3,6 @@
 pub(crate) mod answer;
 pub(crate) mod logprobs;
 pub(crate) mod message;
+pub(crate) mod objects;
 pub(crate) mod prompts;
 pub(crate) mod request;

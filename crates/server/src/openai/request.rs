@@ -8,6 +8,7 @@ use serde_json::{Map, Number, Value};
 use utoipa::ToSchema;
 
 use super::message::ChatMessage;
+use super::objects;
 use super::prompts::{OneOrMany, Prompts, PromptsSchema};
 
 /// An object of JSON.
@@ -88,6 +89,7 @@ requests! {
         /// Whether the answer is sent token by token.
         stream: bool,
         /// Options of a stream.
+        #[serde(default, deserialize_with = "objects::one")]
         stream_options: StreamOptions,
         /// What guides the answer; see the guide. May also be in `extra_body` or `vllm_xargs`.
         #[schema(value_type = Option<Object>)]
@@ -151,6 +153,7 @@ requests! {
     /// A request for the next message of a chat.
     ChatRequest {
         /// The conversation so far.
+        #[serde(default, deserialize_with = "objects::several")]
         messages: Vec<ChatMessage>,
         /// As `max_tokens`.
         max_completion_tokens: u64,
