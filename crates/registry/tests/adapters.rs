@@ -91,6 +91,19 @@ fn merged_weights_are_those_of_peft() -> Tested {
 }
 
 #[test]
+fn a_base_that_is_read_only_is_merged() -> Tested {
+    let (cache, own) = (tempfile::tempdir()?, tempfile::tempdir()?);
+    copy(&fixtures().join("llama"), own.path());
+    let base = own.path().join("base/model.safetensors");
+    let mut permissions = fs::metadata(&base)?.permissions();
+    permissions.set_readonly(true);
+    fs::set_permissions(&base, permissions)?;
+    let folder = registry(cache.path()).fetch(&own.path().join("adapter").to_string_lossy())?;
+    assert!(!fs::metadata(folder.join("model.safetensors"))?.permissions().readonly());
+    Ok(())
+}
+
+#[test]
 fn another_adapter_is_another_model() -> Tested {
     let cache = tempfile::tempdir()?;
     let own = tempfile::tempdir()?;

@@ -50,8 +50,14 @@ fn shards(folder: &Path, index: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// The header of a safetensors file, and the offset at which its data begin.
-pub(super) fn safetensors_header(path: &Path, file: &mut File) -> Result<(u64, Metadata)> {
+/// The largest header of a safetensors file that is read, in bytes.
+const HEADER: u64 = 100 << 20;
+
+/// The header of a safetensors file, and the offset in bytes at which its data begin.
+///
+/// # Errors
+/// The file cannot be read, or is not a whole safetensors file.
+pub fn safetensors_header(path: &Path, file: &mut File) -> Result<(u64, Metadata)> {
     let broken = |what: String| {
         Error::invalid(path, format!("not a whole safetensors file ({what}): download it again"))
     };
@@ -60,7 +66,7 @@ pub(super) fn safetensors_header(path: &Path, file: &mut File) -> Result<(u64, M
     let mut length = [0; 8];
     file.read_exact(&mut length).map_err(|_| broken("no header".into()))?;
     let header = u64::from_le_bytes(length);
-    if header > size.saturating_sub(8) {
+    if header > size.saturating_sub(8).min(HEADER) {
         return Err(broken(format!("a header of {header} bytes in a file of {size}")));
     }
     let mut bytes = vec![0; header as usize];

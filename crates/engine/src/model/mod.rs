@@ -40,7 +40,7 @@ pub use open::check_finite;
 pub use score::ScoreHead;
 pub use segment::Segment;
 
-pub use files::weight_files;
+pub use files::{safetensors_header, weight_files};
 pub(crate) use gguf::as_u64;
 pub(crate) use hf::{OneOrMany, labels};
 pub(crate) use matrix::stacked;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -30,7 +31,7 @@ pub(super) fn merge(base: &Path, adapter: &Path, config: &Config, to: &Path) -> 
     let mut files = Vec::new();
     for file in weight_files(base)? {
         let copy = to.join(file.file_name().unwrap_or_default());
-        fs::copy(&file, &copy).map_err(|e| stackelberg_data::Error::write(&copy, e))?;
+        copy_contents(&file, &copy)?;
         stored.extend(list(&file)?.into_iter().map(|(name, tensor)| (name, tensor.moved(copy.clone()))));
         files.push(copy);
     }
@@ -88,6 +89,14 @@ pub(super) fn merge(base: &Path, adapter: &Path, config: &Config, to: &Path) -> 
         files.push(to.join(NEW));
     }
     index(to, &stored, &new, &files)
+}
+
+/// Copies a file without its permissions: the copy is written to.
+fn copy_contents(from: &Path, to: &Path) -> Result<()> {
+    let mut source = fs::File::open(from).map_err(|e| stackelberg_data::Error::read(from, e))?;
+    let copied = fs::File::create(to).and_then(|mut copy| io::copy(&mut source, &mut copy));
+    copied.map_err(|e| stackelberg_data::Error::write(to, e))?;
+    Ok(())
 }
 
 fn missing(name: &str) -> String {

@@ -7,12 +7,9 @@ use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
 use safetensors::Dtype;
-use safetensors::tensor::Metadata;
+use stackelberg_engine::model::safetensors_header;
 
 use crate::error::{Error, Result};
-
-/// The largest header that is read, in bytes.
-const HEADER: u64 = 100 << 20;
 
 /// The location of a tensor.
 #[derive(Debug, Clone)]
@@ -25,29 +22,10 @@ pub(super) struct Tensor {
 
 /// The tensors of a file, by name.
 pub(super) fn list(path: &Path) -> Result<BTreeMap<String, Tensor>> {
-    let broken = |what: &dyn std::fmt::Display| {
-        Error::invalid(path, format!("not a whole safetensors file ({what}): download it again"))
-    };
-    let read = |e: std::io::Error| stackelberg_data::Error::read(path, e);
-    let mut file = File::open(path).map_err(read)?;
-    let size = file.metadata().map_err(read)?.len();
-    let mut length = [0; 8];
-    file.read_exact(&mut length).map_err(|e| broken(&e))?;
-    let header = u64::from_le_bytes(length);
-    if header > size.saturating_sub(8).min(HEADER) {
-        return Err(broken(&format!("a header of {header} bytes in a file of {size}")));
-    }
-    let mut bytes = vec![0; header as usize];
-    file.read_exact(&mut bytes).map_err(|e| broken(&e))?;
-    let metadata: Metadata = serde_json::from_slice(&bytes).map_err(|e| broken(&e))?;
-    if 8 + header + metadata.data_len() as u64 > size {
-        return Err(broken(&format!(
-            "{} bytes of data are announced in a file of {size}",
-            metadata.data_len()
-        )));
-    }
+    let mut file = File::open(path).map_err(|e| stackelberg_data::Error::read(path, e))?;
+    let (data, metadata) = safetensors_header(path, &mut file)?;
     let tensor = |(name, info): (String, &safetensors::tensor::TensorInfo)| {
-        let offset = 8 + header + info.data_offsets.0 as u64;
+        let offset = data + info.data_offsets.0 as u64;
         (name, Tensor { file: path.to_owned(), offset, dtype: info.dtype, shape: info.shape.clone() })
     };
     Ok(metadata.tensors().into_iter().map(tensor).collect())

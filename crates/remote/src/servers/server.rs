@@ -141,7 +141,12 @@ impl Server {
 
     /// Posts a body to a path below the address (`completions`), or below its parent (`../tokenize`).
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
-        self.ask(path, &body.to_string(), |response| Ok(response.clone())).await
+        self.send_body(path, body.to_string()).await
+    }
+
+    async fn send_body(&self, path: &str, body: String) -> Result<Value, Failure> {
+        let _busy = self.begin();
+        self.send(self.client.post(self.url(path)).body(body)).await
     }
 
     /// Posts a body likewise, and reads the response.
@@ -151,8 +156,7 @@ impl Server {
         body: &str,
         read: impl Fn(&Value) -> Result<T, String>,
     ) -> Result<T, Failure> {
-        let _busy = self.begin();
-        let response = self.send(self.client.post(self.url(path)).body(body.to_owned())).await?;
+        let response = self.send_body(path, body.to_owned()).await?;
         read(&response).map_err(|problem| Failure::Malformed(self.named(problem)))
     }
 
