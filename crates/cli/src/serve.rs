@@ -1,6 +1,6 @@
 //! `stackelberg serve`: an OpenAI-compatible server.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, TcpListener};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,6 +15,9 @@ use crate::interrupt;
 use crate::limits::{self, count};
 use crate::model::{ModelArgs, registry};
 use crate::output::note;
+
+/// The variable with a key that clients must send.
+const VARIABLE: &str = "STACKELBERG_API_KEY";
 
 /// The options that -h shows.
 const SHOWN: [&str; 6] = ["model", "rewards", "values", "host", "port", "api_key_file"];
@@ -96,7 +99,11 @@ impl Serve {
     pub(crate) fn run(&self) -> Result<()> {
         let keys = self.keys()?;
         let address = self.host.parse::<IpAddr>().ok();
-        let loopback = self.host == "localhost" || address.is_some_and(|address| address.is_loopback());
+        let loopback = self.host.eq_ignore_ascii_case("localhost")
+            || address.is_some_and(|address| address.is_loopback());
+        if self.no_auth && !keys.is_empty() {
+            bail!("--no-auth: there is a key, in an option or in {VARIABLE}: leave one of them out");
+        }
         if !loopback && keys.is_empty() && !self.no_auth {
             bail!(
                 "--host {}: others can reach this address: give --api-key-file, or --no-auth",
@@ -105,8 +112,8 @@ impl Serve {
         }
         let default_guidance = self.default_guidance.as_deref().map(serde_json::from_str).transpose();
         let default_guidance = default_guidance.context("--default-guidance is not JSON")?;
-        let limits = self.limits.as_deref().map(serde_json::from_str).transpose();
-        let limits: Limits = limits.context("--limits")?.unwrap_or_default();
+        let limits = self.limits.as_deref().map(Limits::from_json).transpose();
+        let limits = limits.context("--limits")?.unwrap_or_default();
         let limits = Limits {
             sequences: self.max_requests,
             queue: self.queue,
@@ -114,6 +121,11 @@ impl Serve {
             drain: Duration::from_secs(self.drain),
             ..limits
         };
+        // A port that is taken is noticed before the model is loaded.
+        drop(
+            TcpListener::bind((self.host.as_str(), self.port))
+                .with_context(|| format!("cannot listen on {}:{}", self.host, self.port))?,
+        );
         let models = self.models(&registry()?)?;
         let stop = interrupt::watch()?;
         let config = Config { limits, default_guidance, keys, loopback };
@@ -127,13 +139,22 @@ impl Serve {
         let read = |path: &PathBuf| {
             std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
         };
-        let file = self.api_key_file.as_ref().map(read).transpose()?.unwrap_or_default();
-        let variable = std::env::var("STACKELBERG_API_KEY").unwrap_or_default();
-        let keys = Keys::new(file.lines().chain(self.api_key.as_deref()).chain([variable.as_str()]));
-        if keys.is_empty() && (self.api_key.is_some() || self.api_key_file.is_some()) {
-            bail!("the API key is empty");
+        let option = Keys::new(self.api_key.as_deref()).context("--api-key")?;
+        let mut keys = vec![option];
+        if let Some(path) = &self.api_key_file {
+            let file = read(path)?;
+            let lines: Vec<&str> = file.lines().filter(|line| !line.trim().is_empty()).collect();
+            if lines.is_empty() {
+                bail!("{}: the file has no key", path.display());
+            }
+            keys.push(Keys::new(lines).with_context(|| path.display().to_string())?);
         }
-        Ok(keys)
+        // A variable that is set is meant to be a key: without one, everybody would be let in.
+        if let Some(variable) = std::env::var_os(VARIABLE) {
+            let variable = variable.to_str().unwrap_or("\n");
+            keys.push(Keys::new([variable]).context(VARIABLE)?);
+        }
+        Ok(keys.into_iter().collect())
     }
 
     fn models(&self, registry: &Registry) -> Result<Models> {

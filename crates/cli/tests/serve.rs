@@ -102,10 +102,35 @@ fn an_address_that_others_reach_needs_a_key() {
         (&["--reward", "=x"][..], "write NAME=REF"),
         (&["--default-guidance", "{"], "--default-guidance is not JSON"),
         (&["--api-key", " "], "the API key is empty"),
+        (&["--api-key", "ключ"], "--api-key: an API key must be one word of visible ASCII characters"),
         (&["--api-key-file", "nowhere"], "cannot read nowhere"),
+        (&["--no-auth", "--api-key", "secret"], "--no-auth: there is a key"),
+        (&["--limits", "[1, 2]"], "--limits: invalid type: sequence, expected a JSON object"),
         (&["--queue", "x"], "--queue"),
     ] {
         let said = refused(&[&["serve"], args].concat());
         assert!(said.contains(message), "{said}");
     }
+}
+
+/// A variable that is set is meant to be a key.
+#[cfg(unix)]
+#[test]
+fn a_key_that_no_client_can_send_is_refused() {
+    use std::os::unix::ffi::OsStrExt;
+    let broken = std::ffi::OsStr::from_bytes(b"\xff\xfesecret");
+    for key in [broken, "".as_ref(), "  ".as_ref(), "two\nlines".as_ref()] {
+        let output = command(&["serve"]).env("STACKELBERG_API_KEY", key).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("STACKELBERG_API_KEY: "), "{said}");
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_noticed_before_the_model_is_loaded() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let said = refused(&["serve", "--port", &port, "--model", "nowhere"]);
+    assert!(said.contains(&format!("cannot listen on 127.0.0.1:{port}")), "{said}");
 }

@@ -16,5 +16,7 @@ pub const CONTINUATIONS: usize = 1024;
 pub const NEW_TOKENS: usize = 1_000_000;
 /// Standard deviation of perturbed rewards, in reward units.
 pub const DEVIATION: f64 = 1e6;
+/// Strength, bound and the other settings of a shaping rule. Sums of such rewards and logits are finite.
+pub const SHAPING: f64 = 1e9;
 /// Tokens of a segment.
 pub const SCORE_EVERY: usize = 4096;

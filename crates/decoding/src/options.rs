@@ -66,10 +66,17 @@ macro_rules! options {
                 Self { method: self.method.or(others.method), $($name: self.$name.or(others.$name)),* }
             }
 
-            /// These without the settings that a method never uses.
+            /// These, and where they leave a setting out, that of `others`, unless it has no effect together with the rest.
             #[must_use]
-            pub fn used_by(self, method: Method) -> Self {
-                Self { method: self.method, $($name: self.$name.filter(|_| $methods.contains(&method))),* }
+            pub fn extending(self, others: Self) -> Self {
+                let all = self.clone().or(others);
+                let mut settings = Settings::new(all.method.unwrap_or_default());
+                all.apply(&mut settings);
+                let kept = |name| uses(settings.method, name) && !outweighed(&settings, name);
+                Self {
+                    method: all.method,
+                    $($name: if self.$name.is_some() || kept(stringify!($name)) { all.$name } else { None }),*
+                }
             }
 
             /// Changes the settings that are given, whether or not their method uses them. A block that is not given is no

@@ -60,7 +60,7 @@ impl FromStr for Perturbation {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let number = |text: &str| text.parse().map_err(|e| format!("{text}: {e}"));
+        let number = |text: &str| text.parse().map_err(|e| format!("{text:?}: {e}"));
         match text.split_once('=') {
             None if text == "none" => Ok(Self::None),
             None if text == "reversed" => Ok(Self::Reversed),

@@ -199,6 +199,15 @@ impl Settings {
         };
         let rule = self.shaping_in_force();
         rule.check().map_err(Error::Rule)?;
+        for (name, value) in [
+            ("strength", rule.strength),
+            ("bound", rule.bound),
+            ("alpha", rule.alpha),
+            ("cap", rule.cap),
+            ("stretch", rule.stretch),
+        ] {
+            require(name, value, value <= most::SHAPING, "at most 1e9")?;
+        }
         self.check_counts()?;
         self.check_blocks()?;
         if let Some(nats) = self.kl_budget {
@@ -242,7 +251,7 @@ impl Settings {
         let fits = temperature == 0.0 || sensible(temperature);
         require("temperature", temperature, fits, "0, or between 0.000001 and 1000000")?;
         require("top-p", top_p, top_p > 0.0 && top_p <= 1.0, "above 0 and at most 1")?;
-        require("min-p", min_p, (0.0..1.0).contains(&min_p), "at least 0 and below 1")?;
+        require("min-p", min_p, (0.0..=1.0).contains(&min_p), "between 0 and 1")?;
         let policy = self.policy_temperature;
         require("policy-temperature", policy, sensible(policy), "between 0.000001 and 1000000")?;
         let alone = self.method != Method::Cd || temperature != 0.0 || self.kl_budget.is_some();

@@ -61,19 +61,28 @@ impl ChatTemplate {
     /// # Errors
     /// A variable is set by the engine, or the date is not one.
     pub fn set_args(&mut self, args: &BTreeMap<String, Argument>) -> Result<()> {
+        if let Some(date) = Self::check_args(args)? {
+            self.date = date;
+        }
+        self.args = args.clone();
+        Ok(())
+    }
+
+    /// Checks variables for [`ChatTemplate::set_args`]. Returns the date if one is set.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::set_args`].
+    pub fn check_args(args: &BTreeMap<String, Argument>) -> Result<Option<Date>> {
         if let Some(name) = ["messages", "add_generation_prompt"].iter().find(|n| args.contains_key(**n))
         {
             return Err(Error::Template(format!(
                 "the argument {name} is set for every prompt: leave it out"
             )));
         }
-        if let Some(date) = args.get(DATE) {
-            let date = date.as_str().ok_or_else(|| format!("{} is not a date", date.0));
-            let date = date.and_then(str::parse);
-            self.date = date.map_err(|e| Error::Template(format!("the argument {DATE}: {e}")))?;
-        }
-        self.args = args.clone();
-        Ok(())
+        let Some(date) = args.get(DATE) else { return Ok(None) };
+        let date = date.as_str().ok_or_else(|| format!("{} is not a date", date.0));
+        let date = date.and_then(str::parse);
+        date.map(Some).map_err(|e| Error::Template(format!("the argument {DATE}: {e}")))
     }
 
     /// The variables that decide what is rendered: the user's, and the date if the template writes it.

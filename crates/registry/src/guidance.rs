@@ -24,7 +24,10 @@ const ELSEWHERE: [(&str, &str); 16] = [
 ];
 
 /// Fields beside the settings.
-const OWN: [&str; 5] = ["beta", "extends", "reward", "trace", "value"];
+pub const OWN: [&str; 5] = ["beta", "extends", "reward", "trace", "value"];
+
+/// Characters of an unknown name that errors repeat.
+const NAME: usize = 100;
 
 /// What guides an answer: the JSON object `guidance` of a request.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -94,7 +97,7 @@ impl GuidanceSpec {
         let given = Self { options, reward, value, trace: trace.unwrap_or(false) };
         let Some(default) = extends else { return Ok(given) };
         let method = given.options.method.or(default.options.method).unwrap_or_default();
-        let mut rest = default.options.used_by(method);
+        let mut rest = default.options;
         // A strength or a bound replaces a budget, and a budget a bound.
         if given.options.kl_budget.is_some() {
             rest.bound = None;
@@ -102,7 +105,7 @@ impl GuidanceSpec {
             rest.kl_budget = None;
         }
         Ok(Self {
-            options: given.options.or(rest),
+            options: given.options.extending(rest),
             reward: given.reward.or(default.reward),
             value: given.value.or(default.value.filter(|_| takes(method).contains(&"value"))),
             trace: trace.unwrap_or(default.trace),
@@ -208,7 +211,7 @@ pub fn names(method: Method) -> impl Iterator<Item = &'static str> {
 }
 
 /// Whether a setting is a field of `guidance`, not of the request itself.
-fn is_own(field: &str) -> bool {
+pub fn is_own(field: &str) -> bool {
     ELSEWHERE.iter().all(|(setting, _)| *setting != field)
 }
 
@@ -268,7 +271,8 @@ fn check_names(object: &Map<String, Value>) -> Result<(), GuidanceError> {
             let others = others.filter(|field| is_own(field));
             let mut known: Vec<&str> = others.chain(OWN).chain(["method"]).collect();
             known.sort_unstable();
-            return Err(wrong(name, &format!("unknown; known are {}", known.join(", "))));
+            let name: String = name.chars().take(NAME).collect();
+            return Err(wrong(&name, &format!("unknown; known are {}", known.join(", "))));
         }
     }
     Ok(())
@@ -322,6 +326,28 @@ mod tests {
         let read = |value| GuidanceSpec::read(value, None).unwrap();
         assert_eq!(read(json!({"extends": "default", "reward": "kind"})).method(), Method::Args);
         assert_eq!(read(json!({"extends": "default"})).method(), Method::Base);
+    }
+
+    #[test]
+    fn what_has_no_effect_is_not_inherited() {
+        let read = |default: Value, given: Value| {
+            let default = GuidanceSpec::read(default, None).unwrap();
+            let found = GuidanceSpec::read(given, Some(&default)).unwrap();
+            found.options.settings().expect("settings that fit each other");
+            found
+        };
+        let budget = json!({"reward": "kind", "kl_budget": 0.5, "shaping": "hard"});
+        let best = read(budget.clone(), json!({"extends": "default", "method": "blockwise"}));
+        assert_eq!((best.options.kl_budget, best.options.shaping), (None, None));
+        let drawn = json!({"extends": "default", "method": "blockwise", "keep": "draw"});
+        assert_eq!(read(budget, drawn).options.kl_budget, Some(0.5));
+        let drawn = json!({"method": "blockwise", "keep": "draw", "kl_budget": 0.3, "block": 8, "reward": "kind"});
+        let best = read(drawn.clone(), json!({"extends": "default", "keep": "best"}));
+        assert_eq!((best.options.kl_budget, best.options.block), (None, Some(8)));
+        assert_eq!(
+            read(drawn, json!({"extends": "default", "method": "best-of-n"})).options.block,
+            None
+        );
     }
 
     #[test]

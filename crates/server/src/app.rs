@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use rand::TryRng;
 use rand::rngs::SysRng;
+use serde_json::Value;
 use stackelberg_decoding::Limits;
 use stackelberg_registry::guidance::GuidanceSpec;
 use tokio::sync::{Semaphore, oneshot, watch};
@@ -65,7 +66,10 @@ impl App {
     ) -> Result<(Arc<Self>, oneshot::Receiver<String>)> {
         config.limits.check()?;
         let wrong = |error: ApiError| Error::Setting(format!("default guidance: {}", error.message));
-        let read = |value| GuidanceSpec::read(value, None).map_err(ApiError::from);
+        let read = |value: Value| match value.get("extends") {
+            None => GuidanceSpec::read(value, None).map_err(ApiError::from),
+            Some(_) => Err(ApiError::invalid("extends", "extends: it is for requests: leave it out")),
+        };
         let default = config.default_guidance.clone().map(read);
         let default = default.transpose().map_err(wrong)?;
         if let Some(guidance) = &default {

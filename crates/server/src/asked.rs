@@ -72,8 +72,8 @@ pub(crate) struct Plan {
     n: usize,
     logprobs: Option<usize>,
     prompt_logprobs: Option<usize>,
-    /// Whether the guidance is the server's default.
-    by_default: bool,
+    /// Whether the request says how long a block is.
+    own_block: bool,
 }
 
 impl Plan {
@@ -91,7 +91,8 @@ impl Plan {
         refuse::common(&common)?;
         let n = choices(app, common.n, prompts)?;
         let own = given(common.guidance.take(), common.extra_body.take(), common.vllm_xargs.take())?;
-        let by_default = own.is_none();
+        let own_block =
+            own.as_ref().and_then(|own| own.get("block")).is_some_and(|block| !block.is_null());
         let guidance = match own {
             Some(value) => GuidanceSpec::read(value, app.default.as_ref())?,
             None => app.default.clone().unwrap_or_else(GuidanceSpec::base),
@@ -107,10 +108,10 @@ impl Plan {
             let message = "prompt_logprobs is not supported in streams: leave out stream";
             return Err(ApiError::unsupported("prompt_logprobs", message));
         }
-        Ok(Self { common, guidance, options, reward, value, n, logprobs, prompt_logprobs, by_default })
+        Ok(Self { common, guidance, options, reward, value, n, logprobs, prompt_logprobs, own_block })
     }
 
-    /// The request with its prompts. `default` is the number of new tokens if it says nothing.
+    /// The request with its prompts, which are those of `field`. `default` is the number of new tokens if it says nothing.
     ///
     /// # Errors
     /// A prompt is empty, has unknown tokens, or does not fit the context with its answer.
@@ -118,9 +119,10 @@ impl Plan {
         self,
         app: &App,
         prompts: Vec<Prompted>,
+        field: &str,
         default: usize,
     ) -> Result<Asked, ApiError> {
-        let Self { common, guidance, options, reward, value, n, logprobs, prompt_logprobs, by_default } =
+        let Self { common, guidance, options, reward, value, n, logprobs, prompt_logprobs, own_block } =
             self;
         let policy = &app.models.policy;
         let model = policy.context();
@@ -140,14 +142,19 @@ impl Plan {
         let echo = common.echo.unwrap_or(false);
         // A prompt may be wanted with its log-probabilities, and no answer.
         let generates = !(echo && common.max_tokens == Some(0));
-        let max_tokens = common.max_tokens.filter(|_| generates).or((!generates).then_some(1));
+        let max_tokens = common.max_tokens;
         let mut settings = Vec::with_capacity(prompts.len());
-        for Prompted { tokens, .. } in &prompts {
-            check_tokens(app, "prompt", tokens)?;
-            let room = settings::room(tokens.len(), max_tokens, default, context, &app.config.limits)?;
+        for (number, Prompted { tokens, .. }) in prompts.iter().enumerate() {
+            let field = numbered(field, number, prompts.len());
+            check_tokens(app, &field, tokens)?;
+            let limits = &app.config.limits;
+            let room = match generates {
+                true => settings::room((&field, tokens.len()), max_tokens, default, context, limits)?,
+                false => settings::read_alone((&field, tokens.len()), context, limits)?,
+            };
             let mut options = options.clone();
-            if by_default {
-                // The block is not the choice of the client that asks for a short answer.
+            if !own_block {
+                // The operator's block is not the choice of the client that asks for a short answer.
                 options.block = options.block.map(|block| block.min(room));
             }
             let one = settings::settings(&options, room, seed)?;
@@ -298,6 +305,11 @@ impl Asked {
     pub(crate) fn prompt_tokens(&self) -> usize {
         self.prompts.iter().map(|prompted| prompted.tokens.len()).sum()
     }
+}
+
+/// The name of an element of a list, if there are several.
+pub(crate) fn numbered(field: &str, number: usize, of: usize) -> String {
+    if of > 1 { format!("{field}[{number}]") } else { field.to_owned() }
 }
 
 /// Checks the name of the policy.

@@ -2,15 +2,18 @@
 
 use axum::body::Body;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use axum::http::{HeaderValue, Request, Response};
+use axum::http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::BodyExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::SemaphorePermit;
 
-use crate::app::{App, blocking};
-use crate::error::ApiError;
+use crate::app::{App, Phase, blocking};
+use crate::error::{ApiError, cut};
 use crate::openai::objects::Fields;
+
+/// Characters of a field's name that are repeated.
+const FIELD: usize = 100;
 
 /// Bytes from which on a body is parsed where nothing else waits for it.
 const LARGE: usize = 64 << 10;
@@ -23,6 +26,10 @@ pub(crate) async fn read<T: DeserializeOwned + Send + 'static>(
     request: Request<Body>,
     app: &App,
 ) -> Result<T, ApiError> {
+    // A page in a browser may send other types to any address without asking.
+    if !is_json(request.headers()) {
+        return Err(ApiError::media_type());
+    }
     let limits = &app.config.limits;
     let length = request
         .headers()
@@ -32,11 +39,24 @@ pub(crate) async fn read<T: DeserializeOwned + Send + 'static>(
         return Err(ApiError::too_large(limits.body));
     }
     let body = tokio::time::timeout(limits.arrival, collect(request.into_body(), app));
-    let (bytes, _held) = body.await.map_err(|_| ApiError::slow_body())??;
+    let mut phase = app.watch();
+    let (bytes, _held) = tokio::select! {
+        biased;
+        body = body => body.map_err(|_| ApiError::slow_body())??,
+        // What is not here when the server stops is not waited for.
+        _ = phase.wait_for(|phase| *phase != Phase::Serving) => return Err(ApiError::stopping()),
+    };
     if bytes.len() < LARGE {
         return parse(&bytes);
     }
     blocking(move || parse(&bytes)).await
+}
+
+/// Whether the media type is JSON.
+fn is_json(headers: &HeaderMap) -> bool {
+    let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = media_type.and_then(|value| value.split(';').next());
+    essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
 }
 
 /// The bytes of a body. They count as those of bodies while the permit is held.
@@ -69,32 +89,39 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let Fields(value) = serde_path_to_error::deserialize(&mut from).map_err(|error| {
         let field = error.path().to_string();
         let said = error.inner().to_string();
-        match field.as_str() {
-            "." | "?" => match unknown(&said) {
-                Some(field) => ApiError::invalid(
-                    &field,
-                    format!("{field}: unknown field: /openapi.json has those that are known"),
-                ),
-                None => ApiError::body(format!("the body: {said}")),
-            },
-            field => {
-                let inner = error.inner();
-                let message = match unknown(&said) {
-                    Some(_) => format!("{field}: unknown field: /openapi.json has those that are known"),
-                    None if inner.is_data() => format!("{field}: {said}"),
-                    None => format!("the body is not JSON: {said}"),
-                };
+        let path = Some(field).filter(|field| !matches!(field.as_str(), "." | "?"));
+        let named = named(&said).map(|(what, name)| {
+            // The path ends with an unknown field, and does not have one that is missing.
+            let own = |path: &String| path.split('.').next_back() == Some(name);
+            let field = match path.clone() {
+                Some(path) if own(&path) => path,
+                Some(path) => format!("{path}.{name}"),
+                None => name.to_owned(),
+            };
+            ApiError::invalid(&field, format!("{}: {what}", cut(&field, FIELD)))
+        });
+        named.unwrap_or_else(|| match path {
+            None => ApiError::body(format!("the body: {said}")),
+            Some(field) if error.inner().is_data() => {
+                let message = format!("{field}: {said}");
                 ApiError::invalid(field, message)
             }
-        }
+            Some(field) => ApiError::invalid(field, format!("the body is not JSON: {said}")),
+        })
     })?;
     from.end().map_err(|error| ApiError::body(format!("the body: {error}")))?;
     Ok(value)
 }
 
-/// The name in serde's message about an unknown field.
-fn unknown(said: &str) -> Option<String> {
-    said.strip_prefix("unknown field `")?.split_once('`').map(|(name, _)| name.to_owned())
+/// What serde's message says of a field, and the field's name.
+fn named(said: &str) -> Option<(&'static str, &str)> {
+    let whats = [
+        ("unknown field `", "unknown field: /openapi.json has those that are known"),
+        ("missing field `", "it is missing"),
+        ("duplicate field `", "it is given twice"),
+    ];
+    let found = |(start, what)| Some((what, said.strip_prefix(start)?.split_once('`')?.0));
+    whats.into_iter().find_map(found)
 }
 
 /// An answer as JSON.
@@ -112,4 +139,25 @@ pub(crate) fn of_json(text: String) -> Response<Body> {
     let mut response = Response::new(Body::from(text));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderMap;
+    use axum::http::header::CONTENT_TYPE;
+
+    use super::is_json;
+
+    #[test]
+    fn json_is_said() {
+        for media_type in ["application/json", "Application/JSON; charset=utf-8"] {
+            assert!(is_json(&HeaderMap::from_iter([(CONTENT_TYPE, media_type.parse().unwrap())])));
+        }
+        for media_type in ["text/plain", "application/x-www-form-urlencoded", "text/json", ""] {
+            assert!(
+                !is_json(&HeaderMap::from_iter([(CONTENT_TYPE, media_type.parse().unwrap())])),
+                "{media_type}"
+            );
+        }
+    }
 }

@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::{Request, Response};
 use serde_json::Value;
 use stackelberg_data::Prompt;
-use stackelberg_engine::{Argument, ChatEnd, Message};
+use stackelberg_engine::{Argument, ChatEnd, ChatTemplate, Message};
 
 use crate::app::{App, blocking};
 use crate::asked::{Asked, Plan, Prompted, check_length};
@@ -51,7 +51,10 @@ impl Layout {
         };
         let field = "chat_template_kwargs";
         let wrong = |error: serde_json::Error| ApiError::invalid(field, format!("{field}: {error}"));
-        let args = serde_json::from_value(Value::Object(args.unwrap_or_default())).map_err(wrong)?;
+        let args: BTreeMap<String, Argument> =
+            serde_json::from_value(Value::Object(args.unwrap_or_default())).map_err(wrong)?;
+        ChatTemplate::check_args(&args)
+            .map_err(|error| ApiError::invalid(field, format!("{field}: {error}")))?;
         Ok(Self { end, args, special: false })
     }
 
@@ -81,7 +84,7 @@ impl Layout {
 
 /// Answers a chat.
 #[utoipa::path(
-    post, path = "/v1/chat/completions", tag = "answers", request_body = ChatRequest,
+    post, operation_id = "createChatCompletion", path = "/v1/chat/completions", tag = "answers", request_body = ChatRequest,
     responses((status = 200, description = "The answer; with `stream` its chunks as server-sent events: `data: ` and the JSON of a chunk, at the end `data: [DONE]`", content(
                   (inline(crate::openai::answer::Answer<crate::openai::answer::ChatChoice>) = "application/json"),
                   (inline(crate::openai::answer::Answer<crate::openai::answer::ChatDelta>) = "text/event-stream"))),
@@ -122,7 +125,7 @@ fn asked(app: &App, mut request: ChatRequest) -> Result<Asked, ApiError> {
     )?;
     layout.special = plan.special(false);
     let prompted = prompted(app, &layout, request.messages.take().unwrap_or_default())?;
-    plan.with_prompts(app, vec![prompted], usize::MAX)
+    plan.with_prompts(app, vec![prompted], "messages", usize::MAX)
 }
 
 fn prompted(app: &App, layout: &Layout, list: Vec<ChatMessage>) -> Result<Prompted, ApiError> {

@@ -8,7 +8,7 @@ use axum::http::{Request, Response};
 use stackelberg_data::Prompt;
 
 use crate::app::{App, blocking};
-use crate::asked::{Asked, Plan, Prompted, check_length, check_tokens};
+use crate::asked::{Asked, Plan, Prompted, check_length, check_tokens, numbered};
 use crate::body;
 use crate::error::ApiError;
 use crate::openai::prompts::Prompts;
@@ -22,7 +22,7 @@ const TOKENS: usize = 16;
 
 /// Continues texts.
 #[utoipa::path(
-    post, path = "/v1/completions", tag = "answers", request_body = CompletionRequest,
+    post, operation_id = "createCompletion", path = "/v1/completions", tag = "answers", request_body = CompletionRequest,
     responses((status = 200, description = "The answer; with `stream` its chunks as server-sent events: `data: ` and the JSON of a chunk, at the end `data: [DONE]`", content(
                   (inline(crate::openai::answer::Answer<crate::openai::answer::CompletionChoice>) = "application/json"),
                   (inline(crate::openai::answer::Answer<crate::openai::answer::CompletionChoice>) = "text/event-stream"))),
@@ -54,7 +54,7 @@ fn asked(app: &App, mut request: CompletionRequest) -> Result<Asked, ApiError> {
     let plan = Plan::new(app, common, count, logprobs)?;
     refuse::completion(&request, plan.n())?;
     let prompts = prompted(app, prompts, plan.special(true))?;
-    plan.with_prompts(app, prompts, TOKENS)
+    plan.with_prompts(app, prompts, "prompt", TOKENS)
 }
 
 /// Tokenizes prompts.
@@ -63,26 +63,28 @@ fn prompted(app: &App, prompts: Prompts, special: bool) -> Result<Vec<Prompted>,
     let failed = |error| ApiError::engine(&error);
     match prompts {
         Prompts::Texts(texts) => {
-            let prompted = |text: String| {
-                check_length(app, "prompt", text.len())?;
+            let count = texts.len();
+            let prompted = |(number, text): (usize, String)| {
+                check_length(app, &numbered("prompt", number, count), text.len())?;
                 let tokens = tokenizer.encode(&text, special).map_err(failed)?;
                 Ok(Prompted { tokens, text: None, prompt: Prompt::Text(text) })
             };
-            texts.into_iter().map(prompted).collect()
+            texts.into_iter().enumerate().map(prompted).collect()
         }
         Prompts::Ids(lists) => {
-            let prompted = |tokens: Vec<u32>| {
-                check_tokens(app, "prompt", &tokens)?;
-                let context = app.models.policy.context();
-                if tokens.len() >= context {
-                    return Err(ApiError::no_room(tokens.len(), context));
+            let count = lists.len();
+            let prompted = |(number, tokens): (usize, Vec<u32>)| {
+                let (context, field) = (app.models.policy.context(), numbered("prompt", number, count));
+                if tokens.len() > context {
+                    return Err(ApiError::no_room(&field, tokens.len(), context));
                 }
+                check_tokens(app, &field, &tokens)?;
                 // Rewards read the text without special tokens.
                 let prompt = Prompt::Text(tokenizer.decode(&tokens, false).map_err(failed)?);
                 let text = tokenizer.decode(&tokens, true).map_err(failed)?;
                 Ok(Prompted { tokens, text: Some(text), prompt })
             };
-            lists.into_iter().map(prompted).collect()
+            lists.into_iter().enumerate().map(prompted).collect()
         }
     }
 }

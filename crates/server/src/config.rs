@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::error::{Error, Result};
+use crate::openai::objects::Fields;
 
 /// Settings of a server.
 #[derive(Debug, Clone, Default)]
@@ -111,6 +112,15 @@ impl Limits {
     /// The most that a limit may be.
     const MOST: usize = 1 << 30;
 
+    /// Reads limits from a JSON object.
+    ///
+    /// # Errors
+    /// It is no object of limits.
+    pub fn from_json(text: &str) -> Result<Self> {
+        let read = serde_json::from_str(text).map(|Fields(limits)| limits);
+        read.map_err(|error| Error::Setting(error.to_string()))
+    }
+
     /// Checks the counts.
     ///
     /// # Errors
@@ -155,10 +165,19 @@ impl Limits {
 pub struct Keys(Vec<[u8; 32]>);
 
 impl Keys {
-    /// These keys. Blank ones, and white space around them, are left out.
-    pub fn new<'a>(keys: impl IntoIterator<Item = &'a str>) -> Self {
-        let keys = keys.into_iter().map(str::trim).filter(|key| !key.is_empty());
-        Self(keys.map(|key| Sha256::digest(key).into()).collect())
+    /// These keys. White space around them is left out.
+    ///
+    /// # Errors
+    /// A key is empty, or has characters that no client can send in a header: others than visible ASCII.
+    pub fn new<'a>(keys: impl IntoIterator<Item = &'a str>) -> Result<Self> {
+        let keys = keys.into_iter().map(str::trim).map(|key| match key {
+            "" => Err(Error::Setting("the API key is empty".to_owned())),
+            _ if !key.bytes().all(|byte| byte.is_ascii_graphic()) => {
+                Err(Error::Setting("an API key must be one word of visible ASCII characters".to_owned()))
+            }
+            key => Ok(Sha256::digest(key).into()),
+        });
+        keys.collect::<Result<_>>().map(Self)
     }
 
     /// Whether there is none.
@@ -174,6 +193,13 @@ impl Keys {
     }
 }
 
+/// The keys of all.
+impl FromIterator<Keys> for Keys {
+    fn from_iter<I: IntoIterator<Item = Keys>>(all: I) -> Self {
+        Self(all.into_iter().flat_map(|Keys(keys)| keys).collect())
+    }
+}
+
 impl std::fmt::Debug for Keys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} keys", self.0.len())
@@ -186,12 +212,15 @@ mod tests {
 
     #[test]
     fn keys_are_compared_whole() {
-        let keys = Keys::new(["one", " two \n", ""]);
+        let keys = Keys::new(["one", " two \n"]).unwrap();
         assert!(keys.has("one") && keys.has("two"));
         for wrong in ["", "on", "one ", "three", "onetwo"] {
             assert!(!keys.has(wrong), "{wrong}");
         }
-        assert!(Keys::new([" "]).is_empty());
+        assert!(Keys::new([]).unwrap().is_empty());
+        for wrong in ["", " ", "two words", "two\nlines", "ключ"] {
+            assert!(Keys::new(["one", wrong]).is_err(), "{wrong}");
+        }
         assert!(!format!("{keys:?}").contains("one"));
     }
 }

@@ -97,11 +97,11 @@ impl ApiError {
     }
 
     /// 400: the prompt alone does not fit.
-    pub(crate) fn no_room(prompt: usize, context: usize) -> Self {
+    pub(crate) fn no_room(field: &str, prompt: usize, context: usize) -> Self {
         let message = format!(
-            "the prompt has {prompt} tokens: with one new token it must fit the context of {context}"
+            "{field} has {prompt} tokens: with one new token it must fit the context of {context}"
         );
-        Self::too_long("prompt", message)
+        Self::too_long(field, message)
     }
 
     /// 401.
@@ -192,6 +192,7 @@ impl ApiError {
         match error {
             Decoding::Setting { name, value, must } => {
                 let field = field(name);
+                let value = if *value < 1e15 { value.to_string() } else { format!("{value:e}") };
                 Self::invalid(&field, format!("{field} is {value}: it must be {must}"))
             }
             Decoding::TooLarge { name, value, most } => {

@@ -42,6 +42,14 @@ pub(crate) fn common(common: &Common) -> Result<(), ApiError> {
     let format = common.response_format.as_ref().filter(|value| !value.is_null());
     first(&[
         ("response_format", format.is_some_and(|format| !text(format)), "answers are plain text"),
+        ("structured_outputs", !is_empty(&common.structured_outputs), "answers are plain text"),
+        (
+            "allowed_token_ids",
+            common.allowed_token_ids.as_ref().is_some_and(|list| !list.is_empty()),
+            "use logit_bias",
+        ),
+        ("bad_words", common.bad_words.as_ref().is_some_and(|list| !list.is_empty()), "use logit_bias"),
+        ("detokenize", common.detokenize == Some(false), "answers always have their text"),
         ("truncate_prompt_tokens", common.truncate_prompt_tokens.is_some(), "prompts are never cut"),
         (
             "use_beam_search",

@@ -151,13 +151,13 @@ impl Renderer {
     ///
     /// # Errors
     /// As [`Renderer::chunk`].
-    pub(crate) fn first(&self, index: usize) -> Result<Option<String>, ApiError> {
+    pub(crate) fn first(&self, index: usize, usage: Option<Usage>) -> Result<Option<String>, ApiError> {
         if self.kind != Kind::Chat {
             return Ok(None);
         }
         let delta = Delta { role: Some("assistant"), content: Some(String::new()) };
         let choice = ChatDelta { index, delta, logprobs: None, rest: Rest::default() };
-        let mut answer = self.answer(CHAT_CHUNK, vec![choice], None);
+        let mut answer = self.answer(CHAT_CHUNK, vec![choice], usage);
         if index == 0 {
             answer.prompt_token_ids = self.prompt_ids(0);
         }

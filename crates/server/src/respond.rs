@@ -17,6 +17,7 @@ use crate::asked::Asked;
 use crate::body;
 use crate::engine::Events;
 use crate::error::ApiError;
+use crate::openai::answer::Usage;
 use crate::openai::request::StreamOptions;
 use crate::pieces::{Kind, Piece, Pieces};
 use crate::render::{Renderer, Whole};
@@ -167,7 +168,7 @@ impl Streaming {
     /// The chunks with which choices of a chat begin.
     fn open(&mut self, bytes: &mut String) {
         for choice in 0..self.source.open.len() {
-            match self.renderer.first(choice) {
+            match self.renderer.first(choice, self.usage()) {
                 Ok(Some(first)) => event(bytes, &first),
                 Ok(None) => {}
                 Err(error) => self.fail(&error, bytes),
@@ -194,11 +195,15 @@ impl Streaming {
         // Text that may become a stop text is held back, as are parts of characters.
         let says = !piece.text.is_empty() || piece.trace.is_some() || piece.end.is_some();
         if says || self.renderer.tells_tokens() {
-            let usage = self.options.continuous_usage_stats.unwrap_or(false);
-            let usage = usage.then(|| self.renderer.usage(self.tokens));
-            event(bytes, &self.renderer.chunk(choice, piece, usage, begins)?);
+            event(bytes, &self.renderer.chunk(choice, piece, self.usage(), begins)?);
         }
         Ok(())
+    }
+
+    /// The numbers of tokens, if every chunk has them.
+    fn usage(&self) -> Option<Usage> {
+        let wanted = self.options.continuous_usage_stats.unwrap_or(false);
+        wanted.then(|| self.renderer.usage(self.tokens))
     }
 
     fn finish(&mut self, bytes: &mut String) {

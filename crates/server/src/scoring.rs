@@ -12,7 +12,7 @@ use stackelberg_registry::guidance::known;
 use utoipa::ToSchema;
 
 use crate::app::{App, blocking, now};
-use crate::asked::{check_length, check_tokens};
+use crate::asked::{check_length, check_tokens, numbered};
 use crate::body;
 use crate::error::ApiError;
 use crate::openai::answer::Usage;
@@ -29,11 +29,15 @@ pub(crate) struct ScoreRequest {
     /// A reward's name, or a combination of several. May be left out if there is one.
     model: Option<String>,
     /// A prompt, or one for each answer.
-    #[serde(alias = "queries")]
     text_1: Option<OneOrMany>,
     /// Answers.
-    #[serde(alias = "documents", alias = "items")]
     text_2: Option<OneOrMany>,
+    /// Another name of `text_1`.
+    queries: Option<OneOrMany>,
+    /// Another name of `text_2`.
+    documents: Option<OneOrMany>,
+    /// Another name of `text_2`.
+    items: Option<OneOrMany>,
     /// Must be false: scores are raw.
     use_activation: Option<bool>,
     /// Accepted and not used.
@@ -103,17 +107,25 @@ pub(crate) async fn score(
     let request: ScoreRequest = body::read(request, &app).await?;
     raw(request.use_activation)?;
     let (name, reward) = reward(&app, request.model)?;
-    let list = |field: &str, texts: Option<OneOrMany>| {
-        let texts = texts.map(OneOrMany::into_vec).unwrap_or_default();
+    // The field that is given, of those that mean the same.
+    let list = |names: [(&'static str, Option<OneOrMany>); 3]| {
+        let first = names[0].0;
+        let mut given = names.into_iter().filter_map(|(name, texts)| Some((name, texts?.into_vec())));
+        let (name, texts) = given.next().unwrap_or((first, Vec::new()));
+        if let Some((other, _)) = given.next() {
+            return Err(ApiError::invalid(other, format!("{other} means {name}: give one of them")));
+        }
         let most = app.config.limits.texts;
         if texts.is_empty() || texts.len() > most {
-            let message =
-                format!("{field} has {} texts: it must have between 1 and {most}", texts.len());
-            return Err(ApiError::invalid(field, message));
+            let message = format!("{name} has {} texts: it must have between 1 and {most}", texts.len());
+            return Err(ApiError::invalid(name, message));
         }
-        Ok(texts)
+        Ok((name, texts))
     };
-    let (prompts, answers) = (list("text_1", request.text_1)?, list("text_2", request.text_2)?);
+    let (_, prompts) =
+        list([("text_1", request.text_1), ("queries", request.queries), ("text_1", None)])?;
+    let (field, answers) =
+        list([("text_2", request.text_2), ("documents", request.documents), ("items", request.items)])?;
     if prompts.len() != 1 && prompts.len() != answers.len() {
         let message = format!(
             "text_1 has {} texts and text_2 {}: give one, or one for each",
@@ -125,7 +137,7 @@ pub(crate) async fn score(
     let prompts: Vec<Arc<Shared>> = prompts.into_iter().map(Shared::new).collect();
     let prompt = |i: usize| prompts[if prompts.len() == 1 { 0 } else { i }].clone();
     let texts = answers.into_iter().enumerate().map(|(i, answer)| Text::Answer(prompt(i), answer));
-    let (scores, usage) = app.unless_aborted(scores(&app, &reward, texts.collect())).await?;
+    let (scores, usage) = app.unless_aborted(scores(&app, &reward, texts.collect(), field)).await?;
     let data = scores.into_iter().enumerate();
     let data = data.map(|(index, score)| ScoreData { index, object: "score", score }).collect();
     body::json(&Scores { id: app.id("score"), object: "list", created: now(), model: name, data, usage })
@@ -146,10 +158,12 @@ pub(crate) async fn classify(
             "add_generation_prompt is not supported: a conversation that is scored is complete";
         return Err(ApiError::unsupported("add_generation_prompt", message));
     }
-    let texts: Vec<Text> = match (request.input, request.messages) {
-        (Some(Prompts::Texts(texts)), None) => texts.into_iter().map(Text::Alone).collect(),
-        (Some(Prompts::Ids(lists)), None) => lists.into_iter().map(Text::Tokens).collect(),
-        (None, Some(list)) => vec![Text::Chat(messages(list, app.config.limits.messages)?)],
+    let (field, texts): (_, Vec<Text>) = match (request.input, request.messages) {
+        (Some(Prompts::Texts(texts)), None) => ("input", texts.into_iter().map(Text::Alone).collect()),
+        (Some(Prompts::Ids(lists)), None) => ("input", lists.into_iter().map(Text::Tokens).collect()),
+        (None, Some(list)) => {
+            ("messages", vec![Text::Chat(messages(list, app.config.limits.messages)?)])
+        }
         _ => return Err(ApiError::invalid("input", "give either input or messages")),
     };
     let most = app.config.limits.texts;
@@ -157,7 +171,7 @@ pub(crate) async fn classify(
         let message = format!("input has {} texts: it must have between 1 and {most}", texts.len());
         return Err(ApiError::invalid("input", message));
     }
-    let (scores, usage) = app.unless_aborted(scores(&app, &reward, texts)).await?;
+    let (scores, usage) = app.unless_aborted(scores(&app, &reward, texts, field)).await?;
     let data = scores.into_iter().enumerate();
     let class =
         |(index, score)| ClassData { index, label: name.clone(), probs: [score], num_classes: 1 };
@@ -236,11 +250,12 @@ impl Shared {
 }
 
 /// Scores texts one after the other. They are tokenized where nothing else waits for it, and scored between the steps of the
-/// engine, so that answers go on meanwhile. Also gives the number of tokens.
+/// engine, so that answers go on meanwhile. Also gives the number of tokens. `field` is where the texts were given.
 async fn scores(
     app: &Arc<App>,
     reward: &Reward,
     texts: Vec<Text>,
+    field: &str,
 ) -> Result<(Vec<f64>, Usage), ApiError> {
     // Remote rewards can take long.
     let _asks = match reward.is_remote() {
@@ -249,9 +264,10 @@ async fn scores(
     };
     let place = app.engine.reserve(1)?;
     let (mut scores, mut tokens) = (Vec::with_capacity(texts.len()), 0);
-    for text in texts {
-        let (shared, of_text) = (app.clone(), reward.clone());
-        let (ready, count) = blocking(move || prepared(&shared, &of_text, &text)).await?;
+    let all = texts.len();
+    for (number, text) in texts.into_iter().enumerate() {
+        let (shared, of_text, field) = (app.clone(), reward.clone(), numbered(field, number, all));
+        let (ready, count) = blocking(move || prepared(&shared, &of_text, &text, &field)).await?;
         let score = match (reward, ready) {
             (Reward::Combined(combined), Ready::Parts(parts)) => {
                 let mut each = Vec::with_capacity(parts.len());
@@ -277,18 +293,18 @@ fn count(policy: &TextProcessor, text: &str) -> stackelberg_engine::Result<usize
 }
 
 /// A text as a reward reads it, and its number of tokens.
-fn prepared(app: &App, reward: &Reward, text: &Text) -> Result<(Ready, usize), ApiError> {
+fn prepared(app: &App, reward: &Reward, text: &Text, field: &str) -> Result<(Ready, usize), ApiError> {
     let policy = &app.models.policy;
     let failed = |error: stackelberg_engine::Error| ApiError::engine(&error);
     if let Text::Tokens(tokens) = text {
-        check_tokens(app, "input", tokens)?;
+        check_tokens(app, field, tokens)?;
     }
     match reward {
         Reward::Combined(combined) => {
             let parts: Vec<(Ready, usize)> = combined
                 .rewards()
                 .iter()
-                .map(|part| prepared(app, part, text))
+                .map(|part| prepared(app, part, text, field))
                 .collect::<Result<_, _>>()?;
             let tokens = parts.iter().map(|(_, tokens)| *tokens).max().unwrap_or_default();
             Ok((Ready::Parts(parts.into_iter().map(|(ready, _)| ready).collect()), tokens))
@@ -315,14 +331,15 @@ fn prepared(app: &App, reward: &Reward, text: &Text) -> Result<(Ready, usize), A
             found.map(|(tokens, ready)| (ready, tokens)).map_err(failed)
         }
         Reward::Head(_) | Reward::Model(_) => {
-            let tokens = tokens_of(app, reward, text)?;
+            let tokens = tokens_of(app, reward, text, field)?;
             let context = reward.context(policy.context());
             if tokens.is_empty() {
-                return Err(ApiError::invalid("input", "an empty text has no reward"));
+                return Err(ApiError::invalid(field, format!("{field}: an empty text has no reward")));
             }
             if tokens.len() > context {
-                let message = format!("{} tokens do not fit the context of {context}", tokens.len());
-                return Err(ApiError::too_long("input", message));
+                let message =
+                    format!("{field}: {} tokens do not fit the context of {context}", tokens.len());
+                return Err(ApiError::too_long(field, message));
             }
             let count = tokens.len();
             Ok((Ready::Tokens(tokens), count))
@@ -331,7 +348,7 @@ fn prepared(app: &App, reward: &Reward, text: &Text) -> Result<(Ready, usize), A
 }
 
 /// The tokens that a head or a reward model reads.
-fn tokens_of(app: &App, reward: &Reward, text: &Text) -> Result<Vec<u32>, ApiError> {
+fn tokens_of(app: &App, reward: &Reward, text: &Text, field: &str) -> Result<Vec<u32>, ApiError> {
     let policy = &app.models.policy;
     let format = reward.text_format(policy);
     let bytes = match text {
@@ -340,7 +357,7 @@ fn tokens_of(app: &App, reward: &Reward, text: &Text) -> Result<Vec<u32>, ApiErr
         Text::Tokens(_) => 0,
         Text::Chat(messages) => messages.iter().map(|message| message.content.len()).sum(),
     };
-    check_length(app, "input", bytes)?;
+    check_length(app, field, bytes)?;
     let tokens = match text {
         Text::Answer(prompt, answer) => policy
             .lay_out(&prompt.prompt, None, format)

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use hyper::server::conn::http1;
@@ -24,7 +24,8 @@ use crate::routes::router;
 /// Time without data after which a client is asked whether it is there.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// Time that aborted answers have to reach their clients.
+/// Time that aborted answers have to reach their clients: the least and the most. Between them, it is what is left of the drain.
+const ABORTED: Duration = Duration::from_secs(1);
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// A server whose models are loaded and whose decoding thread runs.
@@ -97,6 +98,7 @@ impl Server {
         }
         drop(listener);
         app.enter(Phase::Draining);
+        let began = Instant::now();
         let mut closed = std::pin::pin!(graceful.shutdown());
         tokio::select! {
             () = &mut closed => return Ok(()),
@@ -106,8 +108,9 @@ impl Server {
             why = &mut ended => return Err(lost(why)),
         }
         app.enter(Phase::Aborting);
-        // Slow readers are not waited for.
-        let _ = tokio::time::timeout(FAREWELL, closed).await;
+        // Slow readers are not waited for, nor what arrives slowly.
+        let rest = app.config.limits.drain.saturating_sub(began.elapsed());
+        let _ = tokio::time::timeout(rest.clamp(ABORTED, FAREWELL), closed).await;
         Ok(())
     }
 }

@@ -167,13 +167,39 @@ pub(crate) fn settings(options: &Options, tokens: usize, seed: u64) -> Result<Se
     options.settings().map_err(|error| ApiError::decoding(&error))
 }
 
-/// The number of new tokens for a prompt of `prompt` tokens, of which `asked` were asked for. `default` is what there is
+/// Checks the operator's limit on a prompt, the field of this name with so many tokens.
+fn check_prompt((name, prompt): (&str, usize), limits: &Limits) -> Result<(), ApiError> {
+    if prompt > limits.prompt {
+        let message = format!("{name} has {prompt} tokens: this server takes at most {}", limits.prompt);
+        return Err(ApiError::too_long(name, message));
+    }
+    Ok(())
+}
+
+/// Checks a prompt that nothing follows. The settings still have one new token.
+///
+/// # Errors
+/// It does not fit the context, or is above the operator's limit.
+pub(crate) fn read_alone(
+    (name, prompt): (&str, usize),
+    context: usize,
+    limits: &Limits,
+) -> Result<usize, ApiError> {
+    if prompt > context {
+        let message = format!("{name} has {prompt} tokens: it must fit the context of {context}");
+        return Err(ApiError::too_long(name, message));
+    }
+    check_prompt((name, prompt), limits)?;
+    Ok(1)
+}
+
+/// The number of new tokens for a prompt, the field of this name with `prompt` tokens, of which `asked` were asked for. `default` is what there is
 /// without, `context` the most tokens of prompt and answer together.
 ///
 /// # Errors
 /// They do not fit, or are above the operator's limit.
 pub(crate) fn room(
-    prompt: usize,
+    (name, prompt): (&str, usize),
     asked: Option<u64>,
     default: usize,
     context: usize,
@@ -181,20 +207,16 @@ pub(crate) fn room(
 ) -> Result<usize, ApiError> {
     let field = "max_tokens";
     if prompt >= context {
-        return Err(ApiError::no_room(prompt, context));
+        return Err(ApiError::no_room(name, prompt, context));
     }
-    if prompt > limits.prompt {
-        let message =
-            format!("the prompt has {prompt} tokens: this server takes at most {}", limits.prompt);
-        return Err(ApiError::too_long("prompt", message));
-    }
+    check_prompt((name, prompt), limits)?;
     let Some(asked) = asked else { return Ok(default.min(context - prompt).min(limits.tokens)) };
     if asked == 0 {
         return Err(ApiError::invalid(field, "max_tokens is 0: it must be at least 1"));
     }
     if (prompt as u64).saturating_add(asked) > context as u64 {
         let message = format!(
-            "the prompt has {prompt} tokens and max_tokens is {asked}: together they must fit the context of {context}"
+            "{name} has {prompt} tokens and max_tokens is {asked}: together they must fit the context of {context}"
         );
         return Err(ApiError::too_long(field, message));
     }
@@ -213,8 +235,9 @@ mod tests {
     #[test]
     fn prompt_and_answer_fit_the_context() {
         let limits = Limits { tokens: 50, ..Limits::default() };
-        let room =
-            |prompt, asked, default| room(prompt, asked, default, 100, &limits).map_err(|e| e.message);
+        let room = |prompt, asked, default| {
+            room(("prompt", prompt), asked, default, 100, &limits).map_err(|e| e.message)
+        };
         assert_eq!(room(90, None, 16), Ok(10));
         assert_eq!(room(10, None, usize::MAX), Ok(50));
         assert_eq!(room(90, Some(10), 16), Ok(10));

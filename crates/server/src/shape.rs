@@ -76,7 +76,12 @@ fn wrong(error: Error) -> ApiError {
         Error::TwoPriors | Error::NegativeWeight { .. } => "weights",
         _ => "rewards",
     };
-    ApiError::invalid(field.replace('-', "_"), error.to_string())
+    let field = field.replace('-', "_");
+    let message = match &error {
+        Error::Setting { value, must, .. } => format!("{field} is {value}: it must be {must}"),
+        error => error.to_string(),
+    };
+    ApiError::invalid(field, message)
 }
 
 fn answer(request: &ShapeRequest) -> Result<Record, ApiError> {

@@ -161,10 +161,17 @@ fn connections_that_ask_for_nothing_do_not_hold_the_server() {
                 .await
                 .contains("200 OK")
         );
+        let mut body = TcpStream::connect(server.address).await.unwrap();
+        let part = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{";
+        body.write_all(part).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
         let began = Instant::now();
         server.stop.send(()).unwrap();
         server.served.await.unwrap().unwrap();
         assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+        // A body that has not come is not waited for.
+        let refused = all(body).await;
+        assert!(refused.starts_with("HTTP/1.1 503"), "{refused}");
     });
 }
 

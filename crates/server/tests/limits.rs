@@ -11,7 +11,14 @@ const CHAT: &str = "/v1/chat/completions";
 const TEXT: &str = "/v1/completions";
 
 fn limited(limits: Value) -> Config {
-    Config { limits: serde_json::from_value(limits).unwrap(), ..Config::default() }
+    Config { limits: Limits::from_json(&limits.to_string()).unwrap(), ..Config::default() }
+}
+
+#[test]
+fn limits_are_an_object() {
+    for wrong in ["[1, 2]", "[]", "null", "3", "{\"body\": 0.5}", "{\"what\": 1}"] {
+        assert!(Limits::from_json(wrong).is_err(), "{wrong}");
+    }
 }
 
 #[test]
@@ -203,6 +210,28 @@ fn a_client_that_leaves_before_the_answer_is_counted() {
         asked.abort();
         let gone = "stackelberg_http_requests_total{path=\"/v1/completions\",status=\"499\"}";
         eventually("it is counted", || async { client.metric(gone).await == 1.0 }).await;
+    });
+}
+
+#[test]
+fn a_block_that_is_not_the_request_s_is_shortened() {
+    block_on(async {
+        let limits = Limits::from_json(r#"{"block": 8}"#).unwrap();
+        let client = server(Config { limits, ..Config::default() });
+        let block = |answer: Value| answer["choices"][0]["guidance"]["settings"]["block"].clone();
+        for method in ["blockwise", "particles"] {
+            let guidance = json!({"method": method, "reward": "head", "samples": 2});
+            let body = json!({"prompt": "w1", "max_tokens": 2, "guidance": guidance});
+            assert_eq!(block(client.good(TEXT, body).await.json()), 2);
+        }
+        let default = json!({"method": "blockwise", "reward": "head", "block": 16, "samples": 2});
+        let client = server(Config { default_guidance: Some(default), ..Config::default() });
+        let body =
+            json!({"prompt": "w1", "max_tokens": 4, "guidance": {"extends": "default", "trace": true}});
+        assert_eq!(block(client.good(TEXT, body).await.json()), 4);
+        let own =
+            json!({"prompt": "w1", "max_tokens": 4, "guidance": {"extends": "default", "block": 8}});
+        assert_eq!(client.ask(TEXT, own).await.json()["error"]["param"], "guidance.block");
     });
 }
 

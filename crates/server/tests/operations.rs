@@ -12,7 +12,7 @@ const TEXT: &str = "/v1/completions";
 #[test]
 fn keys_are_needed_where_there_are_keys() {
     block_on(async {
-        let client = server(Config { keys: Keys::new(["one", "two"]), ..Config::default() });
+        let client = server(Config { keys: Keys::new(["one", "two"]).unwrap(), ..Config::default() });
         let ask = |key: Option<&str>| {
             let mut request = post(TEXT, "{\"prompt\": \"w1\", \"max_tokens\": 1}");
             if let Some(key) = key {
@@ -184,6 +184,23 @@ fn the_server_says_what_it_is() {
         for name in schemas.keys() {
             assert!(!["Vec", "Option", "BTreeMap"].contains(&name.as_str()), "{name}");
         }
+        let mut names = Vec::new();
+        for (path, methods) in openapi["paths"].as_object().unwrap() {
+            for operation in methods.as_object().unwrap().values() {
+                names.push(operation["operationId"].as_str().unwrap());
+                let responses = operation["responses"].as_object().unwrap();
+                assert!(responses.contains_key("4XX") && responses.contains_key("5XX"), "{path}");
+            }
+        }
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count, "an operation id is given twice");
+        let guidance = openapi["components"]["schemas"]["Guidance"]["properties"].as_object().unwrap();
+        for field in ["method", "reward", "strength", "kl_budget", "samples", "trace", "extends"] {
+            assert!(guidance.contains_key(field), "{field}");
+        }
+        assert!(!guidance.contains_key("max_new_tokens"));
         assert_eq!(openapi["components"]["securitySchemes"]["key"]["scheme"], "bearer");
         let content = &openapi["paths"]["/v1/chat/completions"]["post"]["responses"]["200"]["content"];
         assert!(content["application/json"].is_object() && content["text/event-stream"].is_object());

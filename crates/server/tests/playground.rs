@@ -8,7 +8,7 @@ use crate::common::{block_on, server};
 #[test]
 fn the_page_has_all_files_that_it_names_and_needs_no_key() {
     block_on(async {
-        let client = server(Config { keys: Keys::new(["one"]), ..Config::default() });
+        let client = server(Config { keys: Keys::new(["one"]).unwrap(), ..Config::default() });
         let page = client.get("/").await;
         assert_eq!(
             (page.status, &page.headers["content-type"]),

@@ -52,7 +52,9 @@ fn wrong_fields_are_400_and_named() {
             ("top_p", json!(0)),
             ("top_p", json!(1.1)),
             ("top_k", json!(-2)),
-            ("min_p", json!(1)),
+            ("min_p", json!(1.5)),
+            ("structured_outputs", json!({"choice": ["a"]})),
+            ("allowed_token_ids", json!([1])),
             ("repetition_penalty", json!(0)),
             ("seed", json!(1.5)),
             ("seed", json!("x")),
@@ -80,9 +82,11 @@ fn wrong_fields_are_400_and_named() {
             (json!(""), "prompt"),
             (json!([]), "prompt"),
             (json!([""]), "prompt"),
+            (json!(["w1", ""]), "prompt[1]"),
+            (json!([[1], [400]]), "prompt[1]"),
             (json!([[]]), "prompt"),
             (json!([40]), "prompt"),
-            (json!([[1], [4294967295u64]]), "prompt"),
+            (json!([[1], [4294967295u64]]), "prompt[1]"),
             (Value::Null, "prompt"),
         ] {
             refused(&client, TEXT, json!({"prompt": prompt}), param).await;
@@ -104,13 +108,14 @@ fn wrong_fields_are_400_and_named() {
             body[field] = value;
             let reply = client.ask(CHAT, body.clone()).await;
             let error = checked(&reply, 400);
-            let param = if field == "chat_template_kwargs" { "messages" } else { field };
-            assert_eq!(error["param"], param, "{body}: {error}");
+            assert_eq!(error["param"], field, "{body}: {error}");
         }
         for (guidance, param) in [
             (json!({"strength": -1}), "strength"),
             (json!({"bound": -1}), "bound"),
             (json!({"alpha": -1}), "alpha"),
+            (json!({"bound": 1e10}), "bound"),
+            (json!({"strength": 1e300}), "strength"),
             (json!({"kl_budget": -1}), "kl_budget"),
             (json!({"ref_quantile": 2, "budget": "reference-step"}), "ref_quantile"),
             (json!({"perturbation": "noise=-1"}), "perturbation"),
@@ -132,6 +137,17 @@ fn wrong_fields_are_400_and_named() {
         refused(&client, "/shape", json!({"rewards": [1, 2], "weights": [1, -1]}), "weights").await;
         let both = json!({"rewards": [1, 2], "bound": 1, "kl_budget": 1});
         refused(&client, "/shape", both, "bound").await;
+        let error =
+            refused(&client, "/shape", json!({"rewards": [1, 2], "kl_budget": -1}), "kl_budget").await;
+        assert!(error["message"].as_str().unwrap().starts_with("kl_budget is -1"), "{error}");
+        refused(&client, "/detokenize", json!({}), "tokens").await;
+        let both = json!({"model": "head", "text_1": "w1", "text_2": "w2", "documents": "w2"});
+        refused(&client, "/score", both, "documents").await;
+        let texts =
+            json!({"model": "head", "queries": "w1", "items": ["w2", vec!["w2"; CONTEXT].join(" ")]});
+        refused(&client, "/score", texts, "items[1]").await;
+        let twice = checked(&client.post(TEXT, "{\"prompt\": \"w1\", \"prompt\": \"w2\"}").await, 400);
+        assert_eq!(twice["param"], "prompt");
         // The fields in their order are no request.
         let array = client.ask(TEXT, json!(["tiny", "w1"])).await;
         assert!(checked(&array, 400)["message"].as_str().unwrap().contains("a JSON object"));
@@ -146,7 +162,7 @@ fn wrong_fields_are_400_and_named() {
             (json!([{"role": "user", "content": "x", "tool_call_id": "1"}]), "messages[0].tool_call_id"),
             (json!([{"role": "user", "content": "x", "type": "image"}]), "messages[0].type"),
             (json!([{"role": "user", "content": "x", "what": 1}]), "messages[0].what"),
-            (json!([{"content": "x"}]), "messages[0]"),
+            (json!([{"content": "x"}]), "messages[0].role"),
             (json!([["user", "x"]]), "messages[0]"),
             (json!([{"role": "user", "content": [["text", "x"]]}]), "messages[0].content"),
         ] {
@@ -166,6 +182,7 @@ fn harmless_fields_and_neutral_values_pass() {
             "tool_choice": "none", "response_format": {"type": "text"}, "modalities": ["text"], "logit_bias": {},
             "presence_penalty": 0, "frequency_penalty": 0, "logprobs": false, "top_k": -1, "top_p": 1, "n": 1,
             "stop": null, "seed": null, "stream": false, "stream_options": null, "functions": [], "audio": null,
+            "structured_outputs": null, "allowed_token_ids": [], "bad_words": null, "detokenize": true,
             "min_tokens": 0, "length_penalty": 1.0, "priority": 0, "skip_special_tokens": true, "echo": false,
         });
         client.good(CHAT, body).await;
@@ -193,7 +210,12 @@ fn context_overflow_is_never_cut() {
         assert_eq!(answer["usage"]["completion_tokens"], 1);
         let words = vec!["w1"; CONTEXT + 100].join(" ");
         let chat = json!({"messages": [{"role": "user", "content": words}]});
-        refused(&client, CHAT, chat, "prompt").await;
+        refused(&client, CHAT, chat, "messages").await;
+        // Nothing follows a prompt that is only read.
+        let whole = json!({"prompt": vec![1; CONTEXT], "max_tokens": 0, "echo": true});
+        client.good(TEXT, whole).await;
+        let more = json!({"prompt": vec![1; CONTEXT + 1], "max_tokens": 0, "echo": true});
+        refused(&client, TEXT, more, "prompt").await;
     });
 }
 
@@ -251,6 +273,9 @@ fn errors_of_http_have_the_same_shape() {
         checked(&client.get("/v1/nope").await, 404);
         checked(&client.get(TEXT).await, 405);
         checked(&client.ask("/v1/models", json!({})).await, 405);
+        let plain = |path: &str| Request::post(path).body(Body::from("{}")).unwrap();
+        checked(&client.reply(plain("/health")).await, 405);
+        checked(&client.reply(plain("/v1/nope")).await, 404);
         let model = client.ask(TEXT, json!({"model": "gpt-4", "prompt": "w1"})).await;
         let error = checked(&model, 404);
         assert_eq!((&error["code"], &error["param"]), (&json!("model_not_found"), &json!("model")));

@@ -20,7 +20,7 @@ pub(crate) struct GuidanceReport {
     pub(crate) rewards: BTreeMap<String, f64>,
     /// KL from the base policy over the candidates, in nats; null for greedy guided answers.
     pub(crate) kl: Option<f64>,
-    /// Upper bound on the KL from the base policy, in nats.
+    /// Upper bound on the KL from the base policy, in nats; of particles an estimate, whose mean over answers is meant.
     pub(crate) kl_bound: Option<f64>,
     /// Steps in which the choice was not the base policy's.
     pub(crate) steered: usize,

@@ -92,7 +92,7 @@ requests! {
         #[serde(default, deserialize_with = "objects::one")]
         stream_options: StreamOptions,
         /// What guides the answer; see the guide. May also be in `extra_body` or `vllm_xargs`.
-        #[schema(value_type = Option<Object>)]
+        #[schema(value_type = Option<crate::openapi::Guidance>)]
         guidance: Value,
         /// Its field `guidance` is read.
         #[schema(value_type = Option<Object>)]
@@ -116,6 +116,15 @@ requests! {
         return_tokens_as_token_ids: bool,
         /// Whether the answer begins with the prompt.
         echo: bool,
+        /// Must be true.
+        detokenize: bool,
+        /// Must be null or empty.
+        allowed_token_ids: Vec<u32>,
+        /// Must be null or empty.
+        bad_words: Vec<String>,
+        /// Must be null: answers are plain text.
+        #[schema(value_type = Option<Object>)]
+        structured_outputs: Value,
         /// Must be true.
         skip_special_tokens: bool,
         /// Accepted and not used: no spaces are added.
@@ -174,7 +183,7 @@ requests! {
         #[schema(value_type = Option<Vec<Object>>)]
         tools: Value,
         /// Must be `none` or `auto`.
-        #[schema(value_type = Option<Object>)]
+        #[schema(value_type = Option<Value>)]
         tool_choice: Value,
         /// Accepted and not used: there are no tools.
         parallel_tool_calls: bool,
@@ -182,7 +191,7 @@ requests! {
         #[schema(value_type = Option<Vec<Object>>)]
         functions: Value,
         /// Must be `none` or `auto`.
-        #[schema(value_type = Option<Object>)]
+        #[schema(value_type = Option<Value>)]
         function_call: Value,
         /// Must be `["text"]`.
         modalities: Vec<String>,

@@ -17,13 +17,14 @@ export function chart(title, lines) {
     svg("line", { class: "axis", x1: LEFT, x2: WIDTH - PAD, y1: y(value), y2: y(value) }),
     svg("text", { x: LEFT - 4, y: y(value) + 4, "text-anchor": "end" }, shown(value, 2)),
   ]);
-  const drawn = lines.filter(([, points]) => points.length).map(([name, points]) => [
+  const present = lines.filter(([, points]) => points.length);
+  const drawn = present.map(([name, points]) => [
     svg("polyline", { class: name, points: points.map(([a, b]) => `${x(a)},${y(b)}`).join(" ") }),
     svg("circle", { class: name, cx: x(points.at(-1)[0]), cy: y(points.at(-1)[1]), r: 3 }),
   ]);
-  const said = lines.filter(([, points]) => points.length).map(([name, points]) => `${name} ${shown(points.at(-1)[1], 2)}`);
+  const said = present.map(([name, points]) => `${name} ${shown(points.at(-1)[1], 2)}`);
   return el("figure", {},
-    el("figcaption", {}, `${title}: `, ...lines.map(([name], i) => el("span", { class: name }, `${i ? ", " : ""}${name}`))),
+    el("figcaption", {}, `${title}: `, ...present.map(([name], i) => el("span", { class: name }, `${i ? ", " : ""}${name}`))),
     svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `${title} at the end: ${said.join(", ")}` },
       ...ticks.flat(), ...drawn.flat(),
       svg("text", { x: LEFT, y: HEIGHT - 5 }, "token 0"),
