@@ -67,7 +67,7 @@ struct Report<'a> {
     version: &'static str,
     machine: Machine,
     model: &'a str,
-    dtype: &'static str,
+    dtype: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<String>,
     threads: usize,
@@ -104,7 +104,7 @@ impl Bench {
             version: env!("CARGO_PKG_VERSION"),
             machine: Machine::this(),
             model: self.model.name(),
-            dtype: self.model.dtype.name(),
+            dtype: self.model.spec().recorded_dtype(),
             device: self.model.spec().recorded_device(),
             threads: kernel::threads(),
             quick: self.quick,

@@ -171,12 +171,12 @@ impl Generate {
         let hash = |name: &str| registry.reward_hash(name);
         let value_hash = self.value.as_deref().map(hash).transpose()?;
         let reward_hash = reward.as_ref().map(|_| hash(self.reward_name())).transpose()?;
-        let device = self.model.spec().recorded_device();
+        let (dtype, device) = (self.model.spec().recorded_dtype(), self.model.spec().recorded_device());
         let reward_name = shown(self.reward_name());
         let model_name = shown(self.model.name());
         let names = Names {
             model: &model_name,
-            dtype: self.model.dtype.name(),
+            dtype: &dtype,
             device: device.as_deref(),
             reward: &reward_name,
             reward_hash: reward_hash.as_deref(),

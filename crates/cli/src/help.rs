@@ -48,6 +48,8 @@ pub(crate) const RULES: &[&str] =
     &["raw", "hard", "srs", "mean-soft", "minmax", "meanstd", "srs-std", "cap", "log-sigmoid", "par"];
 /// Data types of weights.
 pub(crate) const DTYPES: &[&str] = &["f32", "bf16", "int8", "native"];
+/// Data types of keys and values.
+pub(crate) const KV_DTYPES: &[&str] = &["f32", "bf16"];
 /// Devices.
 pub(crate) const DEVICES: &[&str] = &["cpu", "cuda", "metal", "candle"];
 /// Text formats.
@@ -59,7 +61,7 @@ pub(crate) const BUDGETS: &[&str] = &["paper", "reference", "reference-step", "r
 mod tests {
     use stackelberg_decoding::{Keep, Method};
     use stackelberg_engine::reward::TextFormat;
-    use stackelberg_engine::{Device, Dtype};
+    use stackelberg_engine::{Device, Dtype, KvDtype};
     use stackelberg_shaping::{Budget, Rule};
 
     use super::*;
@@ -76,6 +78,7 @@ mod tests {
         assert!(
             all_parse::<Rule>(RULES)
                 && all_parse::<Dtype>(DTYPES)
+                && all_parse::<KvDtype>(KV_DTYPES)
                 && all_parse::<Device>(DEVICES[..1].as_ref())
         );
         assert!(all_parse::<TextFormat>(FORMATS));

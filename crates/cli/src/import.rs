@@ -168,7 +168,7 @@ impl Import {
         };
         let mut manifest = import.manifest(model, identity, hidden, self.prompts_per_shard, system);
         if policy.is_some() {
-            manifest.settings.insert("dtype".to_owned(), self.model.dtype.name().into());
+            manifest.settings.insert("dtype".to_owned(), self.model.spec().recorded_dtype().into());
             if let Some(device) = self.model.spec().recorded_device() {
                 manifest.settings.insert("device".to_owned(), device.into());
             }

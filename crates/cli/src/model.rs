@@ -7,12 +7,12 @@ use anyhow::{Context, Result};
 use clap::Args;
 use indicatif::ProgressBar;
 use stackelberg_decoding::{AT_ONCE, Policy};
-use stackelberg_engine::{Argument, Checkpoint, Device, Dtype, Reward};
+use stackelberg_engine::{Argument, Checkpoint, Device, Dtype, KvDtype, Reward};
 use stackelberg_hub::{Hub, Progress};
 use stackelberg_registry::{DEFAULT_MODEL, PolicySpec, Registry};
 use stackelberg_remote::PolicyClient;
 
-use crate::help::{DEVICES, DTYPES, named};
+use crate::help::{DEVICES, DTYPES, KV_DTYPES, named};
 use crate::limits;
 use crate::output::note;
 use crate::progress::style;
@@ -37,6 +37,10 @@ pub(crate) struct ModelArgs {
     /// Data type of the weights in memory: f32, bf16, int8, or native (the blocks of a GGUF file as they are).
     #[arg(long, default_value_t = Dtype::Bf16, hide_possible_values = true, value_parser = named::<Dtype>(DTYPES))]
     pub(crate) dtype: Dtype,
+
+    /// Data type of cached keys and values on the CPU: f32, or bf16, which takes half of the memory.
+    #[arg(long, default_value_t = KvDtype::F32, hide_possible_values = true, value_parser = named::<KvDtype>(KV_DTYPES))]
+    pub(crate) kv_dtype: KvDtype,
 
     /// Device: cpu, cuda, cuda:1 (the second GPU), metal, or candle (the GPU code path on the CPU).
     #[arg(long, value_name = "NAME", default_value_t = Device::Cpu, hide_possible_values = true)]
@@ -75,6 +79,7 @@ impl ModelArgs {
         PolicySpec {
             name: self.name().to_owned(),
             dtype: self.dtype,
+            kv_dtype: self.kv_dtype,
             device: self.device,
             tokenizer: self.tokenizer.clone(),
             template_args: BTreeMap::from_iter(self.template_args.iter().cloned()),

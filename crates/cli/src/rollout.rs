@@ -172,7 +172,7 @@ impl Rollout {
         let plan = Plan {
             policy: &policy,
             model: shown(&spec.name),
-            dtype: spec.dtype.name().to_owned(),
+            dtype: spec.recorded_dtype(),
             device: spec.recorded_device(),
             reward: hash.map(identity),
             format,

@@ -138,6 +138,7 @@ impl Tune {
             policy: Policy {
                 model: spec.name,
                 dtype: spec.dtype,
+                kv_dtype: spec.kv_dtype,
                 device: spec.device,
                 tokenizer: spec.tokenizer,
                 prompt_format: self.layout.prompt_format,

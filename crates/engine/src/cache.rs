@@ -6,7 +6,7 @@ mod slots;
 use candle_core::{DType, Device, Tensor};
 
 use crate::error::{Error, Result};
-use crate::kernel::{Layout, PAGE};
+use crate::kernel::{KvDtype, Layout, PAGE};
 pub(crate) use pages::Pages;
 pub(crate) use slots::{Slots, slots};
 
@@ -54,7 +54,7 @@ pub(crate) enum Kept {
 /// The empty prefix of no model.
 impl Default for Prefix {
     fn default() -> Self {
-        Self::in_pages(Layout { layers: 0, kv_heads: 0, dim: 0 })
+        Self::in_pages(Layout { layers: 0, kv_heads: 0, dim: 0, kv: KvDtype::F32 })
     }
 }
 

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fingerprint::fingerprint;
-use crate::kernel::Dtype;
+use crate::kernel::{Dtype, KvDtype};
 use crate::model::{Model, open};
 use crate::text_processor::TextProcessor;
 
@@ -44,6 +44,15 @@ impl Checkpoint {
         let model = Model::assemble(architecture, &weights, dtype, place)?;
         text.add_ends(model.config().eos.iter().copied());
         Ok(Self { model: Arc::new(model), text, fingerprint: fingerprint(path)? })
+    }
+
+    /// The same checkpoint, whose model stores keys and values in this format.
+    ///
+    /// # Errors
+    /// As [`Model::with_kv_dtype`]; a clone of the checkpoint is in use.
+    pub fn with_kv_dtype(self, kv: KvDtype) -> Result<Self> {
+        let model = Arc::try_unwrap(self.model).map_err(|_| Error::Shared)?;
+        Ok(Self { model: Arc::new(model.with_kv_dtype(kv)?), ..self })
     }
 }
 

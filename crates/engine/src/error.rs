@@ -123,8 +123,14 @@ pub enum Error {
         what: String,
     },
 
-    /// A prefix was prefilled on another device than the model's.
-    #[error("the prefix was prefilled on another device: prefill it again with this model")]
+    /// A model that others use cannot be changed.
+    #[error("the model is in use: choose the dtype of keys and values right after it is loaded")]
+    Shared,
+
+    /// A prefix was prefilled on another device than the model's, or with another format of keys and values.
+    #[error(
+        "the prefix was prefilled on another device or with other keys and values: prefill it again with this model"
+    )]
     OtherDevice,
 
     /// A token is not in the vocabulary.

@@ -72,7 +72,7 @@ pub use encoder as embedder;
 pub use encoder::Embedder;
 pub use error::{Error, Result};
 pub use fingerprint::fingerprint;
-pub use kernel::Dtype;
+pub use kernel::{Dtype, KvDtype};
 pub use laid_out::{ChatEnd, LaidOut};
 pub use model::Model;
 pub use reward::Reward;

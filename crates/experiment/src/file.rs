@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use stackelberg_decoding::{Method, Options, Perturbation};
 use stackelberg_engine::reward::TextFormat;
-use stackelberg_engine::{Argument, Device, Dtype};
+use stackelberg_engine::{Argument, Device, Dtype, KvDtype};
 use stackelberg_evaluation::findings::{Knob, Limits};
 use stackelberg_hub::Known;
 use stackelberg_registry::names;
@@ -68,6 +68,9 @@ pub struct Policy {
     /// The data type of the weights.
     #[serde(deserialize_with = "named")]
     pub dtype: Dtype,
+    /// The data type of cached keys and values; on the CPU only.
+    #[serde(deserialize_with = "named")]
+    pub kv_dtype: KvDtype,
     /// The device.
     #[serde(deserialize_with = "named")]
     pub device: Device,
@@ -88,6 +91,7 @@ impl Policy {
         PolicySpec {
             name: self.model.clone(),
             dtype: self.dtype,
+            kv_dtype: self.kv_dtype,
             device: self.device,
             tokenizer: self.tokenizer.clone(),
             template_args: self.template_args.clone(),
@@ -100,6 +104,7 @@ impl Default for Policy {
         Self {
             model: DEFAULT_MODEL.to_owned(),
             dtype: Dtype::Bf16,
+            kv_dtype: KvDtype::default(),
             device: Device::Cpu,
             tokenizer: None,
             prompt_format: None,

@@ -54,6 +54,8 @@ pub struct Lab<'a> {
     pub(crate) provenance: Provenance,
     /// Cancels the current run.
     pub cancel: Cancel,
+    /// The policy's data types, as records have them.
+    pub(crate) dtype: String,
     /// The policy's device; `None` is the CPU.
     pub(crate) device: Option<String>,
     pub(crate) guide: Reward,
@@ -130,6 +132,7 @@ impl<'a> Lab<'a> {
             guide_hash: registry.reward_hash(guide_name)?,
             prompts_hash: hash_of(&value_of(&prompts)),
             policy,
+            dtype: spec.recorded_dtype(),
             device: spec.recorded_device(),
             guide,
             format,
@@ -151,7 +154,7 @@ impl<'a> Lab<'a> {
         let policy = &self.experiment.policy;
         let prompts = value_of(&prompts_of(self.registry, &values.prompts)?);
         let mut taught = json!({
-            "policy": self.policy.fingerprint(), "dtype": policy.dtype.to_string(),
+            "policy": self.policy.fingerprint(), "dtype": self.dtype,
             "guide": self.guide_hash, "format": self.format.name(), "system": policy.system,
             "prompts": prompts, "samples": values.samples, "max_new_tokens": values.max_new_tokens,
             "strength": values.strength, "bound": values.bound, "alpha": values.alpha, "cap": values.cap,
@@ -272,7 +275,7 @@ impl<'a> Lab<'a> {
     fn names<'n>(&'n self, value: Option<&'n str>, value_hash: Option<&'n str>) -> Names<'n> {
         Names {
             model: &self.model_name,
-            dtype: self.experiment.policy.dtype.name(),
+            dtype: &self.dtype,
             device: self.device.as_deref(),
             reward: &self.guide_name,
             reward_hash: Some(&self.guide_hash),
@@ -407,7 +410,7 @@ impl<'a> Lab<'a> {
             fact("version", &self.provenance.version),
             fact("commit", &self.provenance.commit),
             fact("command", &stackelberg_data::words::command_line(&self.provenance.command)),
-            fact("policy", &format!("{} ({}{on})", self.model_name, self.experiment.policy.dtype)),
+            fact("policy", &format!("{} ({}{on})", self.model_name, self.dtype)),
             fact("policy hash", &self.policy.fingerprint()),
             fact("guide", &self.guide_name),
             fact("prompts", &format!("{}, hash {}", self.prompts.len(), self.prompts_hash)),

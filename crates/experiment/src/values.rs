@@ -43,7 +43,7 @@ fn draw(lab: &Lab<'_>, values: &Values, folder: &Path, observer: &mut dyn Observ
     let plan = Plan {
         policy: lab.policy,
         model: policy.model.clone(),
-        dtype: policy.dtype.name().to_owned(),
+        dtype: policy.spec().recorded_dtype(),
         device: lab.device.clone(),
         reward: Some(Identity { name: lab.guide_name.clone(), hash: lab.guide_hash.clone() }),
         format: lab.format,

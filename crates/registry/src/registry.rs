@@ -8,7 +8,7 @@ use stackelberg_data::{Prompt, prompts};
 use stackelberg_decoding::{Policy, RemotePolicy};
 use stackelberg_engine::reward::ValueHead;
 use stackelberg_engine::{
-    Argument, Checkpoint, Device, Dtype, Embedder, Error as EngineError, TextProcessor,
+    Argument, Checkpoint, Device, Dtype, Embedder, Error as EngineError, KvDtype, TextProcessor,
 };
 use stackelberg_hub::{Hub, Kind, Known, Progress};
 use stackelberg_remote::{Key, PolicyClient, without_secrets};
@@ -42,6 +42,8 @@ pub struct PolicySpec {
     pub name: String,
     /// The data type of the weights in memory.
     pub dtype: Dtype,
+    /// The data type of cached keys and values; on the CPU only.
+    pub kv_dtype: KvDtype,
     /// The device.
     pub device: Device,
     /// Of a model on a server: where its tokenizer is, a reference like `name`.
@@ -70,6 +72,7 @@ impl Default for PolicySpec {
         Self {
             name: DEFAULT_MODEL.to_owned(),
             dtype: Dtype::Bf16,
+            kv_dtype: KvDtype::default(),
             device: Device::Cpu,
             tokenizer: None,
             template_args: BTreeMap::new(),
@@ -78,6 +81,14 @@ impl Default for PolicySpec {
 }
 
 impl PolicySpec {
+    /// The data types in records: that of the weights, and that of keys and values if it is not f32.
+    pub fn recorded_dtype(&self) -> String {
+        match self.kv_dtype {
+            KvDtype::F32 => self.dtype.to_string(),
+            kv => format!("{}, kv {kv}", self.dtype),
+        }
+    }
+
     /// The device's name in records: `None` for the CPU.
     pub fn recorded_device(&self) -> Option<String> {
         (self.device != Device::Cpu).then(|| self.device.to_string())
@@ -199,6 +210,9 @@ impl Registry {
         }
         let path = self.fetch(&spec.name)?;
         let mut policy = Checkpoint::load_on(&path, spec.dtype, spec.device)?;
+        if spec.kv_dtype != KvDtype::default() {
+            policy = policy.with_kv_dtype(spec.kv_dtype)?;
+        }
         if policy.model.score().is_some() {
             let problem = "this is a reward model, not a language model: give it as --reward";
             return Err(Error::Name(format!("{}: {problem}", path.display())));

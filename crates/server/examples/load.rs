@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use stackelberg_decoding::{Event, Limits, Method, Options, Request, Session, Want};
 use stackelberg_engine::reward::ValueHead;
-use stackelberg_engine::{Checkpoint, Device, Dtype, Reward};
+use stackelberg_engine::{Checkpoint, Device, Dtype, KvDtype, Reward};
 use stackelberg_hub::Hub;
 use stackelberg_registry::{PolicySpec, Registry};
 use stackelberg_server::{Config, Models, Server};
@@ -52,6 +52,7 @@ fn main() -> Outcome<()> {
     let spec = PolicySpec {
         name: "smollm2-135m".to_owned(),
         dtype: Dtype::Bf16,
+        kv_dtype: KvDtype::default(),
         device: Device::default(),
         tokenizer: None,
         template_args: [].into(),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::kernel::{Layout, PAGE, Page};
+use crate::kernel::{KvDtype, Layout, PAGE, Page};
 
 /// Keys and values of a sequence, in pages. Sequences with a common prefix share pages.
 #[derive(Debug, Clone)]
@@ -14,6 +14,11 @@ pub(crate) struct Pages {
 impl Pages {
     pub(super) fn new(layout: Layout) -> Self {
         Self { layout, pages: Vec::new() }
+    }
+
+    /// How keys and values are stored.
+    pub(crate) fn kv(&self) -> KvDtype {
+        self.layout.kv
     }
 
     /// Bytes of a page.

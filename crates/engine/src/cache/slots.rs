@@ -22,7 +22,7 @@ pub(crate) struct Slots {
 
 /// Zeroed slots for this number of tokens.
 pub(crate) fn slots(layout: Layout, tokens: usize, device: &Device) -> Result<Tensor> {
-    let Layout { layers, kv_heads, dim } = layout;
+    let Layout { layers, kv_heads, dim, .. } = layout;
     Tensor::zeros((layers * 2 * kv_heads, tokens, dim), DType::F32, device)
 }
 

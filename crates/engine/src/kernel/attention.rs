@@ -9,12 +9,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::candidates::Own;
+use super::dtype::KvDtype;
 use super::elementwise::{exp, sum, tree, vectorised};
 use super::output::Output;
-use super::pages::{Layout, PAGE, Page};
+use super::pages::{Kv, Layout, PAGE, Page};
 use super::rotary::{Angles, Rotary, STILL};
 use super::tanh::tanh;
-use super::weight::LANES;
+use super::weight::{LANES, Pair};
 use super::{Variant, pool, tile};
 
 /// Attention parameters that the layers of a model share.
@@ -92,8 +93,11 @@ pub(crate) fn attend(
 ) {
     let angles = attention.sight[layer].rotary.map_or(&STILL, |rotary| &angles[rotary]);
     let pass = Pass { attention, layer, qkv, angles, variant: Variant::detect() };
-    pass.keep(runs);
-    pass.look_back(runs, &Output::new(out, attention.heads * attention.layout.dim));
+    let out = Output::new(out, attention.heads * attention.layout.dim);
+    match attention.layout.kv {
+        KvDtype::F32 => pass.run::<f32>(runs, &out),
+        KvDtype::Bf16 => pass.run::<Pair>(runs, &out),
+    }
 }
 
 struct Pass<'a> {
@@ -110,8 +114,13 @@ const TILE: usize = 24;
 const SMALL: usize = 1 << 18;
 
 impl Pass<'_> {
+    fn run<W: Kv>(&self, runs: &mut [Run<'_>], out: &Output<'_>) {
+        self.keep::<W>(runs);
+        self.look_back::<W>(runs, out);
+    }
+
     /// Rotates the new keys and stores new keys and values.
-    fn keep(&self, runs: &mut [Run<'_>]) {
+    fn keep<W: Kv>(&self, runs: &mut [Run<'_>]) {
         let layout = self.attention.layout;
         let Layout { dim, kv_heads, .. } = layout;
         let rows: usize = runs.iter().map(|run| run.rows.len()).sum();
@@ -125,11 +134,8 @@ impl Pass<'_> {
                         let page = Arc::get_mut(page).expect("a page written to is not shared");
                         let positions = from.max(i * PAGE)..end.min((i + 1) * PAGE);
                         let first = run.rows.start + positions.start - from;
-                        let heads = page.as_mut_slice()[layout.in_layer(self.layer)]
-                            .chunks_exact_mut(layout.head());
-                        parts.extend(
-                            heads.enumerate().map(|(head, part)| (head, part, positions.clone(), first)),
-                        );
+                        let heads = layout.heads::<W>(page, self.layer).enumerate();
+                        parts.extend(heads.map(|(head, part)| (head, part, positions.clone(), first)));
                     }
                 }
                 Keys::Branch(_, own) => {
@@ -145,8 +151,10 @@ impl Pass<'_> {
                 self.rotate(row, self.attention.heads + head, 1.0, key);
             }
             values.copy_from_slice(&self.row(row)[(self.attention.heads + kv_heads) * dim..]);
+            // As they will be in a page.
+            token.iter_mut().for_each(|x| *x = W::stored(*x));
         }
-        let fill = |(head, part, positions, first): (usize, &mut [f32], Range<usize>, usize)| {
+        let fill = |(head, part, positions, first): (usize, &mut [W], Range<usize>, usize)| {
             let mut key = vec![0f32; dim];
             for (row, position) in (first..).zip(positions) {
                 self.rotate(row, self.attention.heads + head, 1.0, &mut key);
@@ -161,7 +169,7 @@ impl Pass<'_> {
         if rows < 16 { parts.into_iter().for_each(fill) } else { pool::share(parts.into_iter(), fill) }
     }
 
-    fn look_back(&self, runs: &[Run<'_>], out: &Output<'_>) {
+    fn look_back<W: Kv>(&self, runs: &[Run<'_>], out: &Output<'_>) {
         let Attention { heads, layout, .. } = self.attention;
         let group = heads / layout.kv_heads;
         let mut tiles = Vec::new();
@@ -176,14 +184,14 @@ impl Pass<'_> {
         }
         let work = |i: usize| {
             let (run, head, rows) = &tiles[i];
-            SCRATCH.with_borrow_mut(|scratch| self.tile(run, *head, rows.clone(), out, scratch));
+            SCRATCH.with_borrow_mut(|scratch| self.tile::<W>(run, *head, rows.clone(), out, scratch));
         };
         if products < SMALL { (0..tiles.len()).for_each(work) } else { pool::run(tiles.len(), &work) }
     }
 
     /// Attention of some rows of a run, for all query heads of one key-value head. The index `t` counts rows first,
     /// then the heads of the group.
-    fn tile(
+    fn tile<W: Kv>(
         &self,
         run: &Run<'_>,
         head: usize,
@@ -230,14 +238,14 @@ impl Pass<'_> {
         for page in first(run.position(rows.start)) / PAGE..=last / PAGE {
             let before = page * PAGE;
             let stored = stored.saturating_sub(before).min(PAGE);
-            let at = layout.at(self.layer, head);
-            let (keys, values) = match pages.get(page) {
-                Some(page) => page.as_slice()[at].split_at(PAGE * dim),
-                None => (&[][..], &[][..]),
+            let [keys, values]: [&[W]; 2] = match pages.get(page) {
+                Some(page) => layout.parts(page, self.layer, head),
+                None => [&[], &[]],
             };
             for (panel, scores) in scores.chunks_exact_mut(count * LANES).enumerate() {
                 if stored > panel * LANES {
-                    let keys = &keys[panel * dim * LANES..][..dim * LANES];
+                    let size = W::len(dim * LANES);
+                    let keys = &keys[panel * size..][..size];
                     tile::rows(self.variant, keys, q, dim, scores, false);
                 }
             }
@@ -273,7 +281,8 @@ impl Pass<'_> {
             });
             for (panel, part) in part.chunks_exact_mut(count * LANES).enumerate() {
                 if stored > 0 {
-                    let values = &values[panel * PAGE * LANES..][..stored.next_multiple_of(2) * LANES];
+                    let size = W::len(stored.next_multiple_of(2) * LANES);
+                    let values = &values[panel * W::len(PAGE * LANES)..][..size];
                     tile::rows(self.variant, values, shares, PAGE, part, false);
                 } else {
                     part.fill(0.0);

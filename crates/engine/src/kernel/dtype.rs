@@ -1,4 +1,4 @@
-//! The number formats of weights in memory.
+//! The number formats of weights, and of keys and values, in memory.
 
 use strum::{VariantArray, VariantNames};
 
@@ -44,4 +44,42 @@ impl Dtype {
 
 fn unknown(name: &str) -> String {
     crate::names::unknown("dtype", name, <Dtype as VariantNames>::VARIANTS)
+}
+
+/// The number format of cached keys and values on the CPU. Sums are always f32.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    strum::Display,
+    strum::EnumString,
+    strum::IntoStaticStr,
+    strum::VariantArray,
+    strum::VariantNames,
+)]
+#[strum(serialize_all = "lowercase", parse_err_ty = String, parse_err_fn = unknown_kv)]
+pub enum KvDtype {
+    /// 32-bit floating point.
+    #[default]
+    F32,
+    /// bfloat16, which takes half of the memory.
+    Bf16,
+}
+
+impl KvDtype {
+    /// All formats.
+    pub const ALL: &'static [Self] = <Self as VariantArray>::VARIANTS;
+
+    /// The format's name: `f32` or `bf16`.
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+}
+
+fn unknown_kv(name: &str) -> String {
+    crate::names::unknown("dtype of keys and values", name, <KvDtype as VariantNames>::VARIANTS)
 }

@@ -40,7 +40,7 @@ pub use activation::Activation;
 pub(crate) use attention::{Attention, Keys, Run, Sight, attend};
 pub use bandwidth::Bandwidth;
 pub(crate) use bidirectional::{Bias, BothWays, turn};
-pub use dtype::Dtype;
+pub use dtype::{Dtype, KvDtype};
 pub use elementwise::{log_sum_exp, masses};
 pub use linear::Packed;
 pub use norm::Norm;

@@ -16,6 +16,12 @@ pub(super) trait Weight: Copy + Default + Send + Sync {
     /// Stores the two weights of one output in a step.
     fn put(step: &mut [Self], lane: usize, pair: [f32; 2]);
 
+    /// Stores one output's weight for the first (0) or the second (1) input of a step.
+    fn set(step: &mut [Self], lane: usize, input: usize, x: f32);
+
+    /// The number that is stored of x.
+    fn stored(x: f32) -> f32;
+
     /// The weights of 16 outputs from `part * 16` on, for the first and the second input.
     ///
     /// # Safety
@@ -51,6 +57,16 @@ impl Weight for f32 {
         [step[lane], step[LANES + lane]] = pair;
     }
 
+    #[inline(always)]
+    fn set(step: &mut [Self], lane: usize, input: usize, x: f32) {
+        step[input * LANES + lane] = x;
+    }
+
+    #[inline(always)]
+    fn stored(x: f32) -> f32 {
+        x
+    }
+
     #[cfg(target_arch = "x86_64")]
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
@@ -80,9 +96,9 @@ impl Weight for f32 {
 }
 
 /// Two bf16 weights of one output, for two inputs. The first one is in the low half.
-#[derive(Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 #[repr(transparent)]
-pub(super) struct Pair(pub(super) u32);
+pub(crate) struct Pair(pub(super) u32);
 
 impl Pair {
     #[inline(always)]
@@ -111,6 +127,18 @@ impl Weight for Pair {
 
     fn put(step: &mut [Self], lane: usize, pair: [f32; 2]) {
         step[lane] = Self::new(pair);
+    }
+
+    #[inline(always)]
+    fn set(step: &mut [Self], lane: usize, input: usize, x: f32) {
+        let Self(bits) = step[lane];
+        let x = u32::from(round(x));
+        step[lane] = Self(if input == 0 { bits & 0xffff_0000 | x } else { bits & 0xffff | x << 16 });
+    }
+
+    #[inline(always)]
+    fn stored(x: f32) -> f32 {
+        rounded(x)
     }
 
     #[cfg(target_arch = "x86_64")]

@@ -19,7 +19,7 @@ use super::weights::Weights;
 use crate::cache::{Branches, Prefix};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::kernel::Dtype;
+use crate::kernel::{Dtype, KvDtype};
 
 /// A causal language model or a sequence classifier, loaded into memory. Activations are f32.
 pub struct Model {
@@ -74,6 +74,23 @@ impl Model {
         let score = labels.map(|labels| parts.score(labels)).transpose()?;
         weights.all_asked(&config.architecture)?;
         Ok(Self { config, place, score, body })
+    }
+
+    /// The same model, which stores the keys and values of its prefixes in this format. Prefixes that were made before cannot be
+    /// used any more.
+    ///
+    /// # Errors
+    /// The model runs on another device than the CPU, which has a format of its own.
+    pub fn with_kv_dtype(mut self, kv: KvDtype) -> Result<Self> {
+        match &mut self.body {
+            Body::Kernels(body) => body.set_kv_dtype(kv),
+            Body::Device(_) if kv == KvDtype::default() => {}
+            Body::Device(_) => {
+                let what = "keys and values have the format of this device: leave out their dtype";
+                return Err(Error::Device { place: self.place.to_string(), what: what.to_owned() });
+            }
+        }
+        Ok(self)
     }
 
     /// The device that the model runs on.

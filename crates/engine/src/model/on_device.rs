@@ -18,7 +18,7 @@ use super::segment::Segment;
 use crate::cache::{Kept, Memory, Prefix, slots};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::kernel::{self, Activation, Dtype, Layout};
+use crate::kernel::{self, Activation, Dtype, KvDtype, Layout};
 use attention::{Angles, Run, View, attend, capped};
 use linear::{Linear, Loader, Norm};
 
@@ -225,5 +225,5 @@ fn open(config: &Config, x: &Tensor) -> Result<Tensor> {
 /// The layout of keys and values.
 fn layout(config: &Config) -> Layout {
     let Config { layers, kv_heads, head_dim: dim, .. } = *config;
-    Layout { layers, kv_heads, dim }
+    Layout { layers, kv_heads, dim, kv: KvDtype::F32 }
 }

@@ -8,7 +8,7 @@ use super::segment::Segment;
 use crate::cache::{Kept, Memory, Prefix};
 use crate::error::{Error, Result};
 use crate::kernel::{
-    Activation, Attention, Dtype, Keys, Layout, Norm, Packed, Run, Variant, attend, tanh_all,
+    Activation, Attention, Dtype, Keys, KvDtype, Layout, Norm, Packed, Run, Variant, attend, tanh_all,
 };
 
 /// The weights, packed for the kernels.
@@ -81,13 +81,18 @@ impl Kernels {
             norm: parts.norm("output_norm", config.hidden)?,
             attention: Attention {
                 heads,
-                layout: Layout { layers, kv_heads, dim },
+                layout: Layout { layers, kv_heads, dim, kv: KvDtype::default() },
                 scale: config.attention_scale,
                 cap: config.attention_cap,
                 rotary: config.rotary.clone(),
                 sight: config.sight.clone(),
             },
         })
+    }
+
+    /// Stores keys and values of prefixes from now on in this format.
+    pub(super) fn set_kv_dtype(&mut self, kv: KvDtype) {
+        self.attention.layout.kv = kv;
     }
 
     /// Number of parameters without the score head.
@@ -125,7 +130,7 @@ impl Kernels {
     ) -> Result<(Tensor, Vec<Kept>)> {
         let mut kept: Vec<Vec<f32>> = segments.iter().map(|segment| self.beside(segment)).collect();
         let mut hidden = self.embed(config, segments); // [rows, d]
-        let mut runs = runs(segments, &mut kept)?;
+        let mut runs = runs(segments, &mut kept, self.attention.layout.kv)?;
         let angles = self.attention.angles(&runs);
         let (d, rows) = (config.hidden, hidden.len() / config.hidden);
         let mut qkv = vec![0f32; rows * self.attention.width()];
@@ -237,18 +242,24 @@ fn behind(layer: Packed, norm: Option<Norm>) -> Packed {
 }
 
 /// The rows of each segment, and the storage of its keys and values.
-fn runs<'a>(segments: &'a mut [Segment<'_>], kept: &'a mut [Vec<f32>]) -> Result<Vec<Run<'a>>> {
+fn runs<'a>(
+    segments: &'a mut [Segment<'_>],
+    kept: &'a mut [Vec<f32>],
+    kv: KvDtype,
+) -> Result<Vec<Run<'a>>> {
     let mut start = 0;
     let run = |(segment, kept): (&'a mut Segment<'_>, &'a mut Vec<f32>)| {
         let (past, count) = (segment.prefix().len(), segment.tokens().len());
         let keys = match segment {
             Segment::Read(prefix, tokens) => match prefix.memory_mut() {
-                (len, Memory::Pages(pages)) => Keys::Read(pages.room(len, tokens.len())),
+                (len, Memory::Pages(pages)) if pages.kv() == kv => {
+                    Keys::Read(pages.room(len, tokens.len()))
+                }
                 _ => return Err(Error::OtherDevice),
             },
             Segment::Branch(prefix, _) => match prefix.memory() {
-                Memory::Pages(pages) => Keys::Branch(pages.as_slice(), kept),
-                Memory::Slots(_) => return Err(Error::OtherDevice),
+                Memory::Pages(pages) if pages.kv() == kv => Keys::Branch(pages.as_slice(), kept),
+                _ => return Err(Error::OtherDevice),
             },
         };
         start += count;

@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 use stackelberg_engine::model::Segment;
-use stackelberg_engine::{Dtype, Model, Tensor, kernel};
+use stackelberg_engine::{Dtype, Error, KvDtype, Model, Tensor, kernel};
 
 use crate::common::tiny::Tiny;
 use crate::common::tiny_gguf::{BLOCKS, write_blocks};
@@ -37,12 +37,14 @@ proptest! {
     #[test]
     fn results_do_not_depend_on_chunks_batch_and_threads(
         dtype in dtype(),
+        kv in prop::sample::select(KvDtype::ALL.to_vec()),
         text in prop::collection::vec(0..40u32, 2..300),
         cuts in prop::collection::vec(1..90usize, 1..8),
         candidates in prop::collection::vec(0..40u32, 1..45),
         other in prop::collection::vec(0..40u32, 1..140),
     ) {
         let model = if dtype == Dtype::Native { native() } else { model(dtype) };
+        let model = model.with_kv_dtype(kv).unwrap();
         let (prefix, hidden) = model.prefill(&text).unwrap();
         let hidden = bits(&hidden);
 
@@ -109,4 +111,25 @@ fn texts_that_part_keep_what_is_their_own() {
     assert_eq!(next(&left), next(&whole));
     assert_ne!(next(&right), next(&whole));
     assert_eq!((prefix.len(), left.len(), right.len()), (100, 103, 140));
+}
+
+/// Keys and values in bf16 take half of the memory and change hidden states by about the rounding of bf16.
+#[test]
+fn keys_and_values_can_be_bf16() {
+    let text: Vec<u32> = (0..200).map(|i| i * 7 % 40).collect();
+    let exact = model(Dtype::F32);
+    let (prefix, expected) = exact.prefill(&text).unwrap();
+    let rounded = model(Dtype::F32).with_kv_dtype(KvDtype::Bf16).unwrap();
+    let (own, found) = rounded.prefill(&text).unwrap();
+    let (expected, found) = (expected.to_vec2::<f32>().unwrap(), found.to_vec2::<f32>().unwrap());
+    let sum = |of: fn(f32, f32) -> f32| -> f32 {
+        expected.iter().flatten().zip(found.iter().flatten()).map(|(a, b)| of(*a, *b)).sum()
+    };
+    let (error, size) = (sum(|a, b| (a - b).abs()), sum(|a, _| a.abs()));
+    assert!(error > 0.0 && error < 0.01 * size, "{error} of {size}");
+    assert_eq!(rounded.page().unwrap().1 * 2, exact.page().unwrap().1);
+    // Each model reads its own prefixes.
+    assert!(matches!(rounded.branch(&prefix, &[1]), Err(Error::OtherDevice)));
+    assert!(matches!(exact.branch(&own, &[1]), Err(Error::OtherDevice)));
+    assert!(matches!(exact.extend(&mut { own }, &[1]), Err(Error::OtherDevice)));
 }

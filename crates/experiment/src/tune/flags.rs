@@ -25,6 +25,9 @@ pub(super) fn command(experiment: &Experiment, settings: &Settings) -> Result<St
     if policy.dtype != plain.dtype {
         flag("dtype", policy.dtype.to_string());
     }
+    if policy.kv_dtype != plain.kv_dtype {
+        flag("kv-dtype", policy.kv_dtype.to_string());
+    }
     if policy.device != plain.device {
         flag("device", policy.device.to_string());
     }

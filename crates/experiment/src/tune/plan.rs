@@ -1,6 +1,7 @@
 //! The settings to compare, as an experiment's file.
 
 use stackelberg_decoding::most;
+use stackelberg_engine::KvDtype;
 use stackelberg_evaluation::compare::Bootstrap;
 use toml::{Table, Value};
 
@@ -123,6 +124,9 @@ impl Tuning {
             ("dtype", policy.dtype.to_string().into()),
             ("device", policy.device.to_string().into()),
         ]);
+        if policy.kv_dtype != KvDtype::default() {
+            table.insert("kv_dtype".to_owned(), policy.kv_dtype.to_string().into());
+        }
         if let Some(tokenizer) = &policy.tokenizer {
             table.insert("tokenizer".to_owned(), tokenizer.as_str().into());
         }
