@@ -83,6 +83,7 @@ fn a_bad_default_guidance_is_refused_at_the_start() {
     for (default, message) in [
         (json!({"reward": "nobody"}), "unknown reward \"nobody\""),
         (json!({}), "the method args needs a reward"),
+        (json!({"extends": "default", "reward": "head"}), "extends: it is for requests"),
         (json!({"method": "base", "strength": 1}), "no effect with method base"),
         (json!("x"), "must be an object"),
     ] {
