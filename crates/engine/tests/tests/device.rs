@@ -252,7 +252,7 @@ fn what_cannot_be_is_said_in_one_line() {
         let error = other.branch(&prefix, &[3]).unwrap_err().to_string();
         assert_eq!(
             error,
-            "the prefix was prefilled on another device: prefill it again with this model"
+            "the prefix was prefilled on another device or with other keys and values: prefill it again with this model"
         );
         assert!(other.extend(&mut prefix, &[3]).is_err());
         assert!(reader.extend(&mut prefix, &[3]).is_ok());
