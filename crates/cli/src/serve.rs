@@ -27,7 +27,7 @@ const SHOWN: [&str; 6] = ["model", "rewards", "values", "host", "port", "api_key
 /// Requests for /v1/chat/completions and /v1/completions may have a field `guidance`, such as {"method": "args", "reward":
 /// "sentiment"}. Without it, the model answers as it is, or as --default-guidance says. /openapi.json has the interface.
 #[derive(Args)]
-#[command(mut_args(brief(&SHOWN)), after_help = "`stackelberg serve --help` has all options.")]
+#[command(mut_args(brief(&SHOWN)), after_help = "`stackelberg serve --help` has all options.", after_long_help = "")]
 pub(crate) struct Serve {
     /// A reward under the name that requests give, NAME=REF, or NAME alone for a built-in one; may be given several times.
     /// REF is as for `generate --reward`. [default: sentiment, if it fits the model]

@@ -88,7 +88,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let mut from = serde_json::Deserializer::from_slice(bytes);
     let Fields(value) = serde_path_to_error::deserialize(&mut from).map_err(|error| {
         let field = error.path().to_string();
-        let said = error.inner().to_string();
+        let said = plain(&error.inner().to_string());
         let path = Some(field).filter(|field| !matches!(field.as_str(), "." | "?"));
         let named = named(&said).map(|(what, name)| {
             // The path ends with an unknown field, and does not have one that is missing.
@@ -111,6 +111,26 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     })?;
     from.end().map_err(|error| ApiError::body(format!("the body: {error}")))?;
     Ok(value)
+}
+
+/// serde's message in the words of JSON.
+fn plain(said: &str) -> String {
+    let mut plain = said.to_owned();
+    for (of_serde, of_json) in [
+        ("invalid type: sequence,", "it is a list:"),
+        ("invalid type: map,", "it is an object:"),
+        ("invalid type: null,", "it is null:"),
+        ("expected f64", "expected a number"),
+        ("expected u64", "expected a whole number"),
+        ("expected usize", "expected a whole number"),
+        ("expected u32", "expected a whole number"),
+        ("expected i64", "expected a whole number"),
+        ("expected a sequence", "expected a list"),
+        ("expected a boolean", "expected true or false"),
+    ] {
+        plain = plain.replace(of_serde, of_json);
+    }
+    plain
 }
 
 /// What serde's message says of a field, and the field's name.

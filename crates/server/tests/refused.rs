@@ -143,8 +143,7 @@ fn wrong_fields_are_400_and_named() {
         refused(&client, "/detokenize", json!({}), "tokens").await;
         let both = json!({"model": "head", "text_1": "w1", "text_2": "w2", "documents": "w2"});
         refused(&client, "/score", both, "documents").await;
-        let texts =
-            json!({"model": "head", "queries": "w1", "items": ["w2", vec!["w2"; CONTEXT + 100].join(" ")]});
+        let texts = json!({"model": "head", "queries": "w1", "items": ["w2", vec!["w2"; CONTEXT + 100].join(" ")]});
         refused(&client, "/score", texts, "items[1]").await;
         let twice = checked(&client.post(TEXT, "{\"prompt\": \"w1\", \"prompt\": \"w2\"}").await, 400);
         assert_eq!(twice["param"], "prompt");
