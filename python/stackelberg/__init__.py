@@ -19,18 +19,18 @@ scores texts.
 
 from typing import TYPE_CHECKING, Any
 
-from ._follower import follower
 from ._lib import __version__
-from ._results import Follower, Interval, Kl, KlBudget, Shaped, Threshold, Utility
-from ._shape import kl_budget, shape
-from ._threshold import interval, threshold
 
 if TYPE_CHECKING:
     from ._answer import Answer, Chunk
+    from ._follower import follower
     from ._guidance import Guidance
     from ._policy import Policy, Stream
     from ._prompts import Prompt
+    from ._results import Follower, Interval, Kl, KlBudget, Shaped, Threshold, Utility
     from ._reward import Reward
+    from ._shape import kl_budget, shape
+    from ._threshold import interval, threshold
 
 __all__ = [
     "Answer",
@@ -55,24 +55,28 @@ __all__ = [
     "threshold",
 ]
 
-_ENGINE = {
-    "Answer": "_answer",
-    "Chunk": "_answer",
-    "Guidance": "_guidance",
-    "Policy": "_policy",
-    "Prompt": "_prompts",
-    "Reward": "_reward",
-    "Stream": "_policy",
+_FROM = {
+    "_answer": ["Answer", "Chunk"],
+    "_follower": ["follower"],
+    "_guidance": ["Guidance"],
+    "_policy": ["Policy", "Stream"],
+    "_prompts": ["Prompt"],
+    "_results": ["Follower", "Interval", "Kl", "KlBudget", "Shaped", "Threshold", "Utility"],
+    "_reward": ["Reward"],
+    "_shape": ["kl_budget", "shape"],
+    "_threshold": ["interval", "threshold"],
 }
-"""Where the names of the engine are. They are imported when they are first used."""
+"""Where names are. They are imported when they are first used, so that the script `stackelberg` starts without NumPy."""
+
+_MODULES = {name: module for module, names in _FROM.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _ENGINE:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    found = getattr(import_module(f".{_ENGINE[name]}", __name__), name)
+    found = getattr(import_module(f".{_MODULES[name]}", __name__), name)
     globals()[name] = found
     return found
 

@@ -7,9 +7,11 @@ from typing import Any, Protocol, TypeAlias, TypedDict, final, type_check_only
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Answers", "Policy", "RowError", "Scorer", "Settings", "__version__", "follower", "interval", "kl_budget", "report", "shape", "threshold"]
+__all__ = ["Answers", "Policy", "RowError", "Scorer", "Settings", "__version__", "command_line", "follower", "interval", "kl_budget", "report", "shape", "threshold"]
 
 __version__: str
+
+def command_line(arguments: Sequence[str]) -> int: ...
 
 class RowError(ValueError):
     """An error in one row, with the arguments (row, index in the row or None, message)."""

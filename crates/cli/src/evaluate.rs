@@ -18,6 +18,7 @@ use stackelberg_evaluation::report::{Table, Wins, csv, latex, markdown, plain};
 use stackelberg_evaluation::summary::{Comparison, Means, RewardWins, table};
 use stackelberg_registry::names::shown;
 
+use crate::arguments;
 use crate::help::brief;
 use crate::input::note_terminal;
 use crate::model::{ModelArgs, registry};
@@ -149,7 +150,7 @@ impl Evaluate {
             let facts = evaluator.facts();
             let all = serde_json::json!({
                 "version": env!("CARGO_PKG_VERSION"), "commit": env!("STACKELBERG_COMMIT"),
-                "command": std::env::args().collect::<Vec<_>>(), "seed": self.seed,
+                "command": arguments::all(), "seed": self.seed,
                 "measured_by": facts, "runs": means, "comparisons": comparisons,
             });
             writeln!(out, "{all:#}")?;
