@@ -14,65 +14,88 @@ response, `kl_budget` the settings that spend a KL budget, and `interval` a conf
 m*. All of them take the rewards of one prompt or of many.
 
 `Policy` loads a language model and generates answers, which rewards guide as `Guidance` says; `Reward`
-scores texts.
+scores texts. `Policy.rollout` draws samples into a `Dataset`, `train_value` and `train_reward` train heads,
+and `evaluate` measures answers and compares runs.
 """
 
 from typing import TYPE_CHECKING, Any
 
-from ._follower import follower
 from ._lib import __version__
-from ._results import Follower, Interval, Kl, KlBudget, Shaped, Threshold, Utility
-from ._shape import kl_budget, shape
-from ._threshold import interval, threshold
 
 if TYPE_CHECKING:
     from ._answer import Answer, Chunk
+    from ._evaluate import Evaluation, evaluate
+    from ._follower import follower
     from ._guidance import Guidance
-    from ._policy import Policy, Stream
+    from ._policy import Policy
     from ._prompts import Prompt
+    from ._results import Follower, Interval, Kl, KlBudget, Shaped, Threshold, Utility
     from ._reward import Reward
+    from ._rollouts import Dataset
+    from ._shape import kl_budget, shape
+    from ._stream import Stream
+    from ._threshold import interval, threshold
+    from ._training import Epoch, Explained, Metric, RewardTraining, ValueTraining, train_reward, train_value
 
 __all__ = [
     "Answer",
     "Chunk",
+    "Dataset",
+    "Epoch",
+    "Evaluation",
+    "Explained",
     "Follower",
     "Guidance",
     "Interval",
     "Kl",
     "KlBudget",
+    "Metric",
     "Policy",
     "Prompt",
     "Reward",
+    "RewardTraining",
     "Shaped",
     "Stream",
     "Threshold",
     "Utility",
+    "ValueTraining",
     "__version__",
+    "evaluate",
     "follower",
     "interval",
     "kl_budget",
     "shape",
     "threshold",
+    "train_reward",
+    "train_value",
 ]
 
-_ENGINE = {
-    "Answer": "_answer",
-    "Chunk": "_answer",
-    "Guidance": "_guidance",
-    "Policy": "_policy",
-    "Prompt": "_prompts",
-    "Reward": "_reward",
-    "Stream": "_policy",
+_FROM = {
+    "_answer": ["Answer", "Chunk"],
+    "_evaluate": ["Evaluation", "evaluate"],
+    "_follower": ["follower"],
+    "_guidance": ["Guidance"],
+    "_policy": ["Policy"],
+    "_prompts": ["Prompt"],
+    "_results": ["Follower", "Interval", "Kl", "KlBudget", "Shaped", "Threshold", "Utility"],
+    "_reward": ["Reward"],
+    "_rollouts": ["Dataset"],
+    "_shape": ["kl_budget", "shape"],
+    "_stream": ["Stream"],
+    "_threshold": ["interval", "threshold"],
+    "_training": ["Epoch", "Explained", "Metric", "RewardTraining", "ValueTraining", "train_reward", "train_value"],
 }
-"""Where the names of the engine are. They are imported when they are first used."""
+"""Where names are. They are imported when they are first used, so that the script `stackelberg` starts without NumPy."""
+
+_MODULES = {name: module for module, names in _FROM.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _ENGINE:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    found = getattr(import_module(f".{_ENGINE[name]}", __name__), name)
+    found = getattr(import_module(f".{_MODULES[name]}", __name__), name)
     globals()[name] = found
     return found
 

@@ -3,63 +3,27 @@
 from __future__ import annotations
 
 import atexit
+import os
 import warnings
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypedDict, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from . import _lib, _prompts
-from ._answer import Answer, Chunk, answer, chunk
+from ._answer import Answer, answer, chunk
 from ._guidance import Guidance, RewardFunction, checked, encoded
 from ._prompts import Prompt, Prompts, Reference
+from ._rollouts import Dataset, Progress, asked
+from ._sampling import KNOWN, NAMES, Asked, Sampling
+from ._stream import Stream
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
 
-class Sampling(TypedDict, total=False):
-    """Settings of `Policy.generate` that are no guidance; see there."""
-
-    max_tokens: int | None
-    temperature: float | None
-    top_p: float | None
-    top_k: int | None
-    min_p: float | None
-    repetition_penalty: float | None
-    presence_penalty: float | None
-    frequency_penalty: float | None
-    logit_bias: Mapping[int, float] | None
-    min_tokens: int | None
-    seed: int | None
-    stop: str | Sequence[str] | None
-    ignore_eos: bool | None
-    system: str | None
-    prompt_format: str | None
-
-
-NAMES = {"max_tokens": "max_new_tokens", "ignore_eos": "no_eos"}
-"""What the engine calls settings."""
-
-KNOWN = frozenset(Sampling.__annotations__)
-
 OPEN: weakref.WeakSet[Policy] = weakref.WeakSet()
 """Policies with a thread."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What the engine reads of a call."""
-
-    prompts: list[str]
-    guidance: str
-    function: tuple[str, RewardFunction] | None
-    options: str
-    n: int
-    system: str | None
-    prompt_format: str | None
-    steps: bool
 
 
 class Policy:
@@ -124,6 +88,7 @@ class Policy:
     ) -> None:
         named = [(name, _reward(name, reward)) for name, reward in (rewards or {}).items()]
         self.reference = _prompts.reference("reference", reference)
+        self.dtype = dtype
         self._policy = _lib.Policy(
             self.reference,
             tokenizer=None if tokenizer is None else _prompts.reference("tokenizer", tokenizer),
@@ -282,6 +247,115 @@ class Policy:
             raise TypeError("a stream has one prompt: a text or messages")
         return Stream(prompt, self._submit(_prompts.several(prompt), guidance, 1, settings, steps=True), _traces(guidance))
 
+    def rollout(
+        self,
+        prompts: Prompts | Reference,
+        *,
+        out: str | os.PathLike[str],
+        reward: Reference | RewardFunction | None = "sentiment",
+        samples: int = 10,
+        max_tokens: int = 128,
+        temperature: float = 0.7,
+        top_k: int = 0,
+        top_p: float = 0.9,
+        min_p: float = 0.0,
+        seed: int = 0,
+        stop: str | Sequence[str] | None = None,
+        hidden: bool = True,
+        system: str | None = None,
+        prompt_format: str | None = None,
+        prompts_per_shard: int = 16,
+        batch_size: int = 40,
+        shard: str = "0/1",
+        progress: Progress | None = None,
+    ) -> Dataset:
+        """Draw samples for each prompt into a dataset: the training data of `train_value`.
+
+        The dataset is that of `stackelberg rollout` with the same settings. Shards are written as they are
+        finished; Ctrl-C stops within a step, and the same call continues.
+
+        Parameters
+        ----------
+        prompts
+            A list of prompts: texts, messages, or dictionaries with `prompt` or `messages` and an `id`. Or a
+            file of prompts or a known set, such as `"mt-bench"`.
+        out
+            The folder of the dataset.
+        reward
+            What scores the samples: a name of the policy's rewards, a reference, an expression or a function.
+            None: nothing. Of a function, the dataset records the name alone: a call that continues a dataset
+            must have the same function.
+        samples
+            Samples per prompt.
+        max_tokens, temperature, top_k, top_p, min_p, seed
+            How samples are drawn, as in `generate`. Defaults are the paper's.
+        stop
+            A text, or several, at which a sample ends. Default: a line that begins with Human: or User:.
+        hidden
+            Whether hidden states are kept, which `train_value` needs.
+        system
+            A system message.
+        prompt_format
+            chat or raw; default: the format that the reward was trained on.
+        prompts_per_shard
+            Prompts per shard. What is stopped loses at most the work on one shard.
+        batch_size
+            Sequences that are decoded in parallel. Samples do not depend on it.
+        shard
+            `"I/N"`: process the shards whose number modulo N is I. N machines can fill one folder.
+        progress
+            A function that is called with the number of prompts that are done, and with that of all.
+
+        Returns
+        -------
+        Dataset
+            The dataset, to be read.
+
+        Raises
+        ------
+        ValueError, TypeError
+            A setting or a prompt is invalid, or the folder has a dataset with other settings.
+        OSError
+            A file cannot be read or written.
+        RuntimeError
+            A reward outside of this process fails.
+        Exception
+            What a reward function or `progress` raises, unchanged.
+
+        Examples
+        --------
+        >>> import stackelberg, tempfile
+        >>> policy = stackelberg.Policy()
+        >>> folder = tempfile.mkdtemp()
+        >>> dataset = policy.rollout(["How are you?", "Tell me a joke."], out=folder, samples=3, max_tokens=4)
+        >>> [(row["sample"], row["reward"] is not None) for row in dataset.records()[:3]]
+        [(0, True), (1, True), (2, True)]
+        >>> dataset.columns()["reward"].shape
+        (6,)
+        >>> policy.close()
+        """
+        wanted = asked(
+            prompts,
+            out=out,
+            reward=reward,
+            samples=samples,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            seed=seed,
+            stop=stop,
+            hidden=hidden,
+            system=system,
+            prompt_format=prompt_format,
+            prompts_per_shard=prompts_per_shard,
+            batch_size=batch_size,
+            shard=shard,
+        )
+        _lib.rollout(self._policy, wanted, progress)
+        return Dataset(out)
+
     def close(self) -> None:
         """Cancel all answers and free the models. A policy that is closed cannot be used any more."""
         self._policy.close()
@@ -313,7 +387,7 @@ class Policy:
         if isinstance(given.get("stop"), str):
             given["stop"] = [given["stop"]]
         written, function = encoded(guidance)
-        asked = Asked(
+        wanted = Asked(
             prompts=[_prompts.encoded(prompt) for prompt in prompts],
             guidance=written,
             function=function,
@@ -323,48 +397,10 @@ class Policy:
             prompt_format=prompt_format,
             steps=steps,
         )
-        under_way = self._policy.submit(asked)
+        under_way = self._policy.submit(wanted)
         for words in under_way.warnings:
             warnings.warn(words, stacklevel=3)
         return under_way
-
-
-class Stream(Iterator[Chunk]):
-    """The tokens of an answer while they are decoded."""
-
-    def __init__(self, prompt: Prompt, under_way: _lib.Answers, traces: bool) -> None:
-        self._prompt = prompt
-        self._under_way = under_way
-        self._trace: list[dict[str, Any]] | None = [] if traces else None
-        self._answer: Answer | None = None
-
-    @property
-    def answer(self) -> Answer:
-        """The whole answer, once all of its tokens have been read."""
-        if self._answer is None:
-            raise ValueError("the answer is not finished: read all chunks first")
-        return self._answer
-
-    def close(self) -> None:
-        """Cancel the answer."""
-        self._under_way.cancel()
-
-    def __next__(self) -> Chunk:
-        while (news := self._under_way.next()) is not None:
-            if (found := news["answer"]) is not None:
-                self._answer = answer(self._prompt, found, self._trace)
-            if (piece := news["piece"]) is not None:
-                new = chunk(piece)
-                if self._trace is not None and new.step is not None:
-                    self._trace.append(new.step)
-                return new
-        raise StopIteration
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
 
 
 def _reward(name: str, reward: Reference | RewardFunction) -> str | RewardFunction:

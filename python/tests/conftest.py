@@ -38,3 +38,8 @@ def policy():
     """The default model, which is loaded once."""
     with stackelberg.Policy() as loaded:
         yield loaded
+
+
+def files(folder):
+    """The content of the files of a folder, by name."""
+    return {path.name: path.read_bytes() for path in pathlib.Path(folder).iterdir()}

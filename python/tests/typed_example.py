@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from tempfile import TemporaryDirectory
+
 import numpy as np
 from numpy.typing import NDArray
 
 import stackelberg
-from stackelberg import Answer, Follower, Guidance, Policy, Reward, Shaped, Threshold
+from stackelberg import Answer, Dataset, Evaluation, Follower, Guidance, Policy, Reward, Shaped, Threshold
 
 Array = NDArray[np.float64]
 
@@ -43,9 +45,23 @@ def generated(policy: Policy) -> list[str]:
     return [answer.text for answer in several]
 
 
+def measured(policy: Policy, folder: str) -> list[dict[str, object]]:
+    """Rollouts, a head that is trained on them, and answers that are measured."""
+    dataset: Dataset = policy.rollout(["Hello!", "Hi!"], out=folder, reward=short, samples=3, max_tokens=4)
+    columns = dataset.columns()
+    shaped: Shaped[Array] = stackelberg.shape(columns["reward"], groups=columns["prompt_id"])
+    lengths: list[int] = [states.shape[0] for states in dataset.hidden()]
+    assert shaped.shaped.size == len(lengths) == len(dataset.records())
+    answers: list[Answer] = policy.generate(["Hello!", "Hi!"], max_tokens=4)
+    found: Evaluation = stackelberg.evaluate({"base": answers, "same": answers}, embedder=None)
+    return [dict(row) for row in found.comparisons]
+
+
 def main() -> None:
     with Policy() as policy:
         assert len(generated(policy)) == 2
+        with TemporaryDirectory() as folder:
+            assert all(row["mean"] == 0 for row in measured(policy, folder) if row["metric"] != "tokens/s")
     grid = np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32)
     centred: Array = advantages(grid)
     rows: Shaped[list[Array]] = stackelberg.shape([[0.1, 2.0], [0.5, None, 1.5]], missing="drop")

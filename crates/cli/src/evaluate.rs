@@ -1,23 +1,23 @@
 //! `stackelberg evaluate`: metrics of answers, and paired comparisons of runs.
 
 use std::cell::OnceCell;
-use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::Serialize;
-use stackelberg_data::generations::{self, Response, Run, pair};
+use stackelberg_data::generations::{self, Run};
 use stackelberg_data::words::count as counted;
 use stackelberg_data::{Output, keep_inputs};
 use stackelberg_engine::Checkpoint;
-use stackelberg_evaluation::Evaluator;
-use stackelberg_evaluation::metrics::{Measured, Metric};
+use stackelberg_evaluation::metrics::Metric;
 use stackelberg_evaluation::report::{Table, Wins, csv, latex, markdown, plain};
 use stackelberg_evaluation::summary::{Comparison, Means, RewardWins, table};
+use stackelberg_evaluation::{Evaluation, Evaluator, Partners};
 use stackelberg_registry::names::shown;
 
+use crate::arguments;
 use crate::help::brief;
 use crate::input::note_terminal;
 use crate::model::{ModelArgs, registry};
@@ -111,51 +111,29 @@ impl Evaluate {
         let runs: Vec<Run> =
             self.files.iter().map(|file| generations::read(file)).collect::<Result<_, _>>()?;
         // Runs that cannot be compared are reported before models are loaded.
-        let partners: Vec<Vec<usize>> = match self.unpaired {
-            true => Vec::new(),
-            false => runs[1..].iter().map(|run| pair(&runs[0], run)).collect::<Result<_, _>>()?,
-        };
+        let partners = if self.unpaired { Partners::default() } else { Partners::of(&runs)? };
         let policy = OnceCell::new();
         let evaluator = self.evaluator(&policy)?;
-        let mut coherence = evaluator.coherence();
-        let mut measured = Vec::with_capacity(runs.len());
-        for run in &runs {
-            let answers = evaluator.measure(policy.get(), &run.responses, None, coherence.as_mut());
-            measured.push(answers.with_context(|| run.name.clone())?);
-            self.warn_of_formats(&evaluator, run);
-        }
-        let all: Vec<&Response> = runs.iter().flat_map(|run| &run.responses).collect();
-        for warning in evaluator.warnings(policy.get(), &all)? {
+        let evaluation = Evaluation::new(&evaluator, policy.get(), &runs, partners)?;
+        for warning in &evaluation.warnings {
             note!("warning: {warning}");
         }
         if let Some(file) = &self.each {
-            self.write_each(file, &runs, &measured)?;
+            self.write_each(file, &evaluation)?;
         }
-        let metrics: Vec<Metric> =
-            evaluator.names().into_iter().map(Metric::Reward).chain(Metric::TEXT).collect();
-        let named = || runs.iter().map(|run| run.name.as_str()).zip(&measured);
-        let means: Vec<Means<'_>> =
-            named().map(|(run, answers)| Means::of(run, answers, &metrics, self.seed)).collect();
-        let comparisons: Vec<Comparison<'_>> = named()
-            .skip(1)
-            .zip(&partners)
-            .map(|((run, answers), partners)| {
-                let paired: Vec<&Measured> = partners.iter().map(|&i| &answers[i]).collect();
-                Comparison::of((run, &paired), (&runs[0].name, &measured[0]), &metrics, self.seed)
-            })
-            .collect();
+        let results = evaluation.results(self.seed);
         if let Some(file) = &self.json {
             let mut out = Output::create(file)?;
-            let facts = evaluator.facts();
             let all = serde_json::json!({
                 "version": env!("CARGO_PKG_VERSION"), "commit": env!("STACKELBERG_COMMIT"),
-                "command": std::env::args().collect::<Vec<_>>(), "seed": self.seed,
-                "measured_by": facts, "runs": means, "comparisons": comparisons,
+                "command": arguments::all(), "seed": self.seed,
+                "measured_by": evaluation.measured_by,
+                "runs": results.runs, "comparisons": results.comparisons,
             });
             writeln!(out, "{all:#}")?;
             out.finish()?;
         }
-        self.print(&means, &comparisons, &metrics)
+        self.print(&results.runs, &results.comparisons, &evaluation.metrics)
     }
 
     fn evaluator(&self, policy: &OnceCell<Checkpoint>) -> Result<Evaluator> {
@@ -166,27 +144,13 @@ impl Evaluate {
         Ok(Evaluator::load(&registry, &self.reward, embedder, self.model.dtype, load)?)
     }
 
-    /// Warns if a reward that guided the answers is measured here with another text format.
-    fn warn_of_formats(&self, evaluator: &Evaluator, run: &Run) {
-        let settings = run.responses.iter().filter_map(|response| response.record.settings.as_ref());
-        let guides: BTreeSet<&str> =
-            settings.filter_map(|settings| settings["reward"].as_str()).collect();
-        for (name, there, here) in guides.into_iter().flat_map(|guide| evaluator.seen_otherwise(guide)) {
-            note!(
-                "warning: {}: the reward {name} read {there} text when it guided, but reads {here} text here: use \
-                 {there}:{name} to measure the reward that guided",
-                run.name
-            );
-        }
-    }
-
-    fn write_each(&self, file: &Path, runs: &[Run], measured: &[Vec<Measured>]) -> Result<()> {
+    fn write_each(&self, file: &Path, Evaluation { runs, .. }: &Evaluation) -> Result<()> {
         let mut out = Output::create(file)?;
-        for (run, answers) in runs.iter().zip(measured) {
+        for (run, answers) in runs {
             for m in answers {
                 let line = Each {
                     id: &m.id,
-                    run: (runs.len() > 1).then_some(run.name.as_str()),
+                    run: (runs.len() > 1).then_some(run.as_str()),
                     reward: self.reward.first().and_then(|name| m.rewards.get(&shown(name)).copied()),
                     rep_2: m.rep_2,
                     rep_3: m.rep_3,

@@ -22,7 +22,7 @@ use crate::model::{policy, registry, set_threads};
 use crate::output::{note, say};
 use crate::progress::style;
 use crate::training::Training;
-use crate::{interrupt, limits};
+use crate::{arguments, interrupt, limits};
 
 /// The options that -h shows.
 const SHOWN: [&str; 1] = ["out"];
@@ -208,7 +208,7 @@ pub(crate) fn open_lab(
     let provenance = Provenance {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         commit: env!("STACKELBERG_COMMIT").to_owned(),
-        command: std::env::args().collect(),
+        command: arguments::all(),
     };
     let (lab, warnings) = Lab::open(experiment, out, registry, &policy, provenance, cancel)?;
     warnings.iter().for_each(|warning| note!("warning: {warning}"));

@@ -30,30 +30,16 @@ impl<'a> Filling<'a> {
         let bar = ProgressBar::new(0).with_style(style);
         let filling =
             Self { dataset, part, bar, pace: Pace::new(), tokens: 0, began: Instant::now(), cancel };
-        filling.bar.set_length(filling.all());
-        filling.bar.set_position(filling.all() - filling.left());
+        let (done, all) = dataset.progress(part);
+        filling.bar.set_length(all as u64);
+        filling.bar.set_position(done as u64);
         filling.bar.reset_eta();
         filling
     }
 
-    /// The number of prompts in the part.
-    fn all(&self) -> u64 {
-        self.of_part((0..self.dataset.manifest().shards()).collect())
-    }
-
-    /// The number of prompts of the part that are not done.
-    fn left(&self) -> u64 {
-        self.of_part(self.dataset.missing())
-    }
-
-    fn of_part(&self, shards: Vec<usize>) -> u64 {
-        let own = shards.into_iter().filter(|&shard| self.part.has(shard));
-        own.map(|shard| self.dataset.manifest().prompts_of(shard).len() as u64).sum()
-    }
-
     /// Prints the counts and the rate at the end.
     pub(crate) fn summary(&self) {
-        let (all, seconds) = (self.all(), self.began.elapsed().as_secs_f64());
+        let ((_, all), seconds) = (self.dataset.progress(self.part), self.began.elapsed().as_secs_f64());
         self.bar.finish_and_clear();
         match self.tokens {
             0 => note!("{} done", counted(all, "prompt")),
@@ -76,8 +62,7 @@ impl<'a> Filling<'a> {
     }
 
     fn interrupted(&self) -> Interrupted {
-        let (all, left, folder) = (self.all(), self.left(), self.dataset.folder().display());
-        let done = all - left;
+        let ((done, all), folder) = (self.dataset.progress(self.part), self.dataset.folder().display());
         Interrupted(format!(
             "interrupted after {done} of {}; the same command resumes in {folder}",
             counted(all, "prompt")

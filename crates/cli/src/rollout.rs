@@ -9,9 +9,11 @@ use indicatif::{HumanBytes, HumanDuration, ProgressBar};
 use stackelberg_data::words::count as counted;
 use stackelberg_decoding::{Job, Policy, Sampling, Settings, Step, Watch, most, rollout};
 use stackelberg_engine::Reward;
-use stackelberg_learning::rollouts::{self, Dataset, Identity, Manifest, Part, Plan, Prompt, collect};
+use stackelberg_learning::rollouts::{
+    self, Dataset, Draw, Identity, Manifest, Part, Prepared, Prompt, collect,
+};
+use stackelberg_registry::DEFAULT_REWARD;
 use stackelberg_registry::names::shown;
-use stackelberg_registry::{DEFAULT_REWARD, layout};
 
 use crate::filling::fill;
 use crate::generate::LayoutArgs;
@@ -154,44 +156,30 @@ impl Rollout {
         let registry = registry()?;
         let prompts = input::prompts(&registry, prompts)?;
         let policy = self.model.policy(&registry)?;
-        if policy.server().is_some() && !self.no_hidden {
-            bail!("{}: a server gives no hidden states: add --no-hidden", shown(self.model.name()));
-        }
+        rollouts::check_hidden(&policy, self.model.name(), !self.no_hidden)?;
         let reward = match self.no_reward {
             true => None,
             false => Some(self.model.reward(&registry, &self.reward, &policy)?),
         };
-        let asked = self.layout.prompt_format;
-        let (format, warnings) = layout::text_format(asked, &policy, reward.as_ref().into());
-        warnings.iter().for_each(|warning| note!("warning: {warning}"));
-        let settings = self.settings();
-        settings.check(policy.vocabulary())?;
-        let spec = self.model.spec();
-        let identity = |hash| Identity { name: shown(&self.reward), hash };
         let hash = reward.as_ref().map(|_| registry.reward_hash(&self.reward)).transpose()?;
-        let plan = Plan {
+        let identity = |hash| Identity { name: shown(&self.reward), hash };
+        let draw = Draw {
             policy: &policy,
-            model: shown(&spec.name),
-            dtype: spec.recorded_dtype(),
-            device: spec.recorded_device(),
-            reward: hash.map(identity),
-            format,
+            spec: &self.model.spec(),
+            reward: reward.as_ref().zip(hash.map(identity)),
+            format: self.layout.prompt_format,
             system: self.layout.system.as_deref(),
-            settings,
+            settings: self.settings(),
             hidden: !self.no_hidden,
             prompts_per_shard: self.prompts_per_shard,
         };
-        let prompts = plan.lay_out(&prompts)?;
-        let tokens = prompts.iter().map(|prompt| &prompt.tokens[..]);
-        for warning in layout::odd_tokens(&policy, plan.format, "prompt", tokens) {
-            note!("warning: {warning}");
-        }
-        let manifest = plan.manifest(&prompts);
+        let Prepared { manifest, prompts, settings, warnings } = draw.prepare(&prompts)?;
+        warnings.iter().for_each(|warning| note!("warning: {warning}"));
         let run = Run {
             policy: &policy,
             reward: reward.as_ref(),
             prompts: &prompts,
-            settings: &plan.settings,
+            settings: &settings,
             rollout: self,
         };
         if self.dry_run {

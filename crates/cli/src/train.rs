@@ -1,7 +1,6 @@
 //! `stackelberg train`: reward heads from preference pairs or ratings, value heads from rollouts.
 
 mod command;
-mod reader;
 mod reward;
 mod value;
 

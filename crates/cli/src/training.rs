@@ -72,15 +72,8 @@ impl Watch for Training {
             counts.mean,
             counts.constant
         ));
-        let Counts { empty, all_equal, unfinished, .. } = *counts;
-        for (count, noun, what) in [
-            (empty, "sample", "without tokens: skipped"),
-            (all_equal, "prompt", "with the same reward for all samples: nothing to shape"),
-            (unfinished, "prompt", "without a finished sample: a larger --max-new-tokens may help"),
-        ] {
-            if count > 0 {
-                self.say(&format!("warning: {} {what}", counted(count, noun)));
-            }
+        for warning in counts.warnings() {
+            self.say(&format!("warning: {warning}"));
         }
         self.bar.set_length(samples as u64);
         self.began = Instant::now();

@@ -40,10 +40,17 @@ pub fn read(path: &Path) -> Result<Vec<(String, Prompt)>> {
     } else {
         found.add_file(path)?;
     }
-    if found.prompts.is_empty() {
-        return Err(Error::File { file: name_of(path), problem: "no prompts".to_owned() });
-    }
-    Ok(found.prompts)
+    found.all(&name_of(path))
+}
+
+/// Like [`read`], from JSON in memory; `name` is the file's name in errors.
+///
+/// # Errors
+/// As [`read`].
+pub fn parse(name: &str, text: &str) -> Result<Vec<(String, Prompt)>> {
+    let mut found = Found::default();
+    found.add_json(name, text)?;
+    found.all(name)
 }
 
 fn text_files(folder: &Path) -> Result<Vec<PathBuf>> {
@@ -83,12 +90,24 @@ impl Found {
             }
             return Ok(());
         }
-        for (line, value) in json::values(&name, &text)? {
+        self.add_json(&name, &text)
+    }
+
+    fn add_json(&mut self, name: &str, text: &str) -> Result<()> {
+        for (line, value) in json::values(name, text)? {
             let found = json::parse(value).and_then(row).and_then(Row::prompt);
-            let (id, prompt) = found.map_err(|problem| Error::line(&name, line, problem))?;
-            self.add(&name, line, id, prompt)?;
+            let (id, prompt) = found.map_err(|problem| Error::line(name, line, problem))?;
+            self.add(name, line, id, prompt)?;
         }
         Ok(())
+    }
+
+    /// All prompts: at least one.
+    fn all(self, name: &str) -> Result<Vec<(String, Prompt)>> {
+        match self.prompts.is_empty() {
+            true => Err(Error::File { file: name.to_owned(), problem: "no prompts".to_owned() }),
+            false => Ok(self.prompts),
+        }
     }
 
     fn add(&mut self, name: &str, line: usize, id: Option<String>, prompt: Prompt) -> Result<()> {

@@ -25,6 +25,15 @@ pub enum Error {
         source: Box<stackelberg_registry::Error>,
     },
 
+    /// Answers of a run cannot be measured.
+    #[error("{run}")]
+    Run {
+        /// The run's name.
+        run: String,
+        /// Why.
+        source: Box<Error>,
+    },
+
     /// The reward of an answer is NaN or infinite.
     #[error("the reward '{reward}' of answer '{id}' is not a finite number: it is broken for this text")]
     NotFinite {

@@ -14,6 +14,7 @@ file ─ generations ─► answers ─ metrics ─► measured ─ findings ─
 - [`compare`] computes bootstrap intervals of means over prompts, paired differences of two runs, and the sign test.
 - [`findings`] turns the measured answers of an experiment into tables, curves and sentences, at equal strength and at
   equal KL. [`report`] shows them on one HTML page, and writes tables as CSV, Markdown and LaTeX.
+- [`Evaluation`] measures runs with an [`Evaluator`] (rewards and an embedder) and compares them.
 - [`summary`] computes the means of runs, and the paired differences of two, as `stackelberg evaluate` prints them.
 - [`judge`] asks a chat model to rate both answers to each prompt.
 
@@ -43,6 +44,7 @@ assert!(difference.mean == -6.5 && difference.high < 0.0); // 3 words per repeti
 pub mod compare;
 mod error;
 mod estimate;
+mod evaluation;
 mod evaluator;
 pub mod findings;
 pub mod judge;
@@ -53,4 +55,5 @@ pub mod text;
 pub mod words;
 
 pub use error::{Error, Result};
+pub use evaluation::{Evaluation, Partners, Results};
 pub use evaluator::Evaluator;

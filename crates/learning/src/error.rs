@@ -42,6 +42,48 @@ pub enum Error {
         problem: String,
     },
 
+    /// A server runs the policy, whose hidden states are wanted.
+    #[error("{model}: a server gives no hidden states: add --no-hidden")]
+    ServerHidden {
+        /// The policy's name.
+        model: String,
+    },
+
+    /// The file of a head cannot be written there.
+    #[error("{file}: {problem}")]
+    Out {
+        /// The path given.
+        file: String,
+        /// What is wrong.
+        problem: String,
+    },
+
+    /// A stopped training left its checkpoint, or there is none to continue.
+    #[error("{problem}")]
+    Resume {
+        /// The checkpoint, and what to do.
+        problem: String,
+    },
+
+    /// No judgements were given to train a reward head on.
+    #[error(
+        "give the data to train on: preference pairs with --pairs FILE, or rated texts with --rated FILE"
+    )]
+    NoJudgements,
+
+    /// A file of judgements cannot be used.
+    #[error("{file}")]
+    Judged {
+        /// The name of the file.
+        file: String,
+        /// What is wrong.
+        source: Box<Error>,
+    },
+
+    /// Something named cannot be fetched or loaded.
+    #[error(transparent)]
+    Registry(#[from] stackelberg_registry::Error),
+
     /// A shard is corrupt, or belongs to another dataset.
     #[error("{file}: {problem}: delete the file and run the same rollout again to recreate it")]
     Shard {

@@ -17,6 +17,7 @@ Reward heads:
   the regularisation by cross-validation in which no conversation is in two folds ([`Settings`]), and return a [`Fit`].
 - [`measure`] computes metrics of scores on other data, with standard errors.
 - [`Head`] writes the result as a safetensors file, with a [`Card`] in Markdown beside it.
+- [`reward`] does all of this for files of judgements.
 
 Value heads:
 
@@ -75,7 +76,9 @@ mod head;
 mod linear;
 mod logistic;
 pub mod measure;
+mod out;
 pub mod plot;
+pub mod reward;
 mod ridge;
 pub mod rollouts;
 pub mod summary;
@@ -88,4 +91,5 @@ pub use features::Features;
 pub use fit::{Choose, Fit, Kind, Settings, Trial};
 pub use head::Head;
 pub use measure::Metric;
+pub use out::check_out;
 pub use stackelberg_engine::reward::{Backbone, TextFormat};

@@ -1,6 +1,6 @@
 /*!
-The extension module `stackelberg._lib` of the Python package: [`stackelberg_shaping`] on NumPy arrays, and models that generate
-and score ([`engine`]).
+The extension module `stackelberg._lib` of the Python package: [`stackelberg_shaping`] on NumPy arrays, models that generate
+and score ([`engine`]), and the command line ([`console`]).
 
 Every function of the mathematics takes [`Rows`] (the rewards of many prompts, in place), [`Settings`] and a number of threads. It applies one function
 of the shaping crate to each prompt without the GIL ([`walk`]), and returns a dictionary of columns: arrays with one number per
@@ -9,6 +9,7 @@ prompt, and the values of all responses as one flat array. What users see is wri
 */
 
 mod columns;
+mod console;
 mod engine;
 mod error;
 mod functions;
@@ -21,7 +22,11 @@ mod walk;
 #[pyo3::pymodule]
 mod _lib {
     #[pymodule_export]
-    use crate::engine::{Answers, Policy, Scorer};
+    use crate::console::command_line;
+    #[pymodule_export]
+    use crate::engine::{Answers, Policy, Rollouts, Scorer};
+    #[pymodule_export]
+    use crate::engine::{evaluate, rollout, train_reward, train_value};
     #[pymodule_export]
     use crate::error::RowError;
     #[pymodule_export]

@@ -2,8 +2,10 @@
 
 use stackelberg_data::words;
 
+use crate::arguments;
+
 /// The command line without --resume: it trains the same head from the beginning.
 pub(super) fn command_line() -> String {
-    let arguments = std::env::args().skip(1).filter(|arg| arg != "--resume");
+    let arguments = arguments::all().into_iter().skip(1).filter(|arg| arg != "--resume");
     words::command_line(std::iter::once("stackelberg".to_owned()).chain(arguments))
 }

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use clap::Args;
 use stackelberg_data::words::count as counted;
-use stackelberg_learning::Error;
 use stackelberg_learning::rollouts::Dataset;
-use stackelberg_learning::value::{Errors, Settings, checkpoint_of, train_to_file};
+use stackelberg_learning::value::{Errors, Settings, check_resume, train_to_file};
+use stackelberg_learning::{Error, check_out};
 use stackelberg_shaping::Budget;
 
 use super::command::command_line;
@@ -100,31 +100,14 @@ struct Learning {
 
 impl TrainValue {
     pub(super) fn run(&self) -> Result<()> {
-        if self.out.extension().is_none_or(|e| e != "safetensors") {
-            bail!("--out {}: the file name of a head ends in .safetensors", self.out.display());
-        }
-        let folder = self.out.parent().filter(|folder| !folder.as_os_str().is_empty());
-        if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
-            bail!("--out {}: the folder {} does not exist", self.out.display(), folder.display());
-        }
-        if self.out.is_dir() {
-            bail!("--out {}: it is a folder; give a file", self.out.display());
-        }
+        check_out(&self.out).map_err(|error| anyhow!("--out {error}"))?;
         if self.shaping.kl_budget.is_some() {
             bail!("--kl-budget: values are trained for a bound; give the budget to `generate` instead");
         }
         set_threads(self.threads)?;
         let settings = self.settings()?;
         let dataset = Dataset::open(&self.dataset)?;
-        let checkpoint = checkpoint_of(&self.out);
-        match (self.resume, checkpoint.exists()) {
-            (false, true) => bail!(
-                "{}: a stopped run left this file: continue the run with --resume, or delete the file",
-                checkpoint.display()
-            ),
-            (true, false) => bail!("--resume: there is no {} to continue", checkpoint.display()),
-            _ => {}
-        }
+        check_resume(&self.out, self.resume)?;
         let mut training = Training::new(&settings, interrupt::watch()?);
         let command = command_line();
         let head = match &dataset.manifest().reward {

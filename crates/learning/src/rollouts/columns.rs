@@ -46,7 +46,7 @@ impl ShapedColumns {
     }
 
     /// The columns, in the order of [`ShapedColumns::names`].
-    pub(super) fn values(&self) -> Vec<Vec<Option<f64>>> {
+    pub fn values(&self) -> Vec<Vec<Option<f64>>> {
         let all = |values: &[f64]| values.iter().copied().map(Some).collect();
         let mut columns = vec![all(&self.values)];
         if let Some(Thresholds { values, low, high }) = &self.thresholds {

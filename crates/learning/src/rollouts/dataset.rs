@@ -114,6 +114,18 @@ impl Dataset {
         (0..self.manifest.shards()).filter(|&shard| !self.is_there(shard)).collect()
     }
 
+    /// The numbers of prompts of a part that are done, and of all its prompts.
+    pub fn progress(&self, part: Part) -> (usize, usize) {
+        let prompts = |shards: &mut dyn Iterator<Item = usize>| -> usize {
+            shards
+                .filter(|&shard| part.has(shard))
+                .map(|shard| self.manifest.prompts_of(shard).len())
+                .sum()
+        };
+        let all = prompts(&mut (0..self.manifest.shards()));
+        (all - prompts(&mut self.missing().into_iter()), all)
+    }
+
     /// The missing shards of a part. Existing shards are read to check them.
     ///
     /// # Errors

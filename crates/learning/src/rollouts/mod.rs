@@ -12,7 +12,7 @@ A [`Dataset`] is a folder with a [`Manifest`] and shards. A shard contains the s
 | `rollouts-00000.parquet` | one row per sample, see [`Row`]; the metadata repeats the manifest without the ids |
 | `hidden-00000.safetensors` | `hidden` F16 `[tokens of the shard, d]`, after the final norm; `offsets` I64 `[samples + 1]`: sample `i` has the rows `offsets[i]..offsets[i + 1]` |
 
-- [`collect()`] draws the samples of the missing shards, or of a [`Part`] of them. All files are written atomically, the
+- [`Draw`] prepares rollouts that a user asks for. [`collect()`] draws the samples of the missing shards, or of a [`Part`] of them. All files are written atomically, the
   hidden states before the rows, so that a shard with rows is complete. A resumed run writes the same bytes as an
   uninterrupted one.
 - [`Samples`] reads samples of other programs. An [`Import`] writes them to a dataset and computes their hidden states.
@@ -40,6 +40,7 @@ for shard in dataset.iter() {
 mod collect;
 mod columns;
 mod dataset;
+mod draw;
 mod foreign;
 mod frontiers;
 mod hidden;
@@ -58,6 +59,7 @@ mod texts;
 pub use collect::{Progress, Prompt, collect};
 pub use columns::{ShapedColumns, Thresholds};
 pub use dataset::{Dataset, Summary};
+pub use draw::{Draw, Prepared, check_hidden};
 pub use frontiers::{Curve, Frontiers};
 pub use hidden::Hidden;
 pub use import::Import;

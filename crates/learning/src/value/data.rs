@@ -6,6 +6,7 @@ use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 use stackelberg_data::hash::{Hash, sha256};
+use stackelberg_data::words::count;
 use stackelberg_shaping::Shaping;
 
 use super::network::{Inputs, Moments};
@@ -43,6 +44,20 @@ pub struct Counts {
     pub mean: f64,
     /// Baseline: mean squared error on the validation set of always predicting [`Counts::mean`].
     pub constant: f64,
+}
+
+impl Counts {
+    /// Warnings about samples and prompts from which nothing, or little, is learned.
+    pub fn warnings(&self) -> Vec<String> {
+        let Self { empty, all_equal, unfinished, .. } = *self;
+        let all = [
+            (empty, "sample", "without tokens: skipped"),
+            (all_equal, "prompt", "with the same reward for all samples: nothing to shape"),
+            (unfinished, "prompt", "without a finished sample: a larger --max-new-tokens may help"),
+        ];
+        let found = all.into_iter().filter(|(number, ..)| *number > 0);
+        found.map(|(number, noun, what)| format!("{} {what}", count(number, noun))).collect()
+    }
 }
 
 /// Largest absolute target: squares of larger errors overflow f32.

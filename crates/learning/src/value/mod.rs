@@ -55,6 +55,6 @@ pub use data::Counts;
 pub use epoch::Epoch;
 pub use foresight::{DISTANCES, Distance, Foresight, LEAST_PROMPTS};
 pub use loss::Errors;
-pub use run::{checkpoint_of, train_to_file};
+pub use run::{check_resume, checkpoint_of, train_to_file};
 pub use settings::Settings;
 pub use train::{Outcome, Watch, train};

@@ -21,6 +21,23 @@ pub fn checkpoint_of(head: &Path) -> PathBuf {
     head.with_extension("training")
 }
 
+/// Checks whether a stopped training left a checkpoint, which a run continues only if it is asked to.
+///
+/// # Errors
+/// There is a checkpoint that is not to be continued, or none to continue.
+pub fn check_resume(out: &Path, resume: bool) -> Result<(), Error> {
+    let checkpoint = checkpoint_of(out);
+    let problem = match (resume, checkpoint.exists()) {
+        (false, true) => format!(
+            "{}: a stopped run left this file: continue the run with --resume, or delete the file",
+            checkpoint.display()
+        ),
+        (true, false) => format!("--resume: there is no {} to continue", checkpoint.display()),
+        _ => return Ok(()),
+    };
+    Err(Error::Resume { problem })
+}
+
 /// Trains a head and writes it to `out` (`.safetensors`), its card (`.md`), a plot of its losses (`.svg`) and a plot of
 /// what it foresees (`-foresight.svg`) beside it. With `resume`, training continues from the checkpoint that a stopped run
 /// left. `command` goes into the card. `so_far` is the reward, if it is a head on the policy's hidden states and so scores

@@ -4,9 +4,12 @@ use std::error::Error as StdError;
 
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::{PyErr, Python};
+use stackelberg_data::Error as File;
 use stackelberg_decoding::Error as Decoding;
 use stackelberg_engine::Error as Engine;
+use stackelberg_evaluation::Error as Evaluation;
 use stackelberg_hub::SourceError;
+use stackelberg_learning::Error as Learning;
 use stackelberg_registry::Error as Registry;
 use stackelberg_registry::guidance::GuidanceError;
 
@@ -24,6 +27,14 @@ pub(crate) enum Failure {
     /// A model, a template or a tokenizer failed.
     #[error(transparent)]
     Engine(#[from] Engine),
+
+    /// Rollouts cannot be drawn or read, or a head cannot be trained.
+    #[error(transparent)]
+    Learning(#[from] Learning),
+
+    /// Answers cannot be evaluated.
+    #[error(transparent)]
+    Evaluation(#[from] Evaluation),
 
     /// A field of the guidance is wrong.
     #[error(transparent)]
@@ -50,7 +61,7 @@ pub(crate) enum Failure {
 impl From<Failure> for PyErr {
     fn from(failure: Failure) -> Self {
         let raised = match &failure {
-            Failure::Decoding(error) => raised(error),
+            Failure::Decoding(error) | Failure::Learning(Learning::Decoding(error)) => raised(error),
             Failure::Engine(error) | Failure::Registry(Registry::Engine(error)) => of_callback(error),
             _ => None,
         };
@@ -59,7 +70,11 @@ impl From<Failure> for PyErr {
             return Python::attach(|py| error.clone_ref(py));
         }
         let causes = std::iter::successors(StdError::source(&failure), |cause| StdError::source(*cause));
-        let said = causes.fold(failure.to_string(), |said, cause| format!("{said}: {cause}"));
+        // A cause that the message already ends with is not repeated.
+        let said = causes.fold(failure.to_string(), |said, cause| match cause.to_string() {
+            cause if said.ends_with(&cause) => said,
+            cause => format!("{said}: {cause}"),
+        });
         match failure {
             Failure::Guidance(_) | Failure::Json { .. } if said.contains("invalid type: ") => {
                 PyTypeError::new_err(said)
@@ -68,6 +83,8 @@ impl From<Failure> for PyErr {
             Failure::Registry(error) => of_registry(&error, said),
             Failure::Decoding(error) => of_decoding(&error, said),
             Failure::Engine(error) => of_engine(&error, said),
+            Failure::Learning(error) => of_learning(&error, said),
+            Failure::Evaluation(error) => of_evaluation(&error, said),
             _ => PyValueError::new_err(said),
         }
     }
@@ -93,6 +110,7 @@ fn of_registry(error: &Registry, said: String) -> PyErr {
     match error {
         Registry::Within { source, .. } => of_registry(source, said),
         Registry::Engine(error) => of_engine(error, said),
+        Registry::Data(error) => of_file(error, said),
         Registry::Hub(
             SourceError::BadReference { .. }
             | SourceError::UnknownName { .. }
@@ -101,6 +119,38 @@ fn of_registry(error: &Registry, said: String) -> PyErr {
         | Registry::Name(_)
         | Registry::Text(_) => PyValueError::new_err(said),
         Registry::Hub(_) => PyOSError::new_err(said),
+        _ => PyValueError::new_err(said),
+    }
+}
+
+fn of_learning(error: &Learning, said: String) -> PyErr {
+    match error {
+        Learning::Decoding(error) => of_decoding(error, said),
+        Learning::Engine(error) => of_engine(error, said),
+        Learning::Registry(error) => of_registry(error, said),
+        Learning::File(error) => of_file(error, said),
+        Learning::Judged { source, .. } => of_learning(source, said),
+        Learning::Diverged { .. } | Learning::Stopped | Learning::Tensor(_) => {
+            PyRuntimeError::new_err(said)
+        }
+        _ => PyValueError::new_err(said),
+    }
+}
+
+fn of_evaluation(error: &Evaluation, said: String) -> PyErr {
+    match error {
+        Evaluation::Run { source, .. } => of_evaluation(source, said),
+        Evaluation::Answer { source, .. } => of_registry(source, said),
+        Evaluation::Engine(error) => of_engine(error, said),
+        Evaluation::Registry(error) => of_registry(error, said),
+        Evaluation::File(error) => of_file(error, said),
+        _ => PyValueError::new_err(said),
+    }
+}
+
+fn of_file(error: &File, said: String) -> PyErr {
+    match error {
+        File::Read { .. } | File::Write { .. } => PyOSError::new_err(said),
         _ => PyValueError::new_err(said),
     }
 }

@@ -1,5 +1,6 @@
 //! The models of a policy: rewards and value heads by name, loaded when they are first named.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::path::Path;
@@ -7,10 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::exceptions::PyUserWarning;
 use pyo3::prelude::*;
+use stackelberg_data::hash::sha256;
 use stackelberg_decoding::Policy;
 use stackelberg_engine::reward::{Combined, ValueHead};
-use stackelberg_engine::{Dtype, Reward};
+use stackelberg_engine::{Checkpoint, Error as EngineError, Reward};
 use stackelberg_hub::Hub;
+use stackelberg_learning::rollouts::Identity;
 use stackelberg_registry::names::{combination, is_plain, shown};
 use stackelberg_registry::{BUILTIN, PolicySpec, Registry};
 
@@ -20,9 +23,12 @@ use super::failure::Failure;
 pub(crate) struct Models {
     pub(crate) registry: Registry,
     pub(crate) policy: Policy,
-    dtype: Dtype,
+    /// What the policy was loaded as.
+    pub(crate) spec: PolicySpec,
     /// The names that the user has given.
     names: [Vec<String>; 2],
+    /// What rewards with these names are.
+    references: HashMap<String, Is>,
     /// By name, reference or expression.
     rewards: Mutex<HashMap<String, Reward>>,
     values: Mutex<HashMap<String, Arc<ValueHead>>>,
@@ -32,6 +38,12 @@ pub(crate) struct Models {
 pub(crate) enum Named {
     Reference(String),
     Function(Reward),
+}
+
+/// What a reward of the user's is, for records.
+enum Is {
+    Reference(String),
+    Function,
 }
 
 /// A registry with the settings of the environment variables.
@@ -65,12 +77,15 @@ impl Models {
         let of_values = names("value head", values.iter().map(|(name, _)| name).collect())?;
         let registry = registry();
         let policy = registry.policy(spec)?;
-        let mut loaded = HashMap::new();
+        let (mut loaded, mut references) = (HashMap::new(), HashMap::new());
         for (name, reward) in rewards {
-            let reward = match reward {
-                Named::Function(reward) => reward,
-                Named::Reference(reference) => registry.reward(&reference, &policy, spec.dtype)?,
+            let (reward, is) = match reward {
+                Named::Function(reward) => (reward, Is::Function),
+                Named::Reference(reference) => {
+                    (registry.reward(&reference, &policy, spec.dtype)?, Is::Reference(reference))
+                }
             };
+            references.insert(name.clone(), is);
             loaded.insert(name, reward);
         }
         let mut heads = HashMap::new();
@@ -80,7 +95,8 @@ impl Models {
         Ok(Self {
             registry,
             policy,
-            dtype: spec.dtype,
+            spec: spec.clone(),
+            references,
             names: [of_rewards, of_values],
             rewards: Mutex::new(loaded),
             values: Mutex::new(heads),
@@ -110,7 +126,7 @@ impl Models {
         for part in combination.names() {
             let reward = match loaded.get(part) {
                 Some(reward) => reward.clone(),
-                None => self.registry.one_reward(part, &self.policy, self.dtype)?,
+                None => self.registry.one_reward(part, &self.policy, self.spec.dtype)?,
             };
             loaded.insert(part.clone(), reward.clone());
             parts.push(reward);
@@ -126,6 +142,39 @@ impl Models {
         Ok(reward)
     }
 
+    /// How records identify the reward with this name: under its reference, with the hash that the command line writes.
+    ///
+    /// # Errors
+    /// The reward cannot be read, or is a combination with a function.
+    pub(crate) fn reward_identity(&self, name: &str) -> Result<Identity, Failure> {
+        let combination = combination(name)?;
+        let is_function = |name: &&String| matches!(self.references.get(*name), Some(Is::Function));
+        match (combination.names().iter().find(is_function), combination.only()) {
+            (Some(_), Some(only)) => return Ok(Self::function_identity(only)),
+            (Some(function), None) => {
+                let problem =
+                    "is a function, of which records have no combination: score with a function alone";
+                return Err(Failure::Value(format!("{name}: {function} {problem}")));
+            }
+            _ => {}
+        }
+        let reference = |name: &str| match self.references.get(name) {
+            Some(Is::Reference(reference)) => reference.clone(),
+            _ => name.to_owned(),
+        };
+        let name = match combination.only() {
+            Some(only) => reference(only),
+            None => combination.renamed(reference).to_string(),
+        };
+        Ok(Identity { name: shown(&name), hash: self.registry.reward_hash(&name)? })
+    }
+
+    /// How records identify a function. Its name is hashed, like that of a program, since what it does is not known.
+    pub(crate) fn function_identity(name: &str) -> Identity {
+        let name = format!("function:{name}");
+        Identity { hash: sha256(&name), name }
+    }
+
     /// The value head with this name or reference.
     ///
     /// # Errors
@@ -138,6 +187,26 @@ impl Models {
         let value = Arc::new(self.registry.value(name, &self.policy)?);
         loaded.insert(name.to_owned(), value.clone());
         Ok(value)
+    }
+
+    /// The policy of models, or the default policy, which is loaded into `default` once.
+    ///
+    /// # Errors
+    /// A server runs the policy, or the default policy cannot be loaded.
+    pub(crate) fn local<'p>(
+        models: Option<&'p Self>,
+        registry: &Registry,
+        spec: &PolicySpec,
+        default: &'p OnceCell<Checkpoint>,
+    ) -> stackelberg_registry::Result<&'p Checkpoint> {
+        match (models, default.get()) {
+            (Some(models), _) => models.policy.local().ok_or_else(|| EngineError::NoHiddenStates.into()),
+            (None, Some(policy)) => Ok(policy),
+            (None, None) => {
+                let loaded = registry.checkpoint(spec)?;
+                Ok(default.get_or_init(|| loaded))
+            }
+        }
     }
 
     /// The file or folder of the policy.

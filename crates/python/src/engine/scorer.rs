@@ -6,7 +6,7 @@ use std::sync::Arc;
 use numpy::PyArray1;
 use pyo3::{Bound, PyRef, PyResult, Python, pyclass, pymethods};
 use stackelberg_data::Prompt;
-use stackelberg_engine::{Checkpoint, Error as EngineError};
+use stackelberg_engine::Checkpoint;
 use stackelberg_registry::{Finished, PolicySpec, Scorer as Reads};
 
 use super::failure::Failure;
@@ -72,14 +72,7 @@ fn load(reference: &str, models: Option<&Models>, spec: &PolicySpec) -> Result<L
     let own = registry();
     let registry = models.map_or(&own, |models| &models.registry);
     let default = OnceCell::new();
-    let mut policy = || match (models, default.get()) {
-        (Some(models), _) => models.policy.local().ok_or_else(|| EngineError::NoHiddenStates.into()),
-        (None, Some(policy)) => Ok(policy),
-        (None, None) => {
-            let loaded = registry.checkpoint(spec)?;
-            Ok(default.get_or_init(|| loaded))
-        }
-    };
+    let mut policy = || Models::local(models, registry, spec, &default);
     let scorer = Reads::load(registry, reference, spec.dtype, &mut policy)?;
     let of_models = models.and_then(|models| models.policy.local().cloned());
     let policy = of_models.or(default.into_inner());
