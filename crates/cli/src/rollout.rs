@@ -154,8 +154,11 @@ impl Rollout {
         let registry = registry()?;
         let prompts = input::prompts(&registry, prompts)?;
         let policy = self.model.policy(&registry)?;
-        if policy.server().is_some() && !self.no_hidden {
-            bail!("{}: a server gives no hidden states: add --no-hidden", shown(self.model.name()));
+        if policy.width().is_none() && !self.no_hidden {
+            bail!(
+                "{}: a server gives no hidden states: add --no-hidden, or name a server that gives them with --states",
+                shown(self.model.name())
+            );
         }
         let reward = match self.no_reward {
             true => None,

@@ -105,8 +105,14 @@ impl Registry {
         }
         if let Some(builtin) = Builtin::find(name) {
             let head = Head::parse(Path::new(name), builtin.bytes)?;
-            head.fits(local(name, policy)?).map_err(|error| {
-                Error::from(error).within(format!(
+            let fits = match policy {
+                Policy::Local(policy) => head.fits(policy).map_err(Error::from),
+                Policy::Remote(policy) => {
+                    self.fits_states(name, (head.width(), head.base.as_deref()), policy)
+                }
+            };
+            fits.map_err(|error| {
+                error.within(format!(
                     "the built-in reward '{name}' is for {}; train one for your model with `stackelberg train reward`",
                     builtin.base
                 ))
@@ -129,7 +135,11 @@ impl Registry {
                 let model = ForeignModel::new(Checkpoint::load(&path, dtype)?, label)?;
                 Reward::Text(Arc::new(TextReward::new(model)))
             }
-            Policy::Remote(_) => Reward::load_label(&path, label, local(name, policy)?, dtype)?,
+            Policy::Remote(policy) => {
+                let head = Head::load(&path)?;
+                self.fits_states(name, (head.width(), head.base.as_deref()), policy)?;
+                Reward::Head(Arc::new(head))
+            }
         })
     }
 
@@ -185,14 +195,4 @@ impl Registry {
             .map_err(|error| error.within(format!("{name} reads the embedder {base}")))?;
         Ok(Some(TextReward::new(EmbeddedHead::new(head, embedder)?)))
     }
-}
-
-/// The model that a head reads the hidden states of.
-fn local<'p>(name: &str, policy: &'p Policy) -> Result<&'p Checkpoint> {
-    policy.local().ok_or_else(|| {
-        Error::Name(format!(
-            "{name} reads the policy's hidden states, which a policy on a server does not give: use a reward that reads \
-             text (a classifier or reward model, a program, a server, or a head on an embedder such as harmless-minilm)"
-        ))
-    })
 }
