@@ -156,7 +156,7 @@ impl Rollout {
         let policy = self.model.policy(&registry)?;
         if policy.width().is_none() && !self.no_hidden {
             bail!(
-                "{}: a server gives no hidden states: add --no-hidden, or name a server that gives them with --states",
+                "{}: a server gives no hidden states: add --no-hidden, or name one that gives those of all tokens with --states",
                 shown(self.model.name())
             );
         }

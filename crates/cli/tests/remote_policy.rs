@@ -164,7 +164,10 @@ fn rollouts_experiments_and_servers_take_it() {
     args.extend(["--samples", "3", "--max-new-tokens", "6", "--prompt-format", "raw"]);
     args.extend(remote.iter().map(String::as_str));
     let hidden = refused(&args);
-    assert!(hidden.contains("a server gives no hidden states: add --no-hidden, or name"), "{hidden}");
+    assert!(
+        hidden.contains("a server gives no hidden states: add --no-hidden, or name one that gives"),
+        "{hidden}"
+    );
     args.push("--no-hidden");
     succeed(&args);
     assert!(succeed(&["rollout", "merge", &rollouts]).starts_with("complete: 5 prompts, 15 samples"));

@@ -196,11 +196,13 @@ impl Policy {
         }
     }
 
-    /// Width `d` of the hidden states; `None` if a server runs the model and nothing gives its states.
+    /// Width `d` of the hidden states of all tokens; `None` if a server runs the model and nothing gives them.
     pub fn width(&self) -> Option<usize> {
         match self {
             Self::Local(checkpoint) => Some(checkpoint.model.config().hidden),
-            Self::Remote(remote) => remote.states.as_ref().map(|states| states.width()),
+            Self::Remote(RemotePolicy { states, .. }) => {
+                states.as_ref().filter(|states| states.gives_all()).map(|states| states.width())
+            }
         }
     }
 

@@ -100,8 +100,8 @@ impl<'a> Lab<'a> {
     ) -> Result<(Self, Vec<String>)> {
         if experiment.values.is_some() && policy.width().is_none() {
             return invalid(
-                "values: value heads read hidden states, which a policy on a server does not give: name a server that gives \
-                 them (states of [policy]), or leave out [values] and the methods with a value head",
+                "values: value heads read hidden states, which a policy on a server does not give: name one that gives those \
+                 of all tokens (states of [policy]), or leave out [values] and the methods with a value head",
             );
         }
         let by_cd = experiment.methods.iter().any(|methods| methods.method == Method::Cd);

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use stackelberg_data::{Prompt, prompts};
 use stackelberg_decoding::policy::StateServer;
 use stackelberg_decoding::{Policy, RemotePolicy};
-use stackelberg_engine::reward::ValueHead;
 use stackelberg_engine::{Argument, Checkpoint, Device, Dtype, Embedder, KvDtype, TextProcessor};
 use stackelberg_hub::{Hub, Kind, Known, Progress};
 use stackelberg_remote::{Key, PolicyClient, StatesClient, without_secrets};
@@ -227,21 +226,6 @@ impl Registry {
         }
         set_template_args(&mut policy, &spec.template_args)?;
         Ok(policy)
-    }
-
-    /// Loads a value head for a policy.
-    ///
-    /// # Errors
-    /// The value head cannot be fetched or loaded, or was trained on another model.
-    pub fn value(&self, name: &str, policy: impl Into<Policy>) -> Result<ValueHead> {
-        let head = ValueHead::load(&self.fetch(name)?)?;
-        match policy.into() {
-            Policy::Local(policy) => head.fits(&policy)?,
-            Policy::Remote(policy) => {
-                self.fits_states(name, (head.width(), head.base.as_deref()), &policy)?;
-            }
-        }
-        Ok(head)
     }
 
     /// Loads a sentence embedder: a known name, a folder, or another reference.

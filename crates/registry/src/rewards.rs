@@ -13,6 +13,7 @@ use stackelberg_remote::{HttpReward, ProgramReward};
 
 use crate::builtin::{BUILTIN, Builtin};
 use crate::error::{Error, Result};
+use crate::heads::states_of;
 use crate::names::{combination, is_unknown, shown, split_format, split_label};
 use crate::registry::Registry;
 
@@ -108,7 +109,8 @@ impl Registry {
             let fits = match policy {
                 Policy::Local(policy) => head.fits(policy).map_err(Error::from),
                 Policy::Remote(policy) => {
-                    self.fits_states(name, (head.width(), head.base.as_deref()), policy)
+                    let states = states_of(name, policy)?;
+                    self.fits_states(name, (head.width(), head.base.as_deref()), states, policy)
                 }
             };
             fits.map_err(|error| {
@@ -136,8 +138,12 @@ impl Registry {
                 Reward::Text(Arc::new(TextReward::new(model)))
             }
             Policy::Remote(policy) => {
-                let head = Head::load(&path)?;
-                self.fits_states(name, (head.width(), head.base.as_deref()), policy)?;
+                if let Some(label) = label {
+                    let problem = format!("{file}: a head has no labels: leave out '#{label}'");
+                    return Err(Error::Name(problem));
+                }
+                let (head, states) = (Head::load(&path)?, states_of(name, policy)?);
+                self.fits_states(name, (head.width(), head.base.as_deref()), states, policy)?;
                 Reward::Head(Arc::new(head))
             }
         })
