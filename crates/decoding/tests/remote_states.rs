@@ -122,14 +122,11 @@ fn rollouts_have_the_states_and_rewards_of_the_local_policy() {
 /// many blocks there were.
 fn check_blocks(prompt: &[u32], steps: &[Step], score: &dyn Fn(&[u32]) -> f64) -> usize {
     let (mut text, mut blocks) = (prompt.to_vec(), 0);
-    let eos = &parts().0.eos;
     let mut at = 0;
     while at < steps.len() {
         let block = steps[at].block.as_ref().unwrap();
         for (continuation, found) in block.continuations.iter().zip(&block.scores) {
-            let kept: Vec<u32> =
-                continuation.iter().copied().filter(|token| !eos.contains(token)).collect();
-            let expected = score(&[&text[..], &kept].concat());
+            let expected = score(&[&text[..], continuation].concat());
             assert!((expected - found).abs() < 1e-6, "{expected} {found}");
         }
         let chosen = steps[at].continuation.unwrap();
