@@ -118,9 +118,12 @@ fn rollouts_have_the_states_and_rewards_of_the_local_policy() {
     assert!(calls.iter().any(|ends| ends.len() == 4));
 }
 
-/// Checks the blocks of an answer: each score is that of the model in this process, and the best one was kept. Returns how
-/// many blocks there were.
-fn check_blocks(prompt: &[u32], steps: &[Step], score: &dyn Fn(&[u32]) -> f64) -> usize {
+/// What a text is worth.
+type Scores<'a> = &'a dyn Fn(&[u32]) -> f64;
+
+/// Checks the blocks of an answer: each score is that of the model in this process, and the best one was kept; of finished
+/// answers the one with the best reward. Returns how many blocks there were.
+fn check_blocks(prompt: &[u32], steps: &[Step], score: Scores<'_>, reward: Scores<'_>) -> usize {
     let (mut text, mut blocks) = (prompt.to_vec(), 0);
     let mut at = 0;
     while at < steps.len() {
@@ -130,9 +133,14 @@ fn check_blocks(prompt: &[u32], steps: &[Step], score: &dyn Fn(&[u32]) -> f64) -
             assert!((expected - found).abs() < 1e-6, "{expected} {found}");
         }
         let chosen = steps[at].continuation.unwrap();
-        assert!(block.scores.iter().all(|score| *score <= block.scores[chosen]));
-        text.extend(&block.continuations[chosen]);
         at += block.continuations[chosen].len();
+        let worth = |continuation: &Vec<u32>| match at == steps.len() {
+            true => reward(&[&text[..], continuation].concat()),
+            false => score(&[&text[..], continuation].concat()),
+        };
+        let best = worth(&block.continuations[chosen]) + 1e-6;
+        assert!(block.continuations.iter().all(|continuation| worth(continuation) <= best));
+        text.extend(&block.continuations[chosen]);
         blocks += 1;
     }
     blocks
@@ -147,7 +155,6 @@ fn blocks_are_scored_by_states_all_at_once() {
         value.score(&hidden.narrow(0, text.len() - 1, 1).unwrap()).unwrap()[0]
     };
     let of_head = |text: &[u32]| head.of_tokens(model, text).unwrap();
-    type Scores<'a> = &'a dyn Fn(&[u32]) -> f64;
     let cases: [(Guidance<'_>, Scores<'_>); 2] = [
         (Guidance { reward: Some(reward), value: Some(value) }, &of_value),
         (Guidance { reward: Some(head), value: None }, &of_head),
@@ -163,11 +170,11 @@ fn blocks_are_scored_by_states_all_at_once() {
         let mut together = Together::default();
         generate_all(&policy, guidance, &jobs, &settings, 3, &mut together).unwrap();
         for (job, (steps, answer)) in &together.0 {
-            assert_eq!(check_blocks(&prompts[*job], steps, score), 3);
+            let of_reward = |text: &[u32]| guidance.reward.unwrap().of_tokens(model, text).unwrap();
+            assert_eq!(check_blocks(&prompts[*job], steps, score, &of_reward), 3);
             let answer = answer.as_ref().unwrap();
             let whole = [&prompts[*job][..], &answer.tokens].concat();
-            let found = guidance.reward.unwrap().of_tokens(model, &whole).unwrap();
-            assert!((answer.reward.unwrap() - found).abs() < 1e-6);
+            assert!((answer.reward.unwrap() - of_reward(&whole)).abs() < 1e-6);
         }
         let calls = server.calls.lock().unwrap();
         assert_eq!(calls.len(), 6 * 3);
