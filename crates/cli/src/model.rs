@@ -34,6 +34,11 @@ pub(crate) struct ModelArgs {
     #[arg(long, value_name = "REF")]
     pub(crate) tokenizer: Option<String>,
 
+    /// A server that gives the hidden states of a model on a server, for value heads and heads: http://HOST:PORT/v1#NAME of a
+    /// vLLM with `--runner pooling --convert embed --pooler-config.task token_embed`, or of `stackelberg serve`.
+    #[arg(long, value_name = "URL")]
+    pub(crate) states: Option<String>,
+
     /// Data type of the weights in memory: f32, bf16, int8, or native (the blocks of a GGUF file as they are).
     #[arg(long, default_value_t = Dtype::Bf16, hide_possible_values = true, value_parser = named::<Dtype>(DTYPES))]
     pub(crate) dtype: Dtype,
@@ -82,6 +87,7 @@ impl ModelArgs {
             kv_dtype: self.kv_dtype,
             device: self.device,
             tokenizer: self.tokenizer.clone(),
+            states: self.states.clone(),
             template_args: BTreeMap::from_iter(self.template_args.iter().cloned()),
         }
     }

@@ -141,6 +141,7 @@ impl Tune {
                 kv_dtype: spec.kv_dtype,
                 device: spec.device,
                 tokenizer: spec.tokenizer,
+                states: spec.states,
                 prompt_format: self.layout.prompt_format,
                 system: self.layout.system.clone(),
                 template_args: spec.template_args,

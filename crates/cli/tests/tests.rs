@@ -18,6 +18,7 @@ mod judge;
 mod limits;
 mod models;
 mod remote_policy;
+mod remote_states;
 mod rollout;
 mod serve;
 mod shape;

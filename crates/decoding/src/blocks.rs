@@ -16,10 +16,10 @@ use std::sync::Arc;
 use stackelberg_engine::reward::RewardState;
 use stackelberg_shaping::{Rule, argmax};
 
-use crate::choice::{Response, block, certain, kl_of_best_among};
+use crate::choice::{Response, Unscored, block, certain, kl_of_best_among};
 use crate::error::{Error, Result};
 use crate::history::History;
-use crate::input::{Answers, Asked, Input, WholeText};
+use crate::input::{Answers, Asked, Input};
 use crate::line::{Line, Pending};
 use crate::method::{Keep, Method};
 use crate::next::Distribution;
@@ -188,7 +188,7 @@ impl Blocks {
     /// written, or where a stop text that began in an earlier block was cut off.
     pub(crate) fn asked(&mut self) -> Asked {
         let prompt = self.scorer.request.prompt.len();
-        let mut asked = Asked::default();
+        let (mut asked, mut texts) = (Asked::default(), Vec::new());
         for track in &mut self.tracks {
             let grows = track.tokens().len() > track.start;
             let reads_last = track.reads_last(prompt);
@@ -197,8 +197,7 @@ impl Blocks {
             let Some(state) = line.state.take_if(askable) else {
                 if !track.is_scored() {
                     let last = reads_last.then(|| track.line.hidden.clone());
-                    let (scorer, tokens) = (self.scorer.clone(), track.tokens().to_vec());
-                    asked.texts.push(WholeText { scorer, tokens, last });
+                    texts.push(Unscored { tokens: track.tokens().to_vec(), known: None, last });
                 }
                 continue;
             };
@@ -208,6 +207,7 @@ impl Blocks {
             let (candidates, further) = (vec![new[0]], vec![new[1..].to_vec()]);
             asked.inputs.push(Input { state, candidates, further, ahead });
         }
+        asked.texts = (!texts.is_empty()).then(|| (self.scorer.clone(), texts));
         asked
     }
 

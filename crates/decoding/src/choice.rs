@@ -11,6 +11,7 @@ use crate::randomness::Randomness;
 use crate::sample;
 use crate::score::Score;
 use crate::settings::Settings;
+use crate::states;
 use crate::step::Block;
 use crate::stopping::kl_of_stopping;
 use crate::turn::shape;
@@ -38,7 +39,13 @@ pub(crate) fn scores(
     (prompt, asked): (&[u32], Option<&Prompt>),
     answers: &[Unscored],
 ) -> Result<Vec<Score>> {
-    let unknown: Vec<&Unscored> = answers.iter().filter(|answer| answer.known.is_none()).collect();
+    let mut unknown: Vec<Unscored> =
+        answers.iter().filter(|answer| answer.known.is_none()).cloned().collect();
+    if policy.server().is_some() && reward.reads_policy() {
+        // Heads have no model here that they could read the answers with.
+        let last = last_states(policy, prompt, &unknown)?;
+        unknown.iter_mut().zip(last).for_each(|(answer, last)| answer.last = Some(last));
+    }
     let input = PromptInput { tokens: prompt, prompt: asked };
     let mut found = unknown_scores(policy, reward, input, &unknown)?.into_iter();
     let score = |answer: &Unscored| answer.known.clone().or_else(|| found.next());
@@ -52,11 +59,26 @@ pub(crate) fn scores(
     }
 }
 
+/// The hidden states of the last tokens of answers, `[1, d]` each. Those that are known are not computed again.
+///
+/// # Errors
+/// As [`states::of_last`].
+pub(crate) fn last_states(policy: &Policy, prompt: &[u32], answers: &[Unscored]) -> Result<Vec<Tensor>> {
+    let unread = answers.iter().filter(|answer| answer.last.is_none());
+    let unread: Vec<&[u32]> = unread.map(|answer| &answer.tokens[..]).collect();
+    let mut found = match &unread[..] {
+        [] => Vec::new(),
+        unread => states::of_last(policy, prompt, unread)?,
+    }
+    .into_iter();
+    Ok(answers.iter().filter_map(|answer| answer.last.clone().or_else(|| found.next())).collect())
+}
+
 fn unknown_scores(
     policy: &Policy,
     reward: &Reward,
     input: PromptInput<'_>,
-    answers: &[&Unscored],
+    answers: &[Unscored],
 ) -> Result<Vec<Score>> {
     if let Reward::Combined(combined) = reward {
         let of_part = |part: &Reward| -> Result<Vec<f64>> {

@@ -3,7 +3,7 @@
 use stackelberg_engine::Tensor;
 use stackelberg_engine::reward::{Question, RewardState};
 
-use crate::error::Result;
+use crate::choice::Unscored;
 use crate::score::Score;
 use crate::scorer::Scorer;
 
@@ -12,8 +12,8 @@ use crate::scorer::Scorer;
 pub(crate) struct Asked {
     /// Of candidates.
     pub(crate) inputs: Vec<Input>,
-    /// Of texts that no state can score.
-    pub(crate) texts: Vec<WholeText>,
+    /// Of texts that no state can score, and what reads them as a whole.
+    pub(crate) texts: Option<(Scorer, Vec<Unscored>)>,
 }
 
 /// What rewards answer.
@@ -33,25 +33,20 @@ pub(crate) struct Input {
     pub(crate) ahead: Option<Tensor>,
 }
 
-/// An answer that is scored as a whole.
-pub(crate) struct WholeText {
-    pub(crate) scorer: Scorer,
-    pub(crate) tokens: Vec<u32>,
-    /// The policy's hidden state of its last token, `[1, d]`, if it is known.
-    pub(crate) last: Option<Tensor>,
-}
-
 impl Asked {
     /// Whether the answer takes long, since something outside of this process gives it.
     pub(crate) fn is_remote(&self) -> bool {
         self.inputs.iter().any(|input| input.state.is_remote())
-            || self.texts.iter().any(|text| text.scorer.is_remote())
+            || self.texts.as_ref().is_some_and(|(scorer, _)| scorer.is_remote())
     }
 
     /// Tokens that are to be scored.
     pub(crate) fn tokens(&self) -> usize {
         let further = |input: &Input| input.further.iter().map(Vec::len).sum::<usize>();
-        self.inputs.iter().map(|input| input.candidates.len() + further(input)).sum()
+        let inputs: usize =
+            self.inputs.iter().map(|input| input.candidates.len() + further(input)).sum();
+        let texts = self.texts.iter().flat_map(|(_, texts)| texts);
+        inputs + texts.map(|text| text.tokens.len()).sum::<usize>()
     }
 }
 
@@ -59,15 +54,5 @@ impl Input {
     pub(crate) fn question(&mut self) -> Question<'_> {
         let Self { state, candidates, further, ahead } = self;
         Question { state, candidates, further, ahead: ahead.as_ref() }
-    }
-}
-
-impl WholeText {
-    /// The score.
-    ///
-    /// # Errors
-    /// The reward fails.
-    pub(crate) fn score(self) -> Result<Score> {
-        self.scorer.whole(&self.tokens, self.last)
     }
 }

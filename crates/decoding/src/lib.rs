@@ -56,6 +56,7 @@ mod scorer;
 mod sequence;
 mod session;
 mod settings;
+mod states;
 mod step;
 mod stopping;
 mod turn;

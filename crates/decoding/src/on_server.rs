@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::line::{Line, Pending};
 use crate::method::Method;
 use crate::next::Distribution;
-use crate::policy::{Call, Found, PolicyServer, Wanted};
+use crate::policy::{Call, Found, RemotePolicy, Wanted};
 use crate::request::{Request, Want};
 use crate::sample::penalises;
 use crate::sequence::{Said, Sequence};
@@ -117,27 +117,45 @@ fn wanted(sequence: &mut Sequence, left: usize, request: &Request, most: usize) 
 ///
 /// # Errors
 /// What it cannot do, and what to do instead.
-pub(crate) fn check(server: &dyn PolicyServer, request: &Request) -> Result<()> {
+pub(crate) fn check(policy: &RemotePolicy, request: &Request) -> Result<()> {
     let settings = &request.settings;
     let reads = request.reward.as_ref().is_some_and(|reward| reward.reads_policy());
     let answers = request.want == Want::Answer;
     let guided = answers && settings.method == Method::Args;
-    let (k, most) = (settings.candidates, server.most_log_probs());
+    let (k, most) = (settings.candidates, policy.server.most_log_probs());
+    let (states, all) =
+        (policy.states.is_some(), policy.states.as_ref().is_some_and(|states| states.gives_all()));
     let changes = penalises(&settings.sampling) || !settings.logit_bias.is_empty();
     let repeats = settings.sampling.repetition_penalty != 1.0;
     let parts = answers && settings.decodes_blocks();
     let gate = settings.entropy_gate > 0.0 && settings.sampling.temperature > 0.0;
     let problem = match request.want {
-        Want::Samples { hidden: true } => "does not give hidden states: leave them out (--no-hidden)".to_owned(),
+        Want::Samples { hidden: true } if !states => {
+            "does not give hidden states: leave them out (--no-hidden), or name a server that gives them (--states)"
+                .to_owned()
+        }
+        Want::Samples { hidden: true } if !all => {
+            "has the hidden states of last tokens alone beside it (--states): start that server with \
+             --pooler-config.task token_embed, or leave them out (--no-hidden)"
+                .to_owned()
+        }
         _ if answers && settings.method == Method::Cd => {
-            "does not give hidden states, which the method cd reads: use args, blockwise or best-of-n".to_owned()
+            "does not give the hidden states of candidates, which the method cd reads: use args, blockwise or best-of-n"
+                .to_owned()
         }
-        _ if answers && request.value.is_some() => {
-            "does not give hidden states, which value heads read: leave out the value head".to_owned()
+        _ if answers && request.value.is_some() && !states => {
+            "does not give hidden states, which value heads read: leave out the value head, or name a server that gives \
+             them (--states)"
+                .to_owned()
         }
-        _ if reads => {
-            "does not give hidden states, which this reward reads: use a reward that reads text (a classifier, a program, \
-             a server, or a head on an embedder)"
+        _ if reads && guided => {
+            "does not give the hidden states of candidates, which this reward reads: use blockwise or best-of-n, or a \
+             reward that reads text (a classifier, a program, a server, or a head on an embedder)"
+                .to_owned()
+        }
+        _ if reads && !states => {
+            "does not give hidden states, which this reward reads: name a server that gives them (--states), or use a \
+             reward that reads text (a classifier, a program, a server, or a head on an embedder)"
                 .to_owned()
         }
         _ if guided && k > most => {

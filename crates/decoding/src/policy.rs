@@ -3,7 +3,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use stackelberg_engine::{Checkpoint, TextProcessor};
+use stackelberg_engine::{Checkpoint, Reward, TextProcessor};
 
 use crate::settings::Settings;
 
@@ -23,6 +23,8 @@ pub struct RemotePolicy {
     pub text: TextProcessor,
     /// What asks the server.
     pub server: Arc<dyn PolicyServer>,
+    /// What gives hidden states of the same model, if something does.
+    pub states: Option<Arc<dyn StateServer>>,
 }
 
 /// A server that continues token sequences. It batches for itself: many calls may be under way.
@@ -44,6 +46,36 @@ pub trait PolicyServer: Send + Sync {
     /// Asks for what follows these tokens. `answer` is called once, on another thread, unless the returned call is dropped
     /// before.
     fn ask(&self, call: Call, answer: Answered) -> InFlight;
+}
+
+/// A server that gives hidden states of the policy's model, after the final norm. They do not depend on what follows.
+pub trait StateServer: Send + Sync {
+    /// Width `d` of a hidden state.
+    fn width(&self) -> usize;
+
+    /// The maximum length of a text in tokens.
+    fn context(&self) -> usize;
+
+    /// Whether it gives the states of all tokens of a text; otherwise that of the last one alone.
+    fn gives_all(&self) -> bool;
+
+    /// What identifies it in records: the model's name, the server, its version.
+    fn identity(&self) -> String;
+
+    /// The states at the ends of texts, `[rows, d]` each, row by row, in order. All numbers are finite. Waits for the server.
+    ///
+    /// # Errors
+    /// A sentence says why there are none.
+    fn states(&self, ends: &[End]) -> Result<Vec<Vec<f32>>, String>;
+}
+
+/// The end of a text, whose hidden states are asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    /// The whole text.
+    pub tokens: Vec<u32>,
+    /// How many of its last tokens: 1 where the server gives the last state alone.
+    pub rows: usize,
 }
 
 /// Receives what a call found, or a sentence that says why there is nothing.
@@ -149,7 +181,10 @@ impl Policy {
     pub fn context(&self) -> usize {
         match self {
             Self::Local(checkpoint) => checkpoint.model.context(),
-            Self::Remote(remote) => remote.server.context(),
+            Self::Remote(RemotePolicy { server, states, .. }) => {
+                let states = states.as_ref().map_or(usize::MAX, |states| states.context());
+                server.context().min(states)
+            }
         }
     }
 
@@ -161,6 +196,21 @@ impl Policy {
         }
     }
 
+    /// Width `d` of the hidden states of all tokens; `None` if a server runs the model and nothing gives them.
+    pub fn width(&self) -> Option<usize> {
+        match self {
+            Self::Local(checkpoint) => Some(checkpoint.model.config().hidden),
+            Self::Remote(RemotePolicy { states, .. }) => {
+                states.as_ref().filter(|states| states.gives_all()).map(|states| states.width())
+            }
+        }
+    }
+
+    /// Whether a reward is waited for: something outside of this process computes it, or the hidden states that it reads.
+    pub(crate) fn waits_for(&self, reward: &Reward) -> bool {
+        reward.is_remote() || self.server().is_some() && reward.reads_policy()
+    }
+
     /// Bytes of the weights in this process.
     pub fn bytes(&self) -> usize {
         self.local().map_or(0, |checkpoint| checkpoint.model.bytes())
@@ -170,7 +220,10 @@ impl Policy {
     pub fn fingerprint(&self) -> String {
         match self {
             Self::Local(checkpoint) => checkpoint.fingerprint.clone(),
-            Self::Remote(remote) => remote.server.identity(),
+            Self::Remote(RemotePolicy { server, states, .. }) => match states {
+                Some(states) => format!("{}; states of {}", server.identity(), states.identity()),
+                None => server.identity(),
+            },
         }
     }
 }

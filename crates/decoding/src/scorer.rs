@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use stackelberg_engine::{Error as EngineError, Reward, Tensor};
+use stackelberg_engine::Reward;
 use stackelberg_shaping::Rule;
 
-use crate::choice::{Unscored, scores};
+use crate::choice::{Unscored, last_states, scores};
 use crate::error::{Error, Result};
 use crate::policy::Policy;
 use crate::request::Request;
@@ -26,7 +26,10 @@ impl Scorer {
 
     /// Whether scoring waits for something outside of this process.
     pub(crate) fn is_remote(&self) -> bool {
-        !self.by_value() && self.request.reward.as_ref().is_some_and(Reward::is_remote)
+        match self.by_value() {
+            true => self.policy.server().is_some(),
+            false => self.request.reward.as_ref().is_some_and(|reward| self.policy.waits_for(reward)),
+        }
     }
 
     /// Whether scores are rewards, or values of unshaped rewards: these are shaped. Values of shaped rewards are not.
@@ -35,26 +38,18 @@ impl Scorer {
         rule.is_none_or(|rule| rule == Rule::Raw.name())
     }
 
-    /// The score of an answer, read as a whole.
-    pub(crate) fn whole(&self, tokens: &[u32], last: Option<Tensor>) -> Result<Score> {
-        let prompt = &self.request.prompt;
+    /// The scores of answers, read as a whole.
+    ///
+    /// # Errors
+    /// The reward fails, or nothing gives the hidden states that it reads.
+    pub(crate) fn whole(&self, answers: &[Unscored]) -> Result<Vec<Score>> {
+        let prompt = &self.request.prompt[..];
         if let Some(value) = self.request.block_value() {
-            let hidden = match last {
-                Some(hidden) => hidden,
-                None => {
-                    let text = [&prompt[..], tokens].concat();
-                    let policy = self.policy.local().ok_or(EngineError::NoHiddenStates)?;
-                    let (_, hidden) = policy.model.prefill(&text)?;
-                    hidden.narrow(0, text.len() - 1, 1).map_err(EngineError::from)?
-                }
-            };
-            return Ok(Score::from(value.score(&hidden)?[0]));
+            let last = last_states(&self.policy, prompt, answers)?;
+            return last.iter().map(|hidden| Ok(Score::from(value.score(hidden)?[0]))).collect();
         }
         let reward: &Reward =
             self.request.reward.as_ref().ok_or(Error::NoReward(self.request.settings.method.name()))?;
-        let unscored = Unscored { tokens: tokens.to_vec(), known: None, last };
-        let asked = (&prompt[..], self.request.asked.as_deref());
-        let mut found = scores(&self.policy, reward, asked, &[unscored])?;
-        Ok(found.pop().unwrap_or_default())
+        scores(&self.policy, reward, (prompt, self.request.asked.as_deref()), answers)
     }
 }

@@ -79,11 +79,11 @@ pub(crate) struct Cost {
 impl Work {
     pub(crate) fn new(
         (ticket, sample): (Ticket, usize),
+        prompt: usize,
         line: Line,
         read_last: bool,
         keep_hidden: bool,
     ) -> Self {
-        let prompt = line.prefix.len();
         let kind = match line.sequence.settings.beams {
             1 => Kind::One { line: Box::new(line), paths: Vec::new() },
             _ => Kind::Beams(Box::new(Beams::new(line))),
@@ -219,7 +219,7 @@ impl Work {
     pub(crate) fn asked(&mut self) -> Result<Asked> {
         let asked = match &mut self.kind {
             Kind::Blocks(blocks) => blocks.asked(),
-            _ => Asked { inputs: self.inputs()?, texts: Vec::new() },
+            _ => Asked { inputs: self.inputs()?, texts: None },
         };
         self.tokens_scored += asked.tokens();
         Ok(asked)

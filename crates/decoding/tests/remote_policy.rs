@@ -19,7 +19,7 @@ use stackelberg_shaping::Rule;
 use crate::common::{Steps, Together, config, parts, run, settings, values};
 
 /// A server with the tiny policy. It answers late, and in any order.
-struct Server {
+pub struct Server {
     model: Checkpoint,
     most: usize,
     calls: AtomicUsize,
@@ -29,14 +29,14 @@ struct Server {
 }
 
 impl Server {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let (model, calls, cancelled) = (parts().0.clone(), AtomicUsize::new(0), Arc::default());
         Self { model, most: 20, calls, cancelled, refuses: None }
     }
 
-    fn policy(self) -> (Policy, Arc<Self>) {
+    pub fn policy(self) -> (Policy, Arc<Self>) {
         let (text, server) = (self.model.text.clone(), Arc::new(self));
-        (Policy::Remote(RemotePolicy { text, server: server.clone() }), server)
+        (Policy::Remote(RemotePolicy { text, server: server.clone(), states: None }), server)
     }
 }
 
@@ -275,7 +275,8 @@ fn samples_have_the_distribution_of_the_policy() {
     }
 }
 
-fn request(prompt: Vec<u32>, settings: Settings) -> Request {
+/// A request whose reward is a model of its own.
+pub fn request(prompt: Vec<u32>, settings: Settings) -> Request {
     Request {
         id: "p".to_owned(),
         prompt,
@@ -351,8 +352,9 @@ fn what_a_server_cannot_do_is_refused() {
     let value = |request: &mut Request| request.value = Some(values()[0].clone());
     let hidden = |request: &mut Request| request.want = Want::Samples { hidden: true };
     type Change<'a> = &'a dyn Fn(&mut Request);
-    let cases: [(Change<'_>, Settings, &str); 9] = [
-        (&head, args.clone(), "hidden states, which this reward reads"),
+    let cases: [(Change<'_>, Settings, &str); 10] = [
+        (&head, args.clone(), "hidden states of candidates, which this reward reads"),
+        (&head, blocks.clone(), "hidden states, which this reward reads: name a server"),
         (&value, blocks.clone(), "hidden states, which value heads read"),
         (&hidden, args.clone(), "hidden states: leave them out"),
         (&value, Settings { method: Method::Cd, ..args.clone() }, "which the method cd reads"),

@@ -12,6 +12,7 @@ mod golden;
 mod kl;
 mod rejection;
 mod remote_policy;
+mod remote_states;
 mod segments;
 mod session;
 mod soft;

@@ -58,6 +58,14 @@ impl Default for Prefix {
     }
 }
 
+/// A hidden state that a server computed, as a tensor `[1, d]`.
+///
+/// # Errors
+/// There is no memory.
+pub fn state_row(state: &[f32]) -> Result<Tensor> {
+    Ok(Tensor::from_slice(state, (1, state.len()), &Device::Cpu)?)
+}
+
 impl Prefix {
     /// The empty prefix of no model, and the state that stands for the hidden state of its last token, `[1, 1]`: for texts whose
     /// policy a server runs. No model can extend the prefix.

@@ -63,7 +63,7 @@ mod text_format;
 mod text_processor;
 mod tokenizer;
 
-pub use cache::{Branches, Prefix};
+pub use cache::{Branches, Prefix, state_row};
 pub use candle_core::Tensor;
 pub use chat::{Argument, ChatTemplate, Date, Message, Prompt};
 pub use checkpoint::Checkpoint;

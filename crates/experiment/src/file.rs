@@ -76,6 +76,8 @@ pub struct Policy {
     pub device: Device,
     /// Of a model on a server: where its tokenizer is.
     pub tokenizer: Option<String>,
+    /// Of a model on a server: the address of a server that gives its hidden states.
+    pub states: Option<String>,
     /// The prompt format; `None`: the one that the reward was trained on.
     #[serde(deserialize_with = "some_named")]
     pub prompt_format: Option<TextFormat>,
@@ -94,6 +96,7 @@ impl Policy {
             kv_dtype: self.kv_dtype,
             device: self.device,
             tokenizer: self.tokenizer.clone(),
+            states: self.states.clone(),
             template_args: self.template_args.clone(),
         }
     }
@@ -107,6 +110,7 @@ impl Default for Policy {
             kv_dtype: KvDtype::default(),
             device: Device::Cpu,
             tokenizer: None,
+            states: None,
             prompt_format: None,
             system: None,
             template_args: BTreeMap::new(),

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use stackelberg_data::atomic;
 use stackelberg_data::generations::{self, Response};
 use stackelberg_data::hash::sha256_file;
-use stackelberg_decoding::{Cancel, Guidance, Policy, Settings};
+use stackelberg_decoding::{Cancel, Guidance, Method, Policy, Settings};
 use stackelberg_engine::reward::{TextFormat, ValueHead};
 use stackelberg_engine::{Error as EngineError, Prompt, Reward};
 use stackelberg_evaluation::Evaluator;
@@ -98,10 +98,16 @@ impl<'a> Lab<'a> {
         provenance: Provenance,
         cancel: Cancel,
     ) -> Result<(Self, Vec<String>)> {
-        if experiment.values.is_some() && policy.server().is_some() {
+        if experiment.values.is_some() && policy.width().is_none() {
             return invalid(
-                "values: value heads read hidden states, which a policy on a server does not give: leave out [values] and \
-                 the methods with a value head",
+                "values: value heads read hidden states, which a policy on a server does not give: name one that gives those \
+                 of all tokens (states of [policy]), or leave out [values] and the methods with a value head",
+            );
+        }
+        let by_cd = experiment.methods.iter().any(|methods| methods.method == Method::Cd);
+        if by_cd && policy.server().is_some() {
+            return invalid(
+                "methods: cd reads the hidden states of candidates, which a policy on a server does not give: leave it out",
             );
         }
         let lock = lock(out)?;
@@ -255,8 +261,9 @@ impl<'a> Lab<'a> {
     ) -> Result<T> {
         let file = setting.value().map(|head| self.value_file(head));
         let value = file.as_deref().map(ValueHead::load).transpose()?;
-        let model = || self.policy.local().ok_or(EngineError::NoHiddenStates);
-        value.iter().try_for_each(|head| head.fits(model()?))?;
+        if let (Some(head), Some(policy)) = (&value, self.policy.local()) {
+            head.fits(policy)?;
+        }
         let value = value.map(Arc::new);
         let name = setting.value().map(plan::ValueHead::file);
         let value_hash = self.value_hash(setting)?;

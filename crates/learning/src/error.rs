@@ -43,7 +43,9 @@ pub enum Error {
     },
 
     /// A server runs the policy, whose hidden states are wanted.
-    #[error("{model}: a server gives no hidden states: add --no-hidden")]
+    #[error(
+        "{model}: a server gives no hidden states: add --no-hidden, or name one that gives those of all tokens with --states"
+    )]
     ServerHidden {
         /// The policy's name.
         model: String,

@@ -31,6 +31,7 @@ mod builtin;
 mod error;
 pub mod guidance;
 mod hash;
+mod heads;
 pub mod layout;
 pub mod names;
 mod registry;

@@ -5,13 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use stackelberg_data::{Prompt, prompts};
+use stackelberg_decoding::policy::StateServer;
 use stackelberg_decoding::{Policy, RemotePolicy};
-use stackelberg_engine::reward::ValueHead;
-use stackelberg_engine::{
-    Argument, Checkpoint, Device, Dtype, Embedder, Error as EngineError, KvDtype, TextProcessor,
-};
+use stackelberg_engine::{Argument, Checkpoint, Device, Dtype, Embedder, KvDtype, TextProcessor};
 use stackelberg_hub::{Hub, Kind, Known, Progress};
-use stackelberg_remote::{Key, PolicyClient, without_secrets};
+use stackelberg_remote::{Key, PolicyClient, StatesClient, without_secrets};
 
 use crate::adapter;
 use crate::error::{Error, Result};
@@ -48,6 +46,8 @@ pub struct PolicySpec {
     pub device: Device,
     /// Of a model on a server: where its tokenizer is, a reference like `name`.
     pub tokenizer: Option<String>,
+    /// Of a model on a server: the address of a server that gives its hidden states, see [`StatesClient`].
+    pub states: Option<String>,
     /// Variables for the chat template, such as `enable_thinking`.
     pub template_args: BTreeMap<String, Argument>,
 }
@@ -75,6 +75,7 @@ impl Default for PolicySpec {
             kv_dtype: KvDtype::default(),
             device: Device::Cpu,
             tokenizer: None,
+            states: None,
             template_args: BTreeMap::new(),
         }
     }
@@ -178,7 +179,7 @@ impl Registry {
     /// Loads a language model, or connects to the server that runs it.
     ///
     /// # Errors
-    /// As [`Registry::checkpoint`] and [`PolicyClient::connect`].
+    /// As [`Registry::checkpoint`], [`PolicyClient::connect`] and [`StatesClient::connect`].
     pub fn policy(&self, spec: &PolicySpec) -> Result<Policy> {
         if !PolicyClient::is_address(&spec.name) {
             return Ok(Policy::Local(self.checkpoint(spec)?));
@@ -191,7 +192,12 @@ impl Registry {
         let mut text = TextProcessor::load(&self.fetch(tokenizer)?)?;
         set_template_args(&mut text, &spec.template_args)?;
         let client = PolicyClient::connect(&spec.name, self.policy_key.clone(), &text)?;
-        Ok(Policy::Remote(RemotePolicy { text, server: Arc::new(client) }))
+        let states = spec.states.as_deref().map(|address| {
+            let client = StatesClient::connect(address, self.policy_key.clone(), &text)?;
+            Ok::<Arc<dyn StateServer>, Error>(Arc::new(client))
+        });
+        let states = states.transpose()?;
+        Ok(Policy::Remote(RemotePolicy { text, server: Arc::new(client), states }))
     }
 
     /// Loads a language model into this process.
@@ -204,8 +210,9 @@ impl Registry {
                 "this needs the model in this process: give a folder, a .gguf file or a reference";
             return Err(Error::Name(format!("{}: {problem}", without_secrets(&spec.name))));
         }
-        if spec.tokenizer.is_some() {
-            let problem = "a tokenizer is only given for a model on a server";
+        if spec.tokenizer.is_some() || spec.states.is_some() {
+            let problem =
+                "a tokenizer and a server of hidden states are only given for a model on a server";
             return Err(Error::Name(format!("{}: {problem}", spec.name)));
         }
         let path = self.fetch(&spec.name)?;
@@ -219,16 +226,6 @@ impl Registry {
         }
         set_template_args(&mut policy, &spec.template_args)?;
         Ok(policy)
-    }
-
-    /// Loads a value head for a policy.
-    ///
-    /// # Errors
-    /// The value head cannot be fetched or loaded, or was trained on another model.
-    pub fn value(&self, name: &str, policy: impl Into<Policy>) -> Result<ValueHead> {
-        let head = ValueHead::load(&self.fetch(name)?)?;
-        head.fits(policy.into().local().ok_or(EngineError::NoHiddenStates)?)?;
-        Ok(head)
     }
 
     /// Loads a sentence embedder: a known name, a folder, or another reference.

@@ -13,6 +13,7 @@ use stackelberg_remote::{HttpReward, ProgramReward};
 
 use crate::builtin::{BUILTIN, Builtin};
 use crate::error::{Error, Result};
+use crate::heads::states_of;
 use crate::names::{combination, is_unknown, shown, split_format, split_label};
 use crate::registry::Registry;
 
@@ -105,8 +106,15 @@ impl Registry {
         }
         if let Some(builtin) = Builtin::find(name) {
             let head = Head::parse(Path::new(name), builtin.bytes)?;
-            head.fits(local(name, policy)?).map_err(|error| {
-                Error::from(error).within(format!(
+            let fits = match policy {
+                Policy::Local(policy) => head.fits(policy).map_err(Error::from),
+                Policy::Remote(policy) => {
+                    let states = states_of(name, policy)?;
+                    self.fits_states(name, (head.width(), head.base.as_deref()), states, policy)
+                }
+            };
+            fits.map_err(|error| {
+                error.within(format!(
                     "the built-in reward '{name}' is for {}; train one for your model with `stackelberg train reward`",
                     builtin.base
                 ))
@@ -129,7 +137,15 @@ impl Registry {
                 let model = ForeignModel::new(Checkpoint::load(&path, dtype)?, label)?;
                 Reward::Text(Arc::new(TextReward::new(model)))
             }
-            Policy::Remote(_) => Reward::load_label(&path, label, local(name, policy)?, dtype)?,
+            Policy::Remote(policy) => {
+                if let Some(label) = label {
+                    let problem = format!("{file}: a head has no labels: leave out '#{label}'");
+                    return Err(Error::Name(problem));
+                }
+                let (head, states) = (Head::load(&path)?, states_of(name, policy)?);
+                self.fits_states(name, (head.width(), head.base.as_deref()), states, policy)?;
+                Reward::Head(Arc::new(head))
+            }
         })
     }
 
@@ -185,14 +201,4 @@ impl Registry {
             .map_err(|error| error.within(format!("{name} reads the embedder {base}")))?;
         Ok(Some(TextReward::new(EmbeddedHead::new(head, embedder)?)))
     }
-}
-
-/// The model that a head reads the hidden states of.
-fn local<'p>(name: &str, policy: &'p Policy) -> Result<&'p Checkpoint> {
-    policy.local().ok_or_else(|| {
-        Error::Name(format!(
-            "{name} reads the policy's hidden states, which a policy on a server does not give: use a reward that reads \
-             text (a classifier or reward model, a program, a server, or a head on an embedder such as harmless-minilm)"
-        ))
-    })
 }

@@ -6,6 +6,7 @@ Policies, rewards and chat models that run outside of this process: on HTTP serv
 | type | what it talks to | how |
 |---|---|---|
 | [`PolicyClient`] | a policy on a vLLM, llama.cpp or Stackelberg server | JSON over HTTP, many calls at once |
+| [`StatesClient`] | a vLLM or Stackelberg server that gives the hidden states of a policy's model | JSON over HTTP, many calls at once |
 | [`ProgramReward`] | a program that scores texts | JSON lines on standard input and output |
 | [`HttpReward`] | a reward model on a vLLM, SGLang or text-embeddings-inference server | JSON over HTTP |
 | [`chat::Client`] | an OpenAI-compatible chat endpoint | JSON over HTTP |
@@ -56,9 +57,12 @@ mod message;
 mod policy;
 mod retry;
 mod reward;
+mod served;
 mod servers;
+mod states;
 
 pub use key::Key;
 pub use policy::PolicyClient;
 pub use reward::{HttpReward, ProgramReward, RewardCheck};
 pub use stackelberg_http::without_secrets;
+pub use states::StatesClient;

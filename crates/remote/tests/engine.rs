@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use stackelberg_engine::TextProcessor;
 
@@ -37,11 +39,29 @@ pub struct Looks {
     pub processed: bool,
     /// Added to the ids of `/tokenize`.
     pub shift: u32,
+    /// The hidden states that it gives.
+    pub states: States,
+}
+
+/// The hidden states that a mock engine gives.
+#[derive(Clone, Copy, PartialEq)]
+pub enum States {
+    None,
+    /// Of all tokens, of this width.
+    All(usize),
+    /// Of last tokens, of this width.
+    Last(usize),
+    /// Of all tokens, which read the whole text.
+    Bidirectional,
+    /// Of all tokens, of length 1.
+    Normalised,
+    /// Of first tokens.
+    First,
 }
 
 impl Default for Looks {
     fn default() -> Self {
-        Self { owner: "vllm", most: 20, context: 4096, processed: false, shift: 0 }
+        Self { owner: "vllm", most: 20, context: 4096, processed: false, shift: 0, states: States::None }
     }
 }
 
@@ -116,6 +136,44 @@ pub fn likeliest(prompt: &[u32], k: usize) -> Vec<(u32, f64)> {
     all
 }
 
+/// The hidden state behind a text, of this width.
+pub fn state(text: &[u32], width: usize) -> Vec<f32> {
+    let of = |number: u64| mixed(text.iter().map(|&token| u64::from(token)).chain([number]));
+    (0..width as u64).map(|i| (of(i) % 2000) as f32 / 100.0 - 10.0).collect()
+}
+
+/// The right response to a request for hidden states.
+fn pooled(looks: &Looks, body: &Value) -> (u16, Value) {
+    let ids: Vec<u32> = serde_json::from_value(body["input"].clone()).unwrap();
+    let all = |width: usize| (1..=ids.len()).flat_map(|end| state(&ids[..end], width)).collect();
+    let (task, states): (&str, Vec<f32>) = match looks.states {
+        States::None => return (404, json!({"detail": "Not Found"})),
+        States::All(width) => ("token_embed", all(width)),
+        States::Last(width) => ("embed", state(&ids, width)),
+        States::First => ("embed", state(&ids[..1], 4)),
+        States::Bidirectional => {
+            ("token_embed", ids.iter().flat_map(|&id| state(&[&ids[..], &[id]].concat(), 4)).collect())
+        }
+        States::Normalised => {
+            let unit = |state: &[f32]| {
+                let length = state.iter().map(|x| x * x).sum::<f32>().sqrt();
+                state.iter().map(|x| x / length).collect::<Vec<f32>>()
+            };
+            ("token_embed", all(4).chunks(4).flat_map(unit).collect())
+        }
+    };
+    if body["task"] != task || body["use_activation"] != false || body["encoding_format"] != "base64" {
+        let message = format!("Try switching the model's pooling_task via --pooler-config.task {task}.");
+        return (400, json!({"error": {"message": message}}));
+    }
+    (200, json!({"data": [{"index": 0, "data": packed(&states)}]}))
+}
+
+/// Numbers as base64.
+pub fn packed(states: &[f32]) -> String {
+    STANDARD.encode(states.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>())
+}
+
 /// The right response to a request.
 fn right(looks: &Looks, body: &Value) -> (u16, Value) {
     let ids = |value: &Value| -> Vec<u32> {
@@ -171,7 +229,7 @@ fn right(looks: &Looks, body: &Value) -> (u16, Value) {
 }
 
 /// Starts a mock engine. Once it is to [`misbehave`](Engine::misbehave), `reply` is asked about each request to
-/// `/v1/completions`, by its number.
+/// `/v1/completions` and `/pooling`, by its number.
 pub fn engine(looks: Looks, reply: impl Fn(usize, &Value) -> Reply + Send + Sync + 'static) -> Engine {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}/v1", listener.local_addr().unwrap());
@@ -201,7 +259,7 @@ pub fn engine(looks: Looks, reply: impl Fn(usize, &Value) -> Reply + Send + Sync
                     let path = head.split_whitespace().nth(1).unwrap_or_default().to_owned();
                     heads.lock().unwrap().push(head);
                     let how = match &path[..] {
-                        "/v1/completions" => {
+                        "/v1/completions" | "/pooling" => {
                             let number = calls.fetch_add(1, Ordering::SeqCst);
                             if quiet.load(Ordering::SeqCst) {
                                 Reply::Right(Duration::ZERO)
@@ -241,6 +299,7 @@ fn answer(stream: &mut TcpStream, looks: &Looks, path: &str, body: &Value, how: 
             (200, json!({"tokens": ids}))
         }
         "/v1/completions" => right(looks, body),
+        "/pooling" => pooled(looks, body),
         _ => (404, json!({"detail": "Not Found"})),
     };
     let (mut headers, mut cut) = (String::new(), false);

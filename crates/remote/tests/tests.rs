@@ -8,6 +8,7 @@ mod policy_speed;
 mod program;
 mod reward_check;
 mod server;
+mod states;
 
 use stackelberg_engine::Prompt;
 use stackelberg_engine::reward::Exchange;

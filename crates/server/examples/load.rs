@@ -55,6 +55,7 @@ fn main() -> Outcome<()> {
         kv_dtype: KvDtype::default(),
         device: Device::default(),
         tokenizer: None,
+        states: None,
         template_args: [].into(),
     };
     let policy = registry.checkpoint(&spec)?;

@@ -242,6 +242,7 @@ impl ApiError {
                 ),
             ),
             Engine::NoTokens => Self::invalid("prompt", "the prompt is empty"),
+            Engine::NoHiddenStates => Self::invalid("model", error.to_string()),
             Engine::Token { .. } => Self::invalid("prompt", error.to_string()),
             Engine::Tokenizer(_) => Self::invalid("prompt", error.to_string()),
             Engine::Template(_) => Self::invalid("messages", error.to_string()),

@@ -46,6 +46,7 @@ mod openai;
 mod openapi;
 mod pieces;
 mod playground;
+mod pooling;
 mod prompt_rows;
 mod refuse;
 mod render;

@@ -11,7 +11,7 @@ use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder, Schema};
 use utoipa::{Modify, OpenApi, PartialSchema, ToSchema};
 
 use crate::error::ApiError;
-use crate::{body, chat, completion, info, scoring, shape, tokens};
+use crate::{body, chat, completion, info, pooling, scoring, shape, tokens};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -27,6 +27,7 @@ use crate::{body, chat, completion, info, scoring, shape, tokens};
         tokens::tokenizer_info,
         scoring::score,
         scoring::classify,
+        pooling::pooling,
         shape::shape,
         info::models,
         info::model,

@@ -9,7 +9,7 @@ use axum::routing::{get, post};
 use crate::app::App;
 use crate::error::ApiError;
 use crate::guard::guard;
-use crate::{chat, completion, info, openapi, playground, scoring, shape, tokens};
+use crate::{chat, completion, info, openapi, playground, pooling, scoring, shape, tokens};
 
 /// All paths.
 pub(crate) fn router(app: Arc<App>) -> Router {
@@ -23,6 +23,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/tokenizer_info", get(tokens::tokenizer_info))
         .route("/score", post(scoring::score))
         .route("/classify", post(scoring::classify))
+        .route("/pooling", post(pooling::pooling))
         .route("/shape", post(shape::shape))
         .route("/health", get(info::health))
         .route("/ready", get(info::ready))

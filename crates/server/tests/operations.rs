@@ -168,6 +168,7 @@ fn the_server_says_what_it_is() {
             ("/tokenize", "post"),
             ("/score", "post"),
             ("/classify", "post"),
+            ("/pooling", "post"),
             ("/shape", "post"),
             ("/v1/models", "get"),
             ("/metrics", "get"),

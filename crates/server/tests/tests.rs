@@ -11,6 +11,7 @@ mod limits;
 mod logprobs;
 mod operations;
 mod playground;
+mod pooling;
 mod refused;
 mod rewards;
 mod tokens;

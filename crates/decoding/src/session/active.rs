@@ -114,14 +114,17 @@ impl Active {
             true => {
                 let reads = reads || request.block_value().is_some();
                 let scorer = Scorer { policy: policy.clone(), request: request.clone() };
-                let (prompt, number) = (line.prefix.len(), u64::MAX - 1);
+                let number = u64::MAX - 1;
                 let streams = (
                     Randomness::new(seed, &request.id, number),
                     Randomness::of_perturbation(seed, &request.id, number),
                 );
-                Work::of_blocks(ticket, prompt, Blocks::new(line, scorer, streams), reads)
+                Work::of_blocks(ticket, request.prompt.len(), Blocks::new(line, scorer, streams), reads)
             }
-            false => Work::new((ticket, sample), line, keep_hidden || unseen && reads, keep_hidden),
+            false => {
+                let (prompt, read_last) = (request.prompt.len(), keep_hidden || unseen && reads);
+                Work::new((ticket, sample), prompt, line, read_last, keep_hidden)
+            }
         };
         work.elapsed = std::mem::take(&mut self.prefill);
         Ok(work)
@@ -137,8 +140,8 @@ pub(crate) fn check(policy: &Policy, request: &Request) -> Result<usize> {
         (Want::Samples { .. }, ..) | (_, Method::Base | Method::Cd, ..) | (.., Some(_), _) => {}
         (_, method, None, _) => return Err(Error::NoReward(method.name())),
     }
-    if let Some(server) = policy.server() {
-        on_server::check(&**server, request)?;
+    if let Policy::Remote(policy) = policy {
+        on_server::check(policy, request)?;
     }
     let prompt = request.prompt.len();
     let (tokens, context) = (prompt + 1, policy.context());

@@ -3,16 +3,18 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use stackelberg_engine::{Error as EngineError, Reward};
+use stackelberg_engine::{Error as EngineError, state_row};
 
 use super::remote::{Remote, off_the_loop};
 use super::state::Session;
 use crate::choice::{Choice, Unscored, block, choose, scores};
 use crate::error::{Error, Result};
 use crate::generation::Generation;
-use crate::request::{Event, Sample, Ticket, Want};
+use crate::policy::Policy;
+use crate::request::{Event, Request, Sample, Ticket, Want};
 use crate::score::Score;
 use crate::sequence::Said;
+use crate::states;
 use crate::stopping::{Saved, further};
 use crate::work::{Cost, Finished, Work};
 
@@ -50,19 +52,19 @@ impl Session {
         let mut finished = std::mem::take(&mut active.finished);
         finished.sort_by_key(|finished| finished.sample);
         let request = active.request.clone();
-        let Some(reward) = request.reward.clone() else {
-            let done = self.done(ticket, finished, Vec::new());
-            return self.closed(ticket, done, events);
-        };
         let (policy, began) = (self.policy.clone(), Instant::now());
-        let score = move |finished: Vec<Finished>| {
-            let unscored: Vec<Unscored> = finished.iter().map(|f| f.unscored.clone()).collect();
-            let input = (&request.prompt[..], request.asked.as_deref());
-            let found = scores(&policy, &reward, input, &unscored);
+        let unknown = finished.iter().any(|finished| finished.unscored.known.is_none());
+        let waits = request.reward.as_ref().is_some_and(|reward| policy.waits_for(reward));
+        let server = match (&*policy, request.want) {
+            (Policy::Remote(_), Want::Samples { hidden: true }) => true,
+            _ => waits && unknown,
+        };
+        let score = move |mut finished: Vec<Finished>| {
+            let found = kept_states(&policy, &request, &mut finished)
+                .and_then(|()| rewards(&policy, &request, &finished));
             (finished, found, began.elapsed())
         };
-        let waits = active.request.reward.as_ref().is_some_and(Reward::is_remote);
-        if waits && finished.iter().any(|finished| finished.unscored.known.is_none()) {
+        if server {
             self.asked += 1;
             return off_the_loop(self.answers.0.clone(), ticket, move || {
                 let (finished, found, took) = score(finished);
@@ -237,6 +239,30 @@ impl Session {
             self.fail(ticket, EngineError::Scorer(said.clone()).into(), events);
         }
     }
+}
+
+/// The rewards of finished sequences; none without a reward.
+fn rewards(policy: &Policy, request: &Request, finished: &[Finished]) -> Result<Vec<Score>> {
+    let Some(reward) = &request.reward else { return Ok(Vec::new()) };
+    let unscored: Vec<Unscored> = finished.iter().map(|finished| finished.unscored.clone()).collect();
+    scores(policy, reward, (&request.prompt, request.asked.as_deref()), &unscored)
+}
+
+/// Where hidden states are kept and a server runs the policy, they are asked for now: those of all sequences together.
+fn kept_states(policy: &Policy, request: &Request, finished: &mut [Finished]) -> Result<()> {
+    let (Policy::Remote(policy), Want::Samples { hidden: true }) = (policy, request.want) else {
+        return Ok(());
+    };
+    let answers: Vec<&[u32]> = finished.iter().map(|finished| &finished.unscored.tokens[..]).collect();
+    let found = states::of_all(policy, &request.prompt, &answers)?;
+    for (finished, rows) in finished.iter_mut().zip(found) {
+        // The reward may read the last one.
+        if let Some(width) = rows.len().checked_div(finished.unscored.tokens.len()) {
+            finished.unscored.last = Some(state_row(&rows[rows.len() - width..])?);
+        }
+        finished.hidden = rows;
+    }
+    Ok(())
 }
 
 fn rewards_of(scores: &[Score]) -> Vec<f64> {

@@ -7,10 +7,12 @@ use stackelberg_engine::reward::ask;
 
 use super::remote::{Answered, Remote, off_the_loop};
 use super::state::Session;
+use crate::choice::Unscored;
 use crate::error::{Error, Result};
-use crate::input::{Answers, Asked, Input, WholeText};
+use crate::input::{Answers, Asked, Input};
 use crate::line::Pending;
 use crate::request::Event;
+use crate::scorer::Scorer;
 use crate::work::{Kind, Work};
 
 impl Session {
@@ -112,7 +114,10 @@ fn answers(Asked { mut inputs, texts }: Asked) -> Result<Answers> {
 }
 
 /// Rewards of candidates, and those of texts, which are scored now.
-fn answers_of(inputs: Vec<(Input, Vec<f64>)>, texts: Vec<WholeText>) -> Result<Answers> {
-    let texts = texts.into_iter().map(WholeText::score).collect::<Result<_>>()?;
-    Ok(Answers { inputs, texts })
+fn answers_of(
+    inputs: Vec<(Input, Vec<f64>)>,
+    texts: Option<(Scorer, Vec<Unscored>)>,
+) -> Result<Answers> {
+    let texts = texts.map(|(scorer, texts)| scorer.whole(&texts)).transpose()?;
+    Ok(Answers { inputs, texts: texts.unwrap_or_default() })
 }

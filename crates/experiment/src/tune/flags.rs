@@ -22,6 +22,9 @@ pub(super) fn command(experiment: &Experiment, settings: &Settings) -> Result<St
     if let Some(tokenizer) = &policy.tokenizer {
         flag("tokenizer", tokenizer.clone());
     }
+    if let Some(states) = &policy.states {
+        flag("states", states.clone());
+    }
     if policy.dtype != plain.dtype {
         flag("dtype", policy.dtype.to_string());
     }

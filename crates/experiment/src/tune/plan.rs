@@ -130,6 +130,9 @@ impl Tuning {
         if let Some(tokenizer) = &policy.tokenizer {
             table.insert("tokenizer".to_owned(), tokenizer.as_str().into());
         }
+        if let Some(states) = &policy.states {
+            table.insert("states".to_owned(), states.as_str().into());
+        }
         if let Some(format) = policy.prompt_format {
             table.insert("prompt_format".to_owned(), format.to_string().into());
         }

@@ -46,9 +46,9 @@ pub struct Prepared {
 /// Checks that a policy can give hidden states, if they are to be kept. `model` is its name.
 ///
 /// # Errors
-/// A server runs the policy.
+/// A server runs the policy, and none beside it gives the states of all tokens.
 pub fn check_hidden(policy: &Policy, model: &str, hidden: bool) -> Result<(), Error> {
-    match hidden && policy.server().is_some() {
+    match hidden && policy.width().is_none() {
         true => Err(Error::ServerHidden { model: shown(model) }),
         false => Ok(()),
     }

@@ -87,11 +87,7 @@ impl Plan<'_> {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             model: Identity { name: self.model.clone(), hash: self.policy.fingerprint() },
             reward: self.reward.clone(),
-            hidden: self
-                .policy
-                .local()
-                .filter(|_| self.hidden)
-                .map(|policy| policy.model.config().hidden),
+            hidden: self.policy.width().filter(|_| self.hidden),
             samples: Some(self.settings.samples),
             settings,
             prompts_per_shard: self.prompts_per_shard,

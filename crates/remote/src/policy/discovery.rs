@@ -4,13 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use serde_json::{Value, json};
+use serde_json::json;
 use stackelberg_decoding::policy::{Call, Likeliest, Wanted};
 use stackelberg_decoding::{Sampling, Settings};
 use stackelberg_engine::TextProcessor;
 
 use super::request::{Dialect, body};
 use super::response::tokens;
+use crate::served::{PROBE, Served, compare, ids, tokenized};
 use crate::servers::{Failure, Server};
 
 /// What is known of the servers; all of them are alike.
@@ -38,10 +39,6 @@ const MANY: usize = 1000;
 /// Limits that are tried where a server does not say its own.
 const FEWER: [usize; 7] = [256, 100, 50, 20, 10, 5, 1];
 
-/// A text whose tokens differ between vocabularies.
-const PROBE: &str =
-    "The quick brown fox, 12345 na\u{ef}ve caf\u{e9}s \u{2014} \u{6f22}\u{5b57} \u{1f642}\n\n\tEnd.";
-
 /// Asks all servers at the same time. `model` is the model's name, or empty for the only one.
 ///
 /// # Errors
@@ -66,48 +63,18 @@ pub(super) async fn discover(
 }
 
 async fn of_server(server: &Server, model: &str, text: &TextProcessor) -> Result<Facts, String> {
-    let models = server.get("models").await.map_err(Failure::problem)?;
-    let listed = models["data"].as_array().map_or(&[][..], Vec::as_slice);
-    let names = || listed.iter().filter_map(|one| one["id"].as_str()).collect::<Vec<_>>().join(", ");
-    let chosen = match (model, listed) {
-        ("", [only]) => Some(only),
-        ("", _) => None,
-        (name, listed) => listed.iter().find(|one| one["id"] == name),
-    };
-    let chosen = chosen.ok_or_else(|| {
-        let problem = match model {
-            "" => format!("has the models {}: choose one, behind a '#'", names()),
-            name => format!("has no model '{name}': it has {}", names()),
-        };
-        server.named(problem)
-    })?;
-    let model = chosen["id"].as_str().unwrap_or_default().to_owned();
-    let context = chosen["max_model_len"].as_u64().or(chosen["meta"]["n_ctx"].as_u64());
-    let context = context
-        .ok_or_else(|| server.named("does not say how long its model's context is".to_owned()))?;
-    let dialect = match chosen["owned_by"] == "llamacpp" {
-        true => Dialect::LlamaCpp,
-        false => Dialect::Vllm,
+    let Served { model, owner, version, context } = Served::find(server, model).await?;
+    let dialect = match &owner[..] {
+        "llamacpp" => Dialect::LlamaCpp,
+        _ => Dialect::Vllm,
     };
     let probe = Probe { server, model: &model, dialect, text };
-    let (tokenizer, limit, temperature, version) = tokio::join!(
-        probe.check_tokenizer(),
-        probe.limit(),
-        probe.check_temperature(),
-        version(server, chosen)
-    );
+    let (tokenizer, limit, temperature) =
+        tokio::join!(probe.check_tokenizer(), probe.limit(), probe.check_temperature());
     tokenizer?;
     let most_log_probs = limit?;
     temperature?;
-    Ok(Facts { version, model, context: context as usize, most_log_probs, dialect })
-}
-
-/// The server's name and version, as far as it tells them.
-async fn version(server: &Server, model: &Value) -> String {
-    let name = model["owned_by"].as_str().unwrap_or("unknown server").to_owned();
-    let version = server.get("../version").await.ok();
-    let version = version.as_ref().and_then(|version| version["version"].as_str());
-    version.map_or_else(|| name.clone(), |version| format!("{name} {version}"))
+    Ok(Facts { version, model, context, most_log_probs, dialect })
 }
 
 /// Asks a server about one of its models.
@@ -122,25 +89,18 @@ impl Probe<'_> {
     /// Refuses a server whose tokens are not the tokenizer's here.
     async fn check_tokenizer(&self) -> Result<(), String> {
         let Self { server, model, dialect, text } = self;
-        let own = text.tokenizer.encode(PROBE, false).map_err(|error| error.to_string())?;
-        let said = server.post("../tokenize", &dialect.tokenize(model, PROBE)).await.ok();
-        let mut theirs = said.and_then(|said| ids(&said["tokens"]));
+        let mut theirs = tokenized(server, &dialect.tokenize(model, PROBE)).await;
         if theirs.is_none() {
             let question =
                 json!({"model": model, "prompt": PROBE, "max_tokens": 1, "return_token_ids": true});
             let said = server.post("completions", &question).await.map_err(Failure::problem)?;
             theirs = ids(&said["choices"][0]["prompt_token_ids"]);
         }
-        let problem = match theirs {
-            // A beginning-of-text token may stand in front.
-            Some(theirs) if theirs.ends_with(&own) && theirs.len() <= own.len() + 1 => return Ok(()),
-            Some(_) => format!(
-                "its tokenizer is not the one that is given here, {}: the same text has other tokens",
-                text.path.display()
-            ),
-            None => "does not tell the tokens of a text: this server cannot be a policy".to_owned(),
+        let compared = match theirs {
+            Some(theirs) => compare(text, &theirs),
+            None => Err("does not tell the tokens of a text: this server cannot be a policy".to_owned()),
         };
-        Err(server.named(problem))
+        compared.map_err(|problem| server.named(problem))
     }
 
     /// The most log-probabilities that the server gives.
@@ -204,13 +164,4 @@ impl Probe<'_> {
             }
         }
     }
-}
-
-/// Token ids, as numbers or as objects with an `id`.
-fn ids(value: &Value) -> Option<Vec<u32>> {
-    let id = |value: &Value| {
-        let id = value.as_u64().or(value["id"].as_u64());
-        id.and_then(|id| u32::try_from(id).ok())
-    };
-    value.as_array()?.iter().map(id).collect()
 }

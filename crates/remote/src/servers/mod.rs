@@ -12,4 +12,4 @@ mod server;
 
 pub(crate) use background::Background;
 pub(crate) use pool::{Ended, Patience, Servers};
-pub(crate) use server::{Failure, Server};
+pub(crate) use server::{Failure, LONGEST_ANSWER, Server};

@@ -16,7 +16,7 @@ use crate::message::{said, unexpected};
 use crate::retry::{asked_wait, is_temporary};
 
 /// Bytes of a response that are read at most.
-const LONGEST_ANSWER: usize = 64 << 20;
+pub(crate) const LONGEST_ANSWER: usize = 64 << 20;
 
 /// A server.
 pub(crate) struct Server {
