@@ -5,7 +5,7 @@ use stackelberg_registry::layout::OddTokens;
 
 use super::judgements::Judged;
 use super::reader::Reader;
-use super::train::Watch;
+use super::watch::Watch;
 use crate::card::Source;
 use crate::error::Error;
 use crate::features::Features;

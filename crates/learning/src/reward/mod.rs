@@ -10,7 +10,9 @@ mod data;
 mod judgements;
 mod reader;
 mod train;
+mod watch;
 
 pub use judgements::Judgements;
 pub use reader::Reader;
-pub use train::{Settings, Trained, Watch, train};
+pub use train::{Settings, Trained, train};
+pub use watch::Watch;

@@ -4,7 +4,7 @@ use stackelberg_data::Conversation;
 use stackelberg_engine::{Checkpoint, Embedder};
 use stackelberg_registry::layout::OddTokens;
 
-use super::train::Watch;
+use super::watch::Watch;
 use crate::error::Error;
 use crate::{Backbone, TextFormat, extract};
 

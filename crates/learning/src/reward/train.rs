@@ -8,6 +8,7 @@ use stackelberg_registry::layout::OddTokens;
 use super::data::{Data, fit_all};
 use super::judgements::Judgements;
 use super::reader::Reader;
+use super::watch::Watch;
 use crate::card::{Card, Source};
 use crate::error::Error;
 use crate::fit;
@@ -31,26 +32,6 @@ pub struct Settings {
     /// Number of threads of the fit. The head does not depend on it.
     pub threads: usize,
 }
-
-/// Callbacks for warnings, progress and cancellation.
-pub trait Watch {
-    /// A warning for the user.
-    fn warning(&self, _text: &str) {}
-
-    /// So much is done of reading a file's texts, or of the fit.
-    fn progress(&self, _what: &str, _done: usize, _total: usize) {}
-
-    /// What was last told is over.
-    fn done(&self) {}
-
-    /// Whether to stop now. Nothing is written. The fit is not stopped.
-    fn stop(&self) -> bool {
-        false
-    }
-}
-
-/// No callbacks.
-impl Watch for () {}
 
 /// A trained head.
 #[derive(Debug, Clone)]
