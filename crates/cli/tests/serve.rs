@@ -102,7 +102,7 @@ fn an_address_that_others_reach_needs_a_key() {
         (&["--reward", "=x"][..], "write NAME=REF"),
         (&["--default-guidance", "{"], "--default-guidance is not JSON"),
         (&["--api-key", " "], "the API key is empty"),
-        (&["--api-key", "ключ"], "--api-key: an API key must be one word of visible ASCII characters"),
+        (&["--api-key", "ключ"], "--api-key: an API key must have printable ASCII characters only"),
         (&["--api-key-file", "nowhere"], "cannot read nowhere"),
         (&["--no-auth", "--api-key", "secret"], "--no-auth: there is a key"),
         (&["--limits", "[1, 2]"], "--limits: invalid type: sequence, expected a JSON object"),
