@@ -107,7 +107,7 @@ def test_what_cancels_the_bound_is_warned_of(tmp_path):
         trainer(ShapedRLOO, tmp_path, normalize_advantages=True)
     with pytest.raises(ValueError, match="multi_objective_aggregation must be 'sum_then_normalize'"):
         trainer(ShapedGRPO, tmp_path, multi_objective_aggregation="normalize_then_sum")
-    with pytest.raises(TypeError, match="unknown setting 'shaping' of shaping"):
+    with pytest.raises(TypeError, match="unknown setting 'shaping': known are alpha, "):
         trainer(ShapedGRPO, tmp_path, shaping={"shaping": "srs"})
 
 

@@ -68,7 +68,8 @@ export class Answer {
     const exact = typeof kl === "number";
     this.numbers.replaceChildren(list([
       ["Reward", shown(reward, 2)],
-      ...Object.entries(rewards ?? {}).map(([name, value]) => [name, shown(value, 2)]),
+      // A single reward is the reward.
+      ...Object.entries(rewards ?? {}).filter((part, at, all) => all.length > 1).map(([name, value]) => [name, shown(value, 2)]),
       [exact ? "KL, nats" : "KL, sum of the steps", shown(kl ?? kl_bound ?? this.kl().at(-1)?.[1], 2)],
       ["Steered tokens", steered],
       ["Tokens run", tokens_run],
