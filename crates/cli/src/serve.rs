@@ -151,7 +151,7 @@ impl Serve {
         }
         // A variable that is set is meant to be a key: without one, everybody would be let in.
         if let Some(variable) = std::env::var_os(VARIABLE) {
-            let variable = variable.to_str().unwrap_or("\n");
+            let variable = variable.to_str().with_context(|| format!("{VARIABLE}: it is not UTF-8"))?;
             keys.push(Keys::new([variable]).context(VARIABLE)?);
         }
         Ok(keys.into_iter().collect())
