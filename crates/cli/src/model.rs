@@ -30,7 +30,8 @@ pub(crate) struct ModelArgs {
     #[arg(long, value_name = "REF")]
     pub(crate) model: Option<String>,
 
-    /// The tokenizer of a model on a server: a folder, a .gguf file or a reference.
+    /// The tokenizer of a model on a server: a folder, a .gguf file or a reference. [default: that of the model that the
+    /// server names, if it is on the Hugging Face hub or has the same path here]
     #[arg(long, value_name = "REF")]
     pub(crate) tokenizer: Option<String>,
 

@@ -222,7 +222,10 @@ fn what_cannot_be_is_refused_in_one_line() {
             "sentiment reads the policy's hidden states",
         ),
         (vec![model, tokenizer, own, ["--repetition-penalty", "1.2"]], "penalties"),
-        (vec![model, own], "a model on a server needs its tokenizer here"),
+        (
+            vec![model, own],
+            "serves 'policy', whose tokenizer is not known here: give the model's folder",
+        ),
         (vec![nobody, tokenizer, own], "http://127.0.0.1:9/v1: "),
     ] {
         let said =

@@ -110,7 +110,8 @@ fn wanted(sequence: &mut Sequence, left: usize, request: &Request, most: usize) 
     let log_probs = told.max(settings.log_probs).min(most);
     let least = settings.min_tokens.saturating_sub(sequence.answer.tokens.len());
     let tokens = sequence.room().min(left).max(1);
-    Wanted::Continuation { tokens, least: least.min(tokens), seed: sequence.seed(), log_probs, settings }
+    let (least, seed) = (least.min(tokens), sequence.seed());
+    Wanted::Continuation { n: 1, tokens, least, seed, log_probs, settings }
 }
 
 /// Checks that a server can do what a request needs.

@@ -37,6 +37,9 @@ pub trait PolicyServer: Send + Sync {
     /// The most log-probabilities of one step that it gives.
     fn most_log_probs(&self) -> usize;
 
+    /// The most continuations of one text that one call draws, at least 1.
+    fn most_continuations(&self) -> usize;
+
     /// The model's name on the server.
     fn model(&self) -> &str;
 
@@ -78,8 +81,8 @@ pub struct End {
     pub rows: usize,
 }
 
-/// Receives what a call found, or a sentence that says why there is nothing.
-pub type Answered = Box<dyn FnOnce(Result<Found, String>) + Send>;
+/// Receives what a call found, or a sentence that says why there is nothing. A call for several continuations finds as many.
+pub type Answered = Box<dyn FnOnce(Result<Vec<Found>, String>) + Send>;
 
 /// A call under way. Dropping it cancels the call.
 pub struct InFlight(Option<Box<dyn FnOnce() + Send>>);
@@ -108,6 +111,24 @@ pub struct Call {
     pub wanted: Wanted,
 }
 
+impl Call {
+    /// Whether one call can ask for the continuations of both: they differ in nothing but their seeds. Greedy continuations
+    /// are not joined, since servers refuse to draw several of them.
+    pub(crate) fn joins(&self, other: &Self) -> bool {
+        let Wanted::Continuation { tokens, least, settings, log_probs, .. } = &self.wanted else {
+            return false;
+        };
+        let Wanted::Continuation { tokens: t, least: l, settings: s, log_probs: p, .. } = &other.wanted
+        else {
+            return false;
+        };
+        (tokens, least, log_probs) == (t, l, p)
+            && self.tokens == other.tokens
+            && settings.sampling.temperature > 0.0
+            && (Arc::ptr_eq(settings, s) || settings == s)
+    }
+}
+
 /// What a server is asked for.
 #[derive(Debug, Clone)]
 pub enum Wanted {
@@ -116,19 +137,31 @@ pub enum Wanted {
         /// How many.
         k: usize,
     },
-    /// A continuation that the server draws.
+    /// Continuations that the server draws.
     Continuation {
+        /// How many, each by random numbers of its own.
+        n: usize,
         /// The maximum number of tokens, at least 1.
         tokens: usize,
         /// Tokens that the answer must still get before it may end.
         least: usize,
         /// The sampling settings, stop texts and stop tokens.
         settings: Arc<Settings>,
-        /// The seed of the draws.
+        /// The seed of the draws. The continuations after the first have the seeds that follow it.
         seed: u64,
         /// The likeliest tokens of each step that are to be told. The log-probability of the drawn token is told in any case.
         log_probs: usize,
     },
+}
+
+impl Wanted {
+    /// How many answers a call has.
+    pub fn n(&self) -> usize {
+        match self {
+            Self::Likeliest { .. } => 1,
+            Self::Continuation { n, .. } => *n,
+        }
+    }
 }
 
 /// What a server found.

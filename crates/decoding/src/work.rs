@@ -1,6 +1,7 @@
 //! One sequence of a request in a session, with whatever its method keeps beside it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use stackelberg_engine::{Error as EngineError, Tensor};
@@ -35,8 +36,8 @@ pub(crate) struct Work {
     pub(crate) tokens_run: usize,
     /// Tokens that the reward or the value head read.
     tokens_scored: usize,
-    /// Calls to the policy's server, by line.
-    pub(crate) in_flight: BTreeMap<usize, InFlight>,
+    /// Calls to the policy's server, by line. Lines may share a call; it is cancelled when none waits for it any more.
+    pub(crate) in_flight: BTreeMap<usize, Arc<InFlight>>,
 }
 
 /// What is under way.

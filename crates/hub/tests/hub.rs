@@ -44,6 +44,20 @@ fn interrupted(cache: &TempDir, part: &str) -> io::Result<()> {
     fs::write(repo(cache).join("blobs").join(format!("{WEIGHTS_SHA256}.incomplete")), part)
 }
 
+/// For a model that runs elsewhere, no weights are downloaded; who wants them later gets them into the same folder.
+#[test]
+fn a_text_side_is_fetched_without_weights() -> Outcome {
+    let (server, cache) = (HubServer::with(Answers::new(&MODEL))?, tempfile::tempdir()?);
+    let hub = hub(&server, &cache);
+    let text = hub.resolve_text("hf:org/tiny", &|_| ())?;
+    assert!(text.join("tokenizer.json").exists() && text.join("config.json").exists());
+    assert!(!text.join("model.safetensors").exists());
+    assert!(server.log().iter().all(|request| !request.path.contains("safetensors")));
+    assert_eq!(resolve(&hub)?, text);
+    assert_eq!(weights(&text)?, "weights");
+    Ok(())
+}
+
 #[test]
 fn the_cache_has_the_layout_of_huggingface_hub() -> Outcome {
     let (server, cache) = (HubServer::with(Answers::new(&MODEL))?, tempfile::tempdir()?);

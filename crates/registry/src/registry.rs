@@ -8,7 +8,7 @@ use stackelberg_data::{Prompt, prompts};
 use stackelberg_decoding::policy::StateServer;
 use stackelberg_decoding::{Policy, RemotePolicy};
 use stackelberg_engine::{Argument, Checkpoint, Device, Dtype, Embedder, KvDtype, TextProcessor};
-use stackelberg_hub::{Hub, Kind, Known, Progress};
+use stackelberg_hub::{Hub, Kind, Known, Progress, Reference};
 use stackelberg_remote::{Key, PolicyClient, StatesClient, without_secrets};
 
 use crate::adapter;
@@ -64,6 +64,19 @@ pub fn set_template_args(policy: &mut TextProcessor, args: &BTreeMap<String, Arg
             let problem = "has no chat template: leave out the template's arguments";
             Err(Error::Name(format!("{}: {problem}", policy.path.display())))
         }
+    }
+}
+
+/// A reference to what a server says that it serves: a known name, a model on the hub, or a path that exists here. A server cannot
+/// name packages.
+fn served_reference(root: &str) -> Option<String> {
+    match root.parse() {
+        Ok(Reference::Local(path)) if !path.exists() => {
+            let hub = format!("hf:{root}");
+            hub.parse::<Reference>().is_ok().then_some(hub)
+        }
+        Ok(Reference::Local(_) | Reference::Known(_) | Reference::Hub(_)) => Some(root.to_owned()),
+        Ok(_) | Err(_) => None,
     }
 }
 
@@ -176,6 +189,33 @@ impl Registry {
         adapter::merged(&path, self.hub.packages.as_deref(), &|name| self.fetch(name))
     }
 
+    /// Loads the text side of a model: a folder, a GGUF file or another reference. Of a model on the hub, no weights are fetched.
+    ///
+    /// # Errors
+    /// The reference cannot be fetched, or has no tokenizer.
+    pub fn text(&self, reference: &str) -> Result<TextProcessor> {
+        let path = self.hub.resolve_text(reference, &|event| (self.progress)(Some(event)));
+        (self.progress)(None);
+        let path = path?;
+        let elsewhere = adapter::is_adapter(&path) && !path.join("tokenizer.json").is_file();
+        Ok(TextProcessor::load(&if elsewhere { self.fetch(reference)? } else { path })?)
+    }
+
+    /// The text side of a model on a server, where no tokenizer is given: that of what the server says that it serves.
+    fn served_text(&self, address: &str) -> Result<TextProcessor> {
+        let fails = |problem: String| {
+            let what = "give the model's folder, its .gguf file or a reference with --tokenizer";
+            Error::Name(format!("{}: {problem}: {what}", without_secrets(address)))
+        };
+        let root = PolicyClient::root(address, self.policy_key.clone())?;
+        let reference = served_reference(&root).ok_or_else(|| {
+            fails(format!("the server says that it serves '{root}', whose tokenizer is not known here"))
+        })?;
+        self.text(&reference).map_err(|error| {
+            fails(format!("no tokenizer of {reference}, which the server says that it serves: {error}"))
+        })
+    }
+
     /// Loads a language model, or connects to the server that runs it.
     ///
     /// # Errors
@@ -184,12 +224,10 @@ impl Registry {
         if !PolicyClient::is_address(&spec.name) {
             return Ok(Policy::Local(self.checkpoint(spec)?));
         }
-        let Some(tokenizer) = &spec.tokenizer else {
-            let problem = "a model on a server needs its tokenizer here: give its folder, its .gguf file or a reference \
-                           with --tokenizer";
-            return Err(Error::Name(format!("{}: {problem}", without_secrets(&spec.name))));
+        let mut text = match &spec.tokenizer {
+            Some(reference) => self.text(reference)?,
+            None => self.served_text(&spec.name)?,
         };
-        let mut text = TextProcessor::load(&self.fetch(tokenizer)?)?;
         set_template_args(&mut text, &spec.template_args)?;
         let client = PolicyClient::connect(&spec.name, self.policy_key.clone(), &text)?;
         let states = spec.states.as_deref().map(|address| {
@@ -244,5 +282,25 @@ impl Registry {
         let known = Known::find(name).is_some_and(|known| known.kind == Kind::Prompts);
         let path = if known { self.fetch(name)? } else { Path::new(name).to_owned() };
         Ok(prompts::read(&path)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::served_reference;
+
+    #[test]
+    fn a_server_names_models_and_nothing_else() {
+        let hub = |name: &str| Some(format!("hf:{name}"));
+        assert_eq!(served_reference("Qwen/Qwen3-8B"), hub("Qwen/Qwen3-8B"));
+        assert_eq!(served_reference("hf:Qwen/Qwen3-8B"), hub("Qwen/Qwen3-8B"));
+        assert_eq!(served_reference("smollm2-135m"), Some("smollm2-135m".to_owned()));
+        let here = env!("CARGO_MANIFEST_DIR");
+        assert_eq!(served_reference(here), Some(here.to_owned()));
+        for other in
+            ["", "policy", "/no/such/folder", "a/b/c", "pypi:evil==1.0/x", "pypi-sdist:evil==1.0/x"]
+        {
+            assert_eq!(served_reference(other), None, "{other}");
+        }
     }
 }

@@ -12,6 +12,8 @@ pub(crate) const PROBE: &str =
 /// A model on a server.
 pub(crate) struct Served {
     pub(crate) model: String,
+    /// What it is, as the server was told: a folder there, a file or a name on the hub.
+    pub(crate) root: String,
     /// Who says to own the model: the server's name.
     pub(crate) owner: String,
     /// The server's name and version, as far as it tells them.
@@ -43,6 +45,8 @@ impl Served {
             server.named(problem)
         })?;
         let model = chosen["id"].as_str().unwrap_or_default().to_owned();
+        // Others name what they serve by the model's name.
+        let root = chosen["root"].as_str().unwrap_or(&model).to_owned();
         let context = chosen["max_model_len"].as_u64().or(chosen["meta"]["n_ctx"].as_u64());
         let context = context
             .ok_or_else(|| server.named("does not say how long its model's context is".to_owned()))?;
@@ -50,7 +54,7 @@ impl Served {
         let version = version.ok();
         let version = version.as_ref().and_then(|version| version["version"].as_str());
         let version = version.map_or_else(|| owner.clone(), |version| format!("{owner} {version}"));
-        Ok(Self { model, owner, version, context: context as usize })
+        Ok(Self { model, root, owner, version, context: context as usize })
     }
 }
 

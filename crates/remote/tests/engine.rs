@@ -41,6 +41,21 @@ pub struct Looks {
     pub shift: u32,
     /// The hidden states that it gives.
     pub states: States,
+    /// What it makes of `n`.
+    pub several: Several,
+}
+
+/// What a mock engine makes of a request for several choices.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Several {
+    /// Each has a seed of its own. They come in reverse order.
+    Drawn,
+    /// There is one, whatever is asked for.
+    Ignored,
+    /// All are the same.
+    Same,
+    /// It is an error.
+    Refused,
 }
 
 /// The hidden states that a mock engine gives.
@@ -61,7 +76,8 @@ pub enum States {
 
 impl Default for Looks {
     fn default() -> Self {
-        Self { owner: "vllm", most: 20, context: 4096, processed: false, shift: 0, states: States::None }
+        let (states, several) = (States::None, Several::Drawn);
+        Self { owner: "vllm", most: 20, context: 4096, processed: false, shift: 0, states, several }
     }
 }
 
@@ -181,16 +197,39 @@ fn right(looks: &Looks, body: &Value) -> (u16, Value) {
             .as_array()
             .map_or_else(Vec::new, |ids| ids.iter().map(|id| id.as_u64().unwrap() as u32).collect())
     };
-    let (mut prompt, k) = (ids(&body["prompt"]), body["logprobs"].as_u64().unwrap_or(0) as usize);
+    let (prompt, k) = (ids(&body["prompt"]), body["logprobs"].as_u64().unwrap_or(0) as usize);
     if k > looks.most {
         let most = looks.most;
         let message =
             format!("Requested sample logprobs of {k}, which is greater than max allowed: {most}");
         return (400, json!({"error": {"message": message}}));
     }
+    let n = body["n"].as_u64().unwrap_or(1);
+    let seed = body["seed"].as_u64().unwrap_or(0);
+    let seeds: Vec<u64> = match looks.several {
+        Several::Drawn => (seed..seed + n).collect(),
+        Several::Ignored => vec![seed],
+        Several::Same => vec![seed; n as usize],
+        Several::Refused if n > 1 => return (400, json!({"error": {"message": "n must be 1"}})),
+        Several::Refused => vec![seed],
+    };
+    let of_seed = |(index, seed)| choice(looks, body, index, prompt.clone(), k, seed);
+    let choices: Vec<Value> = seeds.into_iter().enumerate().rev().map(of_seed).collect();
+    (200, json!({"choices": choices}))
+}
+
+/// One of the choices of a response.
+fn choice(
+    looks: &Looks,
+    body: &Value,
+    index: usize,
+    mut prompt: Vec<u32>,
+    k: usize,
+    seed: u64,
+) -> Value {
     let temperature = body["temperature"].as_f64().unwrap_or(1.0);
     let scale = if looks.processed && temperature > 0.0 { 1.0 / temperature } else { 1.0 };
-    let (seed, most) = (body["seed"].as_u64().unwrap_or(0), body["max_tokens"].as_u64().unwrap());
+    let most = body["max_tokens"].as_u64().unwrap();
     let (mut tokens, mut of_tokens, mut tops) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..most {
         let token = if temperature == 0.0 { likeliest(&prompt, 1)[0].0 } else { drawn(&prompt, seed) };
@@ -201,7 +240,7 @@ fn right(looks: &Looks, body: &Value) -> (u16, Value) {
         );
         prompt.push(token);
     }
-    let choice = match looks.owner {
+    match looks.owner {
         "llamacpp" => {
             let entry =
                 |(token, log_prob): (u32, f64)| json!({"id": token, "token": "", "logprob": log_prob});
@@ -210,7 +249,7 @@ fn right(looks: &Looks, body: &Value) -> (u16, Value) {
                 whole["top_logprobs"] = top.into_iter().map(entry).collect();
                 whole
             });
-            json!({"index": 0, "text": "", "finish_reason": "length",
+            json!({"index": index, "text": "", "finish_reason": "length",
                 "logprobs": {"content": content.collect::<Vec<_>>()}})
         }
         _ => {
@@ -220,12 +259,11 @@ fn right(looks: &Looks, body: &Value) -> (u16, Value) {
                     top.into_iter().map(|(token, log_prob)| (name(token), log_prob.into())).collect(),
                 )
             });
-            json!({"index": 0, "text": "", "finish_reason": "length", "token_ids": tokens,
+            json!({"index": index, "text": "", "finish_reason": "length", "token_ids": tokens,
                 "logprobs": {"tokens": tokens.iter().map(|&token| name(token)).collect::<Vec<_>>(),
                     "token_logprobs": of_tokens, "top_logprobs": tops.collect::<Vec<_>>()}})
         }
-    };
-    (200, json!({"choices": [choice]}))
+    }
 }
 
 /// Starts a mock engine. Once it is to [`misbehave`](Engine::misbehave), `reply` is asked about each request to
@@ -284,6 +322,10 @@ fn answer(stream: &mut TcpStream, looks: &Looks, path: &str, body: &Value, how: 
     let (mut status, mut value) = match path {
         "/v1/models" => {
             let mut model = json!({"id": "mock", "owned_by": looks.owner});
+            match looks.owner {
+                "vllm" => model["root"] = json!("org/mock"),
+                _ => {}
+            }
             match looks.owner {
                 "llamacpp" => model["meta"] = json!({"n_ctx": looks.context}),
                 _ => model["max_model_len"] = json!(looks.context),

@@ -10,7 +10,7 @@ use stackelberg_decoding::policy::{Call, Drawn, Found, InFlight, Likeliest, Poli
 use stackelberg_decoding::{Sampling, Settings};
 use stackelberg_remote::{Key, PolicyClient};
 
-use crate::engine::{Engine, Looks, Reply, WORDS, drawn, engine, likeliest, log_prob, text};
+use crate::engine::{Engine, Looks, Reply, Several, WORDS, drawn, engine, likeliest, log_prob, text};
 
 fn connect(addresses: &str) -> Result<PolicyClient, String> {
     let folder = tempfile::tempdir().unwrap();
@@ -32,6 +32,7 @@ fn call(number: usize) -> Call {
     let wanted = match number % 3 {
         0 => Wanted::Likeliest { k: 1 + number % 20 },
         _ => Wanted::Continuation {
+            n: 1 + number % 5,
             tokens: 1 + number % 7,
             least: 0,
             settings: sampled(),
@@ -43,24 +44,29 @@ fn call(number: usize) -> Call {
 }
 
 /// What the mock engine says to a call.
-fn expected(call: &Call) -> Found {
+fn expected(call: &Call) -> Vec<Found> {
     match &call.wanted {
-        Wanted::Likeliest { k } => Found::Likeliest(Likeliest(likeliest(&call.tokens, *k))),
-        Wanted::Continuation { tokens, seed, log_probs, .. } => {
-            let mut text = call.tokens.clone();
-            let mut all = Vec::new();
-            for _ in 0..*tokens {
-                let token = drawn(&text, *seed);
-                let likeliest = Likeliest(likeliest(&text, *log_probs));
-                all.push(Drawn { token, log_prob: log_prob(&text, token), likeliest });
-                text.push(token);
-            }
-            Found::Continuation { tokens: all, ended: false }
+        Wanted::Likeliest { k } => vec![Found::Likeliest(Likeliest(likeliest(&call.tokens, *k)))],
+        Wanted::Continuation { n, tokens, seed, log_probs, .. } => {
+            let drawn = |seed| continuation(call, *tokens, seed, *log_probs);
+            (*seed..seed + *n as u64).map(drawn).collect()
         }
     }
 }
 
-type Answers = Receiver<(usize, Result<Found, String>)>;
+fn continuation(call: &Call, tokens: usize, seed: u64, log_probs: usize) -> Found {
+    let mut text = call.tokens.clone();
+    let mut all = Vec::new();
+    for _ in 0..tokens {
+        let token = drawn(&text, seed);
+        let likeliest = Likeliest(likeliest(&text, log_probs));
+        all.push(Drawn { token, log_prob: log_prob(&text, token), likeliest });
+        text.push(token);
+    }
+    Found::Continuation { tokens: all, ended: false }
+}
+
+type Answers = Receiver<(usize, Result<Vec<Found>, String>)>;
 
 /// Asks all calls at once.
 fn ask_all(client: &PolicyClient, numbers: impl Iterator<Item = usize>) -> (Answers, Vec<InFlight>) {
@@ -93,6 +99,9 @@ fn servers_are_found_out_about() {
     assert_eq!(client.identity(), "mock on vllm 1.2.3, context 4096, 20 log-probabilities");
     let llama = well(Looks { owner: "llamacpp", most: 10_000, context: 512, ..Looks::default() });
     let client = connect(&format!("{}/#mock", llama.address)).unwrap();
+    // Where nothing says what is served, it is the model's name.
+    assert_eq!(PolicyClient::root(&vllm.address, None).unwrap(), "org/mock");
+    assert_eq!(PolicyClient::root(&llama.address, None).unwrap(), "mock");
     // All of the vocabulary is given.
     assert_eq!((client.context(), client.most_log_probs()), (512, WORDS as usize));
     for server in [vllm, llama] {
@@ -100,6 +109,17 @@ fn servers_are_found_out_about() {
         server.misbehave();
         let (answers, _calls) = ask_all(&client, 0..200);
         check_all(&answers, 200);
+    }
+}
+
+/// Several continuations are asked for in one call only where the server draws as many, by different seeds.
+#[test]
+fn servers_that_draw_one_at_a_time_are_noticed() {
+    for (several, most) in
+        [(Several::Drawn, 16), (Several::Ignored, 1), (Several::Same, 1), (Several::Refused, 1)]
+    {
+        let server = well(Looks { several, ..Looks::default() });
+        assert_eq!(connect(&server.address).unwrap().most_continuations(), most);
     }
 }
 
@@ -150,7 +170,7 @@ fn many_servers_start_as_fast_as_one() {
     let addresses: Vec<&str> = servers.iter().map(|server| &server.address[..]).collect();
     let began = Instant::now();
     connect(&addresses.join(",")).unwrap();
-    // Each is asked four questions of 200 ms, of which two wait for each other.
+    // Each is asked five questions of 200 ms, of which two wait for each other.
     let took = began.elapsed();
     assert!((2 * wait..8 * wait).contains(&took), "{took:?}");
 }
@@ -168,12 +188,18 @@ fn no_more_is_asked_for_than_is_told() {
         let client = connect(&server.address).unwrap();
         server.misbehave();
         let (sender, answers) = channel();
-        let wanted =
-            Wanted::Continuation { tokens: 3, least: 0, settings: sampled(), seed: 1, log_probs: 0 };
+        let wanted = Wanted::Continuation {
+            n: 1,
+            tokens: 3,
+            least: 0,
+            settings: sampled(),
+            seed: 1,
+            log_probs: 0,
+        };
         let _call = client
             .ask(Call { tokens: vec![1, 2], wanted }, Box::new(move |found| drop(sender.send(found))));
         let found = answers.recv_timeout(Duration::from_secs(20)).unwrap();
-        let Ok(Found::Continuation { tokens, .. }) = found else { panic!("{found:?}") };
+        let Ok([Found::Continuation { tokens, .. }]) = found.as_deref() else { panic!("{found:?}") };
         assert!(tokens.len() == 3 && tokens.iter().all(|drawn| drawn.log_prob < 0.0), "{tokens:?}");
         assert_eq!(bodies.lock().unwrap()[0]["logprobs"], json!(asked));
     }
@@ -189,8 +215,12 @@ fn no_answer_is_lost_doubled_or_mixed_up() {
         12..16 => Reply::Cut,
         16..18 => Reply::Status(200, "", "no JSON".to_owned()),
         18..21 => Reply::Changed(|_| json!({"choices": []})),
-        21..24 => Reply::Changed(|mut value| {
+        22..24 => Reply::Changed(|mut value| {
             value["choices"][0]["token_ids"] = json!([-1]);
+            value
+        }),
+        21 => Reply::Changed(|mut value| {
+            value["choices"][0]["index"] = json!(7);
             value
         }),
         24..27 => Reply::Changed(|mut value| {

@@ -70,7 +70,8 @@ fn cost_of_log_probabilities() -> Result<(), Box<dyn std::error::Error>> {
                 let sampling = Sampling { temperature: 0.7, ..Sampling::default() };
                 let settings = Arc::new(Settings { sampling, ..Settings::default() });
                 let seed = number as u64;
-                let wanted = Wanted::Continuation { tokens: 24, least: 0, settings, seed, log_probs };
+                let wanted =
+                    Wanted::Continuation { n: 1, tokens: 24, least: 0, settings, seed, log_probs };
                 let call = Call { tokens: prompt(number), wanted };
                 client.ask(call, Box::new(move |found| drop(sender.send(found))))
             });

@@ -72,6 +72,11 @@ impl Prefilling {
 }
 
 impl Active {
+    /// Samples that begin next, where so many begin together.
+    pub(super) fn begins(&self, together: usize) -> usize {
+        (self.samples - self.next_sample).min(together)
+    }
+
     /// Begins the next sample.
     pub(super) fn begin(&mut self, policy: &Arc<Policy>, ticket: Ticket) -> Result<Work> {
         let request = &self.request;

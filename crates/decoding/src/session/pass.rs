@@ -4,9 +4,10 @@ use stackelberg_engine::model::Segment;
 use stackelberg_engine::{Branches, Checkpoint, Error as EngineError, Prefix, Tensor};
 
 use super::active::Active;
-use super::state::Session;
+use super::state::{Limits, Session};
 use crate::line::{Line, Pending};
 use crate::next::Distribution;
+use crate::policy::Policy;
 use crate::request::{Event, Ticket};
 
 /// Tokens that each prompt prefills in a forward while there is room, so that a short prompt does not wait for a long one.
@@ -26,6 +27,7 @@ impl Session {
                 continue;
             }
             let Some(active) = self.requests.get_mut(&ticket) else { continue };
+            let together = together(&self.policy);
             if active.prompt.hidden.is_none() {
                 if let Some(policy) = self.policy.local().filter(|_| !active.prompt.begun) {
                     let prompt = &active.request.prompt;
@@ -35,16 +37,24 @@ impl Session {
                 prefilling += 1;
                 continue;
             }
-            while active.next_sample < active.samples
-                && self.works.len() + prefilling < self.limits.sequences.max(1)
+            let mut next = active.begins(together);
+            let mut failed = None;
+            while next > 0 && failed.is_none() && fits(&self.limits, self.works.len() + prefilling, next)
             {
-                match active.begin(&self.policy, ticket) {
-                    Ok(work) => self.works.push(work),
-                    Err(error) => {
-                        begun.push((ticket, Some(error)));
-                        break;
+                for _ in 0..next {
+                    match active.begin(&self.policy, ticket) {
+                        Ok(work) => self.works.push(work),
+                        Err(error) => failed = Some(error),
                     }
                 }
+                next = active.begins(together);
+            }
+            if failed.is_some() {
+                begun.push((ticket, failed));
+                continue;
+            }
+            if next > 0 {
+                break;
             }
             if active.next_sample == active.samples {
                 if active.samples == active.request.most_samples() {
@@ -59,6 +69,14 @@ impl Session {
                 self.fail(ticket, error, events);
             }
         }
+    }
+
+    /// Whether a request waits that could begin now.
+    pub(super) fn can_begin(&self) -> bool {
+        let active = self.waiting.front().and_then(|ticket| self.requests.get(ticket));
+        active.is_some_and(|active| {
+            fits(&self.limits, self.works.len(), active.begins(together(&self.policy)))
+        })
     }
 
     /// Whether the beginning of a request's prompt is that of a prompt which is being prefilled: what they have in common need
@@ -183,6 +201,17 @@ impl Session {
         }
         failed.into_iter().for_each(|(ticket, error)| self.fail(ticket, error, events));
     }
+}
+
+/// The most samples of a request that begin together: those that one call to a server draws. What they become must not depend
+/// on what else is under way.
+fn together(policy: &Policy) -> usize {
+    policy.server().map_or(1, |server| server.most_continuations().max(1))
+}
+
+/// Whether so many more sequences may begin beside those that are under way. If nothing is, a call begins whatever its size.
+fn fits(limits: &Limits, under_way: usize, next: usize) -> bool {
+    under_way == 0 || under_way + next <= limits.sequences.max(1)
 }
 
 /// The tokens that each prompt prefills in a forward, of so many that are left of each: at first [`SHARE`] of each, then the rest

@@ -21,8 +21,7 @@ impl Session {
         if self.asked == 0 && self.works.iter().all(|work| work.in_flight.is_empty()) {
             return;
         }
-        let full = self.works.len() >= self.limits.sequences;
-        let idle = (self.waiting.is_empty() || full) && self.works.iter_mut().all(Work::waits);
+        let idle = !self.can_begin() && self.works.iter_mut().all(Work::waits);
         let mut patience = if idle { Duration::from_millis(20) } else { Duration::ZERO };
         while self.asked > 0 || self.works.iter().any(|work| !work.in_flight.is_empty()) {
             let answered = match patience.is_zero() {

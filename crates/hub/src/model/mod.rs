@@ -22,10 +22,20 @@ const INDEX: &str = "model.safetensors.index.json";
 const TOKENIZER: &str = "tokenizer.json";
 const OPTIONAL: [&str; 3] = ["tokenizer_config.json", "generation_config.json", "chat_template.jinja"];
 
-/// The folder of the model's snapshot, with all the files that a model needs.
+/// Which files of a model are fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Files {
+    /// All that a model needs.
+    All,
+    /// Tokenizer, chat template and configuration, without weights.
+    Text,
+}
+
+/// The folder of the model's snapshot, with these files.
 pub(crate) fn fetch(
     hub: &Hub,
     model: &HubModel,
+    files: Files,
     progress: &dyn Fn(Progress),
 ) -> Result<PathBuf, SourceError> {
     let cache = hub.hub_folder()?;
@@ -43,7 +53,7 @@ pub(crate) fn fetch(
         Some(kept) if pinned || hub.offline => kept,
         kept => download.commit(kept)?,
     };
-    download.snapshot(&commit)
+    download.snapshot(&commit, files)
 }
 
 enum Network {
@@ -86,13 +96,13 @@ impl Download<'_> {
     }
 
     /// Completes the snapshot of a commit and records it as the revision's.
-    fn snapshot(&self, commit: &str) -> Result<PathBuf, SourceError> {
+    fn snapshot(&self, commit: &str, files: Files) -> Result<PathBuf, SourceError> {
         let needed = |file: &str| self.file(file, commit)?.ok_or_else(|| self.lacks(file));
         needed(TOKENIZER)?;
         for file in OPTIONAL {
             self.file(file, commit)?;
         }
-        if self.file(WEIGHTS, commit)?.is_none() {
+        if files == Files::All && self.file(WEIGHTS, commit)?.is_none() {
             let index = self.file(INDEX, commit)?.ok_or_else(|| self.lacks(WEIGHTS))?;
             for shard in self.shards(&index)? {
                 needed(&shard)?;

@@ -57,13 +57,15 @@ struct Asked {
 #[pymethods]
 impl Policy {
     #[new]
-    #[pyo3(signature = (reference, *, tokenizer, dtype, threads, sequences, cache, rewards, values))]
+    #[pyo3(signature = (reference, *, tokenizer, states, dtype, kv_dtype, threads, sequences, cache, rewards, values))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
         reference: String,
         tokenizer: Option<String>,
+        states: Option<String>,
         dtype: Option<&str>,
+        kv_dtype: Option<&str>,
         threads: Option<usize>,
         sequences: usize,
         cache: usize,
@@ -72,8 +74,15 @@ impl Policy {
     ) -> PyResult<Self> {
         claim()?;
         set_threads(threads)?;
-        let spec =
-            PolicySpec { name: reference, tokenizer, dtype: dtype_of(dtype)?, ..PolicySpec::default() };
+        let kv_dtype = kv_dtype.map(|name| name.parse().map_err(PyValueError::new_err)).transpose()?;
+        let spec = PolicySpec {
+            name: reference,
+            tokenizer,
+            states,
+            dtype: dtype_of(dtype)?,
+            kv_dtype: kv_dtype.unwrap_or_default(),
+            ..PolicySpec::default()
+        };
         let limits = Limits { cache: cache << 20, ..Limits::from(sequences) };
         let named = |(name, reward)| match reward {
             RewardRef::Reference(reference) => (name, Named::Reference(reference)),

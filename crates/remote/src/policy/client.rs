@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stackelberg_decoding::policy::{Answered, Call, InFlight, PolicyServer};
-use stackelberg_engine::{Error, Result, TextProcessor};
-use stackelberg_http::redacted;
+use stackelberg_engine::{Result, TextProcessor};
 
-use super::discovery::{Facts, discover};
+use super::discovery::{Facts, difference, discover};
 use super::request::body;
 use super::response::found;
 use crate::address;
 use crate::key::Key;
-use crate::servers::{Background, Patience, Server, Servers};
+use crate::served::Served;
+use crate::servers::{Background, Connected, Patience, Server, Servers, connect};
 
 /// A policy that runs on one server or on several that are alike, as `http://HOST:PORT/v1#NAME`; more addresses follow commas.
 /// Without `#NAME` the server's only model is asked.
@@ -26,8 +26,8 @@ pub struct PolicyClient {
     background: Background,
 }
 
-/// The longest time of a call.
-const TIMEOUT: Duration = Duration::from_secs(600);
+/// Continuations of one call, if the server draws several. Servers limit them, and a call that fails is asked again whole.
+const MOST_CONTINUATIONS: usize = 16;
 /// A wrong answer may be that of one broken server: it is asked for again, as after any failure.
 const PATIENCE: Patience =
     Patience { failures: 9, malformed: 9, first_wait: Duration::from_millis(100), at_once: 512 };
@@ -39,16 +39,19 @@ impl PolicyClient {
     /// An address is malformed; a server does not answer, has no such model, gives no token ids or no log-probabilities at
     /// temperature 1; the servers differ; their tokenizer is not `text`'s.
     pub fn connect(addresses: &str, key: Option<Key>, text: &TextProcessor) -> Result<Self> {
-        let background = Background::new("policy")
-            .map_err(|error| Error::Scorer(format!("cannot start threads: {error}")))?;
-        let (addresses, model) = addresses.split_once('#').unwrap_or((addresses, ""));
-        let server = |address: &str| {
-            Server::new(address.trim_end_matches('/'), redacted(address), key.as_ref(), TIMEOUT)
-        };
-        let all = address::several(addresses).map(server).collect::<std::result::Result<Vec<_>, _>>();
-        let servers = Servers::new(all.map_err(Error::Scorer)?, PATIENCE);
-        let facts = background.wait(discover(servers.all(), model, text)).map_err(Error::Scorer)?;
+        let ask = async |server: &Server, model: &str| discover(server, model, text).await;
+        let connected = connect("policy", addresses, key.as_ref(), PATIENCE, ask, difference)?;
+        let Connected { servers, facts, background } = connected;
         Ok(Self { servers: Arc::new(servers), facts: Arc::new(facts), background })
+    }
+
+    /// What the first server says that it serves: a folder there, a file, or a name on the hub.
+    ///
+    /// # Errors
+    /// An address is malformed; a server does not answer or has no such model.
+    pub fn root(addresses: &str, key: Option<Key>) -> Result<String> {
+        let ask = async |server: &Server, model: &str| Ok(Served::find(server, model).await?.root);
+        Ok(connect("policy", addresses, key.as_ref(), PATIENCE, ask, |_, _| None)?.facts)
     }
 
     /// Whether a name is the address of a server: it begins with `http://` or `https://`, in any case.
@@ -64,6 +67,10 @@ impl PolicyServer for PolicyClient {
 
     fn most_log_probs(&self) -> usize {
         self.facts.most_log_probs
+    }
+
+    fn most_continuations(&self) -> usize {
+        if self.facts.several { MOST_CONTINUATIONS } else { 1 }
     }
 
     fn model(&self) -> &str {

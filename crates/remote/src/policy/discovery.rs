@@ -1,16 +1,17 @@
 //! What a server can do, found out once.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use serde_json::json;
-use stackelberg_decoding::policy::{Call, Likeliest, Wanted};
+use serde_json::{Value, json};
+use stackelberg_decoding::policy::{Call, Found, Likeliest, Wanted};
 use stackelberg_decoding::{Sampling, Settings};
 use stackelberg_engine::TextProcessor;
 
 use super::request::{Dialect, body};
-use super::response::tokens;
+use super::response::{found, tokens};
 use crate::served::{PROBE, Served, compare, ids, tokenized};
 use crate::servers::{Failure, Server};
 
@@ -25,6 +26,8 @@ pub(super) struct Facts {
     /// The most log-probabilities of a step.
     pub(super) most_log_probs: usize,
     pub(super) dialect: Dialect,
+    /// Whether one call can draw several continuations.
+    pub(super) several: bool,
 }
 
 impl fmt::Display for Facts {
@@ -39,42 +42,40 @@ const MANY: usize = 1000;
 /// Limits that are tried where a server does not say its own.
 const FEWER: [usize; 7] = [256, 100, 50, 20, 10, 5, 1];
 
-/// Asks all servers at the same time. `model` is the model's name, or empty for the only one.
+/// How a server differs from the first one.
+pub(super) fn difference(own: &Facts, first: &Facts) -> Option<String> {
+    let several = |facts: &Facts| if facts.several { "several samples" } else { "one sample" };
+    if own.several != first.several {
+        return Some(format!("it draws {} a call here, {} there", several(own), several(first)));
+    }
+    (own != first).then(|| format!("{own} here, {first} there"))
+}
+
+/// Asks a server. `model` is the model's name, or empty for the only one.
 ///
 /// # Errors
 /// A sentence that names the server.
 pub(super) async fn discover(
-    servers: &[Server],
+    server: &Server,
     model: &str,
     text: &TextProcessor,
 ) -> Result<Facts, String> {
-    let all = join_all(servers.iter().map(|server| of_server(server, model, text))).await;
-    let all = all.into_iter().collect::<Result<Vec<Facts>, String>>()?;
-    let mut all = all.into_iter().zip(servers);
-    let none = "give an address that begins with http:// or https://";
-    let (first, at) = all.next().ok_or(none)?;
-    match all.find(|(facts, _)| *facts != first) {
-        Some((facts, server)) => Err(server.named(format!(
-            "is not like {}: {facts} here, {first} there; servers of one policy must be alike",
-            at.shown()
-        ))),
-        None => Ok(first),
-    }
-}
-
-async fn of_server(server: &Server, model: &str, text: &TextProcessor) -> Result<Facts, String> {
-    let Served { model, owner, version, context } = Served::find(server, model).await?;
+    let Served { model, owner, version, context, .. } = Served::find(server, model).await?;
     let dialect = match &owner[..] {
         "llamacpp" => Dialect::LlamaCpp,
         _ => Dialect::Vllm,
     };
     let probe = Probe { server, model: &model, dialect, text };
-    let (tokenizer, limit, temperature) =
-        tokio::join!(probe.check_tokenizer(), probe.limit(), probe.check_temperature());
+    let (tokenizer, limit, temperature, several) = tokio::join!(
+        probe.check_tokenizer(),
+        probe.limit(),
+        probe.check_temperature(),
+        probe.draws_several()
+    );
     tokenizer?;
     let most_log_probs = limit?;
     temperature?;
-    Ok(Facts { version, model, context, most_log_probs, dialect })
+    Ok(Facts { version, model, context, most_log_probs, dialect, several })
 }
 
 /// Asks a server about one of its models.
@@ -133,8 +134,14 @@ impl Probe<'_> {
         let at = [1.0, 0.25].map(|temperature| {
             let sampling = Sampling { temperature, ..Sampling::default() };
             let settings = Arc::new(Settings { sampling, ..Settings::default() });
-            let wanted = Wanted::Continuation { tokens: 1, least: 0, settings, seed: 0, log_probs: 1 };
-            self.first(wanted)
+            self.first(Wanted::Continuation {
+                n: 1,
+                tokens: 1,
+                least: 0,
+                settings,
+                seed: 0,
+                log_probs: 1,
+            })
         });
         for likeliest in join_all(at).await {
             let Likeliest(likeliest) = likeliest?;
@@ -149,12 +156,36 @@ impl Probe<'_> {
         Ok(())
     }
 
-    /// The likeliest first tokens behind a few words.
-    async fn first(&self, wanted: Wanted) -> Result<Likeliest, String> {
+    /// Whether a call for several continuations gives as many, and not the same one again.
+    async fn draws_several(&self) -> bool {
+        let sampling = Sampling { temperature: 1.0, ..Sampling::default() };
+        let settings = Arc::new(Settings { sampling, no_eos: true, ..Settings::default() });
+        let wanted = Wanted::Continuation { n: 4, tokens: 8, least: 0, settings, seed: 0, log_probs: 0 };
+        let Ok((call, response)) = self.ask(wanted).await else { return false };
+        let drawn = |found: Vec<Found>| {
+            let tokens = |found| match found {
+                Found::Continuation { tokens, .. } => {
+                    tokens.into_iter().map(|drawn| drawn.token).collect()
+                }
+                Found::Likeliest(_) => Vec::new(),
+            };
+            found.into_iter().map(tokens).collect::<BTreeSet<Vec<u32>>>()
+        };
+        found(&response, &call).is_ok_and(|found| drawn(found).len() > 1)
+    }
+
+    /// Asks what follows a few words.
+    async fn ask(&self, wanted: Wanted) -> Result<(Call, Value), String> {
         let words = self.text.tokenizer.encode("The weather in the city is", false);
         let call = Call { tokens: words.map_err(|error| error.to_string())?, wanted };
         let body = body(self.dialect, self.model, &call);
         let response = self.server.post("completions", &body).await.map_err(Failure::problem)?;
+        Ok((call, response))
+    }
+
+    /// The likeliest first tokens.
+    async fn first(&self, wanted: Wanted) -> Result<Likeliest, String> {
+        let (_, response) = self.ask(wanted).await?;
         let said = tokens(&response["choices"][0]).map_err(|problem| self.server.named(problem))?;
         match said.into_iter().next() {
             Some(drawn) if !drawn.likeliest.0.is_empty() => Ok(drawn.likeliest),

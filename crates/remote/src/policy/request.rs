@@ -56,7 +56,7 @@ pub(super) fn body(dialect: Dialect, model: &str, call: &Call) -> Value {
             body["logprobs"] = json!(k);
             body["temperature"] = json!(0.0);
         }
-        Wanted::Continuation { tokens, least, settings, seed, log_probs } => {
+        Wanted::Continuation { n, tokens, least, settings, seed, log_probs } => {
             let sampling = &settings.sampling;
             for (name, value) in [
                 ("max_tokens", json!(tokens)),
@@ -71,6 +71,9 @@ pub(super) fn body(dialect: Dialect, model: &str, call: &Call) -> Value {
                 ("seed", json!(seed)),
             ] {
                 body[name] = value;
+            }
+            if *n > 1 {
+                body["n"] = json!(n);
             }
             if *least > 0 {
                 body["min_tokens"] = json!(least);

@@ -1,6 +1,6 @@
 //! What servers answer: tokens and their log-probabilities, in the shapes of vLLM and of llama-server.
 //!
-//! | server | `choices[0]` |
+//! | server | one of `choices` |
 //! |---|---|
 //! | vLLM, `stackelberg serve` | `token_ids: [7]`, `logprobs: {token_logprobs: [-0.3], top_logprobs: [{"token_id:7": -0.3}]}` |
 //! | llama-server | `logprobs: {content: [{id: 7, logprob: -0.3, top_logprobs: [{id: 7, logprob: -0.3}]}]}` |
@@ -8,15 +8,35 @@
 use serde_json::Value;
 use stackelberg_decoding::policy::{Call, Drawn, Found, Likeliest, Wanted};
 
-/// What a response says to a call.
+/// What a response says to a call, in the order of its choices' indices.
 ///
 /// # Errors
 /// A sentence says what is missing or malformed.
-pub(super) fn found(response: &Value, call: &Call) -> Result<Found, String> {
-    let choice = &response["choices"][0];
-    if !choice.is_object() {
-        return Err("the response has no choices".to_owned());
+pub(super) fn found(response: &Value, call: &Call) -> Result<Vec<Found>, String> {
+    choices(response, call.wanted.n())?.into_iter().map(|choice| of_choice(choice, call)).collect()
+}
+
+/// The choices of a response: so many, in the order of their indices.
+fn choices(response: &Value, n: usize) -> Result<Vec<&Value>, String> {
+    let all = response["choices"].as_array().map_or(&[][..], Vec::as_slice);
+    if all.len() != n {
+        return Err(match all.len() {
+            0 => "the response has no choices".to_owned(),
+            found => format!("the response has {found} choices where {n} are asked for"),
+        });
     }
+    if let [only] = all {
+        return Ok(vec![only]);
+    }
+    let of_index =
+        |index: usize| all.iter().find(|choice| choice["index"].as_u64() == Some(index as u64));
+    let found = |index| {
+        of_index(index).ok_or_else(|| format!("the response has no choice with the index {index}"))
+    };
+    (0..n).map(found).collect()
+}
+
+fn of_choice(choice: &Value, call: &Call) -> Result<Found, String> {
     let tokens = tokens(choice)?;
     match &call.wanted {
         Wanted::Likeliest { k } => {

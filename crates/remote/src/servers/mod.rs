@@ -7,9 +7,11 @@
 //! ```
 
 mod background;
+mod connect;
 mod pool;
 mod server;
 
 pub(crate) use background::Background;
+pub(crate) use connect::{Connected, connect};
 pub(crate) use pool::{Ended, Patience, Servers};
 pub(crate) use server::{Failure, LONGEST_ANSWER, Server};

@@ -4,14 +4,12 @@ use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use stackelberg_decoding::policy::{End, StateServer};
-use stackelberg_engine::{Error, Result, TextProcessor};
-use stackelberg_http::redacted;
+use stackelberg_engine::{Result, TextProcessor};
 
-use super::discovery::{Facts, discover};
+use super::discovery::{Facts, difference, discover};
 use super::pooling::{Task, body, read};
-use crate::address;
 use crate::key::Key;
-use crate::servers::{Background, Ended, Patience, Server, Servers};
+use crate::servers::{Background, Connected, Ended, Patience, Server, Servers, connect};
 
 /// Hidden states after the final norm, from a vLLM that serves the policy's model with `--runner pooling --convert embed`, or
 /// from `stackelberg serve`. With `--pooler-config.task token_embed` they are those of all tokens, otherwise those of last
@@ -24,8 +22,6 @@ pub struct StatesClient {
     background: Background,
 }
 
-/// The longest time of a call.
-const TIMEOUT: Duration = Duration::from_secs(600);
 /// Responses are large: few are read at once. A model that is broken on a text is so again.
 const PATIENCE: Patience =
     Patience { failures: 9, malformed: 3, first_wait: Duration::from_millis(100), at_once: 32 };
@@ -37,15 +33,9 @@ impl StatesClient {
     /// An address is malformed; a server does not answer, has no such model or gives no hidden states; the states are
     /// normalised, or depend on what follows; the servers differ; their tokenizer is not `text`'s.
     pub fn connect(addresses: &str, key: Option<Key>, text: &TextProcessor) -> Result<Self> {
-        let background = Background::new("states")
-            .map_err(|error| Error::Scorer(format!("cannot start threads: {error}")))?;
-        let (addresses, model) = addresses.split_once('#').unwrap_or((addresses, ""));
-        let server = |address: &str| {
-            Server::new(address.trim_end_matches('/'), redacted(address), key.as_ref(), TIMEOUT)
-        };
-        let all = address::several(addresses).map(server).collect::<std::result::Result<Vec<_>, _>>();
-        let servers = Servers::new(all.map_err(Error::Scorer)?, PATIENCE);
-        let facts = background.wait(discover(servers.all(), model, text)).map_err(Error::Scorer)?;
+        let ask = async |server: &Server, model: &str| discover(server, model, text).await;
+        let connected = connect("states", addresses, key.as_ref(), PATIENCE, ask, difference)?;
+        let Connected { servers, facts: (facts, _), background } = connected;
         Ok(Self { servers, facts, background })
     }
 

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use futures_util::future::join_all;
 use stackelberg_engine::TextProcessor;
 
 use super::pooling::{Task, body, read};
@@ -37,40 +36,28 @@ const ROUNDING: f64 = 0.1;
 /// How to start a server.
 const START: &str = "start vLLM with --runner pooling --convert embed --pooler-config.task token_embed";
 
-/// Asks all servers at the same time. `model` is the model's name, or empty for the only one.
+/// What is known of a server, and the state that it gives of the last token of a text.
+pub(super) type Found = (Facts, Vec<f32>);
+
+/// How a server differs from the first one.
+pub(super) fn difference((own, last): &Found, (first, of_first): &Found) -> Option<String> {
+    match own == first {
+        false => Some(format!("{own} here, {first} there")),
+        true => {
+            (distance(last, of_first) > ROUNDING).then(|| "the same text has other states".to_owned())
+        }
+    }
+}
+
+/// Asks a server. `model` is the model's name, or empty for the only one.
 ///
 /// # Errors
 /// A sentence that names the server.
 pub(super) async fn discover(
-    servers: &[Server],
-    model: &str,
-    text: &TextProcessor,
-) -> Result<Facts, String> {
-    let all = join_all(servers.iter().map(|server| of_server(server, model, text))).await;
-    let all = all.into_iter().collect::<Result<Vec<_>, String>>()?;
-    let mut all = all.into_iter().zip(servers);
-    let none = "give an address that begins with http:// or https://";
-    let ((first, last), at) = all.next().ok_or(none)?;
-    for ((facts, own), server) in all {
-        let problem = match facts == first {
-            false => format!("{facts} here, {first} there"),
-            true if distance(&own, &last) > ROUNDING => "the same text has other states".to_owned(),
-            true => continue,
-        };
-        return Err(server.named(format!(
-            "is not like {}: {problem}; servers of one model must be alike",
-            at.shown()
-        )));
-    }
-    Ok(first)
-}
-
-/// What is known of a server, and the state that it gives of the last token of a text.
-async fn of_server(
     server: &Server,
     model: &str,
     text: &TextProcessor,
-) -> Result<(Facts, Vec<f32>), String> {
+) -> Result<Found, String> {
     let Served { model, version, context, .. } = Served::find(server, model).await?;
     let named = |problem: String| server.named(problem);
     let question = serde_json::json!({"model": model, "prompt": PROBE, "add_special_tokens": false});
