@@ -60,7 +60,7 @@ def main():
     def best(prompt):
         text, tokens = ids(prompt)
         found = post(f"{address}/completions", {"model": model, "prompt": tokens, "max_tokens": TOKENS, "temperature": 0.7,
-                                                "n": SAMPLES, "seed": 1})
+                                                "top_p": 0.9, "n": SAMPLES, "seed": 1})
         answers = [choice["text"] for choice in found["choices"]]
         found = scores([text + answer for answer in answers])
         return max(zip(found, answers))

@@ -60,6 +60,10 @@ pub(crate) struct Generate {
     #[arg(long, value_name = "FILE")]
     prompts: Option<String>,
 
+    /// Number of prompts, from the first one. [default: all]
+    #[arg(long, value_name = "N", requires = "prompts", value_parser = count(1usize, 1_000_000_000))]
+    limit: Option<usize>,
+
     /// The reward that guides: a built-in name (see `stackelberg models`), a head (.safetensors), the folder of a
     /// reward model or a classifier (#LABEL), program:COMMAND or http://HOST/PATH. The prefix answer:, hh:, raw:, chat:,
     /// closed: or pair: selects the text format that it reads. Rewards can be combined: a*0.7+b*0.3, min(a,b),
@@ -282,7 +286,11 @@ impl Generate {
                 }
                 Ok(vec![("0".to_owned(), Prompt::Text(text))])
             }
-            (None, Some(prompts)) => input::prompts(registry, prompts),
+            (None, Some(prompts)) => {
+                let mut prompts = input::prompts(registry, prompts)?;
+                prompts.truncate(self.limit.unwrap_or(usize::MAX));
+                Ok(prompts)
+            }
             (None, None) => bail!(
                 "give a prompt as the argument, - to read it from standard input, or a file of prompts with --prompts FILE"
             ),

@@ -35,6 +35,7 @@ mod tune;
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
 
+use clap::error::ErrorKind as ClapErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use output::note;
@@ -108,20 +109,32 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     arguments::keep(&arguments);
     let code = match Cli::try_parse_from(arguments) {
         Ok(cli) => exit_code(cli.command.run()),
-        // A value that is no good is an error of one line.
-        Err(error) if error.kind() == clap::error::ErrorKind::ValueValidation => {
-            note!("{}", error.to_string().lines().next().unwrap_or_default());
-            2
-        }
-        Err(error) => {
+        Err(error) if is_help(error.kind()) => {
             // Help that nobody reads is no failure.
             let _ = error.print();
             u8::try_from(error.exit_code()).unwrap_or(2)
+        }
+        Err(error) => {
+            note!("{}", in_one_line(&error.to_string()));
+            2
         }
     };
     // Only the end of a Rust program does this by itself.
     let _ = std::io::stdout().flush();
     code
+}
+
+fn is_help(kind: ClapErrorKind) -> bool {
+    use ClapErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
+    matches!(kind, DisplayHelp | DisplayHelpOnMissingArgumentOrSubcommand | DisplayVersion)
+}
+
+/// An error of a command line in one line, without the summary of its usage.
+fn in_one_line(error: &str) -> String {
+    let problem = error.split("\n\nUsage:").next().unwrap_or_default();
+    let problem = problem.split("\n\nFor more information").next().unwrap_or_default();
+    let lines: Vec<&str> = problem.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    lines.join(" ").replace(" tip: ", "; ")
 }
 
 /// The exit code of a command, whose error is printed.

@@ -153,6 +153,8 @@ fn batches_change_nothing() {
         });
         assert!(answers[0].len() > 8 && answers[0] == answers[1], "{method}");
     }
+    let first = ["generate", "--limit", "1", "--max-new-tokens", "2", "--method", "base", "--prompts"];
+    assert_eq!(succeed(&[&first[..], &[&file("p")]].concat(), "").lines().count(), 1);
     let none = refused(&["generate", "Hi", "--batch-size", "0"], "");
     assert!(none.contains("'--batch-size <N>': it must be a whole number between 1 and 4096"), "{none}");
 }

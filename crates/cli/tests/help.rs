@@ -55,6 +55,27 @@ fn short_help_is_short() {
 }
 
 #[test]
+fn wrong_options_are_errors_of_one_line() {
+    for (arguments, said) in [
+        (
+            &["generate", "hi", "--watch", "--no-watch"][..],
+            "error: the argument '--watch' cannot be used with '--no-watch'",
+        ),
+        (
+            &["generate", "hi", "--methd", "args"],
+            "error: unexpected argument '--methd' found; a similar argument exists: '--method'",
+        ),
+        (&["generate", "hi", "--top-k", "many"], "error: invalid value 'many' for '--top-k <N>'"),
+        (&["score"], "error: the following required arguments were not provided: --reward <NAME>"),
+    ] {
+        let found = refused(arguments);
+        assert!(found.starts_with(said) && found.lines().count() == 1, "{found}");
+    }
+    // Without a command, there is help.
+    assert!(refused(&[]).contains("Usage: stackelberg"));
+}
+
+#[test]
 fn names_are_completed_and_errors_are_kept() {
     let script = succeed(&["completions", "bash"]);
     for names in [
