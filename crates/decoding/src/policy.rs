@@ -85,11 +85,11 @@ pub struct End {
 pub type Answered = Box<dyn FnOnce(Result<Vec<Found>, String>) + Send>;
 
 /// A call under way. Dropping it cancels the call.
-pub struct InFlight(Option<Box<dyn FnOnce() + Send>>);
+pub struct InFlight(Option<Box<dyn FnOnce() + Send + Sync>>);
 
 impl InFlight {
     /// A call that `cancel` cancels. It has no effect on a call that is finished.
-    pub fn new(cancel: impl FnOnce() + Send + 'static) -> Self {
+    pub fn new(cancel: impl FnOnce() + Send + Sync + 'static) -> Self {
         Self(Some(Box::new(cancel)))
     }
 }

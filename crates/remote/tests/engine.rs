@@ -322,9 +322,8 @@ fn answer(stream: &mut TcpStream, looks: &Looks, path: &str, body: &Value, how: 
     let (mut status, mut value) = match path {
         "/v1/models" => {
             let mut model = json!({"id": "mock", "owned_by": looks.owner});
-            match looks.owner {
-                "vllm" => model["root"] = json!("org/mock"),
-                _ => {}
+            if looks.owner == "vllm" {
+                model["root"] = json!("org/mock");
             }
             match looks.owner {
                 "llamacpp" => model["meta"] = json!({"n_ctx": looks.context}),
