@@ -8,7 +8,7 @@ use stackelberg_data::{Prompt, prompts};
 use stackelberg_decoding::policy::StateServer;
 use stackelberg_decoding::{Policy, RemotePolicy};
 use stackelberg_engine::{Argument, Checkpoint, Device, Dtype, Embedder, KvDtype, TextProcessor};
-use stackelberg_hub::{Hub, Kind, Known, Progress, Reference};
+use stackelberg_hub::{Hub, Kind, Known, Progress, Reference, SourceError};
 use stackelberg_remote::{Key, PolicyClient, StatesClient, without_secrets};
 
 use crate::adapter;
@@ -180,9 +180,7 @@ impl Registry {
     /// # Errors
     /// The reference cannot be fetched, or is an adapter that cannot be merged.
     pub fn fetch(&self, reference: &str) -> Result<PathBuf> {
-        let path = self.hub.resolve(reference, &|event| (self.progress)(Some(event)));
-        (self.progress)(None);
-        let path = path?;
+        let path = self.reported(|progress| self.hub.resolve(reference, progress))?;
         if !adapter::is_adapter(&path) {
             return Ok(path);
         }
@@ -194,11 +192,19 @@ impl Registry {
     /// # Errors
     /// The reference cannot be fetched, or has no tokenizer.
     pub fn text(&self, reference: &str) -> Result<TextProcessor> {
-        let path = self.hub.resolve_text(reference, &|event| (self.progress)(Some(event)));
-        (self.progress)(None);
-        let path = path?;
+        let path = self.reported(|progress| self.hub.resolve_text(reference, progress))?;
         let elsewhere = adapter::is_adapter(&path) && !path.join("tokenizer.json").is_file();
         Ok(TextProcessor::load(&if elsewhere { self.fetch(reference)? } else { path })?)
+    }
+
+    /// Resolves something, telling of its progress and of its end.
+    fn reported<T>(
+        &self,
+        resolve: impl FnOnce(&dyn Fn(Progress)) -> std::result::Result<T, SourceError>,
+    ) -> Result<T> {
+        let resolved = resolve(&|event| (self.progress)(Some(event)));
+        (self.progress)(None);
+        Ok(resolved?)
     }
 
     /// The text side of a model on a server, where no tokenizer is given: that of what the server says that it serves.

@@ -102,6 +102,9 @@ fn servers_are_found_out_about() {
     // Where nothing says what is served, it is the model's name.
     assert_eq!(PolicyClient::root(&vllm.address, None).unwrap(), "org/mock");
     assert_eq!(PolicyClient::root(&llama.address, None).unwrap(), "mock");
+    // The first of several servers is asked.
+    let both = format!("{}, {}#mock", vllm.address, llama.address);
+    assert_eq!(PolicyClient::root(&both, None).unwrap(), "org/mock");
     // All of the vocabulary is given.
     assert_eq!((client.context(), client.most_log_probs()), (512, WORDS as usize));
     for server in [vllm, llama] {

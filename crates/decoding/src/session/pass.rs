@@ -56,12 +56,10 @@ impl Session {
             if next > 0 {
                 break;
             }
-            if active.next_sample == active.samples {
-                if active.samples == active.request.most_samples() {
-                    active.prompt.prefix = Prefix::default();
-                }
-                begun.push((ticket, None));
+            if active.samples == active.request.most_samples() {
+                active.prompt.prefix = Prefix::default();
             }
+            begun.push((ticket, None));
         }
         for (ticket, error) in begun {
             self.waiting.retain(|waiting| *waiting != ticket);

@@ -1,6 +1,7 @@
 //! A loaded policy with its decoding thread.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
@@ -10,7 +11,7 @@ use pyo3::{FromPyObject, Py, PyAny, PyResult, Python, pyclass, pymethods};
 use serde_json::Value;
 use stackelberg_data::Prompt;
 use stackelberg_decoding::{Cancel, Guidance, Limits, Options, Request, Want};
-use stackelberg_engine::{Dtype, Reward};
+use stackelberg_engine::Reward;
 use stackelberg_registry::guidance::{GuidanceSpec, guides_steps};
 use stackelberg_registry::{PolicySpec, layout};
 
@@ -74,14 +75,14 @@ impl Policy {
     ) -> PyResult<Self> {
         claim()?;
         set_threads(threads)?;
-        let kv_dtype = kv_dtype.map(|name| name.parse().map_err(PyValueError::new_err)).transpose()?;
+        let defaults = PolicySpec::default();
         let spec = PolicySpec {
             name: reference,
             tokenizer,
             states,
-            dtype: dtype_of(dtype)?,
-            kv_dtype: kv_dtype.unwrap_or_default(),
-            ..PolicySpec::default()
+            dtype: parsed(dtype, defaults.dtype)?,
+            kv_dtype: parsed(kv_dtype, defaults.kv_dtype)?,
+            ..defaults
         };
         let limits = Limits { cache: cache << 20, ..Limits::from(sequences) };
         let named = |(name, reward)| match reward {
@@ -213,9 +214,9 @@ impl Asked {
     }
 }
 
-/// The data type of this name, or the default one.
-pub(super) fn dtype_of(name: Option<&str>) -> PyResult<Dtype> {
-    name.map_or(Ok(PolicySpec::default().dtype), |name| name.parse().map_err(PyValueError::new_err))
+/// The type of this name, or the default one.
+pub(super) fn parsed<T: FromStr<Err = String>>(name: Option<&str>, default: T) -> PyResult<T> {
+    name.map_or(Ok(default), |name| name.parse().map_err(PyValueError::new_err))
 }
 
 /// Sets the number of compute threads of this process.

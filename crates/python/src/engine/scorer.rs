@@ -11,7 +11,7 @@ use stackelberg_registry::{Finished, PolicySpec, Scorer as Reads};
 
 use super::failure::Failure;
 use super::models::{Models, registry};
-use super::policy::{Policy, dtype_of, set_threads};
+use super::policy::{Policy, parsed, set_threads};
 use super::wait::{claim, interruptible};
 
 /// Texts per batch; signals are handled in between.
@@ -39,7 +39,8 @@ impl Scorer {
     ) -> PyResult<Self> {
         claim()?;
         set_threads(threads)?;
-        let spec = PolicySpec { dtype: dtype_of(dtype)?, ..PolicySpec::default() };
+        let defaults = PolicySpec::default();
+        let spec = PolicySpec { dtype: parsed(dtype, defaults.dtype)?, ..defaults };
         let models = policy.map(|policy| policy.models.clone());
         let loaded = interruptible(py, move || load(&reference, models.as_deref(), &spec))?;
         Ok(Self(Arc::new(loaded)))

@@ -50,8 +50,12 @@ impl PolicyClient {
     /// # Errors
     /// An address is malformed; a server does not answer or has no such model.
     pub fn root(addresses: &str, key: Option<Key>) -> Result<String> {
+        let (all, model) = addresses.split_once('#').unwrap_or((addresses, ""));
+        let first = address::several(all).next().unwrap_or_default();
         let ask = async |server: &Server, model: &str| Ok(Served::find(server, model).await?.root);
-        Ok(connect("policy", addresses, key.as_ref(), PATIENCE, ask, |_, _| None)?.facts)
+        let connected =
+            connect("policy", &format!("{first}#{model}"), key.as_ref(), PATIENCE, ask, |_, _| None)?;
+        Ok(connected.facts)
     }
 
     /// Whether a name is the address of a server: it begins with `http://` or `https://`, in any case.
