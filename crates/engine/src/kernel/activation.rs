@@ -31,7 +31,7 @@ impl Activation {
 
     /// Applies the function to every number, in place.
     pub(crate) fn apply(self, x: &mut [f32]) {
-        vectorised(Variant::detect(), || self.each(x));
+        vectorised!(Variant::detect(), self.each(x));
     }
 
     #[inline(always)]

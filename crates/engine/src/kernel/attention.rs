@@ -251,7 +251,7 @@ impl Pass<'_> {
             }
             // The slot of the candidates' own keys, if it lies in this page.
             let slot = (branch && last / PAGE == page).then_some(last % PAGE);
-            vectorised(self.variant, || {
+            vectorised!(self.variant, {
                 let (low, high) = scores.split_at_mut(count * LANES);
                 let halves = low.chunks_exact_mut(LANES).zip(high.chunks_exact_mut(LANES));
                 let states = running.iter_mut().zip(sums.chunks_exact_mut(padded));
@@ -291,7 +291,7 @@ impl Pass<'_> {
                     own.add(panel, group, part, self.variant);
                 }
             }
-            vectorised(self.variant, || {
+            vectorised!(self.variant, {
                 for (t, sums) in sums.chunks_exact_mut(padded).enumerate() {
                     for (panel, sums) in sums.chunks_exact_mut(LANES).enumerate() {
                         let part = &part[(panel * count + t) * LANES..][..LANES];

@@ -124,7 +124,7 @@ impl BothWays {
             }
         }
         let rows = rows.len();
-        vectorised(self.variant, || {
+        vectorised!(self.variant, {
             for row in 0..rows {
                 exponentials(&mut self.scores, rows, row);
             }

@@ -3,10 +3,25 @@
 
 use super::Variant;
 
-/// Runs `work`, compiled with the variant's instruction set. This processor must have the variant: callers pass
+/// Evaluates an expression, compiled with the variant's instruction set. This processor must have the variant: callers pass
 /// [`Variant::detect`] or a member of [`Variant::available`].
+///
+/// It is a macro because its closure must be inlined into [`compiled_for`]'s functions: where it is not, it is compiled for the
+/// oldest processors, and nothing fails.
+macro_rules! vectorised {
+    ($variant:expr, $work:expr) => {
+        $crate::kernel::elementwise::compiled_for(
+            $variant,
+            #[inline(always)]
+            || $work,
+        )
+    };
+}
+pub(super) use vectorised;
+
+/// What [`vectorised`] calls.
 #[inline(always)]
-pub(super) fn vectorised<R>(variant: Variant, work: impl FnOnce() -> R) -> R {
+pub(super) fn compiled_for<R>(variant: Variant, work: impl FnOnce() -> R) -> R {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
@@ -88,7 +103,7 @@ pub fn log_sum_exp(x: &[f32]) -> f64 {
     let variant = Variant::detect();
     let most = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     // Within a block, f32 sums are accurate enough.
-    let blocks = x.chunks(1024).map(|x| f64::from(vectorised(variant, || sum(x, |x| exp(x - most)))));
+    let blocks = x.chunks(1024).map(|x| f64::from(vectorised!(variant, sum(x, |x| exp(x - most)))));
     f64::from(most) + blocks.sum::<f64>().ln()
 }
 
@@ -96,7 +111,7 @@ pub fn log_sum_exp(x: &[f32]) -> f64 {
 pub fn masses(x: &[f32], temperature: f32) -> Vec<f32> {
     let most = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let mut masses = x.to_vec();
-    vectorised(Variant::detect(), || {
+    vectorised!(Variant::detect(), {
         masses.iter_mut().for_each(|x| *x = exp((*x - most) / temperature))
     });
     masses
@@ -122,7 +137,7 @@ mod tests {
     #[test]
     fn variants_give_the_same_bits() {
         let x: Vec<f32> = (0..999).map(|i| ((i * 7919) % 997) as f32 / 31.0 - 16.0).collect();
-        let all = |variant| vectorised(variant, || (sum(&x, silu).to_bits(), sum(&x, exp).to_bits()));
+        let all = |variant| vectorised!(variant, (sum(&x, silu).to_bits(), sum(&x, exp).to_bits()));
         for variant in Variant::available() {
             assert_eq!(all(variant), all(Variant::Portable), "{variant:?}");
         }

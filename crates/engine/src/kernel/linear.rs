@@ -242,7 +242,7 @@ impl Packed {
                         self.panel(2 * panel, &input, tile);
                         self.panel(2 * panel + 1, &input, other);
                         let activation = self.activation.unwrap_or(Activation::Silu);
-                        vectorised(self.variant, || gate(activation, tile, other));
+                        vectorised!(self.variant, gate(activation, tile, other));
                     } else {
                         self.panel(panel, &input, tile);
                     }
@@ -273,7 +273,7 @@ impl Packed {
             }
         }
         if let Some(activation) = self.activation {
-            vectorised(self.variant, || activation.each(tile));
+            vectorised!(self.variant, activation.each(tile));
         }
     }
 
@@ -281,12 +281,6 @@ impl Packed {
     fn prepare(&self, x: &[f32], m: usize) -> Input {
         let (k, even) = (self.k, self.k.next_multiple_of(2));
         let dots = self.variant == Variant::Avx512Dot;
-        let normed = |x: &[f32], y: &mut [f32]| {
-            y[..k].copy_from_slice(x);
-            if let Some(norm) = &self.norm {
-                norm.in_place(&mut y[..k]);
-            }
-        };
         let rows = x.chunks_exact(k);
         let mut input = match self.weights {
             Weights::Bf16(_) if dots => Input::Pairs(vec![Pair::default(); m * even / 2]),
@@ -298,8 +292,8 @@ impl Packed {
             Input::Pairs(pairs) => {
                 spread(m, k, rows.zip(pairs.chunks_exact_mut(even / 2)), |(x, to)| {
                     with_scratch(even, |y| {
-                        vectorised(self.variant, || {
-                            normed(x, y);
+                        vectorised!(self.variant, {
+                            self.normed(x, y);
                             for (to, pair) in to.iter_mut().zip(y.as_chunks::<2>().0) {
                                 *to = Pair::new(*pair);
                             }
@@ -308,8 +302,8 @@ impl Packed {
                 })
             }
             Input::F32(to) => spread(m, k, rows.zip(to.chunks_exact_mut(even)), |(x, to)| {
-                vectorised(self.variant, || {
-                    normed(x, to);
+                vectorised!(self.variant, {
+                    self.normed(x, to);
                     if bf16 {
                         to.iter_mut().for_each(|x| *x = weight::rounded(*x));
                     }
@@ -317,14 +311,23 @@ impl Packed {
             }),
             Input::Int8(to) => spread(m, k, rows.zip(to.rows_mut()), |(x, to)| {
                 with_scratch(k, |y| {
-                    vectorised(self.variant, || {
-                        normed(x, y);
+                    vectorised!(self.variant, {
+                        self.normed(x, y);
                         round(y, to);
                     });
                 });
             }),
         }
         input
+    }
+
+    /// Writes a row of inputs, normalised, to the beginning of y.
+    #[inline(always)]
+    fn normed(&self, x: &[f32], y: &mut [f32]) {
+        y[..self.k].copy_from_slice(x);
+        if let Some(norm) = &self.norm {
+            norm.in_place(&mut y[..self.k]);
+        }
     }
 
     /// Computes the 32 outputs of a panel for every row, into y `[m][32]`.

@@ -46,8 +46,10 @@ impl Norm {
     pub fn apply(&self, x: &mut [f32]) {
         let variant = Variant::detect();
         let work = |rows: &mut [f32]| {
-            vectorised(variant, || {
-                rows.chunks_exact_mut(self.width()).for_each(|row| self.in_place(row))
+            vectorised!(variant, {
+                for row in rows.chunks_exact_mut(self.width()) {
+                    self.in_place(row);
+                }
             });
         };
         if x.len() < 1 << 15 { work(x) } else { pool::share(x.chunks_mut(self.width()), work) }

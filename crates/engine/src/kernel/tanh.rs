@@ -2,8 +2,9 @@
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
+use super::elementwise::{exp, vectorised};
 use super::slice::with_slice;
-use super::{Variant, elementwise, pool};
+use super::{Variant, pool};
 
 /// Rows whose bias gradients are summed into one partial sum. It is a constant, so that sums do not depend on the
 /// number of threads.
@@ -14,13 +15,13 @@ const ROWS: usize = 64;
 pub(super) fn tanh(x: f32) -> f32 {
     let square = x * x;
     let near = x * (1.0 + square * (-1.0 / 3.0 + square * (2.0 / 15.0 - square * (17.0 / 315.0))));
-    let far = 1.0 - 2.0 / (elementwise::exp(2.0 * x.abs()) + 1.0);
+    let far = 1.0 - 2.0 / (exp(2.0 * x.abs()) + 1.0);
     if square < 0.04 { near } else { far.copysign(x) }
 }
 
 /// Applies `tanh` to every number, in place.
 pub(crate) fn tanh_all(numbers: &mut [f32]) {
-    elementwise::vectorised(Variant::detect(), || numbers.iter_mut().for_each(|x| *x = tanh(*x)));
+    vectorised!(Variant::detect(), numbers.iter_mut().for_each(|x| *x = tanh(*x)));
 }
 
 /// `tanh(x + b)` of x `[n, h]` and b `[h]`, f32 on the CPU, as a candle operation with a backward pass.
@@ -48,7 +49,7 @@ impl CustomOp2 for BiasTanh {
         let variant = Variant::detect();
         let rows = ROWS * bias.len();
         pool::share(x.chunks(rows).zip(y.chunks_mut(rows)), |(x, y)| {
-            elementwise::vectorised(variant, || {
+            vectorised!(variant, {
                 for (x, y) in x.chunks_exact(bias.len()).zip(y.chunks_exact_mut(bias.len())) {
                     for ((y, x), bias) in y.iter_mut().zip(x).zip(bias) {
                         *y = tanh(x + bias);
@@ -78,7 +79,7 @@ impl CustomOp2 for BiasTanh {
                 let pieces = y.chunks(rows).zip(dy.chunks(rows));
                 let targets = dx.chunks_mut(rows).zip(sums.chunks_mut(width));
                 pool::share(pieces.zip(targets), |((y, dy), (dx, sums))| {
-                    elementwise::vectorised(variant, || {
+                    vectorised!(variant, {
                         let rows = y.chunks_exact(width).zip(dy.chunks_exact(width));
                         for ((y, dy), dx) in rows.zip(dx.chunks_exact_mut(width)) {
                             for (((dx, sum), y), dy) in dx.iter_mut().zip(sums.iter_mut()).zip(y).zip(dy)

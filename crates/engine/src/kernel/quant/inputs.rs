@@ -4,7 +4,7 @@ use half::f16;
 
 use super::file::put_rounded;
 use super::format::{BLOCK, Format, QUADS};
-use crate::kernel::elementwise::{SHIFT, tree};
+use crate::kernel::elementwise::SHIFT;
 
 /// 32 inputs of one row, and what the kernels need of their sum. Input i is `scale * integer i`.
 #[derive(Clone, Copy, Default)]
@@ -74,8 +74,9 @@ pub(in crate::kernel) fn round(x: &[f32], to: Row<'_>) {
         to.sum = scale * whole as f32;
         to.minus = [-8 * whole, -16 * whole, -128 * whole];
         to.minus_32 = halves.map(|half| -32 * half);
-        for (quad, four) in to.quads.iter_mut().zip(integers.as_chunks::<4>().0) {
-            *quad = u32::from_le_bytes([four[0] as u8, four[1] as u8, four[2] as u8, four[3] as u8]);
+        let bytes = integers.map(|integer| integer as u8);
+        for (quad, four) in to.quads.iter_mut().zip(bytes.as_chunks::<4>().0) {
+            *quad = u32::from_le_bytes(*four);
         }
     }
 }
@@ -90,11 +91,11 @@ pub(super) fn put_numbers(panel: &mut [u8], lane: usize, row: &[f32]) {
     }
 }
 
+/// The largest absolute value. NaN is larger than any: it is kept and becomes the block's scale.
 #[inline(always)]
 fn largest(block: &[f32; BLOCK]) -> f32 {
-    // NaN is kept and becomes the block's scale.
-    let larger = |a: f32, b: f32| if b > a || b.is_nan() { b } else { a };
-    tree(std::array::from_fn(|i| larger(block[i].abs(), block[i + 16].abs())), larger)
+    // The bits of numbers without a sign are in the order of the numbers.
+    f32::from_bits(block.iter().fold(0, |most, x| most.max(x.abs().to_bits())))
 }
 
 #[inline(always)]
