@@ -172,6 +172,11 @@ fn finished_lines(file: &mut File, path: &Path, identity: &Identity) -> Result<F
         let mut value: Value = serde_json::from_slice(line)
             .map_err(|e| wrong(format!("not an answer of `generate`: {e}")))?;
         to_current(&mut value["settings"]);
+        // The fingerprint tells models apart. A name may be spelled in several ways, and a server may have moved.
+        let (was, is) = (&mut value["settings"], &ours["settings"]);
+        if is["model_fingerprint"].is_string() && was["model_fingerprint"] == is["model_fingerprint"] {
+            was["model"] = is["model"].clone();
+        }
         for (field, is) in ours.as_object().into_iter().flatten() {
             if value[field] != *is {
                 let (what, was, is) = difference(field, &value[field], is);

@@ -41,6 +41,19 @@ fn a_run_is_continued_with_what_it_began_with() {
         let error = open(&changed).err().unwrap();
         assert!(error.starts_with(&format!("F:1: written with {what}")), "{error}");
     }
+    // A model is told by its fingerprint: its server may have another address now.
+    let served = |model: &str, fingerprint: &str| Identity {
+        settings: serde_json::json!({"model": model, "model_fingerprint": fingerprint}),
+        ..identity()
+    };
+    let moved = folder.path().join("served.jsonl");
+    let record = served("http://a/v1", "m on s 1").record(Record::default());
+    let line = Response { id: "a".to_owned(), prompt: prompt.clone(), text: "ab".to_owned(), record };
+    let open_moved = |identity: &Identity| Journal::open(Some(&moved), true, identity);
+    open_moved(&served("http://a/v1", "m on s 1")).unwrap().write(&line).unwrap();
+    assert!(open_moved(&served("http://b/v1/", "m on s 1")).unwrap().has("a", &prompt).unwrap());
+    let error = open_moved(&served("http://b/v1", "other on s 1")).err().unwrap().to_string();
+    assert!(error.contains("written with model \"http://a/v1\""), "{error}");
     // Lines of before templates were recorded fit any.
     let old = std::fs::read_to_string(&path).unwrap().replace("\"template_hash\":\"t\",", "");
     std::fs::write(&path, old).unwrap();

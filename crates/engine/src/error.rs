@@ -164,7 +164,11 @@ pub enum Error {
     NoPrompt,
 
     /// A reward reads the hidden states of a policy that a server runs.
-    #[error("this reward reads the policy's hidden states, which a policy on a server does not give")]
+    #[error(
+        "this reward reads the policy's hidden states, which a policy on a server does not give for whole texts: use a \
+         reward that reads text (a classifier or reward model, a program, a server, or a head on an embedder such as \
+         harmless-minilm)"
+    )]
     NoHiddenStates,
 
     /// A program or a server that scores texts failed.

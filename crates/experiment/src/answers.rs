@@ -157,6 +157,9 @@ impl Session<'_> {
             Err(stackelberg_decoding::Error::Stopped) => {
                 Err(interrupted(sink.done, prompts.len(), files.out))
             }
+            Err(error) if sink.alike >= HOPELESS => {
+                Err(hopeless(&said(&error), sink.done, prompts.len(), files.out))
+            }
             outcome => {
                 outcome?;
                 unanswered(&sink.unanswered, prompts.len(), files.out)
@@ -171,6 +174,16 @@ fn unanswered(failures: &[String], all: usize, out: Option<&Path>) -> Result<()>
     let again = out.map(|out| format!("; try them again with --resume --out {}", out.display()));
     let (n, again) = (failures.len(), again.unwrap_or_default());
     Err(Error::Prompts(format!("{n} of {} failed, the first: {first}{again}", counted(all, "prompt"))))
+}
+
+/// The error of a run that was given up.
+fn hopeless(error: &str, done: usize, all: usize, out: Option<&Path>) -> Error {
+    let again = out.map(|out| format!("; continue with --resume --out {}", out.display()));
+    Error::Prompts(format!(
+        "{error}; given up after {HOPELESS} such failures in a row, with {done} of {} answered{}",
+        counted(all, "prompt"),
+        again.unwrap_or_default()
+    ))
 }
 
 /// The error of a cancelled run.

@@ -54,8 +54,8 @@ pub enum Several {
     Ignored,
     /// All are the same.
     Same,
-    /// It is an error.
-    Refused,
+    /// More than so many are an error.
+    AtMost(u64),
 }
 
 /// The hidden states that a mock engine gives.
@@ -210,8 +210,11 @@ fn right(looks: &Looks, body: &Value) -> (u16, Value) {
         Several::Drawn => (seed..seed + n).collect(),
         Several::Ignored => vec![seed],
         Several::Same => vec![seed; n as usize],
-        Several::Refused if n > 1 => return (400, json!({"error": {"message": "n must be 1"}})),
-        Several::Refused => vec![seed],
+        Several::AtMost(most) if n > most => {
+            let message = format!("Field 'n': Value must be between 1 <= value <= {most}, but got {n}");
+            return (400, json!({"error": {"message": message}}));
+        }
+        Several::AtMost(_) => (seed..seed + n).collect(),
     };
     let of_seed = |(index, seed)| choice(looks, body, index, prompt.clone(), k, seed);
     let choices: Vec<Value> = seeds.into_iter().enumerate().rev().map(of_seed).collect();

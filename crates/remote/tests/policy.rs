@@ -118,9 +118,14 @@ fn servers_are_found_out_about() {
 /// Several continuations are asked for in one call only where the server draws as many, by different seeds.
 #[test]
 fn servers_that_draw_one_at_a_time_are_noticed() {
-    for (several, most) in
-        [(Several::Drawn, 16), (Several::Ignored, 1), (Several::Same, 1), (Several::Refused, 1)]
-    {
+    for (several, most) in [
+        (Several::Drawn, 16),
+        (Several::Ignored, 1),
+        (Several::Same, 1),
+        (Several::AtMost(1), 1),
+        // As llama.cpp with four slots.
+        (Several::AtMost(4), 4),
+    ] {
         let server = well(Looks { several, ..Looks::default() });
         assert_eq!(connect(&server.address).unwrap().most_continuations(), most);
     }

@@ -26,8 +26,6 @@ pub struct PolicyClient {
     background: Background,
 }
 
-/// Continuations of one call, if the server draws several. Servers limit them, and a call that fails is asked again whole.
-const MOST_CONTINUATIONS: usize = 16;
 /// A wrong answer may be that of one broken server: it is asked for again, as after any failure.
 const PATIENCE: Patience =
     Patience { failures: 9, malformed: 9, first_wait: Duration::from_millis(100), at_once: 512 };
@@ -74,7 +72,7 @@ impl PolicyServer for PolicyClient {
     }
 
     fn most_continuations(&self) -> usize {
-        if self.facts.several { MOST_CONTINUATIONS } else { 1 }
+        self.facts.continuations
     }
 
     fn model(&self) -> &str {

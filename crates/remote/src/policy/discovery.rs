@@ -26,8 +26,8 @@ pub(super) struct Facts {
     /// The most log-probabilities of a step.
     pub(super) most_log_probs: usize,
     pub(super) dialect: Dialect,
-    /// Whether one call can draw several continuations.
-    pub(super) several: bool,
+    /// The most continuations that one call draws.
+    pub(super) continuations: usize,
 }
 
 impl fmt::Display for Facts {
@@ -41,12 +41,14 @@ impl fmt::Display for Facts {
 const MANY: usize = 1000;
 /// Limits that are tried where a server does not say its own.
 const FEWER: [usize; 7] = [256, 100, 50, 20, 10, 5, 1];
+/// Numbers of continuations that are tried. A call for many that fails is asked again whole; llama.cpp draws as many as it has slots.
+const CONTINUATIONS: [usize; 4] = [16, 8, 4, 2];
 
 /// How a server differs from the first one.
 pub(super) fn difference(own: &Facts, first: &Facts) -> Option<String> {
-    let several = |facts: &Facts| if facts.several { "several samples" } else { "one sample" };
-    if own.several != first.several {
-        return Some(format!("it draws {} a call here, {} there", several(own), several(first)));
+    let [here, there] = [own, first].map(|facts| facts.continuations);
+    if here != there {
+        return Some(format!("one request draws at most {here} samples (`n`) here, {there} there"));
     }
     (own != first).then(|| format!("{own} here, {first} there"))
 }
@@ -66,16 +68,16 @@ pub(super) async fn discover(
         _ => Dialect::Vllm,
     };
     let probe = Probe { server, model: &model, dialect, text };
-    let (tokenizer, limit, temperature, several) = tokio::join!(
+    let (tokenizer, limit, temperature, continuations) = tokio::join!(
         probe.check_tokenizer(),
         probe.limit(),
         probe.check_temperature(),
-        probe.draws_several()
+        probe.continuations()
     );
     tokenizer?;
     let most_log_probs = limit?;
     temperature?;
-    Ok(Facts { version, model, context, most_log_probs, dialect, several })
+    Ok(Facts { version, model, context, most_log_probs, dialect, continuations })
 }
 
 /// Asks a server about one of its models.
@@ -156,12 +158,28 @@ impl Probe<'_> {
         Ok(())
     }
 
-    /// Whether a call for several continuations gives as many, and not the same one again.
-    async fn draws_several(&self) -> bool {
+    /// The most continuations that a call draws: as many as are asked for, and not the same one again.
+    async fn continuations(&self) -> usize {
+        for n in CONTINUATIONS {
+            match self.draws(n).await {
+                Ok(true) => return n,
+                Ok(false) => break,
+                // The server may refuse so many.
+                Err(_) => {}
+            }
+        }
+        1
+    }
+
+    /// Whether a call for `n` continuations gives as many, and not the same one again.
+    ///
+    /// # Errors
+    /// The server refuses the call.
+    async fn draws(&self, n: usize) -> Result<bool, String> {
         let sampling = Sampling { temperature: 1.0, ..Sampling::default() };
         let settings = Arc::new(Settings { sampling, no_eos: true, ..Settings::default() });
-        let wanted = Wanted::Continuation { n: 4, tokens: 8, least: 0, settings, seed: 0, log_probs: 0 };
-        let Ok((call, response)) = self.ask(wanted).await else { return false };
+        let wanted = Wanted::Continuation { n, tokens: 4, least: 0, settings, seed: 0, log_probs: 0 };
+        let (call, response) = self.ask(wanted).await?;
         let drawn = |found: Vec<Found>| {
             let tokens = |found| match found {
                 Found::Continuation { tokens, .. } => {
@@ -171,7 +189,7 @@ impl Probe<'_> {
             };
             found.into_iter().map(tokens).collect::<BTreeSet<Vec<u32>>>()
         };
-        found(&response, &call).is_ok_and(|found| drawn(found).len() > 1)
+        Ok(found(&response, &call).is_ok_and(|found| drawn(found).len() > 1))
     }
 
     /// Asks what follows a few words.
