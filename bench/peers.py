@@ -4,9 +4,10 @@ environment:
 
     CMAKE_ARGS="-DGGML_NATIVE=ON" pip install --no-binary llama-cpp-python llama-cpp-python
     pip install numpy gguf accelerate torch==2.6.0 transformers==4.57.6
-    python bench/peers.py [ROUNDS]
+    python bench/peers.py [ROUNDS [MODEL.gguf]]
 
-The model is the one in our cache (`stackelberg generate Hi` downloads it), as BF16, as Q8_0, and as it is (Q4_1, our
+With a file, ours and llama.cpp read it as it is, and nothing else is compared. Otherwise:
+the model is the one in our cache (`stackelberg generate Hi` downloads it), as BF16, as Q8_0, and as it is (Q4_1, our
 dtype native). The measurements are those of `stackelberg bench --help`: steps after 150 tokens with the logits of one
 token, and answers of 128 tokens to the same chat prompts, prefill included. For llama.cpp, a branch is k sequences over
 one shared prefix in one batch; the faster of its two attention kernels counts, separately for each figure. The paper's
@@ -20,6 +21,7 @@ import glob
 import importlib.metadata
 import json
 import os
+import pathlib
 import platform
 import resource
 import statistics
@@ -280,9 +282,17 @@ def installed(say):
     return peers
 
 
-def plan(say, folder):
+def plan(say, folder, file=None):
     """(who, type, threads) -> the command that measures it and the file of its figures; also the model's tokens."""
     jobs, vocabulary, answer = {}, [], f"{folder}/ours.json"
+    step = lambda work, file, last: [sys.executable, __file__, work, file, last]
+    if file:
+        installed(say)
+        for threads in (1, 2):
+            jobs["ours", "native", threads] = [BINARY, "bench", "--model", file, "--dtype", "native", "--threads", str(threads),
+                                               "--json", answer], answer
+            jobs["llama.cpp", "native", threads] = step("llama", file, str(threads)), None
+        return jobs, None
     if subprocess.run([BINARY, "bench", "--help"], capture_output=True).returncode == 0:
         for dtype, threads in [(dtype, threads) for dtype in ("bf16", "int8", "native") for threads in (1, 2)]:
             jobs["ours", dtype, threads] = [BINARY, "bench", "--model", "smollm2-135m", "--dtype", dtype,
@@ -290,7 +300,6 @@ def plan(say, folder):
     else:
         say("ours: left out, the binary has no `bench`")
     peers = installed(say)
-    step = lambda work, file, last: [sys.executable, __file__, work, file, last]
     bf16, q8 = f"{folder}/BF16.gguf", f"{folder}/Q8_0.gguf"
     if peers:
         source = glob.glob(MODEL, recursive=True)[0]
@@ -306,7 +315,7 @@ def plan(say, folder):
 
 
 @contextlib.contextmanager
-def kept(name, command):
+def kept(name, command, model="smollm2-135m"):
     """A temporary folder, and `say`, which prints to standard output and to bench/runs/DATE-NAME.txt."""
     say = lambda *words: (print(*words, flush=True), print(*words, file=record, flush=True))
     git = lambda *words: subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip()
@@ -315,7 +324,7 @@ def kept(name, command):
         cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line), "")
         say(f"command: {command}")
         say("commit: ", git("rev-parse", "--short", "HEAD") + (" with changes" if git("diff", "HEAD") else ""))
-        say("machine:", os.cpu_count(), "x", cpu, platform.machine(), "| model smollm2-135m")
+        say("machine:", os.cpu_count(), "x", cpu, platform.machine(), f"| model {model}")
         yield say, folder
 
 
@@ -326,18 +335,22 @@ def company(say, rounds, figures):
         + (": NOT a quiet machine" if worst > 0.2 else ""))
 
 
-def main(rounds=3):
-    with kept("peers", f"bench/peers.py {rounds}") as (say, folder):
-        jobs, vocabulary = plan(say, folder)
+def main(rounds=3, file=None):
+    model = pathlib.Path(file).name if file else "smollm2-135m"
+    name, command = (f"peers-{pathlib.Path(model).stem}", f"{rounds} {model}") if file else ("peers", rounds)
+    with kept(name, f"bench/peers.py {command}", model) as (say, folder):
+        jobs, vocabulary = plan(say, folder, file)
         found, texts = {job: [] for job in jobs}, {}
         say("\nraw figures, round by round (cores_of_others: how many cores other programs kept busy meanwhile)")
         for _ in range(int(rounds)):
             for job, command in jobs.items():
                 figures = alone(*command)
-                texts[job] = "".join(vocabulary[t] for t in figures.pop("tokens", []))
+                tokens = figures.pop("tokens", [])
+                texts[job] = "".join(vocabulary[t] for t in tokens) if vocabulary else ""
                 found[job].append(figures)
                 say(*job, json.dumps(figures))
-        say("\ngreedy text of each peer, to see that they compute the same")
+        if vocabulary:
+            say("\ngreedy text of each peer, to see that they compute the same")
         for job, text in texts.items():
             if text:
                 say(f"{' '.join(map(str, job)):20} {text.replace('Ġ', ' ').replace('Ċ', ' ')}")

@@ -40,8 +40,8 @@ pub(crate) struct ModelArgs {
     #[arg(long, value_name = "URL")]
     pub(crate) states: Option<String>,
 
-    /// Data type of the weights in memory: f32, bf16, int8, or native (the blocks of a GGUF file as they are).
-    #[arg(long, default_value_t = Dtype::Bf16, hide_possible_values = true, value_parser = named::<Dtype>(DTYPES))]
+    /// Data type of the weights in memory: native (the blocks of a GGUF file as they are, all else as bf16), f32, bf16, or int8.
+    #[arg(long, default_value_t = Dtype::default(), hide_possible_values = true, value_parser = named::<Dtype>(DTYPES))]
     pub(crate) dtype: Dtype,
 
     /// Data type of cached keys and values on the CPU: f32, or bf16, which takes half of the memory.

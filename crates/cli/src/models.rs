@@ -41,8 +41,8 @@ struct Check {
     #[arg(value_name = "REF")]
     reference: String,
 
-    /// Data type of the weights in memory: f32, bf16, int8, or native (the blocks of a GGUF file as they are).
-    #[arg(long, default_value_t = Dtype::Bf16, hide_possible_values = true, value_parser = named::<Dtype>(DTYPES))]
+    /// Data type of the weights in memory: native (the blocks of a GGUF file as they are, all else as bf16), f32, bf16, or int8.
+    #[arg(long, default_value_t = Dtype::default(), hide_possible_values = true, value_parser = named::<Dtype>(DTYPES))]
     dtype: Dtype,
 
     /// Device: cpu, cuda, cuda:1 (the second GPU), metal, or candle (the GPU code path on the CPU).

@@ -106,7 +106,7 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             model: DEFAULT_MODEL.to_owned(),
-            dtype: Dtype::Bf16,
+            dtype: Dtype::default(),
             kv_dtype: KvDtype::default(),
             device: Device::Cpu,
             tokenizer: None,

@@ -84,7 +84,7 @@ impl Default for PolicySpec {
     fn default() -> Self {
         Self {
             name: DEFAULT_MODEL.to_owned(),
-            dtype: Dtype::Bf16,
+            dtype: Dtype::default(),
             kv_dtype: KvDtype::default(),
             device: Device::Cpu,
             tokenizer: None,

@@ -58,11 +58,10 @@ impl OnDevice {
     ) -> Result<Self> {
         let rounded = match dtype {
             Dtype::F32 => DType::F32,
-            Dtype::Bf16 => DType::BF16,
-            Dtype::Int8 | Dtype::Native => {
-                let what = format!(
-                    "only the dtypes f32 and bf16 are supported there; {dtype} needs the device cpu"
-                );
+            Dtype::Bf16 | Dtype::Native => DType::BF16,
+            Dtype::Int8 => {
+                let what =
+                    "weights in int8 are for the device cpu: give the dtype bf16 or f32".to_owned();
                 return Err(Error::Device { place: place.to_string(), what });
             }
         };

@@ -227,13 +227,14 @@ fn what_cannot_be_is_said_in_one_line() {
         Err(error) => error.to_string(),
         Ok(_) => panic!("was loaded"),
     };
-    for dtype in [Dtype::Int8, Dtype::Native] {
-        let what = "only the dtypes f32 and bf16 are supported there";
-        assert_eq!(
-            refused(dtype, Device::Candle),
-            format!("candle: {what}; {dtype} needs the device cpu")
-        );
-    }
+    let what = "weights in int8 are for the device cpu: give the dtype bf16 or f32";
+    assert_eq!(refused(Dtype::Int8, Device::Candle), format!("candle: {what}"));
+    // What is native there is bf16.
+    let hidden = |dtype| {
+        let model = Model::load_on(&folder("llama"), dtype, Device::Candle).unwrap();
+        model.prefill(&[1, 2, 3]).unwrap().1.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    };
+    assert_eq!(hidden(Dtype::Native), hidden(Dtype::Bf16));
     for (built, place, feature) in [
         (cfg!(feature = "cuda"), Device::Cuda(1), "cuda"),
         (cfg!(feature = "metal"), Device::Metal(1), "metal"),
