@@ -45,8 +45,8 @@ class Policy:
         Of a model on a server: `http://HOST:PORT/v1#NAME` of a server that gives its hidden
         states, for rollouts with states, value heads and heads on the policy's states.
     dtype
-        Data type of the weights in memory: native (default: the blocks of a GGUF file as they
-        are, all else as bf16), f32, bf16, or int8.
+        Data type of the weights in memory: f32, bf16, int8, or native (the blocks of a GGUF file as
+        they are, all else as bf16); default: native for the name of a .gguf file, else bf16.
     kv_dtype
         Data type of keys and values in memory: f32 (default), or bf16, which takes half.
     threads

@@ -141,7 +141,7 @@ impl Evaluate {
         let registry = registry()?;
         self.model.set_threads()?;
         let load = &mut || self.model.load_into(&registry, policy);
-        Ok(Evaluator::load(&registry, &self.reward, embedder, self.model.dtype, load)?)
+        Ok(Evaluator::load(&registry, &self.reward, embedder, self.model.dtype(), load)?)
     }
 
     fn write_each(&self, file: &Path, Evaluation { runs, .. }: &Evaluation) -> Result<()> {

@@ -9,7 +9,7 @@ use indicatif::ProgressBar;
 use stackelberg_decoding::{AT_ONCE, Policy};
 use stackelberg_engine::{Argument, Checkpoint, Device, Dtype, KvDtype, Reward};
 use stackelberg_hub::{Hub, Progress};
-use stackelberg_registry::{DEFAULT_MODEL, PolicySpec, Registry};
+use stackelberg_registry::{DEFAULT_MODEL, PolicySpec, Registry, usual_dtype};
 use stackelberg_remote::PolicyClient;
 
 use crate::help::{DEVICES, DTYPES, KV_DTYPES, named};
@@ -40,9 +40,10 @@ pub(crate) struct ModelArgs {
     #[arg(long, value_name = "URL")]
     pub(crate) states: Option<String>,
 
-    /// Data type of the weights in memory: native (the blocks of a GGUF file as they are, all else as bf16), f32, bf16, or int8.
-    #[arg(long, default_value_t = Dtype::default(), hide_possible_values = true, value_parser = named::<Dtype>(DTYPES))]
-    pub(crate) dtype: Dtype,
+    /// Data type of the weights in memory: f32, bf16, int8, or native (the blocks of a GGUF file as they are, all else as bf16).
+    /// [default: native for the name of a .gguf file, else bf16]
+    #[arg(long, hide_possible_values = true, value_parser = named::<Dtype>(DTYPES))]
+    pub(crate) dtype: Option<Dtype>,
 
     /// Data type of cached keys and values on the CPU: f32, or bf16, which takes half of the memory.
     #[arg(long, default_value_t = KvDtype::F32, hide_possible_values = true, value_parser = named::<KvDtype>(KV_DTYPES))]
@@ -80,11 +81,16 @@ impl ModelArgs {
         self.model.as_deref().unwrap_or(DEFAULT_MODEL)
     }
 
+    /// The data type of the weights: as asked, or what suits the policy.
+    pub(crate) fn dtype(&self) -> Dtype {
+        self.dtype.unwrap_or_else(|| usual_dtype(self.name()))
+    }
+
     /// The policy to load.
     pub(crate) fn spec(&self) -> PolicySpec {
         PolicySpec {
             name: self.name().to_owned(),
-            dtype: self.dtype,
+            dtype: self.dtype(),
             kv_dtype: self.kv_dtype,
             device: self.device,
             tokenizer: self.tokenizer.clone(),
@@ -136,7 +142,7 @@ impl ModelArgs {
         name: &str,
         policy: impl Into<Policy>,
     ) -> Result<Reward> {
-        Ok(registry.reward(name, policy, self.dtype)?)
+        Ok(registry.reward(name, policy, self.dtype())?)
     }
 }
 

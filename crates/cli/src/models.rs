@@ -15,7 +15,7 @@ use stackelberg_engine::reward::{
 use stackelberg_engine::{Argument, Checkpoint, Device, Dtype, Embedder, Error, Prompt, Reward};
 use stackelberg_hub::KNOWN;
 use stackelberg_registry::names::{combination, shown, split_format, split_label};
-use stackelberg_registry::{BUILTIN, Builtin, Registry, set_template_args};
+use stackelberg_registry::{BUILTIN, Builtin, Registry, set_template_args, usual_dtype};
 
 use crate::help::{DEVICES, DTYPES, named};
 use crate::limits;
@@ -41,9 +41,10 @@ struct Check {
     #[arg(value_name = "REF")]
     reference: String,
 
-    /// Data type of the weights in memory: native (the blocks of a GGUF file as they are, all else as bf16), f32, bf16, or int8.
-    #[arg(long, default_value_t = Dtype::default(), hide_possible_values = true, value_parser = named::<Dtype>(DTYPES))]
-    dtype: Dtype,
+    /// Data type of the weights in memory: f32, bf16, int8, or native (the blocks of a GGUF file as they are, all else as bf16).
+    /// [default: native for the name of a .gguf file, else bf16]
+    #[arg(long, hide_possible_values = true, value_parser = named::<Dtype>(DTYPES))]
+    dtype: Option<Dtype>,
 
     /// Device: cpu, cuda, cuda:1 (the second GPU), metal, or candle (the GPU code path on the CPU).
     #[arg(long, value_name = "NAME", default_value_t = Device::Cpu, hide_possible_values = true)]
@@ -125,7 +126,7 @@ impl Check {
             };
         }
         let began = std::time::Instant::now();
-        match Checkpoint::load_on(&path, self.dtype, self.device) {
+        match Checkpoint::load_on(&path, self.dtype(&self.reference), self.device) {
             Ok(mut checkpoint) => {
                 let seconds = began.elapsed().as_secs_f64();
                 self.set_args(&mut checkpoint)?;
@@ -158,6 +159,11 @@ impl Check {
         Ok(())
     }
 
+    /// The data type of a model's weights: as asked, or what suits the model.
+    fn dtype(&self, reference: &str) -> Dtype {
+        self.dtype.unwrap_or_else(|| usual_dtype(reference))
+    }
+
     /// Checks a head on the model whose states it reads.
     fn head(&self, registry: &Registry, head: Head) -> Result<()> {
         let of = head.base_name.as_deref().unwrap_or("a model that it does not state");
@@ -168,7 +174,7 @@ impl Check {
             line("self-test", "skipped: the head does not state which model it reads".to_owned())?;
             return Ok(());
         };
-        let mut policy = Checkpoint::load_on(&registry.fetch(&base)?, self.dtype, self.device)?;
+        let mut policy = Checkpoint::load_on(&registry.fetch(&base)?, self.dtype(&base), self.device)?;
         self.set_args(&mut policy)?;
         head.fits(&policy)?;
         check_finite(&policy.path)?;
@@ -183,7 +189,11 @@ impl Check {
         line("parameters", format!("{:.1} million", model.parameters() as f64 / 1e6))?;
         line(
             "memory",
-            format!("{} MB as {}, loaded in {seconds:.1} s", model.bytes() >> 20, self.dtype),
+            format!(
+                "{} MB as {}, loaded in {seconds:.1} s",
+                model.bytes() >> 20,
+                self.dtype(&self.reference)
+            ),
         )?;
         let grouped = config.heads > config.kv_heads;
         let grouped =

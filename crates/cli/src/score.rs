@@ -83,7 +83,7 @@ impl Score {
         let (registry, policy) = (registry()?, OnceCell::new());
         self.model.set_threads()?;
         let load = &mut || self.model.load_into(&registry, &policy);
-        let scorer = Scorer::load(&registry, &self.reward, self.model.dtype, load)?;
+        let scorer = Scorer::load(&registry, &self.reward, self.model.dtype(), load)?;
         let mut out = output::open(self.out.as_deref())?;
         let style = style("{spinner} {pos} texts, {per_sec}");
         let bar = ProgressBar::new_spinner().with_style(style);

@@ -137,7 +137,7 @@ impl Tune {
         Ok(Tuning {
             policy: Policy {
                 model: spec.name,
-                dtype: spec.dtype,
+                dtype: Some(spec.dtype),
                 kv_dtype: spec.kv_dtype,
                 device: spec.device,
                 tokenizer: spec.tokenizer,

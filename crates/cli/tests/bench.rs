@@ -44,7 +44,7 @@ fn figures_are_complete_and_agree() {
 
     let figures: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
     assert_eq!(figures["version"], env!("CARGO_PKG_VERSION"));
-    assert_eq!((&figures["model"], &figures["dtype"]), (&"smollm2-135m".into(), &"native".into()));
+    assert_eq!((&figures["model"], &figures["dtype"]), (&"smollm2-135m".into(), &"bf16".into()));
     assert_eq!((&figures["threads"], &figures["quick"]), (&1.into(), &true.into()));
     for key in ["cpu", "os", "arch", "kernel"] {
         assert!(!figures["machine"][key].as_str().unwrap().is_empty(), "{key}");

@@ -19,7 +19,7 @@ fn folders_are_told_apart() {
     copy("llama", "model.safetensors");
     let said = succeed(&["models", "check", path]);
     for name in
-        ["LlamaForCausalLM", "parameters", "as native", "context", "chat template    none", "self-test"]
+        ["LlamaForCausalLM", "parameters", "as bf16", "context", "chat template    none", "self-test"]
     {
         assert!(said.contains(name), "{name}: {said}");
     }

@@ -13,7 +13,7 @@ use stackelberg_engine::{Argument, Device, Dtype, KvDtype};
 use stackelberg_evaluation::findings::{Knob, Limits};
 use stackelberg_hub::Known;
 use stackelberg_registry::names;
-use stackelberg_registry::{DEFAULT_MODEL, PolicySpec};
+use stackelberg_registry::{DEFAULT_MODEL, PolicySpec, usual_dtype};
 use stackelberg_shaping::Rule;
 
 use crate::decoding::{Decoding, Entry};
@@ -65,9 +65,9 @@ pub struct Experiment {
 pub struct Policy {
     /// A known name or a reference.
     pub model: String,
-    /// The data type of the weights.
-    #[serde(deserialize_with = "named")]
-    pub dtype: Dtype,
+    /// The data type of the weights; `None`: [`usual_dtype`].
+    #[serde(deserialize_with = "some_named")]
+    pub dtype: Option<Dtype>,
     /// The data type of cached keys and values; on the CPU only.
     #[serde(deserialize_with = "named")]
     pub kv_dtype: KvDtype,
@@ -92,7 +92,7 @@ impl Policy {
     pub fn spec(&self) -> PolicySpec {
         PolicySpec {
             name: self.model.clone(),
-            dtype: self.dtype,
+            dtype: self.dtype.unwrap_or_else(|| usual_dtype(&self.model)),
             kv_dtype: self.kv_dtype,
             device: self.device,
             tokenizer: self.tokenizer.clone(),
@@ -106,7 +106,7 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             model: DEFAULT_MODEL.to_owned(),
-            dtype: Dtype::default(),
+            dtype: None,
             kv_dtype: KvDtype::default(),
             device: Device::Cpu,
             tokenizer: None,

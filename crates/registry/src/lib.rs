@@ -40,5 +40,7 @@ mod scorer;
 
 pub use builtin::{BUILTIN, Builtin};
 pub use error::{Error, Result};
-pub use registry::{DEFAULT_MODEL, DEFAULT_REWARD, PolicySpec, Registry, set_template_args};
+pub use registry::{
+    DEFAULT_MODEL, DEFAULT_REWARD, PolicySpec, Registry, set_template_args, usual_dtype,
+};
 pub use scorer::{Finished, Ready, Scorer};

@@ -80,11 +80,18 @@ fn served_reference(root: &str) -> Option<String> {
     }
 }
 
+/// The data type of a policy's weights where none is asked for: the blocks of a GGUF file are kept, and all else is bf16. Of the known
+/// models too, whose built-in heads were trained on hidden states in bf16.
+pub fn usual_dtype(reference: &str) -> Dtype {
+    let is_gguf = Path::new(reference).extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf"));
+    if is_gguf { Dtype::Native } else { Dtype::Bf16 }
+}
+
 impl Default for PolicySpec {
     fn default() -> Self {
         Self {
             name: DEFAULT_MODEL.to_owned(),
-            dtype: Dtype::default(),
+            dtype: usual_dtype(DEFAULT_MODEL),
             kv_dtype: KvDtype::default(),
             device: Device::Cpu,
             tokenizer: None,
@@ -293,7 +300,20 @@ impl Registry {
 
 #[cfg(test)]
 mod tests {
-    use super::served_reference;
+    use stackelberg_engine::Dtype;
+
+    use super::{DEFAULT_MODEL, PolicySpec, served_reference, usual_dtype};
+
+    #[test]
+    fn blocks_of_gguf_files_are_kept() {
+        for file in ["m-Q4_K_M.gguf", "/models/M.GGUF", "pypi:p==1/m.gguf", "hf:org/name@main/m.gguf"] {
+            assert_eq!(usual_dtype(file), Dtype::Native, "{file}");
+        }
+        for other in [DEFAULT_MODEL, "folder", "gguf", "hf:org/m-gguf", "http://h:1/v1#m"] {
+            assert_eq!(usual_dtype(other), Dtype::Bf16, "{other}");
+        }
+        assert_eq!(PolicySpec::default().dtype, usual_dtype(DEFAULT_MODEL));
+    }
 
     #[test]
     fn a_server_names_models_and_nothing_else() {

@@ -237,7 +237,7 @@ impl<'a> Course<'a> {
     /// Measures loading; returns the last loaded model.
     fn loads(&self, samples: &mut Samples) -> Result<Checkpoint> {
         self.bar.set_message("loading");
-        let load = || Ok(Checkpoint::load_on(&self.policy.path, self.args.dtype, self.args.device)?);
+        let load = || Ok(Checkpoint::load_on(&self.policy.path, self.args.dtype(), self.args.device)?);
         for _ in 1..self.effort.loads {
             samples.load_ms.push(timed(load)?.1);
             self.bar.inc(1);

@@ -22,13 +22,13 @@ pub enum Dtype {
     /// 32-bit floating point.
     F32,
     /// bfloat16. The inputs of a layer are rounded to bfloat16 too.
+    #[default]
     Bf16,
     /// Blocks of 32 int8 with one scale, as Q8_0 of GGUF. The inputs of a layer are rounded in the same way.
     Int8,
     /// The blocks of a GGUF file, without loss (see [`Quant`](super::Quant)); blocks of other types are rounded to
     /// [`Dtype::Int8`]. The inputs of such a layer are rounded as for int8. A layer that is not stored in blocks is as
     /// for [`Dtype::Bf16`], and so is every layer on another device than the CPU.
-    #[default]
     Native,
 }
 

@@ -2,6 +2,7 @@
 
 use stackelberg_data::words::command_line;
 use stackelberg_decoding::{Options, Settings};
+use stackelberg_registry::usual_dtype;
 
 use crate::error::Result;
 use crate::file::{Experiment, Policy, shown};
@@ -25,8 +26,9 @@ pub(super) fn command(experiment: &Experiment, settings: &Settings) -> Result<St
     if let Some(states) = &policy.states {
         flag("states", states.clone());
     }
-    if policy.dtype != plain.dtype {
-        flag("dtype", policy.dtype.to_string());
+    let dtype = policy.spec().dtype;
+    if dtype != usual_dtype(&policy.model) {
+        flag("dtype", dtype.to_string());
     }
     if policy.kv_dtype != plain.kv_dtype {
         flag("kv-dtype", policy.kv_dtype.to_string());

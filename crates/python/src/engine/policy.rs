@@ -13,7 +13,7 @@ use stackelberg_data::Prompt;
 use stackelberg_decoding::{Cancel, Guidance, Limits, Options, Request, Want};
 use stackelberg_engine::Reward;
 use stackelberg_registry::guidance::{GuidanceSpec, guides_steps};
-use stackelberg_registry::{PolicySpec, layout};
+use stackelberg_registry::{PolicySpec, layout, usual_dtype};
 
 use super::answers::{Answers, Describe};
 use super::callable::{Callable, wait_for_calls};
@@ -77,10 +77,10 @@ impl Policy {
         set_threads(threads)?;
         let defaults = PolicySpec::default();
         let spec = PolicySpec {
-            name: reference,
             tokenizer,
             states,
-            dtype: parsed(dtype, defaults.dtype)?,
+            dtype: parsed(dtype, usual_dtype(&reference))?,
+            name: reference,
             kv_dtype: parsed(kv_dtype, defaults.kv_dtype)?,
             ..defaults
         };
