@@ -6,8 +6,8 @@ environment:
     pip install numpy gguf accelerate torch==2.6.0 transformers==4.57.6
     python bench/peers.py [ROUNDS [MODEL.gguf]]
 
-With a file, ours and llama.cpp read it as it is, and nothing else is compared. Otherwise:
-the model is the one in our cache (`stackelberg generate Hi` downloads it), as BF16, as Q8_0, and as it is (Q4_1, our
+With a file, ours and llama.cpp read it as it is, and nothing else is compared. Without one, the model is the one in our cache
+(`stackelberg generate Hi` downloads it), as BF16, as Q8_0, and as it is (Q4_1, our
 dtype native). The measurements are those of `stackelberg bench --help`: steps after 150 tokens with the logits of one
 token, and answers of 128 tokens to the same chat prompts, prefill included. For llama.cpp, a branch is k sequences over
 one shared prefix in one batch; the faster of its two attention kernels counts, separately for each figure. The paper's
