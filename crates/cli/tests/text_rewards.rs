@@ -468,6 +468,20 @@ fn what_cannot_be_is_said_in_one_line() {
     );
     let ended = hi(&["--reward", "program:true"]);
     assert!(ended.contains("the program 'true' ended (exit status: 0) before it had scored"), "{ended}");
+    // A run whose prompts all fail alike is given up, and says how it goes on.
+    let folder = tempfile::tempdir().unwrap();
+    let (prompts, out) = (folder.path().join("p.jsonl"), folder.path().join("o.jsonl"));
+    let lines = ["a", "b", "c", "d", "e", "f", "g", "h"]
+        .map(|id| format!("{{\"id\":\"{id}\",\"prompt\":\"Hi\"}}\n"));
+    fs::write(&prompts, lines.concat()).unwrap();
+    let files = ["--prompts", prompts.to_str().unwrap(), "--out", out.to_str().unwrap()];
+    let short = ["generate", "--max-new-tokens", "2", "--reward", "program:true"];
+    let given_up = said(&command(&[&short[..], &files].concat()).output().unwrap());
+    let end = format!(
+        "given up after 3 such failures in a row, with 0 of 8 prompts answered; continue with --resume --out {}",
+        out.display()
+    );
+    assert!(given_up.trim_end().ends_with(&end), "{given_up}");
     assert!(
         hi(&["--reward", "http://127.0.0.1:9/embed"]).contains("must end with one of /classify, /score")
     );
