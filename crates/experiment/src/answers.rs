@@ -171,28 +171,30 @@ impl Session<'_> {
 /// The error of a run that left prompts without an answer, if it did.
 fn unanswered(failures: &[String], all: usize, out: Option<&Path>) -> Result<()> {
     let Some(first) = failures.first() else { return Ok(()) };
-    let again = out.map(|out| format!("; try them again with --resume --out {}", out.display()));
-    let (n, again) = (failures.len(), again.unwrap_or_default());
+    let (n, again) = (failures.len(), resumed("try them again", out));
     Err(Error::Prompts(format!("{n} of {} failed, the first: {first}{again}", counted(all, "prompt"))))
 }
 
 /// The error of a run that was given up.
 fn hopeless(error: &str, done: usize, all: usize, out: Option<&Path>) -> Error {
-    let again = out.map(|out| format!("; continue with --resume --out {}", out.display()));
     Error::Prompts(format!(
         "{error}; given up after {HOPELESS} such failures in a row, with {done} of {} answered{}",
         counted(all, "prompt"),
-        again.unwrap_or_default()
+        resumed("continue", out)
     ))
+}
+
+/// How a run goes on, at the end of a message, if it has a file.
+fn resumed(what: &str, out: Option<&Path>) -> String {
+    out.map(|out| format!("; {what} with --resume --out {}", out.display())).unwrap_or_default()
 }
 
 /// The error of a cancelled run.
 pub fn interrupted(done: usize, all: usize, out: Option<&Path>) -> Error {
-    let out = out.map(|out| format!("; continue with --resume --out {}", out.display()));
     Error::Interrupted(format!(
         "interrupted after {done} of {}{}",
         counted(all, "prompt"),
-        out.unwrap_or_default()
+        resumed("continue", out)
     ))
 }
 

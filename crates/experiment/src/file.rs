@@ -88,11 +88,16 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// The data type of the weights.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype.unwrap_or_else(|| usual_dtype(&self.model))
+    }
+
     /// The policy to load.
     pub fn spec(&self) -> PolicySpec {
         PolicySpec {
             name: self.model.clone(),
-            dtype: self.dtype.unwrap_or_else(|| usual_dtype(&self.model)),
+            dtype: self.dtype(),
             kv_dtype: self.kv_dtype,
             device: self.device,
             tokenizer: self.tokenizer.clone(),

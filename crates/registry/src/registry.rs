@@ -84,7 +84,7 @@ fn served_reference(root: &str) -> Option<String> {
 /// models too, whose built-in heads were trained on hidden states in bf16.
 pub fn usual_dtype(reference: &str) -> Dtype {
     let is_gguf = Path::new(reference).extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf"));
-    if is_gguf { Dtype::Native } else { Dtype::Bf16 }
+    if is_gguf && !PolicyClient::is_address(reference) { Dtype::Native } else { Dtype::Bf16 }
 }
 
 impl Default for PolicySpec {
@@ -309,7 +309,7 @@ mod tests {
         for file in ["m-Q4_K_M.gguf", "/models/M.GGUF", "pypi:p==1/m.gguf", "hf:org/name@main/m.gguf"] {
             assert_eq!(usual_dtype(file), Dtype::Native, "{file}");
         }
-        for other in [DEFAULT_MODEL, "folder", "gguf", "hf:org/m-gguf", "http://h:1/v1#m"] {
+        for other in [DEFAULT_MODEL, "folder", "gguf", "hf:org/m-gguf", "http://h:1/v1#m.gguf"] {
             assert_eq!(usual_dtype(other), Dtype::Bf16, "{other}");
         }
         assert_eq!(PolicySpec::default().dtype, usual_dtype(DEFAULT_MODEL));

@@ -26,7 +26,7 @@ pub(super) fn command(experiment: &Experiment, settings: &Settings) -> Result<St
     if let Some(states) = &policy.states {
         flag("states", states.clone());
     }
-    let dtype = policy.spec().dtype;
+    let dtype = policy.dtype();
     if dtype != usual_dtype(&policy.model) {
         flag("dtype", dtype.to_string());
     }

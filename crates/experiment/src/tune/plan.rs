@@ -121,7 +121,7 @@ impl Tuning {
         let policy = &self.policy;
         let mut table = table([
             ("model", policy.model.as_str().into()),
-            ("dtype", policy.spec().dtype.to_string().into()),
+            ("dtype", policy.dtype().to_string().into()),
             ("device", policy.device.to_string().into()),
         ]);
         if policy.kv_dtype != KvDtype::default() {

@@ -214,7 +214,7 @@ impl Asked {
     }
 }
 
-/// The type of this name, or the default one.
+/// What this name stands for, or the default.
 pub(super) fn parsed<T: FromStr<Err = String>>(name: Option<&str>, default: T) -> PyResult<T> {
     name.map_or(Ok(default), |name| name.parse().map_err(PyValueError::new_err))
 }
