@@ -315,7 +315,8 @@ impl Conversation<'_> {
         }
         let most = self.session.settings.max_new_tokens;
         let reward = self.session.guidance.reward;
-        if let Some(warning) = layout::short_reward(policy, reward, most, std::iter::once(&tokens[..])) {
+        if let Some(warning) = layout::short_context(policy, reward, most, std::iter::once(&tokens[..]))
+        {
             note!("warning: {warning}");
         }
         let asked = PromptInput { tokens: &tokens, prompt: Some(prompt) };

@@ -7,15 +7,18 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use stackelberg_data::words::count as counted;
-use stackelberg_decoding::{Method, Settings, generate};
+use stackelberg_decoding::{Method, Policy, Settings, generate};
 use stackelberg_engine::model::check_finite;
 use stackelberg_engine::reward::{
     Backbone, Exchange, Head, PromptInput, RewardModel, TextFormat, TextReward, ValueHead,
 };
-use stackelberg_engine::{Argument, Checkpoint, Device, Dtype, Embedder, Error, Prompt, Reward};
+use stackelberg_engine::{
+    Argument, Checkpoint, Device, Dtype, Embedder, Error, Prompt, Reward, TextProcessor,
+};
 use stackelberg_hub::KNOWN;
 use stackelberg_registry::names::{combination, shown, split_format, split_label};
-use stackelberg_registry::{BUILTIN, Builtin, Registry, set_template_args, usual_dtype};
+use stackelberg_registry::{BUILTIN, Builtin, PolicySpec, Registry, set_template_args, usual_dtype};
+use stackelberg_remote::PolicyClient;
 
 use crate::help::{DEVICES, DTYPES, named};
 use crate::limits;
@@ -37,9 +40,17 @@ enum Command {
 /// Load a model or a reward, print its properties, and run a self-test.
 #[derive(Args)]
 struct Check {
-    /// A model or a reward, given as for --model or --reward.
+    /// A model or a reward, given as for --model or --reward: also http://HOST:PORT/v1#NAME, a model on a server.
     #[arg(value_name = "REF")]
     reference: String,
+
+    /// The tokenizer of a model on a server, as for `generate`.
+    #[arg(long, value_name = "REF")]
+    tokenizer: Option<String>,
+
+    /// A server that gives the hidden states of a model on a server, as for `generate`.
+    #[arg(long, value_name = "URL")]
+    states: Option<String>,
 
     /// Data type of the weights in memory: f32, bf16, int8, or native (the blocks of a GGUF file as they are, all else as bf16).
     /// [default: native for the name of a .gguf file, else bf16]
@@ -79,6 +90,15 @@ const ANSWERS: [&str; 2] = [
 impl Check {
     fn run(&self) -> Result<()> {
         set_threads(self.threads)?;
+        if PolicyClient::is_api(&self.reference) {
+            return self.server();
+        }
+        if self.tokenizer.is_some() || self.states.is_some() {
+            bail!(
+                "{}: this is not a model on a server (http://HOST:PORT/v1): leave out --tokenizer and --states",
+                shown(&self.reference)
+            );
+        }
         if let [first, second, ..] = combination(&self.reference)?.names() {
             bail!(
                 "{}: a combination of rewards: check each one separately, {}, {} and so on",
@@ -182,6 +202,24 @@ impl Check {
         Ok(())
     }
 
+    /// Checks a model on a server.
+    fn server(&self) -> Result<()> {
+        let policy = registry()?.policy(&PolicySpec {
+            name: self.reference.clone(),
+            tokenizer: self.tokenizer.clone(),
+            states: self.states.clone(),
+            template_args: self.template_args.iter().cloned().collect(),
+            ..PolicySpec::default()
+        })?;
+        line("server", policy.fingerprint())?;
+        if let Some(server) = policy.server() {
+            line("samples", format!("up to {} in a request", server.most_continuations()))?;
+        }
+        line("tokenizer", policy.path.display().to_string())?;
+        of_text_side(&policy)?;
+        continues(policy)
+    }
+
     /// Checks a decoder: a language model generates a few tokens, a reward model scores.
     fn checkpoint(&self, checkpoint: Checkpoint, label: Option<&str>, seconds: f64) -> Result<()> {
         let (model, config) = (&checkpoint.model, checkpoint.model.config());
@@ -206,20 +244,8 @@ impl Check {
         line("context", format!("{} tokens", config.context))?;
         let known = checkpoint.tokenizer.vocabulary();
         line("vocabulary", format!("{} tokens ({known} in the tokenizer)", config.vocabulary))?;
-        let name = |id: &u32| checkpoint.tokenizer.token(*id).unwrap_or_else(|| id.to_string());
-        line("end-of-text", checkpoint.eos.iter().map(name).collect::<Vec<_>>().join(", "))?;
-        let around = checkpoint.tokens("x", TextFormat::Raw)?;
-        let plain = checkpoint.tokens("x", TextFormat::Chat)?;
-        let put = around.iter().filter(|token| !plain.contains(token)).map(name).collect::<Vec<_>>();
-        line("added tokens", if put.is_empty() { "none".to_owned() } else { put.join(", ") })?;
-        line("chat template", template(&checkpoint)?)?;
-        let Some(head) = model.score() else {
-            let tokens = checkpoint.tokens("The capital of France is", TextFormat::Raw)?;
-            let settings = Settings { method: Method::Base, max_new_tokens: 12, ..Settings::default() };
-            let answer = generate(&checkpoint, None, &tokens, "check", &settings, &mut ())?;
-            line("self-test", format!("The capital of France is{}", answer.text.replace('\n', " ")))?;
-            return Ok(());
-        };
+        of_text_side(&checkpoint)?;
+        let Some(head) = model.score() else { return continues(checkpoint.into()) };
         line("labels", head.names.join(", "))?;
         if head.names.len() > 1 && label.is_none() {
             line("self-test", "skipped: select a label with #LABEL, or two with #GOOD-BAD".to_owned())?;
@@ -231,6 +257,28 @@ impl Check {
         }
         Ok(())
     }
+}
+
+/// Prints what a model's tokenizer and chat template do.
+fn of_text_side(text: &TextProcessor) -> Result<()> {
+    let name = |id: &u32| text.tokenizer.token(*id).unwrap_or_else(|| id.to_string());
+    line("end-of-text", text.eos.iter().map(name).collect::<Vec<_>>().join(", "))?;
+    let around = text.tokens("x", TextFormat::Raw)?;
+    let plain = text.tokens("x", TextFormat::Chat)?;
+    let put = around.iter().filter(|token| !plain.contains(token)).map(name).collect::<Vec<_>>();
+    line("added tokens", if put.is_empty() { "none".to_owned() } else { put.join(", ") })?;
+    line("chat template", template(text)?)?;
+    Ok(())
+}
+
+/// Prints how a policy continues a few words.
+fn continues(policy: Policy) -> Result<()> {
+    let words = "The capital of France is";
+    let tokens = policy.tokens(words, TextFormat::Raw)?;
+    let settings = Settings { method: Method::Base, max_new_tokens: 12, ..Settings::default() };
+    let answer = generate(policy, None, &tokens, "check", &settings, &mut ())?;
+    line("self-test", format!("{words}{}", answer.text.replace('\n', " ")))?;
+    Ok(())
 }
 
 /// Prints a property and its value.
@@ -279,15 +327,15 @@ fn said(rewards: &[f64]) -> Result<String> {
 }
 
 /// Whether the model has a chat template, whether it can be rendered, and whether it adds a second begin-of-text token.
-fn template(checkpoint: &Checkpoint) -> Result<String> {
-    if checkpoint.template.is_none() {
+fn template(side: &TextProcessor) -> Result<String> {
+    if side.template.is_none() {
         return Ok("none: prompts are used raw".to_owned());
     }
-    let text = match checkpoint.lay_out(&Prompt::Text("Hi".to_owned()), None, TextFormat::Chat) {
+    let text = match side.lay_out(&Prompt::Text("Hi".to_owned()), None, TextFormat::Chat) {
         Ok(text) => text,
         Err(error) => return Ok(format!("cannot be rendered ({error}): use --prompt-format raw")),
     };
-    let tokens = checkpoint.read(&text)?;
+    let tokens = side.read(&text)?;
     let twice = match tokens[..] {
         [first, second, ..] if first == second => "; the text begins with the same token twice",
         _ => "",

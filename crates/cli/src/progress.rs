@@ -62,12 +62,16 @@ impl<'a> Answers<'a> {
         Self { bar, pace, tokens: 0, answers: 0, steered: 0, chooses, rewards: (0, 0.0), began }
     }
 
-    /// One line about the answers of this run: `12 answers, mean reward +0.123, 34 of 567 tokens steered`.
+    /// One line about the answers of this run: `12 answers, mean reward +0.123, 34 of 567 tokens steered`. If the file had answers
+    /// before, it begins with `8 answers kept, 12 new`.
     pub(crate) fn summary(&self) -> String {
         if self.answers == 0 {
             return "no new answers".to_owned();
         }
-        let mut said = counted(self.answers, "answer");
+        let mut said = match self.bar.position() as usize - self.answers {
+            0 => counted(self.answers, "answer"),
+            before => format!("{} kept, {} new", counted(before, "answer"), self.answers),
+        };
         if let (count @ 1.., sum) = self.rewards {
             said.push_str(&format!(", mean reward {:+.3}", sum / count as f64));
         }

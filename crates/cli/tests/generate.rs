@@ -1,6 +1,7 @@
 //! `stackelberg generate`, `score`, `models` on the real default model, as a user runs them.
 
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 use std::process::Output;
 
@@ -114,6 +115,14 @@ fn answers_and_steps_are_recorded_and_resumed() {
         answers
     };
     assert_eq!(strip(lines(&out)), strip(answers));
+    // The context ends before the most tokens.
+    let long =
+        run(&["generate", "Hi", "--method", "base", "--max-new-tokens", "8192", "--stop", " "], "");
+    let long = String::from_utf8_lossy(&long.stderr).into_owned();
+    assert!(
+        long.contains("the context of the model limits 1 answer: prompt and answer end at 8192"),
+        "{long}"
+    );
     let other = refused(&[&base[..], &["--resume", "--strength", "3"]].concat(), "");
     assert!(other.contains(":1: written with strength 1.0, this run has 3.0"), "{other}");
 }
@@ -490,14 +499,21 @@ fn a_full_disk_and_ctrl_c() {
     let many: String =
         (0..40).map(|i| json!({ "prompt": format!("Count to {i}.") }).to_string() + "\n").collect();
     fs::write(&prompts, many).unwrap();
+    // The terminal interrupts a group of processes. The program with the reward is in another one.
+    let program = "program:python3 -uc 'import sys\nfor line in sys.stdin: print(len(line))'";
     let args = ["generate", "--prompts", prompts.to_str().unwrap(), "--max-new-tokens", "8", "--out"];
     let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin("stackelberg"));
-    let mut child = command.args(args).arg(&out).stderr(std::process::Stdio::null()).spawn().unwrap();
+    command.args(args).arg(&out).args(["--reward", program]).stderr(std::process::Stdio::piped());
+    let mut child = std::os::unix::process::CommandExt::process_group(&mut command, 0).spawn().unwrap();
     while fs::read_to_string(&out).unwrap_or_default().lines().count() < 2 {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
-    std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let group = format!("-{}", child.id());
+    std::process::Command::new("kill").args(["-INT", "--", &group]).status().unwrap();
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{said}");
+    assert!(said.contains("interrupted after") && !said.contains("Traceback"), "{said}");
     let kept = lines(&out);
     assert!(kept.len() >= 2 && kept.len() < 40);
     assert!(kept.iter().all(|answer| answer["tokens"] == 8 || answer["finish_reason"] == "stop"));

@@ -127,6 +127,23 @@ fn greedy_answers_are_the_local_ones() {
 }
 
 #[test]
+fn what_a_server_can_do_is_shown() {
+    let served = Served::new();
+    let [_, remote] = served.policies();
+    let said = succeed(&["models", "check", &remote[1], "--tokenizer", &remote[3]]);
+    for name in [
+        "server           policy on ",
+        "up to 16 in a request",
+        "end-of-text",
+        "The capital of France is",
+    ] {
+        assert!(said.contains(name), "{name}: {said}");
+    }
+    let said = refused(&["models", "check", &remote[3], "--tokenizer", &remote[3]]);
+    assert!(said.ends_with("leave out --tokenizer and --states"), "{said}");
+}
+
+#[test]
 fn drawn_answers_are_resumed() {
     let served = Served::new();
     let [_, remote] = served.policies();
@@ -148,8 +165,9 @@ fn drawn_answers_are_resumed() {
             .collect();
         fs::write(served.at("part.jsonl"), kept).unwrap();
         options.extend(["--resume", "--concurrency", "2"]);
-        let resumed = served.generate(&remote, "part.jsonl", &options);
+        let (resumed, said) = served.generated(&remote, "part.jsonl", &options);
         assert_eq!(texts(&whole), texts(&resumed), "{method}");
+        assert!(said.contains(": 2 answers kept, 3 new, mean reward"), "{said}");
         fs::remove_file(served.at("whole.jsonl")).unwrap();
     }
 }

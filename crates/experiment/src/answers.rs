@@ -120,7 +120,7 @@ impl Session<'_> {
         }
         let tokens = waiting.iter().map(|waiting| &waiting.tokens[..]);
         let (reward, most) = (self.guidance.reward, self.settings.max_new_tokens);
-        if let Some(warning) = layout::short_reward(self.policy, reward, most, tokens) {
+        if let Some(warning) = layout::short_context(self.policy, reward, most, tokens) {
             progress.warning(&warning);
         }
         let before = prompts.len() - waiting.len();

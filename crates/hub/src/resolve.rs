@@ -71,7 +71,14 @@ fn no_such_path(path: PathBuf, reference: &str) -> SourceError {
     let hub: Result<Reference, _> = format!("hf:{reference}").parse();
     let hint = match hub {
         Ok(_) => format!(" here; for the model on the hub write hf:{reference}"),
+        Err(_) if is_host(reference) => format!(" here; for a server write http://{reference}"),
         Err(_) => ": check the path".to_owned(),
     };
     SourceError::NoSuchPath { path, hint }
+}
+
+/// Whether a text begins as `HOST:PORT/`.
+fn is_host(text: &str) -> bool {
+    let port = text.split_once('/').and_then(|(host, _)| host.split_once(':')).map(|(_, port)| port);
+    port.is_some_and(|port| port.parse::<u16>().is_ok())
 }

@@ -213,6 +213,10 @@ fn local_paths_and_an_unwritable_cache() -> Outcome {
     assert_eq!(said.error(), "no/such/model.gguf does not exist: check the path");
     let said = ask("org/name", &[])?;
     assert_eq!(said.error(), "org/name does not exist here; for the model on the hub write hf:org/name");
+    for host in ["127.0.0.1:8000/v1", "gpu1:8000/v1#name"] {
+        let wanted = format!("{host} does not exist here; for a server write http://{host}");
+        assert_eq!(ask(host, &[])?.error(), wanted);
+    }
     // A file stands where the cache should be.
     let said = ask("mt-bench", &[("STACKELBERG_CACHE", &file)])?;
     assert!(said.error().contains("set STACKELBERG_CACHE to a folder"), "{}", said.0);

@@ -61,22 +61,24 @@ fn chats_alike(one: &TextProcessor, other: &TextProcessor) -> bool {
     chat(one) == chat(other)
 }
 
-/// A warning if answers of up to `most` tokens to tokenized prompts may end early because a reward's context is shorter
-/// than the policy's. Such answers end with `length`.
-pub fn short_reward<'a>(
+/// A warning if answers of up to `most` tokens to tokenized prompts may end early, because prompt and answer do not fit into
+/// the policy's context or into that of a reward that reads the policy's tokens. Such answers end with `length`.
+pub fn short_context<'a>(
     policy: &Policy,
     reward: Option<&Reward>,
     most: usize,
     prompts: impl Iterator<Item = &'a [u32]>,
 ) -> Option<String> {
-    let (path, context) = reward?.limit()?;
     let own = policy.context();
+    let (whose, context) = match reward.and_then(Reward::limit) {
+        Some((path, context)) if context < own => (format!("reward {}", path.display()), context),
+        _ => ("model".to_owned(), own),
+    };
     let cut = |prompt: &&[u32]| prompt.len() < context && prompt.len() + most > context;
     let cut = prompts.filter(cut).count();
-    (context < own && cut > 0).then(|| {
+    (cut > 0).then(|| {
         format!(
-            "the context of the reward {} limits {}: prompt and answer end at {context} tokens, the model's context is {own}",
-            path.display(),
+            "the context of the {whose} limits {}: prompt and answer end at {context} tokens",
             count(cut, "answer")
         )
     })

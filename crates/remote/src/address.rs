@@ -25,6 +25,11 @@ pub(crate) fn several(list: &str) -> impl Iterator<Item = &str> {
     stackelberg_http::addresses(list).map(str::trim).filter(|address| !address.is_empty())
 }
 
+/// Splits `ADDRESSES#NAME` into the list of addresses and the model's name, which is empty if there is none.
+pub(crate) fn split_name(addresses: &str) -> (&str, &str) {
+    addresses.split_once('#').unwrap_or((addresses, ""))
+}
+
 /// Splits off the `model` of a query, which is sent in the body of requests; all else stays in the address.
 pub(crate) fn split_model(address: &str) -> (String, Option<String>) {
     let Some((before, query)) = address.split_once('?') else {

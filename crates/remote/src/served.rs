@@ -3,7 +3,7 @@
 use serde_json::Value;
 use stackelberg_engine::TextProcessor;
 
-use crate::servers::Server;
+use crate::servers::{Failure, Server};
 
 /// A text whose tokens differ between vocabularies.
 pub(crate) const PROBE: &str =
@@ -29,11 +29,11 @@ impl Served {
     /// A sentence that names the server.
     pub(crate) async fn find(server: &Server, model: &str) -> Result<Self, String> {
         let (models, version) = tokio::join!(server.get("models"), server.get("../version"));
-        let models = models.map_err(|failure| match failure.problem() {
-            problem if problem.contains("404 Not Found") => format!(
+        let models = models.map_err(|failure| match failure {
+            Failure::Final { problem, refused: Some(404) } => format!(
                 "{problem}: give the address of an OpenAI-compatible API, such as http://HOST:8000/v1"
             ),
-            problem => problem,
+            other => other.problem(),
         })?;
         let listed = models["data"].as_array().map_or(&[][..], Vec::as_slice);
         let names = || listed.iter().filter_map(|one| one["id"].as_str()).collect::<Vec<_>>().join(", ");

@@ -235,11 +235,16 @@ fn conversations_are_sent_as_messages() {
 fn several_servers_share_the_work() {
     let broken = Arc::new(AtomicBool::new(false));
     let fails = broken.clone();
+    // A model takes time, in which the other server is the less busy one.
+    let answer = |body: &Value| {
+        std::thread::sleep(Duration::from_millis(5));
+        lengths(body, 1.0, false)
+    };
     let (one, seen_one) = server(move |_, body| match fails.load(Ordering::SeqCst) {
         true => (503, "out of memory".to_owned()),
-        false => lengths(body, 1.0, false),
+        false => answer(body),
     });
-    let (two, seen_two) = server(|_, body| lengths(body, 1.0, false));
+    let (two, seen_two) = server(move |_, body| answer(body));
     let found = reward(&format!("{one}/classify, {two}/classify"));
     assert!(found.check().unwrap().warnings.is_empty());
     let texts: Vec<String> = (0..1000).map(|n| "x".repeat(n % 97)).collect();

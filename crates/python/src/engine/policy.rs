@@ -186,7 +186,7 @@ impl Asked {
         let tokens = || tokenized.iter().map(|(tokens, _)| &tokens[..]);
         warnings.extend(layout::odd_tokens(policy, format, "prompt", tokens()));
         let most = settings.max_new_tokens;
-        warnings.extend(layout::short_reward(policy, reward.as_ref(), most, tokens()));
+        warnings.extend(layout::short_context(policy, reward.as_ref(), most, tokens()));
         let describe = Describe {
             tokenizer: policy.tokenizer.clone(),
             method,

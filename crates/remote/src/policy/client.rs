@@ -48,7 +48,7 @@ impl PolicyClient {
     /// # Errors
     /// An address is malformed; a server does not answer or has no such model.
     pub fn root(addresses: &str, key: Option<Key>) -> Result<String> {
-        let (all, model) = addresses.split_once('#').unwrap_or((addresses, ""));
+        let (all, model) = address::split_name(addresses);
         let first = address::several(all).next().unwrap_or_default();
         let ask = async |server: &Server, model: &str| Ok(Served::find(server, model).await?.root);
         let connected =
@@ -59,6 +59,13 @@ impl PolicyClient {
     /// Whether a name is the address of a server: it begins with `http://` or `https://`, in any case.
     pub fn is_address(name: &str) -> bool {
         address::is_http(name)
+    }
+
+    /// Whether an address is that of an OpenAI-compatible API and not of a reward: its path ends with `/v1`.
+    pub fn is_api(name: &str) -> bool {
+        let first = address::several(address::split_name(name).0).next().unwrap_or_default();
+        let url = address::parse(first);
+        url.is_ok_and(|url| url.path().trim_end_matches('/').ends_with("/v1"))
     }
 }
 

@@ -48,12 +48,13 @@ impl ProgramReward {
     /// The shell cannot be started.
     pub fn start(command: &str) -> Result<Self> {
         let (shell, flag) = if cfg!(windows) { ("cmd", "/C") } else { ("sh", "-c") };
-        let child = Command::new(shell)
-            .args([flag, command])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn();
-        let mut child = child.map_err(|e| failed(command, format!("cannot be started: {e}")))?;
+        let mut program = Command::new(shell);
+        program.args([flag, command]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        // Ctrl-C at the terminal is for this process, which then ends the program.
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut program, 0);
+        let mut child =
+            program.spawn().map_err(|e| failed(command, format!("cannot be started: {e}")))?;
         let (sender, lines) = channel();
         if let Some(stdout) = child.stdout.take() {
             std::thread::spawn(move || {

@@ -37,7 +37,7 @@ pub(crate) fn connect<F>(
 ) -> Result<Connected<F>> {
     let background = Background::new(threads)
         .map_err(|error| Error::Scorer(format!("cannot start threads: {error}")))?;
-    let (addresses, model) = addresses.split_once('#').unwrap_or((addresses, ""));
+    let (addresses, model) = address::split_name(addresses);
     let server =
         |address: &str| Server::new(address.trim_end_matches('/'), redacted(address), key, TIMEOUT);
     let all = address::several(addresses).map(server).collect::<std::result::Result<Vec<_>, _>>();
