@@ -45,8 +45,9 @@ class Policy:
         Of a model on a server: `http://HOST:PORT/v1#NAME` of a server that gives its hidden
         states, for rollouts with states, value heads and heads on the policy's states.
     dtype
-        Data type of the weights in memory: f32, bf16, int8, or native (the blocks of a GGUF file as
-        they are, all else as bf16); default: native for the name of a .gguf file, else bf16.
+        Data type of the weights in memory: f32, bf16, int8, q4 (rounded to blocks of 4 bits), or
+        native (the blocks of a GGUF file as they are, all else as bf16); default: native for the
+        name of a .gguf file, else bf16.
     kv_dtype
         Data type of keys and values in memory: f32 (default), or bf16, which takes half.
     threads

@@ -24,8 +24,8 @@ class Reward:
         The policy whose hidden states or tokens the reward reads. Default: the default model, which is
         loaded if the reward needs one.
     dtype
-        Data type of the weights in memory: f32, bf16 (default), int8, or native (the
-        blocks of a GGUF file as they are).
+        Data type of the weights in memory: f32, bf16 (default), int8, q4 (rounded to blocks of 4
+        bits), or native (the blocks of a GGUF file as they are).
     threads
         Compute threads of this process; default: all cores.
 

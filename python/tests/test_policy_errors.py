@@ -37,7 +37,7 @@ def test_the_words_are_those_of_the_command_line(program, policy, guidance, samp
     [
         (lambda policy: stackelberg.Policy("smollm3"), "unknown name 'smollm3': known are "),
         (lambda policy: stackelberg.Policy("missing/model"), "missing/model does not exist"),
-        (lambda policy: stackelberg.Policy(dtype="f8"), "unknown dtype 'f8': known are f32, bf16, int8 and native"),
+        (lambda policy: stackelberg.Policy(dtype="f8"), "unknown dtype 'f8': known are f32, bf16, int8, q4 and native"),
         (lambda policy: stackelberg.Policy(threads=0), "threads is 0: it must be one or more"),
         (lambda policy: stackelberg.Policy(batch_size=0), "batch_size is 0: it must be a whole number between 1 and 4096"),
         (lambda policy: stackelberg.Policy(rewards={"a b": "harmless"}), 'the reward "a b": a name has letters, '),

@@ -46,8 +46,11 @@ pub(crate) const KEEP: &[&str] = &["best", "draw"];
 /// Shaping rules.
 pub(crate) const RULES: &[&str] =
     &["raw", "hard", "srs", "mean-soft", "minmax", "meanstd", "srs-std", "cap", "log-sigmoid", "par"];
+/// What `--dtype` is.
+pub(crate) const DTYPE: &str = "Data type of the weights in memory: f32, bf16, int8, q4 (rounded to blocks of 4 bits), or native (the blocks \
+    of a GGUF file as they are, all else as bf16). [default: native for the name of a .gguf file, else bf16]";
 /// Data types of weights.
-pub(crate) const DTYPES: &[&str] = &["f32", "bf16", "int8", "native"];
+pub(crate) const DTYPES: &[&str] = &["f32", "bf16", "int8", "q4", "native"];
 /// Data types of keys and values.
 pub(crate) const KV_DTYPES: &[&str] = &["f32", "bf16"];
 /// Devices.

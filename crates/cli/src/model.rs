@@ -12,7 +12,7 @@ use stackelberg_hub::{Hub, Progress};
 use stackelberg_registry::{DEFAULT_MODEL, PolicySpec, Registry, usual_dtype};
 use stackelberg_remote::PolicyClient;
 
-use crate::help::{DEVICES, DTYPES, KV_DTYPES, named};
+use crate::help::{DEVICES, DTYPE, DTYPES, KV_DTYPES, named};
 use crate::limits;
 use crate::output::note;
 use crate::progress::style;
@@ -40,9 +40,7 @@ pub(crate) struct ModelArgs {
     #[arg(long, value_name = "URL")]
     pub(crate) states: Option<String>,
 
-    /// Data type of the weights in memory: f32, bf16, int8, or native (the blocks of a GGUF file as they are, all else as bf16).
-    /// [default: native for the name of a .gguf file, else bf16]
-    #[arg(long, hide_possible_values = true, value_parser = named::<Dtype>(DTYPES))]
+    #[arg(long, help = DTYPE, hide_possible_values = true, value_parser = named::<Dtype>(DTYPES))]
     pub(crate) dtype: Option<Dtype>,
 
     /// Data type of cached keys and values on the CPU: f32, or bf16, which takes half of the memory.

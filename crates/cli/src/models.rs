@@ -20,7 +20,7 @@ use stackelberg_registry::names::{combination, shown, split_format, split_label}
 use stackelberg_registry::{BUILTIN, Builtin, PolicySpec, Registry, set_template_args, usual_dtype};
 use stackelberg_remote::PolicyClient;
 
-use crate::help::{DEVICES, DTYPES, named};
+use crate::help::{DEVICES, DTYPE, DTYPES, named};
 use crate::limits;
 use crate::model::{registry, set_threads, template_arg};
 
@@ -52,9 +52,7 @@ struct Check {
     #[arg(long, value_name = "URL")]
     states: Option<String>,
 
-    /// Data type of the weights in memory: f32, bf16, int8, or native (the blocks of a GGUF file as they are, all else as bf16).
-    /// [default: native for the name of a .gguf file, else bf16]
-    #[arg(long, hide_possible_values = true, value_parser = named::<Dtype>(DTYPES))]
+    #[arg(long, help = DTYPE, hide_possible_values = true, value_parser = named::<Dtype>(DTYPES))]
     dtype: Option<Dtype>,
 
     /// Device: cpu, cuda, cuda:1 (the second GPU), metal, or candle (the GPU code path on the CPU).

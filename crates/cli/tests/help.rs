@@ -82,7 +82,7 @@ fn names_are_completed_and_errors_are_kept() {
         "base args cd best-of-n soft-best-of-n follower blockwise particles",
         "best draw",
         "raw hard srs mean-soft minmax meanstd srs-std cap log-sigmoid par",
-        "f32 bf16 int8 native",
+        "f32 bf16 int8 q4 native",
         "cpu cuda metal candle",
         "chat raw",
         "paper reference reference-step reference-offline",

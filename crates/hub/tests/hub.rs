@@ -170,7 +170,9 @@ fn gated_and_unknown_repositories() -> Outcome {
         let server = HubServer::with(Answers { status, code, ..Answers::new(&[]) })?;
         let said = resolve(&hub(&server, &cache)).expect_err("refused").to_string();
         assert!(said.starts_with(expected), "{said}");
-        assert_eq!(server.requests(), 1, "{status} is not tried again");
+        // A repository without config.json may have an adapter.
+        let asked = if code == "EntryNotFound" { 2 } else { 1 };
+        assert_eq!(server.requests(), asked, "{status} is not tried again");
     }
     Ok(())
 }

@@ -340,6 +340,36 @@ fn what_the_hub_refuses_lacks_or_garbles() -> Outcome {
     Ok(())
 }
 
+/// A repository with an adapter, as PEFT saves it, and as trainers do that add the base model's `config.json`.
+#[test]
+fn an_adapter_on_the_hub() -> Outcome {
+    let adapter = [("adapter_config.json", "{}"), ("adapter_model.safetensors", "weights")];
+    let own = ["adapter_config.json", "adapter_model.safetensors"];
+    let home = tempfile::tempdir()?;
+    let hub = HubServer::start(200, &adapter)?;
+    let first = ask_hub(&hub, "hf:org/lora", home.path())?;
+    assert_eq!(names(first.path())?, own);
+    let (before, again) = (hub.requests(), ask_hub(&hub, "hf:org/lora", home.path())?);
+    assert_eq!((again.path(), hub.requests() - before), (first.path(), 2));
+    drop(hub);
+    let gone = [("HF_ENDPOINT", Path::new("http://127.0.0.1:9")), ("HF_HOME", home.path())];
+    assert_eq!(ask("hf:org/lora", &gone)?.path(), first.path());
+
+    let home = tempfile::tempdir()?;
+    let files = [MODEL[0], MODEL[1], adapter[0], adapter[1]];
+    let found = ask_hub(&HubServer::start(200, &files)?, "hf:org/lora", home.path())?;
+    assert_eq!(names(found.path())?, [own[0], own[1], "config.json", "tokenizer.json"]);
+
+    let home = tempfile::tempdir()?;
+    let said = ask_hub(&HubServer::start(200, &adapter[..1])?, "hf:org/lora", home.path())?;
+    assert!(
+        said.error().starts_with("org/lora on the hub has no adapter_model.safetensors"),
+        "{}",
+        said.0
+    );
+    Ok(())
+}
+
 /// The connection ends in the middle of the weights. That is an error, the part is not taken for the whole, and
 /// the next run downloads the rest.
 #[test]

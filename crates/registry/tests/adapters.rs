@@ -90,10 +90,12 @@ fn merged_weights_are_those_of_peft() -> Tested {
     Ok(())
 }
 
+/// Also if the trainer wrote the base model's `config.json` beside the adapter.
 #[test]
 fn a_base_that_is_read_only_is_merged() -> Tested {
     let (cache, own) = (tempfile::tempdir()?, tempfile::tempdir()?);
     copy(&fixtures().join("llama"), own.path());
+    fs::copy(own.path().join("base/config.json"), own.path().join("adapter/config.json"))?;
     let base = own.path().join("base/model.safetensors");
     let mut permissions = fs::metadata(&base)?.permissions();
     permissions.set_readonly(true);

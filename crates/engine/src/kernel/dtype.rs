@@ -26,6 +26,10 @@ pub enum Dtype {
     Bf16,
     /// Blocks of 32 int8 with one scale, as Q8_0 of GGUF. The inputs of a layer are rounded in the same way.
     Int8,
+    /// Blocks of 4 bits, as Q4_K of GGUF, or of 5 bits, as Q5_1, where a layer's inputs are not a multiple of 256. Embeddings,
+    /// the output layer and half of the down projections are as for [`Dtype::Int8`], and so are layers whose inputs are not a
+    /// multiple of 32. Blocks of a GGUF file stay as they are. The inputs of a layer are rounded as for int8.
+    Q4,
     /// The blocks of a GGUF file, without loss (see [`Quant`](super::Quant)); blocks of other types are rounded to
     /// [`Dtype::Int8`]. The inputs of such a layer are rounded as for int8. A layer that is not stored in blocks is as
     /// for [`Dtype::Bf16`], and so is every layer on another device than the CPU.
@@ -36,7 +40,7 @@ impl Dtype {
     /// All dtypes.
     pub const ALL: &'static [Self] = <Self as VariantArray>::VARIANTS;
 
-    /// The dtype's name: `f32`, `bf16`, `int8` or `native`.
+    /// The dtype's name: `f32`, `bf16`, `int8`, `q4` or `native`.
     pub fn name(self) -> &'static str {
         self.into()
     }

@@ -97,7 +97,8 @@ impl Packed {
             Dtype::F32 => Weights::F32(pack(n, k, steps, panels, rows)?),
             // What is not stored in blocks.
             Dtype::Bf16 | Dtype::Native => Weights::Bf16(pack(n, k, steps, panels, rows)?),
-            Dtype::Int8 => Weights::Quantised(Panels::rounded(n, k, rows)?),
+            // Blocks of 4 bits are made by a `Source`.
+            Dtype::Int8 | Dtype::Q4 => Weights::Quantised(Panels::rounded(n, k, rows)?),
         };
         Ok(Self::of(weights, n, k, variant))
     }

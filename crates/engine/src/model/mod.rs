@@ -21,6 +21,7 @@ mod config;
 mod decoder;
 mod family;
 mod files;
+mod four_bits;
 mod gguf;
 mod hf;
 mod lengths;

@@ -59,9 +59,9 @@ impl OnDevice {
         let rounded = match dtype {
             Dtype::F32 => DType::F32,
             Dtype::Bf16 | Dtype::Native => DType::BF16,
-            Dtype::Int8 => {
+            Dtype::Int8 | Dtype::Q4 => {
                 let what =
-                    "weights in int8 are for the device cpu: give the dtype bf16 or f32".to_owned();
+                    format!("weights in {dtype} are for the device cpu: give the dtype bf16 or f32");
                 return Err(Error::Device { place: place.to_string(), what });
             }
         };

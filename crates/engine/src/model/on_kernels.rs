@@ -3,6 +3,7 @@
 use candle_core::{Device, Tensor};
 
 use super::config::Config;
+use super::four_bits::{FourBits, is_sensitive};
 use super::parts::{Normed, Parts, Stored};
 use super::segment::Segment;
 use crate::cache::{Kept, Memory, Prefix};
@@ -73,10 +74,14 @@ impl Kernels {
     pub(super) fn load(parts: &Parts<'_>, head: bool, dtype: Dtype) -> Result<Self> {
         let config = parts.config;
         let Config { layers, heads, kv_heads, head_dim: dim, .. } = *config;
+        let table = |stored: Stored<'_>| {
+            let dtype = of_sensitive(dtype, &stored);
+            packed(stored, dtype)
+        };
         Ok(Self {
-            embedding: packed(parts.embedding()?, dtype)?,
+            embedding: table(parts.embedding()?)?,
             positions: parts.positions()?,
-            head: head.then(|| packed(parts.head()?, dtype)).transpose()?,
+            head: head.then(|| table(parts.head()?)).transpose()?,
             layers: (0..layers).map(|i| Layer::load(parts, i, dtype)).collect::<Result<_>>()?,
             norm: parts.norm("output_norm", config.hidden)?,
             attention: Attention {
@@ -196,20 +201,32 @@ impl Layer {
             true => gate(&layer.up.linear, dtype, activation)?,
             false => packed(layer.up.linear, dtype)?.then(activation),
         };
+        let down = match is_sensitive(i, parts.config.layers) {
+            true => of_sensitive(dtype, &layer.down.linear),
+            false => dtype,
+        };
         Ok(Self {
             qkv: behind(packed(layer.qkv.linear, dtype)?, layer.qkv.before),
             qk_norm: layer.qk_norm,
             output: Residual::load(layer.output, dtype)?,
             up: behind(up, layer.up.before),
-            down: Residual::load(layer.down, dtype)?,
+            down: Residual::load(layer.down, down)?,
         })
     }
 }
 
+/// The dtype of a matrix whose rounding costs the most: embeddings, output layer and some down projections.
+fn of_sensitive(dtype: Dtype, stored: &Stored<'_>) -> Dtype {
+    if dtype == Dtype::Q4 && !stored.is_quantised() { Dtype::Int8 } else { dtype }
+}
+
 fn packed(stored: Stored<'_>, dtype: Dtype) -> Result<Packed> {
     let (n, k) = (stored.outputs(), stored.inputs);
-    let layer = match dtype {
-        Dtype::Native if stored.is_quantised() => Packed::stored(n, k, Variant::detect(), &stored)?,
+    let layer = match (dtype, FourBits::of(&stored)) {
+        (Dtype::Native | Dtype::Q4, _) if stored.is_quantised() => {
+            Packed::stored(n, k, Variant::detect(), &stored)?
+        }
+        (Dtype::Q4, Some(rounded)) => Packed::stored(n, k, Variant::detect(), &rounded)?,
         _ => Packed::new(n, k, dtype, |rows, to: &mut [f32]| stored.read(rows, to))?,
     };
     Ok(match stored.bias {
@@ -221,8 +238,12 @@ fn packed(stored: Stored<'_>, dtype: Dtype) -> Result<Packed> {
 /// A gated layer, stored as the rows of the gate and then those of the up projection.
 fn gate(stored: &Stored<'_>, dtype: Dtype, activation: Activation) -> Result<Packed> {
     let (n, k) = (stored.outputs() / 2, stored.inputs);
-    if dtype == Dtype::Native && stored.is_quantised() {
-        return Packed::stored_gated(n, k, activation, stored);
+    match (dtype, FourBits::of(stored)) {
+        (Dtype::Native | Dtype::Q4, _) if stored.is_quantised() => {
+            return Packed::stored_gated(n, k, activation, stored);
+        }
+        (Dtype::Q4, Some(rounded)) => return Packed::stored_gated(n, k, activation, &rounded),
+        _ => {}
     }
     Packed::gated(
         n,

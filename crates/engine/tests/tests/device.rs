@@ -227,8 +227,10 @@ fn what_cannot_be_is_said_in_one_line() {
         Err(error) => error.to_string(),
         Ok(_) => panic!("was loaded"),
     };
-    let what = "weights in int8 are for the device cpu: give the dtype bf16 or f32";
-    assert_eq!(refused(Dtype::Int8, Device::Candle), format!("candle: {what}"));
+    for dtype in [Dtype::Int8, Dtype::Q4] {
+        let what = format!("weights in {dtype} are for the device cpu: give the dtype bf16 or f32");
+        assert_eq!(refused(dtype, Device::Candle), format!("candle: {what}"));
+    }
     // What is native there is bf16.
     let hidden = |dtype| {
         let model = Model::load_on(&folder("llama"), dtype, Device::Candle).unwrap();

@@ -28,7 +28,11 @@ fn every_family_is_transformers() {
             let (hidden, logits) = distances(&model, &expected);
             assert!(hidden < 0.2 && logits < 0.2, "{} in bf16: {hidden} {logits}", path.display());
         }
-        assert!(Model::load(&folder(family), Dtype::Int8).is_ok());
+        for (dtype, near) in [(Dtype::Int8, 0.3), (Dtype::Q4, 1.0)] {
+            let model = Model::load(&folder(family), dtype).unwrap();
+            let (hidden, _) = distances(&model, &expected);
+            assert!(hidden > 1e-3 && hidden < near, "{family} in {dtype}: {hidden}");
+        }
     }
 }
 

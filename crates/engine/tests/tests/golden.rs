@@ -132,7 +132,9 @@ fn dtypes_stay_near() {
     choose_kernel();
     let path = fetch("smollm2-135m");
     let cases: Vec<Logits> = data("lm_logits.json");
-    for (dtype, near) in [(Dtype::Bf16, 0.06), (Dtype::Int8, 0.25), (Dtype::Native, 0.25)] {
+    for (dtype, near) in
+        [(Dtype::Bf16, 0.06), (Dtype::Int8, 0.25), (Dtype::Q4, 0.25), (Dtype::Native, 0.25)]
+    {
         let small = Checkpoint::load(&path, dtype).unwrap();
         let (mut sum, mut count, mut same, mut tokens) = (0.0, 0, 0, 0);
         for case in &cases {
@@ -195,7 +197,7 @@ fn dtypes_are_measured() {
     );
     let text = std::fs::read_to_string(text).unwrap();
     let mut exact: Option<(Vec<f32>, Vec<Vec<u32>>)> = None;
-    for dtype in [Dtype::F32, Dtype::Bf16, Dtype::Int8, Dtype::Native] {
+    for &dtype in Dtype::ALL {
         let checkpoint = Checkpoint::load(&path, dtype).unwrap();
         let model = &checkpoint.model;
         let mut tokens = checkpoint.tokens(&text, TextFormat::Raw).unwrap();

@@ -25,7 +25,7 @@ fn kept(row: &[f32], dtype: Dtype, weights: bool) -> Vec<f32> {
     match dtype {
         Dtype::F32 => row.to_vec(),
         Dtype::Bf16 | Dtype::Native => row.iter().map(|&x| bf16::from_f32(x).to_f32()).collect(),
-        Dtype::Int8 => row
+        Dtype::Int8 | Dtype::Q4 => row
             .chunks(32)
             .flat_map(|block| {
                 let scale = block.iter().fold(0f32, |most, x| most.max(x.abs())) / 127.0;
@@ -128,7 +128,7 @@ proptest! {
         let near = match dtype {
             Dtype::F32 => 1e-3,
             // A difference in the last bit of the norm may round an input to the next bf16 or int8.
-            Dtype::Bf16 | Dtype::Int8 | Dtype::Native => 0.2,
+            Dtype::Bf16 | Dtype::Int8 | Dtype::Q4 | Dtype::Native => 0.2,
         };
         for ((found, g), u) in y.iter().zip(alone(&g)).zip(alone(&u)) {
             let exact = g / (1.0 + (-g).exp()) * u;

@@ -1,5 +1,8 @@
 //! Models on the hub. The branch is asked for once, with `config.json`; all other files are of that commit. A
 //! model that is cached therefore needs one small request, and none without a network.
+//!
+//! A repository without `config.json`, or without a model's weights, may have an adapter (LoRA): its files are fetched
+//! instead.
 
 mod blob;
 mod client;
@@ -21,6 +24,16 @@ const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 const TOKENIZER: &str = "tokenizer.json";
 const OPTIONAL: [&str; 3] = ["tokenizer_config.json", "generation_config.json", "chat_template.jinja"];
+const ADAPTER: &str = "adapter_config.json";
+const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
+/// Files of the tokenizer that an adapter may have.
+const ADAPTER_TOKENIZER: [&str; 5] = [
+    TOKENIZER,
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+];
 
 /// Which files of a model are fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +55,7 @@ pub(crate) fn fetch(
     let layout = Layout::new(&cache, model);
     let repo = format!("{}/{}", model.org, model.name);
     let revision = model.revision.as_deref().unwrap_or("main");
-    let kept = layout.commit(revision, CONFIG);
+    let kept = [CONFIG, ADAPTER].into_iter().find_map(|file| layout.commit(revision, file));
     let mut download = Download { repo, revision, cache, layout, network: Network::Off, progress };
     // A commit never changes: if it is in the cache, the hub need not be asked for it.
     let pinned = kept.as_deref() == Some(revision);
@@ -78,12 +91,18 @@ impl Download<'_> {
     /// The commit of the revision, from the hub; from the cache, `kept`, if the hub cannot be reached.
     fn commit(&mut self, kept: Option<String>) -> Result<String, SourceError> {
         let Network::On(client) = &self.network else { return Err(self.lacks(CONFIG)) };
-        let ask = || client.about(CONFIG, self.revision);
         // Without retries if the cache has the file.
-        let asked = if kept.is_some() { ask() } else { retry(ask) };
+        let ask = |file: &'static str| {
+            let once = || client.about(file, self.revision);
+            (file, if kept.is_some() { once() } else { retry(once) })
+        };
+        let (file, asked) = match ask(CONFIG) {
+            (_, Err(Trouble::NoFile)) => ask(ADAPTER),
+            asked => asked,
+        };
         match (asked, kept) {
             (Ok(about), _) => {
-                self.bring(client, CONFIG, &about.commit, &about).map_err(|e| self.error(e))?;
+                self.bring(client, file, &about.commit, &about).map_err(|e| self.error(e))?;
                 Ok(about.commit)
             }
             (Err(Trouble::Unreachable(why) | Trouble::Failing(why)), Some(kept)) => {
@@ -97,22 +116,46 @@ impl Download<'_> {
 
     /// Completes the snapshot of a commit and records it as the revision's.
     fn snapshot(&self, commit: &str, files: Files) -> Result<PathBuf, SourceError> {
-        let needed = |file: &str| self.file(file, commit)?.ok_or_else(|| self.lacks(file));
-        needed(TOKENIZER)?;
-        for file in OPTIONAL {
-            self.file(file, commit)?;
-        }
-        if files == Files::All && self.file(WEIGHTS, commit)?.is_none() {
-            let index = self.file(INDEX, commit)?.ok_or_else(|| self.lacks(WEIGHTS))?;
-            for shard in self.shards(&index)? {
-                needed(&shard)?;
-            }
+        match self.file(CONFIG, commit)? {
+            Some(_) => self.model(commit, files)?,
+            None => self.adapter(commit, files)?,
         }
         if matches!(self.network, Network::On(_)) && self.revision != commit {
             let recorded = self.layout.set_commit(self.revision, commit);
             recorded.map_err(|e| self.error(unwritable(&self.cache, e)))?;
         }
         Ok(self.layout.snapshot(commit))
+    }
+
+    /// Brings the files of a model, or those of an adapter beside which there are no weights of a model.
+    fn model(&self, commit: &str, files: Files) -> Result<(), SourceError> {
+        self.needed(TOKENIZER, commit)?;
+        for file in OPTIONAL {
+            self.file(file, commit)?;
+        }
+        if files == Files::Text || self.file(WEIGHTS, commit)?.is_some() {
+            return Ok(());
+        }
+        match self.file(INDEX, commit)? {
+            Some(index) => {
+                self.shards(&index)?.iter().try_for_each(|shard| self.needed(shard, commit).map(drop))
+            }
+            None if self.file(ADAPTER, commit)?.is_some() => self.adapter(commit, files),
+            None => Err(self.lacks(WEIGHTS)),
+        }
+    }
+
+    /// Brings the files of an adapter.
+    fn adapter(&self, commit: &str, files: Files) -> Result<(), SourceError> {
+        if files == Files::All {
+            self.needed(ADAPTER_WEIGHTS, commit)?;
+        }
+        ADAPTER_TOKENIZER.iter().try_for_each(|file| self.file(file, commit).map(drop))
+    }
+
+    /// A file that the commit must have.
+    fn needed(&self, file: &str, commit: &str) -> Result<PathBuf, SourceError> {
+        self.file(file, commit)?.ok_or_else(|| self.lacks(file))
     }
 
     /// A file of a commit; `None` if the commit has none, or without a network if the cache has none.

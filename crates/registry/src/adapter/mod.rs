@@ -29,9 +29,11 @@ const TOKENIZER: [&str; 5] = [
     "chat_template.jinja",
 ];
 
-/// Whether a path is the folder of an adapter that is not merged.
+/// Whether a path is the folder of an adapter that is not merged: there are no weights of a model beside it. Some trainers write
+/// the `config.json` of the base model beside an adapter.
 pub(crate) fn is_adapter(path: &Path) -> bool {
-    path.join(CONFIG).is_file() && !path.join("config.json").is_file()
+    let whole = ["model.safetensors", "model.safetensors.index.json"];
+    path.join(CONFIG).is_file() && !whole.iter().any(|file| path.join(file).is_file())
 }
 
 /// Fetches a reference.
