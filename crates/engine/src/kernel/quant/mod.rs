@@ -11,7 +11,7 @@
 //! | `format` | the types, and how their integers and scales lie in a panel |
 //! | `file` | blocks of a GGUF file into a panel |
 //! | `inputs` | inputs rounded to int8 |
-//! | `portable`, `avx2`, `avx512` | the product of a panel with some rows of inputs |
+//! | `portable`, `avx2`, `avx512`, `neon` | the product of a panel with some rows of inputs |
 //! | `panels` | the panels of a layer |
 
 #[cfg(target_arch = "x86_64")]
@@ -21,6 +21,8 @@ mod avx512;
 mod file;
 mod format;
 mod inputs;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod panels;
 mod portable;
 

@@ -10,9 +10,11 @@ use super::avx512;
 use super::file::put;
 use super::format::{BLOCK, Format, Lane, Quant, with_format};
 use super::inputs::{Inputs, Rounded, put_numbers};
+#[cfg(target_arch = "aarch64")]
+use super::neon;
 use super::portable;
 use crate::kernel::pack::Rows;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use crate::kernel::tile::{blocks, by_rows};
 use crate::kernel::weight::LANES;
 use crate::kernel::{Variant, pool};
@@ -221,6 +223,12 @@ fn product<F: Format>(variant: Variant, panel: &[u8], x: &[Rounded], n: usize, y
             let (w, x, y) = (panel.as_ptr(), x[row * n..].as_ptr(), y[row * LANES..].as_mut_ptr());
             // SAFETY: as above; a processor with AVX-512 has AVX2.
             unsafe { by_rows!(rows, [1 2 3], M => avx2::rows::<F, M>(w, x, n, y)) }
+        }),
+        #[cfg(target_arch = "aarch64")]
+        Variant::Neon => blocks(m, 3, |row, rows| {
+            let (w, x, y) = (panel.as_ptr(), x[row * n..].as_ptr(), y[row * LANES..].as_mut_ptr());
+            // SAFETY: all processors of this architecture have NEON; the lengths are asserted above.
+            unsafe { by_rows!(rows, [1 2 3], M => neon::rows::<F, M>(w, x, n, y)) }
         }),
         _ => portable::rows::<F>(panel, x, n, y),
     }
