@@ -3,7 +3,7 @@
 use std::fs;
 
 use serde::Serialize;
-use stackelberg_engine::kernel::Variant;
+use stackelberg_engine::kernel::{Variant, bf16_products};
 
 /// Properties of the machine that affect the figures.
 #[derive(Serialize)]
@@ -14,19 +14,20 @@ pub(super) struct Machine {
     pub(super) cores: usize,
     pub(super) os: &'static str,
     pub(super) arch: &'static str,
-    /// The instruction set of the kernels.
+    /// The instruction set of the kernels, and how bf16 is multiplied where there are two ways.
     pub(super) kernel: String,
 }
 
 impl Machine {
     pub(super) fn this() -> Self {
         let arch = std::env::consts::ARCH;
+        let products = bf16_products().map(|how| format!(" (bf16 by {how})")).unwrap_or_default();
         Self {
             cpu: field("/proc/cpuinfo", "model name").unwrap_or_else(|| arch.to_owned()),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             os: std::env::consts::OS,
             arch,
-            kernel: format!("{:?}", Variant::detect()).to_lowercase(),
+            kernel: format!("{}{products}", Variant::detect()),
         }
     }
 }

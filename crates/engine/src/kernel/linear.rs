@@ -14,7 +14,7 @@ use super::pack::{Rows, pack, part, unpack};
 use super::quant::{Alternating, Inputs, Panels, Source, round};
 use super::slice::with_slice;
 use super::weight::{self, LANES, Pair, Weight};
-use super::{Dtype, Variant, pool, tile};
+use super::{Dtype, Variant, form, pool, tile};
 
 /// A linear layer of `n` outputs and `k` inputs. Its weights `[n, k]` are packed once into panels of 32 outputs side by
 /// side, so that one pass over memory serves every row of the input.
@@ -281,7 +281,7 @@ impl Packed {
     /// Prepares inputs for the kernels: normalised, and rounded as the weights are.
     fn prepare(&self, x: &[f32], m: usize) -> Input {
         let (k, even) = (self.k, self.k.next_multiple_of(2));
-        let dots = self.variant == Variant::Avx512Dot;
+        let dots = self.variant == Variant::Avx512Dot && (m == 1 || form::dots_are_faster());
         let rows = x.chunks_exact(k);
         let mut input = match self.weights {
             Weights::Bf16(_) if dots => Input::Pairs(vec![Pair::default(); m * even / 2]),
@@ -336,10 +336,24 @@ impl Packed {
         let steps = self.k.div_ceil(2);
         match (&self.weights, input) {
             (Weights::F32(w), Input::F32(x)) => {
-                tile::rows(self.variant, part(w, panel, steps * f32::STEP), x, 2 * steps, y, false);
+                tile::rows::<_, false>(
+                    self.variant,
+                    part(w, panel, steps * f32::STEP),
+                    x,
+                    2 * steps,
+                    y,
+                    false,
+                );
             }
             (Weights::Bf16(w), Input::F32(x)) => {
-                tile::rows(self.variant, part(w, panel, steps * Pair::STEP), x, 2 * steps, y, false);
+                tile::rows::<_, true>(
+                    self.variant,
+                    part(w, panel, steps * Pair::STEP),
+                    x,
+                    2 * steps,
+                    y,
+                    false,
+                );
             }
             #[cfg(target_arch = "x86_64")]
             (Weights::Bf16(w), Input::Pairs(x)) => {

@@ -23,8 +23,9 @@ macro_rules! by_rows {
 pub(super) use by_rows;
 
 /// The product of one panel with `m` rows of x, `stride` apart, into y `[m][32]`, with `m = y.len() / 32`. It is added
-/// to y if `onto`, else y is overwritten. Every row of x has two inputs for each step of the panel.
-pub(super) fn rows<W: Weight>(
+/// to y if `onto`, else y is overwritten. Every row of x has two inputs for each step of the panel. The second one is added first if
+/// `TURNED`.
+pub(super) fn rows<W: Weight, const TURNED: bool>(
     variant: Variant,
     w: &[W],
     x: &[f32],
@@ -39,34 +40,35 @@ pub(super) fn rows<W: Weight>(
         y.fill(0.0);
     }
     match variant {
-        Variant::Portable => portable(w, x, stride, y),
+        Variant::Portable => portable::<W, TURNED>(w, x, stride, y),
         #[cfg(target_arch = "x86_64")]
         Variant::Avx512 | Variant::Avx512Dot => blocks(m, 12, |row, rows| {
             let (w, x, y) = (w.as_ptr(), x[row * stride..].as_ptr(), y[row * LANES..].as_mut_ptr());
             // SAFETY: variants come from `Variant::available`, so the processor has this one; the lengths are asserted
             // above.
             unsafe {
-                by_rows!(rows, [1 2 3 4 5 6 7 8 9 10 11 12], M => avx512::<W, M>(w, x, stride, steps, y))
+                by_rows!(rows, [1 2 3 4 5 6 7 8 9 10 11 12], M => avx512::<W, M, TURNED>(w, x, stride, steps, y))
             }
         }),
         #[cfg(target_arch = "x86_64")]
         Variant::Avx2 => blocks(m, 3, |row, rows| {
             let (w, x, y) = (w.as_ptr(), x[row * stride..].as_ptr(), y[row * LANES..].as_mut_ptr());
             // SAFETY: as above.
-            unsafe { by_rows!(rows, [1 2 3], M => avx2::<W, M>(w, x, stride, steps, y)) }
+            unsafe { by_rows!(rows, [1 2 3], M => avx2::<W, M, TURNED>(w, x, stride, steps, y)) }
         }),
         #[cfg(target_arch = "aarch64")]
         Variant::Neon => blocks(m, 3, |row, rows| {
             let (w, x, y) = (w.as_ptr(), x[row * stride..].as_ptr(), y[row * LANES..].as_mut_ptr());
             // SAFETY: as above.
-            unsafe { by_rows!(rows, [1 2 3], M => neon::<W, M>(w, x, stride, steps, y)) }
+            unsafe { by_rows!(rows, [1 2 3], M => neon::<W, M, TURNED>(w, x, stride, steps, y)) }
         }),
         #[allow(unreachable_patterns, reason = "variants of other processors")]
         _ => unreachable!("this processor has no {variant:?}"),
     }
 }
 
-/// As [`rows`], for inputs that are bf16 pairs, by AVX-512's dot products of bf16 pairs.
+/// As [`rows`], for inputs that are bf16 pairs, by AVX-512's dot products of bf16 pairs. The bits are the same as those of turned [`rows`]
+/// for inputs that are rounded to bf16, but for numbers below 1e-37: a dot product takes them for zero.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn dot_rows(w: &[Pair], x: &[Pair], stride: usize, y: &mut [f32]) {
     let (steps, m) = (w.len() / LANES, y.len() / LANES);
@@ -81,6 +83,12 @@ pub(super) fn dot_rows(w: &[Pair], x: &[Pair], stride: usize, y: &mut [f32]) {
             by_rows!(rows, [1 2 3 4 5 6 7 8 9 10 11 12], M => avx512_dot::<M>(w, x, stride, steps, y))
         }
     });
+}
+
+/// The order in which the two inputs of a step are added. AVX-512's dot products of bf16 pairs add the second one first.
+#[inline(always)]
+const fn order<const TURNED: bool>() -> [usize; 2] {
+    if TURNED { [1, 0] } else { [0, 1] }
 }
 
 /// Splits `m` rows into blocks of at most `most` rows, of sizes as equal as possible.
@@ -115,12 +123,12 @@ fn fetch_step<W: Weight>(step: *const W) {
 }
 
 /// Plain Rust; the other variants compute the same up to rounding.
-fn portable<W: Weight>(w: &[W], x: &[f32], stride: usize, y: &mut [f32]) {
+fn portable<W: Weight, const TURNED: bool>(w: &[W], x: &[f32], stride: usize, y: &mut [f32]) {
     for (row, y) in y.chunks_exact_mut(LANES).enumerate() {
         for (step, x) in w.chunks_exact(W::STEP).zip(x[row * stride..].chunks_exact(2)) {
             for (lane, sum) in y.iter_mut().enumerate() {
-                let [first, second] = W::pair(step, lane);
-                *sum = *sum + x[0] * first + x[1] * second;
+                let (pair, [first, second]) = (W::pair(step, lane), order::<TURNED>());
+                *sum = *sum + x[first] * pair[first] + x[second] * pair[second];
             }
         }
     }
@@ -163,7 +171,7 @@ pub(super) unsafe fn store512<const M: usize>(sum: [[std::arch::x86_64::__m512; 
 /// inputs, `stride` apart, and `y` must have `M * 32` numbers.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn avx512<W: Weight, const M: usize>(
+unsafe fn avx512<W: Weight, const M: usize, const TURNED: bool>(
     w: *const W,
     x: *const f32,
     stride: usize,
@@ -180,7 +188,7 @@ unsafe fn avx512<W: Weight, const M: usize>(
             fetch_step(w);
             (W::avx512(w, 0), W::avx512(w, 1))
         };
-        for half in 0..2 {
+        for half in order::<TURNED>() {
             for (row, sum) in sum.iter_mut().enumerate() {
                 // SAFETY: row < M and i < steps, so the row has the inputs 2i and 2i + 1.
                 let x = _mm512_set1_ps(unsafe { *x.add(row * stride + 2 * i + half) });
@@ -233,7 +241,7 @@ unsafe fn avx512_dot<const M: usize>(
 /// As [`avx512`], but the processor must have AVX2 and FMA.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn avx2<W: Weight, const M: usize>(
+unsafe fn avx2<W: Weight, const M: usize, const TURNED: bool>(
     w: *const W,
     x: *const f32,
     stride: usize,
@@ -256,8 +264,9 @@ unsafe fn avx2<W: Weight, const M: usize>(
             for (row, sum) in sum.iter_mut().enumerate() {
                 // SAFETY: row < M and i < steps, so the row has the inputs 2i and 2i + 1.
                 let x = unsafe { x.add(row * stride + 2 * i).cast::<[f32; 2]>().read() };
-                *sum = _mm256_fmadd_ps(_mm256_set1_ps(x[0]), w[0], *sum);
-                *sum = _mm256_fmadd_ps(_mm256_set1_ps(x[1]), w[1], *sum);
+                for half in order::<TURNED>() {
+                    *sum = _mm256_fmadd_ps(_mm256_set1_ps(x[half]), w[half], *sum);
+                }
             }
         }
     }
@@ -273,7 +282,7 @@ unsafe fn avx2<W: Weight, const M: usize>(
 /// As [`avx512`], but the processor must have NEON, as all of this architecture do.
 #[cfg(target_arch = "aarch64")]
 #[target_feature(enable = "neon")]
-unsafe fn neon<W: Weight, const M: usize>(
+unsafe fn neon<W: Weight, const M: usize, const TURNED: bool>(
     w: *const W,
     x: *const f32,
     stride: usize,
@@ -293,8 +302,9 @@ unsafe fn neon<W: Weight, const M: usize>(
             for (row, sum) in sum.iter_mut().enumerate() {
                 // SAFETY: row < M and i < steps, so the row has the inputs 2i and 2i + 1.
                 let x = unsafe { x.add(row * stride + 2 * i).cast::<[f32; 2]>().read() };
-                *sum = vfmaq_n_f32(*sum, w[0], x[0]);
-                *sum = vfmaq_n_f32(*sum, w[1], x[1]);
+                for half in order::<TURNED>() {
+                    *sum = vfmaq_n_f32(*sum, w[half], x[half]);
+                }
             }
         }
     }

@@ -84,6 +84,23 @@ proptest! {
         }
     }
 
+    /// Vector instructions of all kinds add bf16 products in the same order, so that a machine may take the fastest.
+    #[test]
+    fn bf16_has_the_same_bits(m in 1usize..30, n in 1usize..70, k in 1usize..150, seed: u64) {
+        let (w, x) = (values(n * k, seed), values(m * k, !seed));
+        let variants = Variant::available().into_iter().filter(|variant| *variant != Variant::Portable);
+        let results: Vec<Vec<f32>> = variants
+            .map(|variant| {
+                let mut y = vec![0.0; m * n];
+                layer(&w, n, k, Dtype::Bf16, variant).apply(&x, &mut y, false);
+                y
+            })
+            .collect();
+        for other in &results {
+            prop_assert_eq!(other, &results[0]);
+        }
+    }
+
     #[test]
     fn int8_agrees_in_every_variant(m in 1usize..9, n in 1usize..70, k in 1usize..150, seed: u64) {
         let (w, x) = (values(n * k, seed), values(m * k, !seed));
