@@ -45,3 +45,32 @@ fn a_program_that_fails_is_named() {
     assert!(refused("sleep 30").contains("gave no reward within 0.3 s: does it flush its output?"));
     assert!(began.elapsed() < Duration::from_secs(10));
 }
+
+/// A text without a reward is an error of this call. After a line that is no answer, nobody knows which text the next line is for: the
+/// program is not asked again, and the cause is said again.
+#[test]
+fn one_wrong_reward_is_not_the_end() {
+    let prompt = Prompt::Text("a".to_owned());
+    let program = |wrong: &str| {
+        let command = format!(
+            "while read line; do case $line in *poison*) echo '{wrong}';; *) echo 1.5;; esac; done"
+        );
+        ProgramReward::start(&command).unwrap()
+    };
+    for wrong in ["NaN", "nan", "inf", "null", "1e999", "{\"reward\": null}"] {
+        let program = program(wrong);
+        let score = |texts: &[&str]| program.score(&exchanges(&prompt, texts), RewardFormat::Hh);
+        let error = score(&["x", "poison", "y"]).unwrap_err().to_string();
+        assert!(error.contains(&format!("wrote '{wrong}' where a number")), "{error}");
+        assert_eq!(score(&["x", "y"]).unwrap(), [1.5, 1.5], "{wrong}");
+    }
+    for wrong in ["nonsense", "{\"score\": 1}", "", "[1]"] {
+        let program = program(wrong);
+        let score = |texts: &[&str]| {
+            program.score(&exchanges(&prompt, texts), RewardFormat::Hh).unwrap_err().to_string()
+        };
+        let error = score(&["x", "poison", "y"]);
+        assert!(error.contains(&format!("wrote '{wrong}' where a number")), "{error}");
+        assert_eq!(score(&["x"]), error);
+    }
+}

@@ -36,6 +36,8 @@ struct Running {
     stdin: Option<ChildStdin>,
     lines: Receiver<std::io::Result<String>>,
     asked: u64,
+    /// Why the program cannot be asked any more.
+    broken: Option<String>,
 }
 
 /// The longest wait for one line of the program.
@@ -65,7 +67,7 @@ impl ProgramReward {
                 }
             });
         }
-        let running = Running { stdin: child.stdin.take(), child, lines, asked: 0 };
+        let running = Running { stdin: child.stdin.take(), child, lines, asked: 0, broken: None };
         Ok(Self { command: command.to_owned(), running: Mutex::new(running), patience: PATIENCE })
     }
 
@@ -99,24 +101,33 @@ impl ProgramReward {
         }
     }
 
-    fn reward(&self, line: &str) -> Result<f64> {
+    /// The reward in a line of the program; `None` if it is there but no finite number.
+    ///
+    /// # Errors
+    /// The line is no answer to a text: what follows it would belong to other texts.
+    fn reward(&self, line: &str) -> Result<Option<f64>> {
         let value: Option<Value> = serde_json::from_str(line).ok();
-        let number =
-            value.as_ref().and_then(|value| value.as_f64().or_else(|| value["reward"].as_f64()));
-        number.filter(|x| x.is_finite()).ok_or_else(|| {
-            let said: String = line.chars().take(80).collect();
-            self.fails(format!("wrote '{said}' where a number or {{\"reward\": number}} is expected"))
-        })
-    }
-}
-
-impl TextScorer for ProgramReward {
-    fn is_remote(&self) -> bool {
-        true
+        let number = match &value {
+            Some(Value::Object(fields)) => fields.get("reward").map(Value::as_f64),
+            Some(value) => (value.is_number() || value.is_null()).then(|| value.as_f64()),
+            // For example NaN, which JSON does not have.
+            None => line.trim().parse().ok().map(Some),
+        };
+        number.map(|x| x.filter(|x| x.is_finite())).ok_or_else(|| self.wrote(line))
     }
 
-    fn score(&self, exchanges: &[Exchange<'_>], format: RewardFormat) -> Result<Vec<f64>> {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+    fn wrote(&self, line: &str) -> Error {
+        let said: String = line.chars().take(80).collect();
+        self.fails(format!("wrote '{said}' where a number or {{\"reward\": number}} is expected"))
+    }
+
+    /// Asks for the rewards of some texts; a line that has none is an error of its own.
+    fn ask(
+        &self,
+        running: &mut Running,
+        exchanges: &[Exchange<'_>],
+        format: RewardFormat,
+    ) -> Result<Vec<Result<f64>>> {
         let mut lines = String::new();
         for exchange in exchanges {
             let line = json!({
@@ -126,7 +137,7 @@ impl TextScorer for ProgramReward {
             running.asked += 1;
             lines.push_str(&format!("{line}\n"));
         }
-        let mut stdin = running.stdin.take().ok_or_else(|| self.fails("has failed before"))?;
+        let mut stdin = running.stdin.take().ok_or_else(|| self.fails("has closed its input"))?;
         // Another thread writes, because a program that answers at once would block until its output is read.
         let writer = std::thread::spawn(move || {
             let written = stdin.write_all(lines.as_bytes()).and_then(|()| stdin.flush());
@@ -134,13 +145,29 @@ impl TextScorer for ProgramReward {
         });
         let mut rewards = Vec::with_capacity(exchanges.len());
         for _ in exchanges {
-            let line = self.line(&mut running)?;
-            rewards.push(self.reward(&line)?);
+            let line = self.line(running)?;
+            rewards.push(self.reward(&line)?.ok_or_else(|| self.wrote(&line)));
         }
         if let Ok((stdin, Ok(()))) = writer.join() {
             running.stdin = Some(stdin);
         }
         Ok(rewards)
+    }
+}
+
+impl TextScorer for ProgramReward {
+    fn is_remote(&self) -> bool {
+        true
+    }
+
+    fn score(&self, exchanges: &[Exchange<'_>], format: RewardFormat) -> Result<Vec<f64>> {
+        let running = &mut *self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(problem) = &running.broken {
+            return Err(Error::Scorer(problem.clone()));
+        }
+        let asked = self.ask(running, exchanges, format);
+        running.broken = asked.as_ref().err().map(Error::to_string);
+        asked?.into_iter().collect()
     }
 
     fn usual_format(&self) -> RewardFormat {
