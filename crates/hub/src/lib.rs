@@ -66,6 +66,7 @@ a network. The token is sent to [`Hub::endpoint`] only, never to a server that i
 
 mod archive;
 mod error;
+pub mod files;
 mod folder;
 mod known;
 mod model;

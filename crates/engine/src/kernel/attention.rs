@@ -246,7 +246,7 @@ impl Pass<'_> {
                 if stored > panel * LANES {
                     let size = W::len(dim * LANES);
                     let keys = &keys[panel * size..][..size];
-                    tile::rows::<_, false>(self.variant, keys, q, dim, scores, false);
+                    tile::rows(self.variant, keys, q, dim, scores, false);
                 }
             }
             // The slot of the candidates' own keys, if it lies in this page.
@@ -283,7 +283,7 @@ impl Pass<'_> {
                 if stored > 0 {
                     let size = W::len(stored.next_multiple_of(2) * LANES);
                     let values = &values[panel * W::len(PAGE * LANES)..][..size];
-                    tile::rows::<_, false>(self.variant, values, shares, PAGE, part, false);
+                    tile::rows(self.variant, values, shares, PAGE, part, false);
                 } else {
                     part.fill(0.0);
                 }

@@ -109,7 +109,7 @@ impl BothWays {
         let panels = self.keys.chunks_exact(even * LANES).skip(blocks.start);
         let tiles = self.scores.chunks_exact_mut(rows.len() * LANES);
         for ((panel, tile), block) in panels.zip(tiles).zip(blocks) {
-            tile::rows::<_, false>(self.variant, panel, queries, stride, tile, false);
+            tile::rows(self.variant, panel, queries, stride, tile, false);
             for (row, scores) in rows.clone().zip(tile.chunks_exact_mut(LANES)) {
                 let key = block * LANES;
                 if !self.bias.is_empty() {
@@ -144,7 +144,7 @@ impl BothWays {
             for (block, (panel, scores)) in
                 panels.zip(self.scores.chunks_exact(rows * LANES)).enumerate()
             {
-                tile::rows::<_, false>(self.variant, panel, scores, LANES, tile, block > 0);
+                tile::rows(self.variant, panel, scores, LANES, tile, block > 0);
             }
             let columns = head * dim + part * LANES..head * dim + dim.min((part + 1) * LANES);
             for ((y, tile), total) in y.chunks_exact_mut(width).zip(tile.chunks_exact(LANES)).zip(totals)

@@ -56,7 +56,7 @@ impl Own {
             }
         }
         // The same kernel as for keys in pages, so that the same key gets a bit-identical score.
-        tile::rows::<_, false>(variant, &self.keys, q, dim, &mut self.all, false);
+        tile::rows(variant, &self.keys, q, dim, &mut self.all, false);
         for (t, (score, all)) in self.scores.iter_mut().zip(self.all.chunks_exact(LANES)).enumerate() {
             *score = all[t / group];
         }
@@ -68,14 +68,7 @@ impl Own {
         for ((part, shares), values) in
             part.chunks_exact_mut(group * LANES).zip(self.shares.chunks_exact(2 * group)).zip(values)
         {
-            tile::rows::<_, false>(
-                variant,
-                &values[panel * 2 * LANES..][..2 * LANES],
-                shares,
-                2,
-                part,
-                true,
-            );
+            tile::rows(variant, &values[panel * 2 * LANES..][..2 * LANES], shares, 2, part, true);
         }
     }
 }

@@ -49,9 +49,7 @@ fn measure() -> bool {
             best[which] = best[which].min(began.elapsed());
         };
         time(0, &mut |y| tile::dot_rows(&weights, &pairs, STEPS, y));
-        time(1, &mut |y| {
-            tile::rows::<_, true>(Variant::Avx512Dot, &weights, &numbers, 2 * STEPS, y, false)
-        });
+        time(1, &mut |y| tile::turned_rows(Variant::Avx512Dot, &weights, &numbers, 2 * STEPS, y));
     }
     best[0] <= best[1]
 }

@@ -336,24 +336,10 @@ impl Packed {
         let steps = self.k.div_ceil(2);
         match (&self.weights, input) {
             (Weights::F32(w), Input::F32(x)) => {
-                tile::rows::<_, false>(
-                    self.variant,
-                    part(w, panel, steps * f32::STEP),
-                    x,
-                    2 * steps,
-                    y,
-                    false,
-                );
+                tile::rows(self.variant, part(w, panel, steps * f32::STEP), x, 2 * steps, y, false);
             }
             (Weights::Bf16(w), Input::F32(x)) => {
-                tile::rows::<_, true>(
-                    self.variant,
-                    part(w, panel, steps * Pair::STEP),
-                    x,
-                    2 * steps,
-                    y,
-                    false,
-                );
+                tile::turned_rows(self.variant, part(w, panel, steps * Pair::STEP), x, 2 * steps, y);
             }
             #[cfg(target_arch = "x86_64")]
             (Weights::Bf16(w), Input::Pairs(x)) => {

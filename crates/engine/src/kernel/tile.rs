@@ -4,9 +4,7 @@
 //! order, from the first input to the last, whatever the number of rows.
 
 use super::Variant;
-#[cfg(target_arch = "x86_64")]
-use super::weight::Pair;
-use super::weight::{LANES, Weight};
+use super::weight::{LANES, Pair, Weight};
 
 /// Calls a function that is generic over the number of rows `M`, for one of the numbers listed.
 macro_rules! by_rows {
@@ -23,9 +21,24 @@ macro_rules! by_rows {
 pub(super) use by_rows;
 
 /// The product of one panel with `m` rows of x, `stride` apart, into y `[m][32]`, with `m = y.len() / 32`. It is added
-/// to y if `onto`, else y is overwritten. Every row of x has two inputs for each step of the panel. The second one is added first if
-/// `TURNED`.
-pub(super) fn rows<W: Weight, const TURNED: bool>(
+/// to y if `onto`, else y is overwritten. Every row of x has two inputs for each step of the panel.
+pub(super) fn rows<W: Weight>(
+    variant: Variant,
+    w: &[W],
+    x: &[f32],
+    stride: usize,
+    y: &mut [f32],
+    onto: bool,
+) {
+    product::<W, false>(variant, w, x, stride, y, onto);
+}
+
+/// As [`rows`], into y, with the second input of each step added first, as AVX-512's dot products of bf16 pairs do.
+pub(super) fn turned_rows(variant: Variant, w: &[Pair], x: &[f32], stride: usize, y: &mut [f32]) {
+    product::<Pair, true>(variant, w, x, stride, y, false);
+}
+
+fn product<W: Weight, const TURNED: bool>(
     variant: Variant,
     w: &[W],
     x: &[f32],
@@ -67,8 +80,8 @@ pub(super) fn rows<W: Weight, const TURNED: bool>(
     }
 }
 
-/// As [`rows`], for inputs that are bf16 pairs, by AVX-512's dot products of bf16 pairs. The bits are the same as those of turned [`rows`]
-/// for inputs that are rounded to bf16, but for numbers below 1e-37: a dot product takes them for zero.
+/// As [`rows`], for inputs that are bf16 pairs, by AVX-512's dot products of bf16 pairs. The bits are the same as those of
+/// [`turned_rows`] for inputs that are rounded to bf16, but for numbers below 1e-37: a dot product takes them for zero.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn dot_rows(w: &[Pair], x: &[Pair], stride: usize, y: &mut [f32]) {
     let (steps, m) = (w.len() / LANES, y.len() / LANES);
@@ -85,7 +98,7 @@ pub(super) fn dot_rows(w: &[Pair], x: &[Pair], stride: usize, y: &mut [f32]) {
     });
 }
 
-/// The order in which the two inputs of a step are added. AVX-512's dot products of bf16 pairs add the second one first.
+/// The order in which the two inputs of a step are added.
 #[inline(always)]
 const fn order<const TURNED: bool>() -> [usize; 2] {
     if TURNED { [1, 0] } else { [0, 1] }

@@ -17,11 +17,11 @@
 //! | `on_kernels` | the forward pass by this crate's kernels, on the CPU |
 //! | `on_device` | the forward pass by candle's operations, on a GPU |
 
+mod blocks;
 mod config;
 mod decoder;
 mod family;
 mod files;
-mod four_bits;
 mod gguf;
 mod hf;
 mod lengths;

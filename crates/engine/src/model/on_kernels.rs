@@ -2,8 +2,8 @@
 
 use candle_core::{Device, Tensor};
 
+use super::blocks::{Blocks, is_sensitive};
 use super::config::Config;
-use super::four_bits::{FourBits, is_sensitive};
 use super::parts::{Normed, Parts, Stored};
 use super::segment::Segment;
 use crate::cache::{Kept, Memory, Prefix};
@@ -222,12 +222,9 @@ fn of_sensitive(dtype: Dtype, stored: &Stored<'_>) -> Dtype {
 
 fn packed(stored: Stored<'_>, dtype: Dtype) -> Result<Packed> {
     let (n, k) = (stored.outputs(), stored.inputs);
-    let layer = match (dtype, FourBits::of(&stored)) {
-        (Dtype::Native | Dtype::Q4, _) if stored.is_quantised() => {
-            Packed::stored(n, k, Variant::detect(), &stored)?
-        }
-        (Dtype::Q4, Some(rounded)) => Packed::stored(n, k, Variant::detect(), &rounded)?,
-        _ => Packed::new(n, k, dtype, |rows, to: &mut [f32]| stored.read(rows, to))?,
+    let layer = match Blocks::of(&stored, dtype) {
+        Some(blocks) => Packed::stored(n, k, Variant::detect(), &blocks)?,
+        None => Packed::new(n, k, dtype, |rows, to: &mut [f32]| stored.read(rows, to))?,
     };
     Ok(match stored.bias {
         Some(bias) => layer.with_bias(bias),
@@ -238,12 +235,8 @@ fn packed(stored: Stored<'_>, dtype: Dtype) -> Result<Packed> {
 /// A gated layer, stored as the rows of the gate and then those of the up projection.
 fn gate(stored: &Stored<'_>, dtype: Dtype, activation: Activation) -> Result<Packed> {
     let (n, k) = (stored.outputs() / 2, stored.inputs);
-    match (dtype, FourBits::of(stored)) {
-        (Dtype::Native | Dtype::Q4, _) if stored.is_quantised() => {
-            return Packed::stored_gated(n, k, activation, stored);
-        }
-        (Dtype::Q4, Some(rounded)) => return Packed::stored_gated(n, k, activation, &rounded),
-        _ => {}
+    if let Some(blocks) = Blocks::of(stored, dtype) {
+        return Packed::stored_gated(n, k, activation, &blocks);
     }
     Packed::gated(
         n,

@@ -9,7 +9,7 @@ use super::matrix::{Matrix, stacked, stacked_blocks, stacked_quant};
 use super::score::ScoreHead;
 use super::weights::Weights;
 use crate::error::{Error, Result};
-use crate::kernel::{Norm, Quant, Source};
+use crate::kernel::{Norm, Quant};
 
 /// Configuration and tensors of a model. Tensors are requested by the names of GGUF.
 pub(super) struct Parts<'a> {
@@ -34,23 +34,19 @@ impl Stored<'_> {
         stacked(&self.matrices, rows, to)
     }
 
-    /// Whether a matrix is stored in blocks.
-    pub(super) fn is_quantised(&self) -> bool {
-        self.matrices.iter().any(|(matrix, _)| matrix.is_quantised())
-    }
-}
-
-impl Source<Error> for Stored<'_> {
-    fn quant(&self, rows: Range<usize>) -> Option<Quant> {
+    /// The type of these rows' blocks, if all of them have the same type.
+    pub(super) fn quant(&self, rows: Range<usize>) -> Option<Quant> {
         stacked_quant(&self.matrices, &rows)
     }
 
-    fn blocks(&self, rows: Range<usize>, to: &mut [u8]) -> Result<()> {
+    /// Reads the blocks of some rows, which all have the same type.
+    pub(super) fn blocks(&self, rows: Range<usize>, to: &mut [u8]) -> Result<()> {
         stacked_blocks(&self.matrices, rows, to)
     }
 
-    fn numbers(&self, rows: Range<usize>, to: &mut [f32]) -> Result<()> {
-        self.read(rows, to)
+    /// Whether a matrix is stored in blocks.
+    pub(super) fn is_quantised(&self) -> bool {
+        self.matrices.iter().any(|(matrix, _)| matrix.is_quantised())
     }
 }
 

@@ -16,24 +16,11 @@ use blob::{Blob, unwritable};
 use client::{About, Client, Trouble, retry};
 use layout::Layout;
 
+use crate::files::{ADAPTER, ADAPTER_TOKENIZER, ADAPTER_WEIGHTS, CONFIG, INDEX, TOKENIZER, WEIGHTS};
 use crate::reference::is_inside;
 use crate::{Hub, HubModel, Progress, SourceError};
 
-const CONFIG: &str = "config.json";
-const WEIGHTS: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
-const TOKENIZER: &str = "tokenizer.json";
 const OPTIONAL: [&str; 3] = ["tokenizer_config.json", "generation_config.json", "chat_template.jinja"];
-const ADAPTER: &str = "adapter_config.json";
-const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
-/// Files of the tokenizer that an adapter may have.
-const ADAPTER_TOKENIZER: [&str; 5] = [
-    TOKENIZER,
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-];
 
 /// Which files of a model are fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

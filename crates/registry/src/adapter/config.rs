@@ -7,9 +7,6 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 
-/// The file's name.
-pub(super) const CONFIG: &str = "adapter_config.json";
-
 /// Settings that change the merged weights in ways that are not supported, unless they are null, false or empty.
 const REFUSED: [&str; 9] = [
     "use_dora",

@@ -13,27 +13,16 @@ use std::path::{Path, PathBuf};
 use stackelberg_data::hash::{Hash, sha256_file};
 use stackelberg_engine::fingerprint;
 use stackelberg_hub::SourceError;
+use stackelberg_hub::files::{ADAPTER, ADAPTER_TOKENIZER, ADAPTER_WEIGHTS, INDEX, WEIGHTS};
 
 use crate::error::{Error, Result};
-use config::{CONFIG, Config};
+use config::Config;
 use merge::merge;
-
-/// The weights of an adapter.
-const WEIGHTS: &str = "adapter_model.safetensors";
-/// Files of the tokenizer. If the adapter has some of its own, they take the place of the base model's.
-const TOKENIZER: [&str; 5] = [
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-];
 
 /// Whether a path is the folder of an adapter that is not merged: there are no weights of a model beside it. Some trainers write
 /// the `config.json` of the base model beside an adapter.
 pub(crate) fn is_adapter(path: &Path) -> bool {
-    let whole = ["model.safetensors", "model.safetensors.index.json"];
-    path.join(CONFIG).is_file() && !whole.iter().any(|file| path.join(file).is_file())
+    path.join(ADAPTER).is_file() && ![WEIGHTS, INDEX].iter().any(|file| path.join(file).is_file())
 }
 
 /// Fetches a reference.
@@ -41,8 +30,8 @@ type Fetch<'a> = &'a dyn Fn(&str) -> Result<PathBuf>;
 
 /// The folder of the model that an adapter and its base model make together, below the cache folder.
 pub(crate) fn merged(adapter: &Path, cache: Option<&Path>, fetch: Fetch<'_>) -> Result<PathBuf> {
-    let config = Config::read(&adapter.join(CONFIG))?;
-    let weights = adapter.join(WEIGHTS);
+    let config = Config::read(&adapter.join(ADAPTER))?;
+    let weights = adapter.join(ADAPTER_WEIGHTS);
     if !weights.is_file() {
         let what = "the weights of the adapter are not there (weights as a pickle, .bin, are not read: save them as safetensors)";
         return Err(Error::invalid(&weights, what));
@@ -79,7 +68,7 @@ fn base_of(adapter: &Path, config: &Config, cache: Option<&Path>, fetch: Fetch<'
     };
     let place = format!(
         "{}: the base model '{name}' (base_model_name_or_path may also name a folder)",
-        adapter.join(CONFIG).display()
+        adapter.join(ADAPTER).display()
     );
     let base = found.map_err(|error| error.within(place))?;
     if !base.join("config.json").is_file() {
@@ -98,8 +87,8 @@ fn place_of(adapter: &Path, base: &Path, cache: Option<&Path>) -> Result<PathBuf
     };
     let mut hash = Hash::new();
     hash.update(fingerprint(base)?);
-    let own = [CONFIG, WEIGHTS].into_iter().chain(TOKENIZER);
-    let files = own.map(|file| adapter.join(file)).chain(TOKENIZER.map(|file| base.join(file)));
+    let own = [ADAPTER, ADAPTER_WEIGHTS].into_iter().chain(ADAPTER_TOKENIZER);
+    let files = own.map(|file| adapter.join(file)).chain(ADAPTER_TOKENIZER.map(|file| base.join(file)));
     for file in files.chain([base.join("config.json")]).filter(|file| file.is_file()) {
         hash.update(sha256_file(&file).map_err(|e| stackelberg_data::Error::read(&file, e))?);
         hash.update("\n");
@@ -124,7 +113,7 @@ fn copy_files(base: &Path, to: &Path, adapter: &Path) -> Result<()> {
         }
     }
     if adapter.join("tokenizer.json").is_file() {
-        TOKENIZER
+        ADAPTER_TOKENIZER
             .map(|file| adapter.join(file))
             .iter()
             .filter(|file| file.is_file())
