@@ -18,32 +18,39 @@ pub(super) struct Growth {
     branch_10_ms: BTreeMap<usize, f64>,
 }
 
-/// Steps per median.
-const WINDOW: usize = 250;
+/// Lengths that are measured, evenly spaced.
+const POINTS: usize = 8;
+/// Steps of each kind before a length, at most.
+const STEPS: usize = 25;
+
+/// The shortest length: before each point, one token is prefilled and a step of each kind is measured.
+pub(super) const SHORTEST: usize = 3 * POINTS;
 
 impl Growth {
-    /// Grows two sequences to `length` tokens, alternating step by step. The choice of tokens does not matter.
+    /// Grows a sequence to `length` tokens. Most are prefilled; the last ones before each point are steps of one token and of
+    /// a branch in turn. The choice of tokens does not matter.
     pub(super) fn measure(model: &Model, candidates: &[u32], length: usize) -> Result<Self> {
         let mut growth = Self { token_ms: BTreeMap::new(), branch_10_ms: BTreeMap::new() };
-        let mut texts = [model.prefill(&candidates[..1])?.0, model.prefill(&candidates[..1])?.0];
         let bar = ProgressBar::new(length as u64).with_message("a long sequence");
-        let mut samples = [Vec::new(), Vec::new()];
-        for at in 1..length {
-            for ((text, samples), k) in texts.iter_mut().zip(&mut samples).zip([1, 10]) {
-                let candidates = &candidates[..k];
-                let step = || {
-                    let (branches, _) = look_ahead(model, text, candidates)?;
-                    Ok(text.commit(&branches, at % k)?)
-                };
-                samples.push(timed(step)?.1);
+        let mut text = model.empty();
+        for point in (1..=POINTS).map(|i| length * i / POINTS) {
+            let steps = STEPS.min((point - text.len() - 1) / 2);
+            let filling = candidates.iter().copied().cycle().take(point - 2 * steps - text.len());
+            model.extend(&mut text, &filling.collect::<Vec<_>>())?;
+            let mut samples = [Vec::new(), Vec::new()];
+            for at in 0..steps {
+                for (samples, k) in samples.iter_mut().zip([1, 10]) {
+                    let step = || {
+                        let (branches, _) = look_ahead(model, &text, &candidates[..k])?;
+                        Ok(text.commit(&branches, at % k)?)
+                    };
+                    samples.push(timed(step)?.1);
+                }
             }
-            bar.inc(1);
-            if (at + 1) % WINDOW == 0 || at + 1 == length {
-                let [token, branch] = &mut samples;
-                growth.token_ms.insert(at + 1, Figure::of(token).median);
-                growth.branch_10_ms.insert(at + 1, Figure::of(branch).median);
-                samples.iter_mut().for_each(Vec::clear);
-            }
+            let [token, branch] = &mut samples;
+            growth.token_ms.insert(point, Figure::of(token).median);
+            growth.branch_10_ms.insert(point, Figure::of(branch).median);
+            bar.set_position(point as u64);
         }
         bar.finish_and_clear();
         Ok(growth)

@@ -10,10 +10,11 @@ use std::sync::Arc;
 
 use super::candidates::Own;
 use super::dtype::KvDtype;
-use super::elementwise::{exp, sum, tree, vectorised};
+use super::elementwise::vectorised;
 use super::output::Output;
 use super::pages::{Kv, Layout, PAGE, Page};
 use super::rotary::{Angles, Rotary, STILL};
+use super::softmax::{Sums, fold};
 use super::tanh::tanh;
 use super::weight::{LANES, Pair};
 use super::{Variant, pool, tile};
@@ -109,9 +110,20 @@ struct Pass<'a> {
 }
 
 /// Rows of a tile times heads of a group. At most 32, so that the tile's own keys fit one panel.
-const TILE: usize = 24;
+const TILE: usize = 32;
+/// Pages whose weighted values are summed before they are added to those of other spans.
+const SPAN: usize = 4;
+/// Below this number of tiles per thread, threads share the spans of a tile.
+const FEW: usize = 4;
 /// Below this number of products, one thread is faster than several.
 const SMALL: usize = 1 << 18;
+
+/// Some rows of a run, for all query heads of one key-value head.
+struct Tile<'a> {
+    run: &'a Run<'a>,
+    head: usize,
+    rows: Range<usize>,
+}
 
 impl Pass<'_> {
     fn run<W: Kv>(&self, runs: &mut [Run<'_>], out: &Output<'_>) {
@@ -178,133 +190,201 @@ impl Pass<'_> {
             products += run.rows.len() * heads * layout.dim * (run.past + run.rows.len());
             for head in 0..layout.kv_heads {
                 tile::blocks(run.rows.len(), (TILE / group).max(1), |row, rows| {
-                    tiles.push((run, head, row..row + rows));
+                    tiles.push(Tile { run, head, rows: row..row + rows });
                 });
             }
         }
         let work = |i: usize| {
-            let (run, head, rows) = &tiles[i];
-            SCRATCH.with_borrow_mut(|scratch| self.tile::<W>(run, *head, rows.clone(), out, scratch));
+            SCRATCH.with_borrow_mut(|scratch| {
+                let Scratch { buffers, span, all } = scratch;
+                let tile: &Tile<'_> = &tiles[i];
+                self.prepare(tile, buffers);
+                all.clear(tile.rows.len() * group, layout.padded());
+                for pages in self.spans(tile) {
+                    self.look_at::<W>(tile, pages, buffers, span);
+                    vectorised!(self.variant, all.add(span));
+                }
+                self.write(tile, all, out);
+            });
         };
-        if products < SMALL { (0..tiles.len()).for_each(work) } else { pool::run(tiles.len(), &work) }
+        if products < SMALL {
+            (0..tiles.len()).for_each(work);
+        } else if tiles.len() < FEW * pool::count() {
+            self.split::<W>(&tiles, out);
+        } else {
+            pool::run(tiles.len(), &work);
+        }
     }
 
-    /// Attention of some rows of a run, for all query heads of one key-value head. The index `t` counts rows first,
-    /// then the heads of the group.
-    fn tile<W: Kv>(
-        &self,
-        run: &Run<'_>,
-        head: usize,
-        rows: Range<usize>,
-        out: &Output<'_>,
-        scratch: &mut Scratch,
-    ) {
-        let Attention { heads, layout, scale, cap, .. } = *self.attention;
+    /// Attention of a few tiles, with their spans shared among the threads.
+    fn split<W: Kv>(&self, tiles: &[Tile<'_>], out: &Output<'_>) {
+        let mut sums: Vec<Vec<Sums>> =
+            tiles.iter().map(|tile| self.spans(tile).map(|_| Sums::default()).collect()).collect();
+        let spans = tiles.iter().zip(&mut sums).flat_map(|(tile, sums)| {
+            self.spans(tile).zip(sums).map(move |(pages, sums)| (tile, pages, sums))
+        });
+        pool::share(spans, |(tile, pages, sums)| {
+            SCRATCH.with_borrow_mut(|Scratch { buffers, .. }| {
+                self.prepare(tile, buffers);
+                self.look_at::<W>(tile, pages, buffers, sums);
+            });
+        });
+        for (tile, mut spans) in tiles.iter().zip(sums) {
+            let (all, rest) = spans.split_first_mut().expect("a tile has at least one page");
+            vectorised!(
+                self.variant,
+                for span in rest {
+                    all.add(span)
+                }
+            );
+            self.write(tile, all, out);
+        }
+    }
+
+    /// The pages that rows of a tile see, by spans. Spans begin at multiples of [`SPAN`], so that they do not depend on
+    /// what is computed together.
+    fn spans(&self, tile: &Tile<'_>) -> impl Iterator<Item = Range<usize>> + use<> {
+        let end = tile.run.position(tile.rows.end - 1) / PAGE + 1;
+        let start = self.first(tile.run.position(tile.rows.start)) / PAGE;
+        (start / SPAN..end.div_ceil(SPAN)).map(move |i| start.max(i * SPAN)..end.min((i + 1) * SPAN))
+    }
+
+    /// The first key that is visible at a position.
+    fn first(&self, position: usize) -> usize {
         let window = self.attention.sight[self.layer].window;
-        let (dim, padded, group) = (layout.dim, layout.padded(), heads / layout.kv_heads);
+        window.map_or(0, |window| (position + 1).saturating_sub(window))
+    }
+
+    /// Rotates the queries of a tile, and lays out the keys and values of its candidates.
+    fn prepare(&self, tile: &Tile<'_>, Buffers { q, scores, shares, own }: &mut Buffers) {
+        let Attention { heads, layout, scale, .. } = *self.attention;
+        let (dim, group) = (layout.dim, heads / layout.kv_heads);
+        let Tile { run, head, rows } = tile;
         let count = rows.len() * group;
-        let Scratch { q, scores, shares, part, sums, running, own } = scratch;
-        for (buffer, size) in [
-            (&mut *q, count * dim),
-            (scores, 2 * count * LANES),
-            (shares, count * PAGE),
-            (part, padded * count),
-            (sums, padded * count),
-        ] {
+        for (buffer, size) in
+            [(&mut *q, count * dim), (scores, 2 * count * LANES), (shares, count * PAGE)]
+        {
             buffer.clear();
             buffer.resize(size, 0.0);
         }
-        running.clear();
-        running.resize(count, (f32::NEG_INFINITY, 0.0));
         for (t, q) in q.chunks_exact_mut(dim).enumerate() {
             let (row, query) = (rows.start + t / group, head * group + t % group);
             self.rotate(run.rows.start + row, query, scale, q);
         }
+        if let Keys::Branch(_, kept) = &run.keys {
+            let token = layout.token();
+            let kept = &kept[(self.layer * run.rows.len() + rows.start) * token..][..rows.len() * token];
+            own.fill(kept, *head, &layout, q, group, self.variant);
+        }
+    }
+
+    /// Attention of a tile that was prepared, over some of its pages. The index `t` counts rows first, then the heads of
+    /// the group.
+    fn look_at<W: Kv>(
+        &self,
+        tile: &Tile<'_>,
+        span: Range<usize>,
+        buffers: &mut Buffers,
+        sums: &mut Sums,
+    ) {
+        let Attention { heads, layout, cap, .. } = *self.attention;
+        let (dim, padded, group) = (layout.dim, layout.padded(), heads / layout.kv_heads);
+        let Tile { run, head, rows } = tile;
+        let count = rows.len() * group;
+        let Buffers { q, scores, shares, own } = buffers;
+        sums.clear(count, padded);
         let (pages, branch) = match &run.keys {
             Keys::Read(pages) => (&**pages, false),
-            Keys::Branch(pages, kept) => {
-                let token = layout.token();
-                let kept =
-                    &kept[(self.layer * run.rows.len() + rows.start) * token..][..rows.len() * token];
-                own.fill(kept, head, &layout, q, group, self.variant);
-                (*pages, true)
-            }
+            Keys::Branch(pages, _) => (*pages, true),
         };
         let last = run.position(rows.end - 1);
         // Number of keys in the pages that are visible to the last row.
         let stored = if branch { last } else { last + 1 };
-        // The first key that is visible at a position.
-        let first = |position: usize| window.map_or(0, |window| (position + 1).saturating_sub(window));
-        for page in first(run.position(rows.start)) / PAGE..=last / PAGE {
+        let end = span.end;
+        for page in span {
             let before = page * PAGE;
             let stored = stored.saturating_sub(before).min(PAGE);
-            let [keys, values]: [&[W]; 2] = match pages.get(page) {
-                Some(page) => layout.parts(page, self.layer, head),
-                None => [&[], &[]],
+            let parts = |page: usize| -> [&[W]; 2] {
+                match pages.get(page) {
+                    Some(page) => layout.parts(page, self.layer, *head),
+                    None => [&[], &[]],
+                }
             };
+            let [keys, values] = parts(page);
+            // Panels of keys and values, each of which is fetched into the cache while the one before is read.
+            let (wide, tall) = (W::len(dim * LANES), W::len(PAGE * LANES));
+            let mut rest = keys.chunks_exact(wide).chain(values.chunks_exact(tall)).skip(1);
+            let following = if page + 1 < end { parts(page + 1)[0] } else { &[] };
+            let mut next = || rest.next().unwrap_or(&following[..wide.min(following.len())]);
             for (panel, scores) in scores.chunks_exact_mut(count * LANES).enumerate() {
+                let next = next();
                 if stored > panel * LANES {
-                    let size = W::len(dim * LANES);
-                    let keys = &keys[panel * size..][..size];
-                    tile::rows(self.variant, keys, q, dim, scores, false);
+                    let keys = &keys[panel * wide..][..wide];
+                    tile::rows_before(self.variant, keys, q, dim, scores, false, next);
                 }
             }
             // The slot of the candidates' own keys, if it lies in this page.
             let slot = (branch && last / PAGE == page).then_some(last % PAGE);
+            let shares = shares.as_chunks_mut::<PAGE>().0;
             vectorised!(self.variant, {
-                let (low, high) = scores.split_at_mut(count * LANES);
-                let halves = low.chunks_exact_mut(LANES).zip(high.chunks_exact_mut(LANES));
-                let states = running.iter_mut().zip(sums.chunks_exact_mut(padded));
-                for (t, ((halves, shares), (state, sums))) in
-                    halves.zip(shares.as_chunks_mut::<PAGE>().0).zip(states).enumerate()
-                {
-                    let position = run.position(rows.start + t / group);
+                let (low, high) = scores.split_at(count * LANES);
+                let halves = low.as_chunks::<LANES>().0.iter().zip(high.as_chunks::<LANES>().0);
+                for ((low, high), shares) in halves.zip(&mut *shares) {
+                    shares[..LANES].copy_from_slice(low);
+                    shares[LANES..].copy_from_slice(high);
+                }
+                if let Some(slot) = slot {
+                    shares.iter_mut().zip(&own.scores).for_each(|(shares, score)| shares[slot] = *score);
+                }
+                if let Some(cap) = cap {
+                    let scores = shares.as_flattened_mut().iter_mut();
+                    scores.for_each(|score| *score = cap * tanh(*score / cap));
+                }
+                for (row, shares) in rows.clone().zip(shares.chunks_exact_mut(group)) {
+                    let position = run.position(row);
                     let in_page = |key: usize| key.saturating_sub(before).min(PAGE);
-                    let seen = in_page(first(position))..in_page(position + 1);
-                    if let Some(slot) = slot {
-                        let half = if slot < LANES { &mut *halves.0 } else { &mut *halves.1 };
-                        half[slot % LANES] = own.scores[t];
-                    }
-                    if let Some(cap) = cap {
-                        for score in halves.0.iter_mut().chain(halves.1.iter_mut()) {
-                            *score = cap * tanh(*score / cap);
+                    let (start, end) = (in_page(self.first(position)), in_page(position + 1));
+                    if end - start < PAGE {
+                        for shares in shares {
+                            shares[..start].fill(f32::NEG_INFINITY);
+                            shares[end..].fill(f32::NEG_INFINITY);
                         }
                     }
-                    let shrink = fold(halves.0, halves.1, seen, shares, state);
-                    if shrink != 1.0 {
-                        sums.iter_mut().for_each(|sum| *sum *= shrink);
-                    }
-                    if let Some(slot) = slot {
-                        own.shares[2 * t] = std::mem::take(&mut shares[slot]);
-                    }
                 }
+                fold(shares, sums);
             });
-            for (panel, part) in part.chunks_exact_mut(count * LANES).enumerate() {
-                if stored > 0 {
-                    let size = W::len(stored.next_multiple_of(2) * LANES);
-                    let values = &values[panel * W::len(PAGE * LANES)..][..size];
-                    tile::rows(self.variant, values, shares, PAGE, part, false);
-                } else {
-                    part.fill(0.0);
-                }
-                if slot.is_some() {
-                    own.add(panel, group, part, self.variant);
+            if let Some(slot) = slot {
+                for (own, shares) in own.shares.chunks_exact_mut(2).zip(&mut *shares) {
+                    own[0] = std::mem::take(&mut shares[slot]);
                 }
             }
-            vectorised!(self.variant, {
-                for (t, sums) in sums.chunks_exact_mut(padded).enumerate() {
-                    for (panel, sums) in sums.chunks_exact_mut(LANES).enumerate() {
-                        let part = &part[(panel * count + t) * LANES..][..LANES];
-                        sums.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
-                    }
+            for (panel, sums) in sums.values.chunks_exact_mut(count * LANES).enumerate() {
+                let next = next();
+                if stored > 0 {
+                    let size = W::len(stored.next_multiple_of(2) * LANES);
+                    let (values, shares) = (&values[panel * tall..][..size], shares.as_flattened());
+                    tile::rows_before(self.variant, values, shares, PAGE, sums, true, next);
                 }
-            });
+                if slot.is_some() {
+                    own.add(panel, group, sums, self.variant);
+                }
+            }
         }
-        for (t, (sums, (_, total))) in sums.chunks_exact(padded).zip(running).enumerate() {
+    }
+
+    /// Writes the result of a tile.
+    fn write(&self, Tile { run, head, rows }: &Tile<'_>, sums: &Sums, out: &Output<'_>) {
+        let Attention { heads, layout, .. } = *self.attention;
+        let (dim, group) = (layout.dim, heads / layout.kv_heads);
+        let count = sums.running.len();
+        for (t, (_, total)) in sums.running.iter().enumerate() {
             let (row, query) = (run.rows.start + rows.start + t / group, head * group + t % group);
-            // SAFETY: every (row, query head) belongs to exactly one tile, and a tile to one thread.
+            // SAFETY: every (row, query head) belongs to exactly one tile, which one thread writes.
             let out = unsafe { out.part(row, query * dim..(query + 1) * dim) };
-            out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum / *total);
+            for (out, panel) in out.chunks_mut(LANES).zip(sums.values.chunks_exact(count * LANES)) {
+                let values = &panel[t * LANES..][..LANES];
+                out.iter_mut().zip(values).for_each(|(out, value)| *out = value / *total);
+            }
         }
     }
 
@@ -336,60 +416,25 @@ impl Pass<'_> {
     }
 }
 
-/// One step of the online softmax for one row: folds the scores of the visible keys of a page (`seen`) into the running
-/// maximum and total. `shares` gets `exp(score - maximum)`, and zero for the other keys. Returns the factor on earlier
-/// sums.
-#[inline(always)]
-fn fold(
-    low: &[f32],
-    high: &[f32],
-    seen: Range<usize>,
-    shares: &mut [f32; PAGE],
-    (most, total): &mut (f32, f32),
-) -> f32 {
-    for (to, from) in shares.chunks_exact_mut(LANES).zip([low, high]) {
-        to.copy_from_slice(&from[..LANES]);
-    }
-    shares[..seen.start].fill(f32::NEG_INFINITY);
-    shares[seen.end..].fill(f32::NEG_INFINITY);
-    let larger = |a: f32, b: f32| if a > b { a } else { b };
-    let mut lanes = [*most; 16];
-    for chunk in shares.as_chunks::<16>().0 {
-        for (lane, &score) in lanes.iter_mut().zip(chunk) {
-            *lane = larger(*lane, score);
-        }
-    }
-    let new = tree(lanes, larger);
-    if seen.is_empty() {
-        shares.fill(0.0);
-        return 1.0;
-    }
-    for share in shares.iter_mut() {
-        *share = exp(*share - new);
-    }
-    shares[..seen.start].fill(0.0);
-    shares[seen.end..].fill(0.0);
-    let shrink = exp(*most - new);
-    *total = *total * shrink + sum(shares, |x| x);
-    *most = new;
-    shrink
-}
-
 /// Buffers of one thread.
 #[derive(Default)]
 struct Scratch {
+    buffers: Buffers,
+    /// Of one span.
+    span: Sums,
+    /// Of all spans.
+    all: Sums,
+}
+
+/// Buffers for one tile.
+#[derive(Default)]
+struct Buffers {
     /// `[t][dim]`
     q: Vec<f32>,
     /// Two panels of `[t][32]`.
     scores: Vec<f32>,
     /// `[t][64]`
     shares: Vec<f32>,
-    /// Weighted values of one page: panels of `[t][32]`.
-    part: Vec<f32>,
-    /// Weighted values of all pages so far, relative to the running maximum: `[t][padded]`.
-    sums: Vec<f32>,
-    /// Running maximum and total, `[t]`.
-    running: Vec<(f32, f32)>,
     own: Own,
 }
 

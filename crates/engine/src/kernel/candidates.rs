@@ -62,13 +62,13 @@ impl Own {
         }
     }
 
-    /// Adds every row's weighted own value to one panel of a page's weighted values, `part` `[t][32]`.
-    pub(super) fn add(&self, panel: usize, group: usize, part: &mut [f32], variant: Variant) {
+    /// Adds every row's weighted own value to one panel of the weighted values, `sums` `[t][32]`.
+    pub(super) fn add(&self, panel: usize, group: usize, sums: &mut [f32], variant: Variant) {
         let values = self.values.chunks_exact(self.panels * 2 * LANES);
-        for ((part, shares), values) in
-            part.chunks_exact_mut(group * LANES).zip(self.shares.chunks_exact(2 * group)).zip(values)
+        for ((sums, shares), values) in
+            sums.chunks_exact_mut(group * LANES).zip(self.shares.chunks_exact(2 * group)).zip(values)
         {
-            tile::rows(variant, &values[panel * 2 * LANES..][..2 * LANES], shares, 2, part, true);
+            tile::rows(variant, &values[panel * 2 * LANES..][..2 * LANES], shares, 2, sums, true);
         }
     }
 }

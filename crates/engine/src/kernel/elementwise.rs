@@ -89,13 +89,16 @@ pub(super) fn sum(numbers: &[f32], f: impl Fn(f32) -> f32) -> f32 {
 
 /// Folds 16 numbers as a tree.
 #[inline(always)]
-pub(super) fn tree(mut numbers: [f32; 16], f: impl Fn(f32, f32) -> f32) -> f32 {
-    for width in [8, 4, 2, 1] {
-        for i in 0..width {
-            numbers[i] = f(numbers[i], numbers[i + width]);
-        }
+pub(super) fn tree(numbers: [f32; 16], f: impl Fn(f32, f32) -> f32) -> f32 {
+    // Loops of constant length, which the compiler turns into a few vector instructions.
+    let (mut eight, mut four) = ([0f32; 8], [0f32; 4]);
+    for i in 0..8 {
+        eight[i] = f(numbers[i], numbers[i + 8]);
     }
-    numbers[0]
+    for i in 0..4 {
+        four[i] = f(eight[i], eight[i + 4]);
+    }
+    f(f(four[0], four[2]), f(four[1], four[3]))
 }
 
 /// `ln Σ exp(x)`, the logarithm of the sum of exponentials.

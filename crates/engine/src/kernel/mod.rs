@@ -32,6 +32,7 @@ mod pool;
 mod quant;
 mod rotary;
 mod slice;
+mod softmax;
 mod tanh;
 mod tile;
 mod variant;

@@ -30,12 +30,25 @@ pub(super) fn rows<W: Weight>(
     y: &mut [f32],
     onto: bool,
 ) {
-    product::<W, false>(variant, w, x, stride, y, onto);
+    product::<W, false>(variant, w, x, stride, y, onto, None);
+}
+
+/// As [`rows`]. Meanwhile, `next` is fetched into the cache, evenly over the time that the product takes.
+pub(super) fn rows_before<W: Weight>(
+    variant: Variant,
+    w: &[W],
+    x: &[f32],
+    stride: usize,
+    y: &mut [f32],
+    onto: bool,
+    next: &[W],
+) {
+    product::<W, false>(variant, w, x, stride, y, onto, Some(next));
 }
 
 /// As [`rows`], into y, with the second input of each step added first, as AVX-512's dot products of bf16 pairs do.
 pub(super) fn turned_rows(variant: Variant, w: &[Pair], x: &[f32], stride: usize, y: &mut [f32]) {
-    product::<Pair, true>(variant, w, x, stride, y, false);
+    product::<Pair, true>(variant, w, x, stride, y, false, None);
 }
 
 fn product<W: Weight, const TURNED: bool>(
@@ -45,6 +58,7 @@ fn product<W: Weight, const TURNED: bool>(
     stride: usize,
     y: &mut [f32],
     onto: bool,
+    next: Option<&[W]>,
 ) {
     let (steps, m) = (w.len() / W::STEP, y.len() / LANES);
     assert!(w.len() == steps * W::STEP && y.len() == m * LANES && m > 0);
@@ -56,18 +70,20 @@ fn product<W: Weight, const TURNED: bool>(
         Variant::Portable => portable::<W, TURNED>(w, x, stride, y),
         #[cfg(target_arch = "x86_64")]
         Variant::Avx512 | Variant::Avx512Dot => blocks(m, 12, |row, rows| {
+            let ahead = Ahead::of(w, next, row, rows, m);
             let (w, x, y) = (w.as_ptr(), x[row * stride..].as_ptr(), y[row * LANES..].as_mut_ptr());
             // SAFETY: variants come from `Variant::available`, so the processor has this one; the lengths are asserted
             // above.
             unsafe {
-                by_rows!(rows, [1 2 3 4 5 6 7 8 9 10 11 12], M => avx512::<W, M, TURNED>(w, x, stride, steps, y))
+                by_rows!(rows, [1 2 3 4 5 6 7 8 9 10 11 12], M => avx512::<W, M, TURNED>(w, x, stride, steps, y, ahead))
             }
         }),
         #[cfg(target_arch = "x86_64")]
         Variant::Avx2 => blocks(m, 3, |row, rows| {
+            let ahead = Ahead::of(w, next, row, rows, m);
             let (w, x, y) = (w.as_ptr(), x[row * stride..].as_ptr(), y[row * LANES..].as_mut_ptr());
             // SAFETY: as above.
-            unsafe { by_rows!(rows, [1 2 3], M => avx2::<W, M, TURNED>(w, x, stride, steps, y)) }
+            unsafe { by_rows!(rows, [1 2 3], M => avx2::<W, M, TURNED>(w, x, stride, steps, y, ahead)) }
         }),
         #[cfg(target_arch = "aarch64")]
         Variant::Neon => blocks(m, 3, |row, rows| {
@@ -115,18 +131,64 @@ pub(super) fn blocks(m: usize, most: usize, mut block: impl FnMut(usize, usize))
     }
 }
 
-/// Prefetches `LINES` cache lines some way ahead of `p`. The hardware prefetcher alone is too late, and it stops at the
-/// end of each page of memory.
+/// Prefetches `LINES` cache lines at the distance [`AHEAD`] from `p`.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(super) fn fetch<const LINES: usize>(p: *const impl Sized) {
     use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-    const AHEAD: usize = 4096;
     for line in 0..LINES {
         // SAFETY: a prefetch of any address is harmless.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast::<i8>().wrapping_add(AHEAD + 64 * line)) }
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast::<i8>().wrapping_add(AHEAD + LINE * line)) }
     }
 }
+
+/// Memory that a product fetches into the cache, a part in each step.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+struct Ahead {
+    at: *const u8,
+    end: *const u8,
+    /// Bytes per step.
+    step: usize,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Ahead {
+    /// The part of `next` for some rows of `m`, or what follows the weights at a fixed distance.
+    fn of<W: Weight>(w: &[W], next: Option<&[W]>, row: usize, rows: usize, m: usize) -> Self {
+        let step = size_of::<W>() * W::STEP;
+        let steps = w.len() / W::STEP;
+        let Some(next) = next else {
+            let at = w.as_ptr().cast::<u8>().wrapping_add(AHEAD);
+            return Self { at, end: at.wrapping_add(step * steps), step };
+        };
+        let lines = size_of_val(next).div_ceil(LINE);
+        let (from, to) = (lines * row / m, lines * (row + rows) / m);
+        let start = next.as_ptr().cast::<u8>();
+        let [at, end] = [from, to].map(|line| start.wrapping_add(line * LINE));
+        Self { at, end, step: (to - from).div_ceil(steps.max(1)) * LINE }
+    }
+
+    /// Fetches the part of one step.
+    #[inline(always)]
+    fn fetch(&mut self) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let stop = self.at.wrapping_add(self.step).min(self.end);
+        while self.at < stop {
+            // SAFETY: a prefetch of any address is harmless.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.at.cast()) }
+            self.at = self.at.wrapping_add(LINE);
+        }
+    }
+}
+
+/// Bytes of a line of the cache.
+#[cfg(target_arch = "x86_64")]
+const LINE: usize = 64;
+/// How many bytes ahead weights are prefetched. The hardware prefetcher alone is too late, and it stops at the end of each
+/// page of memory.
+#[cfg(target_arch = "x86_64")]
+const AHEAD: usize = 4096;
 
 /// Prefetches as much as one step of a panel holds.
 #[cfg(target_arch = "x86_64")]
@@ -190,6 +252,7 @@ unsafe fn avx512<W: Weight, const M: usize, const TURNED: bool>(
     stride: usize,
     steps: usize,
     y: *mut f32,
+    mut ahead: Ahead,
 ) {
     use std::arch::x86_64::*;
     // SAFETY: y has 32 numbers for each of the M rows.
@@ -198,7 +261,11 @@ unsafe fn avx512<W: Weight, const M: usize, const TURNED: bool>(
         // SAFETY: i < steps, so `w` holds a step there.
         let (low, high) = unsafe {
             let w = w.add(i * W::STEP);
-            fetch_step(w);
+            if TURNED {
+                fetch_step(w)
+            } else {
+                ahead.fetch()
+            }
             (W::avx512(w, 0), W::avx512(w, 1))
         };
         for half in order::<TURNED>() {
@@ -260,6 +327,7 @@ unsafe fn avx2<W: Weight, const M: usize, const TURNED: bool>(
     stride: usize,
     steps: usize,
     y: *mut f32,
+    mut ahead: Ahead,
 ) {
     use std::arch::x86_64::*;
     // By part first: the loads of a part serve every row.
@@ -270,7 +338,11 @@ unsafe fn avx2<W: Weight, const M: usize, const TURNED: bool>(
     for i in 0..steps {
         // SAFETY: i < steps, so `w` holds a step there.
         let w = unsafe { w.add(i * W::STEP) };
-        fetch_step(w);
+        if TURNED {
+            fetch_step(w)
+        } else {
+            ahead.fetch()
+        }
         for (part, sum) in sum.iter_mut().enumerate() {
             // SAFETY: `w` holds a step.
             let w = unsafe { W::avx2(w, part) };
