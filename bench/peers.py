@@ -4,9 +4,11 @@ environment:
 
     CMAKE_ARGS="-DGGML_NATIVE=ON" pip install --no-binary llama-cpp-python llama-cpp-python
     pip install numpy gguf accelerate torch==2.6.0 transformers==4.57.6
-    python bench/peers.py [ROUNDS [MODEL.gguf]]
+    python bench/peers.py [ROUNDS [MODEL.gguf [LENGTH]]]
 
-With a file, ours and llama.cpp read it as it is, and nothing else is compared. Without one, the model is the one in our cache
+With a file, ours and llama.cpp read it as it is, and nothing else is compared. With a length, the steps are behind that many tokens
+instead of 150, our keys and values are in f32 and in bf16, those of llama.cpp in f16 (its default), and nothing else is
+measured. Without a file, the model is the one in our cache
 (`stackelberg generate Hi` downloads it), as BF16, as Q8_0, and as it is (Q4_1, our
 dtype native). The measurements are those of `stackelberg bench --help`: steps after 150 tokens with the logits of one
 token, and answers of 128 tokens to the same chat prompts, prefill included. For llama.cpp, a branch is k sequences over
@@ -64,7 +66,7 @@ def report(steps, **figures):
     print(json.dumps(medians | figures | {"spread": spread}))
 
 
-def measure_llama(file, threads):
+def measure_llama(file, threads, length=PREFIX):
     import llama_cpp as llama
     import numpy
 
@@ -72,7 +74,8 @@ def measure_llama(file, threads):
     llama.llama_backend_init()
     model = llama.llama_model_load_from_file(file.encode(), llama.llama_model_default_params())
     settings = llama.llama_context_default_params()
-    settings.n_ctx, settings.n_batch, settings.n_ubatch, settings.n_seq_max = 512, 512, 512, 41
+    length = int(length)
+    settings.n_ctx, settings.n_batch, settings.n_ubatch, settings.n_seq_max = length + 362, 512, 512, 41
     settings.n_threads = settings.n_threads_batch = int(threads)
     settings.kv_unified = True  # sequences share the cells of their common prefix
     vocab = llama.llama_model_get_vocab(model)
@@ -82,8 +85,9 @@ def measure_llama(file, threads):
         found = (llama.llama_token * 512)()
         return found[:llama.llama_tokenize(vocab, text.encode(), len(text), found, 512, False, True)]
 
-    prefix, prompts = tokens_of(TEXT)[:PREFIX], [tokens_of(CHAT.format(prompt)) for prompt in PROMPTS]
-    batch = llama.llama_batch_init(PREFIX, 0, 1)
+    text = tokens_of(TEXT)
+    prefix, prompts = (text * (length // len(text) + 1))[:length], [tokens_of(CHAT.format(prompt)) for prompt in PROMPTS]
+    batch = llama.llama_batch_init(512, 0, 1)
 
     def forward(tokens, position, wanted, spread=False):
         """Milliseconds. `spread` puts each token at `position` of its own sequence; otherwise all tokens are in sequence 0."""
@@ -99,17 +103,17 @@ def measure_llama(file, threads):
 
     def prefill():
         llama.llama_memory_clear(memory, False)
-        return forward(prefix, 0, [PREFIX - 1])
+        return sum(forward(prefix[at:at + 512], at, [min(512, length - at) - 1]) for at in range(0, length, 512))
 
     def ahead(k, wanted):
-        took = forward(prefix[:k], PREFIX, wanted, spread=True)
+        took = forward(prefix[:k], length, wanted, spread=True)
         for sequence in range(1, k + 1):
-            llama.llama_memory_seq_rm(memory, sequence, PREFIX, -1)
+            llama.llama_memory_seq_rm(memory, sequence, length, -1)
         return took
 
     def token():
-        took = forward(prefix[:1], PREFIX, [0])
-        llama.llama_memory_seq_rm(memory, 0, PREFIX, -1)
+        took = forward(prefix[:1], length, [0])
+        llama.llama_memory_seq_rm(memory, 0, length, -1)
         return took
 
     def likeliest():
@@ -134,7 +138,8 @@ def measure_llama(file, threads):
         start = time.perf_counter()
         answers = [answer(prompt) for prompt in prompts]
         rates.append(len(prompts) * TOKENS / (time.perf_counter() - start))
-        steps = {"prefill_ms": timed(prefill, 7, warm=1)}
+        # A long one is timed once.
+        steps = {"prefill_ms": timed(prefill, 7, warm=1) if length == PREFIX else [prefill()] * 3}
         steps["token_ms"] = timed(token, 40)
         for sequence in range(1, 41):
             llama.llama_memory_seq_cp(memory, 0, sequence, -1, -1)
@@ -282,12 +287,18 @@ def installed(say):
     return peers
 
 
-def plan(say, folder, file=None):
+def plan(say, folder, file=None, length=None):
     """(who, type, threads) -> the command that measures it and the file of its figures; also the model's tokens."""
     jobs, vocabulary, answer = {}, [], f"{folder}/ours.json"
     step = lambda work, file, last: [sys.executable, __file__, work, file, last]
     if file:
         installed(say)
+        for kv in ("f32", "bf16") if length else ():
+            jobs["ours", kv, 2] = [BINARY, "bench", "--model", file, "--kv-dtype", kv, "--threads", "2", "--quick",
+                                   "--length", length, "--json", answer], answer
+        if length:
+            jobs["llama.cpp", "f16", 2] = step("llama", file, "2") + [length], None
+            return jobs, None
         for threads in (1, 2):
             jobs["ours", "native", threads] = [BINARY, "bench", "--model", file, "--dtype", "native", "--threads", str(threads),
                                                "--json", answer], answer
@@ -335,16 +346,27 @@ def company(say, rounds, figures):
         + (": NOT a quiet machine" if worst > 0.2 else ""))
 
 
-def main(rounds=3, file=None):
+def behind(figures, length):
+    """Our figures with the steps behind so many tokens only."""
+    grown = figures.pop("by_length", None)
+    if not length or not grown:
+        return figures
+    return {"token_ms": grown["token_ms"][length], "branch_ms.10": grown["branch_10_ms"][length],
+            "cores_of_others": figures["cores_of_others"]}
+
+
+def main(rounds=3, file=None, length=None):
     model = pathlib.Path(file).name if file else "smollm2-135m"
     name, command = (f"peers-{pathlib.Path(model).stem}", f"{rounds} {model}") if file else ("peers", rounds)
+    if length:
+        name, command = f"{name}-{length}", f"{command} {length}"
     with kept(name, f"bench/peers.py {command}", model) as (say, folder):
-        jobs, vocabulary = plan(say, folder, file)
+        jobs, vocabulary = plan(say, folder, file, length)
         found, texts = {job: [] for job in jobs}, {}
         say("\nraw figures, round by round (cores_of_others: how many cores other programs kept busy meanwhile)")
         for _ in range(int(rounds)):
             for job, command in jobs.items():
-                figures = alone(*command)
+                figures = behind(alone(*command), length)
                 tokens = figures.pop("tokens", [])
                 texts[job] = "".join(vocabulary[t] for t in tokens) if vocabulary else ""
                 found[job].append(figures)
@@ -356,14 +378,15 @@ def main(rounds=3, file=None):
                 say(f"{' '.join(map(str, job)):20} {text.replace('Ġ', ' ').replace('Ċ', ' ')}")
         company(say, rounds, [figures for each in found.values() for figures in each])
         for (peer, dtype, threads), theirs in found.items():
-            if peer != "ours":
-                title = f"{dtype}, {threads} thread{'s' * (threads > 1)}"
-                table(say, title, found.get(("ours", dtype, threads), []), theirs, peer)
+            own = [other for other in found if other[0] == "ours" and other[2] == threads and (length or other[1] == dtype)]
+            for ours in own or [("ours", dtype, threads)] if peer != "ours" else ():
+                title = f"{f'keys and values {ours[1]}' if length else dtype}, {threads} thread{'s' * (threads > 1)}"
+                table(say, title, found.get(ours, []), theirs, peer)
 
 
 if __name__ != "__main__":
     pass  # imported by another script
-elif len(sys.argv) == 4:
+elif len(sys.argv) > 1 and sys.argv[1] in ("encode", "llama", "torch"):
     # Each measurement has its own process, so that threads and memory of others do not affect it.
     {"encode": encode, "llama": measure_llama, "torch": measure_torch}[sys.argv[1]](*sys.argv[2:])
 else:

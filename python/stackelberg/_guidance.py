@@ -45,7 +45,7 @@ class Guidance:
     bound: float | None = None
     """The bound B: the largest shaped reward."""
     kl_budget: float | None = None
-    """Maximum KL from the base policy in nats, instead of the bound. Per step in args and cd, else per prompt."""
+    """Maximum KL from the base policy in nats, instead of the bound. Per step in args and cd, per block in blockwise and particles, else per prompt."""
     alpha: float | None = None
     """Steepness of the soft rules."""
     cap: float | None = None

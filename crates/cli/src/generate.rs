@@ -175,6 +175,11 @@ impl Generate {
         let hash = |name: &str| registry.reward_hash(name);
         let value_hash = self.value.as_deref().map(hash).transpose()?;
         let reward_hash = reward.as_ref().map(|_| hash(self.reward_name())).transpose()?;
+        if let (Some(value), Some(hash), true) = (&value, &reward_hash, settings.method.decodes_blocks())
+        {
+            let warning = layout::other_reward(value, &shown(self.reward_name()), hash);
+            warning.iter().for_each(|warning| note!("warning: {warning}"));
+        }
         let (dtype, device) = (self.model.spec().recorded_dtype(), self.model.spec().recorded_device());
         let reward_name = shown(self.reward_name());
         let model_name = shown(self.model.name());
@@ -217,7 +222,8 @@ impl Generate {
         }
         let out = self.out.as_deref().filter(|out| *out != Path::new("-"));
         let (trace, resume) = (self.trace.as_deref(), self.resume);
-        let files = Files { out, trace, traced: usize::MAX, resume };
+        let again = out.map(|out| format!("--resume --out {}", out.display()));
+        let files = Files { out, trace, traced: usize::MAX, resume, again: again.as_deref() };
         let mut answers = Answers::new(&bar, session.settings.method);
         session.answer_all(prompts, &files, cancel, &mut answers)?;
         bar.finish_and_clear();

@@ -53,13 +53,16 @@ pub(crate) struct Answers<'a> {
     chooses: bool,
     /// The number of rewards and their sum.
     rewards: (usize, f64),
+    /// Tokens that stopping early saved, and the sum of what it is expected to have cost.
+    saved: (usize, f64),
     began: Instant,
 }
 
 impl<'a> Answers<'a> {
     pub(crate) fn new(bar: &'a ProgressBar, method: Method) -> Self {
         let (pace, began, chooses) = (Pace::new(), Instant::now(), method.chooses());
-        Self { bar, pace, tokens: 0, answers: 0, steered: 0, chooses, rewards: (0, 0.0), began }
+        let (rewards, saved) = ((0, 0.0), (0, 0.0));
+        Self { bar, pace, tokens: 0, answers: 0, steered: 0, chooses, rewards, saved, began }
     }
 
     /// One line about the answers of this run: `12 answers, mean reward +0.123, 34 of 567 tokens steered`. If the file had answers
@@ -79,6 +82,12 @@ impl<'a> Answers<'a> {
         match self.chooses {
             true => said.push_str(&format!(", {tokens}")),
             false => said.push_str(&format!(", {} of {tokens} steered", self.steered)),
+        }
+        if let (tokens @ 1.., lost) = self.saved {
+            let (tokens, lost) = (counted(tokens, "token"), lost / self.answers as f64);
+            said.push_str(&format!(
+                ", about {tokens} saved by stopping early, for an estimated {lost:.3} of reward per answer"
+            ));
         }
         said
     }
@@ -100,6 +109,7 @@ impl Progress for Answers<'_> {
     fn answer(&mut self, answer: &Generation) {
         self.answers += 1;
         self.steered += answer.steered;
+        self.saved = (self.saved.0 + answer.tokens_saved, self.saved.1 + answer.reward_lost);
         if let Some(reward) = answer.reward {
             self.rewards = (self.rewards.0 + 1, self.rewards.1 + reward);
         }

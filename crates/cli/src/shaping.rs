@@ -29,7 +29,7 @@ pub(crate) struct ShapingArgs {
     bound: Option<f64>,
 
     /// Maximum KL from the base policy, in nats. The bound is solved for; for rules without a bound, the
-    /// strength is. Per step in args and cd, else per prompt. [default: none; `generate` with args: 0.3, unless a
+    /// strength is. Per step in args and cd, per block in blockwise and particles, else per prompt. [default: none; `generate` with args: 0.3, unless a
     /// strength, beta or bound is given]
     #[arg(long, value_name = "NATS", allow_negative_numbers = true)]
     pub(crate) kl_budget: Option<f64>,

@@ -186,7 +186,7 @@ fn show(tuned: &Tuned, out: &Path) -> Result<()> {
     }
     match (&tuned.command, tuned.advice.verdict) {
         (Some(command), _) => say!("\nUse:\n  {command} \"YOUR PROMPT\"")?,
-        (None, Verdict::DoNotGuide) => say!("\nDo not guide with this reward.")?,
+        (None, Verdict::DoNotGuide) => {}
         (None, _) => say!("\nNo setting is recommended.")?,
     }
     say!("All answers, side by side: {}", out.join("report.html").display())?;

@@ -83,6 +83,12 @@ pub struct TraceBlock {
     pub bound: Option<f64>,
     /// Probabilities to be kept; weights of particles. They sum to 1.
     pub weights: Vec<f64>,
+    /// Rewards of finished texts, where the scores are values: they decide the last choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewards: Option<Vec<Option<f64>>>,
+    /// Of particles after the first block: for each, the index of the text that it continues in the block before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parents: Option<Vec<usize>>,
     /// The index of the response's own continuation, or of the sample that is the response.
     pub chosen: usize,
 }
@@ -213,6 +219,8 @@ mod tests {
                 threshold: Some(0.25),
                 bound: Some(2.0),
                 weights: vec![0.75, 0.25],
+                rewards: Some(vec![Some(1.5), None]),
+                parents: Some(vec![1, 1]),
                 chosen: 0,
             }),
         }

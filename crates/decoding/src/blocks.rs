@@ -31,6 +31,7 @@ use crate::score::Score;
 use crate::scorer::Scorer;
 use crate::sequence::{Chosen, Said};
 use crate::settings::Settings;
+use crate::step::Block;
 use crate::stopping::{Saved, first, further, kl_of_stopping};
 
 /// The texts under way, and what chooses among them.
@@ -50,6 +51,8 @@ pub(crate) struct Blocks {
     scorer: Scorer,
     randomness: Randomness,
     perturbation: Randomness,
+    /// Of particles: which text of the block before each one continues.
+    parents: Option<Vec<usize>>,
     /// Bound on the KL of the choices so far, in nats. Particles have their own.
     kl: f64,
     /// Texts that were scored.
@@ -128,6 +131,7 @@ impl Blocks {
             scorer,
             randomness,
             perturbation,
+            parents: None,
             kl: 0.0,
             calls: 0,
             finalists: None,
@@ -377,6 +381,7 @@ impl Blocks {
             self.finish(&(0..texts).collect::<Vec<_>>(), 0.0);
             return Ok(Vec::new());
         }
+        self.parents = Some((0..texts).collect());
         let ess = 1.0 / weights.iter().map(|weight| weight * weight).sum::<f64>();
         if 2.0 * ess >= texts as f64 {
             self.tracks.iter_mut().for_each(Track::next_block);
@@ -389,6 +394,7 @@ impl Blocks {
         }
         let ancestors = systematic(&weights, self.randomness.uniform());
         self.restart(&ancestors, false);
+        self.parents = Some(ancestors);
         Ok(Vec::new())
     }
 
@@ -403,7 +409,9 @@ impl Blocks {
         let chosen = |track: &Track| track.block.iter().map(|(step, _)| step.chosen).collect();
         let continuations = self.tracks.iter().map(chosen).collect();
         let scores = self.tracks.iter().flat_map(|track| &track.score).map(|score| score.reward);
-        let block = Arc::new(block(continuations, scores.collect(), weights, weighed));
+        let parents = self.parents.clone();
+        let block = Block { parents, ..block(continuations, scores.collect(), weights, weighed) };
+        let block = Arc::new(block);
         for (index, track) in self.tracks.iter_mut().enumerate() {
             if let Some((step, _)) = track.block.first_mut() {
                 (step.block, step.continuation) = (Some(block.clone()), Some(index));

@@ -150,6 +150,8 @@ pub(crate) fn block(
         threshold: shaped.and_then(|shaped| Some(shaped.threshold?.value)),
         bound: shaped.and_then(|shaped| shaped.bound),
         weights,
+        rewards: None,
+        parents: None,
     }
 }
 

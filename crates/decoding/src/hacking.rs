@@ -199,6 +199,8 @@ mod tests {
                 threshold: None,
                 bound: None,
                 weights: vec![1.0 / scores.len() as f64; scores.len()],
+                rewards: None,
+                parents: None,
             };
             Step {
                 block: Some(std::sync::Arc::new(block)),

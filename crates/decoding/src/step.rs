@@ -72,6 +72,10 @@ pub struct Block {
     pub bound: Option<f64>,
     /// The probability of each to be kept; of particles their weights, `[M]`. They add up to 1.
     pub weights: Vec<f64>,
+    /// Rewards of finished answers, `[M]`, where scores are values: the last choice is made by these.
+    pub rewards: Option<Vec<Option<f64>>>,
+    /// Of particles after the first block: which text of the block before each one continues, `[M]`.
+    pub parents: Option<Vec<usize>>,
 }
 
 impl Step {

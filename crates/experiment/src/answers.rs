@@ -47,6 +47,8 @@ pub struct Files<'a> {
     pub traced: usize,
     /// Whether existing files are continued.
     pub resume: bool,
+    /// What continues a run that has stopped, for messages: options, or "the same command".
+    pub again: Option<&'a str>,
 }
 
 /// Receives the progress of a run.
@@ -155,46 +157,46 @@ impl Session<'_> {
         }
         match outcome {
             Err(stackelberg_decoding::Error::Stopped) => {
-                Err(interrupted(sink.done, prompts.len(), files.out))
+                Err(interrupted(sink.done, prompts.len(), files.again))
             }
             Err(error) if sink.alike >= HOPELESS => {
-                Err(hopeless(&said(&error), sink.done, prompts.len(), files.out))
+                Err(hopeless(&said(&error), sink.done, prompts.len(), files.again))
             }
             outcome => {
                 outcome?;
-                unanswered(&sink.unanswered, prompts.len(), files.out)
+                unanswered(&sink.unanswered, prompts.len(), files.again)
             }
         }
     }
 }
 
 /// The error of a run that left prompts without an answer, if it did.
-fn unanswered(failures: &[String], all: usize, out: Option<&Path>) -> Result<()> {
+fn unanswered(failures: &[String], all: usize, again: Option<&str>) -> Result<()> {
     let Some(first) = failures.first() else { return Ok(()) };
-    let (n, again) = (failures.len(), resumed("try them again", out));
+    let (n, again) = (failures.len(), resumed("try them again", again));
     Err(Error::Prompts(format!("{n} of {} failed, the first: {first}{again}", counted(all, "prompt"))))
 }
 
 /// The error of a run that was given up.
-fn hopeless(error: &str, done: usize, all: usize, out: Option<&Path>) -> Error {
+fn hopeless(error: &str, done: usize, all: usize, again: Option<&str>) -> Error {
     Error::Prompts(format!(
         "{error}; given up after {HOPELESS} such failures in a row, with {done} of {} answered{}",
         counted(all, "prompt"),
-        resumed("continue", out)
+        resumed("continue", again)
     ))
 }
 
-/// How a run goes on, at the end of a message, if it has a file.
-fn resumed(what: &str, out: Option<&Path>) -> String {
-    out.map(|out| format!("; {what} with --resume --out {}", out.display())).unwrap_or_default()
+/// How a run goes on, at the end of a message.
+fn resumed(what: &str, again: Option<&str>) -> String {
+    again.map(|again| format!("; {what} with {again}")).unwrap_or_default()
 }
 
 /// The error of a cancelled run.
-pub fn interrupted(done: usize, all: usize, out: Option<&Path>) -> Error {
+pub fn interrupted(done: usize, all: usize, again: Option<&str>) -> Error {
     Error::Interrupted(format!(
         "interrupted after {done} of {}{}",
         counted(all, "prompt"),
-        resumed("continue", out)
+        resumed("continue", again)
     ))
 }
 

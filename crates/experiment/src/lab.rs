@@ -246,6 +246,7 @@ impl<'a> Lab<'a> {
             trace: (self.experiment.traces > 0).then_some(trace.as_path()),
             traced: self.experiment.traces,
             resume: true,
+            again: Some("the same command"),
         };
         self.with_session(setting, &place.settings, |session| {
             session.answer_all(&self.prompts, &files, &self.cancel, &mut Told(observer))
@@ -360,6 +361,13 @@ impl<'a> Lab<'a> {
     ) -> Result<Vec<Measured>> {
         let guide = Some(self.guide_name.as_str());
         Ok(self.evaluator.measure(self.policy.local(), responses, guide, coherence.as_mut())?)
+    }
+
+    /// The guide's rewards of answers, asked for again.
+    pub(crate) fn score_again(&self, responses: &[Response]) -> Result<Vec<f64>> {
+        let measured = self.evaluator.measure(self.policy.local(), responses, None, None)?;
+        let reward = |measured: &Measured| measured.rewards.get(&self.guide_name).copied();
+        Ok(measured.iter().filter_map(reward).collect())
     }
 
     /// Saves a run's scores next to its answers.

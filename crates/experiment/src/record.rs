@@ -103,6 +103,7 @@ pub fn response(
     answer: &Generation,
     warnings: &[String],
 ) -> Response {
+    let saves = ["token_price", "reject"].iter().any(|name| !identity.settings[*name].is_null());
     let record = Record {
         tokens: Some(answer.tokens.len()),
         finish_reason: Some(answer.finish.name().to_owned()),
@@ -118,8 +119,8 @@ pub fn response(
         kl_bound: answer.kl_bound(),
         tokens_run: Some(answer.tokens_run),
         tokens_scored: Some(answer.tokens_scored),
-        tokens_saved: (answer.tokens_saved > 0).then_some(answer.tokens_saved),
-        reward_lost: (answer.tokens_saved > 0 || answer.reward_lost > 0.0).then_some(answer.reward_lost),
+        tokens_saved: saves.then_some(answer.tokens_saved),
+        reward_lost: saves.then_some(answer.reward_lost),
         warnings: warnings.to_vec(),
         ..Record::default()
     };
@@ -139,6 +140,8 @@ fn block(step: &Step, tokenizer: &Tokenizer) -> Result<Option<TraceBlock>> {
         threshold: block.threshold,
         bound: block.bound,
         weights: block.weights.clone(),
+        rewards: block.rewards.clone(),
+        parents: block.parents.clone(),
         chosen,
     }))
 }

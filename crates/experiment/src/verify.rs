@@ -96,7 +96,7 @@ fn compare(
         .ok_or_else(|| gone("the value head is missing"))?;
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     let file = folder.path().join("answers.jsonl");
-    let files = Files { out: Some(&file), trace: None, traced: 0, resume: false };
+    let files = Files { out: Some(&file), trace: None, traced: 0, resume: false, again: None };
     lab.with_session(&candidate.setting, &place.settings, |session| {
         session.answer_all(&asked, &files, &lab.cancel, &mut ())
     })?;

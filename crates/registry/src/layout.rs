@@ -3,7 +3,7 @@
 use stackelberg_data::Prompt;
 use stackelberg_data::words::count;
 use stackelberg_decoding::{Guidance, Policy};
-use stackelberg_engine::reward::TextFormat;
+use stackelberg_engine::reward::{TextFormat, ValueHead};
 use stackelberg_engine::{Reward, TextProcessor};
 
 /// The prompt format: the requested one, else the one that the value head or the reward was trained on, else the model's
@@ -47,6 +47,21 @@ pub fn text_format(
         }
     }
     (format, warnings)
+}
+
+/// A warning if a value head, which scores blocks, was trained on another reward than the one that makes the last choice.
+pub fn other_reward(value: &ValueHead, name: &str, hash: &str) -> Option<String> {
+    let (trained, of) = value.reward.as_ref()?;
+    (of != hash).then(|| {
+        let which = if trained == name {
+            format!("another version of {name}")
+        } else {
+            format!("the reward {trained}")
+        };
+        format!(
+            "the value head was trained on {which}: blocks are chosen by it, and the answer by {name}"
+        )
+    })
 }
 
 /// Whether two models format a chat in the same way.

@@ -47,7 +47,7 @@ fn a_program_that_fails_is_named() {
 }
 
 /// A text without a reward is an error of this call. After a line that is no answer, nobody knows which text the next line is for: the
-/// program is not asked again, and the cause is said again.
+/// program is started again.
 #[test]
 fn one_wrong_reward_is_not_the_end() {
     let prompt = Prompt::Text("a".to_owned());
@@ -66,11 +66,25 @@ fn one_wrong_reward_is_not_the_end() {
     }
     for wrong in ["nonsense", "{\"score\": 1}", "", "[1]"] {
         let program = program(wrong);
-        let score = |texts: &[&str]| {
-            program.score(&exchanges(&prompt, texts), RewardFormat::Hh).unwrap_err().to_string()
-        };
-        let error = score(&["x", "poison", "y"]);
+        let score = |texts: &[&str]| program.score(&exchanges(&prompt, texts), RewardFormat::Hh);
+        let error = score(&["x", "poison", "y"]).unwrap_err().to_string();
         assert!(error.contains(&format!("wrote '{wrong}' where a number")), "{error}");
-        assert_eq!(score(&["x"]), error);
+        assert_eq!(score(&["x", "y"]).unwrap(), [1.5, 1.5], "{wrong}");
+    }
+}
+
+/// A program that a text brings down is started again for the next texts.
+#[test]
+fn a_program_that_ends_is_started_again() {
+    let prompt = Prompt::Text("a".to_owned());
+    let program = ProgramReward::start(
+        "while read line; do case $line in *poison*) exit 7;; *) echo 1.5;; esac; done",
+    )
+    .unwrap();
+    let score = |texts: &[&str]| program.score(&exchanges(&prompt, texts), RewardFormat::Hh);
+    for _ in 0..3 {
+        let error = score(&["x", "poison", "y"]).unwrap_err().to_string();
+        assert!(error.contains("ended (exit status: 7) before it had scored all texts"), "{error}");
+        assert_eq!(score(&["x", "y"]).unwrap(), [1.5, 1.5]);
     }
 }

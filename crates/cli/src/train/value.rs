@@ -146,7 +146,7 @@ impl TrainValue {
             say!("{}", foresight.text())?;
         }
         if let Some((samples, rate)) = training.rate() {
-            say!("trained on {}, {rate:.1} samples/s", counted(samples, "sample"))?;
+            say!("trained on {} in all epochs, {rate:.1} samples/s", counted(samples, "sample"))?;
         }
         say!("wrote {}, its card and two plots", self.out.display())?;
         Ok(())

@@ -15,6 +15,7 @@ use crate::request::{Event, Request, Sample, Ticket, Want};
 use crate::score::Score;
 use crate::sequence::Said;
 use crate::states;
+use crate::step::Block;
 use crate::stopping::{Saved, further};
 use crate::work::{Cost, Finished, Work};
 
@@ -155,10 +156,18 @@ impl Session {
         let mut said = active.steps.remove(&index).unwrap_or_default();
         if let Some((step, _)) = said.first_mut() {
             let texts = finished.iter().map(|finished| finished.unscored.tokens.clone()).collect();
-            let block = block(texts, rewards_of(&scores), weights, response.as_ref());
+            let block = block(texts, rewards_of(&scores), weights.clone(), response.as_ref());
             (step.block, step.continuation) = (Some(Arc::new(block)), Some(index));
         }
-        let chosen = finished.into_iter().nth(index).ok_or(Error::Stopped)?;
+        let last = match request.settings.decodes_blocks() {
+            true => last_block(&finished, index, &scores, &weights),
+            false => None,
+        };
+        let mut chosen = finished.into_iter().nth(index).ok_or(Error::Stopped)?;
+        let begins = chosen.said.iter_mut().rfind(|(step, _)| step.block.is_some());
+        if let Some(((step, _), last)) = begins.zip(last) {
+            step.block = Some(Arc::new(last));
+        }
         said.extend(chosen.said);
         let answer = chosen.sequence.finish(scores.into_iter().nth(index));
         if method.chooses() {
@@ -267,6 +276,33 @@ fn kept_states(policy: &Policy, request: &Request, finished: &mut [Finished]) ->
 
 fn rewards_of(scores: &[Score]) -> Vec<f64> {
     scores.iter().map(|score| score.reward).collect()
+}
+
+/// The record of the chosen answer's last block, with the rewards by which one of several finished answers was chosen. `None` if
+/// nothing is to be added: there was one, or their rewards were the scores of the block.
+fn last_block(finished: &[Finished], chosen: usize, scores: &[Score], weights: &[f64]) -> Option<Block> {
+    if finished.len() < 2 || finished.iter().all(|finished| finished.unscored.known.is_some()) {
+        return None;
+    }
+    let last = |finished: &Finished| {
+        let (step, _) = finished.said.iter().rfind(|(step, _)| step.block.is_some())?;
+        Some((step.block.clone()?, step.continuation?))
+    };
+    let (block, _) = last(&finished[chosen])?;
+    let mut rewards = vec![None; block.weights.len()];
+    let mut shares = vec![0.0; block.weights.len()];
+    let mut together = true;
+    for ((finished, score), weight) in finished.iter().zip(scores).zip(weights) {
+        match last(finished) {
+            Some((other, index)) if Arc::ptr_eq(&other, &block) => {
+                (rewards[index], shares[index]) = (Some(score.reward), *weight);
+            }
+            _ => together = false,
+        }
+    }
+    // Particles may have finished in different blocks; then the weights of the scores stay.
+    let weights = if together { shares } else { block.weights.clone() };
+    Some(Block { rewards: Some(rewards), weights, ..(*block).clone() })
 }
 
 /// Mean number of tokens that a finished sequence ran.

@@ -209,7 +209,7 @@ impl Pass<'_> {
         };
         if products < SMALL {
             (0..tiles.len()).for_each(work);
-        } else if tiles.len() < FEW * pool::count() {
+        } else if pool::count() > 1 && tiles.len() < FEW * pool::count() {
             self.split::<W>(&tiles, out);
         } else {
             pool::run(tiles.len(), &work);
@@ -231,12 +231,9 @@ impl Pass<'_> {
         });
         for (tile, mut spans) in tiles.iter().zip(sums) {
             let (all, rest) = spans.split_first_mut().expect("a tile has at least one page");
-            vectorised!(
-                self.variant,
-                for span in rest {
-                    all.add(span)
-                }
-            );
+            for span in rest {
+                vectorised!(self.variant, all.add(span));
+            }
             self.write(tile, all, out);
         }
     }

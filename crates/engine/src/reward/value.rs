@@ -21,6 +21,8 @@ pub struct ValueHead {
     bias: f32,
     /// Fingerprint of the model that the head was trained on, if it is known.
     pub base: Option<String>,
+    /// Name and hash of the reward that the head was trained on, if they are known.
+    pub reward: Option<(String, String)>,
     /// The shaping of the rewards that the head was trained on, if it is known.
     pub shaping: Option<String>,
     /// The upper bound of values, `B`; the lower bound is 0.
@@ -54,6 +56,7 @@ impl ValueHead {
             weight: last.0,
             bias: last.1[0],
             base: None,
+            reward: None,
             shaping: None,
             bound: None,
             text_format: None,
@@ -64,7 +67,7 @@ impl ValueHead {
 
     /// Loads a safetensors file with `0.weight` `[h1, d]`, `0.bias` `[h1]`, `2.weight` `[h2, h1]`, `2.bias` `[h2]`,
     /// `4.weight` `[1, h2]` and `4.bias` `[1]` in F32. Its metadata have `format=stackelberg-value` and may have `base`,
-    /// `shaping`, `bound` and `text_format`. Files that PyTorch writes, without these metadata, are read too.
+    /// `reward`, `reward_hash`, `shaping`, `bound` and `text_format`. Files that PyTorch writes, without these metadata, are read too.
     ///
     /// # Errors
     /// The file is missing, truncated or not a value head; a value is not finite.
@@ -94,6 +97,10 @@ impl ValueHead {
         let (width, layers) = layers(&file)?;
         Ok(Self {
             base: file.text("base").map(str::to_owned),
+            reward: file
+                .text("reward")
+                .map(str::to_owned)
+                .zip(file.text("reward_hash").map(str::to_owned)),
             shaping: file.text("shaping").map(str::to_owned),
             bound,
             text_format: text_format.map_err(|e: String| file.error(e))?,

@@ -2,6 +2,7 @@
 //! into chunks, and for any number of threads.
 
 use proptest::prelude::*;
+use serde_json::json;
 use stackelberg_engine::model::Segment;
 use stackelberg_engine::{Dtype, Error, KvDtype, Model, Tensor, kernel};
 
@@ -132,4 +133,32 @@ fn keys_and_values_can_be_bf16() {
     assert!(matches!(rounded.branch(&prefix, &[1]), Err(Error::OtherDevice)));
     assert!(matches!(exact.branch(&own, &[1]), Err(Error::OtherDevice)));
     assert!(matches!(exact.extend(&mut { own }, &[1]), Err(Error::OtherDevice)));
+}
+
+/// Long texts are read in spans, which threads share where there are few rows: none of that shows in the results, with a sliding
+/// window or without.
+#[test]
+fn spans_of_long_texts_do_not_show() {
+    let text: Vec<u32> = (0..900u32).map(|i| i * i * 7 % 40).collect();
+    let plain = json!({"max_position_embeddings": 1000});
+    let mut window = plain.clone();
+    (window["architectures"], window["sliding_window"]) = (json!(["MistralForCausalLM"]), json!(300));
+    for (kv, config) in KvDtype::ALL.iter().flat_map(|kv| [(*kv, plain.clone()), (*kv, window.clone())])
+    {
+        let folder = tempfile::tempdir().unwrap();
+        Tiny { config: config.clone(), ..Tiny::default() }.write(folder.path());
+        let model = Model::load(folder.path(), Dtype::F32).unwrap().with_kv_dtype(kv).unwrap();
+        let whole = bits(&model.prefill(&text).unwrap().1);
+        for length in [255, 256, 257, 300, 520, 899] {
+            let (before, _) = model.prefill(&text[..length]).unwrap();
+            let next = text[length];
+            let alone = bits(&model.branch(&before, &[next]).unwrap().hidden);
+            assert_eq!(alone[0], whole[length], "{kv:?} {config} {length}");
+            let crowd: Vec<u32> = (0..39).chain([next]).collect();
+            let among = bits(&model.branch(&before, &crowd).unwrap().hidden);
+            assert_eq!(among[39], whole[length], "{kv:?} {config} {length}");
+            let mut grown = before.clone();
+            assert_eq!(bits(&model.extend(&mut grown, &[next]).unwrap())[0], whole[length]);
+        }
+    }
 }

@@ -97,12 +97,12 @@ impl Advice {
                 Verdict::CannotTell
             }
         };
-        if rewards.len() < 2 {
+        if rewards.len() < 2 && verdict != Verdict::DoNotGuide {
             reasons.push(
                 "The gain is measured by the reward that guides, which overstates it: give another reward with --held-out."
                     .to_owned(),
             );
-        } else if let Verdict::DoNotGuide | Verdict::CannotTell = verdict {
+        } else if rewards.len() > 1 && !matches!(verdict, Verdict::Use(_)) {
             reasons.extend(exploited(others, &rewards[0], base, &bootstrap));
         }
         for (one, text) in others.iter().zip(&texts) {
@@ -116,7 +116,7 @@ impl Advice {
             });
         }
         let unclear = texts.iter().filter(|text| degeneration(text) == Degeneration::CannotTell).count();
-        if unclear > 0 {
+        if unclear > 0 && verdict != Verdict::DoNotGuide {
             reasons.push(format!(
                 "Cannot tell with {prompts} prompts whether text is degenerate in {unclear} of {} settings.",
                 others.len()

@@ -15,6 +15,7 @@ tokens and by segments at several KL budgets. All of them run at most [`Tuning::
 
 mod advice;
 mod flags;
+mod noise;
 mod plan;
 mod spread;
 mod table;
@@ -75,9 +76,10 @@ pub struct Answers {
 /// As [`run`](crate::run()).
 pub fn tune(lab: &Lab<'_>, observer: &mut dyn Observer) -> Result<Tuned> {
     run_first(lab, observer)?;
-    let trials = Trial::all(lab)?;
+    let mut trials = Trial::all(lab)?;
     let spread = spread::measure(&trials)?;
     let mut doubts = separable(lab)?;
+    doubts.extend(noise::remove(lab, &mut trials)?);
     doubts.extend(spread::doubt(&spread));
     let prompts = lab.prompts.iter().take(SHOWN).enumerate();
     let answers = prompts.map(|(number, (_, prompt))| Answers {

@@ -32,7 +32,7 @@ pub struct About {
 ///
 /// The tensors are `0.weight` `[h₁, d]`, `0.bias` `[h₁]`, `2.weight` `[h₂, h₁]`, `2.bias` `[h₂]`, `4.weight` `[1,
 /// h₂]` and `4.bias` `[1]`, in F32. The metadata are `format=stackelberg-value`, `base` (hash of the model),
-/// `base_name`, `text_format`, `shaping`, `bound` and `settings`. Both files are complete on disk before either
+/// `base_name`, `text_format`, `reward` (its name), `reward_hash`, `shaping`, `bound` and `settings`. Both files are complete on disk before either
 /// replaces an existing file.
 ///
 /// # Errors
@@ -55,6 +55,8 @@ pub fn save(
         ("base", Some(manifest.model.hash.clone()).filter(|hash| !hash.is_empty())),
         ("base_name", Some(manifest.model.name.clone())),
         ("text_format", format.map(str::to_owned)),
+        ("reward", manifest.reward.as_ref().map(|reward| reward.name.clone())),
+        ("reward_hash", manifest.reward.as_ref().map(|reward| reward.hash.clone())),
         ("shaping", Some(settings.shaping.rule.name().to_owned())),
         ("bound", settings.bound().map(|bound| bound.to_string())),
         ("settings", Some(summary.to_string())),

@@ -172,12 +172,22 @@ pub struct Foresight {
 }
 
 impl Foresight {
-    /// The smallest distance of at least one token at which the interval of the difference is above zero.
+    /// The smallest distance of at least one token from which on the interval of the difference is above zero, at all distances
+    /// that have one. One interval above zero among others that are not is no evidence: it is to be expected among several.
     pub fn from(&self) -> Option<usize> {
-        let above = |distance: &&Distance| {
-            distance.tokens > 0 && distance.difference.is_some_and(|[low, _]| low > 0.0)
+        let compared = self.distances.iter().filter(|distance| distance.tokens > 0);
+        let compared: Vec<(usize, f64)> =
+            compared.filter_map(|distance| Some((distance.tokens, distance.difference?[0]))).collect();
+        let above = compared.iter().rev().take_while(|(_, low)| *low > 0.0);
+        above.last().map(|(tokens, _)| *tokens)
+    }
+
+    /// Distances of at least one token at which the interval of the difference is below zero.
+    fn worse(&self) -> Vec<String> {
+        let below = |distance: &&Distance| {
+            distance.tokens > 0 && distance.difference.is_some_and(|[_, high]| high < 0.0)
         };
-        self.distances.iter().find(above).map(|distance| distance.tokens)
+        self.distances.iter().filter(below).map(|distance| distance.tokens.to_string()).collect()
     }
 
     /// What the measurement means for decoding, in one sentence.
@@ -187,8 +197,12 @@ impl Foresight {
             (Some(reason), _) => format!("not compared with the reward read so far: {reason}"),
             (None, Some(n)) => {
                 let unit = if n == 1 { "token" } else { "tokens" };
+                let worse = match &self.worse()[..] {
+                    [] => String::new(),
+                    worse => format!(", and less at {}", worse.join(", ")),
+                };
                 format!(
-                    "this head foresees more than the reward read so far from {n} {unit} before the end"
+                    "this head foresees more than the reward read so far from {n} {unit} before the end{worse}"
                 )
             }
             (None, None) if !self.distances.iter().any(compared) => format!(
@@ -333,6 +347,16 @@ mod tests {
         assert!(
             found.sentence().ends_with("more than the reward read so far from 4 tokens before the end")
         );
+        // One interval above zero among others that are not claims nothing; where it is worse is said.
+        found.distances.push(equal(8));
+        assert_eq!(found.from(), None);
+        let better = |tokens| Distance::new(tokens, rows(|reward, _| reward));
+        let worse = rows(|reward, _| -reward)
+            .into_iter()
+            .map(|point| Point { so_far: Some(point.reward), ..point });
+        found.distances = vec![Distance::new(1, worse.collect()), better(4), better(8)];
+        let said = found.sentence();
+        assert!(said.ends_with("from 4 tokens before the end, and less at 1"), "{said}");
         // The last token does not count: nothing is left to foresee.
         found.distances = vec![Distance::new(0, rows(|reward, _| reward)), equal(1)];
         assert_eq!(found.from(), None);

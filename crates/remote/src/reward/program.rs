@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use stackelberg_engine::reward::{Exchange, RewardFormat, TextScorer};
 use stackelberg_engine::{Error, Prompt, Result};
 
-/// A program that scores texts. The shell starts it once; it runs until the reward is dropped.
+/// A program that scores texts. The shell starts it once; it runs until the reward is dropped. If it ends, or writes a line that
+/// is no answer, the texts that it was asked for have no reward, and it is started again for the next ones.
 ///
 /// For each text the program receives one line on its standard input, a JSON object with these fields:
 ///
@@ -27,7 +28,8 @@ use stackelberg_engine::{Error, Prompt, Result};
 /// it waits for input.
 pub struct ProgramReward {
     command: String,
-    running: Mutex<Running>,
+    /// `None` after a failure.
+    running: Mutex<Option<Running>>,
     patience: Duration,
 }
 
@@ -36,19 +38,10 @@ struct Running {
     stdin: Option<ChildStdin>,
     lines: Receiver<std::io::Result<String>>,
     asked: u64,
-    /// Why the program cannot be asked any more.
-    broken: Option<String>,
 }
 
-/// The longest wait for one line of the program.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-impl ProgramReward {
-    /// Starts the program with `sh -c COMMAND` (`cmd /C COMMAND` on Windows).
-    ///
-    /// # Errors
-    /// The shell cannot be started.
-    pub fn start(command: &str) -> Result<Self> {
+impl Running {
+    fn start(command: &str) -> Result<Self> {
         let (shell, flag) = if cfg!(windows) { ("cmd", "/C") } else { ("sh", "-c") };
         let mut program = Command::new(shell);
         program.args([flag, command]).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -67,8 +60,21 @@ impl ProgramReward {
                 }
             });
         }
-        let running = Running { stdin: child.stdin.take(), child, lines, asked: 0, broken: None };
-        Ok(Self { command: command.to_owned(), running: Mutex::new(running), patience: PATIENCE })
+        Ok(Self { stdin: child.stdin.take(), child, lines, asked: 0 })
+    }
+}
+
+/// The longest wait for one line of the program.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+impl ProgramReward {
+    /// Starts the program with `sh -c COMMAND` (`cmd /C COMMAND` on Windows).
+    ///
+    /// # Errors
+    /// The shell cannot be started.
+    pub fn start(command: &str) -> Result<Self> {
+        let running = Mutex::new(Some(Running::start(command)?));
+        Ok(Self { command: command.to_owned(), running, patience: PATIENCE })
     }
 
     /// Sets the longest wait for one line of the program, 120 seconds by default.
@@ -161,13 +167,17 @@ impl TextScorer for ProgramReward {
     }
 
     fn score(&self, exchanges: &[Exchange<'_>], format: RewardFormat) -> Result<Vec<f64>> {
-        let running = &mut *self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(problem) = &running.broken {
-            return Err(Error::Scorer(problem.clone()));
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let started = match running.take() {
+            Some(running) => running,
+            None => Running::start(&self.command)?,
+        };
+        // A failure ends the program: nobody knows which text its next line would be for.
+        let rewards = self.ask(running.insert(started), exchanges, format);
+        if rewards.is_err() {
+            *running = None;
         }
-        let asked = self.ask(running, exchanges, format);
-        running.broken = asked.as_ref().err().map(Error::to_string);
-        asked?.into_iter().collect()
+        rewards?.into_iter().collect()
     }
 
     fn usual_format(&self) -> RewardFormat {
@@ -175,19 +185,18 @@ impl TextScorer for ProgramReward {
     }
 }
 
-impl Drop for ProgramReward {
+impl Drop for Running {
     fn drop(&mut self) {
-        let running = self.running.get_mut().unwrap_or_else(PoisonError::into_inner);
         // The end of its input tells the program to end. One that does not end is killed.
-        running.stdin = None;
+        self.stdin = None;
         for _ in 0..20 {
-            if let Ok(Some(_)) = running.child.try_wait() {
+            if let Ok(Some(_)) = self.child.try_wait() {
                 return;
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        let _ = running.child.kill();
-        let _ = running.child.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
