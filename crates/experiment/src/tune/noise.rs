@@ -25,8 +25,8 @@ pub(super) fn remove(lab: &Lab<'_>, trials: &mut [Trial]) -> Result<Option<Strin
         }
     }
     Ok(Some(format!(
-        "the reward of the same text varies (standard deviation {:.3} between two calls, {:.3} between answers): its gains below \
-         are of answers that were scored again",
+        "the reward of the same text varies (standard deviation {:.3} between two calls, {:.3} between answers): the gains are those of \
+         answers that were scored again",
         noise.within, noise.between
     )))
 }
