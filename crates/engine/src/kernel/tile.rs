@@ -66,6 +66,8 @@ fn product<W: Weight, const TURNED: bool>(
     if !onto {
         y.fill(0.0);
     }
+    // Only the kernels for x86 fetch ahead.
+    let _ = next;
     match variant {
         Variant::Portable => portable::<W, TURNED>(w, x, stride, y),
         #[cfg(target_arch = "x86_64")]
