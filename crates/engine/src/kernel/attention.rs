@@ -252,8 +252,8 @@ impl Pass<'_> {
         window.map_or(0, |window| (position + 1).saturating_sub(window))
     }
 
-    /// Rotates the queries of a tile, and lays out the keys and values of its candidates.
-    fn prepare(&self, tile: &Tile<'_>, Buffers { q, scores, shares, own }: &mut Buffers) {
+    /// Rotates the queries of a tile.
+    fn prepare(&self, tile: &Tile<'_>, Buffers { q, scores, shares, .. }: &mut Buffers) {
         let Attention { heads, layout, scale, .. } = *self.attention;
         let (dim, group) = (layout.dim, heads / layout.kv_heads);
         let Tile { run, head, rows } = tile;
@@ -267,11 +267,6 @@ impl Pass<'_> {
         for (t, q) in q.chunks_exact_mut(dim).enumerate() {
             let (row, query) = (rows.start + t / group, head * group + t % group);
             self.rotate(run.rows.start + row, query, scale, q);
-        }
-        if let Keys::Branch(_, kept) = &run.keys {
-            let token = layout.token();
-            let kept = &kept[(self.layer * run.rows.len() + rows.start) * token..][..rows.len() * token];
-            own.fill(kept, *head, &layout, q, group, self.variant);
         }
     }
 
@@ -290,11 +285,20 @@ impl Pass<'_> {
         let count = rows.len() * group;
         let Buffers { q, scores, shares, own } = buffers;
         sums.clear(count, padded);
+        let last = run.position(rows.end - 1);
         let (pages, branch) = match &run.keys {
             Keys::Read(pages) => (&**pages, false),
-            Keys::Branch(pages, _) => (*pages, true),
+            Keys::Branch(pages, kept) => {
+                // The candidates' own keys come after all others.
+                if span.contains(&(last / PAGE)) {
+                    let token = layout.token();
+                    let kept = &kept[(self.layer * run.rows.len() + rows.start) * token..]
+                        [..rows.len() * token];
+                    own.fill(kept, *head, &layout, q, group, self.variant);
+                }
+                (*pages, true)
+            }
         };
-        let last = run.position(rows.end - 1);
         // Number of keys in the pages that are visible to the last row.
         let stored = if branch { last } else { last + 1 };
         let end = span.end;
